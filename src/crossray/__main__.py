@@ -1,0 +1,5 @@
+"""`python -m crossray` is `crossray`."""
+
+from crossray.cli import main
+
+main()

@@ -1,0 +1,257 @@
+"""Opening radiographs: the only place where the bytes of an image file are decoded.
+
+The content decides what a file is, and a format has one reader: a new format is one more entry of `_READERS`.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile as ImageFilePlugin
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from crossray.data.study import VIEW_POSITIONS, View
+from crossray.errors import UserError
+
+#: Largest image that is decoded, in pixels; the largest radiographs have about 20 million.
+MAX_PIXELS = 2**26
+
+#: Largest file that is read, in bytes.
+MAX_BYTES = 2**28
+
+#: Shortest side of an image, in pixels.
+MIN_SIDE = 32
+
+#: Largest ratio of long to short side.
+MAX_ASPECT_RATIO = 8
+
+#: Largest colourfulness of a radiograph, in grey levels (`_colourfulness`).
+MAX_COLOURFULNESS = 5.0
+
+_MAGIC: tuple[tuple[str, int, bytes], ...] = (
+    ("PNG", 0, b"\x89PNG\r\n\x1a\n"),
+    ("JPEG", 0, b"\xff\xd8\xff"),
+    ("DICOM", 128, b"DICM"),
+    ("GIF", 0, b"GIF8"),
+    ("TIFF", 0, b"II*\x00"),
+    ("TIFF", 0, b"MM\x00*"),
+    ("BMP", 0, b"BM"),
+    ("WebP", 8, b"WEBP"),
+    ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
+)
+
+_SUFFIXES = {
+    ".png": "PNG",
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
+    ".gif": "GIF",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    ".bmp": "BMP",
+    ".webp": "WebP",
+    **dict.fromkeys((".jp2", ".j2k"), "JPEG 2000"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A view that lies in a PNG or JPEG file (implements `crossray.data.study.ImageRef`).
+
+    Attributes:
+        path: the file.
+        position: one of `crossray.data.study.VIEW_POSITIONS`.
+        draft: decode a large JPEG at a reduced scale first: several times faster, and the pixels differ slightly.
+    """
+
+    path: Path
+    position: str = "unknown"
+    draft: bool = False
+
+    def __post_init__(self) -> None:
+        if self.position not in VIEW_POSITIONS:
+            raise UserError(f"{self.path}: position {self.position!r} is none of {', '.join(VIEW_POSITIONS)}")
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def read(self, size: int) -> View:
+        """The view with its short side `size` pixels long, aspect ratio kept.
+
+        Raises:
+            UserError: the file is missing or no readable radiograph (`read_image`).
+        """
+        # Twice the size leaves the resampling enough pixels to smooth over.
+        pixels = read_image(self.path, draft_size=2 * size if self.draft else None)
+        return View(resize_short_side(pixels, size))
+
+
+def read_image(
+    source: Path | str | bytes, name: str | None = None, *, draft_size: int | None = None
+) -> NDArray[np.uint8]:
+    """Read a radiograph from a PNG or JPEG file, or from its bytes, as grey levels.
+
+    * 16-bit grey: the largest value decides how many bits are in use (at least 8), and these bits become 0-255, so
+      that 12-bit pixels in a 16-bit file do not turn out black. Nothing else is stretched.
+    * Transparent pixels lie on black.
+    * An EXIF orientation is applied, as every viewer does: left and right are as on a screen.
+    * Colour: tinted films pass, colour photographs do not (`_colourfulness`).
+
+    Args:
+        source: path of the file, or its content.
+        name: what an error message calls the image; the path when left out.
+        draft_size: let the JPEG decoder shrink the image by 2, 4 or 8 while both sides stay at least this long.
+
+    Returns:
+        (H, W) uint8, 0 = black.
+
+    Raises:
+        UserError: the file is missing, empty, truncated, damaged, too large, too small, of another format, or a
+            colour photograph; or its suffix belongs to another format than its content.
+    """
+    if isinstance(source, bytes):
+        content, name = source, name or "image"
+    else:
+        name = name or str(source)
+        content = _file_content(Path(source), name)
+    kind = _format(content, name)
+    suffix_kind = _SUFFIXES.get(Path(name).suffix.lower(), kind)
+    if suffix_kind != kind:
+        raise UserError(
+            f"{name}: the suffix says {suffix_kind}, the content is {kind}; rename or export the file again"
+        )
+    return _READERS[kind](content, name, draft_size)
+
+
+def resize_short_side(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resample an image (antialiased, bilinear) so that its short side is `size` pixels; aspect ratio kept.
+
+    Args:
+        pixels: (H, W) uint8.
+        size: length of the short side in pixels; the long side is rounded down, as torchvision's `Resize` does.
+
+    Returns:
+        (H', W') uint8 with min(H', W') = size; `pixels` itself where the size is right already.
+    """
+    height, width = pixels.shape
+    short = min(height, width)
+    if short == size:
+        return pixels
+    target = (width * size // short, height * size // short)
+    return np.array(Image.fromarray(pixels).resize(target, Image.Resampling.BILINEAR))
+
+
+def _file_content(path: Path, name: str) -> bytes:
+    try:
+        if not path.is_file():
+            raise UserError(f"{name}: no such image file; check the path")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{name}: over {MAX_BYTES // 2**20} MiB; give a single radiograph as PNG or JPEG")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "invalid path"
+        raise UserError(f"{name}: cannot be read ({reason}); check the path and its permissions") from None
+
+
+def _format(content: bytes, name: str) -> str:
+    """What the first bytes say the content is."""
+    if not content:
+        raise UserError(f"{name}: the image file is empty; copy it again")
+    kind = next((kind for kind, at, magic in _MAGIC if content[at : at + len(magic)] == magic), None)
+    if kind is None:
+        raise UserError(f"{name}: neither PNG nor JPEG; give a radiograph in one of these formats")
+    if kind not in _READERS:
+        raise UserError(f"{name}: {kind} is not read; export the radiograph as PNG or JPEG")
+    return kind
+
+
+def _read_with_pillow(
+    kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin]
+) -> Callable[[bytes, str, int | None], NDArray[np.uint8]]:
+    """A reader on one of Pillow's decoders; no other decoder can be reached, whatever the content pretends to be."""
+
+    def read(content: bytes, name: str, draft_size: int | None) -> NDArray[np.uint8]:
+        try:
+            image = decoder(io.BytesIO(content))
+            _check_size(image.size, name)
+            if kind == "PNG":
+                # Decoding alone overlooks a damaged checksum and a missing end.
+                image.verify()
+                image = decoder(io.BytesIO(content))
+            elif draft_size is not None:
+                image.draft(None, (draft_size, draft_size))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _grey(image, name)
+        except (UserError, MemoryError):
+            raise
+        except Exception:  # Decoders of damaged bytes raise nearly anything: OSError, SyntaxError, struct.error ...
+            raise UserError(
+                f"{name}: the {kind} data are truncated or damaged; copy or export the file again"
+            ) from None
+
+    return read
+
+
+_READERS: dict[str, Callable[[bytes, str, int | None], NDArray[np.uint8]]] = {
+    "PNG": _read_with_pillow("PNG", PngImageFile),
+    "JPEG": _read_with_pillow("JPEG", JpegImageFile),
+}
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        limit = MAX_PIXELS // 10**6
+        raise UserError(
+            f"{name}: {width} x {height} pixels, over {limit} million; give a single radiograph, scaled down"
+        )
+    if min(size) < MIN_SIDE:
+        raise UserError(f"{name}: {width} x {height} pixels; a radiograph needs at least {MIN_SIDE} each way")
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        raise UserError(f"{name}: {width} x {height} pixels is no radiograph's shape; give a single radiograph")
+
+
+def _grey(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """Grey levels of a decoded image of any mode, (H, W) uint8."""
+    if image.mode.startswith("I"):
+        return _grey_from_deep(np.asarray(image))
+    if image.mode == "1":
+        image = image.convert("L")
+    if image.mode == "L" and "transparency" not in image.info:
+        return np.array(image)
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+    colours = image.convert("RGB")
+    if _colourfulness(colours) > MAX_COLOURFULNESS:
+        raise UserError(f"{name}: a colour picture, not a radiograph; give a grey-scale chest X-ray")
+    return np.array(colours.convert("L"))
+
+
+def _grey_from_deep(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bits in use of 16-bit grey levels, scaled to 0-255."""
+    bits = max(int(values.max()).bit_length(), 8)
+    levels = np.round(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
+    grey: NDArray[np.uint8] = levels[values]
+    return grey
+
+
+def _colourfulness(image: Image.Image) -> float:
+    """How much colour an RGB image has that its brightness does not explain, in grey levels.
+
+    A tint (blue film, sepia scan) depends on the brightness alone; a quadratic in the brightness is therefore taken
+    out of the differences between the channels first. Their mean on a thumbnail counts neither noise nor a small mark.
+    """
+    red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX), dtype=np.float64).reshape(-1, 3).T
+    brightness = (red + green + blue) / (3 * 255)
+    tint = np.stack([np.ones_like(brightness), brightness, brightness**2], axis=1)
+    differences = np.stack([red - green, blue - green], axis=1)
+    coefficients = np.linalg.lstsq(tint, differences, rcond=None)[0]
+    return float(np.mean(np.abs(differences - tint @ coefficients)))

@@ -1,0 +1,125 @@
+"""Names, tables and safe writing of the prepared dataset's folder (DESIGN 5); shared by its writer and its reader."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crossray.data.study import VIEW_POSITIONS
+
+#: Version of the folder's format; a reader refuses any other.
+FORMAT = 1
+
+DESCRIPTION = "dataset.json"
+STUDIES = "studies.parquet"
+IMAGES = "images.parquet"
+FINDINGS = "findings.parquet"
+REJECTED = "rejected.jsonl"
+FEATURES = "features"
+
+#: Folder that holds what is written before the dataset is complete.
+UNFINISHED = ".unfinished"
+
+STUDIES_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("patient", pa.string()),
+        ("split", pa.string()),
+        ("findings", pa.string()),
+        ("impression", pa.string()),
+        ("indication", pa.string()),
+        ("views", pa.int32()),
+        ("words", pa.int32()),
+        ("labels", pa.list_(pa.int8())),
+        ("extra", pa.string()),
+    ]
+)
+IMAGES_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("study", pa.int64()),
+        ("view", pa.int32()),
+        ("position", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("offset", pa.int64()),
+        ("shard", pa.int32()),
+    ]
+)
+FINDINGS_SCHEMA = pa.schema(
+    [
+        ("study", pa.int64()),
+        ("view", pa.int32()),
+        ("finding", pa.string()),
+        ("side", pa.string()),
+        ("place", pa.string()),
+        ("degree", pa.string()),
+        ("status", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("runs", pa.list_(pa.int32())),
+    ]
+)
+
+#: Code of every view position in `Inputs.view_position`.
+POSITION_CODES = {name: code for code, name in enumerate(VIEW_POSITIONS)}
+
+
+def pixels_name(shard: int) -> str:
+    """File name of the pixels of one shard."""
+    return f"images-{shard:05d}.u8"
+
+
+def shard_size(shard: int) -> int:
+    """Studies that the source gives to one shard.
+
+    It grows, so that a small set is spread over all workers while a set of MIMIC-CXR's size (227,835 studies) stays at
+    some 320 files; it depends on nothing else, so that the bytes on disk depend on the source alone.
+    """
+    return 64 << min(shard // 32, 4)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, content: bytes | memoryview) -> None:
+    """Write a file and make its content durable, but not yet its name."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Write a whole file or nothing: under a temporary name, made durable, then renamed.
+
+    The temporary name is always the same: what a killed run left is overwritten. Callers hold the folder's lock.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        write_file(temporary, content)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def parquet_bytes(table: pa.Table) -> memoryview:
+    """A table as the content of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return memoryview(sink.getvalue())
+
+
+def json_bytes(value: Any, *, indent: int | None = None) -> bytes:
+    """JSON text with sorted keys and a final line break."""
+    return (json.dumps(value, ensure_ascii=False, sort_keys=True, indent=indent) + "\n").encode()

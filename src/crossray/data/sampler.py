@@ -1,0 +1,114 @@
+"""Which studies go into which batch: a function of the seed and the epoch alone, whatever the number of processes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.errors import UserError
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """One batch of one process.
+
+    Attributes:
+        epoch: epoch that the batch belongs to; `index`: its place in the epoch.
+        rows: (B,) int64, study rows of this process.
+        first: place of the first of them in the global batch; `total`: studies of the global batch.
+    """
+
+    epoch: int
+    index: int
+    rows: NDArray[np.int64]
+    first: int
+    total: int
+
+
+class StudySampler:
+    """Plans batches over some studies.
+
+    A global batch has `batch_size` x `world_size` studies and is cut into contiguous parts, one a process; so two
+    processes with half the batch size see together what one process sees. The number of batches is the same in every
+    process.
+
+    Args:
+        rows: study rows.
+        batch_size: studies of a batch in one process.
+        seed: of the order; it has no effect without `shuffle`.
+        shuffle: draw a new order for every epoch; otherwise the order of `rows`, in batches of nearly equal size.
+        drop_last: leave out a last batch that is not full, unless it is the only one.
+        rank: number of this process; `world_size`: number of processes.
+
+    Raises:
+        UserError: there are fewer studies than processes, or the batch size is not positive.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[int] | NDArray[np.int64],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.rows = np.asarray(rows, np.int64)
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size}: a batch needs at least one study; use a positive number.")
+        if len(self.rows) < world_size:
+            raise UserError(f"{len(self.rows)} studies cannot be shared by {world_size} processes; use fewer devices.")
+        self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
+        self.global_batch_size = batch_size * world_size
+        self.epoch = 0
+        self._start = 0
+        self._bounds = self._make_bounds(drop_last)
+
+    def _make_bounds(self, drop_last: bool) -> NDArray[np.int64]:
+        """First study of every global batch, and the end of the last."""
+        count, size = len(self.rows), self.global_batch_size
+        if not self.shuffle:
+            batches = -(-count // size)
+            return np.arange(batches + 1, dtype=np.int64) * count // batches
+        bounds = np.append(np.arange(0, count, size, dtype=np.int64), count)
+        left = int(bounds[-1] - bounds[-2])
+        # a rest with fewer studies than processes would leave one process without any
+        if len(bounds) > 2 and left < size and (drop_last or left < self.world_size):
+            bounds = bounds[:-1]
+        return bounds
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Plan another epoch from its beginning; calling it for the present one changes nothing."""
+        if epoch != self.epoch:
+            self.epoch, self._start = epoch, 0
+
+    def resume(self, epoch: int, position: int) -> None:
+        """Let the next iteration begin at batch `position` of `epoch`."""
+        self.epoch, self._start = epoch, position
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        start, self._start = self._start, 0
+        order = self.rows
+        if self.shuffle:
+            order = order[np.random.default_rng((self.seed, self.epoch)).permutation(len(order))]
+        for index in range(start, len(self)):
+            first, end = int(self._bounds[index]), int(self._bounds[index + 1])
+            shares = np.arange(self.world_size + 1) * (end - first) // self.world_size
+            share = slice(int(shares[self.rank]), int(shares[self.rank + 1]))
+            yield BatchPlan(self.epoch, index, order[first:end][share], share.start, end - first)
+
+    @property
+    def start(self) -> int:
+        """Batch at which the next iteration begins."""
+        return self._start
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal when an epoch is continued."""
+        return {"seed": self.seed, "studies": len(self.rows), "global_batch_size": self.global_batch_size}

@@ -1,0 +1,1 @@
+"""Greedy, beam search and sampling over one incremental-step interface."""

@@ -1,0 +1,89 @@
+"""How a report is searched for (SPEC 1.7). Imports nothing heavy: the command line reads its help from here."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from crossray.errors import UserError
+
+Method = Literal["beam", "greedy", "sample"]
+LengthPenalty = Literal["none", "average", "wu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    """The search for the words of a report; the defaults are those of the R2Gen family (SPEC 1.7).
+
+    Attributes:
+        method: "beam" keeps the best hypotheses of each length, "greedy" the best word, "sample" draws words.
+        beam: hypotheses kept by a beam search.
+        max_length: most steps: words of a report, or words and its eos; bos is not counted.
+        min_length: fewest words before eos is allowed.
+        length_penalty: what a finished hypothesis is compared by: its log-probability ("none"), that divided by its
+            length, eos included ("average"), or by ((5 + length) / 6) ** length_alpha ("wu").
+        length_alpha: exponent of "wu", at least 0.
+        no_repeat_ngram: no sequence of so many words occurs twice in a report; 0: they may.
+        forbidden: words that are never written; each must be one token of the model's vocabulary.
+        suppress_unk: never write the token of unknown words.
+        temperature: of "sample": below 1 prefers likely words, above 1 evens the odds out.
+        top_k: of "sample": draw from so many most likely words only; 0: from all.
+        top_p: of "sample": draw from the fewest words that reach this probability together.
+        seed: of "sample"; each study has random numbers of its own, whatever its batch.
+        early_stop: leave a study as soon as no unfinished hypothesis can win; the result is the same.
+        force_length: write exactly `max_length` words, eos forbidden (for timing).
+    """
+
+    method: Method = "beam"
+    beam: int = 3
+    max_length: int = 60
+    min_length: int = 0
+    length_penalty: LengthPenalty = "none"
+    length_alpha: float = 0.6
+    no_repeat_ngram: int = 0
+    forbidden: tuple[str, ...] = ()
+    suppress_unk: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    early_stop: bool = True
+    force_length: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            UserError: naming the first field that is out of range.
+        """
+        rules = {
+            "method": (self.method in get_args(Method), f"one of {', '.join(get_args(Method))}"),
+            "beam": (self.beam >= 1, "at least 1"),
+            "max_length": (self.max_length >= 1, "at least 1"),
+            "min_length": (0 <= self.min_length <= self.max_length, f"from 0 to max_length ({self.max_length})"),
+            "length_penalty": (self.length_penalty in get_args(LengthPenalty), "one of none, average, wu"),
+            # an exponent below 0 would favour short reports and void the bound that early stopping rests on
+            "length_alpha": (self.length_alpha >= 0, "at least 0"),
+            "no_repeat_ngram": (self.no_repeat_ngram >= 0, "at least 0"),
+            "temperature": (self.temperature > 0, "above 0; method greedy is its limit"),
+            "top_k": (self.top_k >= 0, "at least 0"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+        }
+        for name, (valid, rule) in rules.items():
+            if not valid:
+                raise UserError(f"decoding: field '{name}' is {getattr(self, name)!r}; it must be {rule}.")
+
+    @property
+    def rows(self) -> int:
+        """Hypotheses kept for each study."""
+        return self.beam if self.method == "beam" else 1
+
+    def normalizer(self, length: int) -> float:
+        """What the log-probability of a hypothesis of `length` emitted tokens, eos included, is divided by.
+
+        Never falls as `length` grows, so that a log-probability over `normalizer(max_length)` bounds what an
+        unfinished hypothesis can reach.
+        """
+        if self.length_penalty == "average":
+            return float(length)
+        if self.length_penalty == "wu":
+            return float(((5.0 + length) / 6.0) ** self.length_alpha)
+        return 1.0

@@ -1,0 +1,98 @@
+"""From images to report texts; what validation and `crossray generate` run."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crossray.data.batch import Inputs
+from crossray.decoding.config import DecodingConfig
+from crossray.decoding.constraints import SpecialIds
+from crossray.decoding.search import generate
+from crossray.errors import UserError
+from crossray.models.base import ReportModel
+from crossray.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A generated report.
+
+    Attributes:
+        text: in the tokenizer's form: lower case, blanks around every sign.
+        tokens: the text's token ids, without bos and eos.
+        token_log_probabilities: the model's own, of each token, and of eos last where the report ended by itself.
+        cross_attention: (layers, heads, T, S) as in `crossray.decoding.hypotheses.Generated`, or None.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    token_log_probabilities: tuple[float, ...]
+    cross_attention: Tensor | None = None
+
+    @property
+    def log_probability(self) -> float:
+        """Of the whole report."""
+        return math.fsum(self.token_log_probabilities)
+
+
+def write_reports(
+    model: ReportModel,
+    inputs: Inputs,
+    config: DecodingConfig,
+    *,
+    need_attention: bool = False,
+    seeds: Sequence[int] | None = None,
+) -> list[WrittenReport]:
+    """Write one report a study.
+
+    Args:
+        model: the system, with its tokenizer; it is run in eval mode and left in the mode it had.
+        inputs: B studies on the model's device, images transformed (`transform_inputs`) or cached features.
+        config: the search.
+        need_attention: also return the cross-attention weights.
+        seeds: random seed of each study for method "sample", see `generate`.
+
+    Raises:
+        UserError: the model has no tokenizer, a forbidden word is not in its vocabulary, or it has diverged.
+    """
+    if model.tokenizer is None:
+        raise UserError("model: it has no tokenizer; copy the whole model folder, tokenizer.json included.")
+    ids = special_ids(model.tokenizer, config)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            encoded = model.encode(inputs)
+        reports = generate(model, encoded, ids, config, need_attention, seeds)
+    finally:
+        model.train(training)
+    return [
+        WrittenReport(
+            text=model.tokenizer.decode(report.tokens),
+            tokens=tuple(report.tokens),
+            token_log_probabilities=tuple(report.log_probabilities),
+            cross_attention=report.cross_attention,
+        )
+        for report in reports
+    ]
+
+
+def special_ids(tokenizer: Tokenizer, config: DecodingConfig) -> SpecialIds:
+    """The ids that a search treats apart, forbidden words among them.
+
+    Raises:
+        UserError: a forbidden word is not one token of the vocabulary.
+    """
+    forbidden = []
+    for word in config.forbidden:
+        token = tokenizer.id_of(word.lower())
+        if token is None:
+            raise UserError(
+                f"decoding: field 'forbidden' has {word!r}, which is not one token of the model's vocabulary; "
+                "take it out or name a word of tokenizer.json."
+            )
+        forbidden.append(token)
+    return SpecialIds(tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id, tuple(forbidden))

@@ -1,0 +1,109 @@
+"""N-grams as integers: what BLEU and CIDEr count, coded once for both sides of a comparison.
+
+Every word gets a number, every n-gram a number made from that of its first n-1 words and its last word, so that
+counting and matching are sorts of integer arrays. No hash is involved: different n-grams never share a code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+#: The orders that BLEU and CIDEr use.
+ORDERS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class NgramCounts:
+    """How often each n-gram of one order occurs in each report; sorted by report, then by code.
+
+    Attributes:
+        report: (P,) index of the report.
+        code: (P,) number of the n-gram, in [0, `kinds`).
+        count: (P,) occurrences of the n-gram in the report, at least 1.
+        kinds: different n-grams of this order on both sides of the comparison.
+    """
+
+    report: Integers
+    code: Integers
+    count: Integers
+    kinds: int
+
+    def shared(self, other: "NgramCounts", partner: Integers) -> tuple[Integers, Integers]:
+        """Pair the n-grams that reports of both sides share.
+
+        Args:
+            other: counts of the other side, coded together with these.
+            partner: (N,) for each report of `other`, the report here that it is compared with.
+
+        Returns:
+            Positions in this side's arrays and positions in the other's, (M,) each: equal n-gram, partner reports.
+        """
+        here = self.report * self.kinds + self.code
+        wanted = partner[other.report] * self.kinds + other.code
+        if len(here) == 0:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        place = np.minimum(np.searchsorted(here, wanted), len(here) - 1)
+        found = np.flatnonzero(here[place] == wanted)
+        return place[found], found
+
+
+@dataclass(frozen=True)
+class CodedReports:
+    """One side of a comparison: reports as counted n-grams.
+
+    Attributes:
+        lengths: (N,) words of each report.
+        orders: counts for the orders 1 to 4.
+    """
+
+    lengths: Integers
+    orders: tuple[NgramCounts, ...]
+
+
+def code_reports(*sides: Sequence[str]) -> tuple[CodedReports, ...]:
+    """Count the n-grams of several lists of reports with common codes.
+
+    Words are what `str.split()` yields: any white space separates, and a double blank makes no empty word.
+
+    Args:
+        sides: lists of reports, for instance hypotheses and references.
+
+    Returns:
+        One `CodedReports` for each list, in the same order.
+    """
+    numbers: dict[str, int] = {}
+    words: list[int] = []
+    lengths_of_all: list[int] = []
+    for side in sides:
+        for text in side:
+            split = text.split()
+            words.extend([numbers.setdefault(word, len(numbers)) for word in split])
+            lengths_of_all.append(len(split))
+    flat = np.asarray(words, dtype=np.int64)
+    lengths = np.asarray(lengths_of_all, dtype=np.int64)
+    report = np.repeat(np.arange(len(lengths)), lengths)
+    remaining = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(flat))
+
+    bounds = np.cumsum([0, *(len(side) for side in sides)])
+    counts: list[list[NgramCounts]] = [[] for _ in sides]
+    code, position = flat, np.arange(len(flat))
+    kinds = len(numbers)
+    for order in ORDERS:
+        if order > 1:
+            kept = remaining[position] >= order
+            position, code = position[kept], code[kept]
+            distinct, code = np.unique(code * len(numbers) + flat[position + order - 1], return_inverse=True)
+            kinds = len(distinct)
+        keys, occurrences = np.unique(report[position] * kinds + code, return_counts=True)
+        key_report, key_code = np.divmod(keys, max(kinds, 1))
+        for side_counts, first, end in zip(counts, bounds[:-1], bounds[1:], strict=True):
+            part = slice(*np.searchsorted(key_report, [first, end]))
+            side_counts.append(NgramCounts(key_report[part] - first, key_code[part], occurrences[part], kinds))
+    return tuple(
+        CodedReports(lengths[first:end], tuple(side_counts))
+        for side_counts, first, end in zip(counts, bounds[:-1], bounds[1:], strict=True)
+    )

@@ -1,0 +1,245 @@
+"""Pre-norm Transformer encoder and decoder of the R2Gen family (SPEC 1.5).
+
+Shapes: B studies, N = B x beams rows, T text positions, S memory positions, D width, h heads.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from crossray.layers.attention import CrossAttention, SelfAttention
+from crossray.layers.cache import Cache
+
+Norm = Literal["standard", "r2gen"]
+
+
+class R2GenNorm(nn.Module):
+    """Layer normalisation as in R2Gen's code: unbiased standard deviation, epsilon added to it (SPEC 8, S7).
+
+    Args:
+        width: D; `eps`: added to the standard deviation.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        deviation, mean = torch.std_mean(x.float(), dim=-1, keepdim=True)
+        return self.weight * (x - mean) / (deviation + self.eps) + self.bias
+
+
+def layer_norm(width: int, norm: Norm) -> nn.Module:
+    """The layer normalisation called `norm`."""
+    return R2GenNorm(width) if norm == "r2gen" else nn.LayerNorm(width)
+
+
+class FeedForward(nn.Module):
+    """D -> feedforward -> D with ReLU and dropout between.
+
+    Args:
+        width: D; `feedforward`: width of the hidden layer.
+        dropout: share of the hidden units that is dropped in training.
+    """
+
+    def __init__(self, width: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, feedforward)
+        self.dropout = nn.Dropout(dropout)
+        self.contract = nn.Linear(feedforward, width)
+        nn.init.xavier_uniform_(self.expand.weight)
+        nn.init.xavier_uniform_(self.contract.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, D) -> (N, T, D)."""
+        return self.contract(self.dropout(self.expand(x).relu()))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, each as x + dropout(f(norm(x))).
+
+    Args:
+        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalisation.
+    """
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, norm: Norm) -> None:
+        super().__init__()
+        self.attention_norm = layer_norm(width, norm)
+        self.attention = SelfAttention(width, heads, dropout)
+        self.feedforward_norm = layer_norm(width, norm)
+        self.feedforward = FeedForward(width, feedforward, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, S, D) -> (B, S, D); `mask` (B, 1, 1, S) bool, True where a position is valid."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
+        return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers with a final normalisation.
+
+    Args:
+        layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
+        norm: kind of layer normalisation.
+    """
+
+    def __init__(
+        self, layers: int, width: int, heads: int, feedforward: int, dropout: float, norm: Norm = "standard"
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, feedforward, dropout, norm) for _ in range(layers))
+        self.norm = layer_norm(width, norm)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, S, D) -> (B, S, D); `mask` (B, S) bool, True where a position is valid, somewhere in every row."""
+        visible = mask[:, None, None]
+        for layer in self.layers:
+            x = layer(x, visible)
+        return self.norm(x)
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, cross-attention and feed-forward, each as x + dropout(f(norm(x))).
+
+    Args:
+        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalisation.
+        memory_width: width of the memory.
+    """
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, norm: Norm, memory_width: int) -> None:
+        super().__init__()
+        self.attention_norm = layer_norm(width, norm)
+        self.attention = SelfAttention(width, heads, dropout)
+        self.cross_norm = layer_norm(width, norm)
+        self.cross = CrossAttention(width, heads, dropout, memory_width)
+        self.feedforward_norm = layer_norm(width, norm)
+        self.feedforward = FeedForward(width, feedforward, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        memory_mask: Tensor | None,
+        bias: Tensor | None,
+        visible: Tensor | None,
+        cache: Cache | None,
+        layer: int,
+        need_weights: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(N, T, D) -> (N, T, D) and cross-attention weights (N, h, T, S) or None; see `Decoder.forward`."""
+        attended = self.attention(self.attention_norm(x), mask=visible, causal=cache is None, cache=cache, layer=layer)
+        x = x + self.dropout(attended)
+        attended, weights = self.cross(
+            self.cross_norm(x), keys, values, mask=memory_mask, bias=bias, need_weights=need_weights
+        )
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.feedforward(self.feedforward_norm(x))), weights
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers with a final normalisation; teacher forcing and generation are the same call.
+
+    Args:
+        layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
+        norm: kind of layer normalisation.
+        memory_width: width of the memory; D when left out.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        norm: Norm = "standard",
+        memory_width: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            DecoderLayer(width, heads, feedforward, dropout, norm, memory_width or width) for _ in range(layers)
+        )
+        self.norm = layer_norm(width, norm)
+
+    def start(self, memory: Tensor, memory_mask: Tensor, beams: int = 1) -> Cache:
+        """An empty cache for `beams` rows a study, with the keys and values of the memory computed once.
+
+        Args:
+            memory: (B, S, memory width).
+            memory_mask: (B, S) bool, True where a position is valid.
+            beams: rows per study.
+        """
+        pairs = [layer.cross.keys_values(memory) for layer in self.layers]  # type: ignore[union-attr, operator]
+        return Cache(
+            beams=beams,
+            length=0,
+            memory_keys=[keys.contiguous() for keys, _ in pairs],
+            memory_values=[values.contiguous() for _, values in pairs],
+            memory_mask=None if bool(memory_mask.all()) else memory_mask[:, None, None],
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        memory_mask: Tensor,
+        cache: Cache | None = None,
+        *,
+        bias: Tensor | None = None,
+        need_attention: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Hidden states of the positions in `x`; no position sees a later one.
+
+        Args:
+            x: (N, T, D) embedded tokens; with a cache those after the positions that it holds.
+            memory: (B, S, memory width); with a cache only its keys and values in there are used.
+            memory_mask: (B, S) bool, True where a position is valid.
+            cache: from `start`; updated in place.
+            bias: added to the scaled scores of every cross-attention, broadcastable to (N, h, T, S).
+            need_attention: also return the cross-attention weights.
+
+        Returns:
+            (N, T, D), and the weights (N, layers, h, T, S) or None.
+        """
+        visible: Tensor | None = None
+        if cache is None:
+            pairs = [layer.cross.keys_values(memory) for layer in self.layers]  # type: ignore[union-attr, operator]
+            looks: Tensor | None = memory_mask[:, None, None]
+        else:
+            pairs = list(zip(cache.memory_keys, cache.memory_values, strict=True))
+            looks = cache.memory_mask
+            visible = cache.extend(x.shape[1], x.device)
+        maps = []
+        for index, (layer, (keys, values)) in enumerate(zip(self.layers, pairs, strict=True)):
+            x, weights = layer(
+                x, keys, values, memory_mask=looks, bias=bias, visible=visible, cache=cache, layer=index,
+                need_weights=need_attention,
+            )  # fmt: skip
+            if weights is not None:
+                maps.append(weights)
+        return self.norm(x), torch.stack(maps, dim=1) if maps else None
+
+
+def prepend_prompt(tokens: Tensor, prompt: Tensor | None, cache: Cache | None) -> tuple[Tensor, int]:
+    """Put the prompt before the first tokens of a text.
+
+    Args:
+        tokens: (N, T) int64, as in `ReportModel.step`.
+        prompt: (B, P) int64 or None.
+        cache: the prompt is only read while it is empty.
+
+    Returns:
+        (N, P + T) int64 and P, or `tokens` and 0: so many positions are no report positions.
+    """
+    if prompt is None or (cache is not None and cache.length > 0):
+        return tokens, 0
+    repeated = prompt.repeat_interleave(tokens.shape[0] // prompt.shape[0], dim=0)
+    return torch.cat([repeated, tokens], dim=1), prompt.shape[1]

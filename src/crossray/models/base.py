@@ -1,0 +1,365 @@
+"""The contract of everything that is trained here (DESIGN 3): `Trainable`, and `ReportModel` for the systems.
+
+Shapes: B studies, V views, S memory positions, D memory width, T tokens, P prompt tokens or pooled width.
+"""
+
+import dataclasses
+import importlib
+import json
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from crossray.data.batch import Batch, Guide, Inputs, Targets, TensorRecord
+from crossray.data.transform import ImageTransform
+from crossray.errors import UserError
+from crossray.layers.cache import Cache
+from crossray.text.tokenizer import Tokenizer
+
+__all__ = [
+    "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "ReportModel", "Step", "Targets",
+    "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register", "registered", "system_class",
+]  # fmt: skip
+
+FORMAT = 1
+
+
+@dataclass
+class Encoded(TensorRecord):
+    """What an image has become, ready to be decoded.
+
+    Attributes:
+        memory: (B, S, D), what the decoder attends to.
+        memory_mask: (B, S) bool, True where a position is valid; at least one in every row.
+        pooled: (B, V, P), one vector a view, for losses and analyses.
+        prompt: (B, P) int64 tokens that the decoder reads before the report; None where the system has none.
+        aux: anything else that the system's own `step` or `losses` needs.
+    """
+
+    memory: Tensor
+    memory_mask: Tensor
+    pooled: Tensor
+    prompt: Tensor | None = None
+    aux: dict[str, Tensor] = field(default_factory=dict)
+
+    def select(self, studies: Tensor) -> "Encoded":
+        """Keep only these studies, (B',) int64."""
+        return self.apply(lambda tensor: tensor.index_select(0, studies))
+
+
+@dataclass
+class Step:
+    """One call of the decoder.
+
+    Attributes:
+        logits: (N, T, vocabulary) for the report positions of this call.
+        cache: the state for the next call; None when the call had none.
+        cross_attention: (N, layers, heads, T, S) weights, when they were asked for.
+    """
+
+    logits: Tensor
+    cache: Cache | None = None
+    cross_attention: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something in training has ended; see `Trainable.advance`.
+
+    Attributes:
+        kind: "step" (an optimiser step), "validation", "epoch" or "stage".
+        step: optimiser steps so far; `epoch`: epochs so far; `stage`: index of the stage.
+        steps: optimiser steps planned in the whole training, for schedules.
+    """
+
+    kind: Literal["step", "validation", "epoch", "stage"]
+    step: int = 0
+    epoch: int = 0
+    stage: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainableConfig:
+    """Base of all configurations: a frozen dataclass whose field docstrings become the help of the command line."""
+
+    #: Fields that a stage may change while the weights stay (`Stage.switches`).
+    switchable: ClassVar[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(TrainableConfig):
+    """What every system's configuration has. The first four fields are filled in from the data.
+
+    Attributes:
+        vocabulary_size: number of token ids, special ones included.
+        max_length: most tokens of a report that the decoder is built for, bos and eos included.
+        observations: names of the observations in `Guide.labels`.
+        views: most views of a study.
+    """
+
+    vocabulary_size: int = 0
+    max_length: int = 60
+    observations: tuple[str, ...] = ()
+    views: int = 2
+
+
+class Trainable(nn.Module, ABC):
+    """Everything that goes through the one training path: systems, image tokenizer, knowledge encoder, backbone."""
+
+    config_class: ClassVar[type[TrainableConfig]]
+    system: ClassVar[str]
+    config: Any
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses, unweighted; the stage has the weights. Also called for validation, in eval mode."""
+
+    def advance(self, event: Event) -> None:
+        """A step, a validation, an epoch or a stage has ended: moving averages, temperatures, class priors."""
+
+    def frozen(self) -> list[str]:
+        """Names of parameters that no stage trains."""
+        return []
+
+    def observe(self, batch: Batch) -> None:
+        """Accumulate whatever `summary` needs from one validation batch, in eval mode and without gradients."""
+
+    def summary(self) -> dict[str, float]:
+        """Own validation metrics since the last call; forgets what was accumulated."""
+        return {}
+
+    def switch(self, **fields: Any) -> None:
+        """Change configuration fields that keep the weights (`Stage.switches`).
+
+        Raises:
+            UserError: the field is not switchable.
+        """
+        for name in fields:
+            if name not in self.config.switchable:
+                raise UserError(
+                    f"stage switch '{name}': {self.system} can switch {list(self.config.switchable)} only; remove it."
+                )
+        self.config = dataclasses.replace(self.config, **fields)
+
+    def saved_config(self) -> dict[str, Any]:
+        """The configuration that rebuilds this module from the saved folder alone, JSON-ready."""
+        return dataclasses.asdict(self.config)
+
+    def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
+        """Write `config.json`, `model.safetensors` and `provenance.json` into `folder`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"format": FORMAT, "system": self.system, "config": self.saved_config()}
+        _write_json(folder / "config.json", config)
+        # clone: tied or viewed tensors would be refused; contiguous: channels-last weights have no file layout
+        state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+        _write_json(folder / "provenance.json", dict(provenance or {}))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Self:
+        """Read a folder that `save_pretrained` wrote; nothing is unpickled. The result is in eval mode.
+
+        Raises:
+            UserError: the folder is not a saved model, or of another kind than `cls`.
+        """
+        folder = Path(folder)
+        saved = _read_json(folder / "config.json", "name the model folder that training wrote (runs/NAME/best)")
+        if not isinstance(saved, dict) or saved.get("format") != FORMAT or not isinstance(saved.get("system"), str):
+            raise UserError(f"{folder / 'config.json'}: field 'format' is not {FORMAT}; save the model again.")
+        kind = system_class(saved["system"])
+        if not issubclass(kind, cls):
+            raise UserError(
+                f"{folder / 'config.json'}: system '{saved['system']}' is not a {cls.__name__}; choose one."
+            )
+        model = kind(config_from_dict(kind.config_class, saved.get("config"), str(folder / "config.json")))
+        try:
+            model.load_state_dict(load_file(folder / "model.safetensors"))
+        except Exception as error:
+            reason = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"{folder / 'model.safetensors'}: weights do not fit config.json ({reason}); copy the folder again."
+            ) from error
+        return model.eval()
+
+
+class ReportModel(Trainable):
+    """A system that writes reports.
+
+    Teacher forcing and generation run the same `step`; `encode` never sees the targets; a prediction depends on its
+    own study alone. `tokenizer` and `transform` travel with the weights, so that a saved folder needs nothing else.
+    """
+
+    config: ModelConfig
+    tokenizer: Tokenizer | None = None
+    transform: ImageTransform | None = None
+
+    @abstractmethod
+    def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
+        """From images (or cached features) to what the decoder reads; `guide` is None outside training."""
+
+    @abstractmethod
+    def start(self, encoded: Encoded, beams: int = 1) -> Cache:
+        """An empty cache for `beams` rows a study, with the image's keys and values computed once."""
+
+    @abstractmethod
+    def step(
+        self, tokens: Tensor, encoded: Encoded, cache: Cache | None = None, *, need_attention: bool = False
+    ) -> Step:
+        """Logits of the token after each of `tokens`.
+
+        Args:
+            tokens: (N, T) int64. Without a cache: the whole decoder input from bos on, N = B. With one: what comes
+                after the positions that the cache holds, N = B x beams.
+            encoded: result of `encode`; its prompt, if any, is read before the first token.
+            cache: state from `start` or from the step before; it is updated in place and returned.
+            need_attention: also return the cross-attention weights.
+        """
+
+    def prepare_features(self, images: Tensor) -> dict[str, Tensor]:
+        """What the dataset may cache of normalised images (N, 3, H, W): (N, ...) tensors by name.
+
+        `encode` calls this itself when `Inputs.features` lacks them. Empty: the system has nothing to cache.
+        """
+        return {}
+
+    def features_fingerprint(self) -> str | None:
+        """Identifies the frozen weights behind `prepare_features`; None when they cannot be cached (being trained)."""
+        return None
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The language loss under teacher forcing; systems with more losses extend this."""
+        encoded = self.encode(batch.inputs, batch.guide)
+        return {"language": self.language_loss(encoded, batch.targets)}
+
+    def language_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
+        """Cross-entropy of each report token given the ones before it (SPEC 1.5, "Language loss")."""
+        logits = self.step(targets.tokens[:, :-1], encoded).logits
+        return language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:])
+
+    def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
+        """Write the whole model folder: weights, configuration, tokenizer and image transform."""
+        super().save_pretrained(folder, provenance)
+        if self.tokenizer is not None:
+            self.tokenizer.save(Path(folder) / "tokenizer.json")
+        if self.transform is not None:
+            _write_json(Path(folder) / "preprocess.json", dataclasses.asdict(self.transform))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Self:
+        """Read a model folder, with tokenizer and image transform."""
+        model = super().from_pretrained(folder)
+        folder = Path(folder)
+        if (folder / "tokenizer.json").exists():
+            model.tokenizer = Tokenizer.load(folder / "tokenizer.json")
+            if model.tokenizer.vocabulary_size != model.config.vocabulary_size:
+                raise UserError(f"{folder / 'tokenizer.json'}: {model.tokenizer.vocabulary_size} tokens, but the model "
+                                f"has {model.config.vocabulary_size}; copy the whole folder again.")  # fmt: skip
+        if (folder / "preprocess.json").exists():
+            saved = _read_json(folder / "preprocess.json", "copy the whole folder again")
+            model.transform = config_from_dict(ImageTransform, saved, str(folder / "preprocess.json"))
+        return model
+
+
+def language_loss(logits: Tensor, tokens: Tensor, mask: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the valid positions of the whole batch, in float32.
+
+    Args:
+        logits: (B, T, vocabulary).
+        tokens: (B, T) int64.
+        mask: (B, T) bool, True where a token counts.
+        label_smoothing: as in `torch.nn.functional.cross_entropy`.
+    """
+    losses = F.cross_entropy(
+        logits.flatten(0, 1).float(), tokens.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
+    weights = mask.flatten().to(losses.dtype)
+    return (losses * weights).sum() / weights.sum().clamp_min(1)
+
+
+_REGISTRY: dict[str, type[Trainable]] = {}
+_T = TypeVar("_T", bound=type[Trainable])
+
+
+def register(name: str, config: type[TrainableConfig]) -> Callable[[_T], _T]:
+    """Class decorator: the file `crossray/models/NAME.py` defines the system NAME with this configuration."""
+
+    def decorate(cls: _T) -> _T:
+        cls.system, cls.config_class = name, config
+        _REGISTRY[name] = cls
+        return cls
+
+    return decorate
+
+
+def registered() -> Mapping[str, type[Trainable]]:
+    """All systems whose file has been imported."""
+    return _REGISTRY
+
+
+def system_class(name: str) -> type[Trainable]:
+    """The class that is registered under `name`; its file is imported when it was not yet.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in _REGISTRY and name.isidentifier():
+        try:
+            importlib.import_module(f"crossray.models.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"crossray.models.{name}":
+                raise
+    if name not in _REGISTRY:
+        raise UserError(f"system '{name}' does not exist; `crossray models` lists those that do.")
+    return _REGISTRY[name]
+
+
+_C = TypeVar("_C")
+
+
+def config_from_dict(cls: type[_C], values: Any, source: str) -> _C:
+    """Build a frozen dataclass from what JSON gave: nested dataclasses and tuples restored, unknown fields refused.
+
+    Raises:
+        UserError: naming `source` and the field.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: not a JSON object; copy the whole folder again.")
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UserError(f"{source}: field '{unknown[0]}' is unknown to this version of CrossRay; update the package.")
+
+    def convert(hint: Any, value: Any) -> Any:
+        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+            return config_from_dict(typing.cast(type, hint), value, source)
+        if typing.get_origin(hint) is tuple and isinstance(value, Sequence) and not isinstance(value, str):
+            arguments = typing.get_args(hint)
+            kinds = [arguments[0]] * len(value) if arguments[-1:] == (Ellipsis,) else list(arguments)
+            return tuple(convert(kind, item) for kind, item in zip(kinds, value, strict=False))
+        return value
+
+    try:
+        return cls(**{name: convert(hints[name], value) for name, value in values.items()})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path, remedy: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({type(error).__name__}); {remedy}.") from error

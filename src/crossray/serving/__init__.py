@@ -1,0 +1,1 @@
+"""Finished models at work: reports for images and for prepared datasets."""

@@ -1,0 +1,270 @@
+"""Word-level and WordPiece tokenizers (SPEC 1.3), stored in the format of the `tokenizers` library."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import models, pre_tokenizers, processors, trainers
+
+from crossray.errors import UserError
+from crossray.text.cleaning import CLEANERS, clean
+
+#: What a vocabulary is made of.
+KINDS: tuple[str, ...] = ("word", "wordpiece")
+
+PAD, BOS, EOS, UNK = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
+
+#: The beginning of a WordPiece that continues a word.
+CONTINUATION = "##"
+
+_SETTINGS = "crossray"
+_LARGEST_FILE = 64 * 2**20
+
+
+class Tokenizer:
+    """Turns reports into token ids and back; it cleans them first.
+
+    Ids are pad 0, bos 1, eos 2, unk 3, then the vocabulary in sorted order. With `legacy_ids` they are the R2Gen
+    family's: id 0 is pad, bos and eos at once, and `<unk>` stands sorted among the words, which count from 1.
+
+    Attributes:
+        kind: "word" (one token a blank-separated word) or "wordpiece" (a word's pieces, continued ones as "##piece").
+        cleaner: name of the cleaner (`crossray.text.cleaning.CLEANERS`) that every report goes through.
+        legacy_ids: whether ids and truncation are the R2Gen family's.
+        tokens: the vocabulary by id.
+        pad_id: id that fills a batch up.
+        bos_id: id that begins a report.
+        eos_id: id that ends a report.
+        unk_id: id of every word outside the vocabulary.
+    """
+
+    def __init__(self, tokens: Sequence[str], *, kind: str = "word", cleaner: str = "legacy", legacy_ids: bool = False):
+        """Make a tokenizer of a known vocabulary; `train` makes one of reports.
+
+        Args:
+            tokens: the whole vocabulary by id, special tokens included.
+            kind: one of `KINDS`.
+            cleaner: one of `CLEANERS`.
+            legacy_ids: id 0 is pad, bos and eos at once; for words only.
+
+        Raises:
+            UserError: an unknown kind or cleaner, or a vocabulary with a repeated or misplaced token.
+        """
+        if kind not in KINDS:
+            raise UserError(f"kind: {kind!r} is unknown; choose one of {', '.join(KINDS)}")
+        if cleaner not in CLEANERS:
+            raise UserError(f"cleaner: {cleaner!r} is unknown; choose one of {', '.join(CLEANERS)}")
+        if legacy_ids and kind != "word":
+            raise UserError(f"legacy_ids: only word vocabularies have them; leave it out with kind {kind!r}")
+        ids = {token: identifier for identifier, token in enumerate(tokens)}
+        leading = (PAD,) if legacy_ids else SPECIAL_TOKENS
+        if len(ids) != len(tokens) or tuple(tokens[: len(leading)]) != leading or UNK not in ids:
+            raise UserError(f"vocabulary: it must begin with {' '.join(leading)}, hold {UNK} and no token twice")
+        self.kind = kind
+        self.cleaner = cleaner
+        self.legacy_ids = legacy_ids
+        self.tokens = tuple(tokens)
+        self.pad_id, self.bos_id, self.eos_id = (0, 0, 0) if legacy_ids else (0, 1, 2)
+        self.unk_id = ids[UNK]
+        # A report that holds "<eos>" as a word must not end there.
+        self._ids = {token: identifier for token, identifier in ids.items() if token not in SPECIAL_TOKENS}
+        self._library = _library_tokenizer(ids, kind, bos=self.bos_id, eos=self.eos_id)
+
+    @classmethod
+    def train(
+        cls,
+        reports: Iterable[str],
+        *,
+        kind: str = "word",
+        cleaner: str = "legacy",
+        min_count: int = 3,
+        size: int = 30522,
+        legacy_ids: bool = False,
+    ) -> "Tokenizer":
+        """Make the vocabulary of the training reports; the same reports give the same vocabulary in any order.
+
+        Args:
+            reports: training reports as in the source, uncleaned.
+            kind: "word" or "wordpiece".
+            cleaner: one of `CLEANERS`.
+            min_count: words that occur at least so often are kept (SPEC 1.3: 3 for IU X-Ray, 10 for MIMIC-CXR);
+                for WordPiece, pairs of pieces that occur at least so often are joined.
+            size: largest vocabulary, special tokens included: of words the most frequent are kept, and of WordPiece
+                every character is kept.
+            legacy_ids: the R2Gen family's ids (word vocabularies only).
+
+        Raises:
+            UserError: an unknown kind or cleaner, or no token is left.
+        """
+        words = Counter(word for report in reports for word in clean(report, cleaner).split())
+        for token in SPECIAL_TOKENS:
+            words.pop(token, None)
+        learned = _frequent_words(words, min_count, size) if kind == "word" else _word_pieces(words, min_count, size)
+        if not learned:
+            raise UserError(f"min_count: no training report holds a word {min_count} times; lower it or add reports")
+        tokens = [PAD, *sorted([*learned, UNK])] if legacy_ids else [*SPECIAL_TOKENS, *sorted(learned)]
+        return cls(tokens, kind=kind, cleaner=cleaner, legacy_ids=legacy_ids)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids, special tokens included: the width of a model's output layer."""
+        return len(self.tokens)
+
+    def clean(self, report: str) -> str:
+        """The report as this tokenizer sees it."""
+        return clean(report, self.cleaner)
+
+    def id_of(self, token: str) -> int | None:
+        """Id of a token of the vocabulary (special tokens are none), or None."""
+        return self._ids.get(token)
+
+    def encode(self, report: str, max_length: int) -> list[int]:
+        """Clean a report and turn it into ids: bos, the report's tokens, eos.
+
+        Args:
+            report: text as in the source.
+            max_length: largest number of ids, bos and eos included. A longer report loses its last tokens, not its
+                eos; with `legacy_ids` it loses the eos first, as in the R2Gen family.
+
+        Raises:
+            UserError: `max_length` is below 2.
+        """
+        if max_length < 2:
+            raise UserError(f"max_length: {max_length} leaves no place for bos and eos; give 2 or more")
+        words = self.clean(report).split()
+        if self.kind == "word":
+            ids = [self._ids.get(word, self.unk_id) for word in words[: max_length - 1]]
+        else:
+            pieces = self._library.encode(words, is_pretokenized=True, add_special_tokens=False).ids
+            ids = [max(piece, self.unk_id) for piece in pieces[: max_length - 1]]
+        if self.legacy_ids:
+            return [self.bos_id, *ids, self.eos_id][:max_length]
+        return [self.bos_id, *ids[: max_length - 2], self.eos_id]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids: a leading bos is skipped, then everything up to the first eos, without pad.
+
+        Raises:
+            IndexError: an id lies outside the vocabulary.
+        """
+        words: list[str] = []
+        for position, identifier in enumerate(map(int, ids)):
+            if position == 0 and identifier == self.bos_id:
+                continue
+            if identifier == self.eos_id:
+                break
+            if identifier in (self.pad_id, self.bos_id):
+                continue
+            if identifier < 0:
+                raise IndexError(f"token id {identifier} is negative")
+            token = self.tokens[identifier]
+            if self.kind == "wordpiece" and words and token.startswith(CONTINUATION):
+                words[-1] += token.removeprefix(CONTINUATION)
+            else:
+                words.append(token)
+        return " ".join(words)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) of everything that decides which ids a report gets."""
+        content = {**self._settings(), "tokens": self.tokens}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: Path | str) -> None:
+        """Write `tokenizer.json`.
+
+        The file is in the library's own format, so `tokenizers.Tokenizer.from_file` reads it too and encodes *cleaned*
+        text alike; the settings the library does not know lie inside its "model" object under the key "crossray".
+        """
+        path = Path(path)
+        content = json.loads(self._library.to_str())
+        content["model"][_SETTINGS] = self._settings()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Tokenizer":
+        """Read a `tokenizer.json` that `save` wrote. Only the vocabulary and the settings are taken from it.
+
+        Raises:
+            UserError: the file is missing, broken or from elsewhere.
+        """
+        path = Path(path)
+        try:
+            if path.stat().st_size > _LARGEST_FILE:
+                raise UserError(f"{path}: over {_LARGEST_FILE // 2**20} MiB; give a tokenizer.json that crossray wrote")
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); give a tokenizer.json") from None
+        except (ValueError, RecursionError):
+            raise UserError(f"{path}: no JSON; give a tokenizer.json that crossray wrote") from None
+        try:
+            return cls(_tokens(content["model"]["vocab"]), **_checked_settings(content["model"][_SETTINGS]))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{path}: model: no vocabulary and settings of crossray; train the model again") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def _settings(self) -> dict[str, str | bool]:
+        return {"kind": self.kind, "cleaner": self.cleaner, "legacy_ids": self.legacy_ids}
+
+
+def _frequent_words(words: Counter[str], min_count: int, size: int) -> list[str]:
+    kept = sorted((word for word, count in words.items() if count >= min_count), key=lambda word: (-words[word], word))
+    return kept[: max(size - len(SPECIAL_TOKENS), 0)]
+
+
+def _word_pieces(words: Counter[str], min_count: int, size: int) -> list[str]:
+    library = tokenizers.Tokenizer(models.WordPiece(unk_token=UNK, continuing_subword_prefix=CONTINUATION))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # The trainer breaks ties by id and numbers "##a", "##b" ... in the random order of a hash table, unless they are
+    # there before it starts.
+    continued = sorted({CONTINUATION + letter for word in words for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=min_count,
+        special_tokens=[*SPECIAL_TOKENS, *continued],
+        continuing_subword_prefix=CONTINUATION,
+        show_progress=False,
+    )
+    library.train_from_iterator((" ".join([word] * count) for word, count in sorted(words.items())), trainer)
+    return [token for token in library.get_vocab() if token not in SPECIAL_TOKENS]
+
+
+def _library_tokenizer(ids: Mapping[str, int], kind: str, *, bos: int, eos: int) -> Any:
+    """The library's tokenizer with this vocabulary."""
+    model: Any
+    if kind == "word":
+        model = models.WordLevel(dict(ids), unk_token=UNK)
+    else:
+        model = models.WordPiece(dict(ids), unk_token=UNK, continuing_subword_prefix=CONTINUATION)
+    library = tokenizers.Tokenizer(model)
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = {identifier: token for token, identifier in ids.items()}
+    library.post_processor = processors.TemplateProcessing(
+        single=f"{names[bos]} $A {names[eos]}", special_tokens=[(names[bos], bos), (names[eos], eos)]
+    )
+    library.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
+    return library
+
+
+def _tokens(vocabulary: Mapping[str, int]) -> list[str]:
+    """Tokens by id; KeyError where the ids are not 0, 1, 2, ..."""
+    tokens = {identifier: token for token, identifier in vocabulary.items()}
+    return [tokens[identifier] for identifier in range(len(vocabulary))]
+
+
+def _checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with their types checked; TypeError or KeyError otherwise."""
+    types = {"kind": str, "cleaner": str, "legacy_ids": bool}
+    if settings.keys() != types.keys() or not all(isinstance(settings[name], kind) for name, kind in types.items()):
+        raise TypeError
+    return dict(settings)

@@ -1,0 +1,228 @@
+"""Recipes: everything that decides how something is trained, as frozen dataclasses (DESIGN 3, SPEC 1.8).
+
+`recipe.py` reads and writes them as YAML; the field descriptions below are the help of `crossray train`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from crossray.data.transform import ImageTransform
+from crossray.decoding.config import DecodingConfig
+from crossray.errors import UserError
+from crossray.models.base import TrainableConfig
+
+__all__ = [
+    "DataConfig", "OptimizerConfig", "Recipe", "ScheduleConfig", "Stage", "TrainerConfig",
+]  # fmt: skip
+
+
+def _at_least(section: str, config: object, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value < least:
+            raise UserError(f"recipe field '{section}.{name}' is {value}; give at least {least}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How a prepared dataset becomes batches.
+
+    Attributes:
+        batch_size: studies of one process and step.
+        workers: processes that load batches; 0 loads in the training process.
+        section: section of the report to learn.
+        cleaner: report cleaner (legacy, legacy_mimic, fixed or none); the papers use the legacy ones.
+        tokenizer: kind of tokenizer, trained on the reports of the training split.
+        min_count: fewest occurrences of a word in the training split to enter the vocabulary (word tokenizer).
+        vocabulary_size: most entries of the vocabulary (wordpiece tokenizer).
+        max_length: most tokens of a report, begin and end included.
+        views: most views of a study that the model sees.
+        image: geometry and normalisation of the images.
+        cache_features: compute the output of frozen parts once per image and train from it.
+        feature_variants: augmented versions of each image in that cache; 1 stores the unaugmented image only.
+        feature_dtype: number format of that cache.
+    """
+
+    batch_size: int = 16
+    workers: int = 0
+    section: Literal["findings", "impression"] = "findings"
+    cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy"
+    tokenizer: Literal["word", "wordpiece"] = "word"
+    min_count: int = 3
+    vocabulary_size: int = 30522
+    max_length: int = 60
+    views: int = 2
+    image: ImageTransform = field(default_factory=ImageTransform)
+    cache_features: bool = True
+    feature_variants: int = 1
+    feature_dtype: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can use."""
+        _at_least("data", self, 1, "batch_size", "min_count", "views", "feature_variants")
+        _at_least("data", self, 0, "workers")
+        _at_least("data", self, 3, "max_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the training with its own losses, weights and fresh optimiser.
+
+    Attributes:
+        epochs: passes over the training split.
+        loss_weights: weight of each named loss; losses that are left out weigh 1, those with weight 0 are only logged.
+        freeze: beginnings of the names of parameters that this stage leaves alone; their modules run in eval mode.
+        switches: configuration fields of the model that this stage changes (its `switchable` ones).
+        learning_rates: like `optimizer.groups`, for this stage; the key "" replaces `optimizer.learning_rate`.
+        start_from: weights that the stage begins with: "last" or "best" of the stage before.
+    """
+
+    epochs: int = 30
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
+    switches: dict[str, bool | int | float | str] = field(default_factory=dict)
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    start_from: Literal["last", "best"] = "last"
+
+    def __post_init__(self) -> None:
+        """Refuse a stage without epochs."""
+        _at_least("stages", self, 1, "epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimiser and its parameter groups.
+
+    Attributes:
+        name: adam (L2 penalty) or adamw (decoupled weight decay).
+        learning_rate: of every parameter that `groups` does not name.
+        groups: beginning of a parameter's name -> its learning rate; the longest fitting beginning counts.
+        amsgrad: use the AMSGrad variant.
+        betas: decay rates of the two moving averages.
+        eps: added to the denominator.
+        weight_decay: strength of the penalty or decay.
+        weight_decay_skip: leave biases and the parameters of normalisation layers without weight decay.
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 1e-4
+    groups: dict[str, float] = field(default_factory=dict)
+    amsgrad: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    weight_decay_skip: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse negative rates."""
+        _at_least("optimizer", self, 0, "learning_rate", "weight_decay")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The factor on every learning rate, a function of the optimiser step within the stage.
+
+    Attributes:
+        name: constant; step (multiplied by `gamma` every `step_epochs` epochs); cosine (falls to `minimum` at the end).
+        warmup_steps: steps of linear rise at the beginning.
+        step_epochs: epochs between two drops (step).
+        gamma: factor of each drop (step).
+        minimum: lowest factor (cosine).
+    """
+
+    name: Literal["constant", "step", "cosine"] = "constant"
+    warmup_steps: int = 0
+    step_epochs: int = 10
+    gamma: float = 0.1
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse negative lengths."""
+        _at_least("schedule", self, 0, "warmup_steps", "minimum")
+        _at_least("schedule", self, 1, "step_epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """The training loop.
+
+    Attributes:
+        max_epochs: most epochs over all stages; 0: as many as the stages say.
+        max_minutes: most minutes of training, interruptions not counted; 0: no limit.
+        precision: 32, or bf16 for automatic mixed precision.
+        accelerator: cpu, gpu, or auto for the fastest there is.
+        devices: processes (cpu) or devices (gpu) that train together; each sees its own share of every batch.
+        accumulate: batches whose gradients are added up before one optimiser step.
+        clip_value: largest absolute value of a gradient's element; 0: no limit.
+        clip_norm: largest norm of all gradients together; 0: no limit.
+        seed: of the initial weights, the order of the studies, augmentation and dropout.
+        monitor: validation metric that selects the best model: bleu1 ... bleu4, rouge_l, cider, loss, auroc, or any
+            other that metrics.jsonl shows.
+        mode: whether a larger (max) or a smaller (min) value of it is better.
+        patience: validations without improvement before the stage ends; 0: never.
+        min_epochs: epochs of a stage before a model can be selected (early models write the same report for all).
+        validate_every: epochs between two validations.
+        log_every: optimiser steps between two rows of training losses in metrics.jsonl.
+        checkpoint_steps: optimiser steps between two checkpoints inside an epoch; 0: none by steps.
+        checkpoint_minutes: minutes between two checkpoints inside an epoch; 0: none by time.
+        threads: threads of PyTorch on the processor; 0: leave as they are.
+    """
+
+    max_epochs: int = 0
+    max_minutes: float = 0.0
+    precision: Literal["32", "bf16"] = "32"
+    accelerator: Literal["cpu", "gpu", "auto"] = "auto"
+    devices: int = 1
+    accumulate: int = 1
+    clip_value: float = 0.0
+    clip_norm: float = 0.0
+    seed: int = 0
+    monitor: str = "bleu4"
+    mode: Literal["max", "min"] = "max"
+    patience: int = 0
+    min_epochs: int = 0
+    validate_every: int = 1
+    log_every: int = 20
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 5.0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can use."""
+        _at_least("trainer", self, 1, "devices", "accumulate", "validate_every", "log_every")
+        _at_least("trainer", self, 0, "max_epochs", "max_minutes", "clip_value", "clip_norm", "patience", "min_epochs")
+        _at_least("trainer", self, 0, "checkpoint_steps", "checkpoint_minutes", "threads", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that `crossray train` needs to know besides the dataset.
+
+    Attributes:
+        system: name of the system in the registry.
+        model: configuration of the system, an instance of its `config_class`.
+        data: how the dataset becomes batches.
+        stages: parts of the training, one after the other.
+        optimizer: the optimiser of every stage.
+        schedule: the learning rate over the steps of every stage.
+        trainer: the training loop.
+        decoding: how reports are written for validation.
+    """
+
+    system: str
+    model: TrainableConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    stages: tuple[Stage, ...] = (Stage(),)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+
+    def stage_epochs(self) -> tuple[int, ...]:
+        """Epochs of each stage under the cap `trainer.max_epochs`; the last ones may be 0."""
+        left = self.trainer.max_epochs or sum(stage.epochs for stage in self.stages)
+        epochs = []
+        for stage in self.stages:
+            epochs.append(min(stage.epochs, left))
+            left -= epochs[-1]
+        return tuple(epochs)

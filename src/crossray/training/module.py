@@ -1,0 +1,235 @@
+"""The one LightningModule, for everything Trainable (DESIGN 3): losses, schedule, validation, events."""
+
+import math
+from typing import Any
+
+import lightning
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+from crossray.data.batch import Batch
+from crossray.decoding.reports import write_reports
+from crossray.errors import UserError
+from crossray.evaluation.nlg import score
+from crossray.models.base import Event, ReportModel, Trainable
+from crossray.training.config import Recipe
+from crossray.training.optimizers import build_optimizer, schedule_factor
+from crossray.training.stages import StageKeeper
+
+#: Losses that are means over tokens rather than over studies.
+TOKEN_LOSSES = frozenset({"language"})
+
+
+class TrainingModule(lightning.LightningModule):
+    """Trains one stage of a recipe.
+
+    All randomness of a step is drawn from a seed made of (recipe seed, rank, step), so that a resumed run continues bit
+    for bit without stored generator states.
+
+    Args:
+        model: what is trained.
+        recipe: the whole recipe.
+        keeper: of `model`, in the state of this stage.
+        stage: index of the stage.
+        steps_before: optimiser steps and `epochs_before` epochs of the stages before.
+        epochs: epochs of this stage.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        recipe: Recipe,
+        keeper: StageKeeper,
+        *,
+        stage: int = 0,
+        epochs: int = 1,
+        steps_before: int = 0,
+        epochs_before: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.stage_index = stage
+        self.stage = recipe.stages[stage]
+        self.epochs = epochs
+        self.steps_before = steps_before
+        self.epochs_before = epochs_before
+        self.train_losses: dict[str, float] = {}
+        self.validation_metrics: dict[str, float] = {}
+        self._keeper = keeper
+        self._finished = False
+        self._sums: dict[str, list[float]] = {}
+        self._written: dict[str, tuple[str, str]] = {}
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps over all stages."""
+        return self.steps_before + int(self.trainer.global_step)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs begun before the current one, over all stages."""
+        return self.epochs_before + int(self.trainer.current_epoch)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one epoch of this stage."""
+        return math.ceil(int(self.trainer.num_training_batches) / self.recipe.trainer.accumulate)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """A fresh optimiser for the stage."""
+        return build_optimizer(self.model, self.recipe.optimizer, self.stage.learning_rates)
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        """Clip by value, then by norm, as the recipe says."""
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if self.recipe.trainer.clip_value:
+            torch.nn.utils.clip_grad_value_(parameters, self.recipe.trainer.clip_value)
+        if self.recipe.trainer.clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, self.recipe.trainer.clip_norm)
+
+    def on_train_start(self) -> None:
+        """Put the modules that the stage freezes into eval mode; a run may continue in the middle of an epoch."""
+        self._keeper.train_mode()
+
+    def on_validation_model_train(self) -> None:
+        """The same after a validation."""
+        self._keeper.train_mode()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rates and the random numbers of this step."""
+        seed_step(self.recipe.trainer.seed, self.global_rank, self._position(batch_idx))
+        factor = schedule_factor(
+            self.recipe.schedule, self.trainer.global_step, self.steps_per_epoch, self.steps_per_epoch * self.epochs
+        )
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The weighted sum of the losses of this batch.
+
+        Raises:
+            UserError: it is not finite.
+        """
+        losses = self.model.losses(batch)
+        total = self._total(losses, batch)
+        # one copy to the processor for all losses
+        values = torch.stack([total.detach().float(), *(loss.detach().float() for loss in losses.values())]).tolist()
+        self.train_losses = dict(zip(["loss", *(f"loss_{name}" for name in losses)], values, strict=True))
+        if not math.isfinite(values[0]):
+            worst = next((name for name, loss in losses.items() if not torch.isfinite(loss)), "total")
+            raise UserError(
+                f"training stopped at step {self.step}: loss '{worst}' is not finite; lower optimizer.learning_rate or "
+                "set trainer.clip_norm, and resume from the last checkpoint or start again."
+            )
+        return total
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Step, and tell the model so before anything can be saved."""
+        super().optimizer_step(*arguments, **options)
+        self.model.advance(self._event("step", extra_steps=1))
+
+    def on_train_epoch_end(self) -> None:
+        """Tell the model that an epoch has ended, and the stage with its last epoch."""
+        self.model.advance(self._event("epoch"))
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the validation before."""
+        self._sums, self._written = {}, {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Losses, the model's own metrics, and for systems that write reports their reports."""
+        losses = self.model.losses(batch)
+        tokens = float(batch.targets.mask[:, 1:].sum())
+        for name, loss in losses.items():
+            self._add(f"loss_{name}", float(loss), tokens if name in TOKEN_LOSSES else batch.inputs.size)
+        self.model.observe(batch)
+        if isinstance(self.model, ReportModel) and self.model.tokenizer is not None:
+            reports = [written.text for written in write_reports(self.model, batch.inputs, self.recipe.decoding)]
+            tokenizer = self.model.tokenizer
+            references = [tokenizer.decode(row) for row in batch.targets.tokens.tolist()]
+            for study, hypothesis, reference in zip(batch.guide.study, reports, references, strict=True):
+                self._written[study] = (hypothesis, reference)
+
+    def on_validation_epoch_end(self) -> None:
+        """Bring the results of all processes together; each process then holds the same metrics."""
+        sums, written = self._sums, self._written
+        if distributed.is_available() and distributed.is_initialized():
+            parts: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(parts, (sums, written))
+            sums = {name: [sum(part[0][name][i] for part in parts) for i in (0, 1)] for name in sums}
+            # a study that the sampler repeated to fill the last batch counts once
+            written = {study: pair for part in parts for study, pair in part[1].items()}
+        losses = {name: total / weight for name, (total, weight) in sums.items() if weight}
+        weights = {f"loss_{name}": weight for name, weight in self.stage.loss_weights.items()}
+        metrics = {"loss": sum(weights.get(name, 1.0) * value for name, value in losses.items()), **losses}
+        metrics.update(self.model.summary())
+        if written:
+            hypotheses, references = zip(*(written[study] for study in sorted(written)), strict=True)
+            metrics.update(score(hypotheses, references))
+            metrics["distinct"] = len(set(hypotheses)) / len(hypotheses)
+        self.validation_metrics = metrics
+        self.model.advance(self._event("validation"))
+
+    def finish(self) -> None:
+        """The stage has ended: tell the model, and say so in the checkpoint."""
+        self._finished = True
+        self.model.advance(self._event("stage"))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add where the run stands to the Lightning checkpoint."""
+        checkpoint["stage"] = self.stage_index
+        checkpoint["steps_before"] = self.steps_before
+        checkpoint["epochs_before"] = self.epochs_before
+        checkpoint["step"] = self.step
+        checkpoint["finished"] = self._finished
+
+    def learning_rate(self) -> float:
+        """The largest learning rate of the current step."""
+        return max(float(group["lr"]) for group in self.trainer.optimizers[0].param_groups)
+
+    def _position(self, batch_idx: int) -> int:
+        # batches since the beginning of the stage; stages are kept apart by a large stride
+        before = int(self.trainer.current_epoch) * int(self.trainer.num_training_batches)
+        return (self.stage_index << 40) + before + batch_idx
+
+    def _event(self, kind: Any, extra_steps: int = 0) -> Event:
+        return Event(
+            kind=kind, step=self.step + extra_steps, epoch=self.epoch + (kind == "epoch"), stage=self.stage_index,
+            steps=self.steps_before + self.steps_per_epoch * self.epochs,
+        )  # fmt: skip
+
+    def _total(self, losses: dict[str, Tensor], batch: Batch) -> Tensor:
+        total = torch.zeros((), device=batch.inputs.view_mask.device)
+        for name, loss in losses.items():
+            weight = self.stage.loss_weights.get(name, 1.0)
+            if weight:
+                total = total + weight * loss.float() * (self._token_share(batch) if name in TOKEN_LOSSES else 1.0)
+        return total
+
+    def _token_share(self, batch: Batch) -> Tensor | float:
+        # Processes average their gradients; a mean over the tokens of all processes needs each one's share of them.
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return 1.0
+        own = batch.targets.mask[:, 1:].sum().float()
+        everyone = own.clone()
+        distributed.all_reduce(everyone)
+        return own * distributed.get_world_size() / everyone.clamp_min(1)
+
+    def _add(self, name: str, value: float, weight: float) -> None:
+        total = self._sums.setdefault(name, [0.0, 0.0])
+        total[0] += value * weight
+        total[1] += weight
+
+
+def seed_step(seed: int, rank: int, position: int) -> None:
+    """Seed PyTorch's generators for one step: the same numbers whenever the step is taken."""
+    mixed = seed
+    # splitmix64, so that neighbouring seeds, ranks and positions give unrelated streams
+    for part in (rank, position):
+        mixed = (mixed + 0x9E3779B97F4A7C15 * (part + 1)) & 0xFFFFFFFFFFFFFFFF
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        mixed ^= mixed >> 31
+    torch.manual_seed(mixed >> 1)

@@ -1,0 +1,79 @@
+"""Optimisers with parameter groups, and the learning-rate schedule as a function of the step (SPEC 1.8)."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from crossray.errors import UserError
+from crossray.training.config import OptimizerConfig, ScheduleConfig
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+
+
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, learning_rates: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """An optimiser over the parameters of `model` that require gradients.
+
+    Every group carries its `base_lr`, which the schedule multiplies.
+
+    Args:
+        model: what is trained.
+        config: optimiser and groups.
+        learning_rates: the stage's; they replace `config.groups` of the same name, and "" the default rate.
+
+    Raises:
+        UserError: a group names no parameter of the model.
+    """
+    rates = {"": config.learning_rate, **config.groups, **(learning_rates or {})}
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in rates:
+        if not any(name.startswith(prefix) for name in names):
+            examples = sorted({name.split(".")[0] for name in names})
+            raise UserError(f"recipe field 'optimizer.groups': no parameter's name begins with '{prefix}'; "
+                            f"the model's begin with {', '.join(examples)}.")  # fmt: skip
+    plain = _without_decay(model) if config.weight_decay_skip else set()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            prefix = max((prefix for prefix in rates if name.startswith(prefix)), key=len)
+            decay = 0.0 if name in plain else config.weight_decay
+            groups.setdefault((rates[prefix], decay), []).append(parameter)
+    if not groups:
+        raise UserError("recipe field 'stages.freeze' leaves no parameter to train; freeze less.")
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(
+        [{"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
+         for (rate, decay), parameters in groups.items()],
+        betas=config.betas, eps=config.eps, amsgrad=config.amsgrad,
+    )  # fmt: skip
+
+
+def schedule_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, steps: int) -> float:
+    """Factor on every learning rate for the optimiser step number `step`, counted from 0 within the stage.
+
+    Args:
+        config: the schedule.
+        step: optimiser steps that the stage has made.
+        steps_per_epoch: of this stage.
+        steps: optimiser steps that the stage plans in all.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.name == "step":
+        return float(config.gamma ** (step // steps_per_epoch // config.step_epochs))
+    if config.name == "cosine":
+        share = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
+        return config.minimum + (1 - config.minimum) * 0.5 * (1 + math.cos(math.pi * share))
+    return 1.0
+
+
+def _without_decay(model: nn.Module) -> set[str]:
+    names = {name for name, _ in model.named_parameters() if name.endswith("bias")}
+    for prefix, module in model.named_modules():
+        # layer normalisations that are written here are recognised by their name
+        if isinstance(module, _NORMS) or type(module).__name__.endswith("Norm"):
+            names.update(f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters(recurse=False))
+    return names

@@ -1,0 +1,92 @@
+"""What a user sees while a run trains."""
+
+import time
+from typing import Any, cast
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from crossray.data.batch import Batch
+from crossray.training.module import TrainingModule
+
+
+class ProgressDisplay(Callback):
+    """A bar for the epoch with loss and images per second, and one line for each validation.
+
+    Args:
+        console: where to; the bar is shown on terminals only.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._images = 0
+        self._since = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the bar."""
+        if trainer.is_global_zero:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"), console=self.console, disable=not self.console.is_terminal,
+                transient=True,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task("epoch", total=int(trainer.num_training_batches), detail="")
+            self._images, self._since = 0, time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Move the bar."""
+        if self._bar is None:
+            return
+        module = cast(TrainingModule, pl_module)
+        self._images += int(batch.inputs.view_mask.sum()) * trainer.world_size
+        rate = self._images / max(time.monotonic() - self._since, 1e-9)
+        losses = " ".join(f"{name} {value:.3f}" for name, value in module.train_losses.items())
+        self._bar.update(
+            self._task, completed=batch_idx + 1, description=f"epoch {module.epoch + 1}/{self._epochs(module)}",
+            detail=f"{losses}  {rate:.1f} images/s",
+        )  # fmt: skip
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Say that validation runs."""
+        if self._bar is not None:
+            self._bar.update(self._task, description="validating")
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """One line of metrics."""
+        self._images, self._since = 0, time.monotonic()
+        if self._bar is None:
+            return
+        module = cast(TrainingModule, pl_module)
+        shown = {name: value for name, value in module.validation_metrics.items() if not name.startswith("loss_")}
+        metrics = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
+        self.console.print(
+            f"epoch {module.epoch + 1}/{self._epochs(module)}  step {module.step}  {metrics}", soft_wrap=True
+        )
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, *_: Any) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    @staticmethod
+    def _epochs(module: TrainingModule) -> int:
+        return sum(module.recipe.stage_epochs())

@@ -1,0 +1,197 @@
+"""Recipes from YAML and the command line, and back to YAML.
+
+The parser's options come from the dataclasses of `config.py` and of the system's configuration, so that
+`crossray train RECIPE --help` explains every field, and an unknown or ill-typed one is refused.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from crossray.decoding.config import DecodingConfig
+from crossray.errors import UserError
+from crossray.models.base import config_from_dict, system_class
+from crossray.training.config import DataConfig, OptimizerConfig, Recipe, ScheduleConfig, Stage, TrainerConfig
+
+#: Fields of a system's configuration that training fills in from the dataset and from `data`.
+FILLED_FROM_DATA = frozenset({"vocabulary_size", "observations", "max_length", "views"})
+
+_SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "trainer": TrainerConfig,
+    "decoding": DecodingConfig,
+}
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes in the package, such as "baseline/phantom", sorted."""
+    root = resources.files("crossray.training") / "recipes"
+    return sorted(
+        f"{folder.name}/{file.name.removesuffix('.yaml')}"
+        for folder in root.iterdir()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+    )
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe with some fields replaced.
+
+    Args:
+        name: of a recipe in the package (`list_recipes`), or the path of a YAML file.
+        overrides: dotted field -> value, for instance `{"trainer.max_epochs": 3}`.
+
+    Raises:
+        UserError: there is no such recipe, or a field is unknown or of the wrong type.
+    """
+    values, source = _read(name)
+    for field, value in (overrides or {}).items():
+        *path, last = field.split(".")
+        target = values
+        for part in path:
+            target = target.setdefault(part, {})
+        target[last] = value
+    return _build(_parser(values, source), values, source)
+
+
+def recipe_parser(name: str) -> ArgumentParser:
+    """The parser of `crossray train NAME`: an option for every field, with the recipe's values as defaults.
+
+    Raises:
+        UserError: the recipe does not exist or has a wrong field.
+    """
+    values, source = _read(name)
+    parser = _parser(values, source)
+    parser.set_defaults(_flat(_parse(parser, values, source)))
+    return parser
+
+
+def parse(name: str, arguments: Sequence[str]) -> Recipe:
+    """A recipe with command-line overrides such as `["--trainer.max_epochs", "3", "--model.layers=2"]`.
+
+    Raises:
+        UserError: the recipe or an override is wrong; `--help` prints all options and exits instead.
+    """
+    parser = recipe_parser(name)
+    try:
+        namespace = parser.parse_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise UserError(
+            f"command line: {_sentence(error)}; `crossray train {name} --help` lists all options."
+        ) from None
+    return _recipe(_read(name)[0]["system"], namespace.as_dict(), "command line")
+
+
+def from_dict(values: Mapping[str, Any], source: str) -> Recipe:
+    """The recipe that `to_dict` (or a YAML file) describes; `source` is what an error message calls it."""
+    return _build(_parser(values, source), values, source)
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """A recipe in plain dicts and lists, ready for YAML; fields that the dataset decides are left out."""
+    values = _plain(dataclasses.asdict(recipe))
+    values["model"] = {name: value for name, value in values["model"].items() if name not in FILLED_FROM_DATA}
+    return dict(values)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """A recipe as YAML text that `load` reads again."""
+    return str(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
+
+
+def _read(name: str) -> tuple[dict[str, Any], str]:
+    packaged = resources.files("crossray.training") / "recipes" / f"{name}.yaml"
+    if not name.startswith(("/", ".")) and packaged.is_file():
+        source, text = f"recipe {name}", packaged.read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        source, text = name, Path(name).read_text(encoding="utf-8")
+    else:
+        raise UserError(f"recipe '{name}' is neither a YAML file nor one of {', '.join(list_recipes())}; choose one.")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not valid YAML ({_sentence(error)}); correct the file.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: not a mapping of fields; begin with 'system: NAME'.")
+    return values, source
+
+
+def _parser(values: Mapping[str, Any], source: str) -> ArgumentParser:
+    system = values.get("system")
+    if not isinstance(system, str):
+        raise UserError(f"{source}: field 'system' is missing; name one of those that `crossray models` lists.")
+    try:
+        config_class = system_class(system).config_class
+    except UserError as error:
+        raise UserError(f"{source}: field 'system': {error}") from None
+    parser = ArgumentParser(
+        exit_on_error=False, allow_abbrev=False, prog=f"crossray train {source.removeprefix('recipe ')}"
+    )
+    parser.add_class_arguments(config_class, "model", skip=set(FILLED_FROM_DATA), instantiate=False)
+    for name, section in _SECTIONS.items():
+        parser.add_class_arguments(section, name, instantiate=False)
+    parser.add_argument(
+        "--stages", type=list[Stage], default=[Stage()],
+        help="parts of the training, a JSON list of objects with the fields of crossray.training.config.Stage: epochs, "
+        "loss_weights, freeze, switches, learning_rates, start_from",
+    )  # fmt: skip
+    return parser
+
+
+def _parse(parser: ArgumentParser, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    known = {"system", "model", "stages", *_SECTIONS}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"{source}: field '{name}' is unknown; use {', '.join(sorted(known))}.")
+        if name not in ("system", "stages") and not isinstance(value, dict):
+            raise UserError(f"{source}: field '{name}' is not a mapping; indent its fields below it.")
+    try:
+        parsed = parser.parse_object({name: value for name, value in values.items() if name != "system"})
+    except argparse.ArgumentError as error:
+        raise UserError(f"{source}: {_sentence(error)}; `crossray train RECIPE --help` lists all fields.") from None
+    return dict(parsed.as_dict())
+
+
+def _build(parser: ArgumentParser, values: Mapping[str, Any], source: str) -> Recipe:
+    return _recipe(values["system"], _parse(parser, values, source), source)
+
+
+def _recipe(system: str, values: Mapping[str, Any], source: str) -> Recipe:
+    model = config_from_dict(system_class(system).config_class, values["model"], source)
+    sections: dict[str, Any] = {name: config_from_dict(kind, values[name], source) for name, kind in _SECTIONS.items()}
+    stages = tuple(
+        stage if isinstance(stage, Stage) else config_from_dict(Stage, stage, source) for stage in values["stages"]
+    )
+    if not stages:
+        raise UserError(f"{source}: field 'stages' is empty; give at least one stage.")
+    return Recipe(system=system, model=model, stages=stages, **sections)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    # A dict-typed field (parameter groups, for example) is a value; only the nesting of dataclasses is flattened.
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, dict) and name not in ("groups",)
+        flat.update(_flat(value, f"{prefix}{name}.") if nested else {prefix + name: value})
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

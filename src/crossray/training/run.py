@@ -1,0 +1,309 @@
+"""One training run: a folder that says how it was made, can be continued bit for bit, and holds the best model.
+
+recipe.yaml      the recipe with all overrides
+provenance.json  dataset and its SHA-256, versions, seed, git commit
+metrics.jsonl    a row of training losses every so many steps, and one for each validation
+last.ckpt        where to continue
+best/            model folder with the best validation metric
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+
+import crossray
+from crossray.data.dataset import Dataset
+from crossray.data.features import FeatureCache, build_features
+from crossray.data.module import StudyDataModule
+from crossray.errors import UserError
+from crossray.models.base import ReportModel, Trainable, system_class
+from crossray.text.tokenizer import Tokenizer
+from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
+from crossray.training.checkpoints import BEST, LAST, BestModel, Interrupted, LastCheckpoint, recover_folder
+from crossray.training.config import Recipe
+from crossray.training.module import TrainingModule
+from crossray.training.progress import ProgressDisplay
+from crossray.training.recipe import from_dict, to_dict, to_yaml
+from crossray.training.stages import StageKeeper, weights_from
+
+RECIPE = "recipe.yaml"
+PROVENANCE = "provenance.json"
+
+
+def train(recipe: Recipe, data: Path, out: Path) -> Path:
+    """Train a system on a prepared dataset.
+
+    Args:
+        recipe: from `crossray.training.recipe`.
+        data: prepared dataset; reports and labels of its test split are never read.
+        out: folder of the run; it must be empty or not exist.
+
+    Returns:
+        The folder of the best model.
+
+    Raises:
+        UserError: the folder is in use, the recipe does not fit the dataset, or a loss is not finite.
+        KeyboardInterrupt: Ctrl-C; the run can be continued.
+    """
+    if _first_process() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
+    dataset = Dataset.open(data)
+    provenance = _provenance(recipe, dataset)
+    run = _Run(recipe, dataset, out, provenance)
+    if _first_process():
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / RECIPE, to_yaml(recipe))
+        _write(out / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+    return run.go(None)
+
+
+def resume(out: Path) -> Path:
+    """Continue a run where its last checkpoint was written; a finished one is left as it is.
+
+    Returns:
+        The folder of the best model.
+
+    Raises:
+        UserError: `out` is not the folder of a run, or its dataset has changed.
+        KeyboardInterrupt: Ctrl-C; the run can be continued.
+    """
+    try:
+        recipe = from_dict(yaml.safe_load((out / RECIPE).read_text(encoding="utf-8")), str(out / RECIPE))
+        provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{out}: not the folder of a training run ({type(error).__name__}); name the --out of "
+                        "`crossray train`.") from error  # fmt: skip
+    dataset = Dataset.open(provenance["data"]["path"])
+    if dataset.info.sha256 != provenance["data"]["sha256"]:
+        raise UserError(f"{dataset.path}: its content is not what the run began with (field 'sha256'); restore it or "
+                        "start a new run.")  # fmt: skip
+    recover_folder(out / BEST)
+    checkpoint = None
+    if (out / LAST).exists():
+        checkpoint = torch.load(out / LAST, map_location="cpu", weights_only=True)
+    return _Run(recipe, dataset, out, provenance).go(checkpoint)
+
+
+class _Run:
+    """A run in this process: model, data and callbacks, and the loop over the stages."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, out: Path, provenance: dict[str, Any]) -> None:
+        self.recipe, self.out, self.provenance = recipe, out, provenance
+        self.console = Console(stderr=True)
+        if recipe.trainer.threads:
+            torch.set_num_threads(recipe.trainer.threads)
+        self.model = build_model(recipe, dataset)
+        self.keeper = StageKeeper(self.model)
+        self.device = _device(recipe)
+        self.dataset = dataset
+        self.features = self._cached_features()
+        self.clock = Clock(recipe.trainer.max_minutes * 60)
+        self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
+        self.last = LastCheckpoint(out / LAST, recipe.trainer)
+
+    def go(self, checkpoint: dict[str, Any] | None) -> Path:
+        """Run all stages, or those that `checkpoint` leaves."""
+        first = int(checkpoint["stage"]) if checkpoint else 0
+        if _first_process():
+            self.log.keep_until(int(checkpoint["step"]) if checkpoint else -1)
+        for stage in self.recipe.stages[:first]:
+            self.keeper.enter(stage)
+        steps = int(checkpoint["steps_before"]) if checkpoint else 0
+        epochs_before = int(checkpoint["epochs_before"]) if checkpoint else 0
+        for index, epochs in enumerate(self.recipe.stage_epochs()):
+            if index < first or not epochs:
+                continue
+            continued = checkpoint if index == first else None
+            if index and continued is None and self.recipe.stages[index].start_from == "best":
+                weights_from(self.model, self.out / BEST)
+            self.keeper.enter(self.recipe.stages[index])
+            module = TrainingModule(
+                self.model, self.recipe, self.keeper, stage=index, epochs=epochs, steps_before=steps,
+                epochs_before=epochs_before,
+            )  # fmt: skip
+            if continued and continued["finished"]:
+                module.load_state_dict(continued["state_dict"])
+                self.clock.load_state_dict(continued["callbacks"][self.clock.state_key])
+                steps, epochs_before = int(continued["step"]), epochs_before + int(continued["epoch"])
+                continue
+            trainer = self._fit(module, epochs, continued is not None)
+            steps, epochs_before = module.step, epochs_before + trainer.current_epoch
+            if self.clock.over:
+                break
+        return self.out / BEST
+
+    def _fit(self, module: TrainingModule, epochs: int, continued: bool) -> lightning.Trainer:
+        config = self.recipe.trainer
+        best = BestModel(self.out / BEST, config, self.provenance)
+        callbacks = [self.clock, LastValidation(), self.log, best, ProgressDisplay(self.console), self.last]
+        with _quiet(), _ctrl_c(self.last):
+            trainer = lightning.Trainer(
+                max_epochs=epochs, callbacks=callbacks, accelerator=self.device, devices=config.devices,
+                strategy="auto" if config.devices == 1 else "ddp_find_unused_parameters_true",
+                precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+                accumulate_grad_batches=config.accumulate, check_val_every_n_epoch=config.validate_every,
+                num_sanity_val_steps=0, logger=False, enable_checkpointing=True, enable_progress_bar=False,
+                enable_model_summary=False, use_distributed_sampler=False, default_root_dir=self.out,
+            )  # fmt: skip
+            try:
+                trainer.fit(
+                    module,
+                    datamodule=self._data(module.stage_index),
+                    ckpt_path=self.out / LAST if continued else None,
+                    weights_only=True,
+                )
+            except Interrupted:
+                raise KeyboardInterrupt(f"Interrupted; continue with `crossray train --resume {self.out}`.") from None
+            module.finish()
+            self.last.save(trainer)
+        return trainer
+
+    def _data(self, stage: int) -> StudyDataModule:
+        data = self.recipe.data
+        return StudyDataModule(
+            self.dataset, self.model.tokenizer if isinstance(self.model, ReportModel) else None, data.image,
+            section=data.section, max_length=data.max_length, views=data.views, batch_size=data.batch_size,
+            workers=data.workers, features=self.features,
+            seed=self.recipe.trainer.seed + (stage << 32),  # every stage has its own order of the studies
+        )  # fmt: skip
+
+    def _cached_features(self) -> FeatureCache | None:
+        data, model = self.recipe.data, self.model
+        if not data.cache_features or not isinstance(model, ReportModel):
+            return None
+        fingerprint = model.features_fingerprint()
+        if fingerprint is None:
+            return None
+        model.eval()
+        device = "cuda" if self.device == "gpu" else "cpu"
+        with Progress(*Progress.get_default_columns(), console=self.console, disable=not _first_process()) as bar:
+            task = bar.add_task("caching features")
+            return build_features(
+                self.dataset, model.to(device).prepare_features, data.image, fingerprint,
+                variants=data.feature_variants, device=device, dtype=data.feature_dtype,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+
+
+def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
+    """The system of a recipe with fresh weights, fitted to a dataset: vocabulary, observations, views, length.
+
+    The tokenizer is trained on the reports of the training split alone.
+
+    Raises:
+        UserError: the dataset lacks what the system needs.
+    """
+    kind = system_class(recipe.system)
+    data = recipe.data
+    filled: dict[str, Any] = {
+        "max_length": data.max_length,
+        "observations": dataset.info.observations,
+        "views": data.views,
+    }
+    tokenizer = None
+    if issubclass(kind, ReportModel):
+        tokenizer = Tokenizer.train(
+            dataset.reports(dataset.rows("train"), data.section), kind=data.tokenizer, cleaner=data.cleaner,
+            min_count=data.min_count, size=data.vocabulary_size,
+        )  # fmt: skip
+        filled["vocabulary_size"] = tokenizer.vocabulary_size
+    known = {field.name for field in dataclasses.fields(kind.config_class)}
+    config = dataclasses.replace(recipe.model, **{name: value for name, value in filled.items() if name in known})
+    torch.manual_seed(recipe.trainer.seed)
+    model = kind(config)
+    if isinstance(model, ReportModel):
+        model.tokenizer, model.transform = tokenizer, data.image
+    return model
+
+
+def _provenance(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    versions = {"crossray": crossray.__version__, "torch": torch.__version__, "lightning": lightning.__version__}
+    return {
+        "data": {"path": str(dataset.path.resolve()), "sha256": dataset.info.sha256, "source": dataset.info.source},
+        "recipe": to_dict(recipe),
+        "seed": recipe.trainer.seed,
+        "versions": {**versions, "python": platform.python_version()},
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that this package runs from; None when it is installed."""
+    folder = Path(crossray.__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _device(recipe: Recipe) -> str:
+    wanted = recipe.trainer.accelerator
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise UserError("recipe field 'trainer.accelerator' is gpu, but PyTorch sees none; set it to cpu or auto.")
+    if wanted == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def _first_process() -> bool:
+    """Whether this is the process that writes; Lightning and torchrun number them in the environment."""
+    return os.environ.get("RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's banners and hints; warnings of other libraries stay."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+    before = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def _ctrl_c(checkpoint: LastCheckpoint) -> Iterator[None]:
+    """The first Ctrl-C asks for a checkpoint after the running step, the second stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        checkpoint.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

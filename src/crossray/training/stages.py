@@ -1,0 +1,56 @@
+"""Stages: what each part of a training freezes, switches, weighs and begins with (DESIGN 3)."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import nn
+
+from crossray.errors import UserError
+from crossray.models.base import Trainable
+from crossray.training.config import Stage
+
+
+class StageKeeper:
+    """Brings a model into the state of a stage, whatever stages came before.
+
+    Args:
+        model: with fresh weights; which of its parameters it wants trained is read from `requires_grad` and `frozen()`.
+    """
+
+    def __init__(self, model: Trainable) -> None:
+        self.model = model
+        frozen = set(model.frozen())
+        self._trained = {
+            name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in frozen
+        }
+        self._still: list[nn.Module] = []
+
+    def enter(self, stage: Stage) -> None:
+        """Freeze and switch as `stage` says; switches of earlier stages stay.
+
+        Raises:
+            UserError: a beginning in `freeze` fits no parameter, or a field cannot be switched.
+        """
+        parameters = dict(self.model.named_parameters())
+        for prefix in stage.freeze:
+            if not any(name.startswith(prefix) for name in parameters):
+                raise UserError(f"recipe field 'stages.freeze': no parameter's name begins with '{prefix}'; remove it.")
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in self._trained and not name.startswith(tuple(stage.freeze)))
+        self._still = [
+            module for name, module in self.model.named_modules()
+            if any(f"{name}.".startswith(prefix if prefix.endswith(".") else f"{prefix}.") for prefix in stage.freeze)
+        ]  # fmt: skip
+        if stage.switches:
+            self.model.switch(**stage.switches)
+
+    def train_mode(self) -> None:
+        """Train mode, but frozen modules stay in eval mode: batch statistics must not move, nothing is dropped."""
+        self.model.train()
+        for module in self._still:
+            module.eval()
+
+
+def weights_from(model: Trainable, folder: Path) -> None:
+    """Load the weights of a saved model folder into `model`, as a stage with `start_from: best` begins."""
+    model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -1,0 +1,156 @@
+"""R2Gen's layout: what is read from it, and what every broken file says."""
+
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossray.data.images import ImageFile
+from crossray.data.sources import r2gen
+from crossray.data.sources.r2gen import read_annotation, read_r2gen
+from crossray.errors import UserError
+
+SECRET = "cardiomegaly of a patient"
+
+
+def entry(identifier: str, **fields: Any) -> dict[str, Any]:
+    return {"id": identifier, "report": SECRET, "image_path": [f"{identifier}/0.png", f"{identifier}/1.png"], **fields}
+
+
+def write(folder: Path, content: Any) -> Path:
+    path = folder / "annotation.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    (folder / "images").mkdir(exist_ok=True)
+    return path
+
+
+def test_reads_the_studies_in_the_order_of_splits_and_entries(tmp_path: Path) -> None:
+    path = write(tmp_path, {"test": [entry("d")], "val": [entry("c", split="val")], "train": [entry("b"), entry("a")]})
+    studies = read_r2gen(path, tmp_path / "images")
+    assert [(study.id, study.split) for study in studies] == [
+        ("b", "train"),
+        ("a", "train"),
+        ("c", "val"),
+        ("d", "test"),
+    ]
+    first = studies[0]
+    assert first.findings == SECRET
+    assert (first.patient, first.impression, first.indication, first.labels, first.extra) == ("b", "", "", None, {})
+    assert first.images == tuple(ImageFile(tmp_path / "images" / "b" / f"{i}.png", "unknown") for i in (0, 1))
+    assert pickle.loads(pickle.dumps(studies)) == studies
+
+
+def test_mimic_entries_know_patient_and_study(tmp_path: Path) -> None:
+    mimic = entry("02aa", study_id=50414267, subject_id=10000032, image_path=["p10/p10000032/s50414267/02aa.jpg"])
+    study = read_r2gen(write(tmp_path, {"train": [mimic]}), tmp_path / "images")[0]
+    assert (study.patient, study.extra) == ("10000032", {"study_id": "50414267"})
+    assert [reference.name for reference in study.images] == [
+        str(tmp_path / "images/p10/p10000032/s50414267/02aa.jpg"),
+    ]
+
+
+def test_a_single_path_and_a_missing_split_are_fine(tmp_path: Path) -> None:
+    annotation = read_annotation(write(tmp_path, {"val": [entry("a", image_path="a.png")]}))
+    assert annotation.keys() == {"train", "val", "test"}
+    assert annotation["train"] == []
+    assert annotation["val"][0]["image_path"] == ["a.png"]
+
+
+def test_an_empty_report_and_a_byte_order_mark_are_fine(tmp_path: Path) -> None:
+    path = write(tmp_path, "\ufeff" + json.dumps({"train": [entry("a", report="")]}))
+    assert read_r2gen(path, tmp_path / "images")[0].findings == ""
+
+
+def test_images_are_read_later(tmp_path: Path) -> None:
+    path = write(tmp_path, {"train": [entry("a")]})
+    (tmp_path / "images" / "a").mkdir()
+    Image.fromarray(np.full((80, 64), 7, np.uint8)).save(tmp_path / "images" / "a" / "0.png")
+    present, missing = read_r2gen(path, tmp_path / "images")[0].images
+    assert present.read(32).pixels.shape == (40, 32)
+    with pytest.raises(UserError, match=r"1\.png: no such image file"):
+        missing.read(32)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"no JSON \(line 1\)"),
+        ("{", r"no JSON \(line 1\)"),
+        ("[" * 100_000, "no JSON"),
+        ([entry("a")], "a JSON object with the keys train, val and test is needed, not a list"),
+        ({"train": [entry("a")], "valid": []}, "unknown key 'valid'"),
+        ({"train": {}}, "train: a list of entries is needed, not an object"),
+        ({"train": [], "test": []}, "no entries"),
+        ({"train": [entry("a"), "b"]}, r"train\[1\]: an object with id"),
+        ({"test": [{"report": SECRET, "image_path": "a"}]}, r"test\[0\]\.id: a text is needed, not null"),
+        ({"train": [entry(7)]}, r"train\[0\]\.id: a text is needed, not a number"),  # type: ignore[arg-type]
+        ({"train": [entry(" ")]}, r"train\[0\]\.id: is empty"),
+        ({"train": [entry("a", report=None)]}, r"train\[0\]\.report: a text is needed, not null"),
+        ({"train": [entry("a", report=[SECRET])]}, r"train\[0\]\.report: a text is needed, not a list"),
+        ({"train": [entry("a", report="\ud800")]}, r"train\[0\]\.report: holds half a character"),
+        ({"train": [entry("a", image_path=[])]}, r"train\[0\]\.image_path: a path or a list of paths"),
+        ({"train": [entry("a", image_path=None)]}, r"train\[0\]\.image_path: a path or a list of paths"),
+        ({"train": [entry("a", image_path=["a", 1])]}, r"train\[0\]\.image_path\[1\]: a text is needed, not a number"),
+        ({"train": [entry("a", image_path="")]}, r"train\[0\]\.image_path\[0\]: is empty"),
+        ({"train": [entry("a", image_path="a\0.png")]}, r"train\[0\]\.image_path\[0\]: holds a zero character"),
+        ({"train": [entry("a", split="test")]}, r"train\[0\]\.split: contradicts"),
+        ({"train": [entry("a", subject_id=True)]}, r"train\[0\]\.subject_id: a number or a text"),
+        ({"train": [entry("a"), entry("a")]}, r"train\[1\]\.id: the same as train\[0\]\.id"),
+        ({"train": [entry("a")], "test": [entry("b"), entry("a")]}, r"test\[1\]\.id: the same as train\[0\]\.id"),
+    ],
+)
+def test_a_broken_annotation_is_one_error_with_place_and_no_report(tmp_path: Path, content: Any, message: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_r2gen(path, tmp_path / "images")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_text_no_file_and_a_huge_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "latin.json").write_bytes(b'{"train": "\xe4"}')
+    with pytest.raises(UserError, match="UTF-8"):
+        read_annotation(tmp_path / "latin.json")
+    with pytest.raises(UserError, match=r"absent\.json: cannot be read"):
+        read_annotation(tmp_path / "absent.json")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_annotation(tmp_path)
+    monkeypatch.setattr(r2gen, "MAX_BYTES", 5)
+    with pytest.raises(UserError, match="MiB"):
+        read_annotation(tmp_path / "latin.json")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd.png", "../outside.png", "a/../../outside.png", "a/.."])
+def test_paths_stay_in_the_image_folder(tmp_path: Path, path: str) -> None:
+    annotation = write(tmp_path, {"val": [entry("a"), entry("b", image_path=["b.png", path])]})
+    with pytest.raises(UserError, match=re.escape(f"{annotation}: val[1].image_path[1]: leaves the image folder")):
+        read_r2gen(annotation, tmp_path / "images")
+
+
+def test_links_stay_in_the_image_folder(tmp_path: Path) -> None:
+    annotation = write(tmp_path, {"val": [entry("a", image_path=["inside.png", "folder/outside.png"])]})
+    (tmp_path / "outside.png").write_bytes(b"")
+    (tmp_path / "images" / "true.png").write_bytes(b"")
+    (tmp_path / "images" / "inside.png").symlink_to("true.png")
+    (tmp_path / "images" / "folder").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=re.escape("val[0].image_path[1]: a link leads out of the image folder")):
+        read_r2gen(annotation, tmp_path / "images")
+
+
+def test_the_image_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    annotation = write(tmp_path, {"val": [entry("a", image_path="a.png")]})
+    (tmp_path / "link").symlink_to("images")
+    assert read_r2gen(annotation, tmp_path / "link")[0].images[0].name == os.fspath(tmp_path / "link" / "a.png")
+
+
+def test_the_image_folder_must_exist(tmp_path: Path) -> None:
+    annotation = write(tmp_path, {"val": [entry("a")]})
+    with pytest.raises(UserError, match="absent: no such folder"):
+        read_r2gen(annotation, tmp_path / "absent")

@@ -1,0 +1,51 @@
+"""Every registered system: the search with its cache equals the search without."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from crossray.decoding.search import DecodingConfig, generate
+from crossray.decoding.uncached import Uncached
+from crossray.models.registry import list_models
+from tests.decoding.toy import IDS
+from tests.models.tiny import make_inputs, tiny
+
+
+@pytest.mark.parametrize("prompted", [False, True], ids=["plain", "prompted"])
+@pytest.mark.parametrize("beam", [1, 3, 6])
+@pytest.mark.parametrize("system", list_models())
+def test_cached_equals_uncached(system, beam, prompted):
+    model = tiny(system)
+    generator = torch.Generator().manual_seed(7)
+    for parameter in model.parameters():  # fresh weights hardly tell words apart; these end reports at many lengths
+        if parameter.dim() > 1:
+            parameter.data.mul_(1.0 + 2.0 * torch.rand(1, generator=generator).item())
+    with torch.no_grad():
+        encoded = model.encode(make_inputs(6))
+    if prompted:
+        encoded = replace(encoded, prompt=torch.randint(4, 40, (6, 3), generator=generator))
+    config = DecodingConfig(beam=beam, max_length=11, no_repeat_ngram=3)
+    cached = generate(model, encoded, IDS, config, need_attention=True)
+    uncached = generate(Uncached(model), encoded, IDS, config, need_attention=True)
+    assert [report.tokens for report in cached] == [report.tokens for report in uncached]
+    assert len({tuple(report.tokens) for report in cached}) > 1
+    for ours, other in zip(cached, uncached, strict=True):
+        assert ours.score == pytest.approx(other.score, abs=1e-3)
+        assert ours.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-3)
+        torch.testing.assert_close(ours.cross_attention, other.cross_attention)
+
+
+@pytest.mark.parametrize("system", list_models())
+def test_studies_that_end_leave_the_batch_and_the_cache(system):
+    model = tiny(system)
+    with torch.no_grad():
+        encoded = model.encode(make_inputs(8))
+        # a report ends soon or late depending on its image
+        encoded = replace(encoded, memory=encoded.memory * torch.linspace(0.2, 4, 8).view(8, 1, 1))
+        model.vocabulary.weight.mul_(6)
+    config = DecodingConfig(max_length=11)
+    together = generate(model, encoded, IDS, config)
+    alone = [generate(model, encoded.select(torch.tensor([study])), IDS, config)[0] for study in range(8)]
+    assert [report.tokens for report in together] == [report.tokens for report in alone]
+    assert len({len(report.log_probabilities) for report in together}) > 1

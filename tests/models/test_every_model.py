@@ -1,0 +1,303 @@
+"""What every registered system must hold to (SPEC 9, numbers 4-10; DESIGN 3)."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossray.decoding.search import DecodingConfig, SpecialIds, generate
+from crossray.models.backbones import BackboneConfig
+from crossray.models.base import Encoded, ReportModel
+from crossray.models.registry import list_models
+from tests.models.tiny import (
+    BOS, EOS, PAD, VOCABULARY, make_batch, make_inputs, repeated, take, tiny, variants, with_prompt, without_dropout,
+)  # fmt: skip
+
+SYSTEMS = list_models()
+IDS = SpecialIds(pad=PAD, bos=BOS, eos=EOS)
+every_system = pytest.mark.parametrize("system", SYSTEMS)
+every_variant = pytest.mark.parametrize(
+    ("system", "variant"),
+    [pytest.param(s, v, id="-".join([s, *(f"{k}={x}" for k, x in v.items())])) for s in SYSTEMS for v in variants(s)],
+)
+
+
+def logits(model: ReportModel, encoded: Encoded, tokens: torch.Tensor) -> torch.Tensor:
+    torch.manual_seed(5)  # dropout draws the same in every call
+    return model.step(tokens, encoded).logits
+
+
+@every_system
+def test_shapes_and_masks(system: str) -> None:
+    model, batch = tiny(system), make_batch()
+    with torch.no_grad():
+        encoded = model.encode(batch.inputs, batch.guide)
+        step = model.step(batch.targets.tokens, encoded, need_attention=True)
+    studies, length = batch.targets.tokens.shape
+    positions = encoded.memory.shape[1]
+    assert encoded.memory.shape[0] == studies
+    assert encoded.memory_mask.shape == (studies, positions)
+    assert encoded.memory_mask.dtype == torch.bool
+    assert encoded.memory_mask.any(1).all()
+    assert encoded.pooled.shape[:2] == batch.inputs.view_mask.shape
+    assert step.logits.shape == (studies, length, VOCABULARY)
+    assert step.cache is None
+    assert step.cross_attention is not None
+    assert step.cross_attention.shape[0] == studies
+    assert step.cross_attention.shape[3:] == (length, positions)
+    torch.testing.assert_close(step.cross_attention.sum(-1), torch.ones(step.cross_attention.shape[:-1]))
+    hidden = ~encoded.memory_mask[:, None, None, None].expand_as(step.cross_attention)
+    assert hidden.any()
+    assert (step.cross_attention[hidden] == 0).all()
+
+
+@every_system
+def test_encode_needs_no_guide(system: str) -> None:
+    model, batch = tiny(system), make_batch()
+    with torch.no_grad():
+        encoded = model.encode(batch.inputs)
+    assert encoded.memory.isfinite().all()
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@every_variant
+def test_no_position_sees_a_later_token(system: str, variant: dict, training: bool) -> None:
+    model, batch = tiny(system, **variant).train(training), make_batch()
+    tokens = batch.targets.tokens
+    with torch.no_grad():
+        encoded = model.encode(batch.inputs)
+        before = logits(model, encoded, tokens)
+        for place in range(1, tokens.shape[1]):
+            changed = tokens.clone()
+            changed[:, place] = (changed[:, place] + 5) % VOCABULARY
+            after = logits(model, encoded, changed)
+            torch.testing.assert_close(after[:, :place], before[:, :place], atol=1e-6, rtol=0)
+            assert not torch.allclose(after[:, place], before[:, place], atol=1e-6)
+
+
+@pytest.mark.parametrize("prompted", [False, True], ids=["plain", "prompt"])
+@every_variant
+def test_word_by_word_equals_all_at_once(system: str, variant: dict, prompted: bool) -> None:
+    model, batch = tiny(system, **variant), make_batch()
+    tokens = batch.targets.tokens
+    with torch.no_grad():
+        encoded = model.encode(batch.inputs)
+        if prompted:
+            encoded = with_prompt(model, encoded)
+        whole = model.step(tokens, encoded, need_attention=True)
+        for pieces in ([1] * tokens.shape[1], [tokens.shape[1]], [3, 1, tokens.shape[1] - 4]):
+            cache = model.start(encoded)
+            steps = [model.step(piece, encoded, cache, need_attention=True) for piece in tokens.split(pieces, dim=1)]
+            torch.testing.assert_close(torch.cat([s.logits for s in steps], 1), whole.logits, atol=1e-4, rtol=0)
+            maps = torch.cat([s.cross_attention for s in steps], dim=3)
+            torch.testing.assert_close(maps, whole.cross_attention, atol=1e-4, rtol=0)
+            assert cache.length == tokens.shape[1] + (0 if encoded.prompt is None else encoded.prompt.shape[1])
+
+
+@pytest.mark.parametrize("prompted", [False, True], ids=["plain", "prompt"])
+@every_system
+def test_reordered_beams_equal_a_fresh_pass_over_their_text(system: str, prompted: bool) -> None:
+    model, beams = tiny(system), 3
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        encoded = model.encode(make_inputs(4))
+        if prompted:
+            encoded = with_prompt(model, encoded)
+        cache = model.start(encoded, beams)
+        written = torch.zeros(4 * beams, 0, dtype=torch.long)
+        for turn, count in enumerate([2, 1, 1, 3, 1, 1]):
+            studies = encoded.memory.shape[0]
+            new = torch.randint(4, VOCABULARY, (studies * beams, count), generator=generator)
+            written = torch.cat([written, new], dim=1)
+            step = model.step(new, encoded, cache, need_attention=True)
+            whole = model.step(written, repeated(encoded, beams), need_attention=True)
+            torch.testing.assert_close(step.logits, whole.logits[:, -count:], atol=1e-4, rtol=0)
+            torch.testing.assert_close(step.cross_attention, whole.cross_attention[..., -count:, :], atol=1e-4, rtol=0)
+            parent = torch.randint(0, beams, (studies, beams), generator=generator)
+            order = (torch.arange(studies)[:, None] * beams + parent).flatten()
+            cache.reorder(order)
+            written = written[order]
+            if turn == 2:
+                kept = torch.tensor([0, 2, 3])
+                cache.select(kept)
+                encoded = encoded.select(kept)
+                written = written.unflatten(0, (studies, beams))[kept].flatten(0, 1)
+
+
+@every_system
+def test_beam_of_one_is_greedy_and_beams_find_no_worse(system: str) -> None:
+    model = tiny(system)
+    with torch.no_grad():
+        encoded = model.encode(make_inputs(6))
+    greedy = generate(model, encoded, IDS, DecodingConfig(method="greedy", max_length=8))
+    single = generate(model, encoded, IDS, DecodingConfig(beam=1, max_length=8))
+    wide = generate(model, encoded, IDS, DecodingConfig(beam=VOCABULARY, max_length=8))
+    exhaustive = generate(model, encoded, IDS, DecodingConfig(beam=VOCABULARY, max_length=8, early_stop=False))
+    for one, other, best, late in zip(single, greedy, wide, exhaustive, strict=True):
+        assert list(one.tokens) == list(other.tokens)
+        assert best.score >= other.score - 1e-4
+        assert list(best.tokens) == list(late.tokens)
+
+
+@every_variant
+def test_every_parameter_learns_and_none_is_born(system: str, variant: dict) -> None:
+    model, batch = tiny(system, **variant).train(), make_batch()
+    names = [name for name, _ in model.named_parameters()]
+    modules = [name for name, _ in model.named_modules()]
+    sum(model.losses(batch).values()).backward()
+    assert [name for name, _ in model.named_parameters()] == names
+    assert [name for name, _ in model.named_modules()] == modules
+    frozen = set(model.frozen())
+    assert frozen <= set(names)
+    without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    assert without == frozen
+
+
+@every_system
+def test_a_prediction_depends_on_its_own_study_alone(system: str) -> None:
+    model, batch = tiny(system), make_batch(5)
+    with torch.no_grad():
+        together = logits(model, model.encode(batch.inputs), batch.targets.tokens)
+        again = logits(model, model.encode(batch.inputs), batch.targets.tokens)
+        assert torch.equal(together, again)
+        order = [3, 1, 4, 0, 2]
+        mixed = take(batch, order)
+        shuffled = logits(model, model.encode(mixed.inputs), mixed.targets.tokens)
+        torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=0)
+        for row in range(5):
+            alone = take(batch, [row])
+            one = logits(model, model.encode(alone.inputs), alone.targets.tokens)
+            torch.testing.assert_close(one[0], together[row], atol=1e-5, rtol=0)
+
+
+@every_system
+def test_padding_of_views_and_text_changes_nothing(system: str) -> None:
+    model, batch = tiny(system), make_batch()
+    inputs, tokens = batch.inputs, batch.targets.tokens
+    noise = inputs.images.clone()
+    noise[~inputs.view_mask] = 9.0
+    with torch.no_grad():
+        encoded = model.encode(inputs)
+        before = logits(model, encoded, tokens)
+        filled = model.encode(dataclasses.replace(inputs, images=noise))
+        torch.testing.assert_close(logits(model, filled, tokens), before, atol=1e-5, rtol=0)
+        # study 1 has one view: alone, it needs no second place
+        single = take(inputs, [1]).apply(lambda tensor: tensor[:, :1])
+        torch.testing.assert_close(logits(model, model.encode(single), tokens[1:2])[0], before[1], atol=1e-5, rtol=0)
+        longer = torch.cat([tokens, torch.full((len(tokens), 3), PAD)], dim=1)
+        torch.testing.assert_close(logits(model, encoded, longer)[:, : tokens.shape[1]], before, atol=1e-5, rtol=0)
+
+
+@every_system
+def test_padded_targets_do_not_count_in_the_language_loss(system: str) -> None:
+    model, batch = tiny(system), make_batch()
+    other = copy.deepcopy(batch)
+    other.targets.tokens[~other.targets.mask] = 7
+    with torch.no_grad():
+        assert torch.equal(model.losses(batch)["language"], model.losses(other)["language"])
+
+
+@every_system
+def test_text_of_the_batch_never_reaches_the_decoder(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = tiny(system).train(), make_batch()
+    other = copy.deepcopy(batch)
+    other.targets.tokens[:, 1:] = (other.targets.tokens[:, 1:] + 3) % VOCABULARY
+    seen: list[Encoded] = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda *given: seen.append(encode(*given)) or seen[-1])
+    for one in (batch, other):
+        torch.manual_seed(0)
+        model.load_state_dict(model.state_dict())
+        model.losses(one)
+    first, second = seen[0], seen[1]
+    for name in ("memory", "memory_mask", "pooled"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@every_system
+def test_half_precision_losses_are_finite(system: str, dtype: torch.dtype) -> None:
+    model, batch = tiny(system).train(), make_batch()
+    with torch.autocast("cpu", dtype=dtype):
+        losses = model.losses(batch)
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    exact = tiny(system).train().losses(batch)
+    for name, loss in losses.items():
+        assert abs(float(loss) - float(exact[name])) < 0.5, name
+
+
+@every_system
+def test_generation_under_bfloat16(system: str) -> None:
+    model = tiny(system)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        reports = generate(model, model.encode(make_inputs(2)), IDS, DecodingConfig(beam=2, max_length=5))
+    assert len(reports) == 2
+
+
+@every_system
+def test_a_single_study_trains(system: str) -> None:
+    model, batch = tiny(system).train(), make_batch(1)
+    losses = model.losses(batch)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() and loss.ndim == 0 for loss in losses.values())
+
+
+@every_system
+def test_saved_folder_gives_equal_logits(system: str, tmp_path: Path) -> None:
+    model, batch = tiny(system).train(), make_batch()
+    model.losses(batch)  # moves the running statistics, which must be saved too
+    model.eval().save_pretrained(tmp_path / "model")
+    loaded = ReportModel.from_pretrained(tmp_path / "model")
+    assert type(loaded) is type(model)
+    assert loaded.config == model.config
+    assert not loaded.training
+    with torch.no_grad():
+        expected = logits(model, model.encode(batch.inputs), batch.targets.tokens)
+        assert torch.equal(logits(loaded, loaded.encode(batch.inputs), batch.targets.tokens), expected)
+
+
+@every_system
+def test_cached_features_equal_the_images(system: str) -> None:
+    model = tiny(system, backbone=BackboneConfig(name="random:resnet_tiny", trainable=False))
+    inputs, tokens = make_inputs(), make_batch().targets.tokens
+    assert model.features_fingerprint() is not None
+    with torch.no_grad():
+        expected = logits(model, model.encode(inputs), tokens)
+        features = model.prepare_features(inputs.images.flatten(0, 1))
+        cached = dataclasses.replace(
+            inputs,
+            images=inputs.images[..., :0, :0],
+            features={name: value.unflatten(0, inputs.view_mask.shape) for name, value in features.items()},
+        )
+        torch.testing.assert_close(logits(model, model.encode(cached), tokens), expected, atol=1e-5, rtol=0)
+
+
+@every_system
+def test_overfits_eight_studies_and_reproduces_their_reports(system: str) -> None:
+    backbone = BackboneConfig(name="random:resnet_tiny", trainable=False)
+    model = tiny(system, backbone=backbone, **without_dropout(system)).train()
+    batch = make_batch(8)
+    with torch.no_grad():
+        features = model.prepare_features(batch.inputs.images.flatten(0, 1))
+    shape = batch.inputs.view_mask.shape
+    batch.inputs.features = {name: value.unflatten(0, shape) for name, value in features.items()}
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(400):
+        losses = model.losses(batch)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if losses["language"] < 0.02:
+            break
+    model.eval()
+    with torch.no_grad():
+        assert model.losses(batch)["language"] < 0.1
+        encoded = model.encode(batch.inputs)
+    reports = generate(model, encoded, IDS, DecodingConfig(method="greedy", max_length=batch.targets.tokens.shape[1]))
+    for report, tokens, mask in zip(reports, batch.targets.tokens, batch.targets.mask, strict=True):
+        assert list(report.tokens) == tokens[mask][1:-1].tolist()

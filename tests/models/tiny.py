@@ -1,0 +1,133 @@
+"""Small instances of every registered system, and batches for them.
+
+`tiny(system)` works for every system whose configuration uses the field names below; a new system adds to `SMALL` the
+names that only it has. Whatever is not named there keeps its default.
+"""
+
+import dataclasses
+import math
+import typing
+import zlib
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from crossray.data.batch import Batch, Guide, Inputs, Targets
+from crossray.models.backbones import BackboneConfig
+from crossray.models.base import Encoded, ReportModel, system_class
+
+VOCABULARY, LENGTH, SIZE, VIEWS = 40, 12, 64, 2
+PAD, BOS, EOS = 0, 1, 2
+
+#: Field of a configuration -> value that makes the system small.
+SMALL: dict[str, Any] = {
+    "vocabulary_size": VOCABULARY,
+    "max_length": LENGTH,
+    "observations": ("cardiomegaly", "effusion", "edema"),
+    "views": VIEWS,
+    "backbone": BackboneConfig(name="random:resnet_tiny"),
+    "layers": 2,
+    "width": 32,
+    "heads": 4,
+    "feedforward": 48,
+    "memory_slots": 48,
+    "memory_heads": 4,
+    "memory_top": 6,
+}
+
+
+def tiny(system: str, **overrides: Any) -> ReportModel:
+    """A small model with seeded weights, in eval mode."""
+    config_class = system_class(system).config_class
+    known = {field.name for field in dataclasses.fields(config_class)}
+    values = {name: value for name, value in SMALL.items() if name in known} | overrides
+    torch.manual_seed(1)
+    return system_class(system)(config_class(**values)).eval()
+
+
+def variants(system: str) -> list[dict[str, Any]]:
+    """Overrides of one field each, for every yes-or-no and every listed choice that differs from its default."""
+    config_class = system_class(system).config_class
+    default = config_class()
+    found: list[dict[str, Any]] = [{}]
+    for name, hint in typing.get_type_hints(config_class).items():
+        choices = (True, False) if hint is bool else typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+        found += [{name: choice} for choice in choices if choice != getattr(default, name)]
+    return found
+
+
+def without_dropout(system: str) -> dict[str, float]:
+    """Overrides that switch every dropout off."""
+    return {f.name: 0.0 for f in dataclasses.fields(system_class(system).config_class) if f.name.endswith("dropout")}
+
+
+def make_inputs(studies: int = 4, views: int = VIEWS, seed: int = 0, size: int = SIZE) -> Inputs:
+    """Normalised random images; the second study lacks its last view."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.ones(studies, views, dtype=torch.bool)
+    if studies > 1 and views > 1:
+        mask[1, -1] = False
+    images = torch.randn(studies, views, 3, size, size, generator=generator)
+    position = torch.zeros(studies, views, dtype=torch.long)
+    position[:, -1] = 4
+    return Inputs(
+        images=images * mask[:, :, None, None, None],
+        image_size=torch.full((studies, views, 2), size),
+        view_mask=mask,
+        view_position=position,
+    )
+
+
+def make_batch(studies: int = 4, views: int = VIEWS, seed: int = 0, length: int = LENGTH) -> Batch:
+    """Random studies with random reports of different lengths; the last report is the longest."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    tokens = torch.full((studies, length), PAD)
+    mask = torch.zeros(studies, length, dtype=torch.bool)
+    for row in range(studies):
+        end = length - (studies - 1 - row) % (length - 3)
+        tokens[row, :end] = torch.randint(4, VOCABULARY, (end,), generator=generator)
+        tokens[row, 0], tokens[row, end - 1] = BOS, EOS
+        mask[row, :end] = True
+    labels = torch.nn.functional.one_hot(torch.randint(0, 4, (studies, 3), generator=generator), 4).float()
+    names = tuple(f"study{row}" for row in range(studies))
+    return Batch(
+        inputs=make_inputs(studies, views, seed),
+        guide=Guide(labels=labels, study=names, patient=names),
+        targets=Targets(tokens=tokens, mask=mask, report_key=torch.arange(studies)),
+    )
+
+
+def take(record: Any, rows: list[int]) -> Any:
+    """Some studies of a batch or a part of it, in this order."""
+    if isinstance(record, Batch):
+        guide = record.guide
+        names = {name: tuple(getattr(guide, name)[row] for row in rows) for name in ("study", "patient")}
+        labels = None if guide.labels is None else guide.labels[rows]
+        return Batch(take(record.inputs, rows), Guide(labels=labels, **names), take(record.targets, rows))
+    return record.apply(lambda tensor: tensor[rows])
+
+
+def with_prompt(model: ReportModel, encoded: Encoded, length: int = 5) -> Encoded:
+    """The same with a random prompt; as it is when the system has a prompt of its own."""
+    if encoded.prompt is not None:
+        return encoded
+    generator = torch.Generator().manual_seed(7)
+    prompt = torch.randint(4, model.config.vocabulary_size, (encoded.memory.shape[0], length), generator=generator)
+    return dataclasses.replace(encoded, prompt=prompt)
+
+
+def repeated(encoded: Encoded, times: int) -> Encoded:
+    """Every study `times` times, one copy beside the other."""
+    return encoded.apply(lambda tensor: tensor.repeat_interleave(times, dim=0))
+
+
+def set_weights(model: nn.Module) -> None:
+    """Weights that depend on their names and shapes alone, not on a generator of random numbers."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = torch.arange(parameter.numel(), dtype=torch.float64) * 1.618 + zlib.crc32(name.encode()) % 1000
+            fan = parameter[0].numel() if parameter.dim() > 1 else 1
+            wave = (values.sin() * math.sqrt(2.0 / fan)).reshape(parameter.shape)
+            is_gain = parameter.dim() == 1 and name.endswith("weight")
+            parameter.copy_(1.0 + 0.1 * wave if is_gain else wave if parameter.dim() > 1 else 0.1 * wave)

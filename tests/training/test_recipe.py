@@ -1,0 +1,119 @@
+"""Recipes: all of them are valid, overrides reach their field, and mistakes are named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from crossray.errors import UserError
+from crossray.training.config import Recipe, Stage
+from crossray.training.recipe import from_dict, list_recipes, load, parse, recipe_parser, to_yaml
+
+RECIPES = list_recipes()
+
+
+def test_the_recipes_of_the_issue_exist() -> None:
+    assert {"baseline/phantom", "baseline/iu_xray", "baseline/mimic_cxr", "baseline/demo", "cmn/phantom",
+            "cmn/iu_xray", "cmn/mimic_cxr", "vision/phantom"} <= set(RECIPES)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_yaml_and_the_command_line(name: str) -> None:
+    recipe = load(name)
+    assert from_dict(yaml.safe_load(to_yaml(recipe)), "text") == recipe
+    assert parse(name, []) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_overrides_reach_their_field(name: str) -> None:
+    recipe = parse(name, ["--trainer.max_epochs", "3", "--model.backbone.trainable=false", "--data.image.size", "96"])
+    assert (recipe.trainer.max_epochs, recipe.model.backbone.trainable, recipe.data.image.size) == (3, False, 96)
+    assert recipe.stages == load(name).stages
+    assert load(name, {"trainer.max_epochs": 3, "model.backbone.trainable": False, "data.image.size": 96}) == recipe
+
+
+def test_lists_and_mappings_are_overrides_too() -> None:
+    recipe = parse(
+        "baseline/iu_xray",
+        ["--stages", '[{"epochs": 2, "freeze": ["backbone."]}, {"epochs": 1, "start_from": "best"}]',
+         "--optimizer.groups", '{"encoder.": 0.001}'],
+    )  # fmt: skip
+    assert recipe.stages == (Stage(epochs=2, freeze=("backbone.",)), Stage(epochs=1, start_from="best"))
+    assert recipe.optimizer.groups == {"encoder.": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"trainer.max_epoch": 3}, "baseline/phantom.*max_epoch"),
+        ({"model.memory_slots": 3}, "baseline/phantom.*memory_slots"),
+        ({"model.layers": "many"}, r"baseline/phantom.*model\.layers.*int"),
+        ({"optimizer.name": "sgd"}, r"baseline/phantom.*optimizer\.name"),
+        ({"stages": [{"epoch": 1}]}, "baseline/phantom.*stages.*epoch"),
+        ({"stages": []}, "baseline/phantom.*stages"),
+        ({"nonsense": 1}, "baseline/phantom.*nonsense"),
+        ({"trainer": 1}, "baseline/phantom.*trainer"),
+        ({"trainer.devices": 0}, r"trainer\.devices"),
+        ({"data.image.size": 0}, "baseline/phantom.*size"),
+        ({"system": "nothing"}, "baseline/phantom.*system.*nothing"),
+    ],
+)
+def test_a_wrong_field_is_named(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load("baseline/phantom", overrides)
+
+
+@pytest.mark.parametrize("argument", ["--trainer.max_epoch=3", "--model.layers=many", "--model.vocabulary_size=5"])
+def test_a_wrong_option_is_named(argument: str) -> None:
+    with pytest.raises(UserError, match=argument.split("=")[0].removeprefix("--").replace(".", r"\.")):
+        parse("baseline/phantom", [argument])
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="baseline/phantom"):
+        load("baseline/none")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML"):
+        load(str(broken))
+    broken.write_text("- a")
+    with pytest.raises(UserError, match="not a mapping"):
+        load(str(broken))
+    broken.write_text("model: {}")
+    with pytest.raises(UserError, match="field 'system' is missing"):
+        load(str(broken))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_explains_every_option(name: str) -> None:
+    unexplained = [
+        action.dest for action in recipe_parser(name)._actions
+        if not (action.help or "").strip() or (action.help or "").startswith("(type")
+    ]  # fmt: skip
+    assert unexplained == []
+
+
+def test_published_settings() -> None:
+    # SPEC 1.8, rows R2Gen and R2GenCMN
+    expected = {
+        "baseline/iu_xray": (5e-5, 1e-4, 50, 0.1, 100, 3, 60, (0.9, 0.999)),
+        "baseline/mimic_cxr": (5e-5, 1e-4, 1, 0.8, 30, 10, 100, (0.9, 0.999)),
+        "cmn/iu_xray": (1e-4, 5e-4, 10, 0.8, 100, 3, 60, (0.9, 0.98)),
+        "cmn/mimic_cxr": (1e-4, 5e-4, 3, 0.8, 30, 10, 100, (0.9, 0.98)),
+    }
+    for name, values in expected.items():
+        recipe = load(name)
+        found = (
+            recipe.optimizer.groups["backbone."], recipe.optimizer.learning_rate, recipe.schedule.step_epochs,
+            recipe.schedule.gamma, recipe.stages[0].epochs, recipe.data.min_count, recipe.data.max_length,
+            recipe.optimizer.betas,
+        )  # fmt: skip
+        assert found == values, name
+        assert (recipe.optimizer.amsgrad, recipe.optimizer.weight_decay, recipe.data.batch_size) == (True, 5e-5, 16)
+
+
+@pytest.mark.parametrize(("cap", "expected"), [(0, (3, 2)), (4, (3, 1)), (2, (2, 0))])
+def test_epochs_are_capped_over_all_stages(cap: int, expected: tuple[int, ...], tiny: Any) -> None:
+    recipe: Recipe = tiny(trainer__max_epochs=cap, stages=[{"epochs": 3}, {"epochs": 2}])
+    assert recipe.stage_epochs() == expected

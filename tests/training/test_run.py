@@ -1,0 +1,251 @@
+"""Runs from end to end: what the folder holds, what is selected, what is never read."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crossray.data.dataset import Dataset
+from crossray.errors import UserError
+from crossray.evaluation.nlg import score
+from crossray.models.base import ReportModel, Trainable
+from crossray.models.baseline import Baseline
+from crossray.models.vision import Vision
+from crossray.text.tokenizer import Tokenizer
+from crossray.training.module import TrainingModule
+from crossray.training.recipe import list_recipes, load
+from crossray.training.run import build_model, train
+
+
+def rows_of(out: Path, split: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["split"] == split]
+
+
+def test_the_folder_of_a_run(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    recipe, out = tiny(trainer__log_every=2), tmp_path / "run"
+    assert train(recipe, blobs, out) == out / "best"
+    assert {path.name for path in out.iterdir()} == {
+        "recipe.yaml",
+        "provenance.json",
+        "metrics.jsonl",
+        "last.ckpt",
+        "best",
+    }
+    assert load(str(out / "recipe.yaml")) == recipe
+
+    training = rows_of(out, "train")
+    assert [row["step"] for row in training] == [2, 4, 6, 8, 10]  # 18 studies in batches of 4, twice
+    assert [row["epoch"] for row in training] == [0, 0, 1, 1, 1]
+    assert all(row["images_per_second"] > 0 and math.isfinite(row["loss_language"]) for row in training)
+    validation = rows_of(out, "val")
+    assert [(row["step"], row["epoch"]) for row in validation] == [(5, 0), (10, 1)]
+    assert {"loss", "loss_language", "bleu1", "bleu4", "rouge_l", "cider", "distinct"} <= validation[0].keys()
+
+    provenance = json.loads((out / "best" / "provenance.json").read_text())
+    best = max(validation, key=lambda row: row["cider"])
+    assert provenance["data"]["sha256"] == Dataset.open(blobs).info.sha256
+    assert (provenance["step"], provenance["validation"]["cider"]) == (best["step"], best["cider"])
+
+    model = ReportModel.from_pretrained(out / "best")
+    assert isinstance(model, Baseline)
+    assert model.transform == recipe.data.image
+    assert model.tokenizer is not None and model.config.vocabulary_size == model.tokenizer.vocabulary_size
+    assert model.config.observations == Dataset.open(blobs).info.observations
+
+
+def test_validation_scores_are_those_of_the_written_reports(
+    tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hypotheses: list[str] = []
+
+    def write_reports(model: Any, inputs: Any, config: Any) -> list[SimpleNamespace]:
+        first = "the heart is normal ." if not hypotheses else "no opacity is seen ."
+        reports = [first, *["the heart is normal . no opacity is seen ."] * inputs.size][: inputs.size]
+        hypotheses.extend(reports)
+        return [SimpleNamespace(text=report) for report in reports]
+
+    monkeypatch.setattr("crossray.training.module.write_reports", write_reports)
+    references: list[str] = []
+    plain = TrainingModule.validation_step
+
+    def validation_step(self: TrainingModule, batch: Any, batch_idx: int) -> None:
+        references.extend(self.model.tokenizer.decode(row) for row in batch.targets.tokens.tolist())
+        plain(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainingModule, "validation_step", validation_step)
+    train(tiny(trainer__max_epochs=1), blobs, tmp_path / "run")
+    assert len(hypotheses) == len(references) == 7
+    row = rows_of(tmp_path / "run", "val")[0]
+    expected = score(hypotheses, references)
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert row["distinct"] == pytest.approx(len(set(hypotheses)) / 7)
+
+
+def test_the_test_split_is_never_touched(
+    tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved = set(Dataset.open(blobs).rows("test").tolist())
+    plain_reports, plain_views, plain_rows = Dataset.reports, Dataset.image, Dataset.rows
+    images = {row for study in reserved for row in Dataset.open(blobs).views(study)}
+
+    def reports(self: Dataset, rows: Any, section: str = "findings") -> list[str]:
+        assert not reserved & set(np.asarray(rows).tolist())
+        return plain_reports(self, rows, section)
+
+    def image(self: Dataset, row: int) -> Any:
+        assert row not in images
+        return plain_views(self, row)
+
+    def rows(self: Dataset, split: str) -> Any:
+        assert split != "test"
+        return plain_rows(self, split)
+
+    monkeypatch.setattr(Dataset, "reports", reports)
+    monkeypatch.setattr(Dataset, "image", image)
+    monkeypatch.setattr(Dataset, "rows", rows)
+    train(tiny(), blobs, tmp_path / "run")
+    with pytest.raises(AssertionError):  # the guards work
+        Dataset.open(blobs).rows("test")
+
+
+def test_the_tokenizer_knows_words_of_the_training_split_only(tiny: Any, blob_dataset: Dataset) -> None:
+    model = build_model(tiny(), blob_dataset)
+    assert isinstance(model, ReportModel) and model.tokenizer is not None
+    expected = Tokenizer.train(blob_dataset.reports(blob_dataset.rows("train")), min_count=1)
+    assert model.tokenizer.fingerprint() == expected.fingerprint()
+
+
+def planned(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
+    """Validation finds these values of `cider`, one after the other."""
+    left = iter(values)
+    plain = TrainingModule.on_validation_epoch_end
+
+    def on_validation_epoch_end(self: TrainingModule) -> None:
+        plain(self)
+        self.validation_metrics["cider"] = next(left)
+
+    monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", on_validation_epoch_end)
+
+
+def best_step(out: Path) -> int:
+    return int(json.loads((out / "best" / "provenance.json").read_text())["step"])
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "step"),
+    [
+        ({}, [1.0, 3.0, 2.0], 10),
+        ({"trainer__mode": "min"}, [2.0, 3.0, 1.5], 15),
+        ({"trainer__min_epochs": 3}, [9.0, 8.0, 1.0], 15),
+        ({"trainer__min_epochs": 9}, [9.0, 8.0, 1.0], 15),
+    ],
+)
+def test_the_best_validation_is_kept(
+    options: dict[str, Any], values: list[float], step: int, tiny: Any, blobs: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    planned(monkeypatch, values)
+    train(tiny(trainer__max_epochs=3, **options), blobs, tmp_path / "run")
+    assert best_step(tmp_path / "run") == step
+
+
+def test_patience_ends_a_stage(tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned(monkeypatch, [1.0, 2.0, 1.0, 1.0, 9.0])
+    train(tiny(trainer__max_epochs=9, trainer__patience=2), blobs, tmp_path / "run")
+    assert [row["step"] for row in rows_of(tmp_path / "run", "val")] == [5, 10, 15, 20]
+    assert best_step(tmp_path / "run") == 10
+
+
+def test_a_time_limit_ends_with_a_validation(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    recipe = tiny(trainer__max_epochs=9, trainer__max_minutes=1e-6, trainer__validate_every=5)
+    train(recipe, blobs, tmp_path / "run")
+    assert [row["step"] for row in rows_of(tmp_path / "run", "val")] == [1]
+    assert best_step(tmp_path / "run") == 1
+
+
+def test_the_last_epoch_is_validated_whatever_the_interval(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    train(tiny(trainer__max_epochs=3, trainer__validate_every=2), blobs, tmp_path / "run")
+    assert [row["step"] for row in rows_of(tmp_path / "run", "val")] == [10, 15]
+
+
+def test_an_unknown_metric_is_an_error(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trainer\.monitor.*'meteor'.*cider"):
+        train(tiny(trainer__monitor="meteor"), blobs, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_cleanly(
+    tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(100))
+    plain = Baseline.losses
+
+    def losses(self: Baseline, batch: Any) -> dict[str, torch.Tensor]:
+        scale = math.nan if next(calls) == 7 else 1.0
+        return {name: loss * scale for name, loss in plain(self, batch).items()}
+
+    monkeypatch.setattr(Baseline, "losses", losses)
+    with pytest.raises(UserError, match=r"'language' is not finite.*learning_rate"):
+        train(tiny(), blobs, tmp_path / "run")
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["step"] == 5
+
+
+def test_bf16_losses_are_finite_and_weights_stay_float32(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    train(tiny(trainer__precision="bf16"), blobs, tmp_path / "run")
+    assert all(math.isfinite(row["loss"]) for row in rows_of(tmp_path / "run", "train"))
+    model = Trainable.from_pretrained(tmp_path / "run" / "best")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_clipping_limits_the_gradients(tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float]] = []
+    plain = TrainingModule.configure_gradient_clipping
+
+    def configure(self: TrainingModule, optimizer: Any, *arguments: Any, **options: Any) -> None:
+        plain(self, optimizer, *arguments, **options)
+        gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
+        flat = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
+        seen.append((float(flat.norm()), float(flat.abs().max())))
+
+    monkeypatch.setattr(TrainingModule, "configure_gradient_clipping", configure)
+    train(tiny(trainer__clip_norm=0.01, trainer__max_epochs=1), blobs, tmp_path / "norm")
+    assert [norm for norm, _ in seen] == pytest.approx([0.01] * 5, rel=1e-3)
+    seen.clear()
+    train(tiny(trainer__clip_norm=0, trainer__clip_value=1e-4, trainer__max_epochs=1), blobs, tmp_path / "value")
+    assert [value for _, value in seen] == pytest.approx([1e-4] * 5)
+    assert all(norm > 1e-4 for norm, _ in seen)
+
+
+def test_a_frozen_backbone_is_cached_and_trained_from(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    options = {"model__backbone__trainable": False, "data__feature_dtype": "float32", "data__image__resize": 32}
+    # without random crops (the image is squashed), cached and computed features are the same
+    options |= {"data__image__squash_train": True}
+    train(tiny(**options), blobs, tmp_path / "cached")
+    assert any((blobs / "features").iterdir())
+    train(tiny(**options, data__cache_features=False), blobs, tmp_path / "computed")
+    cached, computed = rows_of(tmp_path / "cached", "train"), rows_of(tmp_path / "computed", "train")
+    assert [row["loss"] for row in cached] == pytest.approx([row["loss"] for row in computed], rel=1e-4)
+    assert len(cached) == 10
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_trains(name: str, tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    options = {"model__memory_slots": 16, "model__memory_heads": 2, "model__memory_top": 4} if name[:3] == "cmn" else {}
+    train(tiny(name, trainer__max_epochs=1, **options), blobs, tmp_path / "run")
+    assert len(rows_of(tmp_path / "run", "val")) == 1
+    Trainable.from_pretrained(tmp_path / "run" / "best")
+
+
+def test_a_pretrained_backbone_is_where_a_system_starts(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    best = train(tiny("vision/phantom", trainer__max_epochs=6), blobs, tmp_path / "vision")
+    assert rows_of(tmp_path / "vision", "val")[-1]["auroc"] > 0.5
+    model = build_model(tiny(model__backbone__name=str(best)), Dataset.open(blobs))
+    vision = Vision.from_pretrained(best)
+    assert isinstance(model, Baseline)
+    for name, tensor in vision.backbone.state_dict().items():
+        assert torch.equal(tensor, model.backbone.state_dict()[name])
