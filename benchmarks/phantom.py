@@ -1,6 +1,6 @@
 """How fast radiographs are drawn, masks included. Prints one table; `--json` one line.
 
-    python benchmarks/phantom.py --studies 60 --size 256
+python benchmarks/phantom.py --studies 60 --size 256
 """
 
 import argparse

@@ -315,8 +315,8 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         sys.stderr.write(f"crossray: {error}\n")
         raise SystemExit(MISTAKE) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("crossray: interrupted.\n")
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"crossray: {error or 'interrupted.'}\n")
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # `crossray ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -54,7 +54,12 @@ def print_dataset(dataset: "Dataset", console: Console) -> None:
             length = info.average_length.get(split, 0.0)
             table.add_row(split, str(len(rows)), str(info.patients.get(split, 0)), f"{length:.1f}")
     console.print(table)
-    console.print("filter steps: " + ", ".join(f"{step} {count}" for step, count in info.counts.items()))
+    counts = info.counts
+    console.print(
+        f"{counts['read']} studies read, {counts['studies']['all']} kept with {counts['images']['all']} images"
+    )
+    for reason, number in counts["rejected"].items():
+        console.print(f"[yellow]{number} rejected: {reason}[/] (rejected.jsonl says which)")
     if info.source.get("synthetic_images"):
         console.print("[yellow]The images are synthetic: drawn, not taken.[/]")
 

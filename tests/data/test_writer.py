@@ -186,6 +186,19 @@ def test_killed_after_two_shards_continues_with_the_missing_ones(whole, tmp_path
     assert digests(tmp_path / "set") == whole
 
 
+def test_interrupted_and_continued(noise, whole, tmp_path):
+    def stop(done: int, total: int) -> None:
+        if done == 128:
+            raise KeyboardInterrupt
+
+    arguments = {"size": 16, "source": SOURCE, "workers": 0}
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(tmp_path / "set", noise.noise_studies(200), progress=stop, **arguments)
+    assert len(list((tmp_path / "set" / layout.UNFINISHED).glob("*/shard.json"))) == 2
+    write_dataset(tmp_path / "set", noise.noise_studies(200), **arguments)
+    assert digests(tmp_path / "set") == whole
+
+
 def test_workers_end_with_a_killed_parent(tmp_path):
     process = run(tmp_path / "set", "--workers", 2, "--kill-after", 1, start_new_session=True)
     process.wait(60)

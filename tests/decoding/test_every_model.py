@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.decoding.toy import IDS
+from tests.models.tiny import make_inputs, tiny
 
 from crossray.decoding.search import DecodingConfig, generate
 from crossray.decoding.uncached import Uncached
 from crossray.models.registry import list_models
-from tests.decoding.toy import IDS
-from tests.models.tiny import make_inputs, tiny
 
 
 @pytest.mark.parametrize("prompted", [False, True], ids=["plain", "prompted"])
-@pytest.mark.parametrize("beam", [1, 3, 6])
+@pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("system", list_models())
 def test_cached_equals_uncached(system, beam, prompted):
     model = tiny(system)
@@ -43,7 +43,8 @@ def test_studies_that_end_leave_the_batch_and_the_cache(system):
         encoded = model.encode(make_inputs(8))
         # a report ends soon or late depending on its image
         encoded = replace(encoded, memory=encoded.memory * torch.linspace(0.2, 4, 8).view(8, 1, 1))
-        model.vocabulary.weight.mul_(6)
+        model.vocabulary.weight.mul_(4)
+        model.vocabulary.bias[IDS.eos] += 4
     config = DecodingConfig(max_length=11)
     together = generate(model, encoded, IDS, config)
     alone = [generate(model, encoded.select(torch.tensor([study])), IDS, config)[0] for study in range(8)]

@@ -24,7 +24,7 @@ def _same(first, second, tolerance=1e-4):
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("max_length", [1, 4])
 def test_a_wide_beam_finds_the_best_of_all_sequences(penalty, max_length):
-    model, images = Toy(vocabulary=8, sharpness=1.0), encoded(3)  # five words
+    model, images = Toy(vocabulary=8, sharpness=1.0), encoded(2)  # five words
     config = DecodingConfig(beam=5**3 * 6, max_length=max_length, length_penalty=penalty, length_alpha=0.9)
     for study, report in enumerate(generate(model, images, IDS, config)):
         score, words = exhaustive(model, one(images, study), config)

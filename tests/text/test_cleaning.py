@@ -47,6 +47,7 @@ def test_legacy_quirks(raw: str, cleaned: str, cleaner: str) -> None:
 
 def test_legacy_keeps_numbering_beyond_five() -> None:
     assert clean("12. 5. degenerative changes", "legacy") == "12 . degenerative changes ."
+    assert clean("Clear. 5. Normal. 6. Stable.", "legacy") == "clear . normal . 6 . stable ."
 
 
 def test_legacy_keeps_the_hyphen_and_deletes_the_range_around_it() -> None:

@@ -49,6 +49,7 @@ def test_the_folder_of_a_run(tiny: Any, blobs: Path, tmp_path: Path) -> None:
 
     provenance = json.loads((out / "best" / "provenance.json").read_text())
     best = max(validation, key=lambda row: row["cider"])
+    assert "path" not in provenance["data"]
     assert provenance["data"]["sha256"] == Dataset.open(blobs).info.sha256
     assert (provenance["step"], provenance["validation"]["cider"]) == (best["step"], best["cider"])
 

@@ -19,7 +19,7 @@ from crossray.text.cleaning import clean
 from crossray.text.tokenizer import Tokenizer
 
 
-class StudyDataModule(lightning.LightningDataModule):  # type: ignore[misc]
+class StudyDataModule(lightning.LightningDataModule):
     """Batches for training, validation and, only on demand, testing.
 
     The order of the studies and the randomness of the augmentation depend on (seed, epoch, place in the epoch) alone,

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -224,8 +225,12 @@ def _mask(mask: FindingMask) -> dict[str, Any]:
     }
 
 
-def exit_with_parent() -> None:
-    """End this worker when the process that started it is killed; otherwise it would wait for work forever."""
+def start_worker() -> None:
+    """Make a worker end with the process that started it, also when that one is killed; it would wait forever.
+
+    Ctrl-C is left to that process: it lets the shards that are being written come to their end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is None:
         return

@@ -23,7 +23,7 @@ from typing import Any
 from crossray.data import layout
 from crossray.data.merge import merge
 from crossray.data.reader import Dataset
-from crossray.data.shards import Job, content_of, exit_with_parent, read_summary, shard_folder, write_shard
+from crossray.data.shards import Job, content_of, read_summary, shard_folder, start_worker, write_shard
 from crossray.data.study import Study
 from crossray.errors import UserError
 from crossray.text.cleaning import CLEANERS
@@ -55,7 +55,8 @@ def write_dataset(
         size: short side of the stored views in pixels.
         source: JSON-ready description of where the studies come from (name, files, seed); it identifies the run.
         cleaner: report cleaner of SPEC 1.2 for counting words and finding empty reports; texts are stored as they are.
-        workers: processes; None takes one a core, 0 works in this process.
+        workers: processes; None takes one a core, 0 works in this process. A script that calls this with workers must
+            guard its main part with `if __name__ == "__main__"`, as everywhere in `multiprocessing`.
         notes: JSON-ready remarks that are stored in `dataset.json`.
         progress: called with studies done and studies in all (0 when unknown) after every shard.
 
@@ -229,7 +230,7 @@ class _Pool:
             return
         if self._executor is None:
             # forked children would inherit the locks of PyTorch's threads
-            self._executor = ProcessPoolExecutor(self._workers, get_context("forkserver"), initializer=exit_with_parent)
+            self._executor = ProcessPoolExecutor(self._workers, get_context("forkserver"), initializer=start_worker)
         self._pending.append(self._executor.submit(write_shard, job, shard, members, repeated))
         while len(self._pending) > self._limit:
             yield self._result()

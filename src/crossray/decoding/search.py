@@ -7,8 +7,10 @@ hypothesis can improve leave the batch. Shapes: B studies, K hypotheses a study,
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from crossray.decoding.choice import Best, Choice, Sample
 from crossray.decoding.config import DecodingConfig
@@ -73,68 +75,116 @@ def generate(
     return reports
 
 
+@dataclass
+class _Running:
+    """The hypotheses that go on.
+
+    Attributes:
+        studies: (B,) places of the studies in the original batch.
+        scores: (B, K) log-probabilities; -inf for a row that has ended or never counted.
+        latest: (N, 1) int64, the token that each row reads next.
+        tokens: (N, T) int64, what each row has written, with room for T tokens.
+        log_probabilities: (N, T), of these tokens.
+    """
+
+    studies: Tensor
+    scores: Tensor
+    latest: Tensor
+    tokens: Tensor
+    log_probabilities: Tensor
+
+    @classmethod
+    def begin(cls, studies: int, rows: int, room: int, bos: int, device: torch.device) -> "_Running":
+        """Nothing but bos. All rows of a study are alike, so only the first one counts."""
+        scores = torch.full((studies, rows), -math.inf, device=device)
+        scores[:, 0] = 0.0
+        count = studies * rows
+        return cls(
+            studies=torch.arange(studies, device=device),
+            scores=scores,
+            latest=torch.full((count, 1), bos, dtype=torch.long, device=device),
+            tokens=torch.zeros(count, room, dtype=torch.long, device=device),
+            log_probabilities=torch.zeros(count, room, device=device),
+        )
+
+    def extend(self, choice: Choice, probable: Tensor, position: int) -> Tensor:
+        """Write one token each, given the log-probabilities (N, vocabulary) of all tokens.
+
+        Returns:
+            (N,) int64, the row that each new row continues.
+        """
+        vocabulary = probable.shape[-1]
+        totals = (self.scores.view(-1, 1) + probable).view(len(self.studies), -1)
+        chosen = choice(totals, position)
+        self.scores = totals.gather(1, chosen)
+        self.latest = (chosen % vocabulary).view(-1, 1)
+        rows = self._rows(chosen // vocabulary)
+        self.tokens = self.tokens.index_select(0, rows)
+        self.log_probabilities = self.log_probabilities.index_select(0, rows)
+        self.tokens[:, position] = self.latest[:, 0]
+        self.log_probabilities[:, position] = probable.view_as(totals).gather(1, chosen).flatten()
+        return rows
+
+    def select(self, kept: Tensor) -> None:
+        """Keep only these studies, (B',) int64."""
+        beams = torch.arange(self.scores.shape[1], device=kept.device).expand(len(kept), -1)
+        rows = self._rows(beams, kept)
+        self.studies, self.scores, self.latest = self.studies[kept], self.scores[kept], self.latest[rows]
+        self.tokens, self.log_probabilities = self.tokens[rows], self.log_probabilities[rows]
+
+    def _rows(self, beams: Tensor, studies: Tensor | None = None) -> Tensor:
+        """(N,) places of (B, K) beams, of these studies of the batch or of all."""
+        count, width = beams.shape
+        places = torch.arange(count, device=beams.device) if studies is None else studies
+        return (places[:, None] * width + beams).flatten()
+
+
 def _search(model: ReportModel, encoded: Encoded, ids: SpecialIds, config: DecodingConfig, choice: Choice) -> Finished:
-    device, count, rows_each = encoded.memory.device, encoded.memory.shape[0], config.rows
+    count, device = encoded.memory.shape[0], encoded.memory.device
     finished = Finished.empty(count, config.max_length, device)
     if count == 0:
         return finished
+    running = _Running.begin(count, config.rows, config.max_length, ids.bos, device)
+    best = finished.select(running.studies)
+    cache = model.start(encoded, config.rows)
     constraints: Constraints | None = None
-    cache = model.start(encoded, rows_each)
-    studies = torch.arange(count, device=device)  # places in the original batch
-    best = finished.select(studies)
-    offsets = (studies * rows_each)[:, None]
-    # all rows of a study start alike, so only the first one counts in the first step
-    scores = torch.full((count, rows_each), -math.inf, device=device)
-    scores[:, 0] = 0.0
-    latest = torch.full((count * rows_each, 1), ids.bos, dtype=torch.long, device=device)
-    tokens = torch.zeros(count * rows_each, config.max_length, dtype=torch.long, device=device)
-    written = torch.zeros(count * rows_each, config.max_length, device=device)
-
     for position in range(config.max_length):
-        step = model.step(latest, encoded, cache)
-        logits = step.logits[:, -1]
-        vocabulary = logits.shape[-1]
-        constraints = constraints or Constraints(ids, config, vocabulary, device)
-        probable = constraints(logits, tokens[:, :position]).view(len(studies), -1)
-        totals = (scores.view(-1, 1) + probable.view(-1, vocabulary)).view_as(probable)
-        chosen = choice(totals, position)
-        scores = totals.gather(1, chosen)
-        rows = (offsets + chosen // vocabulary).flatten()
-        latest = (chosen % vocabulary).view(-1, 1)
-        tokens, written = tokens.index_select(0, rows), written.index_select(0, rows)
-        tokens[:, position] = latest[:, 0]
-        written[:, position] = probable.gather(1, chosen).flatten()
-
+        logits = model.step(running.latest, encoded, cache).logits[:, -1]
+        constraints = constraints or Constraints(ids, config, logits.shape[-1], device)
+        rows = running.extend(choice, constraints(logits, running.tokens[:, :position]), position)
         length = position + 1
+        ended = running.latest.view_as(running.scores) == ids.eos
         if length == config.max_length:
-            best.offer(scores / config.normalizer(length), tokens, written, length)
-            break
-        ended = latest.view_as(scores) == ids.eos
-        best.offer((scores / config.normalizer(length)).masked_fill(~ended, -math.inf), tokens, written, length)
-        scores = scores.masked_fill(ended, -math.inf)
-        # log-probabilities only fall and the normalizer only grows: nothing that still runs can score above this
-        reachable = scores.amax(dim=1)
-        if config.early_stop:
-            going = reachable / config.normalizer(config.max_length) > best.score
-        else:
-            going = reachable > -math.inf
-        kept = going.nonzero()[:, 0]
+            ended = torch.ones_like(ended)
+        scores = (running.scores / config.normalizer(length)).masked_fill(~ended, -math.inf)
+        best.offer(scores, running.tokens, running.log_probabilities, length)
+        running.scores = running.scores.masked_fill(ended, -math.inf)
+        kept = _undecided(running.scores, best.score, config).nonzero()[:, 0]
         if len(kept) == 0:
             break
-        if len(studies) - len(kept) >= IDLE_SHARE * len(studies):
-            finished.store(studies, best)
-            studies, best, encoded = studies[kept], best.select(kept), encoded.select(kept)
-            choice.select(kept)
+        if config.rows > 1:
             cache.reorder(rows)
+        present = len(running.studies)
+        if present - len(kept) >= IDLE_SHARE * present:
+            finished.store(running.studies, best)
+            running.select(kept)
             cache.select(kept)
-            keep_rows = (kept[:, None] * rows_each + torch.arange(rows_each, device=device)).flatten()
-            scores, latest = scores[kept], latest[keep_rows]
-            tokens, written = tokens[keep_rows], written[keep_rows]
-            offsets = offsets[: len(kept)]
-        elif rows_each > 1:
-            cache.reorder(rows)
-    finished.store(studies, best)
+            choice.select(kept)
+            best, encoded = best.select(kept), encoded.select(kept)
+    finished.store(running.studies, best)
     return finished
+
+
+def _undecided(scores: Tensor, best: Tensor, config: DecodingConfig) -> Tensor:
+    """(B,) bool, True where one of the running `scores` (B, K) can still beat `best` (B,).
+
+    Log-probabilities only fall and the normalizer only grows: the highest running score over the largest normalizer
+    bounds everything that can follow, and it is reached where the remaining tokens are certain.
+    """
+    reachable = scores.amax(dim=1)
+    if config.early_stop:
+        return reachable / config.normalizer(config.max_length) > best
+    return reachable > -math.inf
 
 
 def _add_attention(

@@ -124,6 +124,7 @@ def _evaluate_protocol(
         system: Result(
             system=system,
             protocol=protocol,
+            studies=len(statistics[system]),
             scores=bootstrap(statistics[system], resamples=resamples, seed=seed),
             variety=variety(systems[system]),
         )
@@ -136,7 +137,7 @@ def _evaluate_protocol(
             if mask.any():
                 scores = bootstrap(statistics[ours].part(mask), resamples=resamples, seed=seed)
                 reports = [report for report, chosen in zip(systems[ours], mask, strict=True) if chosen]
-                groups.append(Result(ours, replace(protocol, group=group), scores, variety(reports)))
+                groups.append(Result(ours, replace(protocol, group=group), len(reports), scores, variety(reports)))
     return ProtocolEvaluation(
         result=replace(results[ours], ignores_image=None if shuffle is None else shuffle.ignores_image),
         baselines=tuple(results[system] for system in baselines),

@@ -21,6 +21,7 @@ class Result:
     Attributes:
         system: name of the system or baseline.
         protocol: what the scores mean.
+        studies: number of studies in the scores: those of the protocol's group.
         scores: metric name to score with its bootstrap interval.
         variety: how different the generated reports are.
         ignores_image: whether the scores are no better than with shuffled images; None when that was not checked.
@@ -28,6 +29,7 @@ class Result:
 
     system: str
     protocol: Protocol
+    studies: int
     scores: Mapping[str, Interval]
     variety: Variety
     ignores_image: bool | None = None
@@ -42,6 +44,7 @@ class Result:
         return cls(
             system=values["system"],
             protocol=Protocol.from_dict(values["protocol"]),
+            studies=values["studies"],
             scores={name: Interval(**interval) for name, interval in values["scores"].items()},
             variety=Variety(**values["variety"]),
             ignores_image=values["ignores_image"],

@@ -26,9 +26,12 @@ HEADINGS = {
 
 IGNORES_IMAGE = "ignores the image"
 
+#: What the terminal shows of the normal and of the abnormal studies; the file of scores has every metric.
+GROUP_METRICS = ("bleu4", "rouge_l", "cider")
+
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One flat mapping a result: system, scores, ends of their intervals (`cider_low`, `cider_high`), variety.
+    """One flat mapping a result: system, studies, scores, ends of their intervals (`cider_low`, `cider_high`), variety.
 
     Raises:
         UserError: the results have different protocols, or there is none.
@@ -37,6 +40,7 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     return [
         {
             "system": result.system,
+            "studies": result.studies,
             **{name: result.scores[name].value for name in HEADINGS if name in result.scores},
             **{f"{name}_low": result.scores[name].low for name in HEADINGS if name in result.scores},
             **{f"{name}_high": result.scores[name].high for name in HEADINGS if name in result.scores},
@@ -74,7 +78,7 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def render(results: Sequence[Result]) -> "Table":
-    """A table for the terminal.
+    """A table for the terminal, a column a system: the first with its intervals, the others beside it.
 
     Raises:
         UserError: the results have different protocols, or there is none.
@@ -82,12 +86,16 @@ def render(results: Sequence[Result]) -> "Table":
     from rich.table import Table
 
     protocol = require_same(result.protocol for result in results)
-    table = Table(title=title(protocol, results), title_justify="left", show_lines=True)
-    header, *body = _cells(results, line_break="\n")
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left")
-    for line in body:
-        table.add_row(*line)
+    table = Table(title=title(protocol, results), title_justify="left")
+    header, *lines = _cells(results, line_break=" ")
+    table.add_column("")
+    table.add_column(lines[0][0], justify="right")
+    table.add_column("interval", no_wrap=True)
+    for line in lines[1:]:
+        table.add_column(line[0], justify="right")
+    for row in range(2, len(header)):
+        (value, *interval), *others = (line[row].split(" ") for line in lines)
+        table.add_row(header[row], value, " ".join(interval), *(cell[0] for cell in others))
     return table
 
 
@@ -98,7 +106,8 @@ def print_evaluation(evaluation: Evaluation, console: "Console") -> None:
         for line in findings(part):
             console.print(line, markup=False, highlight=False)
         for group in part.groups:
-            console.print(render([group]))
+            scores = ", ".join(f"{HEADINGS[name]} {group.scores[name].value:.3f}" for name in GROUP_METRICS)
+            console.print(f"{group.studies} {group.protocol.group} studies: {scores}", markup=False, highlight=False)
     for note in evaluation.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
 
@@ -116,8 +125,8 @@ def findings(part: ProtocolEvaluation) -> list[str]:
         shuffled, difference = part.shuffle.scores[DECIDING_METRIC], part.shuffle.differences[DECIDING_METRIC]
         verdict = IGNORES_IMAGE if part.shuffle.ignores_image else "depends on the image"
         lines.append(
-            f"CIDEr-D with images shuffled between studies: {shuffled:.3f}, lower by {difference.value:.3f} "
-            f"[{difference.low:.3f}, {difference.high:.3f}]: {verdict}"
+            f"CIDEr-D with images shuffled between studies: {shuffled:.3f}, true minus shuffled "
+            f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]: {verdict}"
         )
     return lines
 
@@ -125,12 +134,12 @@ def findings(part: ProtocolEvaluation) -> list[str]:
 def _cells(results: Sequence[Result], line_break: str) -> list[list[str]]:
     """Header and lines. A metric that no result has is left out; one that a result lacks is a dash."""
     shown = [name for name in HEADINGS if name in METRICS or any(name in result.scores for result in results)]
-    lines = [["system", *(HEADINGS[name] for name in shown), "distinct reports"]]
+    lines = [["system", "studies", *(HEADINGS[name] for name in shown), "distinct reports"]]
     for result in results:
         cells = []
         for name in shown:
             score = result.scores.get(name)
             cells.append("-" if score is None else f"{score.value:.3f}{line_break}[{score.low:.3f}, {score.high:.3f}]")
         name = f"{result.system}{line_break}({IGNORES_IMAGE})" if result.ignores_image else result.system
-        lines.append([name, *cells, f"{result.variety.distinct_reports:.1%}"])
+        lines.append([name, str(result.studies), *cells, f"{result.variety.distinct_reports:.1%}"])
     return lines

@@ -37,11 +37,11 @@ class CrossModalMemory(nn.Module):
             nn.init.xavier_uniform_(weight)
 
     def keys_values(self) -> tuple[Tensor, Tensor]:
-        """Keys (h, d, M), scaled, and values (h * M, d): they depend on no query, so one call serves many."""
+        """Keys (h, d, M), scaled, and float32 values (h * M, d); they depend on no query: one call serves many."""
         slots, width = self.matrix.shape
         keys, values = self.project(self.matrix).view(slots, 2, self.heads, -1).unbind(1)
         scale = 1.0 / math.sqrt(width // self.heads)
-        return keys.permute(1, 2, 0) * scale, values.transpose(0, 1).reshape(self.heads * slots, -1)
+        return keys.permute(1, 2, 0) * scale, values.transpose(0, 1).reshape(self.heads * slots, -1).float()
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Responses (N, T, D) to queries (N, T, D), given what `keys_values` returned."""
@@ -52,9 +52,10 @@ class CrossModalMemory(nn.Module):
         weights = self.dropout(scores.float().softmax(dim=-1))
         table_row = index + slots * torch.arange(self.heads, device=x.device)[:, None, None]
         response = F.embedding_bag(
-            table_row.flatten(0, 1), values.float(), per_sample_weights=weights.flatten(0, 1), mode="sum"
+            table_row.flatten(0, 1), values, per_sample_weights=weights.flatten(0, 1), mode="sum"
         )
-        return self.output(response.view(self.heads, rows * length, -1).transpose(0, 1).reshape(rows, length, width))
+        response = response.to(x.dtype).view(self.heads, rows * length, -1)
+        return self.output(response.transpose(0, 1).reshape(rows, length, width))
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -150,7 +150,9 @@ class _Run:
 
     def _fit(self, module: TrainingModule, epochs: int, continued: bool) -> lightning.Trainer:
         config = self.recipe.trainer
-        best = BestModel(self.out / BEST, config, self.provenance)
+        # a model folder travels: where the dataset lay on this machine stays behind
+        data = {name: value for name, value in self.provenance["data"].items() if name != "path"}
+        best = BestModel(self.out / BEST, config, {**self.provenance, "data": data})
         callbacks = [self.clock, LastValidation(), self.log, best, ProgressDisplay(self.console), self.last]
         with _quiet(), _ctrl_c(self.last):
             trainer = lightning.Trainer(

@@ -100,7 +100,7 @@ def scarring(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generat
     reach = rng.uniform(0.02, 0.04 + 0.015 * size, count)[:, None]
     start = centre + 0.008 * rng.standard_normal((count, 2))
     ends = start + reach * np.stack([np.cos(angle), np.sin(angle)], 1)
-    painter = canvas.frame.paint().segments(start, ends, np.full(count, 0.0035))
+    painter = canvas.frame.paint().strokes(np.stack([start, ends], 1), np.full(count, 0.0035))
     painter.polygon(blob(rng, centre, (0.008 * size, 0.006 * size), 0.3), 0.8)
     cover = painter.map(0.0012) * _lung(canvas, side)
     canvas.attenuation += 0.38 * canvas.contrast * cover
@@ -127,7 +127,7 @@ def mass(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) 
     painter = canvas.frame.paint()
     angle = rng.uniform(0, 2 * np.pi, 14)
     spikes = np.stack([np.cos(angle), np.sin(angle)], 1) * radius * rng.uniform(1.2, 1.6, (14, 1))
-    painter.segments(np.repeat(centre[None], 14, 0), centre + spikes, np.full(14, 0.003), 0.5)
+    painter.strokes(np.stack([0 * spikes, spikes], 1) + centre, np.full(14, 0.003), 0.5)
     painter.polygon(blob(rng, centre, (radius, radius * rng.uniform(0.8, 1.0)), 0.14))
     cover = painter.map(0.0025)
     canvas.attenuation += (0.46 + 0.06 * size) * canvas.contrast * cover
@@ -172,7 +172,7 @@ def edema(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator)
         rows = rng.uniform(line[-1, 1] - 0.17, line[-1, 1] - 0.02, count)
         starts = np.stack([np.full(count, line[-1, 0] + inward * 0.006), rows], 1)
         ends = starts + np.stack([inward * rng.uniform(0.02, 0.035, count), rng.uniform(-0.005, 0.005, count)], 1)
-        painter.segments(starts, ends, np.full(count, 0.003))
+        painter.strokes(np.stack([starts, ends], 1), np.full(count, 0.003))
     lines = painter.map(0.001) * lung
     canvas.attenuation += 0.22 * canvas.contrast * lines * min(size, 1.5)
     return np.maximum(wings, lines)
@@ -192,7 +192,7 @@ def interstitial_markings(canvas: Canvas, finding: Finding, side: str, rng: np.r
         centres = rng.uniform((left, high), (right, low), (count, 2))
         angle = rng.uniform(0, np.pi, count)
         step = np.stack([np.cos(angle), np.sin(angle)], 1) * rng.uniform(0.007, 0.016, (count, 1))
-        painter.segments(centres - step, centres + step, np.full(count, 0.0028))
+        painter.strokes(np.stack([centres - step, centres + step], 1), np.full(count, 0.0028))
     lung = _lung(canvas, side)
     net = painter.map(0.0008) * lung
     canvas.attenuation += (0.13 + 0.07 * size) * canvas.contrast * net

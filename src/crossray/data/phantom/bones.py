@@ -55,7 +55,7 @@ def ribs_from_front(frame: Frame, layout: Layout) -> Map:
                 course = from_front(rib(layout, number, side, 1.5, 2.5), layout)
                 fade = np.linspace(1.0, 1.35, len(course))
                 front.tube(course, radius * fade, 0.5, 0.75)
-    return layout.bone * (0.24 * back.map(0.0015) + 0.17 * front.map(0.0025))
+    return layout.bone * (0.27 * back.map(0.0015) + 0.22 * front.map(0.002))
 
 
 def ribs_from_side(frame: Frame, layout: Layout) -> Map:
@@ -124,7 +124,7 @@ def vertebrae_from_side(frame: Frame, layout: Layout) -> Map:
         bodies.polygon(outline, 0.55).line(outline, 0.005, 1.0, closed=True)
         x = spine_from_side(layout, y) + 0.04
         arches.line(np.asarray([(x, y - 0.005), (x + 0.03, y + 0.01), (x + 0.055, y + 0.04)]), 0.014, 0.7)
-    return layout.bone * (0.44 * bodies.map(0.0015) + 0.25 * arches.map(0.003))
+    return layout.bone * (0.55 * bodies.map(0.0015) + 0.25 * arches.map(0.003))
 
 
 def shoulders(frame: Frame, layout: Layout) -> Map:
@@ -169,4 +169,4 @@ def shoulders(frame: Frame, layout: Layout) -> Map:
         tubes.polygon(ellipse(at(0.455, 0.165), (0.045, 0.045)), 0.75)
         arm = smooth([at(0.465, 0.17), at(0.50, 0.32), at(0.535, 0.6)], 6, closed=False)
         tubes.tube(arm, np.interp(np.arange(len(arm)), [0, 4, 12], [0.036, 0.022, 0.02]), 0.6, 1.0)
-    return layout.bone * (0.3 * flat.map(0.002) + 0.4 * tubes.map(0.0015))
+    return layout.bone * (0.3 * flat.map(0.003) + 0.45 * tubes.map(0.002))

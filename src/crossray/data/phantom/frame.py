@@ -200,13 +200,14 @@ class Painter:
         self._pen.line(flat, fill=round(255 * value * min(1.0, wide)), width=max(1, round(wide)), joint="curve")
         return self
 
-    def segments(self, starts: Points, ends: Points, thickness: NDArray[np.float64], value: float = 1.0) -> "Painter":
-        """Draws many straight pieces: (N, 2), (N, 2) and (N,)."""
-        flat = np.concatenate([self.frame.to_pixels(starts), self.frame.to_pixels(ends)], 1) * OVERSAMPLING
+    def strokes(self, paths: Points, thickness: Points, value: float = 1.0) -> "Painter":
+        """Draws many short lines at once: their points (N, K, 2) and thicknesses (N,)."""
+        count = len(paths)
+        flat = (self.frame.to_pixels(paths.reshape(-1, 2)) * OVERSAMPLING).reshape(count, 2 * paths.shape[1]).tolist()
         wide = thickness * self._scale
         fills = (255 * value * np.minimum(1.0, wide)).astype(int).tolist()
-        for ends_of, fill, width in zip(flat.tolist(), fills, np.maximum(1, wide.round()).astype(int), strict=True):
-            self._pen.line(ends_of, fill=fill, width=int(width))
+        for path, fill, width in zip(flat, fills, np.maximum(1, wide.round()).astype(int).tolist(), strict=True):
+            self._pen.line(path, fill=fill, width=width)
         return self
 
     def tube(

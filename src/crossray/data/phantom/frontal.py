@@ -10,7 +10,7 @@ from crossray.data.phantom.vessels import draw_vessels, vessel_tree
 
 #: Half-width of the thoracic cavity by y, before the factor of breadth.
 _WALL_Y = (0.125, 0.135, 0.16, 0.20, 0.27, 0.37, 0.5, 0.65, 0.8, 1.0)
-_WALL_X = (0.10, 0.155, 0.195, 0.23, 0.27, 0.305, 0.33, 0.345, 0.35, 0.34)
+_WALL_X = (0.095, 0.13, 0.17, 0.205, 0.25, 0.295, 0.328, 0.347, 0.352, 0.34)
 
 
 def cavity_half_width(layout: Layout, y: "float | Points") -> Points:
@@ -52,8 +52,9 @@ def heart_outline(layout: Layout) -> Points:
     height = low - layout.row(0.47 + 0.02 * layout.shape[3])
     border = [
         (0.055, low - height), (0.085, low - 0.86 * height), (0.118, low - 0.68 * height), (0.165, low - 0.45 * height),
-        (0.182, low - 0.22 * height), (0.185, low - 0.07 * height), (0.14, low), (0.0, low + 0.02), (-0.07, low - 0.02),
-        (-0.09, low - 0.2 * height), (-0.093, low - 0.38 * height), (-0.075, low - 0.62 * height), (-0.05, low - 0.9 * height),
+        (0.182, low - 0.22 * height), (0.185, low - 0.07 * height), (0.14, low), (0.0, low + 0.02),
+        (-0.07, low - 0.02), (-0.09, low - 0.2 * height), (-0.093, low - 0.38 * height),
+        (-0.075, low - 0.62 * height), (-0.05, low - 0.9 * height),
     ]  # fmt: skip
     return smooth([(x * (wide if abs(x) > 0.06 else 1) + shift, y) for x, y in border], 5)
 
@@ -85,14 +86,16 @@ def mediastinum_outline(layout: Layout) -> Points:
     return smooth([(wide * x + ahead, y) for x, y in left + right], 4)
 
 
-def _body(frame: Frame, layout: Layout) -> Map:
-    """Coverage of the body: neck, shoulders, upper arms, trunk."""
+def _body(frame: Frame, layout: Layout) -> tuple[Map, Map]:
+    """Coverage of the body (neck, shoulders, upper arms, trunk), and its thickness, which falls off to the skin."""
     wide = layout.breadth * 0.97 + 0.05 * (layout.soft - 1)
-    trunk = [(0.088, -0.15), (0.085, 0.03), (0.15, 0.075), (0.30, 0.09), (0.46, 0.12), (0.60, 0.26), (0.66, 0.9),
-             (0.56, 0.9), (0.49, 0.5), (0.425, 0.37), (0.405, 0.47), (0.40, 0.62), (0.41, 0.8), (0.43, 1.1),
-             (0.44, 1.7)]  # fmt: skip
+    drop = 0.012 * layout.shape[5]
+    trunk = [(0.088, -0.15), (0.087, 0.03), (0.14, 0.07), (0.27, 0.095 + drop), (0.43, 0.115 + drop), (0.58, 0.24),
+             (0.66, 0.9), (0.56, 0.9), (0.49, 0.52), (0.435, 0.37), (0.415, 0.47), (0.41, 0.62), (0.42, 0.8),
+             (0.435, 1.1), (0.44, 1.7)]  # fmt: skip
     half = [(x * wide, y) for x, y in trunk]
-    return frame.polygon(smooth(half + [(-x, y) for x, y in reversed(half)], 4), 0.002)
+    painter = frame.paint().polygon(smooth(half + [(-x, y) for x, y in reversed(half)], 4))
+    return painter.map(0.002), np.clip(1.8 * painter.map(0.05) - 0.7, 0, 1)
 
 
 def _trachea(frame: Frame, layout: Layout) -> Map:
@@ -163,29 +166,29 @@ def _hila(frame: Frame, layout: Layout) -> Map:
         course = smooth([(x - out * 0.01, y - 0.03), (x + out * 0.012, y), (x + out * 0.018, y + 0.05),
                          (x + out * 0.02, y + 0.1)], 4, closed=False)  # fmt: skip
         wide = 0.012 * rng.uniform(0.8, 1.2)
-        painter.polygon(ribbon(course, np.linspace(wide, wide * 0.5, len(course))), 0.8)
-    return painter.map(0.006)
+        painter.polygon(ribbon(course, np.linspace(wide, wide * 0.5, len(course))), 0.7)
+        for centre in (x + out * 0.022, y + 0.02) + rng.standard_normal((7, 2)) * (0.013, 0.028):
+            painter.polygon(ellipse(centre, rng.uniform(0.004, 0.0075, 2)), rng.uniform(0.6, 1.0))
+    return painter.map(0.0032)
 
 
 def draw_frontal(frame: Frame, layout: Layout, contrast: float) -> Canvas:
     """Draws everything but local findings."""
     rng = generator(layout.scene, "texture", "frontal")
     x, y = frame.coarse
-    body = _body(frame, layout)
+    body, thickness = _body(frame, layout)
     outlines = {side: lung_outline(layout, side) for side in SIDES}
     lungs = {side: frame.polygon(outlines[side], 0.0012) for side in SIDES}
-    heart = frame.polygon(heart_outline(layout), 0.0025)
+    heart = frame.polygon(heart_outline(layout), 0.0045)
     aorta = np.maximum(frame.polygon(aorta_outline(layout), 0.003), frame.polygon(ellipse(*knob(layout)), 0.003))
-    middle = frame.polygon(mediastinum_outline(layout), 0.004)
+    middle = frame.polygon(mediastinum_outline(layout), 0.006)
     both = np.maximum(lungs["right"], lungs["left"])
 
     half_width = np.asarray(cavity_half_width(layout, y), dtype=np.float32)
     inside = np.clip(1 - (x / (half_width * 1.10)) ** 2, 0.0, 1) * np.clip((y - 0.02) / 0.12, 0, 1)
-    solid = 1.75 * np.sqrt(inside)
+    solid = (1.62 - 0.35 * np.clip((0.36 - y) / 0.2, 0, 1)) * np.sqrt(inside)
     beside = np.clip(np.abs(x) / half_width - 0.9, 0, 0.5)
-    shell = (
-        layout.soft * (0.33 + 0.52 * np.minimum(beside * 4, 1.0)) * np.clip(0.7 + 3.2 * (0.55 - np.abs(x)), 0.45, 1)
-    )
+    shell = layout.soft * (0.33 + 0.52 * np.minimum(beside * 4, 1.0)) * np.clip(0.7 + 3.2 * (0.55 - np.abs(x)), 0.45, 1)
     shell *= 1 + 0.35 * np.exp(-(((y - 0.12) / 0.07) ** 2)) * np.clip(np.abs(x) / 0.15, 0, 1)
     belly = 0.55 * np.clip((y - 0.5 * sum(layout.domes.values())) / 0.2, 0, 1) * layout.soft
     neck = 0.55 * np.exp(-((x / 0.1) ** 2)) * np.clip(1 - y / 0.2, 0, 1)
@@ -199,10 +202,10 @@ def draw_frontal(frame: Frame, layout: Layout, contrast: float) -> Canvas:
     attenuation += 0.30 * _hila(frame, layout) * both
     if layout.scene.patient.female:
         attenuation += _breasts(frame, layout)
-    attenuation *= body
+    attenuation *= body * (0.4 + 0.6 * thickness)
 
-    texture = 0.025 * frame.field(rng, 60) + 0.03 * frame.field(rng, 24)
-    markings = both * (1 - 0.6 * (1 - gap)) * (0.26 * _vessels(frame, layout) + texture)
+    texture = 0.04 * frame.field(rng, 72) + 0.035 * frame.field(rng, 26)
+    markings = both * (1 - 0.6 * (1 - gap)) * (0.36 * _vessels(frame, layout) + texture)
     return Canvas(
         frame,
         layout,

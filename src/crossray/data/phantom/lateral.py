@@ -66,22 +66,25 @@ def aorta_outline(layout: Layout) -> Points:
     return smooth(line, 5, closed=False)
 
 
-def _body(frame: Frame, layout: Layout) -> tuple[Map, Map]:
-    """Coverage of the trunk and of the raised arms."""
+def _body(frame: Frame, layout: Layout) -> tuple[Map, Map, Map]:
+    """Coverage of the trunk, its thickness, which falls off to the skin, and coverage of the raised arms."""
     thick = 0.055 + 0.045 * (layout.soft - 1)
     rows = np.asarray([0.22, 0.35, 0.5, 0.65, 0.8])
     ahead = np.asarray(front(layout, rows)) - thick
     if layout.scene.patient.female:
         ahead = ahead - 0.07 * layout.soft * np.exp(-(((rows - 0.56) / 0.11) ** 2))
     belly = ahead[-1] + 0.05 * (0.4 - layout.soft)
-    rear = [(0.37 + thick - 0.05, 1.7), (0.36 + thick - 0.05, 0.9), (0.375 + thick - 0.05, 0.6), (0.385 + thick - 0.05, 0.4),
-            (0.36 + thick - 0.05, 0.22), (0.30, 0.08), (0.2, -0.02), (0.16, -0.2)]  # fmt: skip
+    skin = thick - 0.05
+    rear = [(0.37 + skin, 1.7), (0.36 + skin, 0.9), (0.375 + skin, 0.6), (0.385 + skin, 0.4), (0.36 + skin, 0.22),
+            (0.30, 0.08), (0.2, -0.02), (0.16, -0.2)]  # fmt: skip
     trunk = [*zip(ahead, rows, strict=True), (belly, 1.0), (belly + 0.01, 1.7), *rear, (-0.02, -0.2), (-0.1, 0.02)]
     rng = generator(layout.scene, "arms")
     lift = 0.08 * rng.standard_normal()
     arm = [(0.22, 0.13), (0.05, -0.03 - lift), (-0.25, -0.10 - lift), (-0.7, -0.20 - lift), (-0.7, 0.02 - lift),
            (-0.3, 0.10 - lift), (-0.12, 0.2), (0.0, 0.24), (0.12, 0.24)]  # fmt: skip
-    return frame.polygon(smooth(trunk, 4), 0.003), frame.polygon(smooth(arm, 4), 0.008)
+    painter = frame.paint().polygon(smooth(trunk, 4))
+    thickness = np.clip(1.8 * painter.map(0.05) - 0.7, 0, 1)
+    return painter.map(0.003), thickness, frame.polygon(smooth(arm, 4), 0.02)
 
 
 def _airways(frame: Frame, layout: Layout) -> Map:
@@ -132,9 +135,9 @@ def draw_lateral(frame: Frame, layout: Layout, contrast: float) -> Canvas:
     """Draws everything but local findings."""
     rng = generator(layout.scene, "texture", "lateral")
     x, y = frame.coarse
-    trunk, arms = _body(frame, layout)
+    trunk, thickness, arms = _body(frame, layout)
     lungs = {side: frame.polygon(lung_outline(layout, side), 0.0015) for side in SIDES}
-    heart = frame.polygon(heart_outline(layout), 0.006)
+    heart = frame.polygon(heart_outline(layout), 0.009)
     aorta = frame.paint().polygon(ribbon(aorta_outline(layout), 0.022)).map(0.005)
     both = 0.5 * (lungs["right"] + lungs["left"])
 
@@ -142,14 +145,15 @@ def draw_lateral(frame: Frame, layout: Layout, contrast: float) -> Canvas:
     solid = 1.9 * np.sqrt(across) * (0.75 + 0.25 * np.clip(y / 0.3, 0, 1))
     shell = layout.soft * (0.36 + 0.30 * across)
     shoulder = (
-        1.25 * layout.soft * np.exp(-((np.clip(y - 0.06, 0, 1) / 0.13) ** 2)) * np.exp(-(((x - 0.08) / 0.22) ** 2))
+        1.25 * layout.soft * np.exp(-((np.clip(y - 0.08, 0, 1) / 0.12) ** 2)) * np.exp(-(((x - 0.06) / 0.24) ** 2))
     )
     belly = 0.45 * np.clip((y - layout.domes["right"]) / 0.25, 0, 1) * layout.soft * across
     low = layout.floor - 0.03
     middle = 0.5 * np.exp(-(((x - 0.01) / 0.11) ** 2)) * np.clip((0.36 - y) / 0.2, 0, 1)
-    middle += 0.38 * np.exp(-(((x + 0.15 + 0.25 * (y - low)) / 0.12) ** 2) - ((np.minimum(y - low, 0) / 0.2) ** 2))
+    middle += np.clip((0.27 - y) / 0.11, 0, 1)
+    middle += 0.44 * np.exp(-(((x + 0.17 + 0.25 * (y - low)) / 0.12) ** 2) - ((np.minimum(y - low, 0) / 0.2) ** 2))
     middle += 0.14 * np.exp(-(((x - 0.16) / 0.12) ** 2))
-    air = both * (1 - 0.24 * heart - 0.14 * aorta - frame.upsample(middle.astype(np.float32))).clip(0) * AIR
+    air = both * (1 - 0.20 * heart - 0.14 * aorta - frame.upsample(middle.astype(np.float32))).clip(0) * AIR
     attenuation = frame.upsample((shell + shoulder + belly).astype(np.float32))
     attenuation = attenuation + frame.upsample(solid.astype(np.float32)) * (1 - air)
     attenuation += 0.05 * layout.soft * frame.field(rng, 9) * (1 - both)
@@ -160,9 +164,9 @@ def draw_lateral(frame: Frame, layout: Layout, contrast: float) -> Canvas:
     breastbone = np.stack([np.asarray(front(layout, rows)) - 0.012, rows], 1)
     plate.tube(breastbone, 0.011, 0.5, 1.0)
     attenuation += 0.4 * layout.bone * plate.map(0.002) + 0.28 * _hila(frame, layout) * both
-    attenuation *= trunk
-    attenuation += 0.75 * layout.soft * arms * (1 - 0.4 * trunk)
+    attenuation *= trunk * (0.45 + 0.55 * thickness)
+    attenuation += 0.8 * layout.soft * arms * (1 - 0.35 * trunk)
 
-    texture = 0.03 * frame.field(rng, 60) + 0.04 * frame.field(rng, 24)
-    markings = both * (0.26 * _vessels(frame, layout) + texture)
+    texture = 0.04 * frame.field(rng, 72) + 0.045 * frame.field(rng, 26)
+    markings = both * (0.34 * _vessels(frame, layout) + texture)
     return Canvas(frame, layout, "lateral", attenuation, markings, lungs, heart * both, contrast)

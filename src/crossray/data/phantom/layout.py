@@ -21,7 +21,7 @@ SIGNS: Mapping[str, float] = {"right": -1.0, "left": 1.0}
 
 def generator(scene: Scene, *names: str) -> np.random.Generator:
     """A generator for one part of the picture, so that adding a finding leaves every other part as it was."""
-    return np.random.default_rng([scene.seed & 0xFFFFFFFF, zlib.crc32("/".join(names).encode())])
+    return np.random.default_rng([scene.seed % 2**64, zlib.crc32("/".join(names).encode())])
 
 
 def extent(finding: Finding) -> float:

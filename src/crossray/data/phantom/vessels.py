@@ -4,12 +4,12 @@ import numpy as np
 
 from crossray.data.phantom.frame import Frame, Map, Points
 
-_LEVELS = 5
+_LEVELS = 6
 
 
 def vessel_tree(
     rng: np.random.Generator, root: Points, directions: Points, reach: float, radius: float
-) -> tuple[Points, Points, Points]:
+) -> tuple[Points, Points]:
     """A tree of straight pieces that bend and fork.
 
     Args:
@@ -20,35 +20,37 @@ def vessel_tree(
         radius: half-width of a trunk.
 
     Returns:
-        starts (M, 2), ends (M, 2) and thicknesses (M,), thin pieces first.
+        paths (M, 3, 2) of the pieces and their thicknesses (M,), thin ones first.
     """
     count = len(directions)
     start = np.repeat(np.reshape(root, (1, 2)), count, 0) + 0.008 * rng.standard_normal((count, 2))
     angle = np.asarray(directions, dtype=np.float64)
     thick = 2 * radius * rng.uniform(0.7, 1.1, count)
-    starts, ends, thicknesses = [], [], []
+    paths, thicknesses = [], []
     for level in range(_LEVELS):
+        points = [start]
         for _ in range(2):
-            step = reach * (0.15 - 0.012 * level) * rng.uniform(0.7, 1.3, len(angle))
-            end = start + step[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
-            starts.append(start)
-            ends.append(end)
-            thicknesses.append(thick)
-            start, thick = end, thick * 0.86
+            step = reach * (0.135 - 0.011 * level) * rng.uniform(0.7, 1.3, len(angle))
+            points.append(points[-1] + step[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1))
             angle = angle + 0.2 * rng.standard_normal(len(angle))
-        if level < _LEVELS - 1:
-            fork = rng.uniform(0.2, 0.5, len(angle))
+        paths.append(np.stack(points, 1))
+        thicknesses.append(thick)
+        start, thick = points[-1], thick * 0.74
+        fork = rng.uniform(0.2, 0.5, len(angle))
+        if level < _LEVELS - 2:
             angle = np.concatenate([angle + fork, angle - rng.uniform(0.15, 0.5, len(angle))])
             start, thick = np.tile(start, (2, 1)), np.tile(thick, 2) * rng.uniform(0.55, 0.85, 2 * len(thick))
-    return np.concatenate(starts[::-1]), np.concatenate(ends[::-1]), np.concatenate(thicknesses[::-1])
+        else:  # the last pieces go on without a fork: there are too many to matter one by one
+            angle, thick = angle + fork, 0.7 * thick
+    return np.concatenate(paths[::-1]), np.concatenate(thicknesses[::-1])
 
 
-def draw_vessels(frame: Frame, trees: list[tuple[Points, Points, Points]], blur: float) -> Map:
+def draw_vessels(frame: Frame, trees: list[tuple[Points, Points]], blur: float) -> Map:
     """Trees as one layer in [0, 1]: a vessel absorbs as much as it is thick."""
     painter = frame.paint()
-    for starts, ends, thicknesses in trees:
+    for paths, thicknesses in trees:
         strength = np.clip(thicknesses / 0.012, 0.16, 1.0)
         for low, high in ((0.0, 0.25), (0.25, 0.45), (0.45, 0.7), (0.7, 1.1)):
             chosen = (strength >= low) & (strength < high)
-            painter.segments(starts[chosen], ends[chosen], thicknesses[chosen], min(1.0, (low + high) / 2 + 0.1))
+            painter.strokes(paths[chosen], thicknesses[chosen], min(1.0, (low + high) / 2 + 0.1))
     return painter.map(blur)
