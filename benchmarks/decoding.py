@@ -33,7 +33,7 @@ def build(system: str, dtype: torch.dtype) -> ReportModel:
     for name, parameter in model.named_parameters():
         if name == "vocabulary.weight":
             parameter.data.mul_(8)
-    return model.eval().to(dtype)
+    return model.requires_grad_(False).eval().to(dtype)
 
 
 def images(studies: int, dtype: torch.dtype) -> Encoded:

@@ -1,6 +1,7 @@
 """The command line: every command, no logic. Nothing heavy is imported before a command needs it."""
 
 import argparse
+import hashlib
 import os
 import re
 import sys
@@ -68,7 +69,7 @@ def prepare_phantom(
     notes: dict[str, Any] = {}
     if like is not None and tags is not None:
         records = like_studies(like, tags, seed, severity)
-        source |= {"like": like.name, "tags": tags.name}
+        source |= {"like": _file(like), "tags": _file(tags)}
         notes = tag_notes(records)
     else:
         if studies < 1:
@@ -101,8 +102,8 @@ def prepare_r2gen(
     from crossray.data.dataset import write_dataset
     from crossray.data.sources.r2gen import read_r2gen
 
-    source = {"kind": "r2gen", "annotation": annotation.name, "synthetic_images": False}
     studies = read_r2gen(annotation, images)
+    source = {"kind": "r2gen", "annotation": _file(annotation), "synthetic_images": False}
     with _progress("reading studies") as progress:
         dataset = write_dataset(
             out, studies, size=size, source=source, cleaner=cleaner, workers=workers,
@@ -344,6 +345,12 @@ def _progress(title: str) -> Any:
     from crossray.terminal import Progress
 
     return Progress(title, Console(stderr=True))
+
+
+def _file(path: Path) -> dict[str, str]:
+    """Name and digest of a source file: another file of the same name is another source."""
+    with path.open("rb") as file:
+        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _print_dataset(dataset: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is in a drawn radiograph: the patient, the exposure and the findings. The picture and the report follow from it."""
+"""What is in a drawn radiograph: the patient, the exposure and the findings. Picture and report follow from it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
