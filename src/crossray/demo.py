@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -22,7 +23,7 @@ from crossray.terminal import Progress, print_dataset
 from crossray.training.recipe import load
 from crossray.training.run import resume, train
 
-RECIPE = "baseline/demo"
+ENCODER_RECIPE, RECIPE = "vision/demo", "baseline/demo"
 
 #: Short side of the drawn images in pixels; the recipe's transform crops from it.
 SIZE = 160
@@ -89,19 +90,20 @@ def run_demo(out: Path, *, studies: int, seed: int, console: Console) -> list[Ch
             f"--studies {studies}: the test split has {len(dataset.rows('test'))} studies; draw more of them."
         )
 
-    console.rule("2. training the baseline")
-    run = out / "run"
-    if (run / "recipe.yaml").exists():
-        resume(run)
-    else:
-        train(load(RECIPE, {"trainer.seed": seed}), out / "data", run)
+    console.rule("2. training an image encoder on the findings of the training studies")
+    encoder = _trained(ENCODER_RECIPE, {"trainer.seed": seed}, out / "data", out / "encoder")
 
-    console.rule("3. writing the test reports")
+    console.rule("3. training the baseline over it")
+    frozen = {"model.backbone.name": str(encoder), "model.backbone.trainable": False}
+    run = out / "run"
+    _trained(RECIPE, {"trainer.seed": seed, **frozen}, out / "data", run)
+
+    console.rule("4. writing the test reports")
     predictions = out / "predictions.jsonl"
     with Progress("writing reports", console) as progress:
         Generator.from_pretrained(run).generate_dataset(dataset, "test", predictions, progress=progress)
 
-    console.rule("4. scoring")
+    console.rule("5. scoring")
     with console.status("scoring"):
         result = evaluate(predictions, dataset=out / "data", seed=seed)
     result.save(out / "scores.json")
@@ -110,12 +112,17 @@ def run_demo(out: Path, *, studies: int, seed: int, console: Console) -> list[Ch
     minutes = (time.monotonic() - began) / 60
     (out / "index.html").write_text(_page(dataset, run, predictions, result, checks, minutes), encoding="utf-8")
 
-    console.rule("5. what this shows")
+    console.rule("6. what this shows")
     for check in checks:
         console.print(f"[{'green' if check.holds else 'red'}]{check}[/]", highlight=False)
     console.print(f"[yellow]{_NOTICE}[/]")
     console.print(f"{minutes:.1f} minutes; the page: {out / 'index.html'}")
     return checks
+
+
+def _trained(recipe: str, overrides: dict[str, Any], data: Path, run: Path) -> Path:
+    """The best model of a run, which is begun or continued."""
+    return resume(run) if (run / "recipe.yaml").exists() else train(load(recipe, overrides), data, run)
 
 
 def make_checks(result: Evaluation) -> list[Check]:
@@ -146,8 +153,8 @@ def _page(
     body = [
         page.paragraph(_NOTICE, "notice"),
         page.paragraph(
-            f"{dataset.info.counts.get('kept', dataset.studies)} studies drawn, a small baseline trained, "
-            f"{len(dataset.rows('test'))} test reports written and scored in {minutes:.1f} minutes by: crossray demo",
+            f"Made in {minutes:.1f} minutes by `crossray demo`: {dataset.studies} studies drawn, an encoder and a "
+            f"small baseline trained, {len(dataset.rows('test'))} test reports written and scored.",
             "muted",
         ),
         page.heading("Does the model look at the image?"),

@@ -26,9 +26,9 @@ class BackboneConfig:
     """Which vision backbone, and how it is run.
 
     Attributes:
-        name: `random:ARCHITECTURE` (resnet18, resnet50, resnet101, vit_b16, rad_dino and tiny ones), the name of a
-            model on the Hugging Face hub, a local folder in its format, or a folder that CrossRay saved, whose
-            backbone is taken over.
+        name: `random:ARCHITECTURE` (resnet18, resnet18_narrow with half its channels, resnet50, resnet101, vit_b16,
+            rad_dino, tiny ones), the name of a model on the Hugging Face hub, a local folder in its format, or a folder
+            that CrossRay saved, whose backbone is taken over.
         trainable: train it with the rest; otherwise it stays as it is, in eval mode, and its features can be cached.
         cls_token: give a ViT's class token to the decoder too, as first token of each view.
         channels_last: memory layout of a ResNet; faster on CPU and on tensor cores.

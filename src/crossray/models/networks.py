@@ -21,6 +21,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "resnet18": {
         "model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512],
     },
+    "resnet18_narrow": {
+        "model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [32, 64, 128, 256],
+        "embedding_size": 32,
+    },
     "resnet50": {"model_type": "resnet", "depths": [3, 4, 6, 3]},
     "resnet101": {"model_type": "resnet", "depths": [3, 4, 23, 3]},
     "resnet_tiny": {
