@@ -1,6 +1,10 @@
 """Fixtures that every part uses."""
 
 import os
+
+# Tiny models are fastest on one thread, and processes that tests start must not fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import hypothesis

@@ -178,7 +178,9 @@ def _page(
             rows.insert(1, ["this model, images shuffled", *shuffled, ""])
         body.append(page.table(headings, rows, own=0))
     body.append(
-        page.paragraph("The tag oracle writes a training report with the same true findings: a ceiling.", "muted")
+        page.paragraph(
+            "The tag oracle copies a training report with the same true findings; it is told what to see.", "muted"
+        )
     )
     body.append(page.heading("Training"))
     body += _curves(run / "metrics.jsonl")
@@ -207,6 +209,9 @@ def _studies(dataset: Dataset, predictions: Path, shown: int) -> list[str]:
             page.image(dataset.image(view), f"synthetic {position} radiograph")
             for view, position in zip(dataset.views(row), record.positions, strict=True)
         ]
-        texts = {"drawn from this report": record.findings, "written by the model": readable(prediction.prediction)}
+        texts = {
+            "true report of what is drawn": record.findings,
+            "written by the model": readable(prediction.prediction),
+        }
         pieces.append(page.study(f"{prediction.id} (synthetic)", views, texts))
     return pieces
