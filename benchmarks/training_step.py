@@ -93,7 +93,7 @@ def main() -> None:
         default="random:resnet101",
         help="image encoder; the share of the GEMM rate is of ResNet-101's products, so only that one has it",
     )
-    options.add_argument("--checkpoint", type=int, default=1, help="stages of the encoder that recompute activations")
+    options.add_argument("--checkpoint", type=int, default=2, help="stages of the encoder that recompute activations")
     options.add_argument("--batch", type=int, default=16, help="studies in a batch, two views each")
     options.add_argument("--length", type=int, default=60, help="tokens of a report")
     options.add_argument("--size", type=int, default=224, help="side of the images in pixels")

@@ -153,7 +153,7 @@ def _page(
     body = [
         page.paragraph(_NOTICE, "notice"),
         page.paragraph(
-            f"Made in {minutes:.1f} minutes by `crossray demo`: {dataset.studies} studies drawn, an encoder and a "
+            f"Made in {minutes:.1f} minutes by crossray demo: {dataset.studies} studies drawn, an encoder and a "
             f"small baseline trained, {len(dataset.rows('test'))} test reports written and scored.",
             "muted",
         ),
