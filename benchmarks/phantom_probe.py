@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from common import parser, report
 from crossray.data.dataset import Dataset
 from crossray.data.loading import Collator
-from crossray.data.study import STATUSES
+from crossray.text.observations import STATUSES
 from crossray.data.transform import transform_inputs
 from crossray.models.vision import Vision, auroc
 from crossray.training.recipe import from_dict

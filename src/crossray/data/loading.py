@@ -16,10 +16,10 @@ from crossray.data.batch import Batch, Guide, Inputs, Targets
 from crossray.data.dataset import Dataset
 from crossray.data.features import FeatureCache
 from crossray.data.sampler import BatchPlan, StudySampler
-from crossray.data.study import STATUSES
 from crossray.data.transform import DRAWS
 from crossray.errors import UserError
 from crossray.text.cleaning import clean
+from crossray.text.observations import STATUSES
 from crossray.text.tokenizer import Tokenizer
 
 

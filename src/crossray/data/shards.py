@@ -22,10 +22,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from crossray.data import layout
-from crossray.data.study import SPLITS, STATUSES, FindingMask, Study, View
+from crossray.data.study import SPLITS, FindingMask, Study, View
 from crossray.errors import UserError
 from crossray.text.cleaning import clean
-from crossray.text.observations import OBSERVATIONS
+from crossray.text.observations import OBSERVATIONS, STATUSES
 
 SUMMARY = "shard.json"
 PIXELS = "pixels.u8"

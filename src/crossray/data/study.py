@@ -13,9 +13,6 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 #: View positions by their code in `Inputs.view_position`. "frontal" is a frontal view of unknown direction.
 VIEW_POSITIONS: tuple[str, ...] = ("unknown", "frontal", "pa", "ap", "lateral")
 
-#: Status of an observation by its code (SPEC 4.2): blank = not mentioned.
-STATUSES: tuple[str, ...] = ("blank", "positive", "negative", "uncertain")
-
 
 @dataclass(frozen=True, slots=True)
 class FindingMask:

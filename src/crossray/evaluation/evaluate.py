@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,38 +10,14 @@ from numpy.typing import NDArray
 from crossray.data.dataset import Dataset
 from crossray.errors import UserError
 from crossray.evaluation.degeneracy import shuffle_check, variety
-from crossray.evaluation.meteor import METRIC, MeteorStatistics, jar_sha256, meteor
-from crossray.evaluation.nlg import NlgStatistics, ReportPairs
+from crossray.evaluation.nlg import ReportPairs
 from crossray.evaluation.predictions import PredictionFile
 from crossray.evaluation.protocol import Protocol
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
 from crossray.evaluation.significance import bootstrap, paired_difference
+from crossray.evaluation.statistics import MeteorChoice, StudyStatistics, measure
 from crossray.evaluation.tags import normal_studies
 from crossray.evaluation.trivial import trivial_reports
-
-#: Whether METEOR is computed: when Java and the jar are there, always (their absence is an error), or never.
-MeteorChoice = Literal["auto", "yes", "no"]
-
-
-@dataclass(frozen=True)
-class StudyStatistics:
-    """All metrics of one system as statistics of single studies."""
-
-    nlg: NlgStatistics
-    meteor: MeteorStatistics | None = None
-
-    def __len__(self) -> int:
-        """Number of studies."""
-        return len(self.nlg)
-
-    def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        """Metric name to (R,) scores of resamples with (R, N) multiplicities."""
-        scores = self.nlg.weighted_scores(weights)
-        return scores if self.meteor is None else {**scores, METRIC: self.meteor.weighted_score(weights)}
-
-    def part(self, studies: NDArray[np.bool_]) -> "StudyStatistics":
-        """Statistics of the studies in a mask."""
-        return StudyStatistics(self.nlg.part(studies), None if self.meteor is None else self.meteor.part(studies))
 
 
 @dataclass(frozen=True)
@@ -85,15 +60,13 @@ def evaluate(
         raise UserError(f"{file.path}: references: no protocol has one for every study; generate with --data")
     companions = _companions(file, dataset)
     systems = {_system_name(file): file.hypotheses(), **companions.baselines}
-    aligned, digest, notes = _meteor_of_all(systems, {name: file.references(name) for name in names}, meteor)
+    measured = measure(systems, {name: file.references(name) for name in names}, meteor=meteor)
 
     evaluations = {}
     for name in names:
         protocol = file.provenance.protocol(name, len(file.rows))
-        pairs = {system: ReportPairs(reports, file.references(name)) for system, reports in systems.items()}
-        statistics = {
-            system: StudyStatistics(pair.statistics(), aligned.get((name, system))) for system, pair in pairs.items()
-        }
+        statistics = {system: measured.statistics[name, system] for system in systems}
+        pairs = ReportPairs(file.hypotheses(), file.references(name))
         evaluations[name] = _evaluate_protocol(
             protocol, systems, pairs, statistics, companions.normal, resamples=resamples, seed=seed
         )
@@ -103,22 +76,22 @@ def evaluate(
         protocols=evaluations,
         resamples=resamples,
         seed=seed,
-        meteor_jar_sha256=digest,
-        notes=(*companions.notes, *notes),
+        meteor_jar_sha256=measured.meteor_jar_sha256,
+        notes=(*companions.notes, *measured.notes),
     )
 
 
 def _evaluate_protocol(
     protocol: Protocol,
     systems: Mapping[str, Sequence[str]],
-    pairs: Mapping[str, ReportPairs],
+    pairs: ReportPairs,
     statistics: Mapping[str, StudyStatistics],
     normal: NDArray[np.bool_] | None,
     *,
     resamples: int,
     seed: int,
 ) -> ProtocolEvaluation:
-    """Evaluate the first of `systems`; the others are its baselines."""
+    """Evaluate the first of `systems`, whose `pairs` are given; the others are its baselines."""
     ours, *baselines = systems
     results = {
         system: Result(
@@ -130,7 +103,7 @@ def _evaluate_protocol(
         )
         for system in systems
     }
-    shuffle = shuffle_check(pairs[ours], resamples=resamples, seed=seed)
+    shuffle = shuffle_check(pairs, resamples=resamples, seed=seed)
     groups = []
     if normal is not None:
         for group, mask in (("normal", normal), ("abnormal", ~normal)):
@@ -180,23 +153,3 @@ def _rows_of(file: PredictionFile, dataset: Dataset) -> NDArray[np.int64]:
         if prediction.id not in row_of:
             raise UserError(f"{file.path}: id {prediction.id!r} is no study of {dataset.path}; give its own dataset")
     return np.array([row_of[prediction.id] for prediction in file.rows], dtype=np.int64)
-
-
-def _meteor_of_all(
-    systems: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]], choice: MeteorChoice
-) -> tuple[dict[tuple[str, str], MeteorStatistics], str | None, tuple[str, ...]]:
-    """METEOR's counts by protocol and system, the jar's digest, and notes. Java starts once: that takes seconds."""
-    if choice == "no":
-        return {}, None, (f"{METRIC} not computed: left out on request",)
-    keys = [(name, system) for name in references for system in systems]
-    try:
-        everything = meteor(
-            [report for _, system in keys for report in systems[system]],
-            [report for name, _ in keys for report in references[name]],
-        )
-    except UserError as error:
-        if choice == "yes":
-            raise
-        return {}, None, (f"{METRIC} not computed: {error}",)
-    parts = np.split(np.arange(len(everything)), len(keys))
-    return {key: everything.part(part) for key, part in zip(keys, parts, strict=True)}, jar_sha256(), ()

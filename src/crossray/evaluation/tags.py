@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossray.data.dataset import Dataset
-from crossray.data.study import STATUSES
+from crossray.text.observations import STATUSES
 
 _NO_FINDING = "no_finding"
 _POSITIVE = STATUSES.index("positive")

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossray.data.batch import Batch, Inputs
-from crossray.data.study import STATUSES
 from crossray.errors import UserError
 from crossray.models.backbones import BackboneConfig, build_backbone
 from crossray.models.base import Trainable, TrainableConfig, register
+from crossray.text.observations import STATUSES
 
 _BLANK, _POSITIVE, _NEGATIVE, _UNCERTAIN = range(len(STATUSES))
 

@@ -24,3 +24,6 @@ OBSERVATIONS: tuple[str, ...] = (
 
 #: The first 14, which CheXpert and CheXbert label.
 CHEXPERT: tuple[str, ...] = OBSERVATIONS[:14]
+
+#: Status of an observation by its code (SPEC 4.2): blank = not mentioned.
+STATUSES: tuple[str, ...] = ("blank", "positive", "negative", "uncertain")

@@ -1,0 +1,41 @@
+"""`crossray generate`: reports of images, or of a split of a dataset."""
+
+from pathlib import Path
+from typing import Literal
+
+from crossray.commands.show import console, progress_bar
+from crossray.errors import UserError
+
+
+def generate(
+    images: list[str],
+    model: Path,
+    out: Path,
+    data: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    batch_size: int = 16,
+    device: str = "cpu",
+) -> None:
+    """Write the reports of some images, or of one split of a prepared dataset.
+
+    Args:
+        images: one study an argument; the views of a study separated by commas (frontal.png,lateral.png).
+        model: model folder, or the folder of a training run (its best model is taken).
+        out: predictions as JSON lines.
+        data: prepared dataset, instead of images.
+        split: which studies of --data.
+        batch_size: studies at once; halved by itself when memory runs out.
+        device: cpu or cuda.
+    """
+    from crossray.serving.generator import Generator
+
+    if bool(images) == (data is not None):
+        raise UserError("give either image files or --data FOLDER.")
+    generator = Generator.from_pretrained(model, device=device)
+    with progress_bar("writing reports") as progress:
+        if data is not None:
+            count = generator.generate_dataset(data, split, out, batch_size=batch_size, progress=progress)
+        else:
+            studies = [[Path(name) for name in study.split(",")] for study in images]
+            count = generator.generate_files(studies, out, batch_size=batch_size, progress=progress)
+    console().print(f"{count} reports in {out}")
