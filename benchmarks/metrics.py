@@ -1,7 +1,8 @@
 """Time to score 3,858 generated reports of 60 words (the size of MIMIC-CXR's test split) without METEOR.
 
 `pycocoevalcap`, to which every score is equal, is timed on the same reports; so is the whole bootstrap.
-The reports are made up: words of a vocabulary of 760 whose frequencies fall off as in real text.
+The reports are made up: words of a vocabulary of 760 whose frequencies fall off as in real text. Clinical efficacy is
+timed on made-up labels, beside scikit-learn: all averages, both sets of observations, both conventions.
 """
 
 import time
@@ -13,13 +14,16 @@ import torch
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
+from sklearn.metrics import precision_recall_fscore_support
 
 from common import median_seconds, parser, peak_memory_mb, report
+from crossray.evaluation.clinical import CONVENTIONS, MEASURES, OBSERVATION_SETS, ClinicalStatistics, metric_name
 from crossray.evaluation.degeneracy import shuffle_check
 from crossray.evaluation.ngrams import code_reports
 from crossray.evaluation.nlg import METRICS, ReportPairs, score
 from crossray.evaluation.rouge import rouge_l
-from crossray.evaluation.significance import bootstrap
+from crossray.evaluation.significance import bootstrap, scores_of
+from crossray.text.observations import CHEXPERT, STATUSES
 
 
 def made_up_reports(count: int, words: int, vocabulary: int, seed: int) -> list[str]:
@@ -49,6 +53,46 @@ def reference_scores(hypotheses: list[str], references: list[str]) -> tuple[dict
         names = METRICS[:4] if name == "BLEU" else (METRICS[4] if name == "ROUGE-L" else METRICS[5],)
         scores.update(zip(names, np.atleast_1d(value), strict=True))
     return scores, seconds
+
+
+def made_up_codes(count: int, seed: int) -> np.ndarray:
+    """Status codes (N, 14) of reports that mention one observation in five."""
+    draw = np.random.default_rng(seed)
+    return draw.choice(len(STATUSES), size=(count, len(CHEXPERT)), p=[0.8, 0.1, 0.07, 0.03]).astype(np.int8)
+
+
+def clinical_by_sklearn(statistics: ClinicalStatistics) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for convention in CONVENTIONS:
+        ours, theirs = (convention.present_in(codes) for codes in (statistics.hypothesis, statistics.reference))
+        for key, observations in OBSERVATION_SETS.items():
+            columns = [CHEXPERT.index(name) for name in observations]
+            for average, by_them in (("example", "samples"), ("micro", "micro"), ("macro", "macro")):
+                values = precision_recall_fscore_support(
+                    theirs[:, columns], ours[:, columns], average=by_them, zero_division=0
+                )
+                names = [metric_name(measure, average, key, convention.suffix) for measure in MEASURES]
+                scores.update(zip(names, values[:3], strict=True))
+    return scores
+
+
+def clinical_rows(count: int) -> list[dict[str, Any]]:
+    hypothesis, reference = (made_up_codes(count, seed) for seed in (1, 2))
+
+    def fresh() -> ClinicalStatistics:
+        return ClinicalStatistics(hypothesis, reference)  # what it counts once is part of the time
+
+    expected, ours = clinical_by_sklearn(fresh()), scores_of(fresh())
+    return [
+        {
+            "what": f"clinical efficacy, {len(ours)} scores",
+            "crossray s": median_seconds(lambda: scores_of(fresh())),
+            "scikit-learn s": median_seconds(lambda: clinical_by_sklearn(fresh())),
+            "largest difference": max(abs(ours[name] - expected[name]) for name in expected),
+        },
+        {"what": "the same, 1000 resamples", "crossray s": median_seconds(lambda: bootstrap(fresh()))},
+        {"what": "14 observations, 1000 resamples", "crossray s": median_seconds(lambda: fresh().class_scores())},
+    ]
 
 
 def main() -> None:
@@ -91,6 +135,7 @@ def main() -> None:
         },
         {"what": "ROUGE-L", "crossray s": rouge, "pycocoevalcap s": seconds["ROUGE-L"]},
         *({"what": name, "crossray s": median_seconds(run)} for name, run in parts),
+        *clinical_rows(chosen.reports),
     ]
     report(f"metrics: {chosen.reports} reports of {chosen.words} words", rows, json=chosen.json)
 

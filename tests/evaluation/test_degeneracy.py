@@ -8,12 +8,16 @@ from crossray.evaluation.nlg import ReportPairs, score
 
 
 def test_variety_of_known_reports() -> None:
-    found = variety(["a b a", "a  b a", "c"])
-    assert found.distinct_reports == pytest.approx(2 / 3)
-    assert found.distinct1 == pytest.approx(3 / 7)
-    assert found.distinct2 == pytest.approx(2 / 4)
+    found = variety(["a b a b", "a  b a b", "c xxxx", "XXXX. <unk>"], np.array([True, True, True, False]))
+    assert found.distinct_reports == pytest.approx(3 / 4)
+    assert found.distinct1 == pytest.approx(6 / 12)
+    assert found.distinct2 == pytest.approx(4 / 8)
+    assert found.distinct3 == pytest.approx(2 / 4)
+    assert found.distinct4 == pytest.approx(1 / 2)
+    assert (found.words, found.deidentified, found.unknown, found.normal) == pytest.approx((3, 0.5, 0.25, 0.75))
     empty = variety(["", ""])
-    assert (empty.distinct_reports, empty.distinct1, empty.distinct2) == (0.5, 0, 0)
+    assert (empty.distinct_reports, empty.distinct1, empty.distinct4, empty.words) == (0.5, 0, 0, 0)
+    assert empty.normal is None
 
 
 def test_no_study_keeps_its_image() -> None:

@@ -44,7 +44,10 @@ def test_full_forgets_what_only_r2gen_has() -> None:
         Protocol("other")
 
 
-@pytest.mark.parametrize("change", [{"section": "impression"}, {"studies": 6}, {"views": "frontal"}, {"version": "0"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"section": "impression"}, {"studies": 6}, {"views": "frontal"}, {"version": "0"}, {"labeler": "chexbert"}],
+)
 def test_different_protocols_do_not_mix(change: dict[str, object]) -> None:
     protocol = Protocol("full", studies=5)
     other = Protocol.from_dict(protocol.as_dict() | change)

@@ -10,26 +10,64 @@ def evaluate(
     predictions: Path,
     data: Path | None = None,
     out: Path | None = None,
+    markdown: Path | None = None,
     meteor: Literal["auto", "yes", "no"] = "auto",
+    labeler: str = "rules",
+    published: Literal["iu-xray", "mimic-cxr"] | None = None,
+    references: Path | None = None,
+    section: Literal["findings", "impression", "report"] = "findings",
+    cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy",
+    studies: Path | None = None,
+    sample: int | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> None:
-    """Score predictions under both protocols, beside the trivial baselines and the image-shuffle check.
+    """Score predictions under both protocols, beside trivial baselines and the image-shuffle check, with alarms.
 
     Args:
-        predictions: JSON lines from `crossray generate`, or rows of your own with id, prediction and reference.
-        data: prepared dataset for the trivial baselines; by default the one that the predictions name.
+        predictions: JSON lines from `crossray generate` or of your own; JSON of such rows; a submission to ReXrank.
+        data: prepared dataset for the trivial baselines, and for the true reports of predictions that come without;
+            by default the one that the predictions name.
         out: also write the scores to this JSON file; default: beside the predictions.
+        markdown: also write the tables to this Markdown file.
         meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
+        labeler: who reads the clinical observations: rules (embedded), or a folder with converted CheXbert weights.
+        published: also print ours under the tables of the papers on this data set, with what keeps them apart.
+        references: predictions of another system on the same studies, to take the true reports of both protocols from.
+        section: section that predictions without references are about; of a submission to ReXrank, what is compared.
+        cleaner: cleaner of both sides where predictions come without references or from ReXrank.
+        studies: text file with the identifiers of the studies to score, one a line; they are part of the protocol.
+        sample: score so many studies drawn at random by --seed, the same ones from every file of the same studies.
         resamples: bootstrap resamples behind every interval.
-        seed: seed of the resampling.
+        seed: seed of the resampling and of --sample.
     """
     from crossray.evaluation.evaluate import evaluate as score
-    from crossray.evaluation.tables import print_evaluation
+    from crossray.evaluation.exchange import open_predictions
+    from crossray.evaluation.files import write_whole
+    from crossray.evaluation.printing import markdown_page, print_evaluation
+    from crossray.evaluation.published_tables import print_published, published_page
 
     with console().status("scoring"):
-        result = score(predictions, dataset=data, meteor=meteor, resamples=resamples, seed=seed)
-    target = out or predictions.with_suffix(".scores.json")
+        file = open_predictions(
+            predictions,
+            dataset=data,
+            references=references,
+            section=section,
+            cleaner=cleaner,
+            studies=studies,
+            sample=sample,
+            seed=seed,
+        )
+        result = score(file, dataset=data, meteor=meteor, labeler=labeler, resamples=resamples, seed=seed)
+    subset = file.provenance.subset
+    target = out or predictions.with_suffix(f".{subset}.scores.json" if subset else ".scores.json")
     result.save(target)
+    if markdown is not None:
+        tables = markdown_page(result)
+        write_whole(markdown, tables + ("\n" + published_page(result, published, dataset=data) if published else ""))
     print_evaluation(result, console())
+    if published is not None:
+        print_published(result, published, console(), dataset=data)
     console().print(f"scores in {target}")
+    if markdown is not None:
+        console().print(f"tables in {markdown}")

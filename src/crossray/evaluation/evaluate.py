@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 
 from crossray.data.dataset import Dataset
 from crossray.errors import UserError
+from crossray.evaluation.alarms import alarms
+from crossray.evaluation.clinical import ClinicalStatistics
 from crossray.evaluation.degeneracy import shuffle_check, variety
+from crossray.evaluation.labelers import RULES, Labeler, open_labeler
 from crossray.evaluation.nlg import ReportPairs
 from crossray.evaluation.predictions import PredictionFile
-from crossray.evaluation.protocol import Protocol
+from crossray.evaluation.protocol import PROTOCOLS, Protocol
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
 from crossray.evaluation.significance import bootstrap, paired_difference
-from crossray.evaluation.statistics import MeteorChoice, StudyStatistics, measure
+from crossray.evaluation.statistics import MeteorChoice, Pairings, StudyStatistics, measure
 from crossray.evaluation.tags import normal_studies
 from crossray.evaluation.trivial import trivial_reports
 
@@ -30,97 +33,163 @@ class _Companions:
 
 
 def evaluate(
-    predictions: Path | str,
+    predictions: Path | str | PredictionFile,
     *,
     dataset: Path | str | None = None,
     meteor: MeteorChoice = "auto",
+    labeler: Labeler | str | None = RULES,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
     """Score a predictions file.
 
     Args:
-        predictions: JSON lines (`crossray.evaluation.predictions`).
+        predictions: a file of `PredictionFile.load`, or what `crossray.evaluation.exchange.open_predictions` made.
         dataset: prepared dataset for the baselines and labels; the one that the file names when None, if it is there.
         meteor: "auto", "yes" or "no".
+        labeler: labels both reports for clinical efficacy: a labeler or the choice of one (`open_labeler`); None
+            leaves the clinical scores out.
         resamples: bootstrap resamples behind every interval.
         seed: of resamples and shuffles.
 
     Returns:
         Scores under every protocol that all studies have a reference for, with bootstrap intervals, trivial baselines,
-        the check with shuffled images, and the normal and abnormal studies apart.
+        the check with shuffled images, the normal and abnormal studies apart, and alarms.
 
     Raises:
         UserError: the file is wrong or has no references, the dataset does not belong to it, or METEOR was demanded
             and cannot be computed.
     """
-    file = PredictionFile.load(predictions)
+    labeler = open_labeler(labeler) if isinstance(labeler, str) else labeler
+    file = predictions if isinstance(predictions, PredictionFile) else PredictionFile.load(predictions)
     names = file.protocols()
     if not names:
-        raise UserError(f"{file.path}: references: no protocol has one for every study; generate with --data")
+        raise UserError(
+            f"{file.path}: references: no protocol has one for every study; give the dataset with --data, or leave out "
+            "studies that have none with --studies"
+        )
     companions = _companions(file, dataset)
-    systems = {_system_name(file): file.hypotheses(), **companions.baselines}
-    measured = measure(systems, {name: file.references(name) for name in names}, meteor=meteor)
+    ours = _system_name(file)
+    systems = {ours: file.hypotheses(), **companions.baselines}
+    references = {name: file.references(name) for name in names}
+    measured = measure(systems, references, meteor=meteor, labeler=labeler)
+    clinical = measured.statistics[names[-1], ours].clinical  # of `full` where it is there: nothing is cut
 
     evaluations = {}
     for name in names:
-        protocol = file.provenance.protocol(name, len(file.rows))
-        statistics = {system: measured.statistics[name, system] for system in systems}
-        pairs = ReportPairs(file.hypotheses(), file.references(name))
         evaluations[name] = _evaluate_protocol(
-            protocol, systems, pairs, statistics, companions.normal, resamples=resamples, seed=seed
+            replace(file.provenance.protocol(name, len(file.rows)), labeler=measured.labeler),
+            systems,
+            references[name],
+            {system: measured.statistics[name, system] for system in systems},
+            _groups(companions.normal, clinical),
+            resamples=resamples,
+            seed=seed,
         )
     return Evaluation(
-        predictions=Path(predictions).name,
+        predictions=file.path.name if file.path else _system_name(file),
         provenance=file.provenance,
         protocols=evaluations,
         resamples=resamples,
         seed=seed,
         meteor_jar_sha256=measured.meteor_jar_sha256,
-        notes=(*companions.notes, *measured.notes),
+        seconds=file.seconds(),
+        notes=(*_missing_protocols(file), *companions.notes, *_clinical_notes(clinical, labeler), *measured.notes),
     )
 
 
 def _evaluate_protocol(
     protocol: Protocol,
     systems: Mapping[str, Sequence[str]],
-    pairs: ReportPairs,
+    references: Sequence[str],
     statistics: Mapping[str, StudyStatistics],
-    normal: NDArray[np.bool_] | None,
+    groups: Mapping[str, NDArray[np.bool_]],
     *,
     resamples: int,
     seed: int,
 ) -> ProtocolEvaluation:
-    """Evaluate the first of `systems`, whose `pairs` are given; the others are its baselines."""
+    """Evaluate the first of `systems`; the others are its baselines."""
     ours, *baselines = systems
-    results = {
-        system: Result(
-            system=system,
-            protocol=protocol,
-            studies=len(statistics[system]),
-            scores=bootstrap(statistics[system], resamples=resamples, seed=seed),
-            variety=variety(systems[system]),
-        )
-        for system in systems
-    }
-    shuffle = shuffle_check(pairs, resamples=resamples, seed=seed)
-    groups = []
-    if normal is not None:
-        for group, mask in (("normal", normal), ("abnormal", ~normal)):
-            if mask.any():
-                scores = bootstrap(statistics[ours].part(mask), resamples=resamples, seed=seed)
-                reports = [report for report, chosen in zip(systems[ours], mask, strict=True) if chosen]
-                groups.append(Result(ours, replace(protocol, group=group), len(reports), scores, variety(reports)))
+    drawn = {"resamples": resamples, "seed": seed}
+    results = {system: _result(system, protocol, systems[system], statistics[system], **drawn) for system in systems}
+    clinical = statistics[ours].clinical
+    true_reports = variety(references, None if clinical is None else clinical.without_findings[1])
+    differences = {system: paired_difference(statistics[ours], statistics[system], **drawn) for system in baselines}
+    shuffle = shuffle_check(Pairings(ReportPairs(systems[ours], references), clinical), **drawn)
+    groups_of_ours = []
+    for group, mask in groups.items():
+        reports = [report for report, chosen in zip(systems[ours], mask, strict=True) if chosen]
+        narrowed = replace(protocol, group=group)
+        groups_of_ours.append(_result(ours, narrowed, reports, statistics[ours].part(mask), **drawn))
     return ProtocolEvaluation(
         result=replace(results[ours], ignores_image=None if shuffle is None else shuffle.ignores_image),
+        true_reports=true_reports,
         baselines=tuple(results[system] for system in baselines),
-        differences={
-            system: paired_difference(statistics[ours], statistics[system], resamples=resamples, seed=seed)
-            for system in baselines
-        },
+        differences=differences,
         shuffle=shuffle,
-        groups=tuple(groups),
+        groups=tuple(groups_of_ours),
+        alarms=alarms(
+            results[ours].variety,
+            true_reports,
+            differences,
+            shuffle,
+            labels_vary=clinical is not None and clinical.references_differ,
+        ),
     )
+
+
+def _result(
+    system: str,
+    protocol: Protocol,
+    reports: Sequence[str],
+    statistics: StudyStatistics,
+    *,
+    resamples: int,
+    seed: int,
+) -> Result:
+    clinical = statistics.clinical
+    return Result(
+        system=system,
+        protocol=protocol,
+        studies=len(statistics),
+        scores=bootstrap(statistics, resamples=resamples, seed=seed),
+        variety=variety(reports, None if clinical is None else clinical.without_findings[0]),
+        classes={} if clinical is None else clinical.class_scores(resamples=resamples, seed=seed),
+    )
+
+
+def _groups(labelled: NDArray[np.bool_] | None, clinical: ClinicalStatistics | None) -> dict[str, NDArray[np.bool_]]:
+    """The normal and the abnormal studies, by the dataset's labels or else by those of the true reports."""
+    if labelled is not None:
+        groups = {"normal": labelled, "abnormal": ~labelled}
+    elif clinical is not None:
+        normal = clinical.without_findings[1]
+        groups = {"normal by text": normal, "abnormal by text": ~normal}
+    else:
+        groups = {}
+    return {group: mask for group, mask in groups.items() if mask.any()}
+
+
+def _missing_protocols(file: PredictionFile) -> tuple[str, ...]:
+    """Why a protocol is not reported: no score of it can be made from the other's references."""
+    needs = {"r2gen": "the tokenizer of the model", "full": "the true report as it is"}
+    notes = []
+    for name in PROTOCOLS:
+        missing = sum(name not in row.references for row in file.rows)
+        if missing:
+            notes.append(
+                f"protocol {name} not computed: {missing} of {len(file.rows)} studies have no reference of it, which "
+                f"takes {needs[name]}; crossray generate --data writes both, and --references takes both from its file"
+            )
+    return tuple(notes)
+
+
+def _clinical_notes(clinical: ClinicalStatistics | None, labeler: Labeler | None) -> tuple[str, ...]:
+    if clinical is None or labeler is None:
+        return ("clinical efficacy not computed: left out on request",)
+    if not clinical.references_differ:
+        return (f"clinical scores say nothing here: to {labeler.name} all true reports state the same observations",)
+    return ()
 
 
 def _system_name(file: PredictionFile) -> str:

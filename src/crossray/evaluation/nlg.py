@@ -19,8 +19,7 @@ from crossray.evaluation.rouge import rouge_l
 #: Names of the scores, in the order of every table.
 METRICS = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider")
 
-#: What computes the scores, and the version of its arithmetic; both are part of a protocol.
-IMPLEMENTATION = "crossray.evaluation.nlg"
+#: Version of the arithmetic; part of a protocol.
 VERSION = "1"
 
 

@@ -1,18 +1,21 @@
 """Generated reports on disk: JSON lines with a header that says where they come from.
 
-The first line is `{"crossray": {...}}`, the `Provenance`; every other line is one study. A file without the header,
-with the fields `id`, `prediction` and `reference`, is read too: so other people's systems can be scored.
+The first line is `{"crossray": {...}}`, the `Provenance`; every other line is one study. So that other people's systems
+can be scored, more is read: lines without the header, with the fields `id` and `prediction` and, where it is known,
+`reference`; and files named `.json` that hold a list of such rows, or the submission of a system to ReXrank.
 """
 
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from crossray.errors import UserError
+from crossray.evaluation import rexrank
 from crossray.evaluation.protocol import PROTOCOLS, Protocol
 
 #: Version of the file format, in the header's field `format`.
@@ -31,6 +34,7 @@ class Provenance:
         data: folder of the prepared dataset; None for images that were given one by one.
         data_sha256: content hash of that dataset.
         split: split of that dataset.
+        subset: digest of the chosen studies (`crossray.evaluation.exchange.choose`); "" when none were chosen.
         section: section of the report that was generated.
         cleaner: cleaner of the references.
         max_length: the max_seq_length of the `r2gen` references.
@@ -46,6 +50,7 @@ class Provenance:
     data: str | None = None
     data_sha256: str = ""
     split: str = ""
+    subset: str = ""
     section: str = "findings"
     cleaner: str = "none"
     max_length: int | None = None
@@ -68,6 +73,7 @@ class Provenance:
             data=self.data_sha256,
             split=self.split,
             studies=studies,
+            subset=self.subset,
         ).named(name)
 
 
@@ -81,6 +87,7 @@ class Prediction:
         references: protocol name to true report; empty where none is known.
         images: names of the views.
         log_probability: sum over the generated tokens; None when unknown.
+        seconds: that the report took; of a batch, its time divided by its studies. None when unknown.
     """
 
     id: str
@@ -88,6 +95,7 @@ class Prediction:
     references: Mapping[str, str] = field(default_factory=dict)
     images: tuple[str, ...] = ()
     log_probability: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,24 +134,36 @@ class PredictionFile:
                 )
         return [row.references[protocol] for row in self.rows]
 
+    def seconds(self) -> float | None:
+        """Mean seconds a report; None where a study lacks them."""
+        known = [row.seconds for row in self.rows if row.seconds is not None]
+        return math.fsum(known) / len(known) if known and len(known) == len(self.rows) else None
+
     def save(self, path: Path | str) -> None:
         """Write the file; it appears whole or not at all."""
         write_predictions(path, self.provenance, self.rows)
 
     @classmethod
-    def load(cls, path: Path | str) -> "PredictionFile":
+    def load(cls, path: Path | str, *, section: str = "findings", cleaner: str = "legacy") -> "PredictionFile":
         """Read and check a file.
 
+        Args:
+            path: JSON lines; or, named `.json`, a list of rows or a submission to ReXrank.
+            section: of a submission, what is compared: "findings", "impression" or "report"; others say it themselves.
+            cleaner: of a submission, which has texts as they were written; others say it themselves.
+
         Raises:
-            UserError: the file is missing, no JSON lines, has an unknown header, or a row with a wrong field.
+            UserError: the file is missing, no JSON, has an unknown header, or a row with a wrong field.
         """
         path = Path(path)
         provenance = Provenance()
         rows: dict[str, Prediction] = {}
-        for number, values in _lines(path):
-            place = f"{path}: line {number}"
+        content = _whole(path) if path.suffix.lower() == ".json" else None
+        if isinstance(content, dict):
+            provenance = Provenance(section=section, cleaner=cleaner)
+        for place, values in _rows(path, content, section, cleaner):
             if _HEADER in values:
-                if number != 1:
+                if rows or provenance != Provenance():
                     raise UserError(f"{place}: a second header; put the predictions of one model in one file")
                 provenance = _provenance(values[_HEADER], place)
                 continue
@@ -187,20 +207,52 @@ def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and content of each line that is not blank."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
+def _rows(path: Path, content: Any, section: str, cleaner: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place, for messages, and fields of each row."""
+    if isinstance(content, dict):
+        yield from rexrank.rows(content, str(path), section, cleaner)
+        return
+    for place, values in _lines(path) if content is None else _items(path, content):
+        if not isinstance(values, dict):
+            raise UserError(f"{place}: no JSON object; write one with id and prediction")
+        yield place, values
+
+
+def _items(path: Path, content: list[Any]) -> Iterator[tuple[str, Any]]:
+    for number, values in enumerate(content, start=1):
+        yield f"{path}: entry {number}", values
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Place and content of each line that is not blank."""
+    with _readable(path), path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                place = f"{path}: line {number}"
                 try:
-                    values = json.loads(line)
+                    yield place, json.loads(line)
                 except (ValueError, RecursionError):
-                    raise UserError(f"{path}: line {number}: no JSON; write one JSON object a line") from None
-                if not isinstance(values, dict):
-                    raise UserError(f"{path}: line {number}: no JSON object; write one with id and prediction")
-                yield number, values
+                    raise UserError(f"{place}: no JSON; write one JSON object a line") from None
+
+
+def _whole(path: Path) -> Any:
+    """Content of a file that is one JSON value, an object or a list."""
+    with _readable(path):
+        text = path.read_text(encoding="utf-8-sig")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: no JSON; name a file of JSON lines .jsonl") from None
+    if not isinstance(content, dict | list):
+        raise UserError(f"{path}: neither a list of rows nor a submission to ReXrank; give one of them")
+    return content
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Says in one sentence why a file cannot be read."""
+    try:
+        yield
     except UnicodeDecodeError:
         raise UserError(f"{path}: the text is not UTF-8; save the file as UTF-8") from None
     except OSError as error:
@@ -213,7 +265,7 @@ def _provenance(values: Any, place: str) -> Provenance:
     known = {item.name for item in fields(Provenance)}
     given = {name: value for name, value in values.items() if name in known}
     for name, kinds in (
-        (("model", "system", "data_sha256", "split", "section", "cleaner", "views"), (str,)),
+        (("model", "system", "data_sha256", "split", "subset", "section", "cleaner", "views"), (str,)),
         (("data", "tokenizer"), (str, type(None))),
         (("max_length", "min_count"), (int, type(None))),
         (("decoding", "versions"), (dict,)),
@@ -229,7 +281,7 @@ def _prediction(values: dict[str, Any], place: str) -> Prediction:
     if "reference" in values:
         references = {"full": values["reference"]}
     images = values.get("images", [])
-    log_probability = values.get("log_probability")
+    log_probability, seconds = values.get("log_probability"), values.get("seconds")
     for name, sound, remedy in (
         ("id", isinstance(values.get("id"), str) and values["id"] != "", "give the study's name as text"),
         ("prediction", isinstance(values.get("prediction"), str), "give the generated report as text"),
@@ -241,6 +293,7 @@ def _prediction(values: dict[str, Any], place: str) -> Prediction:
             "give a list of names",
         ),
         ("log_probability", _is_number(log_probability), "give a finite number or null"),
+        ("seconds", _is_number(seconds) and (seconds or 0) >= 0, "give a number that is not negative, or null"),
     ):
         if not sound:
             raise UserError(f"{place}: {name}: missing or of the wrong type; {remedy}")
@@ -250,6 +303,7 @@ def _prediction(values: dict[str, Any], place: str) -> Prediction:
         references=references,
         images=tuple(images),
         log_probability=None if log_probability is None else float(log_probability),
+        seconds=None if seconds is None else float(seconds),
     )
 
 

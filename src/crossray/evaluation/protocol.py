@@ -15,10 +15,14 @@ from typing import Any
 from typing import Protocol as Interface
 
 from crossray.errors import UserError
-from crossray.evaluation import nlg
+from crossray.evaluation import clinical, nlg
 
 #: Both protocols, in the order of every table.
 PROTOCOLS = ("r2gen", "full")
+
+#: What computes the scores, and the versions of its arithmetic.
+IMPLEMENTATION = "crossray.evaluation"
+VERSION = f"nlg {nlg.VERSION}, clinical {clinical.VERSION}"
 
 
 class ReportTokenizer(Interface):
@@ -71,9 +75,13 @@ class Protocol:
         data: content hash of the prepared dataset, or "" when unknown.
         split: evaluated split, or "".
         studies: number of studies in the evaluated file; CIDEr's document frequencies are theirs.
-        group: "all" of these studies, or only the "normal" or "abnormal" ones.
+        subset: digest of these studies where they were chosen from a larger file; "" where the file was taken whole.
+        labeler: name and version of what labelled both reports for the clinical scores; "" without them. How an
+            uncertain observation counts is part of the name of a clinical score.
+        group: "all" of these studies, or only the "normal" or "abnormal" ones by the labels of the dataset; "normal by
+            text" and "abnormal by text" where the dataset has none and the labeler told them apart by the reference.
         implementation: what computed the scores.
-        version: version of its arithmetic.
+        version: versions of its arithmetic.
     """
 
     name: str
@@ -86,9 +94,11 @@ class Protocol:
     data: str = ""
     split: str = ""
     studies: int = 0
+    subset: str = ""
+    labeler: str = ""
     group: str = "all"
-    implementation: str = nlg.IMPLEMENTATION
-    version: str = nlg.VERSION
+    implementation: str = IMPLEMENTATION
+    version: str = VERSION
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:

@@ -1,17 +1,22 @@
 """Scores with everything that gives them a meaning, and their file."""
 
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from crossray.errors import UserError
+from crossray.evaluation.alarms import Alarm
+from crossray.evaluation.clinical import ClassScore
 from crossray.evaluation.degeneracy import ShuffleCheck, Variety
+from crossray.evaluation.files import write_whole
 from crossray.evaluation.predictions import Provenance
 from crossray.evaluation.protocol import Protocol
 from crossray.evaluation.significance import Interval
+
+#: Version of the file of scores, in its field `format`.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,9 @@ class Result:
         protocol: what the scores mean.
         studies: number of studies in the scores: those of the protocol's group.
         scores: metric name to score with its bootstrap interval.
-        variety: how different the generated reports are.
+        variety: what the generated reports look like.
         ignores_image: whether the scores are no better than with shuffled images; None when that was not checked.
+        classes: name of the convention to the scores of the 14 observations; empty without a labeler.
     """
 
     system: str
@@ -33,6 +39,7 @@ class Result:
     scores: Mapping[str, Interval]
     variety: Variety
     ignores_image: bool | None = None
+    classes: Mapping[str, tuple[ClassScore, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Result":
@@ -45,9 +52,13 @@ class Result:
             system=values["system"],
             protocol=Protocol.from_dict(values["protocol"]),
             studies=values["studies"],
-            scores={name: Interval(**interval) for name, interval in values["scores"].items()},
+            scores=_intervals(values["scores"]),
             variety=Variety(**values["variety"]),
             ignores_image=values["ignores_image"],
+            classes={
+                convention: tuple(ClassScore(**{**score, "f1": Interval(**score["f1"])}) for score in scores)
+                for convention, scores in values["classes"].items()
+            },
         )
 
 
@@ -57,17 +68,35 @@ class ProtocolEvaluation:
 
     Attributes:
         result: the system's scores.
+        true_reports: what the references look like, to compare with the result's `variety`.
         baselines: scores of the trivial baselines and of the tag oracle; empty without a dataset.
         differences: baseline name to metric name to the system's score minus the baseline's (paired bootstrap).
         shuffle: scores with images shuffled between studies; None for a single study.
-        groups: the system's scores on the normal and the abnormal studies; empty without labels.
+        groups: the system's scores on the normal and the abnormal studies; empty where they cannot be told apart.
+        alarms: the rules of `crossray.evaluation.alarms` that the result breaks.
     """
 
     result: Result
+    true_reports: Variety
     baselines: tuple[Result, ...] = ()
-    differences: Mapping[str, Mapping[str, Interval]] | None = None
+    differences: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     shuffle: ShuffleCheck | None = None
     groups: tuple[Result, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ProtocolEvaluation":
+        """The inverse of `dataclasses.asdict`; raises as `Result.from_dict`."""
+        shuffle = values["shuffle"]
+        return cls(
+            result=Result.from_dict(values["result"]),
+            true_reports=Variety(**values["true_reports"]),
+            baselines=tuple(map(Result.from_dict, values["baselines"])),
+            differences={baseline: _intervals(by_metric) for baseline, by_metric in values["differences"].items()},
+            shuffle=shuffle and ShuffleCheck(**{**shuffle, "differences": _intervals(shuffle["differences"])}),
+            groups=tuple(map(Result.from_dict, values["groups"])),
+            alarms=tuple(Alarm(**alarm) for alarm in values["alarms"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,7 @@ class Evaluation:
         protocols: protocol name to its evaluation.
         resamples: bootstrap resamples behind every interval; `seed`: their seed.
         meteor_jar_sha256: digest of the jar that METEOR was computed with; None when METEOR was not computed.
+        seconds: that a report took, the mean of what the predictions say; None where they do not.
         notes: what was not computed, and why.
     """
 
@@ -89,22 +119,49 @@ class Evaluation:
     resamples: int
     seed: int
     meteor_jar_sha256: str | None = None
+    seconds: float | None = None
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        return asdict(self)
+        return {"format": FORMAT, **asdict(self)}
 
     def save(self, path: Path | str) -> None:
         """Write JSON; the file appears whole or not at all."""
+        write_whole(path, json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Evaluation":
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file is missing, from elsewhere, or of another format.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            temporary.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            values = json.loads(path.read_text(encoding="utf-8"))
+            protocols = values["protocols"].items()
+            if values.get("format", 1) != FORMAT:
+                raise UserError(
+                    f"{path}: format: scores of format {values.get('format', 1)}, this version reads {FORMAT}; "
+                    "run crossray evaluate on the predictions again"
+                )
+            return cls(
+                predictions=values["predictions"],
+                provenance=Provenance(**values["provenance"]),
+                protocols={name: ProtocolEvaluation.from_dict(part) for name, part in protocols},
+                resamples=values["resamples"],
+                seed=values["seed"],
+                meteor_jar_sha256=values["meteor_jar_sha256"],
+                seconds=values.get("seconds"),
+                notes=tuple(values["notes"]),
+            )
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); give a file that crossray evaluate wrote"
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}: no scores in it; give a file that crossray evaluate wrote") from None
 
 
 def read_results(path: Path | str) -> dict[str, tuple[Result, ...]]:
@@ -114,18 +171,11 @@ def read_results(path: Path | str) -> dict[str, tuple[Result, ...]]:
         Protocol name to the system's result followed by those of its baselines.
 
     Raises:
-        UserError: the file is missing or from elsewhere.
+        UserError: the file is missing, from elsewhere, or of another format.
     """
-    path = Path(path)
-    try:
-        protocols = json.loads(path.read_text(encoding="utf-8"))["protocols"]
-        return {
-            name: tuple(Result.from_dict(result) for result in (values["result"], *values["baselines"]))
-            for name, values in protocols.items()
-        }
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give a file that crossray evaluate wrote"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: no scores in it; give a file that crossray evaluate wrote") from None
+    evaluation = Evaluation.load(path)
+    return {name: (part.result, *part.baselines) for name, part in evaluation.protocols.items()}
+
+
+def _intervals(values: Mapping[str, Any]) -> dict[str, Interval]:
+    return {name: Interval(**interval) for name, interval in values.items()}

@@ -2,7 +2,8 @@
 
 Studies are drawn with replacement; a resample is a row of multiplicities, so that all resamples of all metrics are one
 matrix product with the statistics of single studies. Systems are compared on the same draws (paired bootstrap), and
-so is every metric. Document frequencies of CIDEr stay those of the whole set.
+so is every metric. Document frequencies of CIDEr stay those of the whole set. `crossray.evaluation.randomization`
+tests differences without drawing studies.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,13 @@ from crossray.errors import UserError
 #: Share of the resamples that an interval holds, when nothing else is asked for.
 LEVEL = 0.95
 
+#: What every page of intervals has to say about CIDEr.
+CIDER_NOTE = "intervals of CIDEr-D keep the document frequencies of the whole set of references in every resample"
+
 _ROWS_AT_ONCE = 256
+
+#: Scores that are equal by arithmetic may differ by rounding; a tie must count as one.
+ROUNDING = 1e-10
 
 
 class Statistics(Protocol):
@@ -60,13 +67,23 @@ def resamples_of(studies: int, resamples: int, seed: int) -> Iterator[NDArray[np
     Raises:
         UserError: there is no study or no resample.
     """
-    if studies < 1 or resamples < 1:
-        raise UserError(f"bootstrap: {resamples} resamples of {studies} studies; give at least one of both")
     generator = np.random.default_rng(seed)
-    for start in range(0, resamples, _ROWS_AT_ONCE):
-        rows = min(_ROWS_AT_ONCE, resamples - start)
+    for rows in rows_at_once(studies, resamples):
         drawn = generator.integers(studies, size=(rows, studies)) + np.arange(rows)[:, None] * studies
         yield np.bincount(drawn.ravel(), minlength=rows * studies).reshape(rows, studies).astype(np.float64)
+
+
+def scores_of(statistics: Statistics) -> dict[str, float]:
+    """Metric name to the score of all studies."""
+    return _mean([statistics])
+
+
+def resampled_scores(statistics: Statistics, *, resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Metric name to (R,) scores of one system in every bootstrap resample.
+
+    Systems that are resampled with equal seed on equally many studies are paired.
+    """
+    return _resampled_mean([statistics], resamples, seed)
 
 
 def bootstrap(
@@ -113,10 +130,7 @@ def paired_difference(
     """
     others = list(second) if isinstance(second, Sequence) else [second]
     for other in others:
-        if len(other) != len(first):
-            raise UserError(
-                f"a paired comparison of {len(first)} and {len(other)} studies: score both systems on the same studies"
-            )
+        require_paired(first, other)
     ours, theirs = _resampled_mean([first], resamples, seed), _resampled_mean(others, resamples, seed)
     our_value, their_value = _mean([first]), _mean(others)
     return {
@@ -124,6 +138,12 @@ def paired_difference(
         for name in our_value
         if name in their_value
     }
+
+
+def bootstrap_p(differences: NDArray[np.float64]) -> float:
+    """Two-sided p-value of (R,) resampled differences: below 1 - level where the percentile interval leaves out 0."""
+    below, above = np.sum(differences <= ROUNDING), np.sum(differences >= -ROUNDING)
+    return float(min(1.0, 2 * (1 + min(below, above)) / (1 + len(differences))))
 
 
 def interval(value: float, drawn: NDArray[np.float64], level: float = LEVEL) -> Interval:
@@ -136,6 +156,30 @@ def interval(value: float, drawn: NDArray[np.float64], level: float = LEVEL) -> 
     """
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), level)
+
+
+def rows_at_once(studies: int, resamples: int) -> Iterator[int]:
+    """Cut R resamples into blocks of rows that fit into memory; yields the rows of each.
+
+    Raises:
+        UserError: there is no study or no resample.
+    """
+    if studies < 1 or resamples < 1:
+        raise UserError(f"bootstrap: {resamples} resamples of {studies} studies; give at least one of both")
+    for start in range(0, resamples, _ROWS_AT_ONCE):
+        yield min(_ROWS_AT_ONCE, resamples - start)
+
+
+def require_paired(first: Statistics, second: Statistics) -> None:
+    """Refuse statistics that cannot be of the same studies.
+
+    Raises:
+        UserError: they hold different numbers of studies.
+    """
+    if len(first) != len(second):
+        raise UserError(
+            f"a paired comparison of {len(first)} and {len(second)} studies: score both systems on the same studies"
+        )
 
 
 def _mean(several: Sequence[Statistics]) -> dict[str, float]:

@@ -1,0 +1,56 @@
+"""`crossray compare`: whether systems differ beyond chance."""
+
+from pathlib import Path
+from typing import Literal
+
+from crossray.commands.show import console
+
+
+def compare(
+    predictions: list[Path],
+    common: bool = False,
+    against: Literal["first", "all"] | None = None,
+    metrics: list[str] | None = None,
+    labeler: str = "rules",
+    meteor: Literal["auto", "yes", "no"] = "auto",
+    resamples: int = 10_000,
+    seed: int = 0,
+    out: Path | None = None,
+    markdown: Path | None = None,
+) -> None:
+    """Compare several systems' predictions on the same studies: scores, differences and their significance.
+
+    Args:
+        predictions: two or more files of JSON lines, one a system.
+        common: compare on the studies that all files hold, instead of demanding the same studies in each.
+        against: test every pair (all) or every system against the first; default: all up to four systems.
+        metrics: metrics to test, such as cider ce_f1: fewer tests are corrected less.
+        labeler: who reads observations for the clinical scores: rules, or a folder that `crossray convert` wrote.
+        meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
+        resamples: bootstrap resamples, and exchanges of the randomisation test.
+        seed: seed of both.
+        out: also write everything to this JSON file.
+        markdown: also write the tables to this Markdown file.
+    """
+    from crossray.evaluation import compare_tables
+    from crossray.evaluation.compare import compare as test
+    from crossray.evaluation.files import write_whole
+
+    with console().status("comparing"):
+        comparison = test(
+            predictions,
+            common=common,
+            against=against,
+            metrics=metrics,
+            meteor=meteor,
+            labeler=labeler,
+            resamples=resamples,
+            seed=seed,
+        )
+    compare_tables.print_comparison(comparison, console())
+    if out is not None:
+        comparison.save(out)
+        console().print(f"comparison in {out}")
+    if markdown is not None:
+        write_whole(markdown, compare_tables.markdown_page(comparison))
+        console().print(f"tables in {markdown}")

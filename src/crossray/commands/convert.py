@@ -1,0 +1,20 @@
+"""`crossray convert`: published weights as folders that need no pickle."""
+
+from pathlib import Path
+
+from crossray.commands.show import console
+
+
+def convert_chexbert(weights: Path, vocabulary: Path, out: Path) -> None:
+    """Convert CheXbert's chexbert.pth, for `--labeler FOLDER` of evaluate, compare and label.
+
+    Args:
+        weights: the published chexbert.pth; only tensors are read from it, nothing in it is run.
+        vocabulary: vocab.txt or tokenizer.json of bert-base-uncased, or a folder with one of them.
+        out: folder to write; must not exist yet.
+    """
+    from crossray.evaluation.chexbert_weights import convert_chexbert as convert
+
+    with console().status("converting"):
+        convert(weights, vocabulary, out)
+    console().print(f"CheXbert in {out}")

@@ -1,0 +1,139 @@
+"""Signs that a result must not be taken at its word: collapse, and scores that need no image.
+
+Every rule compares the generated reports with the true ones, with a trivial baseline or with themselves, so that it
+means the same on every dataset: the true reports, given as predictions, raise none.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from crossray.evaluation.degeneracy import (
+    CLINICAL_METRIC,
+    DECIDING_METRIC,
+    DEIDENTIFIED,
+    UNKNOWN,
+    ShuffleCheck,
+    Variety,
+    not_above,
+)
+from crossray.evaluation.significance import Interval
+from crossray.evaluation.trivial import TRIVIAL
+
+IGNORES_IMAGE = "ignores the image"
+
+#: Least share of the true reports' own ratio of different reports.
+LEAST_DISTINCT_REPORTS = 1 / 4
+
+#: Least share of the true reports' own distinct-4. Beam search always repeats itself more than people do.
+LEAST_DISTINCT_PHRASES = 1 / 10
+
+#: Bounds of generated words over true words.
+LENGTHS = (1 / 2, 2.0)
+
+#: Least share of the true reports' own share of abnormal ones.
+LEAST_ABNORMAL = 1 / 2
+
+#: How much more often than in the true reports a placeholder may stand in a report.
+MOST_PLACEHOLDERS = 0.1
+
+_METRICS = {DECIDING_METRIC: "CIDEr-D", CLINICAL_METRIC: "CE F1"}
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A rule that a result breaks.
+
+    Attributes:
+        name: of the rule.
+        sentence: what was found, with its numbers.
+    """
+
+    name: str
+    sentence: str
+
+
+def alarms(
+    generated: Variety,
+    true: Variety,
+    differences: Mapping[str, Mapping[str, Interval]],
+    shuffle: ShuffleCheck | None,
+    *,
+    labels_vary: bool,
+) -> tuple[Alarm, ...]:
+    """The rules that a result breaks.
+
+    Args:
+        generated: of the generated reports.
+        true: of the references.
+        differences: baseline name to metric name to the score minus the baseline's.
+        shuffle: scores with images shuffled between studies; None for a single study.
+        labels_vary: whether the references differ in their observations: where they do not, no clinical score can
+            depend on the image, and the clinical rules are left out.
+    """
+    metrics = _METRICS if labels_vary else {DECIDING_METRIC: _METRICS[DECIDING_METRIC]}
+    return (*_of_shuffle(shuffle, metrics), *_of_baselines(differences, metrics), *_of_text(generated, true))
+
+
+def _of_shuffle(shuffle: ShuffleCheck | None, metrics: Mapping[str, str]) -> Iterator[Alarm]:
+    if shuffle is None:
+        return
+    for metric, heading in metrics.items():
+        difference = shuffle.differences.get(metric)
+        if difference is not None and not_above(difference):
+            clinically = "" if metric == DECIDING_METRIC else "clinically "
+            yield Alarm(
+                f"{clinically}{IGNORES_IMAGE}",
+                f"{clinically}{IGNORES_IMAGE}: {heading} is no better than with images shuffled between studies "
+                f"({signed(difference)})",
+            )
+
+
+def _of_baselines(differences: Mapping[str, Mapping[str, Interval]], metrics: Mapping[str, str]) -> Iterator[Alarm]:
+    for metric, heading in metrics.items():
+        beaten_by = [
+            f"{baseline} ({signed(differences[baseline][metric])})"
+            for baseline in TRIVIAL
+            if metric in differences.get(baseline, {}) and not_above(differences[baseline][metric])
+        ]
+        if beaten_by:
+            yield Alarm(
+                f"trivial {heading}", f"{heading} is no better than that of a trivial baseline: {', '.join(beaten_by)}"
+            )
+
+
+def _of_text(generated: Variety, true: Variety) -> Iterator[Alarm]:
+    if generated.distinct_reports < LEAST_DISTINCT_REPORTS * true.distinct_reports:
+        yield Alarm(
+            "repeated reports",
+            f"the same reports again and again: {generated.distinct_reports:.1%} are different, "
+            f"{true.distinct_reports:.1%} of the true ones",
+        )
+    if generated.distinct4 < LEAST_DISTINCT_PHRASES * true.distinct4:
+        yield Alarm(
+            "repeated phrases",
+            f"the same phrases again and again: distinct-4 is {generated.distinct4:.4f}, "
+            f"{true.distinct4:.4f} of the true reports",
+        )
+    low, high = LENGTHS
+    if not low * true.words <= generated.words <= high * true.words:
+        yield Alarm(
+            "length", f"the reports have {generated.words:.1f} words on average, the true ones {true.words:.1f}"
+        )
+    if generated.normal is not None and true.normal is not None:
+        abnormal, truly_abnormal = 1 - generated.normal, 1 - true.normal
+        if abnormal < LEAST_ABNORMAL * truly_abnormal:
+            yield Alarm(
+                "normal reports",
+                f"{abnormal:.1%} of the reports state an abnormality, {truly_abnormal:.1%} of the true ones",
+            )
+    for token, share, true_share in (
+        (DEIDENTIFIED, generated.deidentified, true.deidentified),
+        (UNKNOWN, generated.unknown, true.unknown),
+    ):
+        if share > true_share + MOST_PLACEHOLDERS:
+            yield Alarm(token, f"{share:.1%} of the reports have {token} in them, {true_share:.1%} of the true ones")
+
+
+def signed(difference: Interval) -> str:
+    """A difference with its interval, as every sentence writes it."""
+    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"

@@ -1,0 +1,329 @@
+"""Compares predictions files of several systems on the same studies (DESIGN 7)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+from crossray.errors import UserError
+from crossray.evaluation import nlg
+from crossray.evaluation.degeneracy import variety
+from crossray.evaluation.exchange import choose
+from crossray.evaluation.files import write_whole
+from crossray.evaluation.labelers import RULES, Labeler, open_labeler
+from crossray.evaluation.meteor import METRIC
+from crossray.evaluation.predictions import PredictionFile, Provenance
+from crossray.evaluation.protocol import PROTOCOLS, Protocol
+from crossray.evaluation.randomization import PairedTest, corrected, paired_tests
+from crossray.evaluation.results import Result
+from crossray.evaluation.significance import CIDER_NOTE, LEVEL, bootstrap, scores_of
+from crossray.evaluation.statistics import AVERAGE, MeteorChoice, StudyStatistics, measure
+
+#: Every pair is tested up to so many systems; more of them are tested against the first.
+ALL_PAIRS = 4
+
+# What a header says of its protocol. Which studies were chosen is not among it: studies are matched by their ids.
+_HEADER_FIELDS = ("section", "cleaner", "views", "data", "split", "max_length", "min_count", "tokenizer")
+
+#: The metrics that are tested when none is named. Testing all variants of clinical efficacy would cost power.
+TESTED = (*nlg.METRICS, METRIC, "ce_precision", "ce_recall", "ce_f1", AVERAGE)
+
+
+@dataclass(frozen=True)
+class PairComparison:
+    """The tests of one system against another.
+
+    Attributes:
+        first: name of a system; `second`: name of the other. Differences are first minus second.
+        tests: metric name to test; the p-values are corrected for all tests of the protocol.
+    """
+
+    first: str
+    second: str
+    tests: Mapping[str, PairedTest]
+
+
+@dataclass(frozen=True)
+class ProtocolComparison:
+    """All systems under one protocol.
+
+    Attributes:
+        results: scores of every system, in the order of the files.
+        pairs: the tested pairs.
+    """
+
+    results: tuple[Result, ...]
+    pairs: tuple[PairComparison, ...]
+
+    @property
+    def comparisons(self) -> int:
+        """Number of tests that the p-values are corrected for."""
+        return sum(len(pair.tests) for pair in self.pairs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several systems compared.
+
+    Attributes:
+        predictions: name of each system to the name of its file.
+        protocols: protocol name to the comparison under it.
+        resamples: bootstrap resamples, and exchanges of each test; `seed`: their seed.
+        meteor_jar_sha256: digest of the jar that METEOR was computed with; None when METEOR was not computed.
+        notes: what was not compared, and what the numbers mean.
+    """
+
+    predictions: Mapping[str, str]
+    protocols: Mapping[str, ProtocolComparison]
+    resamples: int
+    seed: int
+    meteor_jar_sha256: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return asdict(self)
+
+    def save(self, path: Path | str) -> None:
+        """Write JSON; the file appears whole or not at all."""
+        write_whole(path, json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
+
+
+def compare(
+    predictions: Sequence[Path | str],
+    *,
+    common: bool = False,
+    against: Literal["first", "all"] | None = None,
+    metrics: Sequence[str] | None = None,
+    meteor: MeteorChoice = "auto",
+    labeler: Labeler | str | None = RULES,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Score several systems on the same studies, and test their differences.
+
+    Args:
+        predictions: JSON lines (`crossray.evaluation.predictions`), one file a system.
+        common: compare on the studies that all files hold, instead of demanding the same studies in each.
+        against: test every pair ("all") or every system against the first; by default all up to `ALL_PAIRS` systems.
+        metrics: metrics to test; those of `TESTED` when None. Fewer tests are corrected less: name the ones that
+            decide before the results are known.
+        meteor: "auto", "yes" or "no".
+        labeler: labels all reports for clinical efficacy: a labeler or the choice of one (`open_labeler`); None leaves
+            the clinical scores out.
+        resamples: bootstrap resamples, and exchanges of each test.
+        seed: of both.
+
+    Returns:
+        Scores with intervals and tests, under each protocol that all files share.
+
+    Raises:
+        UserError: fewer than two files, different studies, protocols or references, or an unknown metric.
+    """
+    if len(predictions) < 2:
+        raise UserError("compare: one predictions file compares with nothing; give two or more")
+    files, notes = same_studies([PredictionFile.load(path) for path in predictions], common=common)
+    protocols, protocol_notes = same_protocols(files)
+    systems = dict(zip(system_names(files), files, strict=True))
+    measured = measure(
+        {name: file.hypotheses() for name, file in systems.items()},
+        {name: files[0].references(name) for name in protocols},
+        meteor=meteor,
+        labeler=open_labeler(labeler) if isinstance(labeler, str) else labeler,
+    )
+    everyone = against == "all" or (against is None and len(systems) <= ALL_PAIRS)
+    pairs = [pair for pair in combinations(systems, 2) if everyone or pair[0] == next(iter(systems))]
+    compared = {
+        name: _compare_protocol(
+            replace(protocol, labeler=measured.labeler),
+            {system: measured.statistics[name, system] for system in systems},
+            {system: file.hypotheses() for system, file in systems.items()},
+            pairs,
+            metrics,
+            resamples=resamples,
+            seed=seed,
+        )
+        for name, protocol in protocols.items()
+    }
+    notes += _power(max(protocol.comparisons for protocol in compared.values()), resamples)
+    return Comparison(
+        predictions={system: str(file.path) for system, file in systems.items()},
+        protocols=compared,
+        resamples=resamples,
+        seed=seed,
+        meteor_jar_sha256=measured.meteor_jar_sha256,
+        notes=(*notes, *protocol_notes, *measured.notes, CIDER_NOTE),
+    )
+
+
+def same_studies(
+    files: Sequence[PredictionFile], *, common: bool = False
+) -> tuple[list[PredictionFile], tuple[str, ...]]:
+    """Bring the studies of all files into the order of the first.
+
+    Args:
+        files: predictions of several systems.
+        common: keep only the studies that all files hold.
+
+    Returns:
+        The files, with equally many rows, and notes on what was left out.
+
+    Raises:
+        UserError: the files hold different studies, or no common one.
+    """
+    rows = [{row.id: row for row in file.rows} for file in files]
+    shared = [study for study in rows[0] if all(study in others for others in rows[1:])]
+    if not shared:
+        raise UserError(f"{_names(files)}: no study id stands in every file; generate them from the same dataset")
+    for file, others in zip(files[1:], rows[1:], strict=True):
+        if others.keys() != rows[0].keys() and not common:
+            raise UserError(
+                f"{files[0].path} and {file.path}: {len(rows[0].keys() - others.keys())} studies are only in the first "
+                f"and {len(others.keys() - rows[0].keys())} only in the second; predict the same studies, or compare "
+                f"the {len(shared)} that all files share with --common true"
+            )
+    notes = []
+    if any(len(studies) != len(shared) for studies in rows):
+        counts = ", ".join(f"{len(studies)} in {file.path}" for file, studies in zip(files, rows, strict=True))
+        notes.append(f"compared on the {len(shared)} studies that all files share, of {counts}")
+        files = [choose(file, shared) for file in files]
+    aligned = [
+        replace(file, rows=tuple(studies[study] for study in shared)) for file, studies in zip(files, rows, strict=True)
+    ]
+    return aligned, tuple(notes)
+
+
+def same_protocols(files: Sequence[PredictionFile]) -> tuple[dict[str, Protocol], tuple[str, ...]]:
+    """The protocols under which several systems compare.
+
+    What a file does not say of its protocol, as one without header, is taken from the file that says most: equal
+    references show that it is the same.
+
+    Args:
+        files: predictions of several systems on the same studies in the same order.
+
+    Returns:
+        Protocol name to protocol, and notes on what does not compare. The `r2gen` references are what each model's
+        tokenizer can express, so that they may differ; then only `full` remains.
+
+    Raises:
+        UserError: headers or full references differ, or no protocol has references for every study in every file.
+    """
+    model = max(files, key=lambda file: len(_stated(file, "full")))
+    notes = [
+        f"{file.path} does not say its {', '.join(unsaid)}: by its equal references it is taken for the protocol of "
+        f"{model.path}"
+        for file in files
+        if (unsaid := [name for name in _stated(model, "full") if name not in _stated(file, "full")])
+    ]
+    protocols: dict[str, Protocol] = {}
+    for name in PROTOCOLS:
+        without = [file for file in files if name not in file.protocols()]
+        if without:
+            if len(without) < len(files):
+                notes.append(f"{name} not compared: {_names(without)} lacks its references")
+            continue
+        if problem := _header_difference(files, name) or _reference_difference(files, name):
+            if name == "full":
+                raise UserError(f"{problem}; generate all files from the same dataset with the same cleaner")
+            notes.append(f"{name} not compared: {problem}, as they do for different vocabularies or lengths")
+            continue
+        protocols[name] = model.provenance.protocol(name, len(model.rows))
+    if not protocols:
+        raise UserError(
+            f"{_names(files)}: references: no protocol has one for every study in every file; generate with --data"
+        )
+    return protocols, tuple(notes)
+
+
+def system_names(files: Sequence[PredictionFile]) -> list[str]:
+    """A name for each system: its model, or where two share that, its file, with folders where two share that too.
+
+    Raises:
+        UserError: a file is given twice.
+    """
+    paths = [str(file.path) for file in files]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"{path}: given twice; a system compares with others only")
+    stems = [Path(path).stem for path in paths]
+    models = [file.provenance.model or stem for file, stem in zip(files, stems, strict=True)]
+    return next(names for names in (models, stems, paths) if len(set(names)) == len(names))
+
+
+def _compare_protocol(
+    protocol: Protocol,
+    statistics: Mapping[str, StudyStatistics],
+    reports: Mapping[str, Sequence[str]],
+    pairs: Sequence[tuple[str, str]],
+    metrics: Sequence[str] | None,
+    *,
+    resamples: int,
+    seed: int,
+) -> ProtocolComparison:
+    known = scores_of(next(iter(statistics.values())))
+    for metric in metrics or ():
+        if metric not in known:
+            raise UserError(f"metrics: {metric!r} is not computed; choose among {', '.join(known)}")
+    chosen = [name for name in metrics or TESTED if name in known]
+    tests = {
+        pair: {name: metric_tests[name] for name in chosen}
+        for pair, metric_tests in paired_tests(statistics, pairs, resamples=resamples, seed=seed).items()
+    }
+    return ProtocolComparison(
+        results=tuple(
+            Result(
+                system=system,
+                protocol=protocol,
+                studies=len(statistics[system]),
+                scores=bootstrap(statistics[system], resamples=resamples, seed=seed),
+                variety=variety(reports[system]),
+            )
+            for system in statistics
+        ),
+        pairs=tuple(PairComparison(*pair, tests=corrected_tests) for pair, corrected_tests in corrected(tests).items()),
+    )
+
+
+def _power(tests: int, resamples: int) -> tuple[str, ...]:
+    """A warning where the smallest p-value that so many resamples allow is no longer small after correction."""
+    smallest = tests / (1 + resamples)
+    if smallest <= 1 - LEVEL:
+        return ()
+    return (
+        f"with {resamples} resamples and {tests} tests no corrected p falls below {min(smallest, 1):.2f}; "
+        "give more --resamples or fewer --metrics",
+    )
+
+
+def _stated(file: PredictionFile, protocol: str) -> dict[str, Any]:
+    """What a file says of its protocol; nothing without a header."""
+    if replace(file.provenance, subset="") == Provenance():
+        return {}
+    values = file.provenance.protocol(protocol, len(file.rows)).as_dict()
+    return {name: values[name] for name in _HEADER_FIELDS if values[name] not in ("", None)}
+
+
+def _header_difference(files: Sequence[PredictionFile], protocol: str) -> str | None:
+    """In what the headers of two files contradict each other."""
+    for one, other in combinations(files, 2):
+        ours, theirs = _stated(one, protocol), _stated(other, protocol)
+        if differing := [name for name in theirs if name in ours and ours[name] != theirs[name]]:
+            return f"{one.path} and {other.path}: header: {', '.join(differing)} differ"
+    return None
+
+
+def _reference_difference(files: Sequence[PredictionFile], protocol: str) -> str | None:
+    """In how many studies the references of files differ from those of the first."""
+    ours = files[0].references(protocol)
+    for file in files[1:]:
+        theirs = file.references(protocol)
+        if differing := sum(one != other for one, other in zip(ours, theirs, strict=True)):
+            return f"{files[0].path} and {file.path}: the {protocol} references of {differing} studies differ"
+    return None
+
+
+def _names(files: Sequence[PredictionFile]) -> str:
+    return ", ".join(str(file.path) for file in files)
