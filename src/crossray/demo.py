@@ -1,6 +1,5 @@
 """`crossray demo`: the whole way in minutes, on synthetic images, with its own check of what came out."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +8,18 @@ from typing import Any
 from rich.console import Console
 
 from crossray.analysis import page
+from crossray.analysis.report import build_report, write_report
+from crossray.analysis.report_runs import METRICS, System, read_history
 from crossray.data.dataset import Dataset
 from crossray.data.writer import write_dataset
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.printing import print_evaluation
 from crossray.evaluation.results import Evaluation
 from crossray.evaluation.significance import Interval
-from crossray.evaluation.tables import HEADINGS, print_evaluation
 from crossray.evaluation.trivial import TRIVIAL
-from crossray.serving.generator import Generator, readable
+from crossray.serving.generator import Generator
 from crossray.terminal import Progress, print_dataset
 from crossray.training.recipe import load
 from crossray.training.run import resume, train
@@ -110,7 +111,8 @@ def run_demo(out: Path, *, studies: int, seed: int, console: Console) -> list[Ch
     print_evaluation(result, console)
     checks = make_checks(result)
     minutes = (time.monotonic() - began) / 60
-    (out / "index.html").write_text(_page(dataset, run, predictions, result, checks, minutes), encoding="utf-8")
+    html = _page(dataset, run, PredictionFile.load(predictions), result, checks, minutes)
+    write_report(html, out / "index.html")
 
     console.rule("6. what this shows")
     for check in checks:
@@ -141,77 +143,18 @@ def make_checks(result: Evaluation) -> list[Check]:
 
 
 def _page(
-    dataset: Dataset,
-    run: Path,
-    predictions: Path,
-    result: Evaluation,
-    checks: list[Check],
-    minutes: float,
-    shown: int = 16,
+    dataset: Dataset, run: Path, predictions: PredictionFile, result: Evaluation, checks: list[Check], minutes: float
 ) -> str:
-    """The demo's page: one file, no network."""
-    body = [
-        page.paragraph(_NOTICE, "notice"),
+    """The demo's page: the report page with the checks at its top."""
+    system = System("this model", predictions, result, read_history(run / METRICS))
+    preface = [
         page.paragraph(
             f"Made in {minutes:.1f} minutes by crossray demo: {dataset.studies} studies drawn, an encoder and a "
-            f"small baseline trained, {len(dataset.rows('test'))} test reports written and scored.",
+            f"small baseline trained, {len(predictions.rows)} test reports written and scored. The model has seen "
+            "nothing else.",
             "muted",
         ),
-        page.heading("Does the model look at the image?"),
+        page.subheading("Does the model look at the image?"),
+        *(page.paragraph(str(check), "good" if check.holds else "bad") for check in checks),
     ]
-    body += [page.paragraph(str(check), "good" if check.holds else "bad") for check in checks]
-    for name, scored in result.protocols.items():
-        ours = scored.result
-        body.append(page.heading(f"Scores, protocol {name}"))
-        metrics = [metric for metric in HEADINGS if metric in ours.scores]
-        headings = ["system", *(HEADINGS[metric] for metric in metrics), "different reports"]
-        rows = [
-            [
-                "this model" if line is ours else line.system,
-                *(f"{line.scores[metric].value:.3f}" for metric in metrics),
-                f"{line.variety.distinct_reports:.0%}",
-            ]
-            for line in (ours, *scored.baselines)
-        ]
-        if scored.shuffle is not None:
-            shuffled = [f"{scored.shuffle.scores[m]:.3f}" if m in scored.shuffle.scores else "" for m in metrics]
-            rows.insert(1, ["this model, images shuffled", *shuffled, ""])
-        body.append(page.table(headings, rows, own=0))
-    body.append(
-        page.paragraph(
-            "The tag oracle copies a training report with the same true findings; it is told what to see.", "muted"
-        )
-    )
-    body.append(page.heading("Training"))
-    body += _curves(run / "metrics.jsonl")
-    body.append(page.heading("Test studies"))
-    body += _studies(dataset, predictions, shown)
-    return page.document("CrossRay demo: reports of synthetic chest radiographs", body)
-
-
-def _curves(metrics: Path) -> list[str]:
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    curves = []
-    for name in ("loss", "cider", "bleu4"):
-        points = [(row["epoch"] + 1, row[name]) for row in rows if row["split"] == "val" and name in row]
-        curves.append(page.curve(points, f"validation {name} by epoch"))
-    return curves
-
-
-def _studies(dataset: Dataset, predictions: Path, shown: int) -> list[str]:
-    """A mixture of normal and abnormal test studies, in the order of the file."""
-    row_of = {dataset.record(row).id: row for row in dataset.rows("test")}
-    pieces = []
-    for prediction in PredictionFile.load(predictions).rows[:shown]:
-        row = row_of[prediction.id]
-        record = dataset.record(row)
-        views = [
-            page.image(dataset.image(view), f"synthetic {position} radiograph")
-            for view, position in zip(dataset.views(row), record.positions, strict=True)
-        ]
-        texts = {
-            "true report of what is drawn": record.findings,
-            "written by the model": readable(prediction.prediction),
-        }
-        pieces.append(page.study(f"{prediction.id} (synthetic)", views, texts))
-    return pieces
+    return build_report([system], title="CrossRay demo: reports of synthetic chest radiographs", preface=preface)

@@ -83,6 +83,7 @@ def test_files(folder, data, tmp_path):
     assert [row.id for row in file.rows] == ["0-0", "1-0+1-1", "2-0"]
     assert file.rows[1].images == (str(data / "1-0.png"), str(data / "1-1.png"))
     assert all(row.prediction and row.log_probability < 0 for row in file.rows)
+    assert all(0 < row.seconds < 60 for row in file.rows)
     assert seen == [(2, 3), (3, 3)]
     header = file.provenance
     assert (header.system, header.model, header.views, header.max_length) == ("baseline", str(folder), "2", 20)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,11 +25,8 @@ from crossray.errors import UserError
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 from crossray.evaluation.protocol import references
 from crossray.models.base import ReportModel, config_from_dict
-from crossray.serving.display import readable
 from crossray.serving.files import read_study, stack_studies, study_ids
 from crossray.text.tokenizer import Tokenizer
-
-__all__ = ["Generator", "readable"]
 
 #: Folder of the best model inside the folder of a training run.
 BEST = "best"
@@ -147,9 +145,9 @@ class Generator:
             return stack_studies([files[row] for row in rows.tolist()], self.model.config.views)
 
         def predictions() -> Iterator[Prediction]:
-            for row, written in self._write(names, inputs_of, batch_size, progress):
+            for row, written, seconds in self._write(names, inputs_of, batch_size, progress):
                 images = tuple(str(path) for path in files[row].paths)
-                yield Prediction(names[row], written.text, {}, images, written.log_probability)
+                yield Prediction(names[row], written.text, {}, images, written.log_probability, seconds)
 
         return write_predictions(out, self._provenance(), predictions())
 
@@ -186,7 +184,7 @@ class Generator:
 
         def predictions() -> Iterator[Prediction]:
             places = self._write(names, lambda chosen: collator.inputs(rows[chosen]), batch_size, progress)
-            for place, written in places:
+            for place, written, seconds in places:
                 views = data.views(int(rows[place]))[: self.model.config.views]
                 yield Prediction(
                     id=names[place],
@@ -194,6 +192,7 @@ class Generator:
                     references=references(reports[place], self.tokenizer, self.model.config.max_length),
                     images=tuple(VIEW_POSITIONS[data.image_positions[view]] for view in views),
                     log_probability=written.log_probability,
+                    seconds=seconds,
                 )
 
         provenance = replace(
@@ -207,14 +206,18 @@ class Generator:
         inputs_of: Callable[[NDArray[np.int64]], Inputs],
         batch_size: int,
         progress: Progress | None,
-    ) -> Iterator[tuple[int, WrittenReport]]:
-        """Place and report of every study, in order; a batch that does not fit into memory is tried in halves."""
+    ) -> Iterator[tuple[int, WrittenReport, float]]:
+        """Place, report and seconds of every study, in order; a batch that does not fit into memory is tried in halves.
+
+        The seconds are those of the batch divided by its studies, reading the images of a dataset included.
+        """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
         first = 0
         while first < len(names):
             rows = np.arange(first, min(first + batch_size, len(names)))
             written: list[WrittenReport] | None = None
+            started = time.perf_counter()
             try:
                 written = self._write_batch([names[row] for row in rows.tolist()], inputs_of(rows))
             except (RuntimeError, MemoryError) as error:
@@ -230,7 +233,9 @@ class Generator:
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            yield from zip(rows.tolist(), written, strict=True)
+            seconds = (time.perf_counter() - started) / len(rows)
+            for row, report in zip(rows.tolist(), written, strict=True):
+                yield row, report, seconds
             first += len(rows)
             if progress is not None:
                 progress(first, len(names))

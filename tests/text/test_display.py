@@ -2,7 +2,7 @@
 
 import pytest
 
-from crossray.serving.display import readable
+from crossray.text.display import readable
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,156 @@
+"""Where a generated report agrees with the true one: observation by observation, and word by word in both texts.
+
+An observation is stated when a text calls it positive or uncertain. Stated in both texts it is agreed on, in the
+generated one only it is a false alarm, in the true one only it is missed. `no_finding` is left out: it follows from
+the others.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from typing import Literal
+
+from crossray.text.display import ShownWord, shown_words
+from crossray.text.observations import OBSERVATIONS, ReportLabels
+
+#: What words are marked as: "partly" is found by some systems and missed by others, "negative" is a denial.
+Kind = Literal["agree", "partly", "false", "missed", "negative"]
+
+#: The sign behind marked words, so that they can be told without colours. Where marks overlap the first kind wins.
+SIGNS: dict[Kind, str] = {"false": "✗", "missed": "○", "partly": "◐", "agree": "✓", "negative": ""}
+
+#: Keeps a sign on the line of its word.
+_JOINER = "&NoBreak;"
+
+#: What is said of an observation that only one text states, or both.
+WORDS: dict[Kind, str] = {"agree": "agreed", "false": "false alarm", "missed": "missed"}
+
+#: Statuses of an observation that a text states; the others are "negative" and "blank".
+STATED = ("positive", "uncertain")
+
+
+def stated(labels: ReportLabels) -> dict[str, str]:
+    """Observations that a report states, in the order of `OBSERVATIONS`, with their status."""
+    statuses = {name: labels.status(name) for name in OBSERVATIONS if name != "no_finding"}
+    return {name: status for name, status in statuses.items() if status in STATED}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Observations that the true and a generated report state, with their status in the text that has them.
+
+    Attributes:
+        agreed: in both texts; observation to its status in the true one and in the generated one.
+        false_alarms: in the generated one only.
+        missed: in the true one only.
+    """
+
+    agreed: Mapping[str, tuple[str, str]]
+    false_alarms: Mapping[str, str]
+    missed: Mapping[str, str]
+
+    @classmethod
+    def between(cls, reference: ReportLabels, generated: ReportLabels) -> "Agreement":
+        """Compare what two reports state."""
+        true, ours = stated(reference), stated(generated)
+        return cls(
+            agreed={name: (status, ours[name]) for name, status in true.items() if name in ours},
+            false_alarms={name: status for name, status in ours.items() if name not in true},
+            missed={name: status for name, status in true.items() if name not in ours},
+        )
+
+    @property
+    def balance(self) -> int:
+        """Agreed observations minus those in one text only."""
+        return len(self.agreed) - len(self.false_alarms) - len(self.missed)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A part of a text that is marked.
+
+    Attributes:
+        start: place of its first character; `end`: the place behind its last one.
+        kind: how it is marked.
+        note: what a reader is told of it.
+    """
+
+    start: int
+    end: int
+    kind: Kind
+    note: str
+
+
+def marks_of_generated(generated: ReportLabels, agreement: Agreement) -> list[Mark]:
+    """Marks in a system's report: agreed, false alarm, and denied - muted, or as missed where the reference has it."""
+    marks = []
+    for piece in generated.evidence:
+        name, note = piece.observation, ""
+        kind: Kind | None = None
+        if piece.status in STATED and name in agreement.agreed:
+            kind, note = "agree", f"{piece.status}, {agreement.agreed[name][0]} in the reference"
+        elif piece.status in STATED and name in agreement.false_alarms:
+            kind, note = "false", f"{piece.status}, not in the reference"
+        elif piece.status == "negative" and name in agreement.missed:
+            kind, note = "missed", f"denied, but {agreement.missed[name]} in the reference"
+        elif piece.status == "negative":
+            kind, note = "negative", "denied"
+        if kind is not None:
+            marks.append(Mark(piece.start, piece.end, kind, f"{spoken(name)}: {note}"))
+    return marks
+
+
+def marks_of_reference(reference: ReportLabels, agreements: Mapping[str, Agreement]) -> list[Mark]:
+    """Marks in the true report: which systems (name to agreement) found what it states."""
+    marks = []
+    true = stated(reference)
+    for piece in reference.evidence:
+        name = piece.observation
+        if piece.status in STATED and name in true:
+            found = [system for system, agreement in agreements.items() if name in agreement.agreed]
+            missed = [system for system in agreements if system not in found]
+            kind: Kind = "agree" if not missed else "partly" if found else "missed"
+            outcomes = [f"{word} by {', '.join(who)}" for word, who in (("found", found), ("missed", missed)) if who]
+            note = f"{piece.status}; {'; '.join(outcomes)}"
+        elif piece.status == "negative":
+            kind, note = "negative", "denied"
+        else:
+            continue
+        marks.append(Mark(piece.start, piece.end, kind, f"{spoken(name)}: {note}"))
+    return marks
+
+
+def spoken(observation: str) -> str:
+    """An observation's name as it is written for people."""
+    return observation.replace("_", " ").capitalize()
+
+
+def marked_text(text: str, marks: Sequence[Mark]) -> str:
+    """A report as markup, readable, with its marks; words that share their marks are marked as one.
+
+    Args:
+        text: the report as it was labelled.
+        marks: their places are those of `text`; they may overlap.
+    """
+    marked = [(word, _marks_at(word, marks)) for word in shown_words(text)]
+    return "".join(_run([word for word, _ in run], found) for found, run in groupby(marked, key=lambda pair: pair[1]))
+
+
+def _marks_at(word: ShownWord, marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    """Marks of a word, the most important kind first."""
+    kinds = list(SIGNS)
+    found = [mark for mark in marks if mark.start < word.end and word.start < mark.end]
+    return tuple(sorted(found, key=lambda mark: kinds.index(mark.kind)))
+
+
+def _run(words: Sequence[ShownWord], marks: Sequence[Mark]) -> str:
+    text = escape("".join(word.space + word.shown for word in words).removeprefix(words[0].space))
+    if not marks:
+        return words[0].space + text
+    kind = marks[0].kind
+    notes = escape("; ".join(dict.fromkeys(mark.note for mark in marks)))
+    if kind == "negative":
+        return f'{words[0].space}<span class="negative" title="{notes}">{text}</span>'
+    sign = f'<span class="sign" aria-hidden="true">{_JOINER}{SIGNS[kind]}</span><span class="unseen"> ({notes})</span>'
+    return f'{words[0].space}<mark class="{kind}" title="{notes}">{text}{sign}</mark>'

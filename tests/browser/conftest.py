@@ -1,0 +1,39 @@
+"""A headless Chromium; tests are left out, saying so, where there is none."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.browser.example import make_runs
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def launch(playwright: Any) -> Any:
+    """Debian's Chromium, or the one that CROSSRAY_CHROMIUM names."""
+    chromium = os.environ.get("CROSSRAY_CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no Chromium: apt-get install chromium, or set CROSSRAY_CHROMIUM to its path")
+    return playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """The browser."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with api.sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two made-up systems on phantom studies."""
+    return make_runs(tmp_path_factory.mktemp("runs"), studies=90, size=96)
