@@ -70,9 +70,15 @@ def prepare_r2gen(
     """
     from crossray.data.dataset import write_dataset
     from crossray.data.sources.r2gen import read_r2gen
+    from crossray.text.observations import LABELER, LABELER_VERSION
 
     studies = read_r2gen(annotation, images)
-    source = {"kind": "r2gen", "annotation": file_digest(annotation), "synthetic_images": False}
+    source = {
+        "kind": "r2gen",
+        "annotation": file_digest(annotation),
+        "synthetic_images": False,
+        "labels": f"{LABELER} {LABELER_VERSION}",
+    }
     with progress_bar("reading studies") as progress:
         dataset = write_dataset(
             out, studies, size=size, source=source, cleaner=cleaner, workers=workers,

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossray.data.dataset import write_dataset
 from crossray.data.images import ImageFile
 from crossray.data.sources import r2gen
 from crossray.data.sources.r2gen import read_annotation, read_r2gen
 from crossray.errors import UserError
+from crossray.evaluation.tags import normal_studies
+from crossray.text.observations import OBSERVATIONS
 
 SECRET = "cardiomegaly of a patient"
 
@@ -41,9 +44,32 @@ def test_reads_the_studies_in_the_order_of_splits_and_entries(tmp_path: Path) ->
     ]
     first = studies[0]
     assert first.findings == SECRET
-    assert (first.patient, first.impression, first.indication, first.labels, first.extra) == ("b", "", "", None, {})
+    assert (first.patient, first.impression, first.indication, first.extra) == ("b", "", "", {})
     assert first.images == tuple(ImageFile(tmp_path / "images" / "b" / f"{i}.png", "unknown") for i in (0, 1))
     assert pickle.loads(pickle.dumps(studies)) == studies
+
+
+def test_labels_are_read_out_of_the_report(tmp_path: Path) -> None:
+    path = write(tmp_path, {"train": [entry("a"), entry("b", report="No effusion."), entry("c", report="")]})
+    found, normal, empty = (study.labels for study in read_r2gen(path, tmp_path / "images"))
+    assert found is not None and normal is not None and empty is not None
+    assert (found["cardiomegaly"], found["no_finding"], found["pleural_effusion"]) == ("positive", "blank", "blank")
+    assert (normal["pleural_effusion"], normal["no_finding"]) == ("negative", "positive")
+    assert empty == dict.fromkeys(OBSERVATIONS, "blank")
+
+
+def test_labels_part_a_prepared_dataset_into_normal_and_abnormal(tmp_path: Path) -> None:
+    entries = [entry(name, image_path=["a.png"]) for name in "abc"]
+    entries[1]["report"] = "The lungs are clear."
+    entries[2]["report"] = "Possible pneumonia."
+    path = write(tmp_path, {"train": entries})
+    Image.fromarray(np.full((32, 32), 7, np.uint8)).save(tmp_path / "images" / "a.png")
+    studies = read_r2gen(path, tmp_path / "images")
+    dataset = write_dataset(tmp_path / "set", studies, size=16, source={"kind": "test"}, workers=0)
+    assert dataset.info.observations == OBSERVATIONS
+    normal = normal_studies(dataset, range(3))
+    assert normal is not None
+    assert normal.tolist() == [False, True, False]
 
 
 def test_mimic_entries_know_patient_and_study(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from crossray.data.images import ImageFile
 from crossray.data.study import SPLITS, Study
 from crossray.errors import UserError
+from crossray.text.observations import OBSERVATIONS, label_report
 
 #: Largest annotation file that is read, in bytes; MIMIC-CXR's has about a fifth of it.
 MAX_BYTES = 2**30
@@ -64,7 +65,7 @@ def read_r2gen(annotation: Path, images: Path) -> list[Study]:
 
     Returns:
         Studies in the order train, val, test; the report is their `findings`, `patient` is `subject_id` where there is
-        one, and `extra` holds `study_id` where there is one.
+        one, `extra` holds `study_id` where there is one, and `labels` are what `label_report` reads out of the report.
 
     Raises:
         UserError: a broken annotation (`read_annotation`), a missing image folder, or a path that leaves it.
@@ -83,6 +84,7 @@ def read_r2gen(annotation: Path, images: Path) -> list[Study]:
                 ImageFile(_inside(images, root, relative, f"{annotation}: {split}[{i}].image_path[{j}]"))
                 for j, relative in enumerate(entry["image_path"])
             ),
+            labels=dict(zip(OBSERVATIONS, label_report(entry["report"]).statuses, strict=True)),
             extra={"study_id": str(entry["study_id"])} if "study_id" in entry else {},
         )
         for split in SPLITS

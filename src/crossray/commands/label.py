@@ -1,0 +1,30 @@
+"""`crossray label`: clinical observations of reports."""
+
+from pathlib import Path
+
+from crossray.commands.show import console
+from crossray.errors import UserError
+
+
+def label(reports: Path, out: Path, labeler: str = "rules", evidence: Path | None = None) -> None:
+    """Label reports with clinical observations: positive, negative, uncertain or blank.
+
+    Args:
+        reports: CSV file with the columns study_id and report.
+        out: CSV file to write: study_id and one column an observation.
+        labeler: rules, which know 18 observations, or a folder with converted CheXbert weights, which know 14.
+        evidence: also write the places in the text that the labels rest on, to this file of JSON lines.
+    """
+    from crossray.evaluation.labelers import RULES, open_labeler
+    from crossray.text.label_table import label_table
+    from crossray.text.observations import label_report
+
+    if evidence is not None and labeler != RULES:
+        raise UserError(
+            f"--evidence: only rules know where in the text a label comes from; leave out --labeler {labeler}"
+        )
+    opened = open_labeler(labeler)
+    count = label_table(reports, out, opened, lambda report: label_report(report).evidence, evidence)
+    console().print(f"{count} reports labelled by {opened.name} in {out}", highlight=False)
+    if evidence is not None:
+        console().print(f"evidence in {evidence}", highlight=False)

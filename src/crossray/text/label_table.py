@@ -1,0 +1,158 @@
+"""Tables of reports into tables of labels, row by row: what `crossray label` does."""
+
+import csv
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.errors import UserError
+from crossray.text.observations import STATUSES, Evidence
+
+STUDY = "study_id"
+REPORT = "report"
+
+#: Longest field that is read, in characters; Python's own limit is 131,072.
+LONGEST_FIELD = 2**26
+
+# Reports that are labelled at once.
+_BATCH = 256
+
+
+class Labeler(Protocol):
+    """Reads observations out of reports."""
+
+    @property
+    def observations(self) -> tuple[str, ...]:
+        """Names of the columns of the labels."""
+
+    def label(self, reports: Sequence[str]) -> NDArray[np.int8]:
+        """(N, K) codes of `STATUSES` for N reports."""
+
+
+def read_reports(path: Path) -> Iterator[tuple[str, str]]:
+    """Studies and reports of a CSV file, one by one.
+
+    Args:
+        path: UTF-8 with or without byte order mark; columns `study_id` and `report`, others are ignored. Quoted fields
+            may hold line breaks.
+
+    Yields:
+        Identifier and report of each row; the report may be empty.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, or a row lacks its identifier, repeats one or is too short.
+            The message names the line that the row ends in, and no text of a report.
+    """
+    limit = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from _rows(csv.reader(file, strict=True), path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give a CSV file of reports") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8; save the file in UTF-8") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def label_table(
+    reports: Path,
+    out: Path,
+    labeler: Labeler,
+    explain: Callable[[str], Iterable[Evidence]],
+    evidence: Path | None = None,
+) -> int:
+    """Label a table of reports.
+
+    Args:
+        reports: CSV file with the columns `study_id` and `report`.
+        out: CSV file to write: `study_id` and a column an observation, each cell one of `STATUSES`. It appears when the
+            last row is written.
+        labeler: who labels.
+        explain: the evidence of a report's labels; used for `evidence` only.
+        evidence: JSON lines to write besides: `study_id` and the list `evidence` with observation, status, start, end.
+
+    Returns:
+        Number of reports.
+
+    Raises:
+        UserError: a wrong input (`read_reports`), or a file that cannot be written.
+    """
+    places = [path.resolve() for path in (reports, out, evidence) if path is not None]
+    if len(set(places)) < len(places):
+        raise UserError(
+            f"{out}: the same file is given twice; name a file of its own for each of input, --out and --evidence"
+        )
+    count = 0
+    with ExitStack() as stack:
+        table = csv.writer(stack.enter_context(_appearing(out)), lineterminator="\n")
+        lines = stack.enter_context(_appearing(evidence)) if evidence else None
+        table.writerow([STUDY, *labeler.observations])
+        rows = read_reports(reports)
+        while batch := list(itertools.islice(rows, _BATCH)):
+            codes = labeler.label([report for _, report in batch])
+            table.writerows(
+                [study, *(STATUSES[code] for code in line)] for (study, _), line in zip(batch, codes, strict=True)
+            )
+            if lines is not None:
+                lines.writelines(_evidence_line(study, explain(report)) for study, report in batch)
+            count += len(batch)
+    return count
+
+
+def _rows(rows: Any, path: Path) -> Iterator[tuple[str, str]]:
+    first_lines: dict[str, int] = {}
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        study, report = (_column(header, name, path) for name in (STUDY, REPORT))
+        for row in rows:
+            if not row:
+                continue
+            place = f"{path}: line {rows.line_num}"
+            if len(row) != len(header):
+                raise UserError(f"{place}: {len(row)} columns where the header has {len(header)}; "
+                                "put quotes around text with commas")  # fmt: skip
+            name = row[study].strip()
+            if not name:
+                raise UserError(f"{place}: column {STUDY}: is empty; give every report an identifier")
+            if name in first_lines:
+                raise UserError(f"{place}: column {STUDY}: the same as in line {first_lines[name]}; "
+                                "give every report an identifier of its own")  # fmt: skip
+            first_lines[name] = rows.line_num
+            yield name, row[report]
+    except csv.Error as error:
+        raise UserError(f"{path}: line {rows.line_num}: no CSV ({error}); save the file as CSV again") from None
+
+
+def _column(header: Sequence[str], name: str, path: Path) -> int:
+    if header.count(name) != 1:
+        fault = "is missing" if name not in header else "stands twice"
+        raise UserError(f"{path}: line 1: column {name} {fault}; name the columns {STUDY} and {REPORT}, each once")
+    return header.index(name)
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[TextIO]:
+    """A text file that replaces `path` when the block ends well, and otherwise leaves nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _evidence_line(study: str, evidence: Iterable[Evidence]) -> str:
+    return json.dumps({STUDY: study, "evidence": [asdict(entry) for entry in evidence]}, ensure_ascii=False) + "\n"

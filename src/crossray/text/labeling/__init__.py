@@ -1,0 +1,5 @@
+"""Reading observations out of a report by rules.
+
+`tokens` cuts the text into words, `lexicon` finds the phrases of `phrases.yaml` among them, `mentions` joins a
+structure with what is said about it ("heart ... enlarged"), and `scopes` decides what is asserted, denied and doubted.
+"""

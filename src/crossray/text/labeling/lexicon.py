@@ -1,0 +1,200 @@
+"""The phrases of `phrases.yaml` and a trie over words that finds all of them in one pass."""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from string import ascii_lowercase
+from typing import Any, NamedTuple
+
+import yaml
+
+from crossray.text.labeling.tokens import tokens
+
+
+class Finding(NamedTuple):
+    """A phrase that names observations by itself, or only a sign of them."""
+
+    observations: tuple[str, ...]
+    is_sign: bool = False
+
+
+class Structure(NamedTuple):
+    """A part of the chest: quality -> the observations that it tells of when the part has this quality."""
+
+    name: str
+    tells: Mapping[str, tuple[str, ...]]
+
+
+class Quality(NamedTuple):
+    """What may be said of a structure; `is_noun` as in "enlargement", `status` of the observations that it tells of."""
+
+    name: str
+    status: str
+    is_noun: bool
+
+
+class Cue(NamedTuple):
+    """A phrase that changes what is asserted around it, by its kind: a key of `cues` in phrases.yaml."""
+
+    kind: str
+
+
+#: Longest run of fillers between two words of a phrase.
+MOST_FILLERS = 3
+
+Role = Finding | Structure | Quality | Cue
+
+
+class Match(NamedTuple):
+    """A phrase found in a sentence: what it may be, and its first and last word as a half-open range."""
+
+    roles: tuple[Role, ...]
+    start: int
+    end: int
+
+    def cues(self) -> set[str]:
+        """Kinds of the cues that it may be."""
+        return {role.kind for role in self.roles if isinstance(role, Cue)}
+
+
+class _Node:
+    __slots__ = ("following", "roles")
+
+    def __init__(self) -> None:
+        self.following: dict[str, _Node] = {}
+        self.roles: tuple[Role, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """All phrases, as a trie over words.
+
+    Attributes:
+        roots: first word -> node.
+        fillers: words that may stand between the words of a phrase.
+        spellings: misspelled word -> the word of a phrase that it stands for.
+    """
+
+    roots: Mapping[str, _Node]
+    fillers: frozenset[str]
+    spellings: Mapping[str, str]
+
+    def matches(self, words: Sequence[str]) -> list[Match]:
+        """The phrases in a sentence from left to right: at each place the longest, none overlapping another.
+
+        Args:
+            words: lower-case words and signs of one sentence.
+        """
+        found: list[Match] = []
+        words = [self.spellings.get(word, word) for word in words]
+        fillers, count, place = self.fillers, len(words), 0
+        for start, node in enumerate(map(self.roots.get, words)):
+            if node is None or start < place:
+                continue
+            roles, end, ahead, last = node.roles, start + 1, start + 1, start + 1 + MOST_FILLERS
+            while ahead < count:
+                following = node.following.get(words[ahead])
+                ahead += 1
+                if following is not None:
+                    node = following
+                    last = ahead + MOST_FILLERS
+                    if node.roles:
+                        roles, end = node.roles, ahead
+                elif ahead > last or words[ahead - 1] not in fillers:
+                    break
+            if roles:
+                found.append(Match(roles, start, end))
+                place = end
+        return found
+
+
+@functools.cache
+def lexicon() -> Lexicon:
+    """The lexicon of `phrases.yaml`, which explains its own structure."""
+    text = resources.files(__package__).joinpath("phrases.yaml").read_text(encoding="utf-8")
+    return build(yaml.safe_load(text))
+
+
+def build(content: Mapping[str, Any]) -> Lexicon:
+    """A lexicon from the content of a phrase file."""
+    sets: Mapping[str, Sequence[str]] = content["sets"]
+    root = _Node()
+    known: set[str] = set()
+    for phrase, role in _roles(content):
+        for words in expand(phrase, sets):
+            known.update(words)
+            node = root
+            for word in words:
+                node = node.following.setdefault(word, _Node())
+            node.roles = _joined(node.roles, role)
+    spellings = {wrong: word for word in content["often_misspelled"] for wrong in _misspelled(word)}
+    return Lexicon(
+        root.following,
+        frozenset(content["fillers"]),
+        {wrong: word for wrong, word in spellings.items() if wrong not in known},
+    )
+
+
+def expand(phrase: str, sets: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+    """Every phrase that a pattern of the phrase file stands for, as lists of words.
+
+    Args:
+        phrase: words; "a|b" stands for a or b, a closing "?" makes a word optional, "$name" is any phrase of that set.
+        sets: phrases by the name of their set.
+    """
+    choices: list[list[str]] = []
+    for word in phrase.split():
+        options = [option for part in word.rstrip("?").split("|") for option in _set_or_word(part, sets)]
+        choices.append([*options, ""] if word.endswith("?") else options)
+    for chosen in itertools.product(*choices):
+        yield tokens(" ".join(chosen))
+
+
+def _misspelled(word: str) -> Iterator[str]:
+    """The word with one letter missing, wrong or too much, or with two neighbours exchanged."""
+    for place in range(len(word) + 1):
+        before, after = word[:place], word[place:]
+        yield before + after[1:]
+        yield before + after[1:2] + after[:1] + after[2:]
+        for letter in ascii_lowercase:
+            yield before + letter + after[1:]
+            yield before + letter + after
+
+
+def _set_or_word(part: str, sets: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    if not part.startswith("$"):
+        return [part]
+    return [" ".join(words) for phrase in sets[part[1:]] for words in expand(phrase, sets)]
+
+
+def _roles(content: Mapping[str, Any]) -> Iterator[tuple[str, Role]]:
+    for observation, phrases in content["findings"].items():
+        for phrase in phrases:
+            yield phrase, Finding((observation,))
+    for observation, phrases in content["signs"].items():
+        for phrase in phrases:
+            yield phrase, Finding((observation,), is_sign=True)
+    for phrase in content["nothing"]:
+        yield phrase, Finding(())
+    for name, entry in content["structures"].items():
+        tells = {quality: tuple(observations) for quality, observations in entry["tells"].items()}
+        for phrase in entry["names"]:
+            yield phrase, Structure(name, tells)
+    for name, entry in content["qualities"].items():
+        for key in ("adjectives", "nouns"):
+            for phrase in entry.get(key, ()):
+                yield phrase, Quality(name, entry["status"], key == "nouns")
+    for kind, phrases in content["cues"].items():
+        for phrase in phrases:
+            yield phrase, Cue(kind)
+
+
+def _joined(roles: tuple[Role, ...], role: Role) -> tuple[Role, ...]:
+    """`roles` with one more; observations named by the same phrase become one finding."""
+    for place, other in enumerate(roles):
+        if isinstance(other, Finding) and isinstance(role, Finding):
+            both = Finding(tuple(dict.fromkeys(other.observations + role.observations)), other.is_sign and role.is_sign)
+            return (*roles[:place], both, *roles[place + 1 :])
+    return roles if role in roles else (*roles, role)

@@ -1,0 +1,208 @@
+"""What a sentence asserts, denies and doubts: the reach of its cues.
+
+A cue before a finding ("no", "possible") reaches forward until a boundary, a new statement, or the end of its list; a
+cue behind ("is not seen", "cannot be excluded") reaches back over the list that ends before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crossray.text.labeling.lexicon import Cue, Finding, Match
+from crossray.text.labeling.mentions import Statement
+
+POSITIVE, NEGATIVE, UNCERTAIN = "positive", "negative", "uncertain"
+
+#: Largest number of words from a denial to a normal statement that it turns round ("not entirely normal").
+FARTHEST_DENIAL = 2
+
+
+# What stands between a mention and the one before, as bits; `enum.IntFlag` takes a tenth of the time of a report.
+# CLAUSE is a comma, "and" or "or" behind a verb: the statement before is at its end.
+COMMA, AND, OR, VERB, BREAK, CUE, CLAUSE = (1 << bit for bit in range(7))
+
+
+@dataclass(slots=True)
+class Mention:
+    """A statement with its status in the sentence; `gap` has the bits of what parts it from the mention before."""
+
+    statement: Statement
+    status: str
+    gap: int
+
+
+_AFTER = {"negation_after": NEGATIVE, "doubt_after": UNCERTAIN}
+_ITEM_ENDS = frozenset({"comma", "and", "or", "verb", "boundary", "break", "existence"})
+_BREAKS = frozenset({"boundary", "break"})
+_LISTING = {"comma": COMMA, "and": AND, "or": OR}
+
+
+def resolve(statements: Sequence[Statement], matches: Sequence[Match]) -> list[Mention]:
+    """Mentions with their status, in the order of their places.
+
+    Args:
+        statements: of one sentence, from `mentions.statements`.
+        matches: phrases of the same sentence.
+    """
+    if not statements:
+        return []
+    reader = _Reader(matches)
+    waiting = list(reversed(statements))
+    for index, match in enumerate(matches):
+        while waiting and waiting[-1].place < match.start:
+            reader.mention(waiting.pop())
+        for role in match.roles:
+            if isinstance(role, Cue):
+                reader.cue(role.kind, index)
+        while waiting and waiting[-1].place == match.start:
+            reader.mention(waiting.pop())
+    if not any(mention.statement.is_sign for mention in reader.mentions):
+        return reader.mentions
+    named = {
+        name for mention in reader.mentions if not mention.statement.is_sign for name in mention.statement.observations
+    }
+    return [
+        mention
+        for mention in reader.mentions
+        if not (mention.statement.is_sign and named.issuperset(mention.statement.observations))
+    ]
+
+
+class _Reader:
+    """Reads a sentence from left to right.
+
+    Attributes:
+        mentions: what was read.
+        scope: "negative" or "uncertain" for what follows, "unsaid" where nothing is claimed, None without a cue.
+    """
+
+    def __init__(self, matches: Sequence[Match]) -> None:
+        self.mentions: list[Mention] = []
+        self.scope: str | None = None
+        self._opened = 0  # the word where the scope began
+        self._silent = False  # under a heading such as "indication:"
+        self._used = False  # a mention lies within the scope
+        self._verb = False  # a verb lies within the scope
+        self._gap = 0
+        self._matches = matches
+
+    def mention(self, statement: Statement) -> None:
+        """The next statement."""
+        if statement.is_clause and self.scope == NEGATIVE and self._opened < statement.start:
+            self.scope = None
+        status = statement.status
+        if self.scope == NEGATIVE:
+            is_denied_at_once = statement.is_clause and statement.place - self._opened <= FARTHEST_DENIAL
+            status = POSITIVE if status == NEGATIVE and is_denied_at_once else NEGATIVE  # "lungs are not clear"
+        elif self.scope == UNCERTAIN and status == POSITIVE:
+            status = UNCERTAIN
+        self._used = True
+        if self._silent or self.scope == "unsaid":
+            return
+        mention = Mention(statement, status, self._gap)
+        self._gap = 0
+        if self.mentions and mention.gap == OR:
+            self._alternatives(self.mentions[-1], mention)
+        self.mentions.append(mention)
+
+    def cue(self, kind: str, index: int) -> None:
+        """The next cue, phrase number `index` of the sentence."""
+        if kind in _LISTING:
+            if self._gap & VERB:
+                self._gap = self._gap & ~VERB | CLAUSE
+            self._gap |= _LISTING[kind]
+            self._item(kind, index)
+        elif kind == "negation_before":
+            self._open(NEGATIVE, index)
+        elif kind == "doubt_before" or (kind == "doubt_link" and self.scope != NEGATIVE):
+            self._open(UNCERTAIN, index)
+        elif kind == "unsaid_before":
+            self._open("unsaid", index)
+        elif kind in _AFTER:
+            self._look_back(_AFTER[kind])
+            self._gap |= CUE
+        elif kind == "doubt_either":
+            if self._finding_follows(index):
+                self._open(UNCERTAIN, index)
+            else:
+                self._look_back(UNCERTAIN)
+        elif kind == "doubt_between":
+            self._look_back(UNCERTAIN)
+            self._open(UNCERTAIN, index)
+        elif kind.startswith("heading"):
+            self._silent = kind == "heading_unsaid"
+            self._gap |= BREAK
+            self.scope = None
+        elif kind in _BREAKS:
+            self._gap |= BREAK
+            self.scope = None
+        elif kind == "existence":
+            self._gap |= VERB
+            if self._used:
+                self.scope = None
+        elif kind == "verb":
+            self._gap |= VERB
+            self._verb = True
+        elif (
+            kind == "relative"
+            or (kind == "with" and self._used)
+            or (kind == "cause" and self.scope == NEGATIVE)
+            or (kind == "presence" and self._gap & COMMA)
+        ):
+            self.scope = None
+
+    def _open(self, scope: str, index: int) -> None:
+        self.scope, self._opened = scope, self._matches[index].start
+        self._used = self._verb = False
+        self._gap |= CUE
+
+    def _item(self, kind: str, index: int) -> None:
+        """A comma, "and" or "or": whether the scope holds for what comes behind it."""
+        if self.scope == NEGATIVE:
+            if self._verb and self._used and kind != "or":
+                self.scope = None
+        elif self.scope is not None and kind == "comma" and not self._in_list(index):
+            self.scope = None
+
+    def _in_list(self, index: int) -> bool:
+        """Whether the comma stands in a list whose last item follows "or"."""
+        for match in self._matches[index + 1 :]:
+            kinds = match.cues()
+            if kinds & {"or", "doubt_between"}:
+                return True
+            if kinds - {"comma"}:
+                return False
+        return False
+
+    def _finding_follows(self, index: int) -> bool:
+        """Whether a finding stands behind phrase number `index`, in the same item of a list."""
+        for match in self._matches[index + 1 :]:
+            if any(isinstance(role, Finding) for role in match.roles):
+                return True
+            if match.cues() & _ITEM_ENDS:
+                return False
+        return False
+
+    def _look_back(self, status: str) -> None:
+        """A cue behind its findings: the last one, and those in a list with it."""
+        if self._gap & BREAK:
+            return
+        listing = False
+        for mention in reversed(self.mentions):
+            if listing and mention.gap & VERB:
+                return  # "there is edema and effusion is not seen"
+            # "Absence of effusion cannot be confirmed": doubt behind outweighs a denial before.
+            if mention.status == POSITIVE or (status == UNCERTAIN and not listing and mention.statement.is_finding):
+                mention.status = status
+            listing = listing or bool(mention.gap & (AND | OR))
+            if not listing or mention.gap & (VERB | CLAUSE | BREAK | CUE):
+                return
+
+    def _alternatives(self, first: Mention, second: Mention) -> None:
+        """Each of two different findings is in doubt, as in "atelectasis or infiltrate"."""
+        if (
+            first.status == second.status == POSITIVE
+            and first.statement.is_finding
+            and second.statement.is_finding
+            and first.statement.observations != second.statement.observations
+        ):
+            first.status = second.status = UNCERTAIN
