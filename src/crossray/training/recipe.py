@@ -5,6 +5,7 @@ The parser's options come from the dataclasses of `config.py` and of the system'
 """
 
 import argparse
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -48,18 +49,15 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
 
     Args:
         name: of a recipe in the package (`list_recipes`), or the path of a YAML file.
-        overrides: dotted field -> value, for instance `{"trainer.max_epochs": 3}`.
+        overrides: dotted field -> value, for instance `{"trainer.max_epochs": 3, "stages.0.epochs": 2}`; a number in
+            the path is a place in a list, counted from 0.
 
     Raises:
         UserError: there is no such recipe, or a field is unknown or of the wrong type.
     """
-    values, source = _read(name)
+    values, source = read_values(name)
     for field, value in (overrides or {}).items():
-        *path, last = field.split(".")
-        target = values
-        for part in path:
-            target = target.setdefault(part, {})
-        target[last] = value
+        _override(values, field, copy.deepcopy(value), source)
     return _build(_parser(values, source), values, source)
 
 
@@ -69,7 +67,7 @@ def recipe_parser(name: str) -> ArgumentParser:
     Raises:
         UserError: the recipe does not exist or has a wrong field.
     """
-    values, source = _read(name)
+    values, source = read_values(name)
     parser = _parser(values, source)
     parser.set_defaults(_flat(_parse(parser, values, source)))
     return parser
@@ -81,14 +79,17 @@ def parse(name: str, arguments: Sequence[str]) -> Recipe:
     Raises:
         UserError: the recipe or an override is wrong; `--help` prints all options and exits instead.
     """
-    parser = recipe_parser(name)
-    try:
-        namespace = parser.parse_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise UserError(
-            f"command line: {_sentence(error)}; `crossray train {name} --help` lists all options."
-        ) from None
-    return _recipe(_read(name)[0]["system"], namespace.as_dict(), "command line")
+    values = _arguments(name, arguments, defaults=True)
+    return _recipe(read_values(name)[0]["system"], values, "command line")
+
+
+def given_fields(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """What command-line options such as `["--trainer.max_epochs", "3"]` change in a recipe, for `load`.
+
+    Raises:
+        UserError: the recipe or an option is wrong.
+    """
+    return _flat(_arguments(name, arguments, defaults=False))
 
 
 def from_dict(values: Mapping[str, Any], source: str) -> Recipe:
@@ -96,19 +97,12 @@ def from_dict(values: Mapping[str, Any], source: str) -> Recipe:
     return _build(_parser(values, source), values, source)
 
 
-def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """A recipe in plain dicts and lists, ready for YAML; fields that the dataset decides are left out."""
-    values = _plain(dataclasses.asdict(recipe))
-    values["model"] = {name: value for name, value in values["model"].items() if name not in FILLED_FROM_DATA}
-    return dict(values)
+def read_values(name: str) -> tuple[dict[str, Any], str]:
+    """The YAML of a recipe, unchecked, and what an error message calls it.
 
-
-def to_yaml(recipe: Recipe) -> str:
-    """A recipe as YAML text that `load` reads again."""
-    return str(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
-
-
-def _read(name: str) -> tuple[dict[str, Any], str]:
+    Raises:
+        UserError: there is no such recipe, or it is no mapping.
+    """
     packaged = resources.files("crossray.training") / "recipes" / f"{name}.yaml"
     if not name.startswith(("/", ".")) and packaged.is_file():
         source, text = f"recipe {name}", packaged.read_text(encoding="utf-8")
@@ -123,6 +117,47 @@ def _read(name: str) -> tuple[dict[str, Any], str]:
     if not isinstance(values, dict):
         raise UserError(f"{source}: not a mapping of fields; begin with 'system: NAME'.")
     return values, source
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """A recipe in plain dicts and lists, ready for YAML; fields that the dataset decides are left out."""
+    values = _plain(dataclasses.asdict(recipe))
+    values["model"] = {name: value for name, value in values["model"].items() if name not in FILLED_FROM_DATA}
+    return dict(values)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """A recipe as YAML text that `load` reads again."""
+    return str(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
+
+
+def _arguments(name: str, arguments: Sequence[str], *, defaults: bool) -> dict[str, Any]:
+    parser = recipe_parser(name)
+    try:
+        return dict(parser.parse_args(list(arguments), defaults=defaults).as_dict())
+    except argparse.ArgumentError as error:
+        raise UserError(
+            f"command line: {_sentence(error)}; `crossray train {name} --help` lists all options."
+        ) from None
+
+
+def _override(values: dict[str, Any], field: str, value: Any, source: str) -> None:
+    """Replace one dotted field; sections that the recipe leaves out come into being."""
+    *path, last = field.split(".")
+    target: Any = values
+    for depth, part in enumerate([*path, last]):
+        if isinstance(target, list):
+            if not part.isdecimal() or int(part) >= len(target):
+                raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' has the entries 0 to "
+                                f"{len(target) - 1} and no '{part}'; name one of them.")  # fmt: skip
+        elif not isinstance(target, dict):
+            raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' is a value and has no fields; "
+                            "shorten the name.")  # fmt: skip
+        place = int(part) if isinstance(target, list) else part
+        if depth == len(path):
+            target[place] = value
+        else:
+            target = target.setdefault(place, {}) if isinstance(target, dict) else target[place]
 
 
 def _parser(values: Mapping[str, Any], source: str) -> ArgumentParser:
@@ -148,14 +183,14 @@ def _parser(values: Mapping[str, Any], source: str) -> ArgumentParser:
 
 
 def _parse(parser: ArgumentParser, values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    known = {"system", "model", "stages", *_SECTIONS}
+    known = {"system", "model", "stages", "ablations", *_SECTIONS}
     for name, value in values.items():
         if name not in known:
             raise UserError(f"{source}: field '{name}' is unknown; use {', '.join(sorted(known))}.")
         if name not in ("system", "stages") and not isinstance(value, dict):
             raise UserError(f"{source}: field '{name}' is not a mapping; indent its fields below it.")
     try:
-        parsed = parser.parse_object({name: value for name, value in values.items() if name != "system"})
+        parsed = parser.parse_object({name: values[name] for name in values if name not in ("system", "ablations")})
     except argparse.ArgumentError as error:
         raise UserError(f"{source}: {_sentence(error)}; `crossray train RECIPE --help` lists all fields.") from None
     return dict(parsed.as_dict())

@@ -1,0 +1,124 @@
+"""`crossray ablate`: the ablation tables of a recipe, over several seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from crossray.commands.show import console
+from crossray.errors import UserError
+
+if TYPE_CHECKING:
+    from crossray.analysis.ablation_runs import Run, Task
+
+
+def ablate(
+    recipe: str,
+    data: Path | None = None,
+    out: Path | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    table: str | None = None,
+    rows: Sequence[str] | None = None,
+    split: Literal["val", "test"] = "test",
+    jobs: int | None = None,
+    meteor: Literal["auto", "yes", "no"] = "auto",
+    recipe_options: Sequence[str] = (),
+) -> None:
+    """Train every row of a recipe's ablation table with several seeds, score it, and render the table.
+
+    The same command continues what was interrupted. With the folder of an ablation instead of a recipe, and nothing
+    else, its tables are rendered again from the runs that are finished. Every field of the recipe is an option too,
+    for all rows (--trainer.max_epochs 3); `crossray train RECIPE --help` lists them.
+
+    Args:
+        recipe: a recipe's name (cmn/phantom) or YAML file; or the folder of an ablation.
+        data: prepared dataset.
+        out: folder of the ablation; the table and its runs lie in the folder of the table's name in it.
+        seeds: seeds of the runs of every row, for instance --seeds 0 1 2; more can be added later.
+        table: which table of the recipe; needed when it has several.
+        rows: names of the rows to train now; all of them when left out.
+        split: which split is scored; the model is always chosen on the validation split.
+        jobs: runs at once; as many as there are GPUs when left out, or one.
+        meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
+        recipe_options: fields of the recipe to change in all rows, as `crossray train` takes them.
+    """
+    tables = sorted(path.parent for path in Path(recipe).glob("*/ablation.json"))
+    if data is None and out is None and tables:
+        for folder in tables:
+            _render(folder)
+        return
+    if data is None or out is None:
+        raise UserError("--data and --out are needed: the prepared dataset and the folder of the ablation.")
+    from crossray.analysis import ablation
+    from crossray.analysis.ablation_runs import Run, Task
+    from crossray.data.dataset import Dataset
+    from crossray.training.ablations import find_ablation
+    from crossray.training.recipe import given_fields
+
+    if not seeds or min(seeds) < 0:
+        raise UserError("--seeds: give at least one number, and none below 0.")
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs is {jobs}; give at least 1.")
+    chosen = find_ablation(recipe, table)
+    selected = chosen.select(rows)
+    fields = given_fields(chosen.recipe, recipe_options)
+    comparison, recipes = ablation.describe(chosen, Dataset.open(data), split, fields)
+    folder = out / chosen.name
+    ablation.claim(folder, comparison)
+    runs = [
+        Run(
+            name=f"{row.name}, seed {seed}",
+            folder=ablation.run_folder(folder, row.slug, seed),
+            recipe=ablation.with_seed(recipes[row.slug], seed),
+        )
+        for seed in dict.fromkeys(seeds)
+        for row in selected
+    ]
+    failed = _perform(folder, [run for run in runs if not run.finished], Task(data, split, write_reports, meteor), jobs)
+    _render(folder)
+    if failed:
+        names = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in failed.items())
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed ({names}); correct the cause and repeat the "
+                        "command, which keeps what is finished.")  # fmt: skip
+
+
+def _perform(folder: Path, runs: list["Run"], task: "Task", jobs: int | None) -> dict[str, str]:
+    """Perform what is left, a line for each run that ends; the names of those that failed, and why."""
+    import torch
+
+    from crossray.analysis.ablation_runs import locked, perform_all
+
+    failed: dict[str, str] = {}
+    done = 0
+
+    def ended(run: "Run", reason: str | None) -> None:
+        nonlocal done
+        done += 1
+        if reason is not None:
+            failed[run.name] = reason
+        line = f"{done} of {len(runs)}: {run.name} {'finished' if reason is None else 'FAILED'}"
+        console().print(line, markup=False, highlight=False)
+
+    try:
+        with locked(folder):
+            perform_all(runs, task, ended, jobs=max(1, torch.cuda.device_count()) if jobs is None else jobs)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Interrupted; the same command continues.") from None
+    return failed
+
+
+def _render(folder: Path) -> None:
+    """Write and show the table of the finished runs."""
+    from crossray.analysis.ablation_table import print_table, write_table
+
+    print_table(write_table(folder), console())
+    console().print(f"tables in {folder}: table.md, table.tex, table.html", markup=False, highlight=False)
+
+
+def write_reports(run: Path, data: Path, split: str, predictions: Path) -> int:
+    """The reports of a split, written by the best model of a run; where there is a GPU, on it."""
+    import torch
+
+    from crossray.serving.generator import Generator
+
+    generator = Generator.from_pretrained(run, device="cuda" if torch.cuda.is_available() else "cpu")
+    return generator.generate_dataset(data, split, predictions)
