@@ -4,6 +4,7 @@ Shapes: N rows, T queries a row, M memory slots, D width, h heads of d = D / h c
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 
 #: Groups into which `largest` splits a row; of 2,048 scores each group then has eight.
 _GROUPS = 256
+#: Most scores that a processor computes at once: fresh memory for all heads together takes longer than the product.
+_BLOCK = 1 << 22
 
 
 class CrossModalMemory(nn.Module):
     """Multi-head look-up in a trained matrix, of whose rows each query keeps the few that fit best.
 
-    Only the scores (h, N * T, M) are ever dense. The chosen rows are summed by an embedding bag over the table of
-    values, forward and backward, so that nothing of size N x h x T x M x d comes into being.
+    Only the scores (h, N * T, M) are ever dense, and only on the way forward. The chosen rows are summed by an
+    embedding bag over the table of values, so that nothing of size N x h x T x M x d comes into being; the way back
+    touches the chosen rows alone.
 
     Args:
         slots: M; `width`: D; `heads`: h, a divisor of it.
@@ -46,16 +50,56 @@ class CrossModalMemory(nn.Module):
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Responses (N, T, D) to queries (N, T, D), given what `keys_values` returned."""
         rows, length, width = x.shape
-        slots = keys.shape[2]
         query = self.query(x).view(rows * length, self.heads, -1).transpose(0, 1)
-        scores, index = largest(query @ keys, self.top)
-        weights = self.dropout(scores.float().softmax(dim=-1))
-        table_row = index + slots * torch.arange(self.heads, device=x.device)[:, None, None]
-        response = F.embedding_bag(
-            table_row.flatten(0, 1), values, per_sample_weights=weights.flatten(0, 1), mode="sum"
-        )
+        if self.top == keys.shape[2]:
+            weights = self.dropout((query @ keys).float().softmax(dim=-1))
+            response = weights @ values.unflatten(0, (self.heads, -1))
+        else:
+            scores, table_row = _LargestScores.apply(query, keys, self.top)
+            weights = self.dropout(scores.float().softmax(dim=-1))
+            response = _weighted_sum(values, table_row, weights)
         response = response.to(x.dtype).view(self.heads, rows * length, -1)
         return self.output(response.transpose(0, 1).reshape(rows, length, width))
+
+    def mean_response(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Mean response (N, D) to the queries (N, T, D) at which `mask` (N, T) is True: an embedding of a sequence."""
+        response = self(x, *self.keys_values())
+        weights = mask.unsqueeze(-1).to(response.dtype)
+        return (response * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
+
+
+class _LargestScores(torch.autograd.Function):
+    """The largest scores (h, R, top) of queries (h, R, d) and keys (h, d, M), and the rows of a table (h * M, ...).
+
+    The gradient of a score that was not chosen is 0, so that the way back needs no dense product.
+    """
+
+    @staticmethod
+    def forward(context: Any, query: Tensor, keys: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        heads, slots = keys.shape[0], keys.shape[2]
+        together = max(1, _BLOCK // (query.shape[1] * slots)) if query.device.type == "cpu" else heads
+        blocks = zip(query.split(together), keys.split(together), strict=True)
+        scores, place = (torch.cat(parts) for parts in zip(*(largest(q @ k, top) for q, k in blocks), strict=True))
+        table_row = place + slots * torch.arange(heads, device=place.device)[:, None, None]
+        context.save_for_backward(query, keys, table_row)
+        context.mark_non_differentiable(table_row)
+        return scores, table_row
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        query, keys, table_row = context.saved_tensors
+        # a score's gradient times its key, summed: the same embedding bag as the response, with its own gradient
+        with torch.enable_grad():
+            table = keys.transpose(1, 2).flatten(0, 1).float().detach().requires_grad_()
+            summed = _weighted_sum(table, table_row, gradients[0].float())
+        (table_gradient,) = torch.autograd.grad(summed, table, query.flatten(0, 1).float())
+        key_gradient = table_gradient.view(keys.shape[0], keys.shape[2], -1).transpose(1, 2)
+        return summed.detach().view(query.shape).to(query.dtype), key_gradient.to(keys.dtype), None
+
+
+def _weighted_sum(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """Sum of the rows (h, R, top) of a table (M', d), weighted by (h, R, top): (h * R, d)."""
+    return F.embedding_bag(rows.flatten(0, 1), table, per_sample_weights=weights.flatten(0, 1), mode="sum")
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

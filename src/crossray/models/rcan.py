@@ -1,0 +1,354 @@
+"""RCAN: recalibrated visual extractor, cross-modal gated memory, weakly supervised contrast (SPEC 3; Hou et al. 2024).
+
+In the order of the paper: RVE (eq. 3-7), CGM (eq. 8-15), WCL (eq. 16-19), the report generator (eq. 20-24).
+
+Shapes: B studies, N images or rows, V views, S image tokens, T text positions, C channels of the backbone, D width.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossray.data.batch import Batch, Guide, Inputs
+from crossray.errors import UserError
+from crossray.layers.cache import Cache
+from crossray.layers.context import Past, running_context
+from crossray.layers.contrastive import connected_components, gather_ranks, supervised_contrastive
+from crossray.layers.memory import CrossModalMemory
+from crossray.models.backbones import join_views
+from crossray.models.base import Encoded, Step, register
+from crossray.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RCANConfig(EncoderDecoderConfig):
+    """Configuration of `RCAN`. The weight lambda of eq. 24 stands in the stages: language lambda, the rest 1 - lambda.
+
+    Attributes:
+        rve: recalibrate the image features (Table 4).
+        residual: the residual block: "bottleneck" (1x1, 3x3, 1x1 with batch normalisation), or "wide" as in the code
+            (two 3x3 convolutions over all channels, without normalisation).
+        residual_width: channels inside the bottleneck; 0: a quarter of the backbone's, 512 for ResNet-101.
+        residual_relu: ReLU after the residual block (eq. 3); the code has none.
+        spatial_attention: one map for each channel ("depthwise", eq. 6), or one "shared" map as in the code.
+        attention_fusion: sigmoid of the sum of both maps ("joint", eq. 7), or the sigmoid of the channel map plus the
+            raw spatial one ("code").
+        recalibration_scale: what the recalibration is multiplied with at first, a trained number; 0 starts as the
+            identity, 1 as the code does.
+        cgm: cross-modal gated memory (Table 4); without it there is no memory at all.
+        memory_slots: rows of the memory, as wide as the Transformer.
+        memory_heads: heads that query it, a divisor of `width`.
+        memory_top: rows that each query keeps in each head; `memory_slots` is the full softmax of the paper.
+        gate_position: the information gate opens each word before the context is formed ("paper", eq. 13-14), or the
+            context after that ("code"); with "none" the memory's response is added as in R2GenCMN.
+        cgm_visual: gate the image tokens too, as eq. 20 has it and the code has not.
+        wcl: weakly supervised contrastive loss (Table 4).
+        contrast: what it sees of an image: the backbone's "pooled" vector, or the mean of the "recalibrated" features,
+            which also trains RVE and has an effect over a frozen backbone.
+        contrast_augmentation: whose two vectors are changed at random: those of studies with a "single" view, which
+            would otherwise be the same, "all" (the paper), or "none" (the code).
+        contrast_hidden: width of the two hidden layers of the projection head.
+        contrast_width: width of its output.
+        temperature: tau, divides the cosines (Table 5).
+    """
+
+    rve: bool = True
+    residual: Literal["bottleneck", "wide"] = "bottleneck"
+    residual_width: int = 0
+    residual_relu: bool = True
+    spatial_attention: Literal["depthwise", "shared"] = "depthwise"
+    attention_fusion: Literal["joint", "code"] = "joint"
+    recalibration_scale: float = 0.0
+    cgm: bool = True
+    memory_slots: int = 2048
+    memory_heads: int = 8
+    memory_top: int = 32
+    gate_position: Literal["paper", "code", "none"] = "paper"
+    cgm_visual: bool = False
+    wcl: bool = True
+    contrast: Literal["pooled", "recalibrated"] = "pooled"
+    contrast_augmentation: Literal["single", "all", "none"] = "single"
+    contrast_hidden: int = 512
+    contrast_width: int = 128
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be computed."""
+        if self.cgm_visual and self.gate_position == "none":
+            raise UserError("model.cgm_visual needs a gate; set model.gate_position to paper or code.")
+        if self.temperature <= 0:
+            raise UserError(f"model.temperature is {self.temperature}; give a positive number.")
+
+
+class RVE(nn.Module):
+    """Recalibrated visual extractor (eq. 3-7).
+
+    Args:
+        channels: C.
+        config: its fields from `residual` to `recalibration_scale`.
+    """
+
+    def __init__(self, channels: int, config: RCANConfig) -> None:
+        super().__init__()
+        self.config = config
+        squeezed = max(1, channels // 4)
+        inner = config.residual_width or squeezed
+        self.residual = (
+            nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+            )
+            if config.residual == "wide"
+            else nn.Sequential(
+                nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(),
+                nn.Conv2d(inner, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(),
+                nn.Conv2d(inner, channels, 1, bias=False), nn.BatchNorm2d(channels),
+            )
+        )  # fmt: skip
+        self.channel_attention = nn.Sequential(nn.Linear(channels, squeezed), nn.ReLU(), nn.Linear(squeezed, channels))
+        self.spatial_attention = (
+            nn.Conv2d(channels, 1, 3, padding=1, bias=False)
+            if config.spatial_attention == "shared"
+            else nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        )
+        self.scale = nn.Parameter(torch.tensor(config.recalibration_scale))
+
+    def gate(self, residual: Tensor) -> Tensor:
+        """How much of the residual features K (N, C, H, W) each place and channel adds (eq. 4-6)."""
+        channel = self.channel_attention(residual.mean(dim=(2, 3)))[:, :, None, None]
+        spatial = self.spatial_attention(residual)
+        if self.config.attention_fusion == "code":
+            return channel.sigmoid() + spatial
+        return (channel + spatial).sigmoid()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """V + scale * gate(K) * K for feature maps V (N, C, H, W)."""
+        residual = self.residual(maps)
+        if self.config.residual_relu:
+            residual = residual.relu()
+        return maps + self.scale * self.gate(residual) * residual
+
+    def tokens(self, tokens: Tensor) -> Tensor:
+        """The same for tokens (N, S, C) of square images, row by row; a class token before them is passed on."""
+        side = math.isqrt(tokens.shape[1])
+        first = tokens.shape[1] - side * side
+        maps = tokens[:, first:].transpose(1, 2).unflatten(2, (side, side))
+        return torch.cat([tokens[:, :first], self(maps).flatten(2).transpose(1, 2)], dim=1)
+
+
+class CGM(nn.Module):
+    """Cross-modal gated memory (eq. 8-15): what a token asks of the memory decides how much its context counts.
+
+    Args:
+        config: its fields from `memory_slots` to `cgm_visual`; its width and dropout.
+    """
+
+    def __init__(self, config: RCANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.memory = CrossModalMemory(
+            config.memory_slots, config.width, config.memory_heads, config.memory_top, config.dropout
+        )
+        if config.gate_position != "none":
+            # W_1 and W_2 side by side: at first the state gate is rather open, the information gate rather closed
+            self.gates = nn.Linear(config.width, 2 * config.width)
+            nn.init.constant_(self.gates.bias[: config.width], 1.0)
+            nn.init.constant_(self.gates.bias[config.width :], -1.0)
+            # W_c; the softmax over positions would make a bias meaningless
+            self.score = nn.Linear(config.width, 1, bias=False)
+
+    def visual(self, tokens: Tensor, mask: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Image tokens (B, S, D) with their responses; `mask` (B, S) bool, True where a token is valid."""
+        response = self.memory(tokens, keys, values)
+        if not self.config.cgm_visual:
+            return tokens + response
+        state, information = self.gates(tokens).sigmoid().chunk(2, dim=-1)
+        weights = self.score(response).float().masked_fill(~mask.unsqueeze(-1), -torch.inf).softmax(dim=1)
+        if self.config.gate_position == "code":
+            return state * tokens + information * (weights * tokens).sum(dim=1, keepdim=True)
+        return state * tokens + (weights * information * tokens).sum(dim=1, keepdim=True)
+
+    def text(self, words: Tensor, keys: Tensor, values: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:
+        """Words (N, T, D), each with the context of those up to it, and what the words after them need."""
+        response = self.memory(words, keys, values)
+        if self.config.gate_position == "none":
+            return words + response, None
+        state, information = self.gates(words).sigmoid().chunk(2, dim=-1)
+        score = self.score(response).squeeze(-1)
+        if self.config.gate_position == "code":
+            context, past = running_context(score, words, past)
+            return state * words + information * context, past
+        context, past = running_context(score, information * words, past)
+        return state * words + context, past
+
+
+class HeadNorm(nn.BatchNorm1d):
+    """Batch normalisation for which one row is no batch: it then takes the running statistics, and leaves them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, width) -> (N, width)."""
+        if len(input) > 1:
+            return super().forward(input)
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+class WCL(nn.Module):
+    """Weakly supervised contrastive loss over two vectors of each study (eq. 16-19, as SPEC 3.4 corrects it).
+
+    Args:
+        channels: C.
+        config: its fields from `contrast_augmentation` to `temperature`.
+    """
+
+    def __init__(self, channels: int, config: RCANConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.contrast_hidden
+        self.head = nn.Sequential(
+            nn.Linear(channels, hidden, bias=False), HeadNorm(hidden), nn.ReLU(),
+            nn.Linear(hidden, hidden, bias=False), HeadNorm(hidden), nn.ReLU(),
+            nn.Linear(hidden, config.contrast_width),
+        )  # fmt: skip
+
+    def forward(self, vectors: Tensor, view_mask: Tensor) -> Tensor:
+        """The loss, a scalar; 0 for a single study.
+
+        Args:
+            vectors: (B, V, C).
+            view_mask: (B, V) bool.
+        """
+        tau = self.config.temperature
+        # in half precision cosines of neighbours would tie, and weak labels change with rounding
+        with torch.autocast(vectors.device.type, enabled=False):
+            pairs = self.pair(vectors.float(), view_mask)
+            # the head's batch statistics are those of one view, as in the code
+            projected = torch.stack([F.normalize(self.head(view), dim=1) for view in pairs.unbind(1)], dim=1)
+            first, second = gather_ranks(projected).unbind(1)
+            # each view learns from the neighbours that the other one has
+            one = supervised_contrastive(first, weak_positives(second), tau)
+            other = supervised_contrastive(second, weak_positives(first), tau)
+        return (one + other) / 2
+
+    def pair(self, vectors: Tensor, view_mask: Tensor) -> Tensor:
+        """Two vectors of each study (B, 2, C) (eq. 16): of its first two views, or of its only view twice.
+
+        In training they are changed at random where `contrast_augmentation` says so: a fifth of the channels is
+        dropped, and noise of a twentieth of the vector's standard deviation added.
+        """
+        single = view_mask.sum(dim=1) < 2
+        views = view_mask.int().argsort(dim=1, descending=True, stable=True)[:, :2]
+        chosen = torch.stack([views[:, 0], torch.where(single, views[:, 0], views[:, -1])], dim=1)
+        pairs = vectors.gather(1, chosen.unsqueeze(-1).expand(-1, -1, vectors.shape[2]))
+        if not self.training or self.config.contrast_augmentation == "none":
+            return pairs
+        changed = F.dropout(pairs, 0.2)
+        changed = changed + 0.05 * pairs.detach().std(dim=2, keepdim=True) * torch.randn_like(pairs)
+        return (
+            changed
+            if self.config.contrast_augmentation == "all"
+            else torch.where(single[:, None, None], changed, pairs)
+        )
+
+
+@torch.no_grad()
+def weak_positives(unit: Tensor) -> Tensor:
+    """Weak labels: studies whose graph of nearest neighbours is connected belong together.
+
+    Args:
+        unit: (N, P) normalised vectors.
+
+    Returns:
+        (N, N) bool.
+    """
+    nearest = (unit @ unit.T).fill_diagonal_(-2.0).argmax(dim=1)
+    component = connected_components(F.one_hot(nearest, len(unit)).bool())
+    return component[:, None] == component
+
+
+@register("rcan", RCANConfig)
+class RCAN(EncoderDecoder):
+    """The baseline with RVE behind the backbone, CGM before encoder and decoder, and WCL beside the language loss.
+
+    With all three switched off it is the baseline; with CGM alone and without its gates it is R2GenCMN.
+    """
+
+    config: RCANConfig
+
+    def __init__(self, config: RCANConfig) -> None:
+        super().__init__(config)
+        if config.rve:
+            self.rve = RVE(self.backbone.width, config)
+        if config.cgm:
+            self.cgm = CGM(config)
+        if config.wcl:
+            self.wcl = WCL(self.backbone.width, config)
+
+    def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
+        """Views -> RVE -> CGM -> encoder (eq. 1, 7, 20)."""
+        tokens, pooled = self._view_tokens(inputs)
+        visual, mask = join_views(self.visual_embedding(tokens), inputs.view_mask)
+        if self.config.cgm:
+            visual = self.cgm.visual(visual, mask, *self.cgm.memory.keys_values())
+        encoded = self.encode_visual(visual, mask, pooled)
+        if self.config.wcl and self.config.contrast == "recalibrated":
+            encoded.aux["recalibrated"] = tokens.mean(dim=2)
+        return encoded
+
+    def _view_tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Recalibrated tokens (B, V, S, C) and the backbone's pooled vectors (B, V, C)."""
+        tokens, pooled = self.backbone.views(inputs)
+        if self.config.rve:
+            # only views that exist: padding must not reach the batch statistics
+            exists = inputs.view_mask
+            tokens = tokens.index_put((exists,), self.rve.tokens(tokens[exists]))
+        return tokens, pooled
+
+    def start(self, encoded: Encoded, beams: int = 1) -> Cache:
+        """Keys and values of the encoded image, once a study, and of the memory, once for all."""
+        cache = super().start(encoded, beams)
+        if self.config.cgm:
+            cache.shared["keys"], cache.shared["values"] = self.cgm.memory.keys_values()
+        return cache
+
+    def step(
+        self, tokens: Tensor, encoded: Encoded, cache: Cache | None = None, *, need_attention: bool = False
+    ) -> Step:
+        """Embedding + position codes -> CGM -> decoder -> vocabulary (eq. 21)."""
+        text = self.embed_text(tokens, encoded, cache)
+        if self.config.cgm:
+            text = self.gate_text(text, cache)
+        return self.decode(text, encoded, cache, positions=tokens.shape[1], need_attention=need_attention)
+
+    def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """As those of R2GenCMN: mean responses of the memory to image tokens and words; None without CGM."""
+        if not self.config.cgm:
+            return None
+        visual, mask = join_views(self.visual_embedding(self._view_tokens(batch.inputs)[0]), batch.inputs.view_mask)
+        text, words = self.embed_words(batch.targets)
+        return self.cgm.memory.mean_response(visual, mask), self.cgm.memory.mean_response(text, words)
+
+    def memories(self) -> dict[str, Tensor]:
+        """The memory of CGM, if there is one."""
+        return {"memory": self.cgm.memory.matrix} if self.config.cgm else {}
+
+    def gate_text(self, text: Tensor, cache: Cache | None) -> Tensor:
+        """CGM on words (N, T, D); the cache carries the running context from step to step."""
+        if cache is None:
+            return self.cgm.text(text, *self.cgm.memory.keys_values(), past=None)[0]
+        past = (cache.state["context_score"], cache.state["context"]) if "context" in cache.state else None
+        text, past = self.cgm.text(text, cache.shared["keys"], cache.shared["values"], past)
+        if past is not None:
+            cache.state["context_score"], cache.state["context"] = past
+        return text
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy and WCL (eq. 23, 19); their weights lambda and 1 - lambda (eq. 24) stand in the stage."""
+        encoded = self.encode(batch.inputs, batch.guide)
+        losses = {"language": self.language_loss(encoded, batch.targets)}
+        if self.config.wcl:
+            vectors = encoded.aux["recalibrated"] if self.config.contrast == "recalibrated" else encoded.pooled
+            losses["weak_contrastive"] = self.wcl(vectors, batch.inputs.view_mask)
+        return losses
