@@ -2,6 +2,7 @@
 
 Every row is measured in a process of its own, because peak memory is a process's. The encoder alone runs forward and
 backward on the same images, in the same process, right before the step: their ratio is what a fast step is judged by.
+`processor_s` is the processor's time of a step over all threads; with one thread it compares systems on a busy machine.
 """
 
 import json
@@ -61,13 +62,16 @@ def measure(system: str, dtype: str, options: Any) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
 
-    times: dict[str, list[float]] = {"encoder": [], "step": []}
+    times: dict[str, list[float]] = {"encoder": [], "step": [], "step on processor": []}
     for turn in range(options.repeats + 1):
         for name, run in (("encoder", encoder), ("step", step)):
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             run()
-            if turn > 0:  # the first turn warms up
-                times[name].append(time.perf_counter() - start)
+            if turn == 0:  # warms up
+                continue
+            times[name].append(time.perf_counter() - start)
+            if name == "step":
+                times["step on processor"].append(time.process_time() - used)
     alone, whole = statistics.median(times["encoder"]), statistics.median(times["step"])
     rate = gemm_rate(dtype, options.threads)
     trunk = 3 * TRUNK_GFLOP * (options.size / 224) ** 2 * 2 * options.batch
@@ -76,6 +80,7 @@ def measure(system: str, dtype: str, options: Any) -> dict[str, Any]:
         "precision": dtype,
         "encoder_s": round(alone, 3),
         "step_s": round(whole, 3),
+        "processor_s": round(statistics.median(times["step on processor"]), 3),
         "step / encoder": round(whole / alone, 3),
         "images/s": round(2 * options.batch / whole, 2),
         "peak_gb": round(peak_memory_mb() / 1000, 2),

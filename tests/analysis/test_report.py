@@ -14,7 +14,7 @@ from tests.browser.example import make_runs
 
 from crossray.analysis import page, report_runs
 from crossray.analysis.report import build_report, write_report
-from crossray.analysis.report_runs import read_systems
+from crossray.analysis.report_runs import common_protocols, read_systems
 from crossray.analysis.report_studies import StudyComparison, choose
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
@@ -102,7 +102,6 @@ class TestReading:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (lambda file: replace(file, provenance=replace(file.provenance, max_length=30)), "differ in max_length"),
             (lambda file: replace(file, provenance=replace(file.provenance, data_sha256="other", data=None)), "data"),
             (lambda file: replace(file, rows=file.rows[1:]), "differ in studies"),
             (
@@ -121,6 +120,14 @@ class TestReading:
         rewrite(runs[1], change)
         with pytest.raises(UserError, match=words):
             read_systems(runs)
+
+    def test_references_of_other_vocabularies_leave_the_full_protocol(self, runs: list[Path]) -> None:
+        rewrite(runs[1], lambda file: replace(file, provenance=replace(file.provenance, max_length=30)))
+        protocols, left_out = common_protocols(read_systems(runs))
+        assert protocols == ["full"]
+        assert "r2gen" in left_out[0] and "max_length" in left_out[0]
+        html = build_report(read_systems(runs), studies=1)
+        assert html.count(left_out[0].split(":")[0]) == 1 and "protocol full" in html
 
     def test_mistakes_name_the_file(self, runs: list[Path]) -> None:
         with pytest.raises(UserError, match="named twice"):

@@ -21,6 +21,7 @@ from tests.models.tiny import (
     without_dropout,
 )  # fmt: skip
 
+from crossray.data.batch import Batch
 from crossray.decoding.search import DecodingConfig, SpecialIds, generate
 from crossray.models.backbones import BackboneConfig
 from crossray.models.base import Encoded, ReportModel
@@ -33,6 +34,11 @@ every_variant = pytest.mark.parametrize(
     ("system", "variant"),
     [pytest.param(s, v, id="-".join([s, *(f"{k}={x}" for k, x in v.items())])) for s in SYSTEMS for v in variants(s)],
 )
+
+
+def in_double(batch: Batch) -> Batch:
+    """In float64 what one study tells another stands out from rounding, which some systems amplify."""
+    return batch.apply(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
 
 
 def logits(model: ReportModel, encoded: Encoded, tokens: torch.Tensor) -> torch.Tensor:
@@ -60,7 +66,10 @@ def test_shapes_and_masks(system: str) -> None:
     assert step.cross_attention.shape[3:] == (length, positions)
     torch.testing.assert_close(step.cross_attention.sum(-1), torch.ones(step.cross_attention.shape[:-1]))
     hidden = ~encoded.memory_mask[:, None, None, None].expand_as(step.cross_attention)
-    assert hidden.any()
+    with torch.no_grad():
+        single = model.encode(batch.inputs.apply(lambda tensor: tensor[:, :1]))
+    # where a second view adds positions, those of the study without it are hidden
+    assert hidden.any() == (single.memory.shape[1] < positions)
     assert (step.cross_attention[hidden] == 0).all()
 
 
@@ -104,7 +113,8 @@ def test_word_by_word_equals_all_at_once(system: str, variant: dict, prompted: b
             torch.testing.assert_close(torch.cat([s.logits for s in steps], 1), whole.logits, atol=1e-4, rtol=0)
             maps = torch.cat([s.cross_attention for s in steps], dim=3)
             torch.testing.assert_close(maps, whole.cross_attention, atol=1e-4, rtol=0)
-            assert cache.length == tokens.shape[1] + (0 if encoded.prompt is None else encoded.prompt.shape[1])
+            before = [encoded.prompt, encoded.aux.get("prefix")]
+            assert cache.length == tokens.shape[1] + sum(x.shape[1] for x in before if x is not None)
 
 
 @pytest.mark.parametrize("prompted", [False, True], ids=["plain", "prompt"])
@@ -157,7 +167,11 @@ def test_every_parameter_learns_and_none_is_born(system: str, variant: dict) -> 
     model, batch = tiny(system, **variant).train(), make_batch()
     names = [name for name, _ in model.named_parameters()]
     modules = [name for name, _ in model.named_modules()]
-    sum(model.losses(batch).values()).backward()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(2):  # what starts closed, as RCAN's recalibration does, opens with the first step
+        optimizer.step()
+        optimizer.zero_grad()
+        sum(model.losses(batch).values()).backward()
     assert [name for name, _ in model.named_parameters()] == names
     assert [name for name, _ in model.named_modules()] == modules
     frozen = set(model.frozen())
@@ -168,7 +182,7 @@ def test_every_parameter_learns_and_none_is_born(system: str, variant: dict) -> 
 
 @every_system
 def test_a_prediction_depends_on_its_own_study_alone(system: str) -> None:
-    model, batch = tiny(system), make_batch(5)
+    model, batch = tiny(system).double(), in_double(make_batch(5))
     with torch.no_grad():
         together = logits(model, model.encode(batch.inputs), batch.targets.tokens)
         again = logits(model, model.encode(batch.inputs), batch.targets.tokens)
@@ -176,16 +190,16 @@ def test_a_prediction_depends_on_its_own_study_alone(system: str) -> None:
         order = [3, 1, 4, 0, 2]
         mixed = take(batch, order)
         shuffled = logits(model, model.encode(mixed.inputs), mixed.targets.tokens)
-        torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=0)
+        torch.testing.assert_close(shuffled, together[order], atol=1e-6, rtol=0)
         for row in range(5):
             alone = take(batch, [row])
             one = logits(model, model.encode(alone.inputs), alone.targets.tokens)
-            torch.testing.assert_close(one[0], together[row], atol=1e-5, rtol=0)
+            torch.testing.assert_close(one[0], together[row], atol=1e-6, rtol=0)
 
 
 @every_system
 def test_padding_of_views_and_text_changes_nothing(system: str) -> None:
-    model, batch = tiny(system), make_batch()
+    model, batch = tiny(system).double(), in_double(make_batch())
     inputs, tokens = batch.inputs, batch.targets.tokens
     noise = inputs.images.clone()
     noise[~inputs.view_mask] = 9.0
@@ -193,12 +207,12 @@ def test_padding_of_views_and_text_changes_nothing(system: str) -> None:
         encoded = model.encode(inputs)
         before = logits(model, encoded, tokens)
         filled = model.encode(dataclasses.replace(inputs, images=noise))
-        torch.testing.assert_close(logits(model, filled, tokens), before, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits(model, filled, tokens), before, atol=1e-6, rtol=0)
         # study 1 has one view: alone, it needs no second place
         single = take(inputs, [1]).apply(lambda tensor: tensor[:, :1])
-        torch.testing.assert_close(logits(model, model.encode(single), tokens[1:2])[0], before[1], atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits(model, model.encode(single), tokens[1:2])[0], before[1], atol=1e-6, rtol=0)
         longer = torch.cat([tokens, torch.full((len(tokens), 3), PAD)], dim=1)
-        torch.testing.assert_close(logits(model, encoded, longer)[:, : tokens.shape[1]], before, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits(model, encoded, longer)[:, : tokens.shape[1]], before, atol=1e-6, rtol=0)
 
 
 @every_system

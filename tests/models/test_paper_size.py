@@ -9,7 +9,10 @@ from torch import nn
 
 from crossray.models.backbones import BackboneConfig, build_backbone
 from crossray.models.base import ReportModel
+from crossray.models.rcan import RVE, WCL
 from crossray.models.registry import create_model
+from crossray.text.observations import OBSERVATIONS
+from crossray.training.recipe import load
 
 VOCABULARY = 761
 
@@ -42,6 +45,71 @@ def test_shapes(model: ReportModel) -> None:
     assert encoded.memory_mask.sum(1).tolist() == [98, 49]
     assert encoded.pooled.shape == (2, 2, 2048)
     assert step.logits.shape == (2, 59, VOCABULARY)
+
+
+def test_rcan() -> None:
+    model = create_model("rcan", vocabulary_size=VOCABULARY).eval()
+    shared = millions(model.backbone, model.cgm.memory) + 2 * 512 * VOCABULARY / 1e6
+    added = millions(model.rve, model.cgm.gates, model.cgm.score, model.wcl)
+    # everything but what RCAN adds is R2GenCMN, whose memory has 2.1 of its 15.8 M
+    assert millions(model) - shared - added == pytest.approx(13.66, abs=0.02)
+    squeeze = 2 * 2048 * 512 + 512 + 2048
+    bottleneck = 2 * 2048 * 512 + 9 * 512 * 512 + 2 * (512 + 512 + 2048)
+    assert millions(model.rve) * 1e6 == bottleneck + squeeze + 10 * 2048 + 1
+    assert millions(model.cgm.gates, model.cgm.score) * 1e6 == 2 * 512 * 513 + 512
+    assert millions(model.wcl) * 1e6 == 2048 * 512 + 512 * 512 + 4 * 512 + 128 * 513
+    inputs = make_inputs(2, 2, size=224)
+    with torch.no_grad():
+        tokens, _ = model.backbone.views(inputs)
+        recalibrated = model.rve.tokens(tokens.flatten(0, 1))
+        encoded = model.encode(inputs)
+        step = model.step(torch.full((2, 59), BOS), encoded)
+    assert recalibrated.shape == (4, 49, 2048)
+    assert encoded.memory.shape == (2, 98, 512)
+    assert encoded.pooled.shape == (2, 2, 2048)
+    assert step.logits.shape == (2, 59, VOCABULARY)
+
+
+def test_rcan_blocks_of_the_code() -> None:
+    config = load("rcan/iu_xray-code").model
+    with torch.device("meta"):
+        recalibration, contrast = RVE(2048, config), WCL(2048, config)
+    # SPEC 10.3; of the two heads one is used, and only that one is built
+    assert millions(recalibration) == pytest.approx(77.6, abs=0.05)
+    assert millions(contrast) == pytest.approx(12.6, abs=0.05)
+
+
+def test_coacl() -> None:
+    model = create_model("coacl", vocabulary_size=VOCABULARY, observations=OBSERVATIONS).eval()
+    tables = 2 * 512 * VOCABULARY / 1e6
+    assert millions(model.backbone) == pytest.approx(85.8, abs=0.05)
+    # the Transformer of the family, whose visual embedding is 768 x 512 here
+    transformer = (model.visual_embedding, model.text_embedding, model.encoder, model.decoder, model.vocabulary)
+    assert millions(*transformer) - tables == pytest.approx(13.66 - (2048 - 768) * 512 / 1e6, abs=0.02)
+    assert millions(model.join) == pytest.approx((1536 * 768 + 768) / 1e6)
+    assert millions(model.memory) == pytest.approx((90 * 512 + 512 * 513) / 1e6)
+    assert millions(model.denoising) == pytest.approx((4 * 768 * 769 + 2 * 768) / 1e6)
+    assert millions(model.alignment) == pytest.approx((4 * 512 * 513 + 4 * 512 * 512) / 1e6)
+    assert millions(model) == pytest.approx(112.5, abs=0.1)
+    inputs = make_inputs(2, 2, size=224)
+    with torch.no_grad():
+        encoded = model.encode(inputs)
+        step = model.step(torch.full((2, 60), BOS), encoded)
+        words = torch.tensor([[BOS] + [5] * 59, [BOS] + [6] * 59])
+        report = model.report_encoder(words, torch.ones(2, 60, dtype=torch.bool))
+        basis = model.alignment.mom.basis(encoded.aux["image"], report[:, 0])
+    # SPEC 10.2: 197 tokens and 14 priors, then the priors once more
+    assert encoded.memory.shape == (2, 225, 512)
+    assert encoded.memory_mask.all()
+    assert encoded.aux["image"].shape == (2, 512)
+    assert encoded.aux["labels"].shape == (2, 14)
+    assert model.memory().shape == (90, 512)
+    assert model.prior_selection(model.label_embedding(encoded.aux["labels"][..., None]), model.memory()).shape == (
+        2, 14, 512,
+    )  # fmt: skip
+    assert report.shape == (2, 60, 512)
+    assert basis.shape == (4, 512)
+    assert step.logits.shape == (2, 60, VOCABULARY)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ SMALL: dict[str, Any] = {
     "memory_slots": 48,
     "memory_heads": 4,
     "memory_top": 6,
+    "contrast_hidden": 16,
+    "contrast_width": 8,
 }
 
 

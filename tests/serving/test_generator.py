@@ -17,6 +17,7 @@ from crossray.data.transform import ImageTransform
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import write_reports
 from crossray.errors import UserError
+from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
 from crossray.models.backbones import BackboneConfig
 from crossray.models.base import ReportModel
@@ -105,6 +106,25 @@ def test_files_and_dataset_agree_and_batches_do_not_matter(folder, data, tmp_pat
     assert dataset.rows[1].images == ("frontal", "lateral")
     assert (dataset.provenance.split, dataset.provenance.min_count) == ("test", 1)
     assert dataset.provenance.data_sha256 == Dataset.open(data / "prepared").info.sha256
+
+
+def test_shuffled_images_are_those_of_other_studies(folder, data, tmp_path):
+    """The reports change places as the images do, the references stay; scoring says what was scored."""
+    generator = Generator.from_pretrained(folder)
+    generator.generate_dataset(data / "prepared", "test", tmp_path / "own.jsonl")
+    generator.generate_dataset(data / "prepared", "test", tmp_path / "other.jsonl", shuffle_images=1)
+    own, other = (PredictionFile.load(tmp_path / name) for name in ("own.jsonl", "other.jsonl"))
+    assert not own.provenance.shuffled_images and other.provenance.shuffled_images
+    assert other.references("full") == own.references("full")
+    by_probability = {round(row.log_probability, 3): row for row in own.rows}
+    assert len(by_probability) == len(own.rows)
+    givers = [by_probability[round(row.log_probability, 3)] for row in other.rows]
+    assert [row.prediction for row in other.rows] == [giver.prediction for giver in givers]
+    assert [row.images for row in other.rows] == [giver.images for giver in givers]
+    assert all(row.id != giver.id for row, giver in zip(other.rows, givers, strict=True))
+    notes = evaluate(other, meteor="no", resamples=10).notes
+    assert any("shuffled between studies" in note for note in notes)
+    assert not any("shuffled between studies" in note for note in evaluate(own, meteor="no", resamples=10).notes)
 
 
 def test_predictions_equal_those_of_validation(folder, data, tmp_path):

@@ -41,7 +41,7 @@ def build_report(
     Raises:
         UserError: `data` is not the dataset of the predictions, or the systems share no protocol.
     """
-    protocols = common_protocols(systems)
+    protocols, left_out = common_protocols(systems)
     images, no_images = _images(systems, data)
     names = [system.name for system in systems]
     title = title or f"CrossRay report: {', '.join(names) if len(names) <= MOST_NAMES else f'{len(names)} systems'}"
@@ -58,6 +58,7 @@ def build_report(
         "<header>",
         page.title(title),
         page.paragraph(_compared(systems)),
+        *(page.paragraph(reason, "muted") for reason in left_out),
         page.paragraph(f"{SYNTHETIC} {RESEARCH}" if images and images.synthetic else RESEARCH, "notice"),
         *report_provenance.alarms(systems, protocols),
         *preface,

@@ -57,22 +57,37 @@ def read_systems(
     for path, name in zip(paths, _names(paths), strict=True):
         file = PredictionFile.load(path)
         systems.append(System(name, file, _scores(file, path, data, say), _history(file, path)))
-    _require_same_studies(systems, common_protocols(systems))
+    _require_same_studies(systems, common_protocols(systems)[0])
     return systems
 
 
-def common_protocols(systems: Sequence[System]) -> list[str]:
-    """Names of the protocols that every system was scored under.
+def common_protocols(systems: Sequence[System]) -> tuple[list[str], list[str]]:
+    """Names of the protocols that every system was scored under, and why others are left out.
+
+    The references of `r2gen` are what each model's tokenizer can express; where they differ, `full` still compares.
 
     Raises:
-        UserError: there is none, or one of that name means different things.
+        UserError: no protocol is common to all.
     """
-    names = [name for name in PROTOCOLS if all(name in system.evaluation.protocols for system in systems)]
+    names, left_out = [], []
+    for name in PROTOCOLS:
+        scored = [system.evaluation.protocols[name] for system in systems if name in system.evaluation.protocols]
+        if len(scored) < len(systems):
+            if scored:
+                left_out.append(f"Protocol {name} is left out: {len(scored)} of {len(systems)} systems have it.")
+            continue
+        try:
+            require_same(part.result.protocol for part in scored)
+        except UserError as error:
+            left_out.append(f"Protocol {name} is left out: {error}.")
+            continue
+        names.append(name)
     if not names:
-        raise UserError("report: no protocol is common to all scores; run crossray evaluate on the predictions again")
-    for name in names:
-        require_same(system.evaluation.protocols[name].result.protocol for system in systems)
-    return names
+        reasons = " ".join(left_out).rstrip(".") or "none of the files has one"
+        raise UserError(
+            f"report: no protocol is common to all systems ({reasons}); run crossray evaluate on them again"
+        )
+    return names, left_out
 
 
 def read_history(path: Path) -> tuple[dict[str, Any], ...]:

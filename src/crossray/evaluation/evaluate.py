@@ -94,7 +94,13 @@ def evaluate(
         seed=seed,
         meteor_jar_sha256=measured.meteor_jar_sha256,
         seconds=file.seconds(),
-        notes=(*_missing_protocols(file), *companions.notes, *_clinical_notes(clinical, labeler), *measured.notes),
+        notes=(
+            *_shuffled(file),
+            *_missing_protocols(file),
+            *companions.notes,
+            *_clinical_notes(clinical, labeler),
+            *measured.notes,
+        ),
     )
 
 
@@ -168,6 +174,12 @@ def _groups(labelled: NDArray[np.bool_] | None, clinical: ClinicalStatistics | N
     else:
         groups = {}
     return {group: mask for group, mask in groups.items() if mask.any()}
+
+
+def _shuffled(file: PredictionFile) -> tuple[str, ...]:
+    if not file.provenance.shuffled_images:
+        return ()
+    return ("the images were shuffled between studies: these are the scores of a system that sees another's images",)
 
 
 def _missing_protocols(file: PredictionFile) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class Provenance:
         min_count: the tokenizer's threshold; None when unknown.
         tokenizer: fingerprint of the tokenizer.
         views: views of a study that the model saw.
+        shuffled_images: whether every study had the images of another (`crossray generate --shuffle-images`).
         decoding: settings of the search.
         versions: versions of what produced the text.
     """
@@ -57,6 +58,7 @@ class Provenance:
     min_count: int | None = None
     tokenizer: str | None = None
     views: str = ""
+    shuffled_images: bool = False
     decoding: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -269,9 +271,12 @@ def _provenance(values: Any, place: str) -> Provenance:
         (("data", "tokenizer"), (str, type(None))),
         (("max_length", "min_count"), (int, type(None))),
         (("decoding", "versions"), (dict,)),
+        (("shuffled_images",), (bool,)),
     ):
         for item in name:
-            if item in given and (not isinstance(given[item], kinds) or isinstance(given[item], bool)):
+            if item in given and (
+                not isinstance(given[item], kinds) or isinstance(given[item], bool) is not (bool in kinds)
+            ):
                 raise UserError(f"{place}: crossray.{item}: a value of the wrong type; generate the file again")
     return Provenance(**given)
 

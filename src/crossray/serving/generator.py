@@ -22,6 +22,7 @@ from crossray.data.transform import ImageTransform, transform_inputs
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, special_ids, write_reports
 from crossray.errors import UserError
+from crossray.evaluation.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 from crossray.evaluation.protocol import references
 from crossray.models.base import ReportModel, config_from_dict
@@ -158,6 +159,7 @@ class Generator:
         out: Path | str,
         *,
         batch_size: int = 16,
+        shuffle_images: int | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Write the reports of one split of a prepared dataset, with the references of both protocols beside.
@@ -167,25 +169,28 @@ class Generator:
             split: "train", "val" or "test".
             out: predictions file to write; it appears whole or not at all.
             batch_size: studies at once; halved when memory runs out.
+            shuffle_images: seed of a random order in which every study gets the views of another; the header says so.
+                The reports of a system that looks at the image become worse. None: each study has its own.
             progress: called with studies done and studies in all.
 
         Returns:
             Number of reports.
 
         Raises:
-            UserError: there is no such dataset, or it has no such split.
+            UserError: there is no such dataset, or it has no such split, or a single study cannot be shuffled.
         """
         data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
         rows = data.rows(split)
+        seen = rows if shuffle_images is None else _shuffled(rows, shuffle_images, f"{data.path}: split {split!r}")
         names, reports = data.ids(rows), data.reports(rows, self.section)
         collator = Collator(
             data, None, section=self.section, views=self.model.config.views, features=self._features(data)
         )
 
         def predictions() -> Iterator[Prediction]:
-            places = self._write(names, lambda chosen: collator.inputs(rows[chosen]), batch_size, progress)
+            places = self._write(names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress)
             for place, written, seconds in places:
-                views = data.views(int(rows[place]))[: self.model.config.views]
+                views = data.views(int(seen[place]))[: self.model.config.views]
                 yield Prediction(
                     id=names[place],
                     prediction=written.text,
@@ -196,7 +201,11 @@ class Generator:
                 )
 
         provenance = replace(
-            self._provenance(), data=str(data.path.resolve()), data_sha256=data.info.sha256, split=split
+            self._provenance(),
+            data=str(data.path.resolve()),
+            data_sha256=data.info.sha256,
+            split=split,
+            shuffled_images=shuffle_images is not None,
         )
         return write_predictions(out, provenance, predictions())
 
@@ -296,6 +305,13 @@ def _recipe(folder: Path) -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:
+    """Another of the rows for each of them."""
+    if len(rows) < 2:
+        raise UserError(f"{place}: shuffle_images: it has {len(rows)} studies; choose a split with at least two.")
+    return rows[derangement(len(rows), np.random.default_rng(seed))]
 
 
 def _seed(seed: int, name: str) -> int:

@@ -1,0 +1,190 @@
+"""Parts of contrastive losses: rows of all processes, who belongs together, and how far apart the others are.
+
+Shapes: B rows of this process, N rows of all processes, P channels.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gather_ranks(tensor: Tensor) -> Tensor:
+    """The rows of all processes in the order of their ranks; `tensor` itself in a training of one process.
+
+    A loss that every process computes from the same gathered rows has, averaged over the processes as DDP does it, the
+    gradient that a single process would find on the global batch.
+
+    Args:
+        tensor: (B, ...), where B may differ between processes, the other dimensions may not.
+
+    Returns:
+        (N, ...).
+    """
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return tensor
+    gathered: Tensor = _Gather.apply(tensor)
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather of a first dimension that differs; the gradient is the sum of what all processes ask of a row."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        rows = torch.zeros(distributed.get_world_size(), dtype=torch.int64, device=tensor.device)
+        rows[distributed.get_rank()] = len(tensor)
+        distributed.all_reduce(rows)
+        context.rows = rows.tolist()
+        padded = tensor.new_zeros(max(context.rows), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in context.rows]
+        distributed.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, context.rows, strict=True)])
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        distributed.all_reduce(total)
+        return total.split(context.rows)[distributed.get_rank()]
+
+
+def connected_components(adjacency: Tensor) -> Tensor:
+    """Components of an undirected graph, on the device of `adjacency`.
+
+    Every node takes the smallest label among itself and its neighbours, then the label of that label, until nothing
+    changes: a few turns in place of a copy to the processor.
+
+    Args:
+        adjacency: (N, N) bool, True where two nodes are joined; read as symmetric.
+
+    Returns:
+        (N,) int64, for each node the smallest index of its component.
+    """
+    joined = adjacency | adjacency.T
+    labels = torch.arange(len(joined), device=joined.device)
+    while len(labels):
+        smallest = torch.where(joined, labels, len(labels)).amin(dim=1).minimum(labels)
+        smallest = smallest[smallest]
+        if torch.equal(smallest, labels):
+            break
+        labels = smallest
+    return labels
+
+
+def supervised_contrastive(features: Tensor, positive: Tensor, temperature: float) -> Tensor:
+    """Supervised contrastive loss, L_out of Khosla et al. 2020 with all other rows in the denominator (SPEC 3.4).
+
+    Args:
+        features: (N, P) vectors, compared by their cosine.
+        positive: (N, N) bool, True where two rows belong together; its diagonal does not count.
+        temperature: divides the cosines.
+
+    Returns:
+        Mean over all rows, in float32. A row without a positive contributes 0, so a single row gives 0, never NaN.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    with torch.autocast(unit.device.type, enabled=False):
+        scores = unit @ unit.T / temperature
+    # a large finite number: the row of a batch of one would otherwise hold nothing but -inf
+    others = scores.masked_fill(itself, torch.finfo(scores.dtype).min)
+    surprise = others.logsumexp(dim=1, keepdim=True) - scores
+    chosen = (positive & ~itself).to(scores.dtype)
+    return ((surprise * chosen).sum(dim=1) / chosen.sum(dim=1).clamp_min(1)).mean()
+
+
+def uniformity(features: Tensor, temperature: float = 2.0) -> Tensor:
+    """How evenly rows lie on the unit sphere: log of the mean of exp(-t |u_i - u_j|^2) over all pairs i != j.
+
+    Wang and Isola 2020: 0 when all rows are one point, about -2 t when they are spread evenly.
+
+    Args:
+        features: (N, P), N at least 2; only their directions count.
+        temperature: t.
+
+    Returns:
+        A scalar in float32.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    rows = len(unit)
+    with torch.autocast(unit.device.type, enabled=False):
+        distance = (2 - 2 * unit @ unit.T).clamp_min(0)
+    itself = torch.eye(rows, dtype=torch.bool, device=unit.device)
+    closeness = (-temperature * distance).masked_fill(itself, -math.inf)
+    return closeness.flatten().logsumexp(dim=0) - math.log(rows * (rows - 1))
+
+
+def different_reports(keys: Tensor) -> Tensor:
+    """Who may be a negative of whom: (N, N) bool, False for a row itself and for rows with an equal report.
+
+    Args:
+        keys: (N,) int64, equal for equal reports (`Targets.report_key`).
+    """
+    return keys[:, None] != keys[None, :]
+
+
+def hardest(similarity: Tensor, negative: Tensor, count: Tensor | int) -> Tensor:
+    """The most similar negatives of each row, (N, N) bool.
+
+    Args:
+        similarity: (N, N), row i to column j.
+        negative: (N, N) bool, True where j is a negative of i.
+        count: how many to take at most, an integer or a scalar tensor on the device of `similarity`.
+    """
+    order = similarity.detach().masked_fill(~negative, -math.inf).argsort(dim=1, descending=True)
+    return (order.argsort(dim=1) < count) & negative
+
+
+def triplet(similarity: Tensor, chosen: Tensor, margin: Tensor | float) -> Tensor:
+    """Mean of relu(s_ij - s_ii + margin) over the chosen j of each row, then over the rows that have one.
+
+    Args:
+        similarity: (N, N), its diagonal the similarity of what belongs together.
+        chosen: (N, N) bool, the negatives that count; see `hardest`.
+        margin: (N, N) or one number.
+
+    Returns:
+        A scalar, 0 when no row has a chosen negative.
+    """
+    losses = (similarity - similarity.diagonal()[:, None] + margin).relu()
+    each = chosen.sum(dim=1)
+    rows = (losses * chosen).sum(dim=1) / each.clamp_min(1)
+    return rows.sum() / (each > 0).sum().clamp_min(1)
+
+
+def info_nce(similarity: Tensor, chosen: Tensor, temperature: float) -> Tensor:
+    """Mean of -log(exp(s_ii / t) / (exp(s_ii / t) + sum over the chosen j of exp(s_ij / t))) over the rows.
+
+    Args:
+        similarity: (N, N), its diagonal the similarity of what belongs together.
+        chosen: (N, N) bool, the negatives that count; a row without one contributes 0.
+        temperature: t.
+    """
+    scores = similarity / temperature
+    itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    return (scores.masked_fill(~(chosen | itself), -math.inf).logsumexp(dim=1) - scores.diagonal()).mean()
+
+
+def next_study(studies: int, device: torch.device) -> Tensor:
+    """M2KT's negatives: of each study the next one, of the last the first; (N, N) bool."""
+    return torch.eye(studies, dtype=torch.bool, device=device).roll(1, dims=1)
+
+
+def label_margin(truth: Tensor, known: Tensor) -> Tensor:
+    """M2KT's margins (SPEC 2.3): 0 for equal labels, otherwise the share of the labels that differ, at least 0.5.
+
+    Args:
+        truth: (N, L) bool, positive labels.
+        known: (N,) bool; where the labels of a study are unknown its margins are 0.5.
+
+    Returns:
+        (N, N) float32.
+    """
+    differ = (truth[:, None] ^ truth[None, :]).sum(dim=2)
+    either = (truth[:, None] | truth[None, :]).sum(dim=2)
+    margin = (differ / either.clamp_min(1)).clamp_min(0.5) * (differ > 0)
+    return margin.where(known[:, None] & known[None, :], 0.5)

@@ -1,0 +1,400 @@
+"""COACL: cross-modal orthogonal adaptive contrastive learning over M2KT's network (SPEC 2).
+
+Only a README, one figure and partly broken code are public. The network (SPEC 2.2) is read from the code; MOM, GFM and
+ACLM (SPEC 2.5) are our reconstruction from the figure. `docs/models/coacl.md` says which is which.
+
+Shapes: B studies, N studies of all processes, V views, S image tokens, C backbone channels, T words, D width, L = 14
+labels, M memory slots.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossray.data.batch import Batch, Guide, Inputs
+from crossray.layers.attention import CrossAttention
+from crossray.layers.cache import Cache
+from crossray.layers.contrastive import (
+    different_reports,
+    gather_ranks,
+    hardest,
+    info_nce,
+    label_margin,
+    next_study,
+    triplet,
+    uniformity,
+)
+from crossray.layers.embedding import PositionalEncoding, TokenEmbedding
+from crossray.layers.gates import Fusion, GuidedFusion
+from crossray.layers.knowledge_memory import KnowledgeMemory, look_up
+from crossray.layers.orthogonal import gram_schmidt
+from crossray.layers.transformer import Encoder, FeedForward
+from crossray.models.backbones import BackboneConfig, square_cells
+from crossray.models.base import Encoded, Event, Step, register
+from crossray.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from crossray.text.observations import CHEXPERT, STATUSES
+
+_POSITIVE = STATUSES.index("positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class COACLConfig(EncoderDecoderConfig):
+    """Configuration of `COACL`.
+
+    Attributes:
+        backbone: the vision backbone; published: a ViT-B/16 with its class token.
+        visual_relu: ReLU after the linear map of the image features.
+        visual_dropout: after that map.
+        visual_positions: sinusoidal position codes on the image tokens.
+        denoising_dropout: in the attention between image tokens and priors.
+        memory: how the labels look the knowledge memory up: learned (multi-head attention), parameter_free (M2KT's
+            "vRebuttal"), or none (no memory: the label embedding itself is the prior).
+        memory_slots: rows of the knowledge memory.
+        memory_heads: heads that query it, a divisor of `width`.
+        memory_trained: train its rows; otherwise they stay unit vectors, as in the code, and only their map is trained.
+        memory_momentum: share of what the reports wrote that stays after a step; 1: nothing is ever written.
+        orthogonal: MOM, the attention of image and text vectors to their common basis.
+        basis: of MOM: orthonormal rows, orthonormal columns, or none (the vectors themselves, as in the code).
+        fusion: GFM: gate, addition (of the vector and what it attended to), or no_gate (the latter alone).
+        gate_swapped: exchange the two inputs of the gate, as in the code.
+        gate_shared: one pair of weights for both gates, as the figure can be read.
+        contrast: ACLM (adaptive), M2KT's next study as the only negative (neighbour), or none (no text branch).
+        contrast_loss: triplet with M2KT's label margin, or infonce.
+        contrast_temperature: of infonce.
+        text_labels: also predict the labels from the report, with a loss "text_label".
+        decoder_prefix: give the decoder the priors as positions before the report.
+    """
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(name="random:vit_b16", cls_token=True))
+    visual_relu: bool = False
+    visual_dropout: float = 0.1
+    visual_positions: bool = False
+    denoising_dropout: float = 0.5
+    memory: Literal["learned", "parameter_free", "none"] = "learned"
+    memory_slots: int = 90
+    memory_heads: int = 8
+    memory_trained: bool = True
+    memory_momentum: float = 0.99
+    orthogonal: bool = True
+    basis: Literal["rows", "cols", "none"] = "rows"
+    fusion: Fusion = "gate"
+    gate_swapped: bool = False
+    gate_shared: bool = False
+    contrast: Literal["adaptive", "neighbour", "none"] = "adaptive"
+    contrast_loss: Literal["triplet", "infonce"] = "triplet"
+    contrast_temperature: float = 0.07
+    text_labels: bool = False
+    decoder_prefix: bool = False
+
+
+@register("coacl", COACLConfig)
+class COACL(EncoderDecoder):
+    """M2KT: image tokens joined by priors from a knowledge memory; MOM, GFM and ACLM beside the language loss."""
+
+    config: COACLConfig
+
+    def __init__(self, config: COACLConfig) -> None:
+        super().__init__(config)
+        config, width, channels = self.config, self.config.width, self.backbone.width
+        self.join = nn.Linear(config.views * channels, channels) if config.views > 1 else nn.Identity()
+        self.image_vector = kaiming(nn.Linear(channels, width))
+        self.image_labels = kaiming(nn.Linear(width, len(CHEXPERT)))
+        self.label_embedding = kaiming(nn.Linear(1, width))
+        self.memory: KnowledgeMemory | None = None
+        self.prior_selection: PriorSelection | None = None
+        if config.memory != "none":
+            slots = (config.memory_slots, width)
+            self.memory = KnowledgeMemory(*slots, trained=config.memory_trained, momentum=config.memory_momentum)
+            self.prior_selection = PriorSelection(config)
+        self.prior_map = kaiming(nn.Linear(width, channels))
+        self.denoising = Denoising(channels, config.denoising_dropout)
+        self.prefix = FeedForward(width, config.feedforward, config.dropout) if config.decoder_prefix else None
+        self.report_encoder = ReportEncoder(config) if config.contrast != "none" or config.text_labels else None
+        self.report_labels = kaiming(nn.Linear(width, len(CHEXPERT))) if config.text_labels else None
+        self.alignment = Alignment(config) if config.contrast != "none" else None
+        known = [name for name in CHEXPERT if name in config.observations]
+        self.labelled = len(known)
+        places = torch.tensor([[CHEXPERT.index(name), config.observations.index(name)] for name in known])
+        self._places: Tensor
+        self.register_buffer("_places", places.view(-1, 2).long(), persistent=False)
+
+    def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
+        """Views -> joined tokens + priors -> denoising -> encoder (SPEC 2.2, steps 1-3 and 6-9)."""
+        tokens, pooled = self.backbone.views(inputs)
+        image = self.image_vector(self._joined(pooled))
+        labels = self.image_labels(image)
+        prior = self.label_embedding(labels.unsqueeze(-1))
+        if self.memory is not None and self.prior_selection is not None:
+            prior = self.prior_selection(prior, self.memory())
+        visual = self.visual_embedding(self.denoising(self._joined(tokens), self.prior_map(prior)))
+        everywhere = torch.ones(visual.shape[:2], dtype=torch.bool, device=visual.device)
+        encoded = self.encode_visual(visual, everywhere, pooled)
+        encoded.aux.update(image=image, labels=labels)
+        if self.prefix is not None:
+            encoded.aux["prefix"] = self.prefix(prior)
+        return encoded
+
+    def step(
+        self, tokens: Tensor, encoded: Encoded, cache: Cache | None = None, *, need_attention: bool = False
+    ) -> Step:
+        """(Prefix +) embedding + position codes -> decoder -> vocabulary."""
+        prefix = encoded.aux.get("prefix")
+        text = self.embed_text(tokens, encoded, cache, first=0 if prefix is None else prefix.shape[1])
+        if prefix is not None and (cache is None or cache.length == 0):
+            repeated = prefix.repeat_interleave(text.shape[0] // prefix.shape[0], dim=0)
+            text = torch.cat([repeated.to(text.dtype), text], dim=1)
+        return self.decode(text, encoded, cache, positions=tokens.shape[1], need_attention=need_attention)
+
+    def memory_cells(self, views: int, positions: int) -> Tensor:
+        """Tokens stand for the same place of all views, which were joined by channels; priors for none."""
+        cells = torch.full((views, positions), -1)
+        tokens = positions - 2 * len(CHEXPERT)
+        cells[:, :tokens] = square_cells(tokens)
+        return cells
+
+    def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """The vectors that MOM and GFM bring together; what these make of them depends on the batch."""
+        if self.report_encoder is None:
+            return None
+        _, pooled = self.backbone.views(batch.inputs)
+        words = self.report_encoder(batch.targets.tokens, batch.targets.mask)
+        return self.image_vector(self._joined(pooled)), words[:, 0]
+
+    def memories(self) -> dict[str, Tensor]:
+        """The knowledge memory, if there is one."""
+        return {} if self.memory is None else {"knowledge memory": self.memory()}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Language, label (where the dataset has CheXpert labels), contrastive and text_label (by options)."""
+        encoded = self.encode(batch.inputs, batch.guide)
+        losses = {"language": self.language_loss(encoded, batch.targets)}
+        truth, known = self.truth(batch)
+        if self.labelled:
+            losses["label"] = self._label_loss(encoded.aux["labels"], truth, known)
+        if self.report_encoder is not None:
+            words = self.report_encoder(batch.targets.tokens, batch.targets.mask)
+            report = words[:, 0]
+            if self.training and self.memory is not None:
+                self.memory.read(words.detach(), batch.targets.mask)
+            if self.alignment is not None:
+                image, keys = encoded.aux["image"], batch.targets.report_key
+                losses["contrastive"] = self.alignment(image, report, keys, truth, known)
+            if self.report_labels is not None and self.labelled:
+                losses["text_label"] = self._label_loss(self.report_labels(report), truth, known)
+        return losses
+
+    def advance(self, event: Event) -> None:
+        """After a step, what its reports would write into the memory moves the part of it that stays."""
+        if event.kind == "step" and self.memory is not None:
+            self.memory.write()
+
+    def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Which CheXpert observations are positive, (B, L) bool, and which studies have labels at all, (B,) bool.
+
+        An observation that the dataset lacks is nowhere positive.
+        """
+        device = batch.inputs.view_mask.device
+        positive = torch.zeros(batch.inputs.size, len(CHEXPERT), dtype=torch.bool, device=device)
+        labels = batch.guide.labels
+        if labels is None or not self.labelled:
+            return positive, positive[:, 0]
+        labels = labels[:, self._places[:, 1]]
+        positive[:, self._places[:, 0]] = labels[..., _POSITIVE] > 0
+        return positive, labels.flatten(1).sum(dim=1) > 0
+
+    def _joined(self, views: Tensor) -> Tensor:
+        """(B, V, ..., C), zero where a view is missing, joined along the channels: (B, ..., C)."""
+        channels = torch.cat(views.unbind(1), dim=-1)
+        missing = self.config.views * views.shape[-1] - channels.shape[-1]
+        return self.join(F.pad(channels, (0, missing)))
+
+    def _label_loss(self, logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+        """Binary cross-entropy (SPEC 2.3), the mean over studies with labels and observations that the dataset has."""
+        places = self._places[:, 0]
+        each = F.binary_cross_entropy_with_logits(logits.float()[:, places], truth[:, places].float(), reduction="none")
+        return (each * known[:, None]).sum() / (known.sum() * self.labelled).clamp_min(1)
+
+
+class PriorSelection(nn.Module):
+    """prior = e + dropout(attention(norm(e), memory, memory)) for embedded labels e (SPEC 2.2, step 6)."""
+
+    def __init__(self, config: COACLConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width)
+        learned = config.memory == "learned"
+        self.attention = CrossAttention(config.width, config.memory_heads, config.dropout) if learned else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, labels: Tensor, memory: Tensor) -> Tensor:
+        """Labels (B, L, D) and memory (M, D) -> (B, L, D)."""
+        query = self.norm(labels)
+        if self.attention is None:
+            everyone = memory.expand(len(query), -1, -1)
+            return labels + self.dropout(look_up(query, everyone, everyone))
+        # all studies ask the one memory, whose keys and values are computed once
+        found, _ = self.attention(query, *self.attention.keys_values(memory[None]))
+        return labels + self.dropout(found)
+
+
+class Denoising(nn.Module):
+    """Image tokens attend to the priors, and the priors to the tokens and themselves, with one set of weights.
+
+    SPEC 2.2, steps 7-8: A = [tokens; prior]; v1 = A + f(A, prior); v2 = prior + f(prior, A); [v1; v2].
+
+    Args:
+        channels: C, with one head for every 64 of them: 12 in a ViT-B/16, as published.
+        dropout: in the attention weights and after it.
+    """
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.attention = CrossAttention(channels, max(1, channels // 64), dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, prior: Tensor) -> Tensor:
+        """Tokens (B, S, C) and priors (B, L, C) -> (B, S + 2 L, C)."""
+        everything = torch.cat([tokens, prior], dim=1)
+        return torch.cat([self._attended(everything, prior), self._attended(prior, everything)], dim=1)
+
+    def _attended(self, x: Tensor, memory: Tensor) -> Tensor:
+        found, _ = self.attention(self.norm(x), *self.attention.keys_values(memory))
+        return x + self.dropout(found)
+
+
+class ReportEncoder(nn.Module):
+    """The text branch of training (SPEC 2.2, step 4): words to vectors, the first of which stands for all."""
+
+    def __init__(self, config: COACLConfig) -> None:
+        super().__init__()
+        self.embedding = TokenEmbedding(config.vocabulary_size, config.width)
+        self.positions = PositionalEncoding(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = Encoder(
+            config.layers, config.width, config.heads, config.feedforward, config.dropout, config.norm
+        )
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(B, T) int64 and the mask of its words -> (B, T, D)."""
+        return self.encoder(self.dropout(self.positions(self.embedding(tokens))), mask)
+
+
+class Alignment(nn.Module):
+    """MOM, GFM and ACLM: brings the vectors of an image and of its report together, and others apart.
+
+    Everything here couples the studies of a batch, over all processes. It ends in a loss; the decoder never sees it.
+    """
+
+    def __init__(self, config: COACLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mom = MOM(config) if config.orthogonal else None
+        self.gfm = GuidedFusion(config.width, config.fusion, config.gate_shared)
+
+    def forward(self, image: Tensor, report: Tensor, keys: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+        """The contrastive loss, float32; 0 for a single study.
+
+        Args:
+            image: (B, D), vectors of the images.
+            report: (B, D), vectors of their reports.
+            keys: (B,) int64, equal for equal reports.
+            truth: (B, L) bool, positive labels.
+            known: (B,) bool, True for a study that has labels.
+        """
+        image, report, keys, truth, known = (gather_ranks(x) for x in (image, report, keys, truth, known))
+        with torch.autocast(image.device.type, enabled=False):
+            image, report = image.float(), report.float()
+            if len(image) == 1:
+                return 0 * (image.sum() + report.sum())
+            basis = None if self.mom is None else self.mom.basis(image, report)
+            image, report = (F.normalize(self._fused(x, basis), dim=1) for x in (image, report))
+            return self._contrast(image, report, keys, truth, known)
+
+    def _fused(self, raw: Tensor, basis: Tensor | None) -> Tensor:
+        # without MOM a vector attends to itself alone
+        attended = raw if self.mom is None or basis is None else self.mom(raw, basis)
+        return self.gfm(attended, raw) if self.config.gate_swapped else self.gfm(raw, attended)
+
+    def _contrast(self, image: Tensor, report: Tensor, keys: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+        similarity, negative = image @ report.T, different_reports(keys)
+        if self.config.contrast == "adaptive":
+            count = negative_count(image, report, similarity, negative)
+            chosen = [hardest(s, negative, count) for s in (similarity, similarity.T)]
+        else:
+            chosen = [next_study(len(image), image.device) & negative] * 2
+        if self.config.contrast_loss == "infonce":
+            temperature = self.config.contrast_temperature
+            return info_nce(similarity, chosen[0], temperature) + info_nce(similarity.T, chosen[1], temperature)
+        margin = label_margin(truth, known)
+        return triplet(similarity, chosen[0], margin) + triplet(similarity.T, chosen[1], margin)
+
+
+class MOM(nn.Module):
+    """Modal Orthogonality Module: both modalities attend to a basis of the vectors of the whole batch (SPEC 2.5)."""
+
+    def __init__(self, config: COACLConfig) -> None:
+        super().__init__()
+        self.kind = config.basis
+        self.attention = CrossAttention(config.width, config.heads, dropout=0.0)
+
+    def basis(self, image: Tensor, report: Tensor) -> Tensor:
+        """Orthonormal basis of [image; report], (N, D) each.
+
+        Rows: (r, D); the image vectors come first, so that what the reports add is orthogonal to all images. Columns:
+        (2 N, D), of which the first r independent columns are orthonormal and the others 0. None: (2 N, D) as it is.
+        """
+        stacked = torch.cat([image, report])
+        if self.kind == "none":
+            return stacked
+        if self.kind == "rows":
+            return gram_schmidt(stacked)[0]
+        columns, kept = gram_schmidt(stacked.T)
+        return torch.zeros_like(stacked).index_copy(1, kept, columns.T)
+
+    def forward(self, x: Tensor, basis: Tensor) -> Tensor:
+        """Vectors (N, D) attend to the basis (r, D): (N, D)."""
+        attended, _ = self.attention(x[None], *self.attention.keys_values(basis[None]))
+        return attended[0]
+
+
+@torch.no_grad()
+def negative_count(image: Tensor, report: Tensor, similarity: Tensor, negative: Tensor) -> Tensor:
+    """UE and HNE of ACLM: how many negatives each study is compared with, a scalar int64 tensor (SPEC 2.5).
+
+    Args:
+        image: (N, D), of length 1, N at least 2.
+        report: (N, D), of length 1.
+        similarity: (N, N), their products.
+        negative: (N, N) bool, True where j is a negative of i.
+    """
+    evenness = (1 + (uniformity(image) + uniformity(report)) / 4).clamp(-1, 1)
+    each = negative.sum(dim=1)
+    expected = (similarity * negative).sum(dim=1) / each.clamp_min(1)
+    hardness = expected.sum() / (each > 0).sum().clamp_min(1)
+    return allocate(evenness - hardness, len(image) - 1)
+
+
+def allocate(difference: Tensor, most: int) -> Tensor:
+    """DNSA, the drawn curve: all negatives at -2, falling to a quarter of them at 2 (SPEC 2.5).
+
+    Args:
+        difference: uniformity minus expected similarity of negatives, in [-2, 2], any shape.
+        most: number of negatives that there are, at least 1.
+
+    Returns:
+        int64, of the same shape.
+    """
+    least = max(1, math.ceil(most / 4))
+    share = torch.cos(math.pi * (difference.clamp(-2, 2) + 2) / 8)
+    return (least + (most - least) * share).round().long()
+
+
+def kaiming(layer: nn.Linear) -> nn.Linear:
+    """M2KT's initialisation of its own linear maps: Kaiming-normal weights, zero bias (SPEC 2.2, step 10)."""
+    nn.init.kaiming_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
