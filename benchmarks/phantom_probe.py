@@ -22,9 +22,9 @@ from sklearn.preprocessing import StandardScaler
 from common import parser, report
 from crossray.data.dataset import Dataset
 from crossray.data.loading import Collator
-from crossray.text.observations import STATUSES
 from crossray.data.transform import transform_inputs
 from crossray.models.vision import Vision, auroc
+from crossray.text.observations import STATUSES
 from crossray.training.recipe import from_dict
 
 LEAST_PREVALENCE = 0.05
