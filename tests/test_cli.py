@@ -11,7 +11,8 @@ from crossray import __version__, cli
 
 COMMANDS = [
     [], ["prepare"], ["prepare", "phantom"], ["prepare", "r2gen"], ["train"], ["pretrain"], ["generate"], ["evaluate"],
-    ["models"], ["demo"],
+    ["compare"], ["convert"], ["convert", "chexbert"], ["models"], ["ablate"], ["report"], ["label"], ["export"],
+    ["demo"], ["analyze"], ["analyze", "alignment"], ["analyze", "grounding"], ["explain"],
 ]  # fmt: skip
 
 
@@ -54,6 +55,14 @@ def test_every_option_is_explained(command: list[str], capsys: pytest.CaptureFix
             words = " ".join(explanation).strip()
             assert words, line
             assert not words.startswith("("), f"only a type, no explanation: {line}"
+
+
+def test_options_take_dashes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """They are parsed like their names with underscores: what fails is the value."""
+    options = ("x.png", "--model", "m", "--out", str(tmp_path / "o-o.jsonl"))
+    for spelling in ("--batch-size=a-b", "--batch_size=a-b"):
+        message = mistake(capsys, "generate", *options, spelling)
+        assert "batch_size" in message and "a-b" in message and "unrecognized" not in message
 
 
 def test_recipe_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +119,9 @@ def test_help_imports_nothing_heavy() -> None:
         (["generate", "--model", "m", "--out", "o"], ["--data"]),
         (["generate", "--model", "no-model", "--out", "o", "a.png"], ["no-model"]),
         (["evaluate", "no-predictions.jsonl"], ["no-predictions.jsonl"]),
+        (["report", "no-predictions.jsonl", "--out", "page.html"], ["no-predictions.jsonl"]),
+        (["report", "a.jsonl", "--out", "page.html", "--studies", "-1"], ["--studies"]),
+        (["label", "no-reports.csv", "--out", "labels.csv"], ["no-reports.csv"]),
         (["fly"], ["fly"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -127,7 +127,8 @@ def test_commands_of_the_documents_parse(command: str) -> None:
         if "--resume" in own:
             assert rest == []
             return
-        name = cli._full_name(words[0], rest[0])
-        parse(name, rest[1:])
+        named = rest[1] if words[0] == "pretrain" and len(rest) > 1 and not rest[1].startswith("--") else None
+        name = rest[0] if words[0] == "train" else cli._full_name(rest[0], named)
+        parse(name, rest[1 if named is None else 2 :])
         return
     cli._build().parse_args(words)

@@ -1,6 +1,7 @@
 """The command line: parses, calls one of `crossray.commands`, and turns mistakes into one sentence."""
 
 import argparse
+import itertools
 import os
 import re
 import sys
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from crossray import __version__
-from crossray.commands import COMMANDS, SOURCES, Command
+from crossray.commands import COMMANDS, GROUPS, Command
 from crossray.errors import UserError
 
 #: Exit code of a user's mistake, as argparse uses it.
@@ -20,7 +21,7 @@ INTERRUPTED = 130
 
 
 #: The parser calls an option by its place among the commands (prepare.phantom.out); a user types --out.
-_KEY = re.compile(rf"\b(?:prepare\.\w+|{'|'.join(COMMANDS)})\.(\w+)")
+_KEY = re.compile(rf"\b(?:(?:{'|'.join(GROUPS)})\.\w+|{'|'.join(COMMANDS)})\.(\w+)")
 
 
 class Parser(ArgumentParser):
@@ -35,9 +36,11 @@ class Parser(ArgumentParser):
 def _command_parser(command: Command) -> Parser:
     parser = Parser(description=command.summary)
     positional = dict(command.positional or {})
-    skip = {positional["name"]} if positional else set()
+    skip = {*command.lists, *([positional["name"]] if positional else []), *(["recipe_options"] * command.takes_recipe)}
     if positional:
         parser.add_argument(positional.pop("name"), **positional)
+    for name, options in command.lists.items():
+        parser.add_argument(f"--{name}", **{"nargs": "+", **options})
     parser.add_function_arguments(command.function, as_positional=False, as_group=False, skip=skip)
     return parser
 
@@ -49,11 +52,12 @@ def _build() -> Parser:
         version=__version__,
     )
     commands = parser.add_subcommands(dest="command", required=True)
-    prepare = Parser(description="Prepare a dataset on disk, once, for everything that follows.")
-    commands.add_subcommand("prepare", prepare, help=f"Prepare a dataset: {', '.join(SOURCES)}.")
-    sources = prepare.add_subcommands(dest="source", required=True)
-    for name, source in SOURCES.items():
-        sources.add_subcommand(name, _command_parser(source), help=source.summary)
+    for name, group in GROUPS.items():
+        parent = Parser(description=group.summary)
+        commands.add_subcommand(name, parent, help=f"{group.summary[:-1]}: {', '.join(group.commands)}.")
+        seconds = parent.add_subcommands(dest="source", required=True)
+        for second, command in group.commands.items():
+            seconds.add_subcommand(second, _command_parser(command), help=command.summary)
     for name, text in _TRAINING.items():
         commands.add_subcommand(name, Parser(), help=text)  # parsed by the recipe, see `main`
     for name, command in COMMANDS.items():
@@ -71,18 +75,37 @@ def _run(arguments: list[str]) -> None:
     if arguments[:1] and arguments[0] in _TRAINING:
         _train(arguments[0], arguments[1:])
         return
+    more: dict[str, Any] = {}
+    if arguments[:1] and arguments[0] in COMMANDS and COMMANDS[arguments[0]].takes_recipe:
+        arguments, more["recipe_options"] = _split_recipe_options(arguments)
     parsed: Namespace = _build().parse_args(arguments)
     chosen: Any = parsed[parsed.command]
-    command = COMMANDS.get(parsed.command)
-    if command is None:
-        command, chosen = SOURCES[chosen.source], chosen[chosen.source]
-    command.function(**chosen.clone(with_meta=False).as_dict())
+    if parsed.command in GROUPS:
+        command, chosen = GROUPS[parsed.command].commands[chosen.source], chosen[chosen.source]
+    else:
+        command = COMMANDS[parsed.command]
+    command.function(**chosen.clone(with_meta=False).as_dict(), **more)
+
+
+def _split_recipe_options(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """A command's own arguments, and the fields of a recipe among them: --section.field and --stages, with a value."""
+    own, fields = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, _ = argument.partition("=")
+        if name == "--stages" or (name.startswith("--") and "." in name):
+            fields += [argument] if equals else [argument, *itertools.islice(rest, 1)]
+        else:
+            own.append(argument)
+    return own, fields
 
 
 def _train(command: str, arguments: list[str]) -> None:
     """`train` and `pretrain`: the recipe decides which further options there are."""
     own = argparse.ArgumentParser(prog=f"crossray {command}", description=_TRAINING[command], add_help=False)
     own.add_argument("recipe", nargs="?", help="a recipe's name (baseline/phantom) or a YAML file")
+    if command == "pretrain":
+        own.add_argument("name", nargs="?", help="a recipe of that kind (vision demo); phantom when left out")
     own.add_argument("--data", type=Path, help="prepared dataset")
     own.add_argument("--out", type=Path, help="folder of the run; must not exist yet")
     own.add_argument("--resume", type=Path, help="folder of an interrupted run: continue it exactly where it stopped")
@@ -104,7 +127,8 @@ def _train(command: str, arguments: list[str]) -> None:
 
     if chosen.recipe is None:
         raise UserError("name a recipe (`crossray models` lists them) or a run to continue (--resume FOLDER).")
-    chosen.recipe = _full_name(command, chosen.recipe)
+    if command == "pretrain":
+        chosen.recipe = _full_name(chosen.recipe, chosen.name)
     if chosen.help:
         recipe_parser(chosen.recipe).print_help()
         return
@@ -116,16 +140,24 @@ def _train(command: str, arguments: list[str]) -> None:
     train(recipe, chosen.data, chosen.out)
 
 
-def _full_name(command: str, recipe: str) -> str:
-    """`pretrain vision` means the recipe vision/phantom."""
-    return f"{recipe}/phantom" if command == "pretrain" and "/" not in recipe and "." not in recipe else recipe
+def _full_name(recipe: str, name: str | None) -> str:
+    """`pretrain vision` means the recipe vision/phantom, `pretrain vision demo` means vision/demo."""
+    if name is not None and ("/" in name or "." in name):
+        return name
+    return recipe if "/" in recipe or "." in recipe else f"{recipe}/{name or 'phantom'}"
+
+
+def _underscored(argument: str) -> str:
+    """`--batch-size 8` is `--batch_size 8`: an option is called like the parameter or field that it sets."""
+    name, sign, value = argument.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + sign + value if name.startswith("--") else argument
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `crossray`: a mistake ends in one sentence and exit code 2."""
     _quiet()
     try:
-        _run(sys.argv[1:] if arguments is None else arguments)
+        _run([_underscored(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
     except UserError as error:
         sys.stderr.write(f"crossray: {error}\n")
         raise SystemExit(MISTAKE) from None

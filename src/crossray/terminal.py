@@ -49,10 +49,9 @@ def print_dataset(dataset: "Dataset", console: Console) -> None:
     for heading in ("split", "studies", "patients", "words a report"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split in ("train", "val", "test"):
-        rows = dataset.rows(split)
-        if len(rows):
+        if studies := info.counts["studies"].get(split, 0):
             length = info.average_length.get(split, 0.0)
-            table.add_row(split, str(len(rows)), str(info.patients.get(split, 0)), f"{length:.1f}")
+            table.add_row(split, str(studies), str(info.patients.get(split, 0)), f"{length:.1f}")
     console.print(table)
     counts = info.counts
     console.print(
@@ -62,6 +61,28 @@ def print_dataset(dataset: "Dataset", console: Console) -> None:
         console.print(f"[yellow]{number} rejected: {reason}[/] (rejected.jsonl says which)")
     if info.source.get("synthetic_images"):
         console.print("[yellow]The images are synthetic: drawn, not taken.[/]")
+
+
+def print_source_statistics(dataset: "Dataset", console: Console) -> None:
+    """What every filter of the source left, and the statistics that the papers print beside this dataset's."""
+    info = dataset.info
+    steps = Table(title="filter steps")
+    for heading in ("what is left", "reports", "images"):
+        steps.add_column(heading, justify="left" if heading == "what is left" else "right")
+    for step in info.notes["filter_steps"]:
+        steps.add_row(step["step"], str(step["reports"]), str(step["images"]))
+    console.print(steps)
+    table = Table(title="the papers count the raw collection; ours is what is left")
+    for heading in ("split", "images", "reports", "patients", "average length"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, (images, reports, patients, length) in info.notes["paper_statistics"].items():
+        ours = (info.counts[kind].get(split, 0) for kind in ("images", "studies"))
+        table.add_row(f"{split}, papers", str(images), str(reports), str(patients), f"{length:.2f}")
+        table.add_row(
+            f"{split}, ours", *map(str, ours), str(info.patients.get(split, 0)),
+            f"{info.average_length.get(split, 0.0):.2f}",
+        )  # fmt: skip
+    console.print(table)
 
 
 def print_models(console: Console) -> None:

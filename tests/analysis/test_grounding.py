@@ -1,15 +1,17 @@
 """Grounding with planted attention: what it must score is known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from tests.analysis.seer import Seer
 
 from crossray.analysis.grounding import Target, cell_means, mass, pointing, score, statistics
-from crossray.analysis.grounding_table import grids, save_grounding
+from crossray.analysis.grounding_table import grids, print_grounding, save_grounding
 from crossray.analysis.grounding_targets import DrawnFindings, find_targets, ground, in_square, mean_lungs, priors
 from crossray.data.dataset import Dataset, write_dataset
 from crossray.data.loading import Collator
@@ -154,12 +156,15 @@ class TestMeasures:
 
     def test_scores_are_means_over_targets(self) -> None:
         hit, miss = (Target(study, "edema", "frontal", self.MASK, self.at(2, at)) for study, at in ((0, 2), (1, 5)))
-        found = statistics([hit, hit, miss], studies=3)
-        assert found.count.tolist() == [2, 1, 0]
-        assert found.weighted_scores(np.array([[1.0, 1, 1], [0, 1, 2]]))["pointing"].tolist() == [
-            pytest.approx(2 / 3),
-            0,
-        ]
+        found = statistics([hit, hit, replace(miss, study=7)])
+        assert found.count.tolist() == [2, 1]
+        resampled = found.weighted_scores(np.array([[1.0, 1], [0, 2]]))
+        assert resampled["pointing"].tolist() == [pytest.approx(2 / 3), 0]
+
+    def test_studies_without_targets_do_not_widen_the_interval(self) -> None:
+        targets = [Target(study, "edema", "frontal", self.MASK, self.at(2, 2)) for study in (3, 50)]
+        found = score(targets, 1000, {}, resamples=200).sources[0].scores["pointing"]
+        assert (found.low, found.value, found.high) == (1, 1, 1)
 
     def test_shuffling_prefers_the_same_observation(self) -> None:
         targets = [
@@ -203,9 +208,14 @@ def test_tables_and_file(dataset: Dataset, tmp_path: Path) -> None:
     assert saved["models"]["seer"]["sources"][0]["scores"]["pointing"]["value"] == 1.0
 
 
+def test_a_model_that_names_nothing_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    result = score([], 3, {})
+    assert result.targets == 0
+    print_grounding("mute", result, Console())
+    assert "mute: none of 3 reports states a finding" in capsys.readouterr().out
+
+
 def test_mistakes_are_said(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no report states a finding"):
-        score([], 3, {})
     (tmp_path / "data").mkdir()
     for file in dataset.path.iterdir():
         if file.name != "findings.parquet":

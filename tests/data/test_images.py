@@ -259,7 +259,9 @@ class TestBadInput:
         self.assert_one_error(path, "is not read", "PNG or JPEG")
 
     def test_dicom(self, tmp_path: Path) -> None:
-        self.assert_one_error(self.write(tmp_path, "image.dcm", bytes(128) + b"DICM" + bytes(64)), "DICOM", "export")
+        self.assert_one_error(
+            self.write(tmp_path, "image.dcm", bytes(128) + b"DICM" + bytes(64)), "DICOM", "without pixels"
+        )
 
     @pytest.mark.parametrize(
         ("size", "words"), [((31, 40), "at least 32"), ((40, 31), "at least 32"), ((32, 257), "shape")]

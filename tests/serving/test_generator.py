@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.data.dicom_files import dicom
 
 from crossray.data.batch import Inputs
 from crossray.data.dataset import Dataset, write_dataset
 from crossray.data.features import build_features, find_features
-from crossray.data.images import ImageFile
+from crossray.data.images import ImageFile, read_image
 from crossray.data.study import Study
 from crossray.data.transform import ImageTransform
 from crossray.decoding.config import DecodingConfig
@@ -90,6 +91,24 @@ def test_files(folder, data, tmp_path):
     assert (header.system, header.model, header.views, header.max_length) == ("baseline", str(folder), "2", 20)
     assert (header.decoding["beam"], header.decoding["max_length"]) == (2, 12)
     assert len(header.versions["weights_sha256"]) == 64
+
+
+def test_dicom_files_and_folders(folder, data, tmp_path):
+    """The reports are those of the same pixels in PNG files."""
+    window = {"WindowCenter": "127.5", "WindowWidth": "255", "VOILUTFunction": "LINEAR_EXACT"}
+    series = tmp_path / "1.2.840.7"
+    series.mkdir()
+    for view, position in ((0, "PA"), (1, "LL")):
+        content = dicom(read_image(data / f"1-{view}.png"), ViewPosition=position, **window)
+        (series / f"{1 - view}.dcm").write_bytes(content)
+    (tmp_path / "single.dcm").write_bytes(dicom(read_image(data / "0-0.png"), **window))
+    generator = Generator.from_pretrained(folder)
+    generator.generate_files([[tmp_path / "single.dcm"], [series]], tmp_path / "dicom.jsonl")
+    generator.generate_files([[data / "0-0.png"], [data / "1-0.png", data / "1-1.png"]], tmp_path / "png.jsonl")
+    ours, other = (PredictionFile.load(tmp_path / name) for name in ("dicom.jsonl", "png.jsonl"))
+    assert [row.id for row in ours.rows] == ["single", "1.2.840.7"]
+    assert ours.rows[1].images == (str(series / "1.dcm"), str(series / "0.dcm"))
+    assert [row.prediction for row in ours.rows] == [row.prediction for row in other.rows]
 
 
 def test_files_and_dataset_agree_and_batches_do_not_matter(folder, data, tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 Cell = str | tuple[str, ...]
 
 
-def document(title: str, body: Sequence[str], script: str = "") -> str:
+def document(title: str, body: Sequence[str], script: str = "", style: str = "") -> str:
     """A whole HTML page.
 
     Its policy forbids the browser to load anything and to run any script but the given one, so that text that should
@@ -25,8 +25,9 @@ def document(title: str, body: Sequence[str], script: str = "") -> str:
         title: of the page.
         body: ready-made pieces of markup.
         script: JavaScript that the page runs at its end; "" for none.
+        style: rules that only this page needs, beside those of page.css.
     """
-    style = asset("page.css")
+    style = asset("page.css") + style
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return (

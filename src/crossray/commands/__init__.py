@@ -6,15 +6,23 @@ top of these files: `crossray --help` answers within half a second. A new comman
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crossray.commands.ablate import ablate
+from crossray.commands.analyze import analyze_alignment, analyze_grounding
+from crossray.commands.compare import compare
+from crossray.commands.convert import convert_chexbert
 from crossray.commands.demo import demo
 from crossray.commands.evaluate import evaluate
+from crossray.commands.explain import explain
+from crossray.commands.export import export
 from crossray.commands.generate import generate
+from crossray.commands.label import label
 from crossray.commands.models import models
-from crossray.commands.prepare import prepare_phantom, prepare_r2gen
+from crossray.commands.prepare import prepare_iu_xray, prepare_manifest, prepare_phantom, prepare_r2gen
+from crossray.commands.report import report
 
 
 @dataclass(frozen=True)
@@ -25,10 +33,17 @@ class Command:
         function: what it calls; every parameter is an option.
         positional: options of argparse's `add_argument` for the parameter that is given without a name; `name` is
             that parameter's.
+        lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
+            and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
+            name.
+        takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
+            them as its parameter `recipe_options`.
     """
 
     function: Callable[..., None]
     positional: Mapping[str, Any] | None = None
+    lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    takes_recipe: bool = False
 
     @property
     def summary(self) -> str:
@@ -36,15 +51,74 @@ class Command:
         return (self.function.__doc__ or "").strip().splitlines()[0]
 
 
+@dataclass(frozen=True)
+class Group:
+    """Commands with a second name behind the first, such as `prepare phantom`.
+
+    Attributes:
+        summary: what they are for.
+        commands: second name to command.
+    """
+
+    summary: str
+    commands: Mapping[str, Command]
+
+
 #: Sources of `crossray prepare`.
-SOURCES: dict[str, Command] = {"phantom": Command(prepare_phantom), "r2gen": Command(prepare_r2gen)}
+SOURCES: dict[str, Command] = {
+    "phantom": Command(prepare_phantom),
+    "r2gen": Command(prepare_r2gen),
+    "iu-xray": Command(prepare_iu_xray),
+    "manifest": Command(
+        prepare_manifest,
+        {
+            "name": "manifest",
+            "nargs": "?",
+            "type": Path,
+            "help": "CSV or JSONL table, one study a row; image paths are relative to its folder",
+        },
+    ),
+}
+
+#: Published weights that `crossray convert` reads.
+CONVERSIONS: dict[str, Command] = {
+    "chexbert": Command(
+        convert_chexbert,
+        {
+            "name": "weights",
+            "type": Path,
+            "help": "the published chexbert.pth; only tensors are read from it, nothing in it is run",
+        },
+    ),
+}
+
+_MODELS = {
+    "type": str,
+    "action": "append",
+    "nargs": None,
+    "required": True,
+    "help": "model folder, or the folder of a training run (its best model is taken); repeat it to compare several",
+}
+
+#: What `crossray analyze` looks into.
+ANALYSES: dict[str, Command] = {
+    "alignment": Command(analyze_alignment, lists={"model": _MODELS}),
+    "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
+}
+
+#: First name to the commands behind it.
+GROUPS: dict[str, Group] = {
+    "prepare": Group("Prepare a dataset on disk, once, for everything that follows.", SOURCES),
+    "convert": Group("Convert published weights into a folder that needs no pickle.", CONVERSIONS),
+    "analyze": Group("Look into what models have learned.", ANALYSES),
+}
 
 _PREDICTIONS = {
     "type": Path,
-    "help": "JSON lines from `crossray generate`, or rows of your own with id, prediction and reference",
+    "help": "JSON lines from `crossray generate` or of your own (id, prediction, reference), or a ReXrank submission",
 }
 
-#: Every command but `prepare`, `train` and `pretrain`, which have a second name behind the first.
+#: Every other command but `train` and `pretrain`, whose options depend on the recipe.
 COMMANDS: dict[str, Command] = {
     "generate": Command(
         generate,
@@ -56,6 +130,43 @@ COMMANDS: dict[str, Command] = {
         },
     ),
     "evaluate": Command(evaluate, {"name": "predictions", **_PREDICTIONS}),
+    "export": Command(export, {"name": "predictions", **_PREDICTIONS}),
+    "compare": Command(
+        compare,
+        {"name": "predictions", "nargs": "+", **_PREDICTIONS},
+        lists={
+            "metrics": {"type": str, "help": "metrics to test, such as cider ce_f1: fewer tests are corrected less"}
+        },
+    ),
+    "ablate": Command(
+        ablate,
+        {"name": "recipe", "help": "a recipe's name (cmn/phantom) or YAML file; or the folder of an ablation"},
+        lists={
+            "seeds": {"type": int, "default": [0, 1, 2], "help": "seeds of the runs of every row (default: 0 1 2)"},
+            "rows": {"type": str, "help": "names of the rows to train now; all of them when left out"},
+        },
+        takes_recipe=True,
+    ),
+    "report": Command(
+        report,
+        {
+            "name": "runs",
+            "nargs": "+",
+            "type": Path,
+            "help": "predictions files, or folders of runs that hold predictions.jsonl; all of the same studies",
+        },
+    ),
+    "explain": Command(
+        explain,
+        {
+            "name": "images",
+            "nargs": "?",
+            "type": str,
+            "help": "the views of one study, separated by commas (frontal.png,lateral.png)",
+        },
+        lists={"model": _MODELS},
+    ),
+    "label": Command(label, {"name": "reports", "type": Path, "help": "CSV file with the columns study_id and report"}),
     "models": Command(models),
     "demo": Command(demo),
 }

@@ -20,7 +20,8 @@ def generate(
     """Write the reports of some images, or of one split of a prepared dataset.
 
     Args:
-        images: one study an argument; the views of a study separated by commas (frontal.png,lateral.png).
+        images: one study an argument: PNG, JPEG or DICOM files, the views of a study separated by commas
+            (frontal.png,lateral.png), or a folder that holds the views of one study.
         model: model folder, or the folder of a training run (its best model is taken).
         out: predictions as JSON lines.
         data: prepared dataset, instead of images.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from crossray.commands.show import file_digest, print_dataset, progress_bar
+from crossray.commands.show import console, file_digest, print_dataset, print_source_statistics, progress_bar
 from crossray.errors import UserError
 
 
@@ -85,3 +85,141 @@ def prepare_r2gen(
             progress=progress,
         )  # fmt: skip
     print_dataset(dataset)
+
+
+def prepare_iu_xray(
+    reports: Path,
+    images: Path,
+    out: Path,
+    projections: Path | None = None,
+    split: str = "seeded",
+    seed: int = 0,
+    views: Literal["pair", "all"] = "pair",
+    size: int = 256,
+    cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy",
+    workers: int | None = None,
+) -> None:
+    """Prepare IU X-Ray from the files of Open-i or Kaggle; say what every filter leaves, beside the papers' numbers.
+
+    Args:
+        reports: NLMCXR_reports.tgz, the folder that it unpacks to, or indiana_reports.csv.
+        images: NLMCXR_png.tgz, the folder that it unpacks to, or Kaggle's folder of images.
+        out: folder of the prepared dataset; an unfinished one is continued.
+        projections: indiana_projections.csv; without it nobody knows which view is frontal. Taken from beside
+            indiana_reports.csv when left out.
+        split: r2gen:annotation.json takes the studies and splits of that file; seeded draws 70/10/20 by patient.
+        seed: seed of the drawn split.
+        views: pair keeps studies with two views or more and two of each, as R2Gen does; all keeps every view.
+        size: short side of the stored images in pixels.
+        cleaner: how report texts are cleaned for the statistics, and by default in training.
+        workers: processes that read; 0 reads in this one; default: one a core.
+    """
+    from crossray.data.dataset import write_dataset
+    from crossray.data.layout import UNFINISHED
+    from crossray.data.sources.iu_xray import read_iu_xray
+    from crossray.data.sources.labels import RULE_LABELS
+
+    annotation = _split_file(split)
+    beside = reports.with_name("indiana_projections.csv")
+    if projections is None and reports.suffix.lower() == ".csv" and beside.exists():
+        projections = beside
+    studies = read_iu_xray(
+        reports, images, out / UNFINISHED / "images",
+        projections=projections, annotation=annotation, views=views, seed=seed,
+    )  # fmt: skip
+    source = {
+        "kind": "iu_xray",
+        "reports": _source_file(reports),
+        "images": _source_file(images),
+        "projections": None if projections is None else file_digest(projections),
+        "split": {"seed": seed} if annotation is None else file_digest(annotation),
+        "views": views,
+        "synthetic_images": False,
+        "labels": RULE_LABELS,
+    }
+    with progress_bar("reading studies") as progress:
+        dataset = write_dataset(
+            out, studies, size=size, source=source, cleaner=cleaner, workers=workers, notes=studies.notes(),
+            progress=progress,
+        )  # fmt: skip
+    print_dataset(dataset)
+    print_source_statistics(dataset)
+
+
+def _split_file(split: str) -> Path | None:
+    """The annotation behind --split r2gen:FILE; None for a drawn split."""
+    kind, _, name = split.partition(":")
+    if split == "seeded":
+        return None
+    if kind != "r2gen" or not name:
+        raise UserError(f"--split {split!a}: is neither 'seeded' nor 'r2gen:annotation.json'; give one of them.")
+    return Path(name)
+
+
+def _source_file(path: Path) -> dict[str, str]:
+    """What identifies a source: an archive's or table's digest, of a folder its name."""
+    return {"folder": path.resolve().name} if path.is_dir() else file_digest(path)
+
+
+def prepare_manifest(
+    manifest: Path | None = None,
+    out: Path | None = None,
+    template: Path | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    size: int = 256,
+    cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "fixed",
+    workers: int | None = None,
+) -> None:
+    """Prepare your own studies from a CSV or JSONL table of image paths and reports; every bad row is named.
+
+    Args:
+        manifest: the table; image paths are relative to its folder.
+        out: folder of the prepared dataset; an unfinished one is continued.
+        template: write a table to be filled in to this .csv file, and do nothing else.
+        skip_bad: leave bad rows out and list them in rejected.jsonl, instead of refusing the table.
+        seed: seed of the 70/10/20 split by patient that is drawn when the table has no column split.
+        size: short side of the stored images in pixels.
+        cleaner: how report texts are cleaned for the statistics, and by default in training.
+        workers: processes that read; 0 reads in this one; default: one a core.
+    """
+    from crossray.data.dataset import write_dataset
+    from crossray.data.sources.labels import RULE_LABELS
+    from crossray.data.sources.manifest import read_manifest, write_template
+
+    if template is not None:
+        write_template(template)
+        console().print(f"{template} written: fill it in, then `crossray prepare manifest {template} --out FOLDER`")
+        return
+    if manifest is None or out is None:
+        raise UserError("the manifest and --out are needed (or --template FILE.csv, which writes a table to fill in).")
+    read = read_manifest(manifest, seed=seed, skip_bad=skip_bad)
+    source = {
+        "kind": "manifest",
+        "manifest": file_digest(manifest),
+        "seed": seed,
+        "skip_bad": skip_bad,
+        "synthetic_images": False,
+        "labels": "manifest" if read.labelled else RULE_LABELS,
+    }
+    notes = {"skipped_rows": len({fault.line for fault in read.faults})}
+    with progress_bar("reading studies") as progress:
+        dataset = write_dataset(
+            out, read.studies, size=size, source=source, cleaner=cleaner, workers=workers, notes=notes,
+            progress=progress,
+        )  # fmt: skip
+    _add_rejected(out, [{"study": f"line-{f.line}", "step": "manifest", "reason": str(f)} for f in read.faults])
+    print_dataset(dataset)
+    if read.faults:
+        console().print(f"[yellow]{notes['skipped_rows']} bad rows left out[/] (rejected.jsonl says which)")
+
+
+def _add_rejected(out: Path, entries: list[dict[str, str]]) -> None:
+    """List rows that never became studies beside those that the writer rejected, once."""
+    from crossray.data import layout
+
+    path = out / layout.REJECTED
+    written = path.read_bytes()
+    new = [line for line in map(layout.json_bytes, entries) if line not in written]
+    if new:
+        layout.replace_file(path, written + b"".join(new))

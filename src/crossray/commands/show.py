@@ -32,3 +32,10 @@ def print_dataset(dataset: Any) -> None:
     from crossray.terminal import print_dataset
 
     print_dataset(dataset, console())
+
+
+def print_source_statistics(dataset: Any) -> None:
+    """What every filter of the source left, and the papers' statistics beside ours."""
+    from crossray.terminal import print_source_statistics
+
+    print_source_statistics(dataset, console())

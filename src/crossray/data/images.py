@@ -1,12 +1,14 @@
 """Opening radiographs: the only place where the bytes of an image file are decoded.
 
-The content decides what a file is, and a format has one reader: a new format is one more entry of `_READERS`.
+The content decides what a file is, and a format has one reader: a new format is one more entry of `_READERS`. That of
+DICOM is `crossray.data.dicom`, loaded when the first such file comes: its packages are an extra.
 """
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,15 @@ from PIL.PngImagePlugin import PngImageFile
 from crossray.data.study import VIEW_POSITIONS, View
 from crossray.errors import UserError
 
-#: Largest image that is decoded, in pixels; the largest radiographs have about 20 million.
-MAX_PIXELS = 2**26
+#: Largest image that is decoded, in pixels; the largest radiographs have about 20 million. With `MAX_BYTES` it keeps
+#: the memory for one image, whatever its format and colours, below 1 GB.
+MAX_PIXELS = 2**25
 
 #: Largest file that is read, in bytes.
-MAX_BYTES = 2**28
+MAX_BYTES = 2**27
+
+#: Most scans of a JPEG; progressive ones have about ten, and a few bytes each suffice to decode for hours.
+MAX_SCANS = 100
 
 #: Shortest side of an image, in pixels.
 MIN_SIDE = 32
@@ -46,7 +52,8 @@ _MAGIC: tuple[tuple[str, int, bytes], ...] = (
     ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
 )
 
-_SUFFIXES = {
+#: Formats by the usual endings of file names; those that are not read are there to be named.
+SUFFIXES = {
     ".png": "PNG",
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
@@ -60,7 +67,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A view that lies in a PNG or JPEG file (implements `crossray.data.study.ImageRef`).
+    """A view that lies in a PNG, JPEG or DICOM file (implements `crossray.data.study.ImageRef`).
 
     Attributes:
         path: the file.
@@ -95,13 +102,14 @@ class ImageFile:
 def read_image(
     source: Path | str | bytes, name: str | None = None, *, draft_size: int | None = None
 ) -> NDArray[np.uint8]:
-    """Read a radiograph from a PNG or JPEG file, or from its bytes, as grey levels.
+    """Read a radiograph from a PNG, JPEG or DICOM file, or from its bytes, as grey levels.
 
     * 16-bit grey: the largest value decides how many bits are in use (at least 8), and these bits become 0-255, so
       that 12-bit pixels in a 16-bit file do not turn out black. Nothing else is stretched.
     * Transparent pixels lie on black.
     * An EXIF orientation is applied, as every viewer does: left and right are as on a screen.
     * Colour: tinted films pass, colour photographs do not (`_colourfulness`).
+    * DICOM: as `crossray.data.dicom.read_dicom` says.
 
     Args:
         source: path of the file, or its content.
@@ -113,7 +121,7 @@ def read_image(
 
     Raises:
         UserError: the file is missing, empty, truncated, damaged, too large, too small, of another format, or a
-            colour photograph; or its suffix belongs to another format than its content.
+            colour photograph; or its suffix belongs to another format than its content; or DICOM is not installed.
     """
     if isinstance(source, bytes):
         content, name = source, name or "image"
@@ -121,12 +129,33 @@ def read_image(
         name = name or str(source)
         content = _file_content(Path(source), name)
     kind = _format(content, name)
-    suffix_kind = _SUFFIXES.get(Path(name).suffix.lower(), kind)
+    suffix_kind = SUFFIXES.get(Path(name).suffix.lower(), kind)
     if suffix_kind != kind:
         raise UserError(
             f"{name}: the suffix says {suffix_kind}, the content is {kind}; rename or export the file again"
         )
     return _READERS[kind](content, name, draft_size)
+
+
+def describe_image(path: Path) -> tuple[str, str]:
+    """Position and study of a view, as far as its file says: only DICOM does.
+
+    Args:
+        path: an image file of any format.
+
+    Returns:
+        One of `crossray.data.study.VIEW_POSITIONS`, and an identifier that the views of one study share; "unknown" and
+        "" where the file does not say. The identifier is a patient's: it is for comparing, not for messages.
+
+    Raises:
+        UserError: the file cannot be read, or its DICOM header is damaged.
+    """
+    name = str(path)
+    content = _file_content(path, name)
+    if _format(content, name) != "DICOM":
+        return "unknown", ""
+    described = _dicom(name).describe(content, name)
+    return described.position, described.study
 
 
 def resize_short_side(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -152,7 +181,7 @@ def _file_content(path: Path, name: str) -> bytes:
         if not path.is_file():
             raise UserError(f"{name}: no such image file; check the path")
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{name}: over {MAX_BYTES // 2**20} MiB; give a single radiograph as PNG or JPEG")
+            raise UserError(f"{name}: over {MAX_BYTES // 2**20} MiB; give a single radiograph")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "invalid path"
@@ -165,7 +194,7 @@ def _format(content: bytes, name: str) -> str:
         raise UserError(f"{name}: the image file is empty; copy it again")
     kind = next((kind for kind, at, magic in _MAGIC if content[at : at + len(magic)] == magic), None)
     if kind is None:
-        raise UserError(f"{name}: neither PNG nor JPEG; give a radiograph in one of these formats")
+        raise UserError(f"{name}: neither PNG nor JPEG nor DICOM; give a radiograph in one of these formats")
     if kind not in _READERS:
         raise UserError(f"{name}: {kind} is not read; export the radiograph as PNG or JPEG")
     return kind
@@ -179,16 +208,18 @@ def _read_with_pillow(
     def read(content: bytes, name: str, draft_size: int | None) -> NDArray[np.uint8]:
         try:
             image = decoder(io.BytesIO(content))
-            _check_size(image.size, name)
+            check_size(image.size, name)
             if kind == "PNG":
                 # Decoding alone overlooks a damaged checksum and a missing end.
                 image.verify()
                 image = decoder(io.BytesIO(content))
+            elif content.count(b"\xff\xda") > MAX_SCANS:
+                raise UserError(f"{name}: over {MAX_SCANS} scans, which no camera or scanner writes; export it again")
             elif draft_size is not None:
                 image.draft(None, (draft_size, draft_size))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return _grey(image, name)
+            return grey(image, name)
         except (UserError, MemoryError):
             raise
         except Exception:  # Decoders of damaged bytes raise nearly anything: OSError, SyntaxError, struct.error ...
@@ -199,13 +230,38 @@ def _read_with_pillow(
     return read
 
 
+def _read_dicom(content: bytes, name: str, _: int | None) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = _dicom(name).read_dicom(content, name)
+    return pixels
+
+
+def _dicom(name: str) -> ModuleType:
+    try:
+        from crossray.data import dicom
+    except ModuleNotFoundError as error:
+        if error.name != "pydicom":
+            raise
+        raise UserError(f"{name}: reading DICOM needs pydicom; pip install 'crossray[dicom]'") from None
+    return dicom
+
+
 _READERS: dict[str, Callable[[bytes, str, int | None], NDArray[np.uint8]]] = {
     "PNG": _read_with_pillow("PNG", PngImageFile),
     "JPEG": _read_with_pillow("JPEG", JpegImageFile),
+    "DICOM": _read_dicom,
 }
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
+def check_size(size: tuple[int, int], name: str) -> None:
+    """See that an image may be decoded.
+
+    Args:
+        size: width and height in pixels, as the header says.
+        name: what an error message calls the image.
+
+    Raises:
+        UserError: it is too large, too small or too long for a radiograph.
+    """
     width, height = size
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 10**6
@@ -218,8 +274,19 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise UserError(f"{name}: {width} x {height} pixels is no radiograph's shape; give a single radiograph")
 
 
-def _grey(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """Grey levels of a decoded image of any mode, (H, W) uint8."""
+def grey(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """Grey levels of a decoded image of any mode.
+
+    Args:
+        image: as the decoder gave it.
+        name: what an error message calls it.
+
+    Returns:
+        (H, W) uint8, 0 = black.
+
+    Raises:
+        UserError: it is a colour picture.
+    """
     if image.mode.startswith("I"):
         return _grey_from_deep(np.asarray(image))
     if image.mode == "1":
@@ -227,9 +294,10 @@ def _grey(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.mode == "L" and "transparency" not in image.info:
         return np.array(image)
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
-    colours = image.convert("RGB")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.new("RGB", layer.size)
+        image.paste(layer, mask=layer)
+    colours = image if image.mode == "RGB" else image.convert("RGB")
     if _colourfulness(colours) > MAX_COLOURFULNESS:
         raise UserError(f"{name}: a colour picture, not a radiograph; give a grey-scale chest X-ray")
     return np.array(colours.convert("L"))

@@ -95,6 +95,19 @@ class ImageTransform:
                 pixels = self._crop(images, sizes, None)
             return self.normalise(pixels)
 
+    def window(self, sizes: Tensor) -> Tensor:
+        """The part of each image that evaluation shows the model: what is shown of the model's square lies there.
+
+        Args:
+            sizes: (N, 2) int64, height and width of each stored image.
+
+        Returns:
+            (N, 4) float64: top, left, bottom and right, in shares of the image's height and width.
+        """
+        resized = self._resized(sizes, train=False)
+        corner = self._central_corner(resized)
+        return torch.cat([corner, corner + self.size], dim=1) / resized.repeat(1, 2).double()
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """(N, 1, S, S) float32 in 0 to 255 -> (N, 3, S, S) normalised with `mean` and `std`."""
         mean = pixels.new_tensor(self.mean).view(1, 3, 1, 1)
@@ -112,13 +125,17 @@ class ImageTransform:
             return target.expand_as(sizes)
         return target * sizes // short
 
+    def _central_corner(self, resized: Tensor) -> Tensor:
+        """(N, 2) int64: top and left of the central crop of images of these sizes."""
+        # torchvision's rounding: half to even
+        return ((resized - self.size) / 2).round().long()
+
     def _crop(self, images: Tensor, sizes: Tensor, chances: Tensor | None) -> Tensor:
         """(N, 1, size, size) float32 in 0 to 255: resized, cropped at random or in the middle, flipped."""
         resized = self._resized(sizes, train=chances is not None)
         room = resized - self.size
         if chances is None:
-            # torchvision's rounding of the central crop: half to even
-            corner = (room / 2).round().long()
+            corner = self._central_corner(resized)
         else:
             corner = (chances[:, :2] * (room + 1)).long().clamp(max=room)
         steps = torch.arange(self.size, device=images.device)

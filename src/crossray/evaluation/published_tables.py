@@ -77,7 +77,7 @@ def print_published(
 ) -> None:
     """Print `compare_with_published`."""
     for comparison in compare_with_published(evaluation, data, dataset=dataset):
-        console.print(comparison.grid.render())
+        console.print(comparison.grid.render(), crop=False)
         for sentence in comparison.sentences:
             console.print(f"- {sentence}", markup=False, highlight=False)
         console.print()

@@ -6,6 +6,7 @@ Shapes: N images, B studies, V views, S tokens an image, C channels of the backb
 import contextlib
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -192,6 +193,20 @@ def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
     return tokens.flatten(1, 2), view_mask.repeat_interleave(tokens.shape[2], dim=1)
 
 
+def square_cells(tokens: int) -> Tensor:
+    """(tokens,) int64: cells 0, 1, ... of the square grid that tokens stand for row by row; -1 for tokens before it."""
+    cells = math.isqrt(tokens) ** 2
+    return torch.arange(cells - tokens, cells).clamp_min(-1)
+
+
+def joined_cells(views: int, positions: int) -> Tensor:
+    """`ReportModel.memory_cells` of a memory that `join_views` laid out."""
+    tokens = positions // views
+    cells = torch.full((views, views, tokens), -1)
+    cells[range(views), range(views)] = square_cells(tokens)
+    return cells.flatten(1)
+
+
 def build_backbone(config: BackboneConfig) -> Backbone:
     """Build the backbone that `config` names, with its weights; fresh ones when its architecture is given.
 
@@ -222,6 +237,10 @@ class BackboneReportModel(ReportModel):
     def features_fingerprint(self) -> str | None:
         """Hash of a frozen backbone; None when it is trained."""
         return self.backbone.fingerprint()
+
+    def memory_cells(self, views: int, positions: int) -> Tensor | None:
+        """The tokens of the views side by side."""
+        return joined_cells(views, positions)
 
     def frozen(self) -> list[str]:
         """The backbone's parameters when it is not trainable."""

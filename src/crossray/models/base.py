@@ -235,6 +235,30 @@ class ReportModel(Trainable):
         """Identifies the frozen weights behind `prepare_features`; None when they cannot be cached (being trained)."""
         return None
 
+    def memory_cells(self, views: int, positions: int) -> Tensor | None:
+        """Which part of which view each memory position stands for, so that attention can be shown on the image.
+
+        Args:
+            views: V of the inputs.
+            positions: S of the encoded memory.
+
+        Returns:
+            (V, S) int64, the number of the position's cell in a square grid over the model's image, row by row from
+            the top left; -1 where it stands for no place of that view. None: positions have no place.
+        """
+        return None
+
+    def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Vectors of the images and of the reports of B studies in one space, (B, D) each, for analyses.
+
+        A study's vectors depend on that study alone. None: the system has no such space.
+        """
+        return None
+
+    def memories(self) -> dict[str, Tensor]:
+        """What image and text are both compared with, (M, D) by name: memories and bases, for analyses."""
+        return {}
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The language loss under teacher forcing; systems with more losses extend this."""
         encoded = self.encode(batch.inputs, batch.guide)

@@ -7,7 +7,7 @@ from typing import Any
 import crossray.models as package
 from crossray.models.base import ReportModel, Trainable, registered, system_class
 
-_NOT_SYSTEMS = {"base", "backbones", "networks", "registry"}
+_NOT_SYSTEMS = {"base", "backbones", "networks", "encoder_decoder", "registry"}
 
 
 def list_trainables() -> list[str]:

@@ -121,12 +121,12 @@ class Generator:
         batch_size: int = 16,
         progress: Progress | None = None,
     ) -> int:
-        """Write the reports of radiographs in PNG or JPEG files.
+        """Write the reports of radiographs in PNG, JPEG or DICOM files.
 
         Every file is read before the model runs; a view takes about 80 kB of memory.
 
         Args:
-            studies: the views of each study.
+            studies: the views of each study, or its folder.
             out: predictions file to write; it appears whole or not at all.
             batch_size: studies at once; halved when memory runs out.
             progress: called with studies done and studies in all.
@@ -140,7 +140,7 @@ class Generator:
         files = [read_study(views, self.model.config.views, self.transform) for views in studies]
         if not files:
             raise UserError("images: none are given; name at least one image file.")
-        names = study_ids([study.paths for study in files])
+        names = study_ids(studies)
 
         def inputs_of(rows: NDArray[np.int64]) -> Inputs:
             return stack_studies([files[row] for row in rows.tolist()], self.model.config.views)

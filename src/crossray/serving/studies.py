@@ -32,14 +32,14 @@ class OneStudy:
 
 
 def file_study(paths: Sequence[Path], generator: Generator) -> OneStudy:
-    """A study from image files, one a view.
+    """A study from image files, one a view, or from a folder of them.
 
     Raises:
         UserError: a file cannot be read, or there are more than the model takes.
     """
     views = generator.model.config.views
     study = read_study(paths, views, generator.transform)
-    return OneStudy(study_ids([study.paths])[0], stack_studies([study], views).to(generator.device))
+    return OneStudy(study_ids([paths])[0], stack_studies([study], views).to(generator.device))
 
 
 def dataset_study(folder: Path, study: str | None, generator: Generator) -> OneStudy:

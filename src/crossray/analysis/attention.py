@@ -1,0 +1,124 @@
+"""Where a model looked while it wrote a report: cross-attention laid out over the views (RCAN Fig. 4, UAR Fig. 6).
+
+Shapes: B studies, V views, S memory positions, L decoder layers, T tokens, G cells along a side of the grid.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crossray.analysis.inputs import tokenizer_of, transform_of
+from crossray.data.batch import Inputs
+from crossray.data.transform import transform_inputs
+from crossray.decoding.config import DecodingConfig
+from crossray.decoding.reports import WrittenReport, write_reports
+from crossray.errors import UserError
+from crossray.models.base import ReportModel
+from crossray.text.tokenizer import CONTINUATION, Tokenizer
+
+
+@dataclass(frozen=True)
+class ReportAttention:
+    """A generated report, and where the model looked for each of its words.
+
+    Attributes:
+        text: the report in the tokenizer's form.
+        words: place of each word's first character in `text` and the place behind its last one.
+        weights: (words, L, V, G, G) float32, share of the attention that lies on each cell, mean over heads; what is
+            missing to 1 lies on positions that stand for no place of an image.
+        windows: (V, 4) top, left, bottom and right of what the model saw of each view, in shares of its height and
+            width; the cells divide this window evenly.
+        view_mask: (V,) bool, True where the study has that view.
+    """
+
+    text: str
+    words: tuple[tuple[int, int], ...]
+    weights: NDArray[np.float32]
+    windows: NDArray[np.float64]
+    view_mask: NDArray[np.bool_]
+
+    def words_within(self, start: int, end: int) -> list[int]:
+        """Numbers of the words that a part of the text touches."""
+        return [number for number, (first, last) in enumerate(self.words) if first < end and start < last]
+
+
+def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -> list[ReportAttention]:
+    """Write one report a study, and tell where the model looked.
+
+    The attention is that of the finished report, read once more in one pass; a word of several tokens has their mean.
+
+    Args:
+        model: with tokenizer and image transform.
+        inputs: B studies as stored, before the transform, on the model's device.
+        config: the search.
+
+    Raises:
+        UserError: the system returns no attention, or its positions have no place in the image.
+    """
+    transform, tokenizer = transform_of(model), tokenizer_of(model)
+    studies, views = inputs.view_mask.shape
+    windows = transform.window(inputs.image_size.flatten(0, 1)).view(studies, views, 4).cpu().numpy()
+    reports = write_reports(model, transform_inputs(inputs, transform, train=False), config, need_attention=True)
+    masks = inputs.view_mask.cpu().numpy()
+    return [
+        _laid_out(model, tokenizer, report, window, mask)
+        for report, window, mask in zip(reports, windows, masks, strict=True)
+    ]
+
+
+def _laid_out(
+    model: ReportModel,
+    tokenizer: Tokenizer,
+    report: WrittenReport,
+    windows: NDArray[np.float64],
+    view_mask: NDArray[np.bool_],
+) -> ReportAttention:
+    weights = report.cross_attention
+    cells = None if weights is None else model.memory_cells(len(view_mask), weights.shape[-1])
+    if weights is None or cells is None:
+        raise UserError(
+            f"system '{model.system}' does not tell where in the image it looks; give a model of another system."
+        )
+    # a position that stands for all views shows nothing of a view that is not there
+    cells = cells.masked_fill(~torch.from_numpy(view_mask)[:, None], -1)
+    token_maps = on_grid(weights.mean(dim=1).transpose(0, 1)[: len(report.tokens)], cells)
+    spans = tuple((match.start(), match.end()) for match in re.finditer(r"\S+", report.text))
+    maps = torch.zeros(len(spans), *token_maps.shape[1:])
+    for number, places in enumerate(_word_tokens(tokenizer, report.tokens)):
+        maps[number] = token_maps[places].mean(dim=0)
+    return ReportAttention(report.text, spans, maps.numpy(), windows, view_mask)
+
+
+def on_grid(weights: Tensor, cells: Tensor) -> Tensor:
+    """Attention over memory positions, (..., S), as maps over the views, (..., V, G, G).
+
+    A position that stands for a place in several views gives each of them an equal part of its weight.
+
+    Args:
+        weights: over the positions.
+        cells: (V, S) int64, from `ReportModel.memory_cells`.
+    """
+    side = round((int(cells.max()) + 1) ** 0.5)
+    placed = cells >= 0
+    share = weights.unsqueeze(-2) * placed / placed.sum(dim=0).clamp_min(1)
+    maps = weights.new_zeros(*weights.shape[:-1], len(cells), side * side)
+    maps.scatter_add_(-1, cells.clamp_min(0).expand_as(share), share)
+    return maps.view(*maps.shape[:-1], side, side)
+
+
+def _word_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[list[int]]:
+    """Places of the tokens that each word of the decoded text is made of."""
+    words: list[list[int]] = []
+    for place, token in enumerate(tokens):
+        if token in (tokenizer.pad_id, tokenizer.bos_id):
+            continue  # not shown
+        if words and tokenizer.kind == "wordpiece" and tokenizer.tokens[token].startswith(CONTINUATION):
+            words[-1].append(place)
+        else:
+            words.append([place])
+    return words

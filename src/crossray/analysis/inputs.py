@@ -1,0 +1,56 @@
+"""Studies of a prepared dataset as a model takes them."""
+
+from crossray.data.dataset import Dataset
+from crossray.data.features import find_features
+from crossray.data.loading import Collator
+from crossray.data.transform import ImageTransform
+from crossray.errors import UserError
+from crossray.models.base import ReportModel
+from crossray.text.tokenizer import Tokenizer
+
+
+def collator_of(
+    model: ReportModel, dataset: Dataset, tokenizer: Tokenizer | None = None, section: str = "findings"
+) -> Collator:
+    """Makes batches for a model, of the features that training cached where they fit.
+
+    Args:
+        model: with its image transform.
+        dataset: where the studies are.
+        tokenizer: None for batches without reports.
+        section: of the report.
+
+    Raises:
+        UserError: the model has no transform.
+    """
+    fingerprint = model.features_fingerprint()
+    return Collator(
+        dataset,
+        tokenizer,
+        section=section,
+        max_length=model.config.max_length,
+        views=model.config.views,
+        features=None if fingerprint is None else find_features(dataset, transform_of(model), fingerprint),
+    )
+
+
+def transform_of(model: ReportModel) -> ImageTransform:
+    """The model's image transform.
+
+    Raises:
+        UserError: it has none.
+    """
+    if model.transform is None:
+        raise UserError("model: it has no preprocess.json; copy the whole model folder.")
+    return model.transform
+
+
+def tokenizer_of(model: ReportModel) -> Tokenizer:
+    """The model's tokenizer.
+
+    Raises:
+        UserError: it has none.
+    """
+    if model.tokenizer is None:
+        raise UserError("model: it has no tokenizer.json; copy the whole model folder.")
+    return model.tokenizer

@@ -1,0 +1,89 @@
+"""`crossray analyze`: what models have learned - a common space of images and reports, and where to look."""
+
+from pathlib import Path
+from typing import Literal
+
+from crossray.commands.show import console, progress_bar
+
+
+def analyze_alignment(
+    model: list[str],
+    data: Path,
+    out: Path,
+    split: Literal["train", "val", "test"] = "test",
+    batch_size: int = 16,
+    examples: int = 3,
+    device: str = "cpu",
+) -> None:
+    """Compare how well models align images with their reports: alignment score, similarities, retrieval, memories.
+
+    Args:
+        model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
+        data: prepared dataset.
+        out: folder to write: alignment.json, index.html, and figures where matplotlib is installed.
+        split: which studies of --data.
+        batch_size: studies at once.
+        examples: how many studies to show with what is retrieved for them.
+        device: cpu or cuda.
+    """
+    from crossray.analysis.alignment import align
+    from crossray.analysis.alignment_page import print_alignments, write_alignments
+    from crossray.data.dataset import Dataset
+    from crossray.serving.generator import Generator
+    from crossray.serving.studies import folder_names
+
+    dataset = Dataset.open(data)
+    found = []
+    for name, folder in zip(folder_names(model), model, strict=True):
+        generator = Generator.from_pretrained(folder, device=device)
+        with progress_bar(f"embedding studies: {name}") as progress:
+            found.append(
+                align(
+                    generator.model, dataset, split, name=name, section=generator.section, batch_size=batch_size,
+                    progress=progress,
+                )
+            )  # fmt: skip
+    written = write_alignments(found, dataset, out, examples=examples)
+    print_alignments(found, console())
+    console().print(f"{out / written}", highlight=False)
+
+
+def analyze_grounding(
+    model: list[str],
+    data: Path,
+    out: Path,
+    split: Literal["train", "val", "test"] = "test",
+    batch_size: int = 16,
+    resamples: int = 1000,
+    device: str = "cpu",
+) -> None:
+    """Score where models look against the places where a phantom's findings are drawn: pointing game and mass.
+
+    Args:
+        model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
+        data: dataset that `crossray prepare phantom` drew.
+        out: JSON file to write.
+        split: which studies of --data.
+        batch_size: studies at once.
+        resamples: of the bootstrap over studies, for the intervals.
+        device: cpu or cuda.
+    """
+    from crossray.analysis.grounding_table import print_grounding, save_grounding
+    from crossray.analysis.grounding_targets import ground
+    from crossray.data.dataset import Dataset
+    from crossray.serving.generator import Generator
+    from crossray.serving.studies import folder_names
+
+    dataset = Dataset.open(data)
+    results = {}
+    for name, folder in zip(folder_names(model), model, strict=True):
+        generator = Generator.from_pretrained(folder, device=device)
+        with progress_bar(f"writing reports: {name}") as progress:
+            results[name] = ground(
+                generator.model, generator.decoding, dataset, split, batch_size=batch_size, resamples=resamples,
+                progress=progress,
+            )  # fmt: skip
+    save_grounding(results, dataset, split, out)
+    for name, result in results.items():
+        print_grounding(name, result, console())
+    console().print(f"{out}", highlight=False)

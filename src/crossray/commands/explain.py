@@ -1,0 +1,44 @@
+"""`crossray explain`: a page that shows where models looked while they wrote the report of one study."""
+
+from pathlib import Path
+
+from crossray.commands.show import console
+from crossray.errors import UserError
+
+
+def explain(
+    images: str | None,
+    model: list[str],
+    out: Path,
+    data: Path | None = None,
+    study: str | None = None,
+    device: str = "cpu",
+) -> None:
+    """Show where models look while they write a report: a page to point at its words; it opens without a network.
+
+    Args:
+        images: the views of one study, separated by commas (frontal.png,lateral.png).
+        model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
+        out: HTML file to write.
+        data: prepared dataset, instead of images.
+        study: identifier of a study of --data; its first test study when left out.
+        device: cpu or cuda.
+    """
+    from crossray.analysis import explain as analysis
+    from crossray.analysis.report import write_report
+    from crossray.serving.generator import Generator
+    from crossray.serving.studies import dataset_study, file_study, folder_names
+
+    if (images is None) == (data is None):
+        raise UserError("give either the image files of one study or --data FOLDER.")
+    explanations = []
+    for name, folder in zip(folder_names(model), model, strict=True):
+        generator = Generator.from_pretrained(folder, device=device)
+        if data is not None:
+            shown = dataset_study(data, study, generator)
+        else:
+            shown = file_study([Path(path) for path in str(images).split(",")], generator)
+        explanations.append(analysis.explain(generator.model, generator.decoding, shown.inputs, name))
+    html = analysis.build_explanation(shown.name, explanations, reference=shown.reference, synthetic=shown.synthetic)
+    write_report(html, out)
+    console().print(f"{shown.name}, {len(explanations)} models: {out}", highlight=False)

@@ -1,0 +1,222 @@
+"""Reading members of tar, tar.gz and zip archives, or of a folder in their place, without trusting any of them.
+
+Nothing is extracted by name: members are handed over as bytes, and who stores them chooses the name. Path escapes,
+links, devices and bombs end the reading with a sentence. The memory needed is that of one member.
+"""
+
+import gzip
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from crossray.errors import UserError
+
+#: Most entries of an archive; MIMIC-CXR's reports have about 300,000.
+MAX_MEMBERS = 2**20
+
+#: An archive may unpack to this many times its size; the XML reports of IU X-Ray unpack to about 30 times theirs.
+MAX_RATIO = 100
+
+#: What every archive may unpack to, whatever its ratio, in bytes.
+FREE_BYTES = 2**28
+
+#: Most bytes read at once, which bounds what a header of a tar archive can make its reader load.
+_CHUNK = 2**20
+
+#: Everything that the readers of archives raise on damaged bytes.
+_DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, NotImplementedError,
+    OverflowError,
+)  # fmt: skip
+
+#: Loads the bytes of a member; to be called before the next member is asked for.
+Load = Callable[[], bytes]
+
+
+def members(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[tuple[str, Load]]:
+    """The files in an archive or folder whose names end in one of `suffixes`, without hidden ones.
+
+    Args:
+        source: a .tar, .tar.gz (.tgz) or .zip archive, told by its content, or a folder.
+        suffixes: lower-case endings such as ".xml".
+        max_bytes: largest member that is allowed.
+
+    Yields:
+        The member's path inside (POSIX, relative) and a function that loads it. Order: the archive's, or sorted.
+
+    Raises:
+        UserError: the source is missing or damaged; or an entry leaves it, is a link or device, is too large; or the
+            archive unpacks to over `MAX_RATIO` times its size.
+    """
+    if source.is_dir():
+        yield from _folder(source, suffixes, max_bytes)
+        return
+    try:
+        with source.open("rb") as file:
+            start = file.read(262)
+        if start[:4] == b"PK\x03\x04":
+            yield from _zip(source, suffixes, max_bytes)
+        elif start[:2] == b"\x1f\x8b":
+            with gzip.open(source, "rb") as unpacked:
+                yield from _tar(source, unpacked, suffixes, max_bytes)
+        elif start[257:262] == b"ustar":
+            with source.open("rb") as plain:
+                yield from _tar(source, plain, suffixes, max_bytes)
+        else:
+            raise UserError(f"{source}: neither a tar, tar.gz nor zip archive nor a folder; give the downloaded file")
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror or 'damaged'}); check the path") from None
+
+
+def _folder(root: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[tuple[str, Load]]:
+    real = os.path.realpath(root).rstrip(os.sep) + os.sep
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if not _wanted(name, suffixes) or path.is_dir():
+            continue
+        if not os.path.realpath(path).startswith(real) or not path.is_file():
+            raise UserError(f"{root}: {name!a}: leads out of the folder or is no file; copy the file into it")
+        _check_size(root, name, path.stat().st_size, max_bytes)
+        yield name, path.read_bytes
+
+
+def _zip(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[tuple[str, Load]]:
+    with _damage_is_said(source):
+        archive = zipfile.ZipFile(source)
+    with archive:
+        entries = archive.infolist()
+        _check_count(source, len(entries))
+        _check_ratio(source, sum(entry.file_size for entry in entries))
+        for entry in entries:
+            if entry.is_dir():
+                continue
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            name = _checked_name(source, entry.filename, regular=kind in (0, stat.S_IFREG))
+            _check_size(source, name, entry.file_size, max_bytes)
+            if _wanted(name, suffixes):
+                yield name, _loader(source, lambda entry=entry: archive.read(entry))  # type: ignore[misc]
+
+
+def _tar(
+    source: Path, file: IO[bytes] | gzip.GzipFile, suffixes: tuple[str, ...], max_bytes: int
+) -> Iterator[tuple[str, Load]]:
+    forward = _Forward(source, file)
+    with _damage_is_said(source):
+        archive = tarfile.open(fileobj=forward, mode="r:")  # type: ignore[call-overload]  # noqa: SIM115
+    count = 0
+    while True:
+        with _damage_is_said(source):
+            entry = archive.next()
+        archive.members = []  # tarfile keeps every header that it has seen
+        if entry is None:
+            with _damage_is_said(source):
+                forward.check_end()
+            return
+        count += 1
+        _check_count(source, count)
+        if entry.isdir():
+            continue
+        name = _checked_name(source, entry.name, regular=entry.isreg() and not entry.issparse())
+        _check_size(source, name, entry.size, max_bytes)
+        if _wanted(name, suffixes):
+            yield name, _loader(source, lambda entry=entry: _tar_bytes(archive, entry))  # type: ignore[misc]
+
+
+def _tar_bytes(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(entry)
+    if file is None:
+        raise ValueError("no file")
+    parts = []
+    while part := file.read(_CHUNK):
+        parts.append(part)
+    content = b"".join(parts)
+    if len(content) != entry.size:
+        raise EOFError
+    return content
+
+
+class _Forward:
+    """A file that is read once from front to back in small pieces, as far as the archive's ratio allows."""
+
+    def __init__(self, source: Path, file: IO[bytes] | gzip.GzipFile) -> None:
+        self._source, self._file, self._position = source, file, 0
+        self._last = b""
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _CHUNK:
+            raise tarfile.ReadError("a header of absurd size")
+        content = self._last = self._file.read(size)
+        self._position += len(content)
+        _check_ratio(self._source, self._position)
+        return content
+
+    def seek(self, position: int) -> None:
+        if position < self._position:
+            raise tarfile.ReadError("a header that points back")
+        while self._position < position and self.read(min(_CHUNK, position - self._position)):
+            pass
+
+    def check_end(self) -> None:
+        """See that zeros close the archive: tarfile takes a damaged header for its end. Reads on to gzip's checksum."""
+        if not self._last or any(self._last):
+            raise tarfile.ReadError("no end")
+        while part := self.read(_CHUNK):
+            if any(part):
+                raise tarfile.ReadError("something behind the end")
+
+
+@contextmanager
+def _damage_is_said(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except RecursionError:
+        raise UserError(f"{source}: headers within headers without end; download the archive again") from None
+    except _DAMAGED:
+        raise UserError(f"{source}: the archive is truncated or damaged; download it again") from None
+
+
+def _loader(source: Path, load: Load) -> Load:
+    def guarded() -> bytes:
+        with _damage_is_said(source):
+            return load()
+
+    return guarded
+
+
+def _wanted(name: str, suffixes: tuple[str, ...]) -> bool:
+    path = PurePosixPath(name)
+    return path.name.lower().endswith(suffixes) and not any(part.startswith(".") for part in path.parts)
+
+
+def _checked_name(source: Path, name: str, *, regular: bool) -> str:
+    shown = ascii(name[:120])
+    path = PurePosixPath(name.removeprefix("./"))
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or name[1:2] == ":":
+        raise UserError(f"{source}: {shown}: leaves the archive's folder; do not use this archive")
+    if not regular:
+        raise UserError(f"{source}: {shown}: a link, device or sparse file; pack plain files only")
+    return path.as_posix()
+
+
+def _check_size(source: Path, name: str, size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise UserError(f"{source}: {name[:120]!a}: over {max_bytes / 2**20:.0f} MiB; take it out of the archive")
+
+
+def _check_count(source: Path, count: int) -> None:
+    if count > MAX_MEMBERS:
+        raise UserError(f"{source}: over {MAX_MEMBERS} entries; give the original archive")
+
+
+def _check_ratio(source: Path, unpacked: int) -> None:
+    if unpacked > FREE_BYTES and unpacked > MAX_RATIO * source.stat().st_size:
+        raise UserError(f"{source}: unpacks to over {MAX_RATIO} times its size, as no real archive does; do not use it")

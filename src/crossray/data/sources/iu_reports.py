@@ -1,0 +1,207 @@
+"""The reports of IU X-Ray as they are published: Open-i's XML files, or the two tables of Kaggle's copy (SPEC 1.1)."""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from xml.parsers import expat
+
+from crossray.data.sources.archives import members
+from crossray.errors import UserError
+
+#: Largest XML file of a report, in bytes; the largest true ones have some ten thousand.
+MAX_XML_BYTES = 2**20
+
+REPORT_COLUMNS = ("uid", "MeSH", "indication", "findings", "impression")
+PROJECTION_COLUMNS = ("uid", "filename", "projection")
+
+_POSITIONS = {"frontal": "frontal", "lateral": "lateral"}
+_UID = re.compile(r"CXR(\d+)")
+_IMAGE = re.compile(r"(?:CXR)?(\d+)(?:_\1)?_(IM-[\d-]+)")
+_SECTIONS = ("FINDINGS", "IMPRESSION", "INDICATION")
+
+
+@dataclass(frozen=True)
+class IuReport:
+    """One report: its number, sections, MeSH tags, and the keys (`image_key`) of its images, each once."""
+
+    uid: int
+    findings: str
+    impression: str
+    indication: str
+    tags: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+def image_key(name: str) -> str:
+    """One name for an image, whichever copy it comes from.
+
+    Open-i's `CXR2_IM-0652-1001.png` and Kaggle's `2_IM-0652-1001.dcm.png` are both `CXR2_IM-0652-1001`.
+    """
+    stem = name.rsplit("/", 1)[-1].removesuffix(".png").removesuffix(".dcm")
+    match = _IMAGE.fullmatch(stem)
+    if match is None:
+        return stem
+    # Open-i repeats the number in the names of the first report alone.
+    return f"CXR{match[1]}_{'1_' if match[1] == '1' else ''}{match[2]}"
+
+
+def read_reports(source: Path, projections: Path | None = None) -> list[IuReport]:
+    """All reports, ordered by number.
+
+    Args:
+        source: `NLMCXR_reports.tgz`, the folder that it unpacks to, or `indiana_reports.csv`.
+        projections: `indiana_projections.csv`, which lists the images of a CSV source; not needed for XML.
+
+    Raises:
+        UserError: a file is missing, damaged or not of this collection, or a report occurs twice.
+    """
+    if source.suffix.lower() == ".csv":
+        if projections is None:
+            raise UserError(f"{source}: says nothing of images; give indiana_projections.csv with --projections")
+        reports = _csv_reports(source, projections)
+    else:
+        reports = [
+            parse_report(load(), f"{source}: {name}") for name, load in members(source, (".xml",), MAX_XML_BYTES)
+        ]
+    if not reports:
+        raise UserError(f"{source}: no XML report in it; give NLMCXR_reports.tgz, its folder or indiana_reports.csv")
+    reports.sort(key=lambda report: report.uid)
+    for first, second in pairwise(reports):
+        if first.uid == second.uid:
+            raise UserError(f"{source}: report CXR{first.uid} occurs twice; remove one of the two")
+    return reports
+
+
+def read_projections(path: Path) -> dict[str, str]:
+    """Position of every image of `indiana_projections.csv` by its key: "frontal" or "lateral".
+
+    Raises:
+        UserError: the file is missing or damaged, or a projection is neither.
+    """
+    return {image_key(row["filename"]): _position(row, f"{path}: line {line}") for line, row in _projection_rows(path)}
+
+
+def parse_report(content: bytes, name: str) -> IuReport:
+    """Read one XML file of Open-i.
+
+    A document type, and with it every kind of entity, is refused: the true files have none.
+
+    Args:
+        content: the file.
+        name: what an error message calls it.
+
+    Raises:
+        UserError: it is no XML, declares a document type, or names no report.
+    """
+    reader = _Reader(name)
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = reader.doctype
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.text
+    try:
+        parser.Parse(content, True)
+    except (expat.ExpatError, LookupError, ValueError):
+        raise UserError(f"{name}: no well-formed XML (line {parser.ErrorLineNumber}); download it again") from None
+    return reader.report()
+
+
+class _Reader:
+    """Collects what is needed of a report's XML."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._uid = ""
+        self._target = ""
+        self._texts: dict[str, list[str]] = {}
+        self._parts: list[str] = []
+        self._images: list[str] = []
+        self._tags: list[str] = []
+
+    def doctype(self, *_: object) -> None:
+        raise UserError(f"{self._name}: declares a document type, which no file of Open-i does; do not use it")
+
+    def start(self, element: str, attributes: Mapping[str, str]) -> None:
+        if element == "uId":
+            self._uid = attributes.get("id", "")
+        elif element == "parentImage":
+            self._images.append(attributes.get("id", ""))
+        elif element == "AbstractText":
+            self._target, self._parts = attributes.get("Label", "").upper(), []
+        elif element in ("major", "automatic"):
+            self._target, self._parts = element, []
+
+    def text(self, part: str) -> None:
+        if self._target:
+            self._parts.append(part)
+
+    def end(self, element: str) -> None:
+        content = "".join(self._parts).strip()
+        if element == "AbstractText":
+            self._texts.setdefault(self._target, []).append(content)
+        elif element == "major" and content:
+            self._tags.append(content)
+        if element in ("AbstractText", "major", "automatic"):
+            self._target, self._parts = "", []
+
+    def report(self) -> IuReport:
+        match = _UID.fullmatch(self._uid)
+        if match is None:
+            raise UserError(f"{self._name}: uId: is not CXR and a number; give the XML files of Open-i's collection")
+        findings, impression, indication = (
+            " ".join(filter(None, self._texts.get(section, []))) for section in _SECTIONS
+        )
+        images = _unique(map(image_key, filter(None, self._images)))
+        return IuReport(int(match[1]), findings, impression, indication, tuple(self._tags), images)
+
+
+def _csv_reports(path: Path, projections: Path) -> list[IuReport]:
+    images: dict[str, list[str]] = {}
+    for _, row in _projection_rows(projections):
+        images.setdefault(row["uid"], []).append(image_key(row["filename"]))
+    return [_csv_report(row, f"{path}: line {line}", images) for line, row in _rows(path, REPORT_COLUMNS)]
+
+
+def _csv_report(row: Mapping[str, str], place: str, images: Mapping[str, list[str]]) -> IuReport:
+    if not (row["uid"].isascii() and row["uid"].isdigit()):
+        raise UserError(f"{place}: uid: is no number; use the unchanged indiana_reports.csv")
+    tags = tuple(tag.strip() for tag in row["MeSH"].split(";") if tag.strip())
+    keys = _unique(images.get(row["uid"], ()))
+    return IuReport(int(row["uid"]), row["findings"], row["impression"], row["indication"], tags, keys)
+
+
+def _projection_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    return _rows(path, PROJECTION_COLUMNS)
+
+
+def _position(row: Mapping[str, str], place: str) -> str:
+    position = _POSITIONS.get(row["projection"].strip().lower())
+    if position is None:
+        raise UserError(f"{place}: projection: neither Frontal nor Lateral; use the unchanged indiana_projections.csv")
+    return position
+
+
+def _unique(keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(keys))
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line and fields of every row."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
+                raise UserError(f"{path}: column {missing[0]} is missing; use the unchanged table of Kaggle's copy")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(f"{path}: line {reader.line_num}: not as many fields as columns; copy it again")
+                yield reader.line_num, row
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; use the unchanged table of Kaggle's copy") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: is not a CSV file ({error}); use the unchanged table of Kaggle's copy") from None

@@ -1,0 +1,199 @@
+"""IU X-Ray from the files that Open-i or Kaggle give: reports, images, and what is filtered on the way (SPEC 1.1).
+
+R2Gen's 2,955 studies are those with a findings section and at least two images; its identifiers are the name of a
+study's first image without the last number. `docs/data/iu-xray.md` shows both on the true reports.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from crossray.data.images import MAX_BYTES, ImageFile
+from crossray.data.sources.archives import members
+from crossray.data.sources.iu_reports import IuReport, image_key, read_projections, read_reports
+from crossray.data.sources.labels import rule_labels
+from crossray.data.sources.r2gen import read_annotation
+from crossray.data.sources.splits import split_patients
+from crossray.data.study import Split, Study
+from crossray.errors import UserError
+
+#: "Images, reports, patients, average length" as R2Gen and RCAN print them: the raw collection before any filter.
+PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
+    "train": (5226, 2770, 2770, 37.56),
+    "val": (748, 395, 395, 36.78),
+    "test": (1496, 790, 790, 33.62),
+}
+
+Views = Literal["pair", "all"]
+
+_PNG = (".png",)
+
+
+@dataclass(frozen=True)
+class FilterStep:
+    """What is left after one filter: reports, and the images that belong to them."""
+
+    step: str
+    reports: int
+    images: int
+
+
+@dataclass(frozen=True)
+class IuStudies:
+    """The studies that are left, made when they are iterated over: an archive is unpacked only then.
+
+    Attributes:
+        reports: of the studies, in order, each with the images that are used.
+        splits: split by the report's number.
+        positions: position by the image's key; others are unknown.
+        images: folder or archive of the images.
+        files: path of every image in it by its key.
+        unpacked: folder that an archive's images are unpacked into.
+        steps: what every filter left.
+    """
+
+    reports: Sequence[IuReport]
+    splits: Mapping[int, Split]
+    positions: Mapping[str, str]
+    images: Path
+    files: Mapping[str, str]
+    unpacked: Path
+    steps: tuple[FilterStep, ...]
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+    def __iter__(self) -> Iterator[Study]:
+        if not self.images.is_dir():
+            needed = {self.files[key] for report in self.reports for key in report.images}
+            _unpack(self.images, needed, self.unpacked)
+        return map(self._study, self.reports)
+
+    def _study(self, report: IuReport) -> Study:
+        return Study(
+            id=min(report.images).rsplit("-", 1)[0],
+            patient=f"CXR{report.uid}",
+            split=self.splits[report.uid],
+            findings=report.findings,
+            impression=report.impression,
+            indication=report.indication,
+            images=tuple(ImageFile(self._path(key), self.positions.get(key, "unknown")) for key in report.images),
+            labels=rule_labels(report.findings),
+            extra={"tags": list(report.tags)},
+        )
+
+    def _path(self, key: str) -> Path:
+        return self.images / self.files[key] if self.images.is_dir() else self.unpacked / f"{key}.png"
+
+    def notes(self) -> dict[str, Any]:
+        """Remarks for `dataset.json`: the filter steps, hidden words, and how many positions are known."""
+        keys = [key for report in self.reports for key in report.images]
+        return {
+            "filter_steps": [{"step": s.step, "reports": s.reports, "images": s.images} for s in self.steps],
+            "reports_with_xxxx": sum("xxxx" in report.findings.lower() for report in self.reports),
+            "images_of_known_projection": sum(key in self.positions for key in keys),
+            "paper_statistics": {split: list(values) for split, values in PAPER_STATISTICS.items()},
+        }
+
+
+def read_iu_xray(
+    reports: Path,
+    images: Path,
+    unpacked: Path,
+    *,
+    projections: Path | None = None,
+    annotation: Path | None = None,
+    views: Views = "pair",
+    seed: int = 0,
+) -> IuStudies:
+    """Read the collection and filter it.
+
+    Args:
+        reports: `NLMCXR_reports.tgz`, its folder, or `indiana_reports.csv`.
+        images: `NLMCXR_png.tgz`, its folder, or Kaggle's folder of images.
+        unpacked: folder for the images of an archive, while the dataset is written.
+        projections: `indiana_projections.csv`; without it the positions of all views are unknown.
+        annotation: R2Gen's `annotation.json`, whose splits (not its texts) are taken, and whose studies alone are
+            kept. None splits 70/10/20; the collection names no patients, so that every report counts as one.
+        views: "pair" keeps studies with two views or more and two views of each, as R2Gen does: a frontal and a lateral
+            one where their projection is known, else the first two by name. "all" keeps every view.
+        seed: seed of the split without `annotation`.
+
+    Raises:
+        UserError: a file is missing, damaged or hostile, or nothing is left.
+    """
+    found = read_reports(reports, projections)
+    positions = read_projections(projections) if projections is not None else {}
+    files: dict[str, str] = {}
+    for name, _ in members(images, _PNG, MAX_BYTES):
+        files.setdefault(image_key(name), name)
+    if not files:
+        raise UserError(f"{images}: no PNG image in it; give NLMCXR_png.tgz or its folder")
+
+    steps = [_step("in the source", found)]
+    found = [report for report in found if report.images]
+    steps.append(_step("with an image listed", found))
+    found = [replace(report, images=tuple(key for key in report.images if key in files)) for report in found]
+    found = [report for report in found if report.images]
+    steps.append(_step("with an image in --images", found))
+    found = [report for report in found if report.findings.strip()]
+    steps.append(_step("with findings", found))
+    if views == "pair":
+        found = [report for report in found if len(report.images) > 1]
+        steps.append(_step("with two views or more", found))
+    found = [replace(report, images=_ordered(report.images, positions, views)) for report in found]
+    if views == "pair":
+        steps.append(_step("two views of each", found))
+    if annotation is not None:
+        splits = _annotated_splits(annotation)
+        found = [report for report in found if report.uid in splits]
+        steps.append(_step("in the annotation", found))
+    else:
+        chosen = split_patients((str(report.uid) for report in found), seed)
+        splits = {report.uid: chosen[str(report.uid)] for report in found}
+    if not found:
+        last = next(step for step in steps if not step.reports)
+        raise UserError(f"{reports}: no report is left after the filter '{last.step}'; give files that belong together")
+    return IuStudies(found, splits, positions, images, files, unpacked, tuple(steps))
+
+
+def _step(name: str, reports: Sequence[IuReport]) -> FilterStep:
+    return FilterStep(name, len(reports), sum(len(report.images) for report in reports))
+
+
+def _ordered(keys: Sequence[str], positions: Mapping[str, str], views: Views) -> tuple[str, ...]:
+    """Views by name, a frontal one first and a lateral one second where there are both: models take the first ones."""
+    rest = sorted(keys)
+    first = [next((key for key in rest if positions.get(key) == position), None) for position in ("frontal", "lateral")]
+    front = [key for key in first if key is not None]
+    ordered = front + [key for key in rest if key not in front]
+    return tuple(ordered[:2] if views == "pair" else ordered)
+
+
+def _annotated_splits(annotation: Path) -> dict[int, Split]:
+    splits: dict[int, Split] = {}
+    for split, entries in read_annotation(annotation).items():
+        for i, entry in enumerate(entries):
+            number = entry["id"].split("_")[0].removeprefix("CXR")
+            if not number.isascii() or not number.isdigit():
+                raise UserError(f"{annotation}: {split}[{i}].id: is not CXR<number>_...; give the one of IU X-Ray")
+            splits[int(number)] = split  # type: ignore[assignment]
+    return splits
+
+
+def _unpack(archive: Path, needed: set[str], folder: Path) -> None:
+    """Write the images of an archive that are not there yet, each as a whole and under its key."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, load in members(archive, _PNG, MAX_BYTES):
+        target = folder / f"{image_key(name)}.png"
+        if name in needed and not target.exists():
+            partial = folder / ".partial"
+            try:
+                partial.write_bytes(load())
+                os.replace(partial, target)  # noqa: PTH105
+            except OSError as error:
+                raise UserError(
+                    f"{folder}: cannot be written ({error.strerror}); free space and run the same command again"
+                ) from None
