@@ -10,7 +10,8 @@ import pytest
 from crossray import __version__, cli
 
 COMMANDS = [
-    [], ["prepare"], ["prepare", "phantom"], ["prepare", "r2gen"], ["train"], ["pretrain"], ["generate"], ["evaluate"],
+    [], ["prepare"], ["prepare", "phantom"], ["prepare", "r2gen"], ["prepare", "iu-xray"], ["prepare", "manifest"],
+    ["inspect"], ["train"], ["pretrain"], ["generate"], ["evaluate"],
     ["compare"], ["convert"], ["convert", "chexbert"], ["models"], ["ablate"], ["report"], ["label"], ["export"],
     ["demo"], ["analyze"], ["analyze", "alignment"], ["analyze", "grounding"], ["explain"],
 ]  # fmt: skip
@@ -109,6 +110,11 @@ def test_help_imports_nothing_heavy() -> None:
         (["prepare", "phantom", "--out", "x", "--colour", "red"], ["--colour"]),
         (["prepare", "phantom", "--out", "x", "--like", "a.json"], ["--tags"]),
         (["prepare", "r2gen", "--annotation", "no.json", "--images", ".", "--out", "x"], ["no.json"]),
+        (["prepare", "iu-xray", "--reports", "no.tgz", "--images", ".", "--out", "x"], ["no.tgz"]),
+        (["prepare", "iu-xray", "--reports", ".", "--images", ".", "--out", "x", "--split", "mine"], ["--split"]),
+        (["prepare", "manifest"], ["--out", "--template"]),
+        (["prepare", "manifest", "no.csv", "--out", "x"], ["no.csv"]),
+        (["inspect", "no-dataset"], ["no-dataset"]),
         (["train"], ["recipe"]),
         (["train", "baseline/phantom"], ["--data", "--out"]),
         (["train", "baseline/nowhere", "--data", "d", "--out", "o"], ["baseline/nowhere"]),

@@ -19,6 +19,7 @@ from crossray.commands.evaluate import evaluate
 from crossray.commands.explain import explain
 from crossray.commands.export import export
 from crossray.commands.generate import generate
+from crossray.commands.inspect import inspect
 from crossray.commands.label import label
 from crossray.commands.models import models
 from crossray.commands.prepare import prepare_iu_xray, prepare_manifest, prepare_phantom, prepare_r2gen
@@ -166,6 +167,7 @@ COMMANDS: dict[str, Command] = {
         },
         lists={"model": _MODELS},
     ),
+    "inspect": Command(inspect, {"name": "data", "type": Path, "help": "folder that `crossray prepare` wrote"}),
     "label": Command(label, {"name": "reports", "type": Path, "help": "CSV file with the columns study_id and report"}),
     "models": Command(models),
     "demo": Command(demo),

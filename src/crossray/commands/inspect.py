@@ -1,0 +1,27 @@
+"""`crossray inspect`: what a prepared dataset holds."""
+
+from pathlib import Path
+
+from crossray.commands.show import console, print_dataset
+
+
+def inspect(data: Path, out: Path | None = None, images: int = 60, seed: int = 0) -> None:
+    """Show what a prepared dataset holds: counts, splits, lengths; with --out also labels and images, as one page.
+
+    Args:
+        data: folder that `crossray prepare` wrote.
+        out: HTML page to write: one file that needs no network.
+        images: most images on its contact sheet.
+        seed: seed that draws them.
+    """
+    from crossray.data.dataset import Dataset
+
+    dataset = Dataset.open(data)
+    print_dataset(dataset)
+    if out is None:
+        return
+    from crossray.analysis.inspect_page import inspect_page
+    from crossray.analysis.report import write_report
+
+    write_report(inspect_page(dataset, images, seed), out)
+    console().print(f"page written to {out}", highlight=False)
