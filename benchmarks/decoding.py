@@ -36,10 +36,10 @@ def build(system: str, dtype: torch.dtype) -> ReportModel:
     return model.requires_grad_(False).eval().to(dtype)
 
 
-def images(studies: int, dtype: torch.dtype) -> Encoded:
-    """What an encoder gives for two views: normalised random vectors."""
-    memory = torch.randn(studies, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1)).to(dtype)
-    return Encoded(memory, torch.ones(studies, TOKENS, dtype=torch.bool), memory[:, :2])
+def images(studies: int, dtype: torch.dtype, tokens: int = TOKENS) -> Encoded:
+    """What an encoder gives for two views: normalised random vectors, `tokens` of them."""
+    memory = torch.randn(studies, tokens, WIDTH, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return Encoded(memory, torch.ones(studies, tokens, dtype=torch.bool), memory[:, :2])
 
 
 def measure(system: str, dtype: torch.dtype, config: DecodingConfig, studies: int, check: bool) -> dict[str, Any]:

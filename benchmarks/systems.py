@@ -3,6 +3,9 @@
 Processor seconds of this process are counted and the smallest of all turns is kept, so that other work on the machine
 disturbs the ratios little. Peak memory is that of a training step in a process of its own (`training_step.py`).
 
+UAR reads 2 x 196 cached image tokens, whatever the encoder and the size of the images, and has the hidden layers of its
+paper, four times as wide.
+
     python benchmarks/systems.py [--systems baseline cmn rcan] [--backbone random:resnet18_narrow] [--frozen] [--json]
 """
 
@@ -22,13 +25,17 @@ from crossray.decoding.search import DecodingConfig, generate
 from crossray.models.backbones import BackboneConfig
 from crossray.models.registry import create_model
 from crossray.text.observations import OBSERVATIONS
-from decoding import IDS, build, images
+from decoding import IDS, TOKENS, build, images
 from training_step import VOCABULARY, make_batch
+
+#: Image tokens of a view of 112 px, and entries of their codebook (DALL-E's).
+IMAGE_TOKENS, CODES = 196, 8192
 
 
 def training(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """A training step of every system on the same batch; from cached features when the encoder is frozen."""
     batch = make_batch(options.batch, options.length, options.size)
+    batch.inputs.features["tokens"] = torch.randint(0, CODES, (options.batch, 2, IMAGE_TOKENS))
     backbone = BackboneConfig(
         name=options.backbone, trainable=not options.frozen, checkpoint=options.checkpoint, cls_token=options.cls_token
     )
@@ -37,12 +44,12 @@ def training(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
         torch.manual_seed(0)
         model = create_model(
             system, vocabulary_size=VOCABULARY, max_length=options.length, backbone=backbone, width=options.width,
-            feedforward=options.width, observations=OBSERVATIONS,
+            feedforward=options.width * (4 if system == "uar" else 1), observations=OBSERVATIONS,
         ).train()  # fmt: skip
-        if options.frozen and not batch.inputs.features:
+        if options.frozen and system != "uar" and "visual" not in batch.inputs.features:
             with torch.no_grad():
                 features = model.prepare_features(batch.inputs.images.flatten(0, 1))
-            batch.inputs.features = {name: value.unflatten(0, (options.batch, 2)) for name, value in features.items()}
+            batch.inputs.features |= {name: value.unflatten(0, (options.batch, 2)) for name, value in features.items()}
         optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-4, amsgrad=True)
 
         def step(model: Any = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
@@ -55,12 +62,13 @@ def training(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
 
 
 def decoding(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    """Beam search of every system over the same encoded images, without the encoder."""
-    encoded = images(options.batch, torch.float32)
+    """Beam search of every system over encoded images, without the encoder."""
+    tokens = {"uar": 2 * IMAGE_TOKENS}
+    encoded = {s: images(options.batch, torch.float32, tokens.get(s, TOKENS)) for s in options.systems}
     config = DecodingConfig(beam=3, max_length=options.steps, force_length=True)
     models = {system: build(system, torch.float32) for system in options.systems}
     return {
-        system: lambda model=model: generate(model, encoded, IDS, config)  # type: ignore[misc]
+        system: lambda model=model, system=system: generate(model, encoded[system], IDS, config)  # type: ignore[misc]
         for system, model in models.items()
     }
 

@@ -13,7 +13,8 @@ COMMANDS = [
     [], ["prepare"], ["prepare", "phantom"], ["prepare", "r2gen"], ["prepare", "iu-xray"], ["prepare", "manifest"],
     ["inspect"], ["train"], ["pretrain"], ["generate"], ["evaluate"],
     ["compare"], ["convert"], ["convert", "chexbert"], ["models"], ["ablate"], ["report"], ["label"], ["export"],
-    ["demo"], ["analyze"], ["analyze", "alignment"], ["analyze", "grounding"], ["explain"],
+    ["reconstruct"], ["demo"], ["analyze"], ["analyze", "alignment"], ["analyze", "grounding"],
+    ["analyze", "long-tail"], ["explain"],
 ]  # fmt: skip
 
 

@@ -67,7 +67,7 @@ def _build() -> Parser:
 
 _TRAINING = {
     "train": "Train a system on a prepared dataset, or continue a run (--resume).",
-    "pretrain": "Train what systems start from: `pretrain vision` trains an image encoder.",
+    "pretrain": "Train what systems start from: `pretrain vision` an image encoder, `tokenizer`, `knowledge`.",
 }
 
 
@@ -105,7 +105,7 @@ def _train(command: str, arguments: list[str]) -> None:
     own = argparse.ArgumentParser(prog=f"crossray {command}", description=_TRAINING[command], add_help=False)
     own.add_argument("recipe", nargs="?", help="a recipe's name (baseline/phantom) or a YAML file")
     if command == "pretrain":
-        own.add_argument("name", nargs="?", help="a recipe of that kind (vision demo); phantom when left out")
+        own.add_argument("name", nargs="?", help="a recipe of that kind (tokenizer iu_xray); phantom when left out")
     own.add_argument("--data", type=Path, help="prepared dataset")
     own.add_argument("--out", type=Path, help="folder of the run; must not exist yet")
     own.add_argument("--resume", type=Path, help="folder of an interrupted run: continue it exactly where it stopped")
@@ -141,7 +141,7 @@ def _train(command: str, arguments: list[str]) -> None:
 
 
 def _full_name(recipe: str, name: str | None) -> str:
-    """`pretrain vision` means the recipe vision/phantom, `pretrain vision demo` means vision/demo."""
+    """`pretrain vision` means the recipe vision/phantom, `pretrain tokenizer iu_xray` means tokenizer/iu_xray."""
     if name is not None and ("/" in name or "." in name):
         return name
     return recipe if "/" in recipe or "." in recipe else f"{recipe}/{name or 'phantom'}"

@@ -72,6 +72,9 @@ def print_source_statistics(dataset: "Dataset", console: Console) -> None:
     for step in info.notes["filter_steps"]:
         steps.add_row(step["step"], str(step["reports"]), str(step["images"]))
     console.print(steps)
+    for name, count in info.notes.items():
+        if isinstance(count, int):
+            console.print(f"{name.replace('_', ' ')}: {count}", highlight=False)
     table = Table(title="the papers count the raw collection; ours is what is left")
     for heading in ("split", "images", "reports", "patients", "average length"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
@@ -88,13 +91,14 @@ def print_source_statistics(dataset: "Dataset", console: Console) -> None:
 def print_models(console: Console) -> None:
     """The registry: parameters of every system at its default size, its recipes, and what it needs first."""
     from crossray.models.registry import create_model, list_models
+    from crossray.text.observations import OBSERVATIONS
     from crossray.training.recipe import list_recipes
 
     table = Table(title="systems")
     for heading in ("system", "parameters", "frozen", "recipes", "what it is"):
         table.add_column(heading, justify="right" if heading in {"parameters", "frozen"} else "left")
     for name in list_models():
-        model = create_model(name, vocabulary_size=760)
+        model = create_model(name, vocabulary_size=760, observations=OBSERVATIONS)
         frozen = set(model.frozen())
         counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
         total, still = sum(counts.values()), sum(n for key, n in counts.items() if key in frozen)

@@ -29,7 +29,11 @@ def dataset(tmp_path: Path) -> Dataset:
         Study("3", "q", "test", "Clear and normal lungs.", images=(frontal,), labels={"edema": "uncertain"}),
         Study("4", "q", "test", "No image.", images=()),
     ]
-    notes = {"filter_steps": [{"step": "in the source", "reports": 5, "images": 9}]}
+    notes = {
+        "filter_steps": [{"step": "in the source", "reports": 5, "images": 9}],
+        "reports_with_xxxx": 6,
+        "paper_statistics": {"train": [52, 27, 28, 37.56]},
+    }
     return write_dataset(tmp_path / "set", studies, size=32, source={"kind": "test"}, workers=0, notes=notes)
 
 
@@ -47,6 +51,9 @@ def test_counts_lengths_and_labels(dataset: Dataset) -> None:
     assert row(page, "all")[:3] == ["3", "4", "2"]
     assert row(page, "rejected: no_image") == ["1"]
     assert row(page, "source: in the source") == ["5 reports, 9 images"]
+    assert row(page, "source: reports with xxxx") == ["6"]
+    assert row(page, "train, papers") == ["52", "27", "28", "37.56"]
+    assert row(page, "train, ours") == ["3", "2", "1", "3.00"]
     assert (row(page, "studies with 1 view"), row(page, "studies with 2 views")) == (["2"], ["1"])
     assert (row(page, "images: pa"), row(page, "images: lateral")) == (["3"], ["1"])
     assert row(page, "pleural effusion") == ["1", "1", "1", "0"]

@@ -160,6 +160,16 @@ class TestBombs:
         assert read_image(content).shape == (64, 64)
         assert "scans" in rejection(content[:-2] + scan * 200 + content[-2:])
 
+    def test_scans_that_no_decoder_reads(self) -> None:
+        """Of a sequential grey JPEG one scan is decoded, and a second refused at once, however many there are."""
+        stream = io.BytesIO()
+        Image.fromarray(np.tile((GREY // 16).astype(np.uint8), (8, 8))).save(stream, "JPEG")
+        content = stream.getvalue()
+        scan = content[content.rindex(b"\xff\xda") : -2]
+        started = time.process_time()
+        assert "damaged" in rejection(content[:-2] + scan * 5000 + content[-2:])
+        assert time.process_time() - started < 1
+
     def test_png_text_that_inflates(self) -> None:
         plain = png_bomb(64, 64, 0, 8)
         bomb = plain[:33] + png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**26), 9)) + plain[33:]

@@ -319,6 +319,15 @@ class TestResize:
         difference = resize_short_side(large, WIDTH).astype(int) - ramp()
         assert np.abs(difference).max() <= 3
 
+    def test_averaging_blocks_first_changes_next_to_nothing(self) -> None:
+        """A picture as a radiograph is, smooth with noise, against the exact filter."""
+        generator = np.random.default_rng(0)
+        coarse = Image.fromarray(generator.integers(0, 256, (24, 20), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((1024, 1250), Image.Resampling.BICUBIC), dtype=np.int16)
+        large = np.clip(smooth + generator.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8)
+        exact = np.asarray(Image.fromarray(large).resize((128, 156), Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(resize_short_side(large, 128) - exact).max() <= 2
+
 
 class TestImageFile:
     def test_reads_a_view(self, tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from torch.nn import functional
 from crossray import cli
 from crossray.errors import UserError
 from crossray.evaluation.chexbert import CLASSES, CheXbert, CheXbertConfig, CheXbertLabeler
-from crossray.evaluation.chexbert_weights import convert_chexbert, read_vocabulary
+from crossray.evaluation.chexbert_weights import convert_chexbert
 from crossray.evaluation.labelers import open_labeler
 from crossray.text.observations import CHEXPERT, STATUSES
+from crossray.text.vocabulary import read_vocabulary
 
 WIDTH, HEADS, LAYERS, INNER, POSITIONS = 128, 2, 3, 96, 40
 PIECES = [

@@ -1,17 +1,26 @@
 """Formats that are fuzzed: whole files to start from, and the reader that has to cope with them."""
 
 import csv
+import gzip
 import io
 import json
+import tarfile
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from tests.data.sources.openi import xml
 
 from crossray.data.images import read_image
+from crossray.data.sources.archives import members
+from crossray.data.sources.iu_reports import parse_report, read_projections
+from crossray.data.sources.iu_reports import read_reports as read_iu_reports
+from crossray.data.sources.manifest import read_manifest
 from crossray.data.sources.r2gen import read_annotation
 from crossray.evaluation.predictions import PredictionFile
 from crossray.text.label_table import read_reports
@@ -24,10 +33,12 @@ class Format:
     Attributes:
         seeds: whole files; `read` accepts them, but for colour pictures, which it refuses after decoding.
         read: takes the content of a file; raises `UserError` for a broken one.
+        lists: whether a rejection may name several rows, one a line.
     """
 
     seeds: tuple[bytes, ...]
     read: Callable[[bytes], object]
+    lists: bool = False
 
 
 def picture() -> Image.Image:
@@ -97,8 +108,15 @@ def _dicom() -> Format:
     return Format(tuple(seeds), read_image)
 
 
-def _from_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+def _from_file(
+    name: str, read: Callable[[Path], object], beside: dict[str, bytes] | None = None
+) -> Callable[[bytes], object]:
+    """Reads from a file of this name, with others beside it that stay whole."""
     folder = tempfile.TemporaryDirectory(prefix="crossray-fuzz-")
+    for other, content in (beside or {}).items():
+        path = Path(folder.name) / other
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
 
     def read_content(content: bytes) -> object:
         path = Path(folder.name) / name
@@ -108,15 +126,128 @@ def _from_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], o
     return read_content
 
 
-def _csv() -> Format:
+def _csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
     stream = io.StringIO()
-    writer = csv.writer(stream)
-    writer.writerow(["study_id", "report", "note"])
-    for number in range(8):
-        writer.writerow([f"s{number}", f'The heart is "normal", size {number}.\nNo effusion.', "äß"])
-    content = stream.getvalue().encode()
+    csv.writer(stream).writerows(rows)
+    return stream.getvalue().encode()
+
+
+def _csv() -> Format:
+    rows = [(f"s{number}", f'The heart is "normal", size {number}.\nNo effusion.', "äß") for number in range(8)]
+    content = _csv_bytes([("study_id", "report", "note"), *rows])
     read = _from_file("reports.csv", lambda path: list(read_reports(path)))
     return Format((content, b"\xef\xbb\xbf" + content.replace(b"\r\n", b"\n")), read)
+
+
+def _xml() -> Format:
+    sections = {"comparison": "None.", "indication": "Cough & fever XXXX.", "findings": "Lungs are clear <1 cm>."}
+    plain = xml("12", ["CXR12_IM-0001-1001", "CXR12_IM-0001-2001"], tags=("Opacity/lung/left", "äß"), **sections)
+    with_dtd = plain.replace(b"<eCitation>", b'<!DOCTYPE eCitation SYSTEM "http://example.org/a.dtd"><eCitation>')
+    wide = plain.decode().replace("utf-8", "utf-16").encode("utf-16")
+    return Format((plain, with_dtd, wide), lambda content: parse_report(content, "1.xml"))
+
+
+_INDIANA = {
+    "indiana_reports.csv": _csv_bytes(
+        [("uid", "MeSH", "Problems", "image", "indication", "comparison", "findings", "impression")]
+        + [(n, "normal;Opacity/lung", "normal", "PA", "Pain.", "", 'Clear, "all".\nFine.', "") for n in range(1, 9)]
+    ),
+    "indiana_projections.csv": _csv_bytes(
+        [("uid", "filename", "projection")]
+        + [(n, f"{n}_IM-0001-{view}001.dcm.png", ("Frontal", "Lateral")[view]) for n in range(1, 9) for view in (0, 1)]
+    ),
+}
+
+
+def _indiana(damaged: str) -> Format:
+    def read(path: Path) -> object:
+        projections = path.with_name("indiana_projections.csv")
+        return read_iu_reports(path.with_name("indiana_reports.csv"), projections), read_projections(projections)
+
+    return Format((_INDIANA[damaged],), _from_file(damaged, read, _INDIANA))
+
+
+def _iu_reports() -> Format:
+    return _indiana("indiana_reports.csv")
+
+
+def _iu_projections() -> Format:
+    return _indiana("indiana_projections.csv")
+
+
+def _manifest(kind: str) -> Format:
+    rows: list[dict[str, Any]] = [
+        {"study": f"s{n}", "patient": f"p{n}", "split": ("train", "val", "test")[n % 3], "images": ["a.png", "b.png"],
+         "views": ["pa", "lateral"], "findings": f"The heart is normal, {n}.", "impression": "", "edema": n % 2}
+        for n in range(6)
+    ]  # fmt: skip
+    reports = [{"images": ["a.png"], "report": f"FINDINGS: Clear, {n}.\nIMPRESSION: Normal."} for n in range(6)]
+    contents = []
+    for table in (rows, reports):
+        if kind == "jsonl":
+            contents.append("".join(json.dumps(row) + "\n" for row in table).encode())
+        else:
+            cells = [[";".join(v) if isinstance(v, list) else v for v in row.values()] for row in table]
+            contents.append(_csv_bytes([list(table[0]), *cells]))
+    png = _encoded(picture(), "PNG")
+    read = _from_file(f"studies.{kind}", read_manifest, {"a.png": png, "b.png": png})
+    return Format(tuple(contents), read, lists=True)
+
+
+def _manifest_csv() -> Format:
+    return _manifest("csv")
+
+
+def _manifest_jsonl() -> Format:
+    return _manifest("jsonl")
+
+
+#: The first is passed over: damage to its content is none to the others.
+_MEMBERS = {
+    "notes.txt": b"Anything. " * 60,
+    "reports/1.xml": b"<a/>" * 40,
+    "reports/" + "n" * 120 + ".xml": b"one",
+    "reports/ä.xml": b"",
+}
+
+
+def _tar_bytes(kind: int) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
+        folder = tarfile.TarInfo("reports")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, content in _MEMBERS.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def _read_members(path: Path) -> object:
+    return [load() for _, load in members(path, (".xml",), 2**20)]
+
+
+def _tar() -> Format:
+    """Headers with short and long names, and in Unicode, in both dialects."""
+    seeds = tuple(_tar_bytes(kind) for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))
+    return Format(seeds, _from_file("reports.tar", _read_members))
+
+
+def _tgz() -> Format:
+    seeds = tuple(gzip.compress(_tar_bytes(tarfile.PAX_FORMAT), level, mtime=0) for level in (0, 9))
+    return Format(seeds, _from_file("reports.tgz", _read_members))
+
+
+def _zip() -> Format:
+    seeds = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", method) as archive:
+            for name, content in _MEMBERS.items():
+                archive.writestr(zipfile.ZipInfo(name), content)
+        seeds.append(stream.getvalue())
+    return Format(tuple(seeds), _from_file("reports.zip", _read_members))
 
 
 def _annotation() -> Format:
@@ -148,7 +279,15 @@ FORMATS: dict[str, Callable[[], Format]] = {
     "png": _png,
     "jpeg": _jpeg,
     "dicom": _dicom,
+    "xml": _xml,
     "csv": _csv,
+    "iu-reports": _iu_reports,
+    "iu-projections": _iu_projections,
+    "manifest-csv": _manifest_csv,
+    "manifest-jsonl": _manifest_jsonl,
     "annotation": _annotation,
     "predictions": _predictions,
+    "tar": _tar,
+    "tgz": _tgz,
+    "zip": _zip,
 }

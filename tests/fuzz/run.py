@@ -5,6 +5,7 @@ import multiprocessing
 import resource
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -112,9 +113,9 @@ def _follow(receiver: Connection, outcome: Outcome, seed: int, end: int, time_li
 
 def _read_all(make: Callable[[], Format], first: int, end: int, sender: Connection) -> None:
     logging.disable(logging.CRITICAL)
-    # above the limit that is tested, so that a flood ends this process and not the machine
-    resource.setrlimit(resource.RLIMIT_DATA, (4 * MEMORY_LIMIT, 4 * MEMORY_LIMIT))
+    warnings.simplefilter("ignore")  # Pillow's, about damaged EXIF data
     made = make()
+    limit_memory(MEMORY_LIMIT)
     sender.send("ready")
     for seed in range(first, end):
         content = mutated(made.seeds[seed % len(made.seeds)], seed)
@@ -124,7 +125,7 @@ def _read_all(make: Callable[[], Format], first: int, end: int, sender: Connecti
             made.read(content)
         except UserError as error:
             verdict, detail = "rejected", _reason(error)
-            if "\n" in str(error):
+            if "\n" in str(error) and not made.lists:
                 verdict, detail = "fault", "a message of several lines"
         except BaseException as error:
             verdict, detail = "fault", f"{type(error).__name__}: {error}"[:200]
@@ -132,9 +133,18 @@ def _read_all(make: Callable[[], Format], first: int, end: int, sender: Connecti
 
 
 def _reason(error: UserError) -> str:
-    """The message without the name of the file and without numbers."""
-    words = str(error).split(": ", 1)[-1]
+    """The message without the name of the file and without numbers; of a list of rows, the first one."""
+    words = str(error).split("\n")[:2][-1].split(": ", 1)[-1]
     return "".join("#" if character.isdigit() else character for character in words)[:70]
+
+
+def limit_memory(size: int) -> None:
+    """Let this process ask for that many bytes beyond what it has, written to or not: more is a `MemoryError`."""
+    status = Path("/proc/self/status")
+    if status.exists():  # elsewhere the system counts otherwise, and only `peak_memory` is held
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmData"))
+        limit = int(line.split()[1]) * 1024 + size
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def peak_memory() -> int:

@@ -112,6 +112,32 @@ def test_coacl() -> None:
     assert step.logits.shape == (2, 60, VOCABULARY)
 
 
+def test_uar() -> None:
+    model = create_model("uar", vocabulary_size=VOCABULARY).eval()
+    # SPEC 10.3, 5.1: the frozen encoder, gain and bias of the basis
+    assert millions(model.visual.tokenizer) * 1e6 == 53_786_240
+    assert model.cra.gain.shape == model.cra.bias.shape == model.cra.basis.shape == (2048, 512)
+    cra = 2 * 2048 * 512 + 4 * 512 * 513 + 4 * 512 * 512
+    assert millions(model.cra) * 1e6 == cra
+    assert model.tir.mask.shape == (60, 392)
+    tables = (8192 + 2 * VOCABULARY) * 512 + VOCABULARY
+    encoder = 3 * (4 * 512 * 513 + 2 * 512 * 2048 + 2048 + 512 + 4 * 512) + 2 * 512
+    decoder = 3 * (8 * 512 * 513 + 2 * 512 * 2048 + 2048 + 512 + 6 * 512) + 2 * 512
+    expected = 53_786_240 + cra + 60 * 392 + tables + encoder + decoder + 2 * 512
+    assert millions(model) * 1e6 == expected
+    inputs = make_inputs(2, 2, size=112)
+    tokens = torch.randint(0, 8192, (2, 2, 196), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert model.visual.tokenizer(inputs.images[:1, 0]).shape == (1, 196)
+    inputs.features["tokens"] = tokens.to(torch.int16)
+    encoded = model.encode(inputs)
+    step = model.step(torch.full((2, 60), BOS), encoded)
+    assert encoded.memory.shape == (2, 392, 512)
+    assert encoded.memory_mask.sum(1).tolist() == [392, 196]
+    assert encoded.pooled.shape == (2, 2, 512)
+    assert step.logits.shape == (2, 60, VOCABULARY)
+
+
 @pytest.mark.parametrize(
     ("name", "width", "tokens", "size", "parameters"),
     [

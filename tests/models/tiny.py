@@ -16,6 +16,10 @@ from torch import nn
 from crossray.data.batch import Batch, Guide, Inputs, Targets
 from crossray.models.backbones import BackboneConfig
 from crossray.models.base import Encoded, ReportModel, system_class
+from crossray.models.image_tokenizer import ImageTokenizerConfig
+from crossray.models.knowledge_encoder import KnowledgeEncoderConfig
+from crossray.models.revtaf import REVTAF
+from crossray.retrieval.database import ReportDatabase
 
 VOCABULARY, LENGTH, SIZE, VIEWS = 40, 12, 64, 2
 PAD, BOS, EOS = 0, 1, 2
@@ -36,6 +40,18 @@ SMALL: dict[str, Any] = {
     "memory_top": 6,
     "contrast_hidden": 16,
     "contrast_width": 8,
+    "image_tokenizer": ImageTokenizerConfig(name="random:tiny"),
+    "image_size": SIZE,
+    "basis_size": 48,
+    "knowledge": KnowledgeEncoderConfig(name="random:tiny"),
+    "retrieval_width": 16,
+    "fusion_width": 16,
+    "neighbours": 3,
+    "diagnosis_width": 16,
+    "diagnosis_layers": 1,
+    "diagnosis_heads": 2,
+    "decoder": "",
+    "positions": 32,
 }
 
 
@@ -45,7 +61,33 @@ def tiny(system: str, **overrides: Any) -> ReportModel:
     known = {field.name for field in dataclasses.fields(config_class)}
     values = {name: value for name, value in SMALL.items() if name in known} | overrides
     torch.manual_seed(1)
-    return system_class(system)(config_class(**values)).eval()
+    return furnished(system_class(system)(config_class(**values))).eval()
+
+
+def furnished(model: Any) -> Any:
+    """The same model, with a report database where it keeps one."""
+    if isinstance(model, REVTAF):
+        model.database = example_database(model)
+    return model
+
+
+def example_database(model: REVTAF, reports: int = 7, sentences: int = 3) -> ReportDatabase:
+    """A small report database that fits a model, of other studies than those of `make_batch`."""
+    entities, places, _, width = model.database.phrases.shape
+    generator = torch.Generator().manual_seed(11)
+    rows = torch.randint(0, 9, (reports, sentences), generator=generator, dtype=torch.int32)
+    rows[::2, -1] = -1  # some reports are shorter
+    return ReportDatabase(
+        entities=torch.randn(reports, entities, generator=generator),
+        labels=torch.randint(0, 4, (reports, len(model.config.observations)), generator=generator).to(torch.int8),
+        groups=torch.arange(reports) // 2,
+        reports=torch.randn(reports, width, generator=generator).half(),
+        sentences=torch.randn(9, width, generator=generator).half(),
+        sentence_rows=rows,
+        phrases=torch.randn(entities, places, 2, width, generator=generator).half(),
+        studies=[f"other{row}" for row in range(reports)],
+        encoder=model.knowledge.fingerprint(),
+    )
 
 
 def variants(system: str) -> list[dict[str, Any]]:
@@ -60,8 +102,9 @@ def variants(system: str) -> list[dict[str, Any]]:
 
 
 def without_dropout(system: str) -> dict[str, float]:
-    """Overrides that switch every dropout off."""
-    return {f.name: 0.0 for f in dataclasses.fields(system_class(system).config_class) if f.name.endswith("dropout")}
+    """Overrides that switch off every dropout, and label smoothing: without them a model can become certain."""
+    fields = dataclasses.fields(system_class(system).config_class)
+    return {field.name: 0.0 for field in fields if field.name.endswith(("dropout", "smoothing"))}
 
 
 def make_inputs(studies: int = 4, views: int = VIEWS, seed: int = 0, size: int = SIZE) -> Inputs:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from crossray.evaluation.chexbert import word_pieces
-from crossray.evaluation.chexbert_weights import read_vocabulary
+from crossray.text.vocabulary import read_vocabulary
 
 PIECES = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghinorstuxy0123456789.,;:()<>/-'\"%é心",

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossray.errors import UserError
-from crossray.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from crossray.evaluation.protocol import references
+from crossray.text.tokenizer import ADDED_TOKENS, SPECIAL_TOKENS, STATUS_TOKENS, Tokenizer
 
 REPORTS = [
     "The heart is normal. No effusion.",
@@ -25,7 +26,11 @@ VARIANTS = [
     {"kind": "word", "legacy_ids": True},
     {"kind": "word", "cleaner": "fixed"},
     {"kind": "wordpiece", "size": 60},
+    {"kind": "wordpiece", "size": 64, "statuses": True},
+    {"kind": "word", "legacy_ids": True, "statuses": True},
 ]
+#: As a released vocabulary: special pieces anywhere, unused ones, a piece for a sign inside a word.
+RELEASED = ["[PAD]", "[unused0]", "the", "[CLS]", "[UNK]", "heart", "[SEP]", "is", "[MASK]", "large", "##d", "##-", "."]
 
 
 def trained(**options: object) -> Tokenizer:
@@ -292,3 +297,68 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
 def test_no_reports_at_all() -> None:
     with pytest.raises(UserError, match="min_count"):
         Tokenizer.train([])
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    (tmp_path / "vocab.txt").write_text("\n".join(RELEASED) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("options", [{"kind": "word"}, {"kind": "wordpiece", "size": 64}])
+def test_statuses_are_the_last_tokens_and_no_text(options: dict[str, object]) -> None:
+    tokenizer = Tokenizer.train(["the heart [POS] [BLA]"] * 3, cleaner="none", statuses=True, **options)  # type: ignore[arg-type]
+    size = tokenizer.vocabulary_size
+    assert tokenizer.status_ids == tokenizer.unwritten == (size - 4, size - 3, size - 2, size - 1)
+    assert tokenizer.tokens[-4:] == STATUS_TOKENS
+    assert not set(tokenizer.status_ids) & set(tokenizer.encode("the heart [POS] heart[NEG]", 60))
+    assert tokenizer.id_of("[POS]") is None
+    assert trained().status_ids == trained().unwritten == ()
+
+
+def test_a_vocabulary_with_statuses_is_not_larger_than_asked_for() -> None:
+    assert trained(size=10, statuses=True).tokens == (*SPECIAL_TOKENS, ".", "effusion", *STATUS_TOKENS)
+    assert trained(kind="wordpiece", size=64, statuses=True).vocabulary_size <= 64
+
+
+@pytest.mark.parametrize("file", ["vocab.txt", "tokenizer.json", ""])
+def test_a_released_vocabulary_keeps_its_ids(released: Path, file: str) -> None:
+    if file == "tokenizer.json":
+        content = {"model": {"vocab": {piece: place for place, piece in enumerate(RELEASED)}}}
+        (released / file).write_text(json.dumps(content))
+    tokenizer = Tokenizer.released(str(released / file))
+    assert tokenizer.tokens == (*RELEASED, *ADDED_TOKENS)
+    assert (tokenizer.pad_id, tokenizer.unk_id, tokenizer.eos_id, tokenizer.bos_id) == (0, 4, 6, len(RELEASED))
+    assert [tokenizer.tokens[place] for place in tokenizer.status_ids] == list(STATUS_TOKENS)
+    assert [tokenizer.tokens[place] for place in tokenizer.unwritten] == [
+        "[unused0]", "[CLS]", "[MASK]", *STATUS_TOKENS
+    ]  # fmt: skip
+    assert tokenizer.encode("The heart is larged zebra", 60) == [13, 2, 5, 7, 9, 10, 4, 12, 6]
+    assert tokenizer.decode(tokenizer.encode("The heart is large-d.", 60)) == "the heart is large-d ."
+    assert Tokenizer.released(str(released), "none").encode("[MASK] [CLS] [PAD] [DEC]", 60) == [13, 4, 4, 4, 4, 6]
+    tokenizer.save(released / "saved.json")
+    loaded = Tokenizer.load(released / "saved.json")
+    assert loaded.fingerprint() == tokenizer.fingerprint()
+    assert loaded.unwritten == tokenizer.unwritten
+    library = tokenizers.Tokenizer.from_file(str(released / "saved.json"))
+    assert library.encode("the heart is larged .").ids == tokenizer.encode("the heart is larged.", 60)
+
+
+def test_released_vocabularies_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="neither a file or folder, nor"):
+        Tokenizer.released(str(tmp_path / "absent"))
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps({"model": {"vocab": {p: 2 * n for n, p in enumerate(RELEASED)}}})
+    )
+    with pytest.raises(UserError, match="its ids are not 0, 1, 2"):
+        Tokenizer.released(str(tmp_path))
+
+
+def test_references_of_word_pieces_are_cut_at_pieces() -> None:
+    tokenizer = trained(kind="wordpiece", size=64, statuses=True)
+    report = REPORTS[1] * 20
+    made = references(report, tokenizer, 12)
+    assert made["full"] == tokenizer.clean(report)
+    assert made["full"].startswith(made["r2gen"])
+    assert len(tokenizer.encode(made["r2gen"], 99)) - 2 == 11

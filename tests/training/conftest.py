@@ -91,8 +91,10 @@ def tiny() -> Callable[..., Recipe]:
     def make(name: str = "baseline/phantom", **overrides: Any) -> Recipe:
         changes = {key.replace("__", "."): value for key, value in overrides.items()}
         values = TINY
-        if name.startswith("vision"):
-            values = {key: value for key, value in TINY.items() if not key.startswith("model.") or "backbone" in key}
+        if name.startswith(("vision", "tokenizer")):  # neither is a decoder, and a tokenizer has no backbone
+            values = {key: value for key, value in TINY.items() if not key.startswith("model.")}
+            if name.startswith("vision"):
+                values["model.backbone.name"] = TINY["model.backbone.name"]
         return load(name, {**values, **changes})
 
     return make

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.tiny import SMALL, make_batch, set_weights
+from tests.models.tiny import SMALL, furnished, make_batch, set_weights
 from torch import Tensor
 
 from crossray.errors import UserError
@@ -40,7 +40,7 @@ def tiny_model(recipe: Recipe, reference: Recipe) -> ReportModel:
     if "backbone" in names:  # of a varied backbone only the network is small
         kept = getattr(config, "backbone") if "backbone" in varied else SMALL["backbone"]  # noqa: B009
         small["backbone"] = dataclasses.replace(kept, name=SMALL["backbone"].name)
-    model = system_class(recipe.system)(dataclasses.replace(config, **small))
+    model = furnished(system_class(recipe.system)(dataclasses.replace(config, **small)))
     assert isinstance(model, ReportModel)
     return model
 
@@ -52,19 +52,20 @@ def shapes(model: ReportModel) -> dict[str, Any]:
 def outputs(model: ReportModel) -> dict[str, Tensor]:
     """Logits in eval mode and every loss in train mode, of the same batch with weights that depend on names alone.
 
-    Before and after the model is told that a step has ended: moving averages and memories change only then.
+    Before and after the model is told that a step and an epoch have ended: what it keeps changes only then.
     """
     batch = make_batch()
     set_weights(model)
     found = {}
     with torch.no_grad():
-        for time in ("", " after a step"):
+        for time in ("", " after an epoch"):
             model.eval()
             found["logits" + time] = model.step(batch.targets.tokens[:, :-1], model.encode(batch.inputs)).logits
             model.train()
             torch.manual_seed(3)
             found.update({name + time: loss for name, loss in model.losses(batch).items()})
             model.advance(Event("step", step=1, steps=10))
+            model.advance(Event("epoch", step=1, epoch=1, steps=10))
     return found
 
 

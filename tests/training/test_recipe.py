@@ -27,10 +27,14 @@ def test_a_recipe_survives_yaml_and_the_command_line(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_overrides_reach_their_field(name: str) -> None:
-    recipe = parse(name, ["--trainer.max_epochs", "3", "--model.backbone.trainable=false", "--data.image.size", "96"])
-    assert (recipe.trainer.max_epochs, recipe.model.backbone.trainable, recipe.data.image.size) == (3, False, 96)
+    # an image tokenizer has no backbone, but a size of its own
+    field, value = ("model.width", 8) if name.startswith("tokenizer/") else ("model.backbone.trainable", False)
+    options = [f"--{field}={str(value).lower()}", "--trainer.max_epochs", "3", "--data.image.size", "96"]
+    recipe = parse(name, options)
+    found = recipe.model.width if "width" in field else recipe.model.backbone.trainable
+    assert (recipe.trainer.max_epochs, found, recipe.data.image.size) == (3, value, 96)
     assert recipe.stages == load(name).stages
-    assert load(name, {"trainer.max_epochs": 3, "model.backbone.trainable": False, "data.image.size": 96}) == recipe
+    assert load(name, {"trainer.max_epochs": 3, field: value, "data.image.size": 96}) == recipe
 
 
 def test_lists_and_mappings_are_overrides_too() -> None:

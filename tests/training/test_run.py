@@ -1,7 +1,9 @@
 """Runs from end to end: what the folder holds, what is selected, what is never read."""
 
+import dataclasses
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +14,15 @@ import torch
 
 from crossray.data.dataset import Dataset
 from crossray.errors import UserError
+from crossray.evaluation.clinical import ClinicalStatistics
+from crossray.evaluation.labelers import RuleLabeler
 from crossray.evaluation.nlg import score
+from crossray.evaluation.significance import bootstrap
 from crossray.models.base import ReportModel, Trainable
-from crossray.models.baseline import Baseline
+from crossray.models.baseline import Baseline, BaselineConfig
 from crossray.models.vision import Vision
-from crossray.text.tokenizer import Tokenizer
+from crossray.text.observations import OBSERVATIONS
+from crossray.text.tokenizer import ADDED_TOKENS, Tokenizer
 from crossray.training.module import TrainingModule
 from crossray.training.recipe import list_recipes, load
 from crossray.training.run import build_model, train
@@ -86,6 +92,54 @@ def test_validation_scores_are_those_of_the_written_reports(
     expected = score(hypotheses, references)
     assert {name: row[name] for name in expected} == pytest.approx(expected)
     assert row["distinct"] == pytest.approx(len(set(hypotheses)) / 7)
+    labels = [RuleLabeler().label(reports) for reports in (hypotheses, references)]
+    clinical = bootstrap(ClinicalStatistics.of(labels[0], labels[1], OBSERVATIONS), resamples=1)
+    for name in ("ce_precision", "ce_recall", "ce_f1"):
+        assert row[name] == pytest.approx(clinical[name].value)
+    assert 0 < row["ce_f1"] < 1
+
+
+def test_clinical_efficacy_selects(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    train(tiny(trainer__monitor="ce_f1", trainer__max_epochs=1), blobs, tmp_path / "run")
+    provenance = json.loads((tmp_path / "run" / "best" / "provenance.json").read_text())
+    assert provenance["validation"]["ce_f1"] == rows_of(tmp_path / "run", "val")[0]["ce_f1"]
+
+
+def test_word_pieces_are_trained_or_taken(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    train(tiny(data__tokenizer="wordpiece", data__vocabulary_size=60, trainer__max_epochs=1), blobs, tmp_path / "run")
+    model = ReportModel.from_pretrained(tmp_path / "run" / "best")
+    assert model.tokenizer is not None and model.tokenizer.kind == "wordpiece"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "heart", "is", "normal", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    recipe = tiny(data__tokenizer="wordpiece", data__vocabulary=str(tmp_path))
+    taken = build_model(recipe, Dataset.open(blobs))
+    assert isinstance(taken, ReportModel) and taken.tokenizer is not None
+    assert taken.tokenizer.tokens == (*pieces, *ADDED_TOKENS)
+    assert taken.config.vocabulary_size == len(pieces) + len(ADDED_TOKENS)
+    with pytest.raises(UserError, match=r"data\.vocabulary.*wordpiece"):
+        tiny(data__vocabulary=str(tmp_path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptedConfig(BaselineConfig):
+    status_ids: tuple[int, ...] = ()
+
+
+def test_a_system_that_asks_for_status_tokens_gets_them(
+    tiny: Any, blob_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny()
+    fields = {field.name: getattr(recipe.model, field.name) for field in dataclasses.fields(recipe.model)}
+    recipe = dataclasses.replace(recipe, model=PromptedConfig(**fields))
+    monkeypatch.setattr("crossray.training.run.system_class", lambda _: Prompted)
+    model = build_model(recipe, blob_dataset)
+    assert isinstance(model, ReportModel) and model.tokenizer is not None
+    size = model.config.vocabulary_size
+    assert model.config.status_ids == model.tokenizer.status_ids == tuple(range(size - 4, size))
+
+
+class Prompted(Baseline):
+    config_class = PromptedConfig
 
 
 def test_the_test_split_is_never_touched(
@@ -234,10 +288,18 @@ def test_a_frozen_backbone_is_cached_and_trained_from(tiny: Any, blobs: Path, tm
     assert len(cached) == 10
 
 
+#: What makes the size fields small that only one system has. How UAR's tokenizer is built: `test_prerequisites.py`.
+SMALL: dict[str, dict[str, Any]] = {
+    "cmn": {"model__memory_slots": 16, "model__memory_heads": 2, "model__memory_top": 4},
+    "knowledge": {"model__text__name": "words", "model__text__width": 16, "model__text__heads": 2},
+    "tokenizer": {"model__width": 8, "model__blocks": 1, "model__codes": 16},
+    "uar": {"model__image_tokenizer__name": "random:tiny", "model__basis_size": 16, "data__feature_variants": 2},
+}
+
+
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_trains(name: str, tiny: Any, blobs: Path, tmp_path: Path) -> None:
-    options = {"model__memory_slots": 16, "model__memory_heads": 2, "model__memory_top": 4} if name[:3] == "cmn" else {}
-    train(tiny(name, trainer__max_epochs=1, **options), blobs, tmp_path / "run")
+    train(tiny(name, trainer__max_epochs=1, **SMALL.get(name.split("/")[0], {})), blobs, tmp_path / "run")
     assert len(rows_of(tmp_path / "run", "val")) == 1
     Trainable.from_pretrained(tmp_path / "run" / "best")
 

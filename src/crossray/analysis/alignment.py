@@ -158,7 +158,7 @@ def embed(
         if found is None:
             raise UserError(
                 f"system '{model.system}' as it is configured has no vectors of images and reports in one space; give "
-                "a model of a system that has (cmn, rcan with its memory, coacl with its text branch)."
+                "a model of a system that has (cmn, rcan with its memory, coacl with its text branch, uar)."
             )
         images.append(found[0].double().cpu().numpy())
         texts.append(found[1].double().cpu().numpy())

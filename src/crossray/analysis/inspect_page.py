@@ -54,6 +54,8 @@ def inspect_page(dataset: Dataset, images: int = 60, seed: int = 0) -> str:
     else:
         body.append(page.paragraph("This page may hold patients' images: keep it where the dataset may lie.", "notice"))
     body += [page.heading("Splits"), _splits(dataset), page.heading("What was left out"), _left_out(dataset)]
+    if "paper_statistics" in info.notes:
+        body += [page.heading("The papers' statistics"), _papers(dataset)]
     body += [page.heading("Report lengths"), _lengths(dataset), page.heading("View positions"), _positions(dataset)]
     body += [page.heading("Labels"), *_labels(dataset)]
     body += [page.heading("Images"), *_sheet(dataset, images, seed)]
@@ -93,7 +95,25 @@ def _left_out(dataset: Dataset) -> str:
         (f"source: {step['step']}", f"{step['reports']} reports, {step['images']} images")
         for step in dataset.info.notes.get("filter_steps", ())
     ]
+    rows += [
+        (f"source: {name.replace('_', ' ')}", str(count))
+        for name, count in dataset.info.notes.items()
+        if isinstance(count, int)
+    ]
     return page.table(("step", "count"), rows, caption="Filter steps; rejected.jsonl names every rejected study")
+
+
+def _papers(dataset: Dataset) -> str:
+    """Table 2 of the papers, which count the raw collection, beside what is left of it here."""
+    info = dataset.info
+    rows: list[tuple[str, ...]] = []
+    for split, (images, reports, patients, length) in info.notes["paper_statistics"].items():
+        ours = (info.counts["images"], info.counts["studies"], info.patients)
+        rows.append((f"{split}, papers", str(images), str(reports), str(patients), f"{length:.2f}"))
+        counts = (str(kind.get(split, 0)) for kind in ours)
+        rows.append((f"{split}, ours", *counts, f"{info.average_length.get(split, 0):.2f}"))
+    headings = ("split", "images", "reports", "patients", "average length")
+    return page.table(headings, rows, caption="The papers count the raw collection before any filter")
 
 
 def _lengths(dataset: Dataset) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossray.commands.ablate import ablate
-from crossray.commands.analyze import analyze_alignment, analyze_grounding
+from crossray.commands.analyze import analyze_alignment, analyze_grounding, analyze_long_tail
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
 from crossray.commands.demo import demo
@@ -22,7 +22,14 @@ from crossray.commands.generate import generate
 from crossray.commands.inspect import inspect
 from crossray.commands.label import label
 from crossray.commands.models import models
-from crossray.commands.prepare import prepare_iu_xray, prepare_manifest, prepare_phantom, prepare_r2gen
+from crossray.commands.prepare import (
+    prepare_iu_xray,
+    prepare_manifest,
+    prepare_mimic_cxr,
+    prepare_phantom,
+    prepare_r2gen,
+)
+from crossray.commands.reconstruct import reconstruct
 from crossray.commands.report import report
 
 
@@ -70,6 +77,7 @@ SOURCES: dict[str, Command] = {
     "phantom": Command(prepare_phantom),
     "r2gen": Command(prepare_r2gen),
     "iu-xray": Command(prepare_iu_xray),
+    "mimic-cxr": Command(prepare_mimic_cxr),
     "manifest": Command(
         prepare_manifest,
         {
@@ -101,10 +109,16 @@ _MODELS = {
     "help": "model folder, or the folder of a training run (its best model is taken); repeat it to compare several",
 }
 
+_PREDICTIONS = {
+    "type": Path,
+    "help": "JSON lines from `crossray generate` or of your own (id, prediction, reference), or a ReXrank submission",
+}
+
 #: What `crossray analyze` looks into.
 ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
+    "long-tail": Command(analyze_long_tail, {"name": "predictions", "nargs": "+", **_PREDICTIONS}),
 }
 
 #: First name to the commands behind it.
@@ -112,11 +126,6 @@ GROUPS: dict[str, Group] = {
     "prepare": Group("Prepare a dataset on disk, once, for everything that follows.", SOURCES),
     "convert": Group("Convert published weights into a folder that needs no pickle.", CONVERSIONS),
     "analyze": Group("Look into what models have learned.", ANALYSES),
-}
-
-_PREDICTIONS = {
-    "type": Path,
-    "help": "JSON lines from `crossray generate` or of your own (id, prediction, reference), or a ReXrank submission",
 }
 
 #: Every other command but `train` and `pretrain`, whose options depend on the recipe.
@@ -169,6 +178,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "inspect": Command(inspect, {"name": "data", "type": Path, "help": "folder that `crossray prepare` wrote"}),
     "label": Command(label, {"name": "reports", "type": Path, "help": "CSV file with the columns study_id and report"}),
+    "reconstruct": Command(reconstruct),
     "models": Command(models),
     "demo": Command(demo),
 }

@@ -1,4 +1,4 @@
-"""`crossray analyze`: what models have learned - a common space of images and reports, and where to look."""
+"""`crossray analyze`: what models have learned - a common space of images and reports, where to look, what is rare."""
 
 from pathlib import Path
 from typing import Literal
@@ -87,3 +87,32 @@ def analyze_grounding(
     for name, result in results.items():
         print_grounding(name, result, console())
     console().print(f"{out}", highlight=False)
+
+
+def analyze_long_tail(
+    predictions: list[Path],
+    labeler: str = "rules",
+    out: Path | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> None:
+    """Score each observation from the most to the least frequent one, and the means of head, middle and tail.
+
+    Args:
+        predictions: one or more files of JSON lines on the same studies; the others are compared with the first.
+        labeler: who reads the observations: rules, or a folder that `crossray convert` wrote.
+        out: also write a page with chart and tables to this HTML file.
+        resamples: of the bootstrap over studies, for the intervals.
+        seed: of the bootstrap.
+    """
+    from crossray.analysis.long_tail import grids, long_tail, write_page
+    from crossray.evaluation.predictions import PredictionFile
+
+    files = [PredictionFile.load(path) for path in predictions]
+    found = long_tail(files, labeler=labeler, resamples=resamples, seed=seed)
+    for grid in grids(found):
+        console().print(grid.render(), crop=False)
+        console().print()
+    if out is not None:
+        write_page(found, out)
+        console().print(f"{out}", highlight=False)

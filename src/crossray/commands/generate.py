@@ -12,7 +12,7 @@ def generate(
     model: Path,
     out: Path,
     data: Path | None = None,
-    split: Literal["train", "val", "test"] = "test",
+    split: Literal["train", "val", "test", "all"] = "test",
     batch_size: int = 16,
     shuffle_images: int | None = None,
     device: str = "cpu",
@@ -25,7 +25,7 @@ def generate(
         model: model folder, or the folder of a training run (its best model is taken).
         out: predictions as JSON lines.
         data: prepared dataset, instead of images.
-        split: which studies of --data.
+        split: which studies of --data; all: for a model that was trained on another dataset.
         batch_size: studies at once; halved by itself when memory runs out.
         shuffle_images: a seed: give every study of --data the images of another, to see what the scores owe to them.
         device: cpu or cuda.

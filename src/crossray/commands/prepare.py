@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from crossray.commands.show import console, file_digest, print_dataset, print_source_statistics, progress_bar
+from crossray.commands.show import (
+    console,
+    file_digest,
+    print_dataset,
+    print_estimate,
+    print_source_statistics,
+    progress_bar,
+)
 from crossray.errors import UserError
 
 
@@ -54,30 +61,35 @@ def prepare_r2gen(
     annotation: Path,
     images: Path,
     out: Path,
+    kind: Literal["auto", "r2gen", "promptmrg", "coacl", "rexrank"] = "auto",
+    labels: Literal["annotation", "rules"] = "annotation",
     size: int = 256,
     cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy",
     workers: int | None = None,
 ) -> None:
-    """Prepare a dataset in R2Gen's layout: annotation.json and a folder of images.
+    """Prepare a dataset in R2Gen's layout or a relative's: an annotation and a folder of images.
 
     Args:
-        annotation: R2Gen's annotation.json with the keys train, val and test.
+        annotation: R2Gen's annotation.json, PromptMRG's or ReXrank's file, or COACL's folder of three files.
         images: folder that the annotation's image paths are relative to.
         out: folder of the prepared dataset; an unfinished one is continued.
+        kind: what the annotation is; auto tells it by its form.
+        labels: annotation takes the file's labels where it has them (PromptMRG), rules reads them out of the reports.
         size: short side of the stored images in pixels.
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         workers: processes that read; 0 reads in this one; default: one a core.
     """
     from crossray.data.dataset import write_dataset
-    from crossray.data.sources.r2gen import read_r2gen
-    from crossray.text.observations import LABELER, LABELER_VERSION
+    from crossray.data.sources.labels import RULE_LABELS
+    from crossray.data.sources.r2gen import open_annotation, read_r2gen
 
-    studies = read_r2gen(annotation, images)
+    opened = open_annotation(annotation, None if kind == "auto" else kind)
+    studies = read_r2gen(opened, images, labels)
     source = {
-        "kind": "r2gen",
-        "annotation": file_digest(annotation),
+        "kind": opened.kind,
+        "annotation": list(map(file_digest, sorted(annotation.glob("*.json")))) or file_digest(annotation),
         "synthetic_images": False,
-        "labels": f"{LABELER} {LABELER_VERSION}",
+        "labels": "annotation" if opened.labelled and labels == "annotation" else RULE_LABELS,
     }
     with progress_bar("reading studies") as progress:
         dataset = write_dataset(
@@ -161,6 +173,77 @@ def _source_file(path: Path) -> dict[str, str]:
     return {"folder": path.resolve().name} if path.is_dir() else file_digest(path)
 
 
+def prepare_mimic_cxr(
+    root: Path,
+    reports: Path,
+    out: Path,
+    tables: Path | None = None,
+    views: Literal["frontal", "all"] = "frontal",
+    unit: Literal["study", "image"] = "study",
+    findings: Literal["headed", "any"] = "headed",
+    labels: Literal["rules", "chexpert"] = "rules",
+    shard: str | None = None,
+    engine: Literal["processes", "ray"] = "processes",
+    size: int = 256,
+    cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy_mimic",
+    workers: int | None = None,
+) -> None:
+    """Prepare MIMIC-CXR from PhysioNet's files; say beforehand how long it will take and how large it will be.
+
+    Args:
+        root: folder of a version of MIMIC-CXR-JPG (or MIMIC-CXR, with DICOM files), which holds the folder files.
+        reports: mimic-cxr-reports.zip, or the folder that it unpacks to.
+        out: folder of the prepared dataset; an unfinished one is continued.
+        tables: folder with the tables mimic-cxr-2.0.0-*.csv.gz of MIMIC-CXR-JPG; root when left out.
+        views: frontal keeps PA and AP, all keeps every view.
+        unit: study makes one record a study; image one a view with its study's report, as R2Gen's annotation has them.
+        findings: headed keeps reports with a findings section; any takes a common section or last paragraph instead.
+        labels: rules reads them out of the findings; chexpert takes the table mimic-cxr-2.0.0-chexpert.csv.gz.
+        shard: write one machine's part, such as 1/4; then the same command without --shard merges all parts.
+        engine: processes of this machine, or ray for a cluster whose machines share the disk (pip install ray).
+        size: short side of the stored images in pixels.
+        cleaner: how report texts are cleaned for the statistics, and by default in training.
+        workers: processes that read; 0 reads in this one; default: one a core.
+    """
+    from crossray.data.dataset import write_dataset
+    from crossray.data.sources.labels import RULE_LABELS
+    from crossray.data.sources.mimic_cxr import read_mimic_cxr
+    from crossray.data.writer import Part, write_part
+
+    part = Part.parse(shard) if shard is not None else None
+    if part is not None and engine == "ray":
+        raise UserError("--shard and --engine ray are two ways of using several machines; give one of them.")
+    studies = read_mimic_cxr(root, reports, tables=tables, views=views, unit=unit, findings=findings, labels=labels)
+    source = {
+        "kind": "mimic_cxr",
+        "images": {"folder": root.resolve().name, "suffix": studies.suffix},
+        "tables": studies.tables.digests,
+        "reports": _source_file(reports),
+        "views": views,
+        "unit": unit,
+        "findings": findings,
+        "synthetic_images": False,
+        "labels": RULE_LABELS if labels == "rules" else "CheXpert, table of MIMIC-CXR-JPG",
+    }
+    print_estimate(studies, size, workers, parts=part.of if part is not None else 1)
+    with progress_bar("reading studies") as progress:
+        if part is not None:
+            count = write_part(
+                out, studies, part, size=size, source=source, cleaner=cleaner, workers=workers, progress=progress
+            )
+        else:
+            dataset = write_dataset(
+                out, studies, size=size, source=source, cleaner=cleaner, workers=workers, notes=studies.notes(),
+                progress=progress, engine=engine,
+            )  # fmt: skip
+    if part is not None:
+        console().print(f"part {shard}: {count} shards are written; when all parts are, the same command without "
+                        "--shard merges them", highlight=False)  # fmt: skip
+        return
+    print_dataset(dataset)
+    print_source_statistics(dataset)
+
+
 def prepare_manifest(
     manifest: Path | None = None,
     out: Path | None = None,
@@ -202,24 +285,10 @@ def prepare_manifest(
         "synthetic_images": False,
         "labels": "manifest" if read.labelled else RULE_LABELS,
     }
-    notes = {"skipped_rows": len({fault.line for fault in read.faults})}
+    skipped = [{"study": f"line-{f.line}", "step": "manifest", "reason": str(f)} for f in read.faults]
     with progress_bar("reading studies") as progress:
         dataset = write_dataset(
-            out, read.studies, size=size, source=source, cleaner=cleaner, workers=workers, notes=notes,
+            out, read.studies, size=size, source=source, cleaner=cleaner, workers=workers, rejected=skipped,
             progress=progress,
         )  # fmt: skip
-    _add_rejected(out, [{"study": f"line-{f.line}", "step": "manifest", "reason": str(f)} for f in read.faults])
     print_dataset(dataset)
-    if read.faults:
-        console().print(f"[yellow]{notes['skipped_rows']} bad rows left out[/] (rejected.jsonl says which)")
-
-
-def _add_rejected(out: Path, entries: list[dict[str, str]]) -> None:
-    """List rows that never became studies beside those that the writer rejected, once."""
-    from crossray.data import layout
-
-    path = out / layout.REJECTED
-    written = path.read_bytes()
-    new = [line for line in map(layout.json_bytes, entries) if line not in written]
-    if new:
-        layout.replace_file(path, written + b"".join(new))

@@ -34,6 +34,25 @@ def print_dataset(dataset: Any) -> None:
     print_dataset(dataset, console())
 
 
+def print_estimate(studies: Any, size: int, workers: int | None, parts: int = 1) -> None:
+    """How large a source's images will be and how long they will take, measured on its first ones."""
+    from crossray.data.estimate import estimate
+    from crossray.data.writer import count_workers
+
+    measured = estimate(studies, size)
+    images, count = studies.images() // parts, count_workers(workers)
+    line = (
+        f"{len(studies)} studies, up to {images} images: {studies.stored_bytes(size) / parts / 1e9:.2f} GB at {size} px"
+    )
+    if measured.images:
+        minutes = max(1, round(measured.seconds(len(studies) // parts, images, count) / 60))
+        duration = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+        rate = 1 / measured.seconds_an_image
+        line += f", about {duration} with {max(count, 1)} processes ({rate:.0f} images/s in one, measured on the "
+        line += f"first {measured.images})"
+    console().print(line, highlight=False)
+
+
 def print_source_statistics(dataset: Any) -> None:
     """What every filter of the source left, and the papers' statistics beside ours."""
     from crossray.terminal import print_source_statistics

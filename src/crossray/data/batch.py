@@ -85,11 +85,13 @@ class Targets(TensorRecord):
         tokens: (B, T) int64: bos, the report, eos, then padding.
         mask: (B, T) bool, True on bos, report and eos. Taken from lengths, never from ids.
         report_key: (B,) int64, equal for equal cleaned reports (false negatives of contrastive losses).
+        reports: the reports as the dataset holds them, for what reads more out of them than tokens.
     """
 
     tokens: Tensor
     mask: Tensor
     report_key: Tensor
+    reports: tuple[str, ...] = ()
 
 
 @dataclass

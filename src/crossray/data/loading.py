@@ -109,7 +109,8 @@ class Collator:
         tokens = np.full(mask.shape, 0 if self.tokenizer is None else self.tokenizer.pad_id, np.int64)
         tokens[mask] = np.concatenate([tokens for tokens, _ in encoded]) if len(encoded) else 0
         keys = torch.tensor([key for _, key in encoded], dtype=torch.int64)
-        return Targets(torch.from_numpy(tokens), torch.from_numpy(mask), keys)
+        reports = tuple(self.dataset.reports(rows, self.section))
+        return Targets(torch.from_numpy(tokens), torch.from_numpy(mask), keys, reports)
 
     def _pixels(self, images: NDArray[np.int64], sizes: NDArray[np.int64], mask: NDArray[np.bool_]) -> Tensor:
         """(B, V, 1, H, W) uint8: the views copied out of the memory map, zeros around them."""

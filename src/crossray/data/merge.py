@@ -23,7 +23,14 @@ from crossray.errors import UserError
 from crossray.text.observations import OBSERVATIONS
 
 
-def merge(out: Path, folder: Path, shards: int, identity: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+def merge(
+    out: Path,
+    folder: Path,
+    shards: int,
+    identity: Mapping[str, Any],
+    notes: Mapping[str, Any],
+    before: Sequence[Mapping[str, str]] = (),
+) -> None:
     """Turn finished shards into a dataset.
 
     Args:
@@ -32,15 +39,17 @@ def merge(out: Path, folder: Path, shards: int, identity: Mapping[str, Any], not
         shards: how many there are.
         identity: format, source, size and cleaner, for `dataset.json`.
         notes: remarks for `dataset.json`.
+        before: what the source rejected before it gave its studies, as entries of `rejected.jsonl`.
 
     Raises:
         UserError: there is no study at all, or all were rejected.
     """
     summaries = [_summary(folder, shard) for shard in range(shards)]
-    rejected = [entry for summary in summaries for entry in summary["rejected"]]
+    rejected: list[Mapping[str, str]] = [entry for summary in summaries for entry in summary["rejected"]]
     if sum(summary["read"] for summary in summaries) == len(rejected):
         shutil.rmtree(folder)
         _refuse(out, rejected)
+    rejected = [*before, *rejected]
     observations = [name for name in OBSERVATIONS if any(name in summary["observations"] for summary in summaries)]
     studies = _studies(folder, shards, observations)
     sizes = [_rows(folder, shard, layout.STUDIES) for shard in range(shards)]

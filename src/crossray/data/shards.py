@@ -161,6 +161,8 @@ def _record(study: Study, cleaner: str, *, repeated: bool) -> dict[str, Any]:
     """A study as a row of the table; raises `_RejectedError`."""
     if repeated:
         raise _RejectedError("repeated", "the source has given a study of this identifier before")
+    if study.refusal is not None:
+        raise _RejectedError(*study.refusal)
     if study.split not in SPLITS:
         raise _RejectedError("split", f"split '{study.split}' is none of {', '.join(SPLITS)}")
     if not study.images:

@@ -80,6 +80,7 @@ class Study:
         labels: observation name (`crossray.text.observations.OBSERVATIONS`) -> status; observations left out are blank.
             None when the source has no labels.
         extra: source-specific values that are stored as JSON beside the study (for instance undrawn MeSH tags).
+        refusal: filter step and reason for which the source itself leaves the study out; the writer lists it.
     """
 
     id: str
@@ -91,3 +92,4 @@ class Study:
     images: tuple[ImageRef, ...] = ()
     labels: Mapping[str, str] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    refusal: tuple[str, str] | None = None

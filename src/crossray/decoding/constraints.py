@@ -17,7 +17,8 @@ class SpecialIds:
     Attributes:
         pad: never written; `bos`: what a report starts from, never written; `eos`: what ends it; all may be one id.
         unk: stands for unknown words; None when the vocabulary has no such token.
-        forbidden: other tokens that are never written (`DecodingConfig.forbidden`, looked up in the vocabulary).
+        forbidden: other tokens that are never written (`DecodingConfig.forbidden`, looked up in the vocabulary, and
+            `Tokenizer.unwritten`).
     """
 
     pad: int

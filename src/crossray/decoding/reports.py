@@ -81,12 +81,12 @@ def write_reports(
 
 
 def special_ids(tokenizer: Tokenizer, config: DecodingConfig) -> SpecialIds:
-    """The ids that a search treats apart, forbidden words among them.
+    """The ids that a search treats apart; never written are forbidden words and what is no text, such as statuses.
 
     Raises:
         UserError: a forbidden word is not one token of the vocabulary.
     """
-    forbidden = []
+    forbidden = list(tokenizer.unwritten)
     for word in config.forbidden:
         token = tokenizer.id_of(word.lower())
         if token is None:

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from crossray.errors import UserError
 from crossray.evaluation.chexbert import HEAD_WIDTH, CheXbert, CheXbertConfig, config_values, word_pieces
+from crossray.text.vocabulary import read_vocabulary, vocabulary_file
 
 # In the file, and not used: the heads read the hidden state itself, and positions are counted.
 _UNUSED = ("bert.pooler.dense.weight", "bert.pooler.dense.bias", "bert.embeddings.position_ids")
 
 _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _PUBLISHED = "give the published chexbert.pth"
 
 
@@ -47,7 +47,7 @@ def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | st
     weights, out = Path(weights), Path(out)
     if out.exists():
         raise UserError(f"{out}: exists already; name a new folder, or remove it")
-    vocabulary = _vocabulary_file(Path(vocabulary))
+    vocabulary = vocabulary_file(Path(vocabulary))
     pieces = read_vocabulary(vocabulary)
     tensors = read_weights(weights)
     config = infer_config(tensors, weights)
@@ -137,40 +137,6 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> CheXbertConfig:
             found, right = tuple(tensors[name].shape), tuple(expected[name])
             raise UserError(f"{path}: tensor {name} is {found}, where the others ask for {right}; {_PUBLISHED}")
     return config
-
-
-def read_vocabulary(path: Path) -> dict[str, int]:
-    """Piece to id, from `vocab.txt` (a piece a line) or `tokenizer.json`.
-
-    Raises:
-        UserError: the file is no WordPiece vocabulary with the special pieces of BERT.
-    """
-    remedy = "give vocab.txt or tokenizer.json of bert-base-uncased"
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            pieces = {str(piece): int(place) for piece, place in json.loads(text)["model"]["vocab"].items()}
-        else:
-            # Not splitlines: a piece may be a character that it takes for the end of a line.
-            pieces = {piece: place for place, piece in enumerate(text.removesuffix("\n").split("\n"))}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: no WordPiece vocabulary in it; {remedy}") from None
-    missing = [piece for piece in _SPECIAL if piece not in pieces]
-    if missing:
-        raise UserError(f"{path}: no piece {missing[0]} in it; {remedy}")
-    return pieces
-
-
-def _vocabulary_file(path: Path) -> Path:
-    """The file itself, or the one in a folder."""
-    if not path.is_dir():
-        return path
-    for name in ("vocab.txt", "tokenizer.json"):
-        if (path / name).is_file():
-            return path / name
-    raise UserError(f"{path}: no vocab.txt and no tokenizer.json in it; give a folder of bert-base-uncased")
 
 
 def _matrix(tensors: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, int]:

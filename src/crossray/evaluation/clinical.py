@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossray.errors import UserError
+from crossray.evaluation.labelers import Labeler
 from crossray.evaluation.significance import Interval, interval, resamples_of
 from crossray.text.observations import CHEXPERT, STATUSES
 
@@ -190,6 +191,22 @@ class ClinicalStatistics:
                         scores[metric_name(measure, average, key, convention.suffix)] = value
         return scores
 
+    def weighted_class_f1(
+        self, weights: NDArray[np.floating], convention: Convention = POSITIVE
+    ) -> NDArray[np.float64]:
+        """F1 of every observation in R resamples of the studies.
+
+        Args:
+            weights: (R, N) how often each study stands in each resample.
+            convention: one of `CONVENTIONS`.
+
+        Returns:
+            (R, 14), in the order of `CHEXPERT`.
+        """
+        counts = self._counts[CONVENTIONS.index(convention)]
+        scores = scores_of_counts(np.tensordot(np.asarray(weights, dtype=np.float64), counts, axes=1))
+        return np.asarray(scores[..., MEASURES.index("f1")])
+
     def class_scores(self, *, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[ClassScore, ...]]:
         """Every observation's own score.
 
@@ -202,8 +219,8 @@ class ClinicalStatistics:
         """
         result = {}
         for convention, counts in zip(CONVENTIONS, self._counts, strict=True):
-            drawn = [np.tensordot(weights, counts, axes=1) for weights in resamples_of(len(self), resamples, seed)]
-            drawn_f1 = scores_of_counts(np.concatenate(drawn))[..., MEASURES.index("f1")]
+            draws = resamples_of(len(self), resamples, seed)
+            drawn_f1 = np.concatenate([self.weighted_class_f1(weights, convention) for weights in draws])
             sums = counts.sum(axis=0)
             result[convention.name] = tuple(
                 ClassScore(
@@ -252,3 +269,19 @@ def scores_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     written, true = true_positive + false_positive, true_positive + false_negative
     possible = np.stack([written, true, written + true], axis=-1)
     return np.asarray(np.divide(found, possible, out=np.zeros_like(found), where=possible > 0))
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler) -> dict[str, float]:
+    """Example-based clinical efficacy of generated reports, positive only: what a validation selects by.
+
+    Args:
+        hypotheses: N generated reports.
+        references: N true reports, in the same order.
+        labeler: of both.
+
+    Returns:
+        `ce_precision`, `ce_recall` and `ce_f1`, between 0 and 1.
+    """
+    labels = labeler.label(hypotheses), labeler.label(references)
+    scores = ClinicalStatistics.of(*labels, labeler.observations).weighted_scores(np.ones((1, len(references))))
+    return {name: float(scores[name][0]) for name in map(metric_name, MEASURES)}

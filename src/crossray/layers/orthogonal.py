@@ -3,6 +3,8 @@
 Shapes: N vectors of D channels, r of them independent.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -47,3 +49,32 @@ def _independent(rows: Tensor, tolerance: float) -> Tensor:
         rest = (candidates - candidates @ basis @ basis.T).norm(dim=1) > least[kept]
         rest[:first], rest[first] = True, False
         kept = kept[rest]
+
+
+#: Kinds of basis, see `make_basis`.
+Basis = Literal["semi", "blocks", "uniform", "normal"]
+
+
+def make_basis(kind: Basis, rows: int, width: int) -> Tensor:
+    """Vectors that features are written in: UAR's basis (SPEC 5.2).
+
+    More than `width` vectors cannot be orthonormal; two readings of the paper's 2,048 of 512 channels remain.
+
+    Args:
+        kind: "semi", orthonormal columns; "blocks", one square block below the other, each with orthonormal rows;
+            "uniform" or "normal" numbers with the variance of "semi", 1 / rows, which differ from it by nothing but
+            their angles.
+        rows: number of vectors; at least `width` for "semi".
+        width: channels D.
+
+    Returns:
+        (rows, width) float32.
+    """
+    if kind == "semi":
+        return gram_schmidt(torch.randn(width, rows))[0].T.contiguous()
+    if kind == "blocks":
+        blocks = [gram_schmidt(torch.randn(width, width))[0] for _ in range(-(-rows // width))]
+        return torch.cat(blocks)[:rows]
+    if kind == "uniform":
+        return (torch.rand(rows, width) * 2 - 1) * (3 / rows) ** 0.5
+    return torch.randn(rows, width) / rows**0.5

@@ -3,6 +3,7 @@
 Shapes: B studies, N = B x beams rows, T text positions, S memory positions, D width, h heads.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -134,7 +135,7 @@ class DecoderLayer(nn.Module):
         layer: int,
         need_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """(N, T, D) -> (N, T, D) and cross-attention weights (N, h, T, S) or None; see `Decoder.forward`."""
+        """(N, T, D) -> (N, T, D) and cross-attention weights (N, h, T, S) or None; see `DecoderStack.forward`."""
         attended = self.attention(self.attention_norm(x), mask=visible, causal=cache is None, cache=cache, layer=layer)
         x = x + self.dropout(attended)
         attended, weights = self.cross(
@@ -144,30 +145,18 @@ class DecoderLayer(nn.Module):
         return x + self.dropout(self.feedforward(self.feedforward_norm(x))), weights
 
 
-class Decoder(nn.Module):
-    """A stack of decoder layers with a final normalisation; teacher forcing and generation are the same call.
+class DecoderStack(nn.Module):
+    """Layers that read a text and a memory; teacher forcing and generation are the same call.
 
     Args:
-        layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
-        norm: kind of layer normalisation.
-        memory_width: width of the memory; D when left out.
+        layers: each is called as `DecoderLayer` is, and has its cross-attention under the name `cross`.
+        norm: what follows the last one.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        width: int,
-        heads: int,
-        feedforward: int,
-        dropout: float,
-        norm: Norm = "standard",
-        memory_width: int | None = None,
-    ) -> None:
+    def __init__(self, layers: Iterable[nn.Module], norm: nn.Module) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            DecoderLayer(width, heads, feedforward, dropout, norm, memory_width or width) for _ in range(layers)
-        )
-        self.norm = layer_norm(width, norm)
+        self.layers = nn.ModuleList(layers)
+        self.norm = norm
 
     def start(self, memory: Tensor, memory_mask: Tensor, beams: int = 1) -> Cache:
         """An empty cache for `beams` rows a study, with the keys and values of the memory computed once.
@@ -226,6 +215,31 @@ class Decoder(nn.Module):
             if weights is not None:
                 maps.append(weights)
         return self.norm(x), torch.stack(maps, dim=1) if maps else None
+
+
+class Decoder(DecoderStack):
+    """A stack of pre-norm decoder layers with a final normalisation.
+
+    Args:
+        layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
+        norm: kind of layer normalisation.
+        memory_width: width of the memory; D when left out.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        norm: Norm = "standard",
+        memory_width: int | None = None,
+    ) -> None:
+        super().__init__(
+            (DecoderLayer(width, heads, feedforward, dropout, norm, memory_width or width) for _ in range(layers)),
+            layer_norm(width, norm),
+        )
 
 
 def prepend_prompt(tokens: Tensor, prompt: Tensor | None, cache: Cache | None) -> tuple[Tensor, int]:

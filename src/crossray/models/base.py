@@ -18,17 +18,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossray.data.batch import Batch, Guide, Inputs, Targets, TensorRecord
+from crossray.data.dataset import Dataset
+from crossray.data.features import FeatureCache
 from crossray.data.transform import ImageTransform
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.text.tokenizer import Tokenizer
 
 __all__ = [
-    "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "ReportModel", "Step", "Targets",
+    "BUILD", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "ReportModel", "Step", "Targets",
     "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register", "registered", "system_class",
 ]  # fmt: skip
 
 FORMAT = 1
+
+#: Beginning of a configuration's text field that names a recipe; `crossray train` puts the folder which that recipe
+#: trains in its place (`training.prerequisites`).
+BUILD = "build:"
 
 
 @dataclass
@@ -188,7 +194,11 @@ class Trainable(nn.Module, ABC):
             raise UserError(
                 f"{folder / 'model.safetensors'}: weights do not fit config.json ({reason}); copy the folder again."
             ) from error
+        model.restore(folder)
         return model.eval()
+
+    def restore(self, folder: Path) -> None:
+        """Read what `save_pretrained` wrote into `folder` besides configuration and weights."""
 
 
 class ReportModel(Trainable):
@@ -235,6 +245,18 @@ class ReportModel(Trainable):
         """Identifies the frozen weights behind `prepare_features`; None when they cannot be cached (being trained)."""
         return None
 
+    def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
+        """Take what the model keeps of the training studies besides weights, such as a report database.
+
+        Training calls it before the first stage, with tokenizer, transform and device in place; `save_pretrained` and
+        `restore` carry what was taken. Nothing, by default.
+
+        Args:
+            dataset: its training split is read, and no other.
+            section: section of the reports that the model learns to write.
+            features: what the dataset has cached of `prepare_features`, if anything.
+        """
+
     def memory_cells(self, views: int, positions: int) -> Tensor | None:
         """Which part of which view each memory position stands for, so that attention can be shown on the image.
 
@@ -277,20 +299,17 @@ class ReportModel(Trainable):
         if self.transform is not None:
             _write_json(Path(folder) / "preprocess.json", dataclasses.asdict(self.transform))
 
-    @classmethod
-    def from_pretrained(cls, folder: Path | str) -> Self:
-        """Read a model folder, with tokenizer and image transform."""
-        model = super().from_pretrained(folder)
-        folder = Path(folder)
+    def restore(self, folder: Path) -> None:
+        """Read tokenizer and image transform."""
+        super().restore(folder)
         if (folder / "tokenizer.json").exists():
-            model.tokenizer = Tokenizer.load(folder / "tokenizer.json")
-            if model.tokenizer.vocabulary_size != model.config.vocabulary_size:
-                raise UserError(f"{folder / 'tokenizer.json'}: {model.tokenizer.vocabulary_size} tokens, but the model "
-                                f"has {model.config.vocabulary_size}; copy the whole folder again.")  # fmt: skip
+            self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
+            if self.tokenizer.vocabulary_size != self.config.vocabulary_size:
+                raise UserError(f"{folder / 'tokenizer.json'}: {self.tokenizer.vocabulary_size} tokens, but the model "
+                                f"has {self.config.vocabulary_size}; copy the whole folder again.")  # fmt: skip
         if (folder / "preprocess.json").exists():
             saved = _read_json(folder / "preprocess.json", "copy the whole folder again")
-            model.transform = config_from_dict(ImageTransform, saved, str(folder / "preprocess.json"))
-        return model
+            self.transform = config_from_dict(ImageTransform, saved, str(folder / "preprocess.json"))
 
 
 def language_loss(logits: Tensor, tokens: Tensor, mask: Tensor, label_smoothing: float = 0.0) -> Tensor:

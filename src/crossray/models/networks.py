@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def _pretrained(name: str) -> nn.Module:
     from transformers import AutoConfig
 
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(name)
             kind = _kind(config.model_type, name)
             network, report = kind.model.from_pretrained(
@@ -146,11 +147,13 @@ def _from_crossray(folder: Path, saved: dict[str, Any]) -> nn.Module:
     if not architecture:
         raise UserError(f"{folder / 'config.json'}: system '{saved['system']}' has no backbone; name another folder.")
     network = build_network(architecture, str(folder))
-    prefix = "backbone.network."
     try:
         with safe_open(folder / "model.safetensors", framework="pt") as weights:
-            names = [name for name in weights.keys() if name.startswith(prefix)]  # noqa: SIM118
-            network.load_state_dict({name.removeprefix(prefix): weights.get_tensor(name) for name in names})
+            # a knowledge encoder has its backbone one module deeper
+            names = [name for name in weights.keys() if re.match(r"(network\.)?backbone\.network\.", name)]  # noqa: SIM118
+            network.load_state_dict(
+                {name.partition("backbone.network.")[2]: weights.get_tensor(name) for name in names}
+            )
     except Exception as error:
         reason = str(error).splitlines()[0][:200]
         raise UserError(
@@ -160,7 +163,7 @@ def _from_crossray(folder: Path, saved: dict[str, Any]) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the tables and progress bars of `transformers`: what matters becomes an error."""
     from transformers.utils import logging
 

@@ -7,7 +7,10 @@ from typing import Any
 import crossray.models as package
 from crossray.models.base import ReportModel, Trainable, registered, system_class
 
-_NOT_SYSTEMS = {"base", "backbones", "networks", "encoder_decoder", "registry"}
+_NOT_SYSTEMS = {
+    "base", "backbones", "bert_decoder", "networks", "encoder_decoder", "image_tokenizer", "knowledge_encoder",
+    "reference_reports", "text_encoder", "registry",
+}  # fmt: skip
 
 
 def list_trainables() -> list[str]:

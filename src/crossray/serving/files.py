@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from crossray.data.batch import Inputs
+from crossray.data.folders import frontal_first, view_files
 from crossray.data.images import SUFFIXES, describe_image, read_image, resize_short_side
 from crossray.data.study import VIEW_POSITIONS
 from crossray.data.transform import ImageTransform
 from crossray.errors import UserError
-
-#: Most files that are looked for in the folder of one study.
-MAX_FILES = 1000
-
-#: Files of a folder that stand beside the views of a study.
-_NO_VIEWS = ("DICOMDIR", "Thumbs.db")
 
 
 @dataclass(frozen=True)
@@ -75,9 +69,7 @@ def folder_views(folder: Path, views: int) -> list[Path]:
     Raises:
         UserError: the folder is empty, holds more views than that, the views of several studies, or another file.
     """
-    files = [path for path in islice(folder.rglob("*"), MAX_FILES) if path.is_file() and _may_be_view(path, folder)]
-    if not files:
-        raise UserError(f"{folder}: the folder holds no image; give the folder of one study.")
+    files = view_files(folder)
     if len(files) > views:
         raise UserError(
             f"{folder}: the folder holds {len(files)} files, but the model takes {views} views; give the folder of one "
@@ -88,13 +80,7 @@ def folder_views(folder: Path, views: int) -> list[Path]:
         raise UserError(
             f"{folder}: StudyInstanceUID differs between its files; give a folder of its own to each study."
         )
-    kinds = {"unknown": 2, "lateral": 1}
-    return sorted(files, key=lambda path: (kinds.get(described[path][0], 0), path))
-
-
-def _may_be_view(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.name not in _NO_VIEWS
+    return frontal_first({path: position for path, (position, _) in described.items()})
 
 
 def stack_studies(studies: Sequence[FileStudy], views: int) -> Inputs:

@@ -166,7 +166,7 @@ class Generator:
 
         Args:
             dataset: the dataset or its folder; features that training cached in it are used when they fit the model.
-            split: "train", "val" or "test".
+            split: "train", "val", "test", or "all" for a model that was trained on another dataset.
             out: predictions file to write; it appears whole or not at all.
             batch_size: studies at once; halved when memory runs out.
             shuffle_images: seed of a random order in which every study gets the views of another; the header says so.
@@ -180,7 +180,7 @@ class Generator:
             UserError: there is no such dataset, or it has no such split, or a single study cannot be shuffled.
         """
         data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
-        rows = data.rows(split)
+        rows = np.arange(data.studies) if split == "all" else data.rows(split)
         seen = rows if shuffle_images is None else _shuffled(rows, shuffle_images, f"{data.path}: split {split!r}")
         names, reports = data.ids(rows), data.reports(rows, self.section)
         collator = Collator(

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,37 @@ from tokenizers import models, pre_tokenizers, processors, trainers
 
 from crossray.errors import UserError
 from crossray.text.cleaning import CLEANERS, clean
+from crossray.text.vocabulary import find_vocabulary, read_vocabulary
 
 #: What a vocabulary is made of.
 KINDS: tuple[str, ...] = ("word", "wordpiece")
 
 PAD, BOS, EOS, UNK = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
+#: Tokens for the status of an observation (SPEC 4.2), in the order of `crossray.text.observations.STATUSES`.
+STATUS_TOKENS = ("[BLA]", "[POS]", "[NEG]", "[UNC]")
+
+#: What follows the tokens of a released BERT vocabulary: one that begins a report, and the statuses (SPEC 1.3).
+ADDED_TOKENS = ("[DEC]", *STATUS_TOKENS)
+
+#: Names of `SPECIAL_TOKENS` in such a vocabulary, which has no token to begin a report with.
+_RELEASED = ("[PAD]", ADDED_TOKENS[0], "[SEP]", "[UNK]")
+
 #: The beginning of a WordPiece that continues a word.
 CONTINUATION = "##"
 
 _SETTINGS = "crossray"
+#: Tokens of a released vocabulary that are no text: [CLS], [MASK], [unused0] ...
+_BRACKETS = re.compile(r"\[\w+\]")
 _LARGEST_FILE = 64 * 2**20
 
 
 class Tokenizer:
     """Turns reports into token ids and back; it cleans them first.
 
-    Ids are pad 0, bos 1, eos 2, unk 3, then the vocabulary in sorted order. With `legacy_ids` they are the R2Gen
-    family's: id 0 is pad, bos and eos at once, and `<unk>` stands sorted among the words, which count from 1.
+    Ids are pad 0, bos 1, eos 2, unk 3, then the vocabulary in sorted order, last the status tokens where it has them.
+    With `legacy_ids` they are the R2Gen family's: id 0 is pad, bos and eos at once, and `<unk>` stands sorted among the
+    words, which count from 1. A released vocabulary keeps its ids, and `ADDED_TOKENS` follow.
 
     Attributes:
         kind: "word" (one token a blank-separated word) or "wordpiece" (a word's pieces, continued ones as "##piece").
@@ -41,6 +55,8 @@ class Tokenizer:
         bos_id: id that begins a report.
         eos_id: id that ends a report.
         unk_id: id of every word outside the vocabulary.
+        status_ids: ids of `STATUS_TOKENS`; empty when the vocabulary has none.
+        unwritten: ids that stand for no text besides pad, bos, eos and unk: status tokens, [MASK] and the like.
     """
 
     def __init__(self, tokens: Sequence[str], *, kind: str = "word", cleaner: str = "legacy", legacy_ids: bool = False):
@@ -62,18 +78,25 @@ class Tokenizer:
         if legacy_ids and kind != "word":
             raise UserError(f"legacy_ids: only word vocabularies have them; leave it out with kind {kind!r}")
         ids = {token: identifier for identifier, token in enumerate(tokens)}
-        leading = (PAD,) if legacy_ids else SPECIAL_TOKENS
-        if len(ids) != len(tokens) or tuple(tokens[: len(leading)]) != leading or UNK not in ids:
-            raise UserError(f"vocabulary: it must begin with {' '.join(leading)}, hold {UNK} and no token twice")
+        released = kind == "wordpiece" and all(token in ids for token in _RELEASED)
+        leading = () if released else (PAD,) if legacy_ids else SPECIAL_TOKENS
+        names = _RELEASED if released else (PAD, PAD, PAD, UNK) if legacy_ids else SPECIAL_TOKENS
+        if len(ids) != len(tokens) or tuple(tokens[: len(leading)]) != leading or names[3] not in ids:
+            raise UserError(f"vocabulary: it must begin with {' '.join(SPECIAL_TOKENS)} (with legacy_ids {PAD}, and "
+                            f"{UNK} anywhere) and hold no token twice")  # fmt: skip
         self.kind = kind
         self.cleaner = cleaner
         self.legacy_ids = legacy_ids
         self.tokens = tuple(tokens)
-        self.pad_id, self.bos_id, self.eos_id = (0, 0, 0) if legacy_ids else (0, 1, 2)
-        self.unk_id = ids[UNK]
+        self.pad_id, self.bos_id, self.eos_id, self.unk_id = (ids[name] for name in names)
+        last = len(tokens) - len(STATUS_TOKENS)
+        self.status_ids = tuple(range(last, len(tokens))) if tuple(tokens[last:]) == STATUS_TOKENS else ()
+        other = (place for place, token in enumerate(tokens) if _BRACKETS.fullmatch(token)) if released else ()
+        self.unwritten = tuple(sorted({*self.status_ids, *other} - {ids[name] for name in names}))
         # A report that holds "<eos>" as a word must not end there.
-        self._ids = {token: identifier for token, identifier in ids.items() if token not in SPECIAL_TOKENS}
-        self._library = _library_tokenizer(ids, kind, bos=self.bos_id, eos=self.eos_id)
+        self._special = {*SPECIAL_TOKENS, *names, *(tokens[place] for place in self.unwritten)}
+        self._ids = {token: identifier for token, identifier in ids.items() if token not in self._special}
+        self._library = _library_tokenizer(ids, kind, self._special, bos=self.bos_id, eos=self.eos_id, unk=self.unk_id)
 
     @classmethod
     def train(
@@ -85,6 +108,7 @@ class Tokenizer:
         min_count: int = 3,
         size: int = 30522,
         legacy_ids: bool = False,
+        statuses: bool = False,
     ) -> "Tokenizer":
         """Make the vocabulary of the training reports; the same reports give the same vocabulary in any order.
 
@@ -97,18 +121,42 @@ class Tokenizer:
             size: largest vocabulary, special tokens included: of words the most frequent are kept, and of WordPiece
                 every character is kept.
             legacy_ids: the R2Gen family's ids (word vocabularies only).
+            statuses: add `STATUS_TOKENS`.
 
         Raises:
             UserError: an unknown kind or cleaner, or no token is left.
         """
         words = Counter(word for report in reports for word in clean(report, cleaner).split())
-        for token in SPECIAL_TOKENS:
+        added = STATUS_TOKENS if statuses else ()
+        for token in (*SPECIAL_TOKENS, *added):
             words.pop(token, None)
+        size -= len(added)
         learned = _frequent_words(words, min_count, size) if kind == "word" else _word_pieces(words, min_count, size)
         if not learned:
             raise UserError(f"min_count: no training report holds a word {min_count} times; lower it or add reports")
         tokens = [PAD, *sorted([*learned, UNK])] if legacy_ids else [*SPECIAL_TOKENS, *sorted(learned)]
-        return cls(tokens, kind=kind, cleaner=cleaner, legacy_ids=legacy_ids)
+        return cls([*tokens, *added], kind=kind, cleaner=cleaner, legacy_ids=legacy_ids)
+
+    @classmethod
+    def released(cls, name: str, cleaner: str = "legacy") -> "Tokenizer":
+        """A released BERT's vocabulary with its ids, and `ADDED_TOKENS` behind it.
+
+        Words are divided at blanks only, so that decoding gives them back: what stands inside a word, a hyphen above
+        all, becomes a piece that continues it, where BERT makes a word of its own.
+
+        Args:
+            name: `vocab.txt` or `tokenizer.json`, a folder that holds one of them, or the name of a model on the hub.
+            cleaner: one of `CLEANERS`.
+
+        Raises:
+            UserError: there is no such vocabulary.
+        """
+        path = find_vocabulary(name)
+        pieces = read_vocabulary(path)
+        try:
+            return cls([*_tokens(pieces), *ADDED_TOKENS], kind="wordpiece", cleaner=cleaner)
+        except KeyError:
+            raise UserError(f"{path}: its ids are not 0, 1, 2, ...; give the file as it was released") from None
 
     @property
     def vocabulary_size(self) -> int:
@@ -141,7 +189,7 @@ class Tokenizer:
             ids = [self._ids.get(word, self.unk_id) for word in words[: max_length - 1]]
         else:
             pieces = self._library.encode(words, is_pretokenized=True, add_special_tokens=False).ids
-            ids = [max(piece, self.unk_id) for piece in pieces[: max_length - 1]]
+            ids = [self.unk_id if self.tokens[piece] in self._special else piece for piece in pieces[: max_length - 1]]
         if self.legacy_ids:
             return [self.bos_id, *ids, self.eos_id][:max_length]
         return [self.bos_id, *ids[: max_length - 2], self.eos_id]
@@ -239,20 +287,22 @@ def _word_pieces(words: Counter[str], min_count: int, size: int) -> list[str]:
     return [token for token in library.get_vocab() if token not in SPECIAL_TOKENS]
 
 
-def _library_tokenizer(ids: Mapping[str, int], kind: str, *, bos: int, eos: int) -> Any:
+def _library_tokenizer(
+    ids: Mapping[str, int], kind: str, special: Collection[str], *, bos: int, eos: int, unk: int
+) -> Any:
     """The library's tokenizer with this vocabulary."""
+    names = {identifier: token for token, identifier in ids.items()}
     model: Any
     if kind == "word":
-        model = models.WordLevel(dict(ids), unk_token=UNK)
+        model = models.WordLevel(dict(ids), unk_token=names[unk])
     else:
-        model = models.WordPiece(dict(ids), unk_token=UNK, continuing_subword_prefix=CONTINUATION)
+        model = models.WordPiece(dict(ids), unk_token=names[unk], continuing_subword_prefix=CONTINUATION)
     library = tokenizers.Tokenizer(model)
     library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    names = {identifier: token for token, identifier in ids.items()}
     library.post_processor = processors.TemplateProcessing(
         single=f"{names[bos]} $A {names[eos]}", special_tokens=[(names[bos], bos), (names[eos], eos)]
     )
-    library.add_special_tokens([token for token in SPECIAL_TOKENS if token in ids])
+    library.add_special_tokens([token for token in ids if token in special])
     return library
 
 

@@ -32,7 +32,9 @@ class DataConfig:
         workers: processes that load batches; 0 loads in the training process.
         section: section of the report to learn.
         cleaner: report cleaner (legacy, legacy_mimic, fixed or none); the papers use the legacy ones.
-        tokenizer: kind of tokenizer, trained on the reports of the training split.
+        tokenizer: kind of tokenizer, trained on the reports of the training split unless `vocabulary` is given.
+        vocabulary: released WordPiece vocabulary: vocab.txt or tokenizer.json, a folder that holds one of them, or the
+            name of a BERT on the Hugging Face hub; with the wordpiece tokenizer only.
         min_count: fewest occurrences of a word in the training split to enter the vocabulary (word tokenizer).
         vocabulary_size: most entries of the vocabulary (wordpiece tokenizer).
         max_length: most tokens of a report, begin and end included.
@@ -48,6 +50,7 @@ class DataConfig:
     section: Literal["findings", "impression"] = "findings"
     cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy"
     tokenizer: Literal["word", "wordpiece"] = "word"
+    vocabulary: str = ""
     min_count: int = 3
     vocabulary_size: int = 30522
     max_length: int = 60
@@ -62,6 +65,8 @@ class DataConfig:
         _at_least("data", self, 1, "batch_size", "min_count", "views", "feature_variants")
         _at_least("data", self, 0, "workers")
         _at_least("data", self, 3, "max_length")
+        if self.vocabulary and self.tokenizer != "wordpiece":
+            raise UserError(f"recipe field 'data.vocabulary' is {self.vocabulary}; set data.tokenizer to wordpiece.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +161,8 @@ class TrainerConfig:
         clip_value: largest absolute value of a gradient's element; 0: no limit.
         clip_norm: largest norm of all gradients together; 0: no limit.
         seed: of the initial weights, the order of the studies, augmentation and dropout.
-        monitor: validation metric that selects the best model: bleu1 ... bleu4, rouge_l, cider, loss, auroc, or any
-            other that metrics.jsonl shows.
+        monitor: validation metric that selects the best model: bleu1 ... bleu4, rouge_l, cider, ce_f1 (example-based,
+            by the embedded labeler), loss, auroc, or any other that metrics.jsonl shows.
         mode: whether a larger (max) or a smaller (min) value of it is better.
         patience: validations without improvement before the stage ends; 0: never.
         min_epochs: epochs of a stage before a model can be selected (early models write the same report for all).

@@ -11,7 +11,8 @@ from torch import Tensor
 from crossray.data.batch import Batch
 from crossray.decoding.reports import write_reports
 from crossray.errors import UserError
-from crossray.evaluation.nlg import score
+from crossray.evaluation import clinical, nlg
+from crossray.evaluation.labelers import RuleLabeler
 from crossray.models.base import Event, ReportModel, Trainable
 from crossray.training.config import Recipe
 from crossray.training.optimizers import build_optimizer, schedule_factor
@@ -167,7 +168,8 @@ class TrainingModule(lightning.LightningModule):
         metrics.update(self.model.summary())
         if written:
             hypotheses, references = zip(*(written[study] for study in sorted(written)), strict=True)
-            metrics.update(score(hypotheses, references))
+            metrics.update(nlg.score(hypotheses, references))
+            metrics.update(clinical.score(hypotheses, references, RuleLabeler()))
             metrics["distinct"] = len(set(hypotheses)) / len(hypotheses)
         self.validation_metrics = metrics
         self.model.advance(self._event("validation"))

@@ -21,7 +21,7 @@ from crossray.models.base import config_from_dict, system_class
 from crossray.training.config import DataConfig, OptimizerConfig, Recipe, ScheduleConfig, Stage, TrainerConfig
 
 #: Fields of a system's configuration that training fills in from the dataset and from `data`.
-FILLED_FROM_DATA = frozenset({"vocabulary_size", "observations", "max_length", "views"})
+FILLED_FROM_DATA = frozenset({"vocabulary_size", "status_ids", "observations", "max_length", "views", "image_size"})
 
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,

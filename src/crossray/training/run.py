@@ -36,8 +36,9 @@ from crossray.models.base import ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
 from crossray.training.checkpoints import BEST, LAST, BestModel, Interrupted, LastCheckpoint, recover_folder
-from crossray.training.config import Recipe
+from crossray.training.config import DataConfig, Recipe
 from crossray.training.module import TrainingModule
+from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
 from crossray.training.recipe import from_dict, to_dict, to_yaml
 from crossray.training.stages import StageKeeper, weights_from
@@ -65,7 +66,10 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
         raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
     dataset = Dataset.open(data)
     provenance = _provenance(recipe, dataset)
-    run = _Run(recipe, dataset, out, provenance)
+    filled, built = fulfil(recipe, dataset)
+    if built:
+        provenance["built"] = built
+    run = _Run(filled, dataset, out, provenance)
     if _first_process():
         out.mkdir(parents=True, exist_ok=True)
         _write(out / RECIPE, to_yaml(recipe))
@@ -97,7 +101,8 @@ def resume(out: Path) -> Path:
     checkpoint = None
     if (out / LAST).exists():
         checkpoint = torch.load(out / LAST, map_location="cpu", weights_only=True)
-    return _Run(recipe, dataset, out, provenance).go(checkpoint)
+    filled, _ = fulfil(recipe, dataset, provenance.get("built"))
+    return _Run(filled, dataset, out, provenance).go(checkpoint)
 
 
 class _Run:
@@ -113,6 +118,9 @@ class _Run:
         self.device = _device(recipe)
         self.dataset = dataset
         self.features = self._cached_features()
+        if isinstance(self.model, ReportModel):
+            device = "cuda" if self.device == "gpu" else "cpu"
+            self.model.to(device).eval().learn_from(dataset, recipe.data.section, self.features)
         self.clock = Clock(recipe.trainer.max_minutes * 60)
         self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
@@ -206,7 +214,8 @@ class _Run:
 def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     """The system of a recipe with fresh weights, fitted to a dataset: vocabulary, observations, views, length.
 
-    The tokenizer is trained on the reports of the training split alone.
+    A tokenizer is trained on the reports of the training split alone. It has status tokens where the system's
+    configuration has the field `status_ids`.
 
     Raises:
         UserError: the dataset lacks what the system needs.
@@ -217,21 +226,29 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
         "max_length": data.max_length,
         "observations": dataset.info.observations,
         "views": data.views,
+        "image_size": data.image.size,
     }
+    known = {field.name for field in dataclasses.fields(kind.config_class)}
     tokenizer = None
     if issubclass(kind, ReportModel):
-        tokenizer = Tokenizer.train(
-            dataset.reports(dataset.rows("train"), data.section), kind=data.tokenizer, cleaner=data.cleaner,
-            min_count=data.min_count, size=data.vocabulary_size,
-        )  # fmt: skip
+        tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
         filled["vocabulary_size"] = tokenizer.vocabulary_size
-    known = {field.name for field in dataclasses.fields(kind.config_class)}
+        filled["status_ids"] = tokenizer.status_ids
     config = dataclasses.replace(recipe.model, **{name: value for name, value in filled.items() if name in known})
     torch.manual_seed(recipe.trainer.seed)
     model = kind(config)
     if isinstance(model, ReportModel):
         model.tokenizer, model.transform = tokenizer, data.image
     return model
+
+
+def _tokenizer(data: DataConfig, dataset: Dataset, statuses: bool) -> Tokenizer:
+    if data.vocabulary:
+        return Tokenizer.released(data.vocabulary, data.cleaner)
+    return Tokenizer.train(
+        dataset.reports(dataset.rows("train"), data.section), kind=data.tokenizer, cleaner=data.cleaner,
+        min_count=data.min_count, size=data.vocabulary_size, statuses=statuses,
+    )  # fmt: skip
 
 
 def _provenance(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import gzip
 import io
 import os
 import stat
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +154,45 @@ def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("x.tgz", "x.zip"):
         with pytest.raises(UserError, match="over 3 entries"):
             read(packed(tmp_path / name))
+
+
+def test_lying_directories_of_zip_archives(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("n", b"content")
+        archive.writestr("a.xml", b"content")
+    whole = (tmp_path / "x.zip").read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    last = whole.rindex(b"PK\x01\x02")
+    end = whole.index(b"PK\x05\x06")
+    # a member whose header would lie behind the end
+    behind = whole[: last + 42] + struct.pack("<I", end) + whole[last + 46 :]
+    (tmp_path / "x.zip").write_bytes(behind)
+    with pytest.raises(UserError, match="truncated or damaged"):
+        read(tmp_path / "x.zip")
+    # a member without a name: the byte becomes the comment's
+    nameless = bytearray(whole)
+    nameless[directory + 28 : directory + 34] = struct.pack("<HHH", 0, 0, 1)
+    (tmp_path / "x.zip").write_bytes(nameless)
+    assert read(tmp_path / "x.zip") == {"a.xml": b"content"}
+
+
+def test_a_zip_member_that_says_it_is_small_is_not_inflated(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.xml", bytes(2**26))
+    content = (tmp_path / "x.zip").read_bytes()
+    (tmp_path / "x.zip").write_bytes(content.replace(struct.pack("<I", 2**26), struct.pack("<I", 1000)))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="truncated or damaged"):
+        read(tmp_path / "x.zip")
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
+
+
+def test_other_methods_of_zip_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.xml", b"content")
+    with pytest.raises(UserError, match="truncated or damaged"):
+        read(tmp_path / "x.zip")
 
 
 def test_what_is_no_archive_says_so(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from tests.data.sources.openi import png, tgz, xml
 
 from crossray import cli
 from crossray.data.dataset import Dataset
+from crossray.data.sources import iu_reports
 from crossray.data.sources.iu_reports import image_key, parse_report, read_reports
 from crossray.data.sources.iu_xray import IuStudies, read_iu_xray
 from crossray.data.sources.r2gen import read_annotation
@@ -83,7 +84,9 @@ def test_open_i_in_archives_and_in_folders(tmp_path: Path, archives: bool) -> No
     assert (first.patient, first.impression, second.findings) == ("CXR1", "Normal.", "A & B <tall> XXXX.")
     assert (third.indication, third.extra) == ("Pain.", {"tags": ["normal"]})
     assert all(min(image.read(32).pixels.shape) == 32 for study in studies for image in study.images)
-    assert studies.notes()["reports_with_xxxx"] == 1
+    notes = studies.notes()
+    assert notes["reports_with_xxxx"] == 1
+    assert (notes["images_listed_twice"], notes["images_listed_but_missing"], notes["images_of_no_report"]) == (1, 2, 0)
 
 
 def test_kaggles_tables_give_the_same_studies_and_their_projections(tmp_path: Path) -> None:
@@ -152,6 +155,10 @@ BILLION = (
     + b"]><l>&a59;</l>"
 )  # fmt: skip
 EXTERNAL = b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>'
+PARAMETER = b'<!DOCTYPE a [<!ENTITY % p SYSTEM "http://example.org/p.dtd"> %p;]><a/>'
+DEFAULT = b'<!DOCTYPE a [<!ATTLIST uId id CDATA "CXR5">]><a><uId/></a>'
+DTD = b'<!DOCTYPE eCitation SYSTEM "http://example.org/a.dtd">'
+REPORT = b'<eCitation><uId id="CXR1"/><AbstractText Label="FINDINGS">A &lt; B%b.</AbstractText></eCitation>'
 
 
 @pytest.mark.parametrize(
@@ -160,7 +167,9 @@ EXTERNAL = b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>'
         (ENTITY, "document type"),
         (BILLION, "document type"),
         (EXTERNAL, "document type"),
-        (b'<!DOCTYPE a SYSTEM "http://example.org/a.dtd"><a/>', "document type"),
+        (PARAMETER, "document type"),
+        (DEFAULT, "document type"),
+        (DTD + REPORT % b"&unknown;", "refers to an entity"),
         (b"<eCitation>&undefined;</eCitation>", "no well-formed XML"),
         (b"", "no well-formed XML"),
         (b"<a>" * 10_000, "no well-formed XML"),
@@ -176,10 +185,33 @@ def test_hostile_and_broken_xml_ends_in_a_sentence(content: bytes, message: str)
     assert str(caught.value).startswith("x.tgz: 1.xml: ")
 
 
+@pytest.mark.parametrize("doctype", [b"", b"<!DOCTYPE eCitation>", DTD, DTD.replace(b"SYSTEM", b'PUBLIC "-//x"')])
+def test_a_document_type_that_declares_nothing_passes_and_is_not_fetched(
+    doctype: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("connected")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    report = parse_report(b'<?xml version="1.0" encoding="utf-8"?>\n' + doctype + REPORT % b"", "1.xml")
+    assert (report.uid, report.findings) == (1, "A < B.")
+
+
 def test_a_report_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     twice = {"a/1.xml": xml("1", []), "b/1.xml": xml("1", [])}
     with pytest.raises(UserError, match="CXR1 occurs twice"):
         read_reports(tgz(tmp_path / "x.tgz", twice))
+
+
+def test_what_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports, _ = openi(tmp_path, archives=True)
+    table, projections = kaggle(tmp_path)
+    monkeypatch.setattr(iu_reports, "MAX_REPORTS_BYTES", 1000)
+    with pytest.raises(UserError, match="over 0 MiB of reports"):
+        read_reports(reports)
+    monkeypatch.setattr(iu_reports, "MAX_TABLE_BYTES", 100)
+    with pytest.raises(UserError, match=r"indiana_projections\.csv: over 0 MiB"):
+        read_reports(table, projections)
 
 
 def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
@@ -228,6 +260,8 @@ def test_the_true_reports_come_back_as_r2gens_studies(real_data: Path, tmp_path:
     assert [(step.reports, step.images) for step in studies.steps] == [
         (3851, 7466), (3851, 7466), (3851, 7466), (3337, 6469), (2955, 6087), (2955, 5910),
     ]  # fmt: skip
+    notes = studies.notes()
+    assert [notes[f"images_{what}"] for what in ("listed_twice", "listed_but_missing", "of_no_report")] == [0, 0, 0]
     expected = {entry["id"]: entry["report"] for entries in annotation.values() for entry in entries}
     read = list(studies)
     assert {study.id: study.findings for study in read} == expected

@@ -10,6 +10,7 @@ from tests.data.sources.openi import png
 
 from crossray import cli
 from crossray.data.dataset import Dataset
+from crossray.data.sources import manifest
 from crossray.data.sources.manifest import read_manifest, write_template
 from crossray.errors import UserError
 
@@ -93,6 +94,8 @@ def test_a_drawn_split_keeps_patients_together(folder: Path) -> None:
         ({"images": "a.png;../a.png"}, "images", "image 2 lies outside"),
         ({"images": "/etc/passwd"}, "images", "image 1 lies outside"),
         ({"images": "x" * 5000}, "images", "image 1 does not exist"),
+        ({"images": "."}, "images", "image 1 lies outside"),
+        ({"images": "a.png;./a.png"}, "images", "an image is named twice"),
         ({"views": "pa;ap"}, "views", "2 positions for 1 images"),
         ({"views": "oblique"}, "views", "position 1 is none of unknown, frontal, pa"),
         ({"findings": " "}, "findings", "is empty"),
@@ -157,6 +160,21 @@ def test_broken_tables_end_in_a_sentence(folder: Path, name: str, content: bytes
         read_manifest(folder / name)
 
 
+def test_what_would_fill_the_memory_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = table(folder, *({"images": "a.png", "findings": f"{n}"} for n in range(3)))
+    monkeypatch.setattr(manifest, "MAX_LINE", 16)
+    with pytest.raises(UserError, match="a line of over 16 characters"):
+        read_manifest(path)
+    monkeypatch.setattr(manifest, "MAX_LINE", 17)
+    assert len(read_manifest(path).studies) == 3
+    monkeypatch.setattr(manifest, "MAX_ROWS", 2)
+    with pytest.raises(UserError, match="over 2 rows"):
+        read_manifest(path)
+    monkeypatch.setattr(manifest, "MAX_BYTES", 20)
+    with pytest.raises(UserError, match="over 0 MiB"):
+        read_manifest(path)
+
+
 def test_the_template_can_be_filled_in(tmp_path: Path) -> None:
     write_template(tmp_path / "studies.csv")
     for name in ("1/frontal.png", "1/lateral.png", "2/frontal.png"):
@@ -180,7 +198,8 @@ def test_the_command_skips_bad_rows_on_request(folder: Path, capsys: pytest.Capt
     lines = [json.loads(line) for line in (folder / "out" / "rejected.jsonl").read_text().splitlines()]
     assert [(line["study"], line["step"]) for line in lines] == [("line-3", "manifest")]
     dataset = Dataset.open(folder / "out")
-    assert dataset.info.notes["skipped_rows"] == 1
+    assert dataset.info.counts["read"] == 2
+    assert dataset.info.counts["rejected"] == {"manifest": 1}
     assert "line 3: images" in (folder / "out" / "rejected.jsonl").read_text().replace('\\"', "")
 
 

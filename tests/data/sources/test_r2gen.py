@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossray.data.dataset import write_dataset
+from crossray import cli
+from crossray.data.dataset import Dataset, write_dataset
 from crossray.data.images import ImageFile
 from crossray.data.sources import r2gen
-from crossray.data.sources.r2gen import read_annotation, read_r2gen
+from crossray.data.sources.r2gen import open_annotation, read_annotation, read_r2gen
 from crossray.errors import UserError
 from crossray.evaluation.tags import normal_studies
 from crossray.text.observations import OBSERVATIONS
@@ -146,7 +147,7 @@ def test_no_text_no_file_and_a_huge_file(tmp_path: Path, monkeypatch: pytest.Mon
         read_annotation(tmp_path / "latin.json")
     with pytest.raises(UserError, match=r"absent\.json: cannot be read"):
         read_annotation(tmp_path / "absent.json")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"train\.json: is missing"):
         read_annotation(tmp_path)
     monkeypatch.setattr(r2gen, "MAX_BYTES", 5)
     with pytest.raises(UserError, match="MiB"):
@@ -180,3 +181,132 @@ def test_the_image_folder_must_exist(tmp_path: Path) -> None:
     annotation = write(tmp_path, {"val": [entry("a")]})
     with pytest.raises(UserError, match="absent: no such folder"):
         read_r2gen(annotation, tmp_path / "absent")
+
+
+CODES = [index % 4 for index in range(18)]
+WORDS = ("blank", "positive", "negative", "uncertain")
+
+
+def test_promptmrg_keeps_its_labels(tmp_path: Path) -> None:
+    entries = {"train": [entry("a", labels=CODES, clip_indices=[1, 2])], "test": [entry("b", labels=CODES[:14])]}
+    annotation = open_annotation(write(tmp_path, entries))
+    assert (annotation.kind, annotation.labelled) == ("promptmrg", True)
+    first, second = read_r2gen(annotation, tmp_path / "images")
+    assert first.labels == {name: WORDS[code] for name, code in zip(OBSERVATIONS, CODES, strict=True)}
+    assert second.labels == {name: WORDS[code] for name, code in zip(OBSERVATIONS[:14], CODES, strict=False)}
+    ruled = read_r2gen(annotation, tmp_path / "images", "rules")[0].labels
+    assert ruled is not None and ruled["cardiomegaly"] == "positive"
+
+
+def test_promptmrgs_flat_list_is_all_test_and_one_image_each(tmp_path: Path) -> None:
+    path = write(tmp_path, [entry("b", labels=CODES[:14], split="train"), entry("a", labels=CODES[:14])])
+    studies = read_r2gen(path, tmp_path / "images")
+    assert [(study.id, study.split) for study in studies] == [("b", "test"), ("a", "test")]
+    assert studies[0].images == (ImageFile(tmp_path / "images" / "b" / "0.png", "unknown"),)
+
+
+def coacl(identifier: Any, *names: str, **fields: Any) -> dict[str, Any]:
+    return {"rep_id": identifier, "findings": SECRET, "images": [{"img_name": name} for name in names], **fields}
+
+
+@pytest.mark.parametrize("validation", ["valid.json", "val.json"])
+def test_coacls_three_files_and_one_object_are_the_same(tmp_path: Path, validation: str) -> None:
+    lists = {"train": [coacl("a", "p10/x", "y.png")], "valid": [coacl(7, "z")], "test": [coacl("c", "w.jpg")]}
+    for name, content in zip(("train.json", validation, "test.json"), lists.values(), strict=True):
+        (tmp_path / name).write_text(json.dumps(content))
+    images = tmp_path / "images"
+    images.mkdir()
+    studies = read_r2gen(tmp_path, images)
+    assert [(study.id, study.split) for study in studies] == [("a", "train"), ("7", "val"), ("c", "test")]
+    assert [image.name for image in studies[0].images] == [str(images / "p10/x.jpg"), str(images / "y.png")]
+    assert studies[0].findings == SECRET
+    (tmp_path / "one.json").write_text(json.dumps(lists))
+    assert open_annotation(tmp_path / "one.json").kind == "coacl"
+    assert read_r2gen(tmp_path / "one.json", images) == studies
+
+
+def rexrank(**fields: Any) -> dict[str, Any]:
+    return {
+        "image_path": ["a/0.png", "a/1.png"], "key_image_path": "a/0.png", "frontal_lateral": ["Frontal", "Lateral"],
+        "section_findings": SECRET, "section_impression": "Large.", "context": "Indication: Cough.", "report": "x",
+        "split": "valid", **fields,
+    }  # fmt: skip
+
+
+def test_rexranks_studies_know_positions_and_sections(tmp_path: Path) -> None:
+    path = write(tmp_path, {"late": rexrank(split="test"), "a": rexrank()})
+    studies = read_r2gen(path, tmp_path / "images")
+    assert [(study.id, study.split) for study in studies] == [("a", "val"), ("late", "test")]
+    assert (studies[0].findings, studies[0].impression, studies[0].indication) == (SECRET, "Large.", "Cough.")
+    assert [image.position for image in studies[0].images] == ["frontal", "lateral"]
+    plain = write(tmp_path, {"a": {"image_path": "a.png", "section_findings": ""}})
+    assert [(study.split, study.images[0].position) for study in read_r2gen(plain, tmp_path / "images")] == [
+        ("test", "unknown")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([entry("a", labels=CODES), entry("b")], r"\[1\]\.labels: is missing, and \[0\] has labels"),
+        ([entry("a", labels=CODES[:3])], r"\[0\]\.labels: a list of 14 or 18 codes"),
+        ([entry("a", labels=[4] * 14)], r"\[0\]\.labels\[0\]: is none of 0"),
+        ([entry("a", labels=[True] * 14)], r"\[0\]\.labels\[0\]: is none of 0"),
+        ([entry("a", labels=CODES), "x"], r"\[1\]: an object with id, report, image_path is needed, not a text"),
+        ([entry("a", labels=CODES), entry("a", labels=CODES)], r"\[1\]\.id: the same as \[0\]\.id"),
+        ({"train": [coacl("a")]}, r"train\[0\]\.images: a list of objects with img_name"),
+        ({"train": [coacl("a", "x"), coacl("b", "")]}, r"train\[1\]\.images\[0\]\.img_name: a text is needed"),
+        ({"train": [coacl(None, "x")]}, r"train\[0\]\.rep_id: a text is needed, not null"),
+        ({"valid": [coacl("a", "x", findings=1)]}, r"valid\[0\]\.findings: a text is needed, not a number"),
+        ({"train": [coacl("a", "x")], "dev": []}, "unknown key 'dev'"),
+        ({"train": [coacl("a", "x"), []]}, r"train\[1\]: an object with rep_id, findings, images"),
+        ({"a": rexrank(), "b": 1}, "study 'b': an object with image_path"),
+        ({"a": rexrank(split="dev")}, r"study 'a'\.split: is none of"),
+        ({"a": rexrank(section_findings=None)}, r"study 'a'\.section_findings: a text is needed, not null"),
+        ({"a": rexrank(section_impression=3)}, r"study 'a'\.section_impression: a text is needed"),
+        ({"a": rexrank(context=[])}, r"study 'a'\.context: a text is needed, not a list"),
+        ({"a": rexrank(frontal_lateral=["Oblique", "Lateral"])}, r"study 'a'\.frontal_lateral: is no list of"),
+        ({"a": rexrank(frontal_lateral=3)}, r"study 'a'\.frontal_lateral: is no list of"),
+        ({"a": rexrank(image_path=[])}, r"study 'a'"),
+        ({"a": rexrank(image_path=None)}, r"study 'a'"),
+        ({"a": rexrank(image_path=5)}, r"study 'a'"),
+    ],
+)
+def test_a_broken_relative_is_one_error_with_place_and_no_report(tmp_path: Path, content: Any, message: str) -> None:
+    test_a_broken_annotation_is_one_error_with_place_and_no_report(tmp_path, content, message)
+
+
+def test_positions_that_do_not_fit_the_images_are_unknown(tmp_path: Path) -> None:
+    path = write(tmp_path, {"a": rexrank(frontal_lateral=["Frontal"])})
+    assert [image.position for image in read_r2gen(path, tmp_path / "images")[0].images] == ["unknown", "unknown"]
+
+
+@pytest.mark.real_data
+def test_rexranks_files_hold_the_studies_of_r2gens_splits(real_data: Path) -> None:
+    theirs = read_annotation(real_data / "iu_xray" / "annotation.json")
+    for name, split in (("rexrank_valid.json", "val"), ("rexrank_test.json", "test")):
+        annotation = open_annotation(real_data / "iu_xray" / name)
+        assert annotation.kind == "rexrank"
+        reports = {entry["id"]: " ".join(entry["report"].split()) for entry in theirs[split]}
+        assert {entry["id"]: " ".join(entry["report"].split()) for entry in annotation.splits[split]} == reports
+
+
+def test_a_named_kind_is_not_guessed(tmp_path: Path) -> None:
+    path = write(tmp_path, {"train": [coacl("a", "x")]})
+    with pytest.raises(UserError, match=r"train\[0\]\.image_path: a path"):
+        open_annotation(path, "r2gen")
+    with pytest.raises(UserError, match="study 'train': an object"):
+        open_annotation(path, "rexrank")
+
+
+def test_the_command_says_whose_labels_it_took(tmp_path: Path) -> None:
+    path = write(tmp_path, [entry("a", image_path=["a.png"], labels=CODES)])
+    Image.fromarray(np.full((32, 32), 7, np.uint8)).save(tmp_path / "images" / "a.png")
+    arguments = ["prepare", "r2gen", "--annotation", str(path), "--images", str(tmp_path / "images"), "--size", "16",
+                 "--workers", "0", "--out"]  # fmt: skip
+    cli.main([*arguments, str(tmp_path / "own")])
+    cli.main([*arguments, str(tmp_path / "rules"), "--labels", "rules"])
+    own, rules = (Dataset.open(tmp_path / name) for name in ("own", "rules"))
+    assert (own.info.source["kind"], own.info.source["labels"]) == ("promptmrg", "annotation")
+    assert rules.info.source["labels"].startswith("crossray-rules")
+    assert own.labels is not None and own.labels[0].tolist() == CODES

@@ -7,6 +7,7 @@ links, devices and bombs end the reading with a sentence. The memory needed is t
 import gzip
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -32,7 +33,7 @@ _CHUNK = 2**20
 #: Everything that the readers of archives raise on damaged bytes.
 _DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, NotImplementedError,
-    OverflowError,
+    OverflowError, struct.error,
 )  # fmt: skip
 
 #: Loads the bytes of a member; to be called before the next member is asked for.
@@ -86,21 +87,52 @@ def _folder(root: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[t
         yield name, path.read_bytes
 
 
+def zip_members(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> dict[str, Load]:
+    """The files of `members` in a zip archive, to be loaded in any order; it stays open as long as one of them lives.
+
+    Raises:
+        UserError: it is missing, damaged or hostile (`members`), or no zip archive.
+    """
+    try:
+        if not zipfile.is_zipfile(source):
+            source.open("rb").close()
+            raise UserError(f"{source}: no zip archive; give the downloaded file, or the folder that it unpacks to")
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); check the path") from None
+    return dict(_zip_entries(source, _opened_zip(source), suffixes, max_bytes))
+
+
 def _zip(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[tuple[str, Load]]:
+    with _opened_zip(source) as archive:
+        yield from _zip_entries(source, archive, suffixes, max_bytes)
+
+
+def _opened_zip(source: Path) -> zipfile.ZipFile:
     with _damage_is_said(source):
-        archive = zipfile.ZipFile(source)
-    with archive:
-        entries = archive.infolist()
-        _check_count(source, len(entries))
-        _check_ratio(source, sum(entry.file_size for entry in entries))
-        for entry in entries:
-            if entry.is_dir():
-                continue
-            kind = stat.S_IFMT(entry.external_attr >> 16)
-            name = _checked_name(source, entry.filename, regular=kind in (0, stat.S_IFREG))
-            _check_size(source, name, entry.file_size, max_bytes)
-            if _wanted(name, suffixes):
-                yield name, _loader(source, lambda entry=entry: archive.read(entry))  # type: ignore[misc]
+        return zipfile.ZipFile(source)
+
+
+def _zip_entries(
+    source: Path, archive: zipfile.ZipFile, suffixes: tuple[str, ...], max_bytes: int
+) -> Iterator[tuple[str, Load]]:
+    entries = archive.infolist()
+    _check_count(source, len(entries))
+    _check_ratio(source, sum(entry.file_size for entry in entries))
+    for entry in entries:
+        if not entry.filename or entry.is_dir():  # a nameless one makes is_dir fail
+            continue
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        name = _checked_name(source, entry.filename, regular=kind in (0, stat.S_IFREG))
+        _check_size(source, name, entry.file_size, max_bytes)
+        if _wanted(name, suffixes):
+            yield name, _loader(source, lambda entry=entry: _zip_bytes(archive, entry))  # type: ignore[misc]
+
+
+def _zip_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("a method whose decoder takes what memory the entry tells it to")
+    with archive.open(entry) as file:
+        return _whole(file, entry.file_size)
 
 
 def _tar(
@@ -132,11 +164,16 @@ def _tar_bytes(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(entry)
     if file is None:
         raise ValueError("no file")
+    return _whole(file, entry.size)
+
+
+def _whole(file: IO[bytes], size: int) -> bytes:
+    """All of a member, in pieces: read at once, a member that lies about its sizes would first fill the memory."""
     parts = []
     while part := file.read(_CHUNK):
         parts.append(part)
     content = b"".join(parts)
-    if len(content) != entry.size:
+    if len(content) != size:
         raise EOFError
     return content
 

@@ -14,6 +14,12 @@ from crossray.errors import UserError
 #: Largest XML file of a report, in bytes; the largest true ones have some ten thousand.
 MAX_XML_BYTES = 2**20
 
+#: Most bytes of all XML files; the true ones have about a third. With `MAX_TABLE_BYTES` it bounds the memory needed.
+MAX_REPORTS_BYTES = 2**27
+
+#: Largest CSV table, in bytes; the larger one of the true ones has 1.7 million.
+MAX_TABLE_BYTES = 2**23
+
 REPORT_COLUMNS = ("uid", "MeSH", "indication", "findings", "impression")
 PROJECTION_COLUMNS = ("uid", "filename", "projection")
 
@@ -25,7 +31,10 @@ _SECTIONS = ("FINDINGS", "IMPRESSION", "INDICATION")
 
 @dataclass(frozen=True)
 class IuReport:
-    """One report: its number, sections, MeSH tags, and the keys (`image_key`) of its images, each once."""
+    """One report: its number, sections, MeSH tags, and the keys (`image_key`) of its images.
+
+    `images` has each once; `repeated` is how often the source lists one of them again.
+    """
 
     uid: int
     findings: str
@@ -33,6 +42,7 @@ class IuReport:
     indication: str
     tags: tuple[str, ...]
     images: tuple[str, ...]
+    repeated: int = 0
 
 
 def image_key(name: str) -> str:
@@ -63,9 +73,7 @@ def read_reports(source: Path, projections: Path | None = None) -> list[IuReport
             raise UserError(f"{source}: says nothing of images; give indiana_projections.csv with --projections")
         reports = _csv_reports(source, projections)
     else:
-        reports = [
-            parse_report(load(), f"{source}: {name}") for name, load in members(source, (".xml",), MAX_XML_BYTES)
-        ]
+        reports = list(_xml_reports(source))
     if not reports:
         raise UserError(f"{source}: no XML report in it; give NLMCXR_reports.tgz, its folder or indiana_reports.csv")
     reports.sort(key=lambda report: report.uid)
@@ -87,18 +95,20 @@ def read_projections(path: Path) -> dict[str, str]:
 def parse_report(content: bytes, name: str) -> IuReport:
     """Read one XML file of Open-i.
 
-    A document type, and with it every kind of entity, is refused: the true files have none.
+    A document type that only names itself or its DTD passes: the DTD is never fetched. One that declares anything is
+    refused, and so is a text with any entity but XML's own five: nothing can be expanded or taken from elsewhere.
 
     Args:
         content: the file.
         name: what an error message calls it.
 
     Raises:
-        UserError: it is no XML, declares a document type, or names no report.
+        UserError: it is no XML, declares or needs entities, or names no report.
     """
     reader = _Reader(name)
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = reader.doctype
+    parser.SkippedEntityHandler = reader.skipped
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.text
@@ -107,6 +117,16 @@ def parse_report(content: bytes, name: str) -> IuReport:
     except (expat.ExpatError, LookupError, ValueError):
         raise UserError(f"{name}: no well-formed XML (line {parser.ErrorLineNumber}); download it again") from None
     return reader.report()
+
+
+def _xml_reports(source: Path) -> Iterator[IuReport]:
+    total = 0
+    for name, load in members(source, (".xml",), MAX_XML_BYTES):
+        content = load()
+        total += len(content)
+        if total > MAX_REPORTS_BYTES:
+            raise UserError(f"{source}: over {MAX_REPORTS_BYTES // 2**20} MiB of reports; give Open-i's collection")
+        yield parse_report(content, f"{source}: {name}")
 
 
 class _Reader:
@@ -121,8 +141,13 @@ class _Reader:
         self._images: list[str] = []
         self._tags: list[str] = []
 
-    def doctype(self, *_: object) -> None:
-        raise UserError(f"{self._name}: declares a document type, which no file of Open-i does; do not use it")
+    def doctype(self, _name: str, _system: str | None, _public: str | None, declares: bool) -> None:
+        if declares:
+            raise UserError(f"{self._name}: its document type declares entities or the like; do not use this file")
+
+    def skipped(self, _name: str, _is_parameter: bool) -> None:
+        # behind a DTD, which is not read, expat would pass over an unknown entity in silence
+        raise UserError(f"{self._name}: refers to an entity that its DTD declares; give the unchanged file of Open-i")
 
     def start(self, element: str, attributes: Mapping[str, str]) -> None:
         if element == "uId":
@@ -155,7 +180,8 @@ class _Reader:
             " ".join(filter(None, self._texts.get(section, []))) for section in _SECTIONS
         )
         images = _unique(map(image_key, filter(None, self._images)))
-        return IuReport(int(match[1]), findings, impression, indication, tuple(self._tags), images)
+        repeated = len(list(filter(None, self._images))) - len(images)
+        return IuReport(int(match[1]), findings, impression, indication, tuple(self._tags), images, repeated)
 
 
 def _csv_reports(path: Path, projections: Path) -> list[IuReport]:
@@ -169,8 +195,10 @@ def _csv_report(row: Mapping[str, str], place: str, images: Mapping[str, list[st
     if not (row["uid"].isascii() and row["uid"].isdigit()):
         raise UserError(f"{place}: uid: is no number; use the unchanged indiana_reports.csv")
     tags = tuple(tag.strip() for tag in row["MeSH"].split(";") if tag.strip())
-    keys = _unique(images.get(row["uid"], ()))
-    return IuReport(int(row["uid"]), row["findings"], row["impression"], row["indication"], tags, keys)
+    listed = images.get(row["uid"], [])
+    keys = _unique(listed)
+    repeated = len(listed) - len(keys)
+    return IuReport(int(row["uid"]), row["findings"], row["impression"], row["indication"], tags, keys, repeated)
 
 
 def _projection_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -191,6 +219,8 @@ def _unique(keys: Iterable[str]) -> tuple[str, ...]:
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line and fields of every row."""
     try:
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise UserError(f"{path}: over {MAX_TABLE_BYTES // 2**20} MiB; use the unchanged table of Kaggle's copy")
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if missing := [column for column in columns if column not in (reader.fieldnames or ())]:

@@ -52,6 +52,7 @@ class IuStudies:
         files: path of every image in it by its key.
         unpacked: folder that an archive's images are unpacked into.
         steps: what every filter left.
+        oddities: counts of what is odd in the source: images that are listed twice, missing, or of no report.
     """
 
     reports: Sequence[IuReport]
@@ -61,6 +62,7 @@ class IuStudies:
     files: Mapping[str, str]
     unpacked: Path
     steps: tuple[FilterStep, ...]
+    oddities: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.reports)
@@ -92,6 +94,7 @@ class IuStudies:
         keys = [key for report in self.reports for key in report.images]
         return {
             "filter_steps": [{"step": s.step, "reports": s.reports, "images": s.images} for s in self.steps],
+            **self.oddities,
             "reports_with_xxxx": sum("xxxx" in report.findings.lower() for report in self.reports),
             "images_of_known_projection": sum(key in self.positions for key in keys),
             "paper_statistics": {split: list(values) for split, values in PAPER_STATISTICS.items()},
@@ -133,6 +136,12 @@ def read_iu_xray(
         raise UserError(f"{images}: no PNG image in it; give NLMCXR_png.tgz or its folder")
 
     steps = [_step("in the source", found)]
+    listed = {key for report in found for key in report.images}
+    oddities = {
+        "images_listed_twice": sum(report.repeated for report in found),
+        "images_listed_but_missing": len(listed - files.keys()),
+        "images_of_no_report": len(files.keys() - listed),
+    }
     found = [report for report in found if report.images]
     steps.append(_step("with an image listed", found))
     found = [replace(report, images=tuple(key for key in report.images if key in files)) for report in found]
@@ -156,7 +165,7 @@ def read_iu_xray(
     if not found:
         last = next(step for step in steps if not step.reports)
         raise UserError(f"{reports}: no report is left after the filter '{last.step}'; give files that belong together")
-    return IuStudies(found, splits, positions, images, files, unpacked, tuple(steps))
+    return IuStudies(found, splits, positions, images, files, unpacked, tuple(steps), oddities)
 
 
 def _step(name: str, reports: Sequence[IuReport]) -> FilterStep:
@@ -179,7 +188,7 @@ def _annotated_splits(annotation: Path) -> dict[int, Split]:
             number = entry["id"].split("_")[0].removeprefix("CXR")
             if not number.isascii() or not number.isdigit():
                 raise UserError(f"{annotation}: {split}[{i}].id: is not CXR<number>_...; give the one of IU X-Ray")
-            splits[int(number)] = split  # type: ignore[assignment]
+            splits[int(number)] = split
     return splits
 
 

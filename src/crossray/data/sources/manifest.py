@@ -1,8 +1,9 @@
 """A user's own studies: a CSV or JSONL table with one study a row.
 
-Columns: `images` (paths relative to the manifest; in CSV separated by ";"), then either `report` (free text, parted at
-its headings) or `findings`, `impression`, `indication`; and optionally `study`, `patient`, `split`, `views` (a position
-for every image) and one column for each observation that is labelled. Every fault is found before anything is written.
+Columns: `images` (files, or folders of a study's files, relative to the manifest; in CSV separated by ";"), then either
+`report` (free text, parted at its headings) or `findings`, `impression`, `indication`; and optionally `study`,
+`patient`, `split`, `views` (a position for every image) and one column for each observation that is labelled. Every
+fault is found before anything is written.
 """
 
 import csv
@@ -13,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from crossray.data.images import ImageFile
+from crossray.data.folders import frontal_first, view_files
+from crossray.data.images import SUFFIXES, ImageFile, describe_image
 from crossray.data.sources.labels import rule_labels
 from crossray.data.sources.sections import has_headings, split_sections
 from crossray.data.sources.splits import split_patients
@@ -27,8 +29,13 @@ COLUMNS = ("study", "patient", "split", "images", "views", "report", *TEXTS)
 #: Faults that one message lists.
 MOST_FAULTS = 20
 
-#: Largest manifest that is read, in bytes.
-MAX_BYTES = 2**30
+#: Largest manifest that is read, in bytes, and most rows of it: both keep the memory needed below 1 GB. MIMIC-CXR has
+#: 227,835 studies.
+MAX_BYTES = 2**28
+MAX_ROWS = 2**18
+
+#: Longest line, in characters.
+MAX_LINE = 2**20
 
 #: CheXpert's numbers for the statuses.
 _NUMBERS = {"": "blank", "1": "positive", "1.0": "positive", "0": "negative", "0.0": "negative", "-1": "uncertain",
@@ -111,13 +118,15 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False) -> Manif
         UserError: the file cannot be read, has an unknown or no needed column, or has bad rows: up to `MOST_FAULTS` of
             them are named by line and column.
     """
-    columns, rows = _rows(path)
+    columns, rows = _table(path)
     _check_columns(path, columns)
     labelled = "labels" in columns or any(name in columns for name in OBSERVATIONS)
     reader = _RowReader(path, "split" in columns, labelled)
     studies: list[Study] = []
     faults: list[Fault] = []
     for line, row in rows:
+        if len(studies) + len(faults) == MAX_ROWS:
+            raise UserError(f"{path}: over {MAX_ROWS} rows; part the manifest")
         try:
             if isinstance(row, _FaultError):
                 raise row
@@ -173,29 +182,66 @@ class _RowReader:
         names = _list(row, "images")
         if not names:
             raise _FaultError("images", "is empty; name at least one image file")
-        views = _list(row, "views") or ["unknown"] * len(names)
-        if len(views) != len(names):
+        views = [view.lower() for view in _list(row, "views")]
+        if views and len(views) != len(names):
             raise _FaultError("views", f"{len(views)} positions for {len(names)} images; give one for each or none")
-        if unknown := [view for view in views if view.lower() not in VIEW_POSITIONS]:
-            place = views.index(unknown[0]) + 1
-            raise _FaultError("views", f"position {place} is none of {', '.join(VIEW_POSITIONS)}; write one of them")
-        return tuple(
-            ImageFile(self._file(name, place), view.lower())
-            for place, (name, view) in enumerate(zip(names, views, strict=True), 1)
-        )
+        if unknown := [place for place, view in enumerate(views, 1) if view not in VIEW_POSITIONS]:
+            message = f"position {unknown[0]} is none of {', '.join(VIEW_POSITIONS)}; write one of them"
+            raise _FaultError("views", message)
+        paths = [self._path(name, place) for place, name in enumerate(names, 1)]
+        if views and any(path.is_dir() for path in paths):
+            raise _FaultError("views", "stands beside a folder; leave it empty or name the folder's files")
+        files = [self._views(path, place) for place, path in enumerate(paths, 1)]
+        if len({study for described in files for _, study in described.values() if study}) > 1:
+            raise _FaultError("images", "StudyInstanceUID differs between them; give each study a row of its own")
+        positions = {path: position for described in files for path, (position, _) in described.items()}
+        if len(positions) < sum(map(len, files)):
+            raise _FaultError("images", "an image is named twice; name each once")
+        if views:
+            positions = dict(zip(paths, views, strict=True))
+        return tuple(ImageFile(path, position) for path, position in positions.items())
 
-    def _file(self, name: str, place: int) -> Path:
+    def _path(self, name: str, place: int) -> Path:
         relative = PurePosixPath(name.replace("\\", "/"))
         path = self._folder / relative
-        if relative.is_absolute() or not os.path.realpath(path).startswith(self._root):
+        if relative.is_absolute() or not self._is_inside(path) or os.path.realpath(path) + os.sep == self._root:
             raise _FaultError("images", f"image {place} lies outside the manifest's folder; give a path inside it")
         try:
-            exists = path.is_file()
+            exists = path.is_file() or path.is_dir()
         except OSError:  # a name that no file system takes
             exists = False
         if not exists:
             raise _FaultError("images", f"image {place} does not exist; paths are relative to the manifest")
         return path
+
+    def _is_inside(self, path: Path) -> bool:
+        return (os.path.realpath(path) + os.sep).startswith(self._root)
+
+    def _views(self, path: Path, place: int) -> dict[Path, tuple[str, str]]:
+        """Position and study (`describe_image`) of a file, or of the views in a folder, frontal ones first."""
+        if not path.is_dir():
+            return {path: _described(path)}
+        try:
+            files = view_files(path)
+        except UserError:
+            raise _FaultError(
+                "images", f"image {place} is a folder without images; name the folder of a study"
+            ) from None
+        if not all(map(self._is_inside, files)):
+            raise _FaultError("images", f"image {place} is a folder with links that leave the manifest's folder")
+        described = {file: _described(file) for file in files}
+        order = frontal_first({file: position for file, (position, _) in described.items()})
+        return {file: described[file] for file in order}
+
+
+def _described(path: Path) -> tuple[str, str]:
+    """What a DICOM file says of its place; a damaged one is rejected later, with the reason, when it is decoded."""
+    if SUFFIXES.get(path.suffix.lower(), "DICOM") != "DICOM":
+        return "unknown", ""
+    try:
+        return describe_image(path)
+    except UserError:
+        return "unknown", ""
 
 
 def _sections(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -257,29 +303,39 @@ def _list(row: Mapping[str, Any], column: str) -> list[str]:
     return [_text({column: part}, column) for part in value]
 
 
-def _rows(path: Path) -> tuple[set[str], Iterator[tuple[int, "dict[str, Any] | _FaultError"]]]:
+_Rows = Iterator[tuple[int, "dict[str, Any] | _FaultError"]]
+
+
+def _table(path: Path) -> tuple[set[str], _Rows]:
     """The columns, and line and fields of every row."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB; part the manifest")
-        content = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    if path.suffix.lower() == ".jsonl":
+        return {key for _, row in _json_rows(path) if isinstance(row, dict) for key in row}, _json_rows(path)
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(content.splitlines(keepends=True), strict=True)
+        reader = csv.DictReader(_lines(path), strict=True)
         try:
             return set(reader.fieldnames or ()), _csv_rows(path, reader)
         except csv.Error as error:
             raise UserError(f"{path}: line 1: no CSV ({error}); save the table as CSV again") from None
-    if path.suffix.lower() == ".jsonl":
-        rows = [(i, _json_row(line)) for i, line in enumerate(content.split("\n"), 1) if line.strip()]
-        return {key for _, row in rows if isinstance(row, dict) for key in row}, iter(rows)
     raise UserError(f"{path}: is neither .csv nor .jsonl; give a manifest in one of these formats")
 
 
-def _csv_rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, "dict[str, Any] | _FaultError"]]:
+def _lines(path: Path) -> Iterator[str]:
+    """The lines, with their ends."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB; part the manifest")
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            while line := file.readline(MAX_LINE + 1):
+                if len(line) > MAX_LINE:
+                    raise UserError(f"{path}: a line of over {MAX_LINE} characters; write one study a line")
+                yield line
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+
+
+def _csv_rows(path: Path, reader: "csv.DictReader[str]") -> _Rows:
     try:
         for row in reader:
             if None in row or None in row.values():
@@ -288,6 +344,12 @@ def _csv_rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[int, 
                 yield reader.line_num, row
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num}: no CSV ({error}); save the table as CSV again") from None
+
+
+def _json_rows(path: Path) -> _Rows:
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            yield number, _json_row(line)
 
 
 def _json_row(line: str) -> "dict[str, Any] | _FaultError":

@@ -1,95 +1,144 @@
-"""R2Gen's annotation file (SPEC 1.1): one JSON object with the splits, each a list of entries with report and images.
+"""R2Gen's annotation file and its relatives (SPEC 1.1; `r2gen_formats` tells them apart): reports, splits, image paths.
 
-An entry holds `id`, `report`, `image_path` (relative to the image folder; IU X-Ray two, MIMIC-CXR one), `split`;
-MIMIC-CXR adds `study_id` and `subject_id`. All listed images are kept: how many are used is decided later. The order of
-IU X-Ray's two views is not guaranteed, so their position is "unknown".
+All listed images are kept: how many are used is decided later. The order of IU X-Ray's two views is not guaranteed, so
+their position is "unknown" unless the file says it.
 """
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from crossray.data.images import ImageFile
-from crossray.data.study import SPLITS, Study
+from crossray.data.sources.labels import rule_labels
+from crossray.data.sources.r2gen_formats import FIELDS, Entry, Kind, detect, entries, json_type, load
+from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError
-from crossray.text.observations import OBSERVATIONS, label_report
+from crossray.text.observations import CHEXPERT, OBSERVATIONS, STATUSES
 
 #: Largest annotation file that is read, in bytes; MIMIC-CXR's has about a fifth of it.
 MAX_BYTES = 2**30
 
 
-def read_annotation(path: Path) -> dict[str, list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class Annotation:
+    """A checked annotation.
+
+    Attributes:
+        path: the file, or COACL's folder.
+        kind: which relative it is.
+        labelled: every entry has `labels`.
+        splits: for each of train, val and test the entries in the file's order, in R2Gen's fields, `image_path` always
+            a list; `places` the same for what a message calls them.
+        places: see `splits`.
+    """
+
+    path: Path
+    kind: Kind
+    labelled: bool
+    splits: dict[Split, list[dict[str, Any]]]
+    places: dict[Split, list[str]]
+
+
+def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
     """Read and check an annotation file.
 
     Args:
-        path: the JSON file. A split that it leaves out is empty; an `image_path` may also be a single string.
-
-    Returns:
-        For each of train, val and test the entries in the file's order, `image_path` always a list.
+        path: the JSON file, or the folder of COACL's three. A split that it leaves out is empty; an `image_path` may
+            also be a single string.
+        kind: what it is; None tells it by its form.
 
     Raises:
-        UserError: the file is missing or no JSON, a field is missing or of the wrong type, an id occurs twice, or an
-            entry's `split` is not the list it lies in. The message names the entry by its split and index.
+        UserError: the file is missing or no JSON, a field is missing or of the wrong type, an id occurs twice, some
+            entries have labels and others none, or an entry's `split` is not the list it lies in. The message names the
+            entry and the field as the file does.
     """
-    content = _read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a JSON object with the keys train, val and test is needed, not {_json_type(content)}")
-    if unknown := sorted(content.keys() - set(SPLITS)):
-        raise UserError(f"{path}: unknown key {unknown[0]!a}; name the splits train, val and test")
-    annotation: dict[str, list[dict[str, Any]]] = {}
+    content = load(path, _read_json)
+    kind = kind or detect(content)
+    splits: dict[Split, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    places: dict[Split, list[str]] = {split: [] for split in SPLITS}
     first_places: dict[str, str] = {}
-    for split in SPLITS:
-        entries = content.get(split, [])
-        if not isinstance(entries, list):
-            raise UserError(f"{path}: {split}: a list of entries is needed, not {_json_type(entries)}")
-        annotation[split] = [_checked_entry(entry, split, f"{path}: {split}[{i}]") for i, entry in enumerate(entries)]
-        for i, entry in enumerate(annotation[split]):
-            first = first_places.setdefault(entry["id"], f"{split}[{i}]")
-            if first != f"{split}[{i}]":
-                raise UserError(f"{path}: {split}[{i}].id: the same as {first}.id; give every study an id of its own")
+    labelled = unlabelled = ""
+    for found in entries(content, kind, path):
+        entry = _checked_entry(found, kind)
+        shown = found.place.removeprefix(f"{path}: ")
+        first = first_places.setdefault(entry["id"], shown)
+        if first != shown:
+            field = FIELDS[kind].get("id", "id")
+            raise UserError(f"{found.place}.{field}: the same as {first}.{field}; give every study an id of its own")
+        labelled, unlabelled = (shown, unlabelled) if "labels" in entry else (labelled, shown)
+        splits[found.split].append(entry)  # type: ignore[index]
+        places[found.split].append(found.place)  # type: ignore[index]
     if not first_places:
         raise UserError(f"{path}: no entries; give an annotation file with studies under train, val or test")
-    return annotation
+    if labelled and unlabelled:
+        raise UserError(f"{path}: {unlabelled}.labels: is missing, and {labelled} has labels; give all or none")
+    return Annotation(path, kind, bool(labelled), splits, places)
 
 
-def read_r2gen(annotation: Path, images: Path) -> list[Study]:
+def read_annotation(path: Path) -> dict[Split, list[dict[str, Any]]]:
+    """The entries of `open_annotation`."""
+    return open_annotation(path).splits
+
+
+def read_r2gen(
+    annotation: Path | Annotation, images: Path, labels: Literal["annotation", "rules"] = "annotation"
+) -> list[Study]:
     """Read the studies of an annotation file.
 
     Whether the images exist is not checked here: a missing one is the fault of its study alone, which the writer of the
     dataset quarantines.
 
     Args:
-        annotation: R2Gen's `annotation.json`.
+        annotation: R2Gen's `annotation.json` or a relative.
         images: folder that the image paths are relative to.
+        labels: "annotation" takes the file's labels where it has them (PromptMRG: CheXbert's), and else what the rules
+            read out of the report, as "rules" always does.
 
     Returns:
         Studies in the order train, val, test; the report is their `findings`, `patient` is `subject_id` where there is
-        one, `extra` holds `study_id` where there is one, and `labels` are what `label_report` reads out of the report.
+        one, and `extra` holds `study_id` where there is one.
 
     Raises:
-        UserError: a broken annotation (`read_annotation`), a missing image folder, or a path that leaves it.
+        UserError: a broken annotation (`open_annotation`), a missing image folder, or a path that leaves it.
     """
-    entries = read_annotation(annotation)
+    if isinstance(annotation, Path):
+        annotation = open_annotation(annotation)
     if not images.is_dir():
-        raise UserError(f"{images}: no such folder; give the folder that the image paths of {annotation} start from")
+        raise UserError(
+            f"{images}: no such folder; give the folder that the image paths of {annotation.path} start from"
+        )
     root = os.path.realpath(images)
+    own = annotation.labelled and labels == "annotation"
     return [
         Study(
             id=entry["id"],
             patient=str(entry.get("subject_id", entry["id"])),
             split=split,
             findings=entry["report"],
+            impression=entry.get("impression", ""),
+            indication=entry.get("indication", ""),
             images=tuple(
-                ImageFile(_inside(images, root, relative, f"{annotation}: {split}[{i}].image_path[{j}]"))
-                for j, relative in enumerate(entry["image_path"])
+                ImageFile(_inside(images, root, relative, f"{place}.image_path[{j}]"), position)
+                for j, (relative, position) in enumerate(_views(entry))
             ),
-            labels=dict(zip(OBSERVATIONS, label_report(entry["report"]).statuses, strict=True)),
+            labels=_labels(entry["labels"]) if own else rule_labels(entry["report"]),
             extra={"study_id": str(entry["study_id"])} if "study_id" in entry else {},
         )
         for split in SPLITS
-        for i, entry in enumerate(entries[split])
+        for entry, place in zip(annotation.splits[split], annotation.places[split], strict=True)
     ]
+
+
+def _views(entry: dict[str, Any]) -> list[tuple[str, str]]:
+    positions = entry.get("positions") or ["unknown"] * len(entry["image_path"])
+    return list(zip(entry["image_path"], positions, strict=True))
+
+
+def _labels(codes: list[int]) -> dict[str, str]:
+    """PromptMRG's codes are ours: 0 blank, 1 positive, 2 negative, 3 uncertain; 14 observations, or its 18."""
+    return {name: STATUSES[code] for name, code in zip(OBSERVATIONS, codes, strict=False)}
 
 
 def _read_json(path: Path) -> Any:
@@ -105,29 +154,44 @@ def _read_json(path: Path) -> Any:
         raise UserError(f"{path}: no JSON text in UTF-8; copy or download the file again") from None
 
 
-def _checked_entry(entry: Any, split: str, place: str) -> dict[str, Any]:
+def _checked_entry(found: Entry, kind: Kind) -> dict[str, Any]:
     """The entry with `image_path` as a list."""
+    entry, place, names = found.values, found.place, FIELDS[kind]
     if not isinstance(entry, dict):
-        raise UserError(f"{place}: an object with id, report and image_path is needed, not {_json_type(entry)}")
+        fields = [names.get(field, field) for field in ("id", "report", "image_path")]
+        raise UserError(f"{place}: an object with {', '.join(fields)} is needed, not {json_type(entry)}")
     paths = entry.get("image_path")
     paths = [paths] if isinstance(paths, str) else paths
     if not isinstance(paths, list) or not paths:
         raise UserError(f"{place}.image_path: a path or a list of paths is needed; add the study's images")
     for j, relative in enumerate(paths):
-        _check_text(relative, f"{place}.image_path[{j}]", may_be_empty=False)
-    _check_text(entry.get("id"), f"{place}.id", may_be_empty=False)
-    _check_text(entry.get("report"), f"{place}.report", may_be_empty=True)
-    if entry.get("split", split) != split:
-        raise UserError(f"{place}.split: contradicts the list that it lies in; make both {split} or move the entry")
+        _check_text(relative, f"{place}.{names.get('image_path', 'image_path')}[{j}]", may_be_empty=False)
+    for field in ("id", "report", "impression", "indication"):
+        if field in ("id", "report") or field in entry:
+            _check_text(entry.get(field), f"{place}.{names.get(field, field)}", may_be_empty=field != "id")
+    if kind != "coacl" and entry.get("split", found.split) != found.split:
+        raise UserError(
+            f"{place}.split: contradicts the list that it lies in; make both {found.split} or move the entry"
+        )
     for key in ("study_id", "subject_id"):
         if key in entry and (isinstance(entry[key], bool) or not isinstance(entry[key], (int, str))):
-            raise UserError(f"{place}.{key}: a number or a text is needed, not {_json_type(entry[key])}")
+            raise UserError(f"{place}.{key}: a number or a text is needed, not {json_type(entry[key])}")
+    if "labels" in entry:
+        _check_labels(entry["labels"], f"{place}.labels")
     return {**entry, "image_path": paths}
+
+
+def _check_labels(codes: Any, place: str) -> None:
+    if not isinstance(codes, list) or len(codes) not in (len(CHEXPERT), len(OBSERVATIONS)):
+        raise UserError(f"{place}: a list of {len(CHEXPERT)} or {len(OBSERVATIONS)} codes is needed; copy it again")
+    for j, code in enumerate(codes):
+        if isinstance(code, bool) or code not in range(len(STATUSES)):
+            raise UserError(f"{place}[{j}]: is none of 0 (blank), 1 (positive), 2 (negative), 3 (uncertain)")
 
 
 def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
     if not isinstance(value, str):
-        raise UserError(f"{place}: a text is needed, not {_json_type(value)}; fill it in")
+        raise UserError(f"{place}: a text is needed, not {json_type(value)}; fill it in")
     if not value.strip() and not may_be_empty:
         raise UserError(f"{place}: is empty; fill it in")
     try:
@@ -136,11 +200,6 @@ def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
         raise UserError(f"{place}: holds half a character; write the file in UTF-8") from None
     if "\0" in value:
         raise UserError(f"{place}: holds a zero character; take it out")
-
-
-def _json_type(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def _inside(images: Path, root: str, relative: str, place: str) -> Path:

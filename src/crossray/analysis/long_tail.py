@@ -1,0 +1,188 @@
+"""Rare observations: F1 of each, from the most to the least frequent, and the means of head, middle and tail."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.analysis import charts, page
+from crossray.analysis.agreement import spoken
+from crossray.errors import UserError
+from crossray.evaluation.clinical import POSITIVE, ClinicalStatistics
+from crossray.evaluation.compare import same_protocols, same_studies, system_names
+from crossray.evaluation.files import write_whole
+from crossray.evaluation.labelers import RULES, open_labeler
+from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.significance import Interval, bootstrap, paired_difference
+from crossray.evaluation.tables import Grid, ends, value
+from crossray.text.observations import CHEXPERT
+
+#: Thirds of the observations, from the most to the least frequent.
+PARTS = ("head", "middle", "tail")
+
+
+@dataclass(frozen=True)
+class TailStatistics:
+    """Labels of N studies, from which the scores of a long tail follow; see `crossray.evaluation.significance`.
+
+    Attributes:
+        clinical: the labels.
+        parts: name of a part to its observations.
+    """
+
+    clinical: ClinicalStatistics
+    parts: Mapping[str, Sequence[str]]
+
+    def __len__(self) -> int:
+        """Number of studies."""
+        return len(self.clinical)
+
+    def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+        """F1 of every observation and its mean over every part, by name: (R,) for (R, N) weights."""
+        f1 = dict(zip(CHEXPERT, self.clinical.weighted_class_f1(weights).T, strict=True))
+        means = {part: np.mean([f1[name] for name in names], axis=0) for part, names in self.parts.items()}
+        return {name: f1[name] for names in self.parts.values() for name in names} | means
+
+
+@dataclass(frozen=True)
+class LongTail:
+    """Systems on the same studies.
+
+    Attributes:
+        studies: their number.
+        labeler: who labelled generated and true reports.
+        protocol: whose references were labelled.
+        parts: "head", "middle" and "tail" to their observations, the most frequent one first.
+        support: observation to the number of true reports that call it positive.
+        scores: system to F1 of each observation and its mean over each part.
+        differences: system to the same less that of the first system; nothing for the first itself.
+    """
+
+    studies: int
+    labeler: str
+    protocol: str
+    parts: Mapping[str, tuple[str, ...]]
+    support: Mapping[str, int]
+    scores: Mapping[str, Mapping[str, Interval]]
+    differences: Mapping[str, Mapping[str, Interval]]
+
+
+def long_tail(
+    files: Sequence[PredictionFile], *, labeler: str = RULES, resamples: int = 1000, seed: int = 0
+) -> LongTail:
+    """Score systems on rare and frequent observations.
+
+    An observation is present where a text calls it positive; how frequent it is the true reports say. Observations
+    that no true report has are left out: they have no recall. Of 14, the head has 5, the middle 5 and the tail 4.
+
+    Args:
+        files: predictions of one or more systems on the same studies.
+        labeler: choice of `open_labeler`.
+        resamples: bootstrap resamples of the studies.
+        seed: of the resamples.
+
+    Raises:
+        UserError: the files hold different studies or references, or fewer than three observations occur.
+    """
+    names = system_names(files)
+    aligned, _ = same_studies(files)
+    protocols, _ = same_protocols(aligned)
+    protocol = "full" if "full" in protocols else next(iter(protocols))
+    reader = open_labeler(labeler)
+    references = reader.label(aligned[0].references(protocol))
+    statistics = [
+        ClinicalStatistics.of(reader.label(file.hypotheses()), references, reader.observations) for file in aligned
+    ]
+    counts = POSITIVE.present_in(statistics[0].reference).sum(axis=0)
+    support = {name: int(count) for name, count in zip(CHEXPERT, counts, strict=True) if count}
+    if len(support) < len(PARTS):
+        raise UserError(f"{aligned[0].path}: its true reports state {len(support)} observations to {reader.name}; a "
+                        "long tail needs three, so give more studies.")  # fmt: skip
+    ordered = sorted(support, key=lambda name: (-support[name], CHEXPERT.index(name)))
+    thirds = np.array_split(np.array(ordered), len(PARTS))
+    parts = {part: tuple(map(str, third)) for part, third in zip(PARTS, thirds, strict=True)}
+    tails = {name: TailStatistics(labels, parts) for name, labels in zip(names, statistics, strict=True)}
+    first, *others = names
+    return LongTail(
+        studies=len(references),
+        labeler=reader.name,
+        protocol=protocol,
+        parts=parts,
+        support=support,
+        scores={name: bootstrap(tail, resamples=resamples, seed=seed) for name, tail in tails.items()},
+        differences={
+            name: paired_difference(tails[name], tails[first], resamples=resamples, seed=seed) for name in others
+        },
+    )
+
+
+def grids(found: LongTail) -> list[Grid]:
+    """Means of the parts, and the observations one by one."""
+    described = f"{found.studies} studies, protocol {found.protocol}, labeler {found.labeler}"
+    observations = [(name, part) for part, names in found.parts.items() for name in names]
+    means = [[f"{part} ({len(found.parts[part])})", *_cells(found, part)] for part in PARTS]
+    single = [
+        [spoken(name), part, str(found.support[name]), *_cells(found, name)] for name, part in observations
+    ]  # fmt: skip
+    header = [
+        cell
+        for name in found.scores
+        for cell in (name, "interval", *(["minus first"] if name in found.differences else []))
+    ]
+    return [
+        Grid(f"mean F1 of observations by frequency; {described}", ["", *header], means),
+        Grid("F1 of each observation, positive only", ["", "part", "true", *header], single),
+    ]
+
+
+def write_page(found: LongTail, path: Path) -> None:
+    """Write a page with chart and tables; the file appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    systems = list(found.scores)
+    bars = [
+        charts.Bars(
+            label=label,
+            note=note,
+            values=tuple(found.scores[system][key] for system in systems),
+        )
+        for key, label, note in _rows(found)
+    ]
+    body = [
+        page.title("Long tail"),
+        page.paragraph(
+            "F1 of observations from the most to the least frequent one in the true reports, and the means of head, "
+            "middle and tail. Lines are bootstrap intervals over studies.",
+            "muted",
+        ),
+        charts.legend(systems),
+        f'<div class="charts">{charts.bar_chart(bars, systems, "F1", POSITIVE.name)}</div>',
+        *(page.table(grid.header, grid.lines, caption=grid.title) for grid in grids(found)),
+    ]
+    try:
+        write_whole(path, page.document("Long tail", body))
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name a file in another folder.") from None
+
+
+def _rows(found: LongTail) -> list[tuple[str, str, str]]:
+    """Key, label and note of every group of bars: each part's mean, then its observations."""
+    rows = []
+    for part, names in found.parts.items():
+        rows.append((part, part.capitalize(), f"mean of {len(names)}"))
+        rows += [(name, spoken(name), f"in {found.support[name]} of {found.studies}") for name in names]
+    return rows
+
+
+def _cells(found: LongTail, key: str) -> list[str]:
+    cells = []
+    for system, scores in found.scores.items():
+        cells += [value(scores[key]), ends(scores[key])]
+        if system in found.differences:
+            difference = found.differences[system][key]
+            cells.append(f"{difference.value:+.3f} {ends(difference)}")
+    return cells

@@ -1,0 +1,109 @@
+"""What an image tokenizer keeps of images, against a coarse copy that has one pixel where it has one token."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from crossray.data.dataset import Dataset
+from crossray.data.transform import ImageTransform
+from crossray.errors import UserError
+from crossray.models.dvae import DOWNSAMPLING, DVAE, psnr
+
+#: White pixels between two images of the figure.
+_GAP = 4
+
+#: The images of the figure's rows.
+ROWS = ("original", "reconstruction", "down- and up-sampled")
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """Images of a split and what is left of them.
+
+    Attributes:
+        images: (N, 1, H, W) float32 in [0, 1].
+        kept: the same out of their tokens.
+        coarse: the same averaged over 8 x 8 pixels and interpolated (bicubic).
+        codes: (N, h, w) int64.
+    """
+
+    images: Tensor
+    kept: Tensor
+    coarse: Tensor
+    codes: Tensor
+
+    @property
+    def psnr(self) -> Tensor:
+        """Of the reconstructions, (N,) in dB."""
+        return psnr(self.kept, self.images)
+
+    @property
+    def coarse_psnr(self) -> Tensor:
+        """Of the coarse copies, (N,) in dB."""
+        return psnr(self.coarse, self.images)
+
+    @property
+    def perplexity(self) -> float:
+        """Of the codes: how many there would be if all were chosen equally often."""
+        share = torch.bincount(self.codes.flatten()).float() / self.codes.numel()
+        return float(torch.special.entr(share).sum().exp())
+
+    def figure(self, places: Sequence[int]) -> NDArray[np.uint8]:
+        """The images at these places, one above the other as in `ROWS`: (height, width) grey."""
+        chosen = list(places)
+        rows = [torch.cat(list(F.pad(x[chosen, 0], (0, _GAP), value=1.0)), dim=1)
+                for x in (self.images, self.kept, self.coarse)]  # fmt: skip
+        grid = torch.cat([F.pad(row, (0, 0, 0, _GAP), value=1.0) for row in rows])[:-_GAP, :-_GAP]
+        return (grid.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+    def save_figure(self, places: Sequence[int], path: Path) -> None:
+        """Write the figure as PNG, beside its place and then renamed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.part")
+        Image.fromarray(self.figure(places)).save(beside, format="PNG")
+        beside.replace(path)
+
+
+@torch.inference_mode()
+def reconstruct(
+    model: DVAE,
+    dataset: Dataset,
+    split: str,
+    transform: ImageTransform,
+    *,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Reconstructions:
+    """Pass all images of a split through a tokenizer and back.
+
+    Args:
+        model: in eval mode.
+        dataset: the images.
+        split: train, val or test.
+        transform: the one that the tokenizer was trained with; its evaluation is used.
+        batch_size: images at once.
+        progress: called with images done and in all.
+
+    Raises:
+        UserError: the split is empty.
+    """
+    rows = [image for study in dataset.rows(split) for image in dataset.views(int(study))]
+    if not rows:
+        raise UserError(f"{dataset.path}: split '{split}' has no images; choose another --split.")
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for first in range(0, len(rows), batch_size):
+        stored = [torch.from_numpy(dataset.image(row).copy())[None, None] for row in rows[first : first + batch_size]]
+        pixels = torch.cat([transform.apply(image, torch.tensor([image.shape[2:]]), train=False) for image in stored])
+        parts.append((pixels[:, :1], model.reconstruct(pixels).mean(dim=1, keepdim=True), model.codes(pixels)))
+        if progress is not None:
+            progress(min(first + batch_size, len(rows)), len(rows))
+    images, kept, codes = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    coarse = F.interpolate(F.avg_pool2d(images, DOWNSAMPLING), scale_factor=DOWNSAMPLING, mode="bicubic")
+    return Reconstructions(images, kept, coarse.clamp(0, 1), codes)

@@ -1,0 +1,59 @@
+"""`crossray reconstruct`: what an image tokenizer keeps of images, as numbers and as a figure."""
+
+from pathlib import Path
+from typing import Literal
+
+from crossray.commands.show import console, progress_bar
+from crossray.errors import UserError
+
+
+def reconstruct(
+    model: Path,
+    data: Path,
+    out: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    studies: int = 6,
+) -> None:
+    """Compare an image tokenizer's reconstructions with the images, and with copies 8 times as coarse.
+
+    Args:
+        model: folder of a `crossray pretrain tokenizer` run, or its model folder.
+        data: prepared dataset.
+        out: PNG file to write: originals, reconstructions and coarse copies below each other; it shows the images.
+        split: which studies of --data.
+        studies: how many images the figure shows, spread from the best reconstructed to the worst.
+    """
+    import json
+
+    from crossray.analysis.reconstructions import ROWS
+    from crossray.analysis.reconstructions import reconstruct as run
+    from crossray.data.dataset import Dataset
+    from crossray.data.transform import ImageTransform
+    from crossray.models.base import config_from_dict
+    from crossray.models.dvae import DVAE
+
+    if studies < 1:
+        raise UserError(f"--studies {studies}: give 1 or more.")
+    folder = model / "best" if (model / "best" / "config.json").exists() else model
+    tokenizer = DVAE.from_pretrained(folder)
+    recipe = json.loads((folder / "provenance.json").read_text(encoding="utf-8")).get("recipe", {})
+    source = f"{folder / 'provenance.json'}: recipe.data.image"
+    transform = config_from_dict(ImageTransform, recipe.get("data", {}).get("image"), source)
+    with progress_bar("reconstructing") as progress:
+        found = run(tokenizer, Dataset.open(data), split, transform, progress=progress)
+    ours, coarse = found.psnr, found.coarse_psnr
+    lines = (
+        f"{len(ours)} images of split {split}",
+        f"PSNR of the reconstructions   {ours.mean():.2f} dB (from {ours.min():.2f} to {ours.max():.2f})",
+        f"PSNR 8 times down and up      {coarse.mean():.2f} dB (from {coarse.min():.2f} to {coarse.max():.2f})",
+        f"reconstruction is better for  {int((ours > coarse).sum())} images",
+        f"perplexity of the codes       {found.perplexity:.0f} of {tokenizer.config.codes}",
+    )
+    for line in lines:
+        console().print(line, highlight=False)
+    if out is not None:
+        order = ours.argsort(descending=True).tolist()
+        shown = min(studies, len(order))
+        places = [order[place * (len(order) - 1) // max(shown - 1, 1)] for place in range(shown)]
+        found.save_figure(places, out)
+        console().print(f"{', '.join(ROWS)}: {out}", highlight=False)

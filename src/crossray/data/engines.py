@@ -1,0 +1,134 @@
+"""Who writes the shards: processes of this machine, or the machines of a Ray cluster (extra `ray`)."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from multiprocessing import get_context
+from typing import Any, Literal, Protocol
+
+from crossray.data.shards import Job, start_worker, write_shard
+from crossray.data.study import Study
+from crossray.errors import UserError
+
+Engine = Literal["processes", "ray"]
+
+
+class ShardWriter(Protocol):
+    """Takes shards in turn; few are pending at any time, so that the source is read only as fast as it is written."""
+
+    def submit(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Iterator[int]:
+        """Hand one shard over; yields the sizes of shards that are done."""
+
+    def finish(self) -> Iterator[int]:
+        """Wait for all shards; yields their sizes."""
+
+    def close(self) -> None:
+        """Give up what has not begun and wait for the rest."""
+
+
+def make_engine(engine: Engine, workers: int) -> ShardWriter:
+    """The engine of this name.
+
+    Args:
+        engine: "processes" or "ray".
+        workers: processes of this machine, 0 for this one alone; Ray takes what its cluster has.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+    return RayTasks() if engine == "ray" else Processes(workers)
+
+
+class Processes:
+    """Writes shards in some processes, or in this one when `workers` is 0."""
+
+    def __init__(self, workers: int) -> None:
+        """Start nothing yet: a finished dataset needs no process."""
+        self._pending: deque[Future[int]] = deque()
+        self._limit = 2 * workers
+        self._executor: ProcessPoolExecutor | None = None
+        self._workers = workers
+
+    def submit(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Iterator[int]:
+        """Hand one shard over; yields the sizes of shards that are done."""
+        if self._workers == 0:
+            yield write_shard(job, shard, members, repeated)
+            return
+        if self._executor is None:
+            # forked children would inherit the locks of PyTorch's threads
+            self._executor = ProcessPoolExecutor(self._workers, get_context("forkserver"), initializer=start_worker)
+        self._pending.append(self._executor.submit(write_shard, job, shard, members, repeated))
+        while len(self._pending) > self._limit:
+            yield self._result()
+
+    def finish(self) -> Iterator[int]:
+        """Wait for all shards; yields their sizes."""
+        while self._pending:
+            yield self._result()
+
+    def _result(self) -> int:
+        try:
+            return self._pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError("a worker process was killed, most likely for want of memory; run the same command again "
+                            "with fewer --workers: it continues.") from error  # fmt: skip
+
+    def close(self) -> None:
+        """Give up what has not begun and wait for the rest."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class RayTasks:
+    """Writes shards as tasks of the Ray cluster that RAY_ADDRESS names, or of one that is started on this machine.
+
+    Source and dataset must lie on a disk that all machines share, under the same paths.
+    """
+
+    def __init__(self) -> None:
+        """Connect to the cluster."""
+        try:
+            ray: Any = import_module("ray")
+        except ModuleNotFoundError:
+            raise UserError("--engine ray needs the package ray; pip install 'crossray[ray]', or use --shard") from None
+        self._ray = ray
+        self._own = not ray.is_initialized()
+        if self._own:
+            ray.init(log_to_driver=False)
+        self._write: Any = ray.remote(write_shard)
+        self._limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._pending: list[Any] = []
+
+    def submit(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Iterator[int]:
+        """Hand one shard over; yields the sizes of shards that are done."""
+        self._pending.append(self._write.remote(job, shard, members, repeated))
+        while len(self._pending) > self._limit:
+            yield self._result()
+
+    def finish(self) -> Iterator[int]:
+        """Wait for all shards; yields their sizes."""
+        while self._pending:
+            yield self._result()
+
+    def _result(self) -> int:
+        ready, self._pending = self._ray.wait(self._pending, num_returns=1)
+        try:
+            count: int = self._ray.get(ready[0])
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+        except self._ray.exceptions.RayError as error:
+            raise UserError(
+                f"Ray lost a task ({type(error).__name__}); run the same command again: it continues."
+            ) from error
+        return count
+
+    def close(self) -> None:
+        """Give up what has not begun."""
+        for task in self._pending:
+            self._ray.cancel(task)
+        if self._own:
+            self._ray.shutdown()

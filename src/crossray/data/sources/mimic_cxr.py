@@ -1,0 +1,230 @@
+"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports (SPEC 1.1).
+
+    ROOT/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz                 one row an image, an image, a study
+    ROOT/files/p10/p10000032/s50414267/02aa804e-...-4e381014.jpg          or .dcm, in MIMIC-CXR
+    mimic-cxr-reports.zip: files/p10/p10000032/s50414267.txt              in MIMIC-CXR only
+
+Only the tables are held in memory. Studies come in the order of patient and study, each made when it is asked for; one
+that cannot be used comes with the reason (`Study.refusal`), so that nothing is missing without being counted.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from crossray.data.images import ImageFile
+from crossray.data.sources.archives import zip_members
+from crossray.data.sources.labels import rule_labels
+from crossray.data.sources.mimic_tables import MimicStudy, MimicTables
+from crossray.data.sources.sections import Sections, split_sections
+from crossray.data.study import Study
+from crossray.errors import UserError
+
+#: "Images, reports, patients, average length" as R2Gen and RCAN print them: the raw collection before any filter.
+PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
+    "train": (368960, 222758, 64586, 53.00),
+    "val": (2991, 1808, 500, 53.05),
+    "test": (5159, 3269, 293, 66.40),
+}
+
+#: Largest report, in bytes; they have a few thousand.
+MAX_REPORT_BYTES = 2**20
+
+#: Images that are looked for before the tree is said to be empty, spread over the tables: a part of the tree will do.
+_PROBES = 2000
+
+#: Order of a study's views: models take the first ones.
+_RANK = {"pa": 0, "ap": 1, "lateral": 2, "unknown": 3}
+
+Views = Literal["frontal", "all"]
+Unit = Literal["study", "image"]
+Findings = Literal["headed", "any"]
+Labels = Literal["rules", "chexpert"]
+
+_Report = Callable[[MimicStudy], bytes | None]
+
+
+@dataclass(frozen=True)
+class MimicStudies:
+    """All studies of the tables, made when they are iterated over.
+
+    Attributes:
+        tables: the tables.
+        report: bytes of a study's report; None where there is none.
+        files: the folder `files` of the images.
+        suffix: ".jpg" or ".dcm".
+        views: "frontal" keeps PA and AP, "all" every view.
+        unit: "study" gives one record a study, "image" one record a view with the report of its study, as R2Gen's file.
+        findings: "headed" keeps studies with a findings section; "any" also those where a common section of findings
+            and impression, or the last paragraph, stands for it.
+        labels: "rules" reads labels out of the findings, "chexpert" takes those of the table.
+    """
+
+    tables: MimicTables
+    report: _Report
+    files: Path
+    suffix: str
+    views: Views
+    unit: Unit
+    findings: Findings
+    labels: Labels
+
+    def __len__(self) -> int:
+        return self.tables.studies if self.unit == "study" else self.images()
+
+    def __iter__(self) -> Iterator[Study]:
+        for entry in self.tables:
+            yield from self._records(entry)
+
+    def images(self) -> int:
+        """Images of the views that are kept, whatever their reports."""
+        return sum(count for position, count in self.tables.positions().items() if self._is_kept(position))
+
+    def stored_bytes(self, size: int) -> int:
+        """Bytes of these images when their short side has `size` pixels, as the tables say their shapes."""
+        return self.tables.stored_bytes(size, self._is_kept)
+
+    def notes(self) -> dict[str, Any]:
+        """Remarks for `dataset.json`: what the tables hold, and what is left of it before any report is read."""
+        positions = self.tables.positions()
+        steps = [("in the tables", self.tables.studies, sum(positions.values()))]
+        if self.views == "frontal":
+            steps.append(("with a frontal view", self.tables.studies_with(self._is_kept), self.images()))
+        return {
+            "filter_steps": [{"step": name, "reports": studies, "images": images} for name, studies, images in steps],
+            "positions": dict(sorted(positions.items())),
+            "paper_statistics": {split: list(values) for split, values in PAPER_STATISTICS.items()},
+        }
+
+    def _is_kept(self, position: str) -> bool:
+        return self.views == "all" or position in ("pa", "ap")
+
+    def _records(self, entry: MimicStudy) -> Iterator[Study]:
+        shown = [image for image in entry.images if self._is_kept(image.position)]
+        shown.sort(key=lambda image: (_RANK[image.position], image.name))
+        sections, refusal = self._sections(entry) if shown else (None, ("view", "the study has no frontal view"))
+        folder = self.files / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}"
+        files = [ImageFile(folder / f"{image.name}{self.suffix}", image.position, draft=True) for image in shown]
+        names = [image.name for image in shown]
+        single = self.unit == "image"
+        for name, images in zip(names, ([file] for file in files), strict=True) if single else [("", files)]:
+            yield Study(
+                id=name or f"s{entry.study}",
+                patient=f"p{entry.patient}",
+                split=entry.split,
+                findings=sections.findings if sections else "",
+                impression=sections.impression if sections else "",
+                indication=sections.indication if sections else "",
+                images=tuple(images),
+                labels=None if sections is None else self._labels(entry, sections),
+                extra=_extra(entry, sections, [name] if name else names),
+                refusal=refusal,
+            )
+
+    def _sections(self, entry: MimicStudy) -> tuple[Sections | None, tuple[str, str] | None]:
+        """The report's sections, and why it cannot be used."""
+        content = self.report(entry)
+        if content is None:
+            return None, ("report", "--reports holds no report of this study")
+        try:
+            sections = split_sections(content.decode())
+        except UnicodeDecodeError:
+            return None, ("report", "the report is not UTF-8 text")
+        if self.findings == "headed" and sections.origin != "heading":
+            found = {"combined": "is one with the impression", "last_paragraph": "has no heading"}
+            return sections, ("findings", f"the findings section {found.get(sections.origin, 'is missing or empty')}")
+        if not sections.findings:
+            return sections, ("findings", "the report has nothing that could be its findings")
+        return sections, None
+
+    def _labels(self, entry: MimicStudy, sections: Sections) -> dict[str, str] | None:
+        if self.labels == "rules":
+            return rule_labels(sections.findings)
+        return self.tables.labels(entry.study)
+
+
+def read_mimic_cxr(
+    root: Path,
+    reports: Path,
+    *,
+    tables: Path | None = None,
+    views: Views = "frontal",
+    unit: Unit = "study",
+    findings: Findings = "headed",
+    labels: Labels = "rules",
+) -> MimicStudies:
+    """Read the tables, and see what kind of images and reports there are.
+
+    Args:
+        root: folder of a version of MIMIC-CXR-JPG or MIMIC-CXR, which holds the folder `files`.
+        reports: `mimic-cxr-reports.zip`, or the folder that it unpacks to.
+        tables: folder with the tables of MIMIC-CXR-JPG; `root` when None. MIMIC-CXR itself has none.
+        views: "frontal" or "all", as in `MimicStudies`.
+        unit: "study" or "image", as there.
+        findings: "headed" or "any", as there.
+        labels: "rules" or "chexpert", as there.
+
+    Raises:
+        UserError: a table, the images or the reports are missing or damaged.
+    """
+    read = MimicTables.read(tables or root, chexpert=labels == "chexpert")
+    files = root / "files"
+    if not files.is_dir():
+        raise UserError(f"{root}: holds no folder 'files'; give the folder of a version, such as mimic-cxr-jpg/2.1.0")
+    return MimicStudies(read, _reports(reports), files, _suffix(files, read), views, unit, findings, labels)
+
+
+def _suffix(files: Path, tables: MimicTables) -> str:
+    """What the images are, by the first of the tables that is there."""
+    every = max(1, tables.studies // _PROBES)
+    for number, entry in enumerate(tables):
+        if number % every == 0:
+            folder = files / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}"
+            for suffix in (".jpg", ".dcm"):
+                if any((folder / f"{image.name}{suffix}").is_file() for image in entry.images):
+                    return suffix
+    raise UserError(f"{files}: none of the tables' images is there as .jpg or .dcm; check --root and the download")
+
+
+def _reports(source: Path) -> _Report:
+    if source.is_dir():
+        return _folder_reports(source)
+    loads = {PurePosixPath(name).name: load for name, load in zip_members(source, (".txt",), MAX_REPORT_BYTES).items()}
+    if not loads:
+        raise UserError(f"{source}: no report in it; give mimic-cxr-reports.zip")
+
+    def report(entry: MimicStudy) -> bytes | None:
+        load = loads.get(f"s{entry.study}.txt")
+        return None if load is None else load()
+
+    return report
+
+
+def _folder_reports(source: Path) -> _Report:
+    bases = (source, source / "files", source / "mimic-cxr-reports" / "files")
+    base = next((base for base in bases if any(base.glob("p1[0-9]"))), None)
+    if base is None:
+        raise UserError(f"{source}: holds no folders p10 to p19; give the folder that mimic-cxr-reports.zip unpacks to")
+
+    def report(entry: MimicStudy) -> bytes | None:
+        path = base / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}.txt"
+        try:
+            if path.stat().st_size > MAX_REPORT_BYTES:
+                raise UserError(f"{path}: over {MAX_REPORT_BYTES // 2**20} MiB; replace it with the published report")
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+
+    return report
+
+
+def _extra(entry: MimicStudy, sections: Sections | None, names: list[str]) -> dict[str, Any]:
+    extra: dict[str, Any] = {"study_id": str(entry.study), "dicom_ids": names}
+    if sections is not None:
+        extra["findings_from"] = sections.origin
+        if sections.addendum:
+            extra["addendum"] = sections.addendum
+    return extra

@@ -1,0 +1,196 @@
+"""PromptMRG's diagnosis branch (SPEC 4.2): a classifier that reads the reports of similar studies too.
+
+Shapes: B studies, R retrieved reports of each, K observations, D width; statuses are coded as in
+`crossray.text.observations.STATUSES`.
+"""
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+
+from crossray.layers.attention import CrossAttention, SelfAttention
+from crossray.layers.transformer import FeedForward
+from crossray.text.observations import STATUSES
+
+POSITIVE = STATUSES.index("positive")
+
+#: Smallest class prior: a class that no report has must not forbid itself.
+_LEAST = 1e-4
+
+
+class RetrievedLayer(nn.Module):
+    """Post-norm encoder layer over the retrieved reports, which have no order.
+
+    Args:
+        width: D; `heads`: h, a divisor of it; `dropout`: everywhere.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width, heads, dropout)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feedforward = FeedForward(width, 4 * width, dropout)
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, R, D) -> (B, R, D); `mask` (B, 1, 1, R) bool, True where a report is valid."""
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask=mask)))
+        return self.feedforward_norm(x + self.dropout(self.feedforward(x)))
+
+
+class QueryLayer(nn.Module):
+    """Post-norm decoder layer of DETR for one query.
+
+    The self-attention of a single query has one key, whose weight is 1: what remains of it is a linear map. In the
+    first layer DETR's query is zero, of which that map makes a constant: there `DiagnosisBranch.begin` is in its place.
+
+    Args:
+        width: D; `heads`: h, a divisor of it; `dropout`: everywhere.
+        first: whether it is the first layer.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, first: bool) -> None:
+        super().__init__()
+        self.own = None if first else nn.Linear(width, width)
+        self.own_norm = None if first else nn.LayerNorm(width)
+        self.cross = CrossAttention(width, heads, dropout)
+        self.cross_norm = nn.LayerNorm(width)
+        self.feedforward = FeedForward(width, 4 * width, dropout)
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        if self.own is not None:
+            nn.init.xavier_uniform_(self.own.weight)
+
+    def forward(self, x: Tensor, query: Tensor, reports: Tensor, mask: Tensor) -> Tensor:
+        """(B, 1, D) -> (B, 1, D); `query` (B, 1, D) is added to what asks, `mask` (B, 1, 1, R) as above."""
+        if self.own is not None and self.own_norm is not None:
+            x = self.own_norm(x + self.dropout(self.own(x)))
+        found, _ = self.cross(x + query, *self.cross.keys_values(reports), mask=mask)
+        x = self.cross_norm(x + self.dropout(found))
+        return self.feedforward_norm(x + self.dropout(self.feedforward(x)))
+
+
+class DiagnosisBranch(nn.Module):
+    """Status of each observation, from the pooled image and the text features of similar studies' reports.
+
+    Args:
+        image_width: width of the pooled image.
+        text_width: width of a report's text feature.
+        classes: K.
+        width: D.
+        layers: of the encoder over the reports, and as many of the decoder.
+        heads: attention heads, a divisor of `width`.
+        dropout: everywhere.
+    """
+
+    def __init__(
+        self,
+        image_width: int,
+        text_width: int,
+        classes: int,
+        width: int = 512,
+        layers: int = 2,
+        heads: int = 8,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.classes = classes
+        self.query = nn.Linear(image_width, width)
+        self.text = nn.Linear(text_width, width)
+        self.encoder = nn.ModuleList(RetrievedLayer(width, heads, dropout) for _ in range(layers))
+        self.begin = nn.Parameter(torch.zeros(width))
+        self.decoder = nn.ModuleList(QueryLayer(width, heads, dropout, first=not index) for index in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.classify = nn.Linear(image_width + width, len(STATUSES) * classes)
+        nn.init.normal_(self.classify.weight, std=0.001)
+        nn.init.zeros_(self.classify.bias)
+
+    def forward(self, pooled: Tensor, retrieved: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, 4, K) of the statuses.
+
+        Args:
+            pooled: (B, image width).
+            retrieved: (B, R, text width).
+            mask: (B, R) bool, True where a report is valid; at least one in every row.
+        """
+        visible = mask[:, None, None]
+        reports = self.text(retrieved)
+        for layer in self.encoder:
+            reports = layer(reports, visible)
+        query = self.query(pooled)[:, None]
+        x = self.begin.expand_as(query)
+        for layer in self.decoder:
+            x = layer(x, query, reports, visible)
+        found = self.norm(x)[:, 0]
+        return self.classify(torch.cat([pooled, found], dim=1)).unflatten(1, (len(STATUSES), self.classes))
+
+
+class LogitAdjustment(nn.Module):
+    """Adaptive logit adjustment: in training, rare classes must be predicted by a margin that shrinks as they are.
+
+    The positive logit of class k gets log(pi_k) added. After each validation pi_k becomes the mean probability of
+    "positive" where it is the truth, divided by the largest of these means.
+
+    Args:
+        classes: K.
+        initial: (K,) the first pi, at most 1 each, see `base_probabilities`; None: all 1.
+        auxiliary: so many last classes keep pi as it is (PromptMRG's four).
+    """
+
+    def __init__(self, classes: int, initial: Tensor | None = None, auxiliary: int = 0) -> None:
+        super().__init__()
+        self.priors: Tensor
+        self.sums: Tensor
+        self.counts: Tensor
+        self.adaptive = classes - auxiliary
+        first = torch.ones(classes) if initial is None else initial.float().clamp(_LEAST, 1.0)
+        self.register_buffer("priors", first)
+        self.register_buffer("sums", torch.zeros(classes, dtype=torch.float64), persistent=False)
+        self.register_buffer("counts", torch.zeros(classes, dtype=torch.float64), persistent=False)
+
+    def adjust(self, logits: Tensor) -> Tensor:
+        """Logits (B, 4, K) with log(pi) added to the positive ones in training; unchanged in eval mode."""
+        if not self.training:
+            return logits
+        offset = torch.zeros_like(logits[0])
+        offset[POSITIVE] = self.priors.log()
+        return logits + offset
+
+    def observe(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Take validation studies into account.
+
+        Args:
+            probabilities: (B, K) predicted, of "positive".
+            labels: (B, K) int, codes of the true statuses.
+        """
+        positive = labels == POSITIVE
+        self.sums += (probabilities.detach().double() * positive).sum(0)
+        self.counts += positive.sum(0)
+
+    def update(self) -> None:
+        """Renew pi from what was observed and forget it; a class that had no positive study keeps its pi."""
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(self.sums)
+            distributed.all_reduce(self.counts)
+        seen = (self.counts > 0) & (torch.arange(len(self.counts), device=self.counts.device) < self.adaptive)
+        means = self.sums / self.counts.clamp_min(1)
+        largest = means[seen].amax() if bool(seen.any()) else means.new_ones(())
+        renewed = (means / largest.clamp_min(_LEAST)).clamp(_LEAST, 1.0).to(self.priors.dtype)
+        self.priors.copy_(torch.where(seen, renewed, self.priors))
+        self.sums.zero_()
+        self.counts.zero_()
+
+
+def base_probabilities(labels: Tensor) -> Tensor:
+    """The first pi of training labels: each class's share of positive studies, divided by the largest share.
+
+    Args:
+        labels: (N, K) int, codes of the statuses.
+
+    Returns:
+        (K,) float; ones when no class has a positive study.
+    """
+    shares = (labels == POSITIVE).double().mean(0)
+    largest = shares.amax()
+    return (shares / largest if float(largest) > 0 else torch.ones_like(shares)).float()

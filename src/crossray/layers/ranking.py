@@ -1,0 +1,65 @@
+"""Distances of label vectors, and the loss that makes learned distances rank like them (SPEC 4.3, eq. 6 and 7).
+
+Shapes: B studies of a batch, M others, K categories.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+def hamming(labels: Tensor, others: Tensor) -> Tensor:
+    """How many categories differ: half the Hamming distance of the one-hot vectors of equation 6.
+
+    Args:
+        labels: (B, K) int, a status code for each category.
+        others: (M, K) int.
+
+    Returns:
+        (B, M) int64.
+    """
+    return (
+        torch.stack([(others != row).sum(dim=1) for row in labels]) if len(labels) else labels.new_zeros(0, len(others))
+    )
+
+
+def ranking_loss(
+    distances: Tensor,
+    hamming: Tensor,
+    ties: Literal["uniform", "first", "soft"] = "uniform",
+    temperature: float = 1.0,
+    candidates: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy that asks for each study which other one is nearest by its labels (eq. 7).
+
+    The paper's logits are the distances themselves; here they are negated, so that near means likely (SPEC 8, V2).
+
+    Args:
+        distances: (B, B), learned; the diagonal does not count.
+        hamming: (B, B), distances of the labels.
+        ties: what to do where several studies are nearest: "uniform", any of them is right (minus the log of their
+            summed probability); "first", the first in the batch is, as published; "soft", every study is, with the
+            weight softmax(-hamming).
+        temperature: divides the distances.
+        candidates: (B, B) bool, False where a study may not answer for another (the same patient, say).
+
+    Returns:
+        Mean over the studies that have a candidate, in float32; 0 when none has, as in a batch of one.
+    """
+    itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)
+    allowed = ~itself if candidates is None else candidates & ~itself
+    # large finite numbers: a row without candidates would otherwise hold nothing but infinities
+    far = torch.finfo(torch.float32).max / 4
+    logits = (-distances.float() / temperature).masked_fill(~allowed, -far)
+    wanted = hamming.float().masked_fill(~allowed, far)
+    surprise = logits.logsumexp(dim=1, keepdim=True) - logits
+    if ties == "soft":
+        losses = ((-wanted).softmax(dim=1) * surprise).sum(dim=1)
+    elif ties == "first":
+        losses = surprise.gather(1, wanted.argmin(dim=1, keepdim=True)).squeeze(1)
+    else:
+        nearest = wanted == wanted.amin(dim=1, keepdim=True)
+        losses = -(-surprise).masked_fill(~nearest, -far).logsumexp(dim=1)
+    answered = allowed.any(dim=1)
+    return losses.where(answered, 0.0).sum() / answered.sum().clamp_min(1)

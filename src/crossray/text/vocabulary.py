@@ -1,0 +1,71 @@
+"""WordPiece vocabularies of released BERT models, as files of a folder or the Hugging Face hub."""
+
+import json
+from pathlib import Path
+
+from crossray.errors import UserError
+
+#: Files that hold such a vocabulary.
+FILES = ("vocab.txt", "tokenizer.json")
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_REMEDY = "give vocab.txt or tokenizer.json of bert-base-uncased"
+
+
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """Piece to id, from `vocab.txt` (a piece a line) or `tokenizer.json`.
+
+    Raises:
+        UserError: the file is no WordPiece vocabulary with the special pieces of BERT.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            pieces = {str(piece): int(place) for piece, place in json.loads(text)["model"]["vocab"].items()}
+        else:
+            # Not splitlines: a piece may be a character that it takes for the end of a line.
+            pieces = {piece: place for place, piece in enumerate(text.removesuffix("\n").split("\n"))}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: no WordPiece vocabulary in it; {_REMEDY}") from None
+    missing = [piece for piece in _SPECIAL if piece not in pieces]
+    if missing:
+        raise UserError(f"{path}: no piece {missing[0]} in it; {_REMEDY}")
+    return pieces
+
+
+def vocabulary_file(path: Path) -> Path:
+    """The file itself, or the one in a folder.
+
+    Raises:
+        UserError: the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    for name in FILES:
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"{path}: no vocab.txt and no tokenizer.json in it; give a folder of bert-base-uncased")
+
+
+def find_vocabulary(name: str) -> Path:
+    """The vocabulary file of a released model.
+
+    Args:
+        name: a file, a folder that holds one, or the name of a model on the hub, whose file is then fetched.
+
+    Raises:
+        UserError: there is none.
+    """
+    if Path(name).exists():
+        return vocabulary_file(Path(name))
+    from transformers.utils import cached_file
+
+    try:
+        return Path(cached_file(name, FILES[0]))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"vocabulary '{name}': neither a file or folder, nor can it be had from the hub "
+            f"({str(error).splitlines()[0][:200]}); {_REMEDY}, or their folder."
+        ) from error

@@ -1,0 +1,114 @@
+"""What a system needs trained first: built from its own recipe when it is missing, once for a dataset (DESIGN 3).
+
+A text field of a model's configuration that reads `build:RECIPE` stands for the model folder which that recipe trains
+on the same dataset:
+
+    DATASET/pretrained/RECIPE-HASH/     a training run; `best` in it is the model folder
+
+HASH covers the recipe and the content of the dataset, so that every run on a dataset shares one, and a changed recipe
+gets another. It lies in the dataset because it is made of it and of nothing else, as `features/` is.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from crossray.data.dataset import Dataset
+from crossray.errors import UserError
+from crossray.models.base import BUILD, TrainableConfig
+from crossray.training.config import Recipe
+from crossray.training.recipe import load, to_dict
+
+#: Folder inside the dataset.
+_FOLDER = "pretrained"
+
+
+def fulfil(recipe: Recipe, dataset: Dataset, built: Mapping[str, str] | None = None) -> tuple[Recipe, dict[str, str]]:
+    """Train what the recipe needs first, or find it in the dataset.
+
+    Args:
+        recipe: of a system.
+        dataset: what it is trained on; what it needs is trained on it, too.
+        built: what an earlier call returned, for a run that is continued: the same folders are taken, whatever the
+            recipes in the package say by now.
+
+    Returns:
+        The recipe with model folders in place of `build:RECIPE`, and for each of these the name of its run's folder.
+
+    Raises:
+        UserError: it cannot be trained, or a folder of `built` is gone.
+        KeyboardInterrupt: Ctrl-C; the same call goes on where it stopped.
+    """
+    folders: dict[str, str] = {}
+
+    def filled(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return dataclasses.replace(value, **{f.name: filled(getattr(value, f.name)) for f in _fields(value)})
+        if not isinstance(value, str) or not value.startswith(BUILD):
+            return value
+        name = value.removeprefix(BUILD)
+        folders[name] = (built or {}).get(name) or _folder_name(name, dataset)
+        run = dataset.path / _FOLDER / folders[name]
+        if built and not (run / "best" / "config.json").exists():
+            raise UserError(f"{run}: the run began with what {name} trained here; restore it or start a new run.")
+        return str(_trained(name, run, dataset, recipe))
+
+    model: TrainableConfig = filled(recipe.model)
+    return dataclasses.replace(recipe, model=model), folders
+
+
+def _fields(value: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(value) if field.init]
+
+
+def _folder_name(name: str, dataset: Dataset) -> str:
+    identity = json.dumps({"recipe": to_dict(load(name)), "dataset": dataset.info.sha256}, sort_keys=True)
+    label = Path(name).stem if name.endswith(".yaml") else name.replace("/", "-")
+    return f"{label}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe) -> Path:
+    """The model folder of a finished run; one process trains it, the others wait."""
+    from crossray.training.run import resume, train
+
+    done = run / "finished"
+    best = run / "best"
+    if done.exists():
+        return best
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"{wanted_by.system} needs {name}, which one process must train: run `crossray pretrain {name} --data "
+            f"{dataset.path} --out FOLDER` and name its folder."
+        )
+    try:
+        run.parent.mkdir(exist_ok=True)
+        with run.with_name(f"{run.name}.lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if not done.exists():
+                console = Console(stderr=True)
+                console.print(f"{wanted_by.system} needs {name}, which this dataset has not yet: training it in {run}.")
+                threads = torch.get_num_threads()
+                trainer = wanted_by.trainer
+                needed = load(name, {"trainer.accelerator": trainer.accelerator, "trainer.threads": trainer.threads})
+                if (run / "recipe.yaml").exists():
+                    resume(run)
+                else:
+                    train(needed, dataset.path, run)
+                torch.set_num_threads(threads)
+                done.touch()
+                Path(handle.name).unlink(missing_ok=True)
+                console.print(f"{name} is trained; now {wanted_by.system}.")
+    except OSError as error:
+        raise UserError(f"{run}: cannot be written ({error.strerror}); train {name} elsewhere with "
+                        "`crossray pretrain` and name its folder.") from error  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Interrupted while training {name}; the same command continues it.") from None
+    return best

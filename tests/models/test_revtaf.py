@@ -1,0 +1,260 @@
+"""REVTAF: retrieval that leaves out the own patient, prompts, guidance in training only, the model folder (SPEC 9, 18-25)."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.models.tiny import BOS, VOCABULARY, example_database, make_batch, make_inputs, tiny
+from torch import Tensor
+
+from crossray.data.batch import Guide
+from crossray.data.dataset import Dataset
+from crossray.errors import UserError
+from crossray.layers.diagnosis import POSITIVE
+from crossray.layers.hyperbolic import poincare_distance
+from crossray.models.base import Event, ReportModel
+from crossray.models.revtaf import DATABASE, REVTAF
+from crossray.retrieval.database import ReportDatabase
+from crossray.text.tokenizer import Tokenizer
+
+
+def model_with(studies: list[str], groups: list[int], **overrides: object) -> REVTAF:
+    """A small model whose database has these studies."""
+    model = tiny("revtaf", **overrides)
+    assert isinstance(model, REVTAF)
+    model.database = ReportDatabase(
+        **{name: getattr(model.database, name) for name, _ in model.database.named_buffers()} | {
+            "groups": torch.tensor(groups)
+        }, studies=studies, encoder=model.database.encoder,
+    )  # fmt: skip
+    return model
+
+
+def references(model: REVTAF, guide: Guide | None, times: int = 20) -> Tensor:
+    """Rows that a batch of four reads, (times, 4)."""
+    inputs = make_inputs(4)
+    with torch.no_grad():
+        return torch.stack([model.encode(inputs, guide).aux["reference"] for _ in range(times)])
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize("lre", [True, False])
+def test_training_never_reads_a_report_of_the_own_patient(lre: bool, epochs: int) -> None:
+    names = ["study0", "other", "study1", "study2", "study3", "a", "b"]
+    model = model_with(names, [0, 0, 1, 1, 2, 3, 4], lre=lre).train()
+    for _ in range(epochs):
+        model.advance(Event("epoch"))
+    found = references(model, make_batch().guide, times=60)
+    own = torch.tensor([0, 1, 1, 2])
+    assert (model.database.groups[found] != own).all()
+    neighbours = model._search(torch.randn(4, 75), 7, metric="cosine", exclude=own)[1]
+    groups = model.database.groups[neighbours.clamp_min(0)].where(neighbours >= 0, -1)
+    assert (groups != own[:, None]).all()
+    assert (neighbours[:, -1] == -1).all()  # no one else is left
+
+
+def test_a_patient_who_is_alone_in_the_database_reads_nothing() -> None:
+    names = ["study0", "study1", "study2", "study3", "a", "b", "c"]
+    model = model_with(names, [0] * 7).train()
+    batch = make_batch()
+    assert (references(model, batch.guide) == -1).all()
+    losses = model.losses(batch)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert losses["consistency"] == 0
+
+
+def test_labels_choose_the_report_in_the_first_epoch_and_images_half_of_them_later() -> None:
+    model, batch = tiny("revtaf").train(), make_batch()
+    assert isinstance(model, REVTAF)
+    codes = batch.guide.labels.argmax(2)
+    differing = (codes[:, None] != model.database.labels).sum(2)
+    nearest = differing == differing.amin(1, keepdim=True)
+    found = references(model, batch.guide, times=60)
+    assert nearest[torch.arange(4), found].all()
+    assert all(set(found[:, row].tolist()) == set(nearest[row].nonzero()[:, 0].tolist()) for row in range(4))
+    model.advance(Event("epoch"))
+    by_image = references(model.eval(), None, times=1)[0]
+    model.train()
+    rows = [row for row in range(4) if not nearest[row, by_image[row]]]
+    share = (references(model, batch.guide, times=200) == by_image)[:, rows].float().mean()
+    assert rows
+    assert abs(share - 0.5) < 0.1
+
+
+def test_generation_reads_the_nearest_report_in_hyperbolic_space() -> None:
+    model = tiny("revtaf")
+    assert isinstance(model, REVTAF)
+    inputs = make_inputs(4)
+    with torch.no_grad():
+        queries = model.lre.network(model.entities(inputs)[0])
+        far = poincare_distance(queries, model.lre.network(model.database.entities), model.config.curvature)
+    distances, rows = model.retrieve(inputs, 3)
+    torch.testing.assert_close(distances.float(), far.sort(dim=1)[0][:, :3], atol=1e-3, rtol=1e-4)
+    assert torch.equal(rows[:, 0], model.encode(inputs).aux["reference"])
+
+
+def test_the_index_follows_the_weights_and_training_those_of_the_last_epoch() -> None:
+    model, inputs = tiny("revtaf"), make_inputs(4)
+    before = model.retrieve(inputs, 2)[0]
+    steady = model.train().retrieve(inputs, 2)[0]
+    with torch.no_grad():
+        model.lre.network.layers[0].weight.mul_(-0.3)
+    assert torch.equal(model.retrieve(inputs, 2)[0], steady)
+    moved = model.eval().retrieve(inputs, 2)[0]
+    assert not torch.allclose(moved, before)
+    model.advance(Event("epoch"))
+    assert torch.equal(model.train().retrieve(inputs, 2)[0], moved)
+
+
+def test_labels_guide_training_only() -> None:
+    model, batch = tiny("revtaf"), make_batch()
+    assert torch.equal(model.encode(batch.inputs, batch.guide).prompt, model.encode(batch.inputs).prompt)
+    model.train()
+    first_status = VOCABULARY - 4
+    assert torch.equal(model.encode(batch.inputs, batch.guide).prompt, first_status + batch.guide.labels.argmax(2))
+    unknown = dataclasses.replace(batch.guide, labels=batch.guide.labels.clone())
+    unknown.labels[2] = 0
+    encoded = model.encode(batch.inputs, unknown)
+    assert torch.equal(encoded.prompt[2], first_status + encoded.aux["statuses"][2].argmax(0))
+    batch.guide.labels = None
+    assert model.losses(batch).keys() == {"language", "consistency"}
+
+
+def test_a_study_without_labels_teaches_the_diagnosis_nothing() -> None:
+    model, batch = tiny("revtaf", dropout=0.0), make_batch()
+    with torch.no_grad():
+        each = [
+            float(model.losses(_without(batch, [row for row in range(4) if row != one]))["diagnosis"])
+            for one in range(4)
+        ]
+        two = float(model.losses(_without(batch, [0, 3]))["diagnosis"])
+    assert two == pytest.approx((each[1] + each[2]) / 2, abs=1e-5)
+
+
+def _without(batch, rows):  # noqa: ANN001, ANN202 - a helper
+    labels = batch.guide.labels.clone()
+    labels[rows] = 0
+    return dataclasses.replace(batch, guide=dataclasses.replace(batch.guide, labels=labels))
+
+
+def test_attention_reads_prompts_by_place_and_the_released_code_does_not() -> None:
+    """Every image position reads the same in the released form; a plan over all prompts tells them apart (V6)."""
+    inputs = make_inputs(2)
+    spread = {}
+    for kind in ("sinkhorn", "softmax", "legacy_uniform"):
+        model = tiny("revtaf", attention=kind)
+        image = model.fvtaf.visual(model.backbone.views(inputs)[0][inputs.view_mask])
+        prompts = torch.randn(len(image), 5, 16)
+        attended, plan = model.fvtaf.branches[0].attention(image, prompts, torch.ones(len(image), 5, dtype=torch.bool))
+        spread[kind] = float(attended.std(dim=1).amax())
+        assert plan.shape[2:] == (image.shape[1], 5)
+    assert spread["legacy_uniform"] < 1e-6
+    assert min(spread["sinkhorn"], spread["softmax"]) > 1e-4
+
+
+def test_places_come_from_the_view_that_is_surest() -> None:
+    model, inputs = tiny("revtaf"), make_inputs(2)
+    entities = torch.tensor([[[1.0, -3.0], [2.0, -5.0]], [[1.0, 1.0], [9.0, 9.0]]])
+    places = torch.tensor([[[4, 5], [6, 7]], [[8, 9], [1, 1]]], dtype=torch.int16)
+    seen, where = model.entities(dataclasses.replace(inputs, features={"entities": entities, "places": places}))
+    assert seen.tolist() == [[1.5, -4.0], [1.0, 1.0]]  # the second study has one view
+    assert where.tolist() == [[6, 5], [8, 9]]
+
+
+def test_an_empty_database_is_a_model_that_reads_no_reports(tmp_path: Path) -> None:
+    model = tiny("revtaf")
+    model.database = ReportDatabase.empty(*model.database.phrases.shape[:2], 3, model.database.phrases.shape[3])
+    batch = make_batch()
+    losses = model.train().losses(batch)
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    model.eval().save_pretrained(tmp_path)
+    loaded = ReportModel.from_pretrained(tmp_path)
+    assert (loaded.encode(batch.inputs).aux["reference"] == -1).all()
+
+
+def test_class_priors_follow_the_validation() -> None:
+    model, batch = tiny("revtaf"), make_batch()
+    model.observe(batch)
+    probabilities = model.encode(batch.inputs).aux["statuses"].softmax(1)[:, POSITIVE]
+    positive = batch.guide.labels.argmax(2) == POSITIVE
+    means = (probabilities * positive).sum(0) / positive.sum(0).clamp_min(1)
+    before = model.adjustment.priors.clone()
+    model.advance(Event("validation"))
+    seen = positive.any(0)
+    torch.testing.assert_close(model.adjustment.priors[seen], (means / means[seen].amax())[seen])
+    assert torch.equal(model.adjustment.priors[~seen], before[~seen])
+
+
+def test_a_dataset_without_labels_is_refused() -> None:
+    with pytest.raises(UserError, match="'observations'"):
+        tiny("revtaf", observations=())
+
+
+# the model folder
+
+
+def test_the_folder_holds_the_database_beside_the_weights(tmp_path: Path) -> None:
+    model = tiny("revtaf")
+    model.save_pretrained(tmp_path)
+    assert not any(name.startswith("database") for name in load_file(tmp_path / "model.safetensors"))
+    loaded = ReportModel.from_pretrained(tmp_path)
+    assert isinstance(loaded, REVTAF)
+    assert loaded.database.studies == model.database.studies
+    assert loaded.database.sentences.dtype == torch.float16
+    (tmp_path / DATABASE).write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="copy the whole model folder"):
+        ReportModel.from_pretrained(tmp_path)
+
+
+def test_a_database_of_another_encoder_is_refused(tmp_path: Path) -> None:
+    model = tiny("revtaf")
+    model.database.encoder = "another"
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="crossray index build"):
+        ReportModel.from_pretrained(tmp_path)
+
+
+def test_training_studies_become_the_database(blob_dataset: Dataset) -> None:
+    model = tiny("revtaf", observations=blob_dataset.info.observations)
+    rows = blob_dataset.rows("train")
+    model.tokenizer = Tokenizer.train(blob_dataset.reports(rows), min_count=1, statuses=True)
+    model.transform = _transform()
+    model.learn_from(blob_dataset)
+    database = model.database
+    assert list(database.studies) == blob_dataset.ids(rows)
+    assert torch.equal(database.labels, torch.from_numpy(blob_dataset.labels[rows]))
+    assert len(database.groups.unique()) == len(rows)
+    assert database.texts == ()
+    # "the heart is normal" and one of three findings
+    sentences, mask = database.sentences_of(torch.arange(len(rows)))
+    assert len(database.sentences) == 4
+    assert mask.sum(1).tolist() == [2] * len(rows)
+    torch.testing.assert_close(
+        sentences[0, 0], model.knowledge.encode_texts(["the heart is normal"])[0], atol=1e-2, rtol=1e-2
+    )
+    positive = (database.labels == POSITIVE).float().mean(0)
+    torch.testing.assert_close(model.adjustment.priors, (positive / positive.amax()).clamp_min(1e-4))
+    again = example_database(model)
+    model.database = again
+    model.learn_from(blob_dataset)
+    assert torch.equal(model.database.entities, database.entities)
+
+
+def _transform():  # noqa: ANN202 - a helper
+    from crossray.data.transform import ImageTransform
+
+    return ImageTransform(size=32, resize=36)
+
+
+def test_prompt_positions_get_no_logits() -> None:
+    model = tiny("revtaf")
+    with torch.no_grad():
+        encoded = model.encode(make_inputs(2))
+        step = model.step(torch.full((2, 3), BOS), encoded, need_attention=True)
+    assert encoded.prompt.shape == (2, 3)
+    assert step.logits.shape == (2, 3, VOCABULARY)
+    assert step.cross_attention.shape[3] == 3
