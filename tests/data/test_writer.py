@@ -174,7 +174,9 @@ def test_killed_at_some_time_with_workers(whole, tmp_path, seconds):
 def test_killed_after_two_shards_continues_with_the_missing_ones(whole, tmp_path):
     process = run(tmp_path / "set", "--workers", 2, "--kill-after", 2)
     assert process.wait(60) == -signal.SIGKILL
-    kept = {path: path.stat().st_ino for path in (tmp_path / "set" / layout.UNFINISHED).glob("*/shard.json")}
+    # a folder with a suffix was still being written, and may go
+    found = (tmp_path / "set" / layout.UNFINISHED).glob("*/shard.json")
+    kept = {path: path.stat().st_ino for path in found if not path.parent.suffix}
     assert len(kept) >= 2
     with pytest.raises(UserError, match="unfinished; run the same prepare command again"):
         Dataset.open(tmp_path / "set")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from crossray.data.batch import Batch
 from crossray.errors import UserError
-from crossray.models.backbones import BackboneConfig
+from crossray.models.backbones import BackboneConfig, build_backbone
 from crossray.models.base import Trainable
 from crossray.models.knowledge import Knowledge, KnowledgeConfig, KnowledgeNetwork
 from crossray.models.knowledge_encoder import RANDOM, KnowledgeEncoderConfig, build_knowledge_encoder
@@ -217,6 +217,14 @@ def test_a_run_becomes_an_encoder(folder: str, tmp_path: Path) -> None:
     found = frozen(images)
     torch.testing.assert_close(found["entities"], logits[..., 1] - logits[..., 0])
     assert torch.equal(found["places"].long(), scores.argmax(-1))
+
+
+def test_its_backbone_can_be_taken_over(tmp_path: Path) -> None:
+    model = small(stages=2)
+    model.save_pretrained(tmp_path)
+    taken = build_backbone(BackboneConfig(name=str(tmp_path)))
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(taken.eval()(images), model.network.backbone(images))
 
 
 def test_names_that_lead_nowhere(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from crossray.models.backbones import BackboneConfig, build_backbone
 from crossray.models.base import ReportModel
+from crossray.models.knowledge_encoder import KnowledgeEncoderConfig
 from crossray.models.rcan import RVE, WCL
 from crossray.models.registry import create_model
 from crossray.text.observations import OBSERVATIONS
@@ -153,3 +154,30 @@ def test_backbones(name: str, width: int, tokens: int, size: int, parameters: fl
     assert backbone.width == width
     assert backbone.tokens(size) == tokens
     assert millions(backbone) == pytest.approx(parameters, abs=0.1)
+
+
+def test_revtaf() -> None:
+    model = create_model(
+        "revtaf", vocabulary_size=30527, observations=OBSERVATIONS, views=1,
+        knowledge=KnowledgeEncoderConfig(name="random:medklip"),
+    ).eval()  # fmt: skip
+    assert millions(model.backbone) == pytest.approx(42.5, abs=0.05)
+    # SPEC 10.3, 4.3, 4.5
+    assert millions(model.decoder) == pytest.approx(161, abs=1)
+    assert millions(model.lre.network) * 1e6 == 75 * 512 + 512 * 513 + 512
+    mpsa = 4 * 1024 * 1025 + 2 * 1024 * 4096 + 4096 + 1024 + 4 * 1024
+    assert millions(model.fvtaf) * 1e6 == mpsa + 2049 * 1024 + 2 * 769 * 1024
+    inputs = make_inputs(2, 1, size=224)
+    with torch.no_grad():
+        encoded = model.encode(inputs)
+        step = model.step(torch.full((2, 5), BOS), encoded)
+        points = model.lre.network(encoded.aux["entities"])
+    # SPEC 10.2; without a database there is no sentence yet
+    assert encoded.memory.shape == (2, 49, 2048)
+    assert encoded.pooled.shape == (2, 1, 2048)
+    assert encoded.aux["entities"].shape == (2, 75)
+    assert points.shape == (2, 512)
+    assert encoded.aux["statuses"].shape == (2, 4, 18)
+    assert encoded.aux["phrase_plan"].shape == (2, 1, 1, 49, 75)
+    assert encoded.prompt.shape == (2, 18)
+    assert step.logits.shape == (2, 5, 30527)

@@ -1,4 +1,4 @@
-"""REVTAF: retrieval that leaves out the own patient, prompts, guidance in training only, the model folder (SPEC 9, 18-25)."""
+"""REVTAF: retrieval without the own patient, prompts, guidance in training only, the model folder (SPEC 9, 20-24)."""
 
 import dataclasses
 from pathlib import Path
@@ -6,18 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.models.tiny import BOS, VOCABULARY, example_database, make_batch, make_inputs, tiny
+from tests.models.tiny import BOS, VOCABULARY, make_batch, make_inputs, tiny
 from torch import Tensor
 
 from crossray.data.batch import Guide
-from crossray.data.dataset import Dataset
 from crossray.errors import UserError
 from crossray.layers.diagnosis import POSITIVE
 from crossray.layers.hyperbolic import poincare_distance
 from crossray.models.base import Event, ReportModel
 from crossray.models.revtaf import DATABASE, REVTAF
 from crossray.retrieval.database import ReportDatabase
-from crossray.text.tokenizer import Tokenizer
 
 
 def model_with(studies: list[str], groups: list[int], **overrides: object) -> REVTAF:
@@ -125,15 +123,13 @@ def test_labels_guide_training_only() -> None:
 def test_a_study_without_labels_teaches_the_diagnosis_nothing() -> None:
     model, batch = tiny("revtaf", dropout=0.0), make_batch()
     with torch.no_grad():
-        each = [
-            float(model.losses(_without(batch, [row for row in range(4) if row != one]))["diagnosis"])
-            for one in range(4)
-        ]
+        others = [[row for row in range(4) if row != one] for one in range(4)]
+        each = [float(model.losses(_without(batch, rows))["diagnosis"]) for rows in others]
         two = float(model.losses(_without(batch, [0, 3]))["diagnosis"])
     assert two == pytest.approx((each[1] + each[2]) / 2, abs=1e-5)
 
 
-def _without(batch, rows):  # noqa: ANN001, ANN202 - a helper
+def _without(batch, rows):
     labels = batch.guide.labels.clone()
     labels[rows] = 0
     return dataclasses.replace(batch, guide=dataclasses.replace(batch.guide, labels=labels))
@@ -148,7 +144,7 @@ def test_attention_reads_prompts_by_place_and_the_released_code_does_not() -> No
         image = model.fvtaf.visual(model.backbone.views(inputs)[0][inputs.view_mask])
         prompts = torch.randn(len(image), 5, 16)
         attended, plan = model.fvtaf.branches[0].attention(image, prompts, torch.ones(len(image), 5, dtype=torch.bool))
-        spread[kind] = float(attended.std(dim=1).amax())
+        spread[kind] = float(attended.detach().std(dim=1).amax())
         assert plan.shape[2:] == (image.shape[1], 5)
     assert spread["legacy_uniform"] < 1e-6
     assert min(spread["sinkhorn"], spread["softmax"]) > 1e-4
@@ -216,38 +212,6 @@ def test_a_database_of_another_encoder_is_refused(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="crossray index build"):
         ReportModel.from_pretrained(tmp_path)
-
-
-def test_training_studies_become_the_database(blob_dataset: Dataset) -> None:
-    model = tiny("revtaf", observations=blob_dataset.info.observations)
-    rows = blob_dataset.rows("train")
-    model.tokenizer = Tokenizer.train(blob_dataset.reports(rows), min_count=1, statuses=True)
-    model.transform = _transform()
-    model.learn_from(blob_dataset)
-    database = model.database
-    assert list(database.studies) == blob_dataset.ids(rows)
-    assert torch.equal(database.labels, torch.from_numpy(blob_dataset.labels[rows]))
-    assert len(database.groups.unique()) == len(rows)
-    assert database.texts == ()
-    # "the heart is normal" and one of three findings
-    sentences, mask = database.sentences_of(torch.arange(len(rows)))
-    assert len(database.sentences) == 4
-    assert mask.sum(1).tolist() == [2] * len(rows)
-    torch.testing.assert_close(
-        sentences[0, 0], model.knowledge.encode_texts(["the heart is normal"])[0], atol=1e-2, rtol=1e-2
-    )
-    positive = (database.labels == POSITIVE).float().mean(0)
-    torch.testing.assert_close(model.adjustment.priors, (positive / positive.amax()).clamp_min(1e-4))
-    again = example_database(model)
-    model.database = again
-    model.learn_from(blob_dataset)
-    assert torch.equal(model.database.entities, database.entities)
-
-
-def _transform():  # noqa: ANN202 - a helper
-    from crossray.data.transform import ImageTransform
-
-    return ImageTransform(size=32, resize=36)
 
 
 def test_prompt_positions_get_no_logits() -> None:

@@ -1,13 +1,11 @@
 """The index finds exactly what a dense search in float64 finds, also where single precision cannot tell."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from crossray.errors import UserError
 from crossray.retrieval import index as module
 from crossray.retrieval.index import NO_GROUP, NO_ROW, Metric, ReportIndex
 
@@ -145,27 +143,3 @@ def test_searches_the_same_under_autocast() -> None:
 def test_refuses_what_lies_outside_the_ball(vectors: Tensor) -> None:
     with pytest.raises(ValueError, match="inside the ball"):
         ReportIndex(vectors, curvature=CURVATURE)
-
-
-def test_a_saved_index_finds_the_same(tmp_path: Path) -> None:
-    index = ReportIndex(boundary(10), metric="hyperbolic", curvature=0.0099, groups=torch.arange(10), encoder="abc")
-    index.save(tmp_path / "index.safetensors")
-    read = ReportIndex.load(tmp_path / "index.safetensors", "abc")
-    assert (read.metric, read.curvature, read.encoder) == ("hyperbolic", 0.0099, "abc")
-    queries, own = boundary(3, seed=1), torch.tensor([1, 2, NO_GROUP])
-    for found, before in zip(read.search(queries, 3, own), index.search(queries, 3, own), strict=True):
-        assert torch.equal(found, before)
-    assert [path.name for path in tmp_path.iterdir()] == ["index.safetensors"]
-
-
-def test_another_encoder_is_refused(tmp_path: Path) -> None:
-    ReportIndex(boundary(10), encoder="abc").save(tmp_path / "index.safetensors")
-    with pytest.raises(UserError, match=r"index.safetensors: field 'encoder' .*crossray index build"):
-        ReportIndex.load(tmp_path / "index.safetensors", "abd")
-
-
-def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "broken").write_bytes(b"no tensors")
-    for name in ("broken", "missing"):
-        with pytest.raises(UserError, match=f"{name}: cannot be read as an index"):
-            ReportIndex.load(tmp_path / name, "abc")

@@ -76,6 +76,7 @@ TINY: dict[str, Any] = {
     "data.image.resize": 36,
     "decoding.method": "greedy",
     "decoding.max_length": 12,
+    "decoding.min_length": 0,
     "trainer.max_epochs": 2,
     "trainer.log_every": 1,
     "trainer.min_epochs": 0,

@@ -288,10 +288,19 @@ def test_a_frozen_backbone_is_cached_and_trained_from(tiny: Any, blobs: Path, tm
     assert len(cached) == 10
 
 
-#: What makes the size fields small that only one system has. How UAR's tokenizer is built: `test_prerequisites.py`.
+#: What makes the fields small that only one system has. How what it needs is built: `test_prerequisites.py`.
 SMALL: dict[str, dict[str, Any]] = {
     "cmn": {"model__memory_slots": 16, "model__memory_heads": 2, "model__memory_top": 4},
     "knowledge": {"model__text__name": "words", "model__text__width": 16, "model__text__heads": 2},
+    "revtaf": {
+        "model__knowledge__name": "random:tiny",
+        "model__decoder": "",
+        "data__vocabulary": "",
+        "model__positions": 64,
+        "model__retrieval_width": 16,
+        "model__fusion_width": 16,
+        "model__diagnosis_width": 16,
+    },
     "tokenizer": {"model__width": 8, "model__blocks": 1, "model__codes": 16},
     "uar": {"model__image_tokenizer__name": "random:tiny", "model__basis_size": 16, "data__feature_variants": 2},
 }

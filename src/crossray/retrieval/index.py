@@ -5,15 +5,10 @@ precision. Shapes: N entries and Q queries of D channels.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-
-from crossray.errors import UserError
 
 Metric = Literal["hyperbolic", "euclidean", "cosine"]
 
@@ -22,7 +17,6 @@ NO_GROUP = -1
 #: Row of a neighbour that does not exist because fewer than k entries may be met; its distance is infinite.
 NO_ROW = -1
 
-_FORMAT = "1"
 #: Queries at once, whose scores with all entries are held in memory; entries in one product; pairs compared at once.
 _QUERIES, _ENTRIES, _PAIRS = 64, 4096, 8192
 #: Relative error that a product in "float32" makes of each operand, by `torch.get_float32_matmul_precision`.
@@ -55,7 +49,6 @@ class ReportIndex:
         metric: which distance.
         curvature: c of the ball of radius 1 / sqrt(c), for "hyperbolic".
         groups: (N,) int64, whom a query may exclude together, such as the studies of one patient; `NO_GROUP` for none.
-        encoder: identifies what made the vectors; a saved index is refused to any other.
 
     Raises:
         ValueError: there are no vectors, they are not finite or not inside the ball, or not as many as groups.
@@ -68,16 +61,19 @@ class ReportIndex:
         metric: Metric = "hyperbolic",
         curvature: float = 0.01,
         groups: Tensor | None = None,
-        encoder: str = "",
     ) -> None:
         self.vectors = vectors.detach().float().contiguous()
-        self.metric, self.curvature, self.encoder = metric, curvature, encoder
+        self.metric, self.curvature = metric, curvature
         device = self.vectors.device
         self.groups = torch.full((len(vectors),), NO_GROUP) if groups is None else groups
         self.groups = self.groups.to(device, torch.int64)
         if not len(vectors) or len(self.groups) != len(vectors):
             raise ValueError(f"an index needs vectors and as many groups: {len(vectors)} and {len(self.groups)}")
-        squared = torch.cat([part.double().square().sum(1) for part in torch.split(self.vectors, _ENTRIES)])
+        # written in place: small results that are kept between large ones that are not would fragment the memory
+        squared = torch.empty(len(vectors), dtype=torch.float64, device=device)
+        for start in range(0, len(vectors), _ENTRIES):
+            part = slice(start, start + _ENTRIES)
+            squared[part] = self.vectors[part].double().square().sum(1)
         if not bool((squared < (1 / curvature if metric == "hyperbolic" else torch.inf)).all()):
             raise ValueError("vectors of an index are finite and, for the hyperbolic metric, inside the ball")
         parts = self._parts(squared)
@@ -112,46 +108,6 @@ class ReportIndex:
             for query, (near, where) in enumerate(self._nearest(queries[part], lowest, min(k, len(self)))):
                 distances[start + query, : len(near)], rows[start + query, : len(where)] = near, where
         return distances, rows
-
-    def save(self, path: Path | str) -> None:
-        """Write the index as one file of safetensors."""
-        path = Path(path)
-        tensors = {"vectors": self.vectors.cpu(), "groups": self.groups.cpu()}
-        about = {"metric": self.metric, "curvature": repr(self.curvature), "encoder": self.encoder, "format": _FORMAT}
-        unfinished = path.with_name(path.name + ".part")
-        save_file(tensors, unfinished, metadata=about)
-        unfinished.replace(path)
-
-    @classmethod
-    def load(cls, path: Path | str, encoder: str, device: torch.device | str = "cpu") -> "ReportIndex":
-        """Read a file that `save` wrote.
-
-        Args:
-            path: the file.
-            encoder: identifies what the queries come from; it must be what made the index.
-            device: where to search.
-
-        Raises:
-            UserError: the file is not an index, or another encoder made it.
-        """
-        remedy = "build it again with `crossray index build`"
-        try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in ("vectors", "groups")}
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: cannot be read as an index ({type(error).__name__}); {remedy}.") from error
-        if about.get("format") != _FORMAT or about.get("metric") not in get_args(Metric):
-            raise UserError(f"{path}: field 'format' is not {_FORMAT}; {remedy}.")
-        if about["encoder"] != encoder:
-            raise UserError(f"{path}: field 'encoder' is not that of the model, whose vectors differ; {remedy}.")
-        return cls(
-            tensors["vectors"],
-            metric=about["metric"],
-            curvature=float(about["curvature"]),
-            groups=tensors["groups"],
-            encoder=encoder,
-        )
 
     def _parts(self, squared: Tensor) -> _Parts:
         """Parts of the scores of vectors with these squared norms, (n,) float64."""

@@ -94,7 +94,11 @@ def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe) -> Path:
             fcntl.flock(handle, fcntl.LOCK_EX)
             if not done.exists():
                 console = Console(stderr=True)
-                console.print(f"{wanted_by.system} needs {name}, which this dataset has not yet: training it in {run}.")
+                # soft_wrap: a path broken over two lines cannot be copied
+                console.print(
+                    f"{wanted_by.system} needs {name}, which this dataset has not yet: training it in {run}.",
+                    soft_wrap=True,
+                )
                 threads = torch.get_num_threads()
                 trainer = wanted_by.trainer
                 needed = load(name, {"trainer.accelerator": trainer.accelerator, "trainer.threads": trainer.threads})
@@ -105,7 +109,7 @@ def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe) -> Path:
                 torch.set_num_threads(threads)
                 done.touch()
                 Path(handle.name).unlink(missing_ok=True)
-                console.print(f"{name} is trained; now {wanted_by.system}.")
+                console.print(f"{name} is trained; now {wanted_by.system}.", soft_wrap=True)
     except OSError as error:
         raise UserError(f"{run}: cannot be written ({error.strerror}); train {name} elsewhere with "
                         "`crossray pretrain` and name its folder.") from error  # fmt: skip

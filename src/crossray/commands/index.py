@@ -1,0 +1,73 @@
+"""`crossray index`: the training reports that a model retrieves from."""
+
+from pathlib import Path
+from typing import Literal
+
+from crossray.commands.show import console
+from crossray.errors import UserError
+
+
+def index_build(model: Path, data: Path, store_reports: bool = False, device: str = "cpu") -> None:
+    """Replace the retrieval index of a trained model by the training studies of a dataset.
+
+    Args:
+        model: folder of a revtaf model, or of its training run (the best model is taken).
+        data: prepared dataset, whose training reports become the index.
+        store_reports: keep the text of the reports in the model folder, so that queries can show it.
+        device: cpu or cuda.
+    """
+    from crossray.data.dataset import Dataset
+    from crossray.serving.index import build_index
+
+    count = build_index(model, Dataset.open(data), store_reports=store_reports, device=device)
+    console().print(f"{count} training reports in the index of {model}", highlight=False)
+
+
+def index_query(
+    images: list[str],
+    model: Path,
+    data: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    k: int = 3,
+    reports: bool = False,
+    device: str = "cpu",
+) -> None:
+    """Print which training studies a model retrieves for images, or for one split of a dataset, and how near they are.
+
+    Args:
+        images: one study an argument: PNG, JPEG or DICOM files, the views of a study separated by commas
+            (frontal.png,lateral.png), or a folder that holds the views of one study.
+        model: folder of a revtaf model, or of its training run (the best model is taken).
+        data: prepared dataset, instead of images.
+        split: which studies of --data.
+        k: how many training studies for each.
+        reports: print their reports, too: they are patient data. The index must keep them.
+        device: cpu or cuda.
+    """
+    from rich.table import Table
+
+    from crossray.data.dataset import Dataset
+    from crossray.serving.generator import Generator
+    from crossray.serving.index import query_dataset, query_files, retrieving
+
+    if bool(images) == (data is not None):
+        raise UserError("give either image files or --data FOLDER.")
+    if k < 1:
+        raise UserError(f"--k is {k}; it must be at least 1.")
+    generator = Generator.from_pretrained(model, device=device)
+    found = retrieving(generator, model)
+    if reports and not found.database.texts:
+        raise UserError(
+            f"{model}: its index keeps no reports; run `crossray index build` with --store-reports true first."
+        )
+    table = Table(*["study", "nearest", "distance", *(["report"] if reports else [])])
+    if data is None:
+        studies = [[Path(name) for name in study.split(",")] for study in images]
+        results = query_files(generator, found, studies, k)
+    else:
+        results = query_dataset(generator, found, Dataset.open(data), split, k)
+    for name, neighbours in results:
+        for place, near in enumerate(neighbours):
+            cells = [name if place == 0 else "", near.study, f"{near.distance:.4f}"]
+            table.add_row(*cells, *([near.report] if reports else []))
+    console().print(table, crop=False)

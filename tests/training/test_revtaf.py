@@ -1,0 +1,85 @@
+"""REVTAF in training: its report database, the folder that it travels in, and a run that is continued."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models.tiny import example_database
+from tests.models.tiny import tiny as tiny_model
+
+from crossray.data.dataset import Dataset
+from crossray.data.transform import ImageTransform
+from crossray.layers.diagnosis import POSITIVE
+from crossray.models.revtaf import REVTAF
+from crossray.serving.generator import Generator
+from crossray.text.tokenizer import Tokenizer
+from crossray.training.module import TrainingModule
+from crossray.training.run import resume, train
+
+
+def test_training_studies_become_the_database(blob_dataset: Dataset) -> None:
+    model = tiny_model("revtaf", observations=blob_dataset.info.observations)
+    rows = blob_dataset.rows("train")
+    model.tokenizer = Tokenizer.train(blob_dataset.reports(rows), min_count=1, statuses=True)
+    model.transform = ImageTransform(size=32, resize=36)
+    model.learn_from(blob_dataset)
+    database = model.database
+    assert list(database.studies) == blob_dataset.ids(rows)
+    assert torch.equal(database.labels, torch.from_numpy(blob_dataset.labels[rows]))
+    assert len(database.groups.unique()) == len(rows)
+    assert database.texts == ()
+    # "the heart is normal" and one of three findings
+    sentences, mask = database.sentences_of(torch.arange(len(rows)))
+    assert len(database.sentences) == 4
+    assert mask.sum(1).tolist() == [2] * len(rows)
+    torch.testing.assert_close(
+        sentences[0, 0], model.knowledge.encode_texts(["the heart is normal"])[0], atol=1e-2, rtol=1e-2
+    )
+    positive = (database.labels == POSITIVE).float().mean(0)
+    torch.testing.assert_close(model.adjustment.priors, (positive / positive.amax()).clamp_min(1e-4))
+    model.database = example_database(model)
+    model.learn_from(blob_dataset)  # found in the dataset
+    assert torch.equal(model.database.entities, database.entities)
+    assert model.database.studies == database.studies
+
+
+def small(tiny: Any, **overrides: Any) -> Any:
+    values = {
+        "model__knowledge__name": "random:tiny", "model__retrieval_width": 16, "model__fusion_width": 16,
+        "model__diagnosis_width": 16, "model__diagnosis_heads": 2, "model__backbone__trainable": True,
+    }  # fmt: skip
+    return tiny("revtaf/phantom", **{**values, **overrides})
+
+
+def test_a_run_writes_a_folder_that_reports_on_a_new_image(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    best = train(small(tiny), blobs, tmp_path / "run")
+    image = tmp_path / "new.png"
+    Image.effect_noise((48, 40), 60).save(image)
+    generator = Generator.from_pretrained(best)
+    assert isinstance(generator.model, REVTAF)
+    assert len(generator.model.database) == 18
+    assert generator.generate_files([[image]], tmp_path / "reports.jsonl") == 1
+
+
+def test_a_run_killed_within_an_epoch_continues_bit_for_bit(
+    tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(tiny, trainer__max_epochs=3, trainer__checkpoint_steps=1, trainer__threads=1)
+    train(recipe, blobs, tmp_path / "whole")
+    plain = TrainingModule.training_step
+
+    def training_step(self: TrainingModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.step == 8:  # of five steps an epoch: retrieval with the steady weights has begun
+            raise RuntimeError("killed")
+        return plain(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(TrainingModule, "training_step", training_step)
+        train(recipe, blobs, tmp_path / "killed")
+    resume(tmp_path / "killed")
+    expected, found = (torch.load(tmp_path / n / "last.ckpt", weights_only=True) for n in ("whole", "killed"))
+    for name, tensor in expected["state_dict"].items():
+        assert torch.equal(tensor, found["state_dict"][name]), name
