@@ -14,7 +14,7 @@ COMMANDS = [
     ["inspect"], ["train"], ["pretrain"], ["generate"], ["evaluate"],
     ["compare"], ["convert"], ["convert", "chexbert"], ["models"], ["ablate"], ["report"], ["label"], ["export"],
     ["reconstruct"], ["demo"], ["analyze"], ["analyze", "alignment"], ["analyze", "grounding"],
-    ["analyze", "long-tail"], ["explain"],
+    ["analyze", "long-tail"], ["analyze", "retrieval"], ["index"], ["index", "build"], ["index", "query"], ["explain"],
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossray.commands.ablate import ablate
-from crossray.commands.analyze import analyze_alignment, analyze_grounding, analyze_long_tail
+from crossray.commands.analyze import analyze_alignment, analyze_grounding, analyze_long_tail, analyze_retrieval
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
 from crossray.commands.demo import demo
@@ -19,6 +19,7 @@ from crossray.commands.evaluate import evaluate
 from crossray.commands.explain import explain
 from crossray.commands.export import export
 from crossray.commands.generate import generate
+from crossray.commands.index import index_build, index_query
 from crossray.commands.inspect import inspect
 from crossray.commands.label import label
 from crossray.commands.models import models
@@ -118,7 +119,22 @@ _PREDICTIONS = {
 ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
+    "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
     "long-tail": Command(analyze_long_tail, {"name": "predictions", "nargs": "+", **_PREDICTIONS}),
+}
+
+#: What `crossray index` does.
+INDEX: dict[str, Command] = {
+    "build": Command(index_build),
+    "query": Command(
+        index_query,
+        {
+            "name": "images",
+            "nargs": "*",
+            "type": str,
+            "help": "one study an argument; the views of a study separated by commas (frontal.png,lateral.png)",
+        },
+    ),
 }
 
 #: First name to the commands behind it.
@@ -126,6 +142,7 @@ GROUPS: dict[str, Group] = {
     "prepare": Group("Prepare a dataset on disk, once, for everything that follows.", SOURCES),
     "convert": Group("Convert published weights into a folder that needs no pickle.", CONVERSIONS),
     "analyze": Group("Look into what models have learned.", ANALYSES),
+    "index": Group("The training reports that a model retrieves from.", INDEX),
 }
 
 #: Every other command but `train` and `pretrain`, whose options depend on the recipe.

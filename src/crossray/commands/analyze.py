@@ -89,6 +89,49 @@ def analyze_grounding(
     console().print(f"{out}", highlight=False)
 
 
+def analyze_retrieval(
+    model: list[str],
+    data: Path,
+    out: Path,
+    split: Literal["val", "test"] = "test",
+    batch_size: int = 16,
+    resamples: int = 1000,
+    seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Score the training reports that models retrieve, by labels and words: learned, Euclidean, cosine, random.
+
+    Args:
+        model: folder of a revtaf model, or of its training run (the best model is taken); repeat it for several.
+        data: prepared dataset that the model's index was built from.
+        out: JSON file to write.
+        split: which studies of --data ask.
+        batch_size: studies at once.
+        resamples: of the bootstrap over studies, for the intervals.
+        seed: of all draws.
+        device: cpu or cuda.
+    """
+    from crossray.analysis.retrieval import print_retrieval, retrieval_quality, save_retrieval
+    from crossray.data.dataset import Dataset
+    from crossray.serving.generator import Generator
+    from crossray.serving.index import retrieving
+    from crossray.serving.studies import folder_names
+
+    dataset = Dataset.open(data)
+    results = {}
+    for name, folder in zip(folder_names(model), model, strict=True):
+        generator = Generator.from_pretrained(folder, device=device)
+        with progress_bar(f"retrieving: {name}") as progress:
+            results[name] = retrieval_quality(
+                retrieving(generator, Path(folder)), dataset, split, section=generator.section,
+                batch_size=batch_size, resamples=resamples, seed=seed, progress=progress,
+            )  # fmt: skip
+    save_retrieval(results, dataset, split, out)
+    for name, ways in results.items():
+        print_retrieval(name, ways, console())
+    console().print(f"{out}", highlight=False)
+
+
 def analyze_long_tail(
     predictions: list[Path],
     labeler: str = "rules",

@@ -70,7 +70,9 @@ def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, 
     model.config = replace(model.config, store_reports=store_reports)
     model.learn_from(dataset, generator.section)
     if not len(model.database):
-        raise UserError(f"{dataset.path}: no training study has {generator.section}; prepare one with a training split.")
+        raise UserError(
+            f"{dataset.path}: no training study has {generator.section}; prepare one with a training split."
+        )
     model.database.save(folder / DATABASE)
     return len(model.database)
 

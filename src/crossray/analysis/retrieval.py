@@ -1,0 +1,230 @@
+"""What a retrieved report is worth: how near its labels and its words are to those of the study (SPEC 4.3).
+
+Shapes: Q queries, R reports of the database, E entities, K observations.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import crossray
+from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
+from crossray.data.dataset import Dataset
+from crossray.data.transform import transform_inputs
+from crossray.errors import UserError
+from crossray.evaluation.files import write_whole
+from crossray.evaluation.nlg import NlgStatistics, ReportPairs
+from crossray.evaluation.significance import Interval, bootstrap, paired_difference
+from crossray.evaluation.tables import Grid, ends
+from crossray.layers.ranking import hamming
+from crossray.models.revtaf import REVTAF
+from crossray.retrieval.index import ReportIndex
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FORMAT = 1
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Statistics of the reports that one way of retrieving found, study by study.
+
+    Attributes:
+        words: of the retrieved reports against the true ones.
+        differing: (Q,) observations whose status differs; NaN for a study without labels.
+    """
+
+    words: NlgStatistics
+    differing: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Number of studies."""
+        return len(self.differing)
+
+    def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+        """CIDEr, and the mean number of differing observations as "hamming", of R resamples; NaN without any labels."""
+        known = np.isfinite(self.differing)
+        with np.errstate(invalid="ignore"):
+            mean = weights[:, known] @ self.differing[known] / weights[:, known].sum(axis=1)
+        return {"hamming": mean, "cider": self.words.weighted_scores(weights)["cider"]}
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """One way of retrieving, scored.
+
+    Attributes:
+        scores: "hamming" and "cider" with their intervals.
+        difference: of the model's own way minus this one; empty for the model's own.
+        reports: how many different reports it retrieved.
+    """
+
+    scores: Mapping[str, Interval]
+    difference: Mapping[str, Interval]
+    reports: int
+
+
+def retrieval_quality(
+    model: REVTAF,
+    dataset: Dataset,
+    split: str,
+    *,
+    section: str = "findings",
+    batch_size: int = 16,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Retrieved]:
+    """Compare ways to retrieve a training report for each study of a split.
+
+    The model's own way is the first: "hyperbolic", learned, or "euclidean" in a model without LRE. "euclidean" and
+    "cosine" compare the log-odds of the entities as they are; "random" draws; "labels" takes, of the studies with the
+    nearest true labels, any: what the learned distance is trained towards.
+
+    Args:
+        model: with tokenizer, transform and a database of training studies of `dataset`.
+        dataset: where queries and training studies are.
+        split: "val" or "test".
+        section: of the report.
+        batch_size: studies at once.
+        resamples: of the bootstrap over studies.
+        seed: of all draws.
+        progress: called with studies done and studies in all.
+
+    Returns:
+        Each way by its name.
+
+    Raises:
+        UserError: the database is empty or of another dataset, or the split has no studies.
+    """
+    rows = dataset.rows(split)
+    place = {study: row for row, study in enumerate(dataset.ids(np.arange(dataset.studies)))}
+    database = model.database
+    if not len(database) or not set(database.studies) <= place.keys():
+        raise UserError(
+            f"{dataset.path}: the model's index is not of its training studies; run `crossray index build` with it."
+        )
+    trained = np.array([place[study] for study in database.studies])
+    entities, own = _queries(model, dataset, rows, batch_size, progress)
+    generator = np.random.default_rng(seed)
+    found = {"hyperbolic" if model.config.lre else "euclidean": own}
+    for metric in ("euclidean", "cosine"):
+        found[metric] = _nearest(ReportIndex(database.entities, metric=metric), entities)
+    found["random"] = generator.integers(len(database), size=len(rows))
+    apart = _label_distances(dataset, rows, trained)
+    if apart is not None:
+        # less than one observation of noise: any of the equally near
+        found["labels"] = (apart + generator.random(apart.shape)).argmin(axis=1)
+    clean = tokenizer_of(model).clean
+    truth = [clean(report) for report in dataset.reports(rows, section)]
+    known = [clean(report) for report in dataset.reports(trained, section)]
+    qualities = {name: _quality(chosen, truth, known, apart) for name, chosen in found.items()}
+    first, *_ = qualities.values()
+    return {
+        name: Retrieved(
+            scores=bootstrap(quality, resamples=resamples, seed=seed),
+            difference={} if quality is first else paired_difference(first, quality, resamples=resamples, seed=seed),
+            reports=len(np.unique(found[name])),
+        )
+        for name, quality in qualities.items()
+    }
+
+
+@torch.inference_mode()
+def _queries(
+    model: REVTAF, dataset: Dataset, rows: NDArray[np.int64], batch_size: int, progress: Progress | None
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Log-odds (Q, E) of the studies, and the rows (Q,) that the model itself retrieves."""
+    collator, transform = collator_of(model, dataset), transform_of(model)
+    device = next(model.parameters()).device
+    entities, chosen = [], []
+    for first in range(0, len(rows), batch_size):
+        inputs = collator.inputs(rows[first : first + batch_size]).to(device)
+        inputs = transform_inputs(inputs, transform, train=False)
+        entities.append(model.entities(inputs)[0])
+        chosen.append(model.retrieve(inputs)[1][:, 0])
+        if progress is not None:
+            progress(min(first + batch_size, len(rows)), len(rows))
+    return torch.cat(entities), torch.cat(chosen).cpu().numpy()
+
+
+def _nearest(index: ReportIndex, queries: Tensor) -> NDArray[np.int64]:
+    nearest: NDArray[np.int64] = index.search(queries, 1)[1][:, 0].cpu().numpy()
+    return nearest
+
+
+def _label_distances(
+    dataset: Dataset, rows: NDArray[np.int64], trained: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """Differing observations (Q, R); NaN rows for studies without labels, infinite columns likewise."""
+    if dataset.labels is None:
+        return None
+    ours, theirs = (torch.from_numpy(np.asarray(dataset.labels[part])) for part in (rows, trained))
+    apart = hamming(ours, theirs).double()
+    apart[:, (theirs < 0).any(1)] = torch.inf
+    apart[(ours < 0).any(1)] = torch.nan
+    distances: NDArray[np.float64] = apart.numpy()
+    return distances
+
+
+def _quality(
+    chosen: NDArray[np.int64], truth: Sequence[str], known: Sequence[str], apart: NDArray[np.float64] | None
+) -> Quality:
+    words = ReportPairs([known[row] for row in chosen.tolist()], truth).statistics()
+    differing = np.full(len(chosen), np.nan) if apart is None else apart[np.arange(len(chosen)), chosen]
+    return Quality(words, np.where(np.isfinite(differing), differing, np.nan))
+
+
+def grid(name: str, results: Mapping[str, Retrieved]) -> Grid:
+    """One model's table."""
+    lines = []
+    for way, result in results.items():
+        hamming_, cider = result.scores["hamming"], result.scores["cider"]
+        lines.append([
+            way, f"{hamming_.value:.3f}", ends(hamming_), _signed(result.difference.get("hamming")),
+            f"{cider.value:.3f}", ends(cider), _signed(result.difference.get("cider")), str(result.reports),
+        ])  # fmt: skip
+    own = next(iter(results))
+    minus = f"{own} minus this"
+    header = ["retrieved by", "labels that differ", "interval", minus, "cider", "interval", minus, "different reports"]
+    return Grid(f"{name}: the nearest training report", header, lines)
+
+
+def print_retrieval(name: str, results: Mapping[str, Retrieved], console: "Console") -> None:
+    """Print one model's table."""
+    console.print()
+    console.print(grid(name, results).render(), crop=False)
+
+
+def save_retrieval(results: Mapping[str, Mapping[str, Retrieved]], dataset: Dataset, split: str, path: Path) -> None:
+    """Write all models' results as JSON; the file appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "crossray": crossray.__version__,
+        "data": dataset.path.name,
+        "data_sha256": dataset.info.sha256,
+        "split": split,
+        "models": {name: {way: asdict(found) for way, found in ways.items()} for name, ways in results.items()},
+    }
+    try:
+        write_whole(path, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name a file in another folder.") from None
+
+
+def _signed(difference: Interval | None) -> str:
+    return "" if difference is None else f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
