@@ -4,6 +4,7 @@ Shapes: B studies, N = B x beams rows, T text positions, S memory positions, D w
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -104,6 +105,40 @@ class Encoder(nn.Module):
         return self.norm(x)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What one decoder layer reads in one call, and how.
+
+    Attributes:
+        keys: of the memory, (B, h, S, D / h); `values`: of the memory, in the same shape.
+        memory_mask: (B, 1, 1, S) bool, True where a position is valid; None: all are.
+        bias: added to the scaled scores of the cross-attention, broadcastable to (N, h, T, S).
+        visible: with a cache, which text positions each new one may see.
+        cache: keys and values of the text so far; None: the whole text is there, and no position sees a later one.
+        layer: index of the layer in the cache.
+        need_weights: also return the cross-attention weights.
+    """
+
+    keys: Tensor
+    values: Tensor
+    memory_mask: Tensor | None
+    bias: Tensor | None
+    visible: Tensor | None
+    cache: Cache | None
+    layer: int
+    need_weights: bool
+
+    def text(self, attention: SelfAttention, x: Tensor) -> Tensor:
+        """What the positions (N, T, D) find in the text up to them."""
+        return attention(x, mask=self.visible, causal=self.cache is None, cache=self.cache, layer=self.layer)
+
+    def memory(self, attention: CrossAttention, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What they find in the memory, and the weights (N, h, T, S) or None."""
+        return attention(
+            x, self.keys, self.values, mask=self.memory_mask, bias=self.bias, need_weights=self.need_weights
+        )
+
+
 class DecoderLayer(nn.Module):
     """Causal self-attention, cross-attention and feed-forward, each as x + dropout(f(norm(x))).
 
@@ -122,25 +157,10 @@ class DecoderLayer(nn.Module):
         self.feedforward = FeedForward(width, feedforward, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        x: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        *,
-        memory_mask: Tensor | None,
-        bias: Tensor | None,
-        visible: Tensor | None,
-        cache: Cache | None,
-        layer: int,
-        need_weights: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """(N, T, D) -> (N, T, D) and cross-attention weights (N, h, T, S) or None; see `DecoderStack.forward`."""
-        attended = self.attention(self.attention_norm(x), mask=visible, causal=cache is None, cache=cache, layer=layer)
-        x = x + self.dropout(attended)
-        attended, weights = self.cross(
-            self.cross_norm(x), keys, values, mask=memory_mask, bias=bias, need_weights=need_weights
-        )
+    def forward(self, x: Tensor, read: Reading) -> tuple[Tensor, Tensor | None]:
+        """(N, T, D) -> (N, T, D) and cross-attention weights (N, h, T, S) or None."""
+        x = x + self.dropout(read.text(self.attention, self.attention_norm(x)))
+        attended, weights = read.memory(self.cross, self.cross_norm(x))
         x = x + self.dropout(attended)
         return x + self.dropout(self.feedforward(self.feedforward_norm(x))), weights
 
@@ -149,7 +169,7 @@ class DecoderStack(nn.Module):
     """Layers that read a text and a memory; teacher forcing and generation are the same call.
 
     Args:
-        layers: each is called as `DecoderLayer` is, and has its cross-attention under the name `cross`.
+        layers: each takes the positions and a `Reading`, and has its cross-attention under the name `cross`.
         norm: what follows the last one.
     """
 
@@ -208,10 +228,7 @@ class DecoderStack(nn.Module):
             visible = cache.extend(x.shape[1], x.device)
         maps = []
         for index, (layer, (keys, values)) in enumerate(zip(self.layers, pairs, strict=True)):
-            x, weights = layer(
-                x, keys, values, memory_mask=looks, bias=bias, visible=visible, cache=cache, layer=index,
-                need_weights=need_attention,
-            )  # fmt: skip
+            x, weights = layer(x, Reading(keys, values, looks, bias, visible, cache, index, need_attention))
             if weights is not None:
                 maps.append(weights)
         return self.norm(x), torch.stack(maps, dim=1) if maps else None

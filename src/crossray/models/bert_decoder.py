@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from crossray.errors import UserError
 from crossray.layers.attention import CrossAttention, SelfAttention
 from crossray.layers.cache import Cache
-from crossray.layers.transformer import DecoderStack
+from crossray.layers.transformer import DecoderStack, Reading
 from crossray.models.networks import quiet
 from crossray.text.tokenizer import ADDED_TOKENS
 
@@ -70,23 +70,10 @@ class BertLayer(nn.Module):
         self.feedforward_norm = nn.LayerNorm(width, _EPSILON)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self,
-        x: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        *,
-        memory_mask: Tensor | None,
-        bias: Tensor | None,
-        visible: Tensor | None,
-        cache: Cache | None,
-        layer: int,
-        need_weights: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """(N, T, D) -> (N, T, D) and cross-attention weights (N, h, T, S) or None; see `DecoderStack.forward`."""
-        attended = self.attention(x, mask=visible, causal=cache is None, cache=cache, layer=layer)
-        x = self.attention_norm(x + self.dropout(attended))
-        attended, weights = self.cross(x, keys, values, mask=memory_mask, bias=bias, need_weights=need_weights)
+    def forward(self, x: Tensor, read: Reading) -> tuple[Tensor, Tensor | None]:
+        """(N, T, D) -> (N, T, D) and cross-attention weights (N, h, T, S) or None."""
+        x = self.attention_norm(x + self.dropout(read.text(self.attention, x)))
+        attended, weights = read.memory(self.cross, x)
         x = self.cross_norm(x + self.dropout(attended))
         inner = self.contract(F.gelu(self.expand(x)))
         return self.feedforward_norm(x + self.dropout(inner)), weights
