@@ -1,12 +1,12 @@
 """Who writes the shards: processes of this machine, or the machines of a Ray cluster (extra `ray`)."""
 
-from collections import deque
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from multiprocessing import get_context
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from crossray.data.shards import Job, start_worker, write_shard
 from crossray.data.study import Study
@@ -15,17 +15,43 @@ from crossray.errors import UserError
 Engine = Literal["processes", "ray"]
 
 
-class ShardWriter(Protocol):
-    """Takes shards in turn; few are pending at any time, so that the source is read only as fast as it is written."""
+class ShardWriter(ABC):
+    """Takes shards in turn; few are pending at any time, so that the source is read only as fast as it is written.
+
+    Args:
+        limit: most shards that are pending.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pending: list[Any] = []
 
     def submit(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Iterator[int]:
         """Hand one shard over; yields the sizes of shards that are done."""
+        self._pending.append(self._begin(job, shard, members, repeated))
+        while len(self._pending) > self._limit:
+            yield self._result()
 
     def finish(self) -> Iterator[int]:
         """Wait for all shards; yields their sizes."""
+        while self._pending:
+            yield self._result()
 
+    @abstractmethod
     def close(self) -> None:
         """Give up what has not begun and wait for the rest."""
+
+    @abstractmethod
+    def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Any:
+        """Start a shard."""
+
+    @abstractmethod
+    def _result(self) -> int:
+        """Size of the next shard that is done, which leaves those that are pending.
+
+        Raises:
+            UserError: it was lost, or cannot be written.
+        """
 
 
 def make_engine(engine: Engine, workers: int) -> ShardWriter:
@@ -38,50 +64,57 @@ def make_engine(engine: Engine, workers: int) -> ShardWriter:
     Raises:
         UserError: Ray is not installed.
     """
-    return RayTasks() if engine == "ray" else Processes(workers)
+    if engine == "ray":
+        return RayTasks()
+    return Processes(workers) if workers else ThisProcess()
 
 
-class Processes:
-    """Writes shards in some processes, or in this one when `workers` is 0."""
+class ThisProcess(ShardWriter):
+    """Writes each shard as it comes."""
 
-    def __init__(self, workers: int) -> None:
-        """Start nothing yet: a finished dataset needs no process."""
-        self._pending: deque[Future[int]] = deque()
-        self._limit = 2 * workers
-        self._executor: ProcessPoolExecutor | None = None
-        self._workers = workers
+    def __init__(self) -> None:
+        super().__init__(limit=0)
 
-    def submit(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Iterator[int]:
-        """Hand one shard over; yields the sizes of shards that are done."""
-        if self._workers == 0:
-            yield write_shard(job, shard, members, repeated)
-            return
-        if self._executor is None:
-            # forked children would inherit the locks of PyTorch's threads
-            self._executor = ProcessPoolExecutor(self._workers, get_context("forkserver"), initializer=start_worker)
-        self._pending.append(self._executor.submit(write_shard, job, shard, members, repeated))
-        while len(self._pending) > self._limit:
-            yield self._result()
+    def close(self) -> None:
+        """Nothing is ever pending."""
 
-    def finish(self) -> Iterator[int]:
-        """Wait for all shards; yields their sizes."""
-        while self._pending:
-            yield self._result()
+    def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> int:
+        return write_shard(job, shard, members, repeated)
 
     def _result(self) -> int:
-        try:
-            return self._pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError("a worker process was killed, most likely for want of memory; run the same command again "
-                            "with fewer --workers: it continues.") from error  # fmt: skip
+        count: int = self._pending.pop()
+        return count
+
+
+class Processes(ShardWriter):
+    """Writes shards in some processes, at least one."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(limit=2 * workers)
+        self._executor: ProcessPoolExecutor | None = None
+        self._workers = workers
 
     def close(self) -> None:
         """Give up what has not begun and wait for the rest."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
+    def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Future[int]:
+        if self._executor is None:  # a finished dataset needs no process
+            # forked children would inherit the locks of PyTorch's threads
+            self._executor = ProcessPoolExecutor(self._workers, get_context("forkserver"), initializer=start_worker)
+        return self._executor.submit(write_shard, job, shard, members, repeated)
 
-class RayTasks:
+    def _result(self) -> int:
+        first: Future[int] = self._pending.pop(0)
+        try:
+            return first.result()
+        except BrokenProcessPool as error:
+            raise UserError("a worker process was killed, most likely for want of memory; run the same command again "
+                            "with fewer --workers: it continues.") from error  # fmt: skip
+
+
+class RayTasks(ShardWriter):
     """Writes shards as tasks of the Ray cluster that RAY_ADDRESS names, or of one that is started on this machine.
 
     Source and dataset must lie on a disk that all machines share, under the same paths.
@@ -98,19 +131,10 @@ class RayTasks:
         if self._own:
             ray.init(log_to_driver=False)
         self._write: Any = ray.remote(write_shard)
-        self._limit = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self._pending: list[Any] = []
+        super().__init__(limit=2 * max(1, int(ray.cluster_resources().get("CPU", 1))))
 
-    def submit(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Iterator[int]:
-        """Hand one shard over; yields the sizes of shards that are done."""
-        self._pending.append(self._write.remote(job, shard, members, repeated))
-        while len(self._pending) > self._limit:
-            yield self._result()
-
-    def finish(self) -> Iterator[int]:
-        """Wait for all shards; yields their sizes."""
-        while self._pending:
-            yield self._result()
+    def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Any:
+        return self._write.remote(job, shard, members, repeated)
 
     def _result(self) -> int:
         ready, self._pending = self._ray.wait(self._pending, num_returns=1)
