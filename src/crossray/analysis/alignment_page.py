@@ -1,7 +1,6 @@
 """What `crossray analyze alignment` prints and writes: tables, figures, and a page with what is retrieved."""
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import crossray
 from crossray.analysis import page
 from crossray.analysis.agreement import Agreement, marked_text, marks_of_generated
 from crossray.analysis.alignment import RECALL_AT, Alignment, best_ranks
@@ -18,6 +16,7 @@ from crossray.analysis.alignment_figures import Picture, available, figures
 from crossray.analysis.gram import Gram
 from crossray.analysis.report import RESEARCH, SYNTHETIC
 from crossray.analysis.report_images import StudyImages
+from crossray.analysis.results import as_json
 from crossray.data import layout
 from crossray.data.dataset import Dataset
 from crossray.errors import UserError
@@ -28,7 +27,6 @@ from crossray.text.observations import label_report
 if TYPE_CHECKING:
     from rich.console import Console
 
-FORMAT = 1
 PAGE, SCORES = "index.html", "alignment.json"
 
 #: Cosines in float32 that differ by less differ by rounding.
@@ -117,7 +115,8 @@ def write_alignments(found: Sequence[Alignment], dataset: Dataset, folder: Path,
         folder.mkdir(parents=True, exist_ok=True)
         for picture in pictures:
             layout.replace_file(folder / picture.name, picture.png)
-        write_whole(folder / SCORES, json.dumps(_as_json(found, dataset), indent=2) + "\n")
+        first = found[0]
+        write_whole(folder / SCORES, as_json(_models(found), dataset, first.split, studies=len(first.ids)))
         write_whole(folder / PAGE, _page(found, dataset, pictures, examples))
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror}); name another folder.") from None
@@ -145,26 +144,18 @@ def _gram_cells(gram: Gram) -> list[str]:
     return [str(gram.rows), str(gram.width), *(f"{value:.3f}" for value in values), f"{gram.effective_rank:.0f}"]
 
 
-def _as_json(found: Sequence[Alignment], dataset: Dataset) -> dict[str, Any]:
+def _models(found: Sequence[Alignment]) -> dict[str, Any]:
     return {
-        "format": FORMAT,
-        "crossray": crossray.__version__,
-        "data": dataset.path.name,
-        "data_sha256": dataset.info.sha256,
-        "split": found[0].split,
-        "studies": len(found[0].ids),
-        "models": {
-            one.name: {
-                "system": one.system,
-                "scores": asdict(one.scores),
-                "retrieval": {direction: asdict(result) for direction, result in one.retrieval.items()},
-                "memories": {
-                    title: {name: value for name, value in vars(gram).items() if not isinstance(value, np.ndarray)}
-                    for title, gram in one.grams.items()
-                },
-            }
-            for one in found
-        },
+        one.name: {
+            "system": one.system,
+            "scores": asdict(one.scores),
+            "retrieval": {direction: asdict(result) for direction, result in one.retrieval.items()},
+            "memories": {
+                title: {name: value for name, value in vars(gram).items() if not isinstance(value, np.ndarray)}
+                for title, gram in one.grams.items()
+            },
+        }
+        for one in found
     }
 
 

@@ -1,23 +1,17 @@
 """Tables and the file of `crossray analyze grounding`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import crossray
 from crossray.analysis.grounding import DONORS, TOLERANCE, Grounding
+from crossray.analysis.results import as_json, signed, write_results
 from crossray.data.dataset import Dataset
-from crossray.errors import UserError
-from crossray.evaluation.files import write_whole
-from crossray.evaluation.significance import Interval
 from crossray.evaluation.tables import Grid, ends
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-FORMAT = 1
 
 
 def print_grounding(name: str, result: Grounding, console: "Console") -> None:
@@ -48,7 +42,7 @@ def grids(name: str, result: Grounding) -> list[Grid]:
         cells = [source.name]
         for metric in ("pointing", "mass"):
             cells += [f"{source.scores[metric].value:.3f}", ends(source.scores[metric])]
-            cells.append(_difference(source.differences.get(metric)))
+            cells.append(signed(source.differences.get(metric)))
         compared.append(cells)
     minus = "model minus this"
     header = ["attention of", "pointing", "interval", minus, "mass", "interval", minus]
@@ -69,20 +63,5 @@ def save_grounding(results: Mapping[str, Grounding], dataset: Dataset, split: st
     Raises:
         UserError: it cannot be written.
     """
-    content = {
-        "format": FORMAT,
-        "crossray": crossray.__version__,
-        "data": dataset.path.name,
-        "data_sha256": dataset.info.sha256,
-        "split": split,
-        "tolerance": TOLERANCE,
-        "models": {name: asdict(result) for name, result in results.items()},
-    }
-    try:
-        write_whole(path, json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name a file in another folder.") from None
-
-
-def _difference(difference: Interval | None) -> str:
-    return "" if difference is None else f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    models = {name: asdict(result) for name, result in results.items()}
+    write_results(path, as_json(models, dataset, split, tolerance=TOLERANCE))

@@ -3,7 +3,6 @@
 Shapes: Q queries, R reports of the database, E entities, K observations.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import crossray
 from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
+from crossray.analysis.results import as_json, signed, write_results
 from crossray.data.dataset import Dataset
 from crossray.data.transform import transform_inputs
 from crossray.errors import UserError
-from crossray.evaluation.files import write_whole
 from crossray.evaluation.nlg import NlgStatistics, ReportPairs
 from crossray.evaluation.significance import Interval, bootstrap, paired_difference
 from crossray.evaluation.tables import Grid, ends
@@ -29,8 +27,6 @@ from crossray.retrieval.index import ReportIndex
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-FORMAT = 1
 
 Progress = Callable[[int, int], None]
 
@@ -191,8 +187,8 @@ def grid(name: str, results: Mapping[str, Retrieved]) -> Grid:
     for way, result in results.items():
         hamming_, cider = result.scores["hamming"], result.scores["cider"]
         lines.append([
-            way, f"{hamming_.value:.3f}", ends(hamming_), _signed(result.difference.get("hamming")),
-            f"{cider.value:.3f}", ends(cider), _signed(result.difference.get("cider")), str(result.reports),
+            way, f"{hamming_.value:.3f}", ends(hamming_), signed(result.difference.get("hamming")),
+            f"{cider.value:.3f}", ends(cider), signed(result.difference.get("cider")), str(result.reports),
         ])  # fmt: skip
     own = next(iter(results))
     minus = f"{own} minus this"
@@ -212,19 +208,5 @@ def save_retrieval(results: Mapping[str, Mapping[str, Retrieved]], dataset: Data
     Raises:
         UserError: it cannot be written.
     """
-    content = {
-        "format": FORMAT,
-        "crossray": crossray.__version__,
-        "data": dataset.path.name,
-        "data_sha256": dataset.info.sha256,
-        "split": split,
-        "models": {name: {way: asdict(found) for way, found in ways.items()} for name, ways in results.items()},
-    }
-    try:
-        write_whole(path, json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name a file in another folder.") from None
-
-
-def _signed(difference: Interval | None) -> str:
-    return "" if difference is None else f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    models = {name: {way: asdict(found) for way, found in ways.items()} for name, ways in results.items()}
+    write_results(path, as_json(models, dataset, split))

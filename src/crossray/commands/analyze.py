@@ -1,7 +1,8 @@
 """`crossray analyze`: what models have learned - a common space of images and reports, where to look, what is rare."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from crossray.commands.show import console, progress_bar
 
@@ -29,20 +30,16 @@ def analyze_alignment(
     from crossray.analysis.alignment import align
     from crossray.analysis.alignment_page import print_alignments, write_alignments
     from crossray.data.dataset import Dataset
-    from crossray.serving.generator import Generator
-    from crossray.serving.studies import folder_names
 
     dataset = Dataset.open(data)
     found = []
-    for name, folder in zip(folder_names(model), model, strict=True):
-        generator = Generator.from_pretrained(folder, device=device)
-        with progress_bar(f"embedding studies: {name}") as progress:
-            found.append(
-                align(
-                    generator.model, dataset, split, name=name, section=generator.section, batch_size=batch_size,
-                    progress=progress,
-                )
-            )  # fmt: skip
+    for name, generator, progress in _each(model, device, "embedding studies"):
+        found.append(
+            align(
+                generator.model, dataset, split, name=name, section=generator.section, batch_size=batch_size,
+                progress=progress,
+            )
+        )  # fmt: skip
     written = write_alignments(found, dataset, out, examples=examples)
     print_alignments(found, console())
     console().print(f"{out / written}", highlight=False)
@@ -71,18 +68,14 @@ def analyze_grounding(
     from crossray.analysis.grounding_table import print_grounding, save_grounding
     from crossray.analysis.grounding_targets import ground
     from crossray.data.dataset import Dataset
-    from crossray.serving.generator import Generator
-    from crossray.serving.studies import folder_names
 
     dataset = Dataset.open(data)
     results = {}
-    for name, folder in zip(folder_names(model), model, strict=True):
-        generator = Generator.from_pretrained(folder, device=device)
-        with progress_bar(f"writing reports: {name}") as progress:
-            results[name] = ground(
-                generator.model, generator.decoding, dataset, split, batch_size=batch_size, resamples=resamples,
-                progress=progress,
-            )  # fmt: skip
+    for name, generator, progress in _each(model, device, "writing reports"):
+        results[name] = ground(
+            generator.model, generator.decoding, dataset, split, batch_size=batch_size, resamples=resamples,
+            progress=progress,
+        )  # fmt: skip
     save_grounding(results, dataset, split, out)
     for name, result in results.items():
         print_grounding(name, result, console())
@@ -113,19 +106,15 @@ def analyze_retrieval(
     """
     from crossray.analysis.retrieval import print_retrieval, retrieval_quality, save_retrieval
     from crossray.data.dataset import Dataset
-    from crossray.serving.generator import Generator
     from crossray.serving.index import retrieving
-    from crossray.serving.studies import folder_names
 
     dataset = Dataset.open(data)
     results = {}
-    for name, folder in zip(folder_names(model), model, strict=True):
-        generator = Generator.from_pretrained(folder, device=device)
-        with progress_bar(f"retrieving: {name}") as progress:
-            results[name] = retrieval_quality(
-                retrieving(generator, Path(folder)), dataset, split, section=generator.section,
-                batch_size=batch_size, resamples=resamples, seed=seed, progress=progress,
-            )  # fmt: skip
+    for name, generator, progress in _each(model, device, "retrieving"):
+        results[name] = retrieval_quality(
+            retrieving(generator, name), dataset, split, section=generator.section, batch_size=batch_size,
+            resamples=resamples, seed=seed, progress=progress,
+        )  # fmt: skip
     save_retrieval(results, dataset, split, out)
     for name, ways in results.items():
         print_retrieval(name, ways, console())
@@ -159,3 +148,14 @@ def analyze_long_tail(
     if out is not None:
         write_page(found, out)
         console().print(f"{out}", highlight=False)
+
+
+def _each(folders: Sequence[str], device: str, doing: str) -> Iterator[tuple[str, Any, Any]]:
+    """Models one after the other: name, generator and progress bar, which ends when the next one is asked for."""
+    from crossray.serving.generator import Generator
+    from crossray.serving.studies import folder_names
+
+    for name, folder in zip(folder_names(folders), folders, strict=True):
+        generator = Generator.from_pretrained(folder, device=device)
+        with progress_bar(f"{doing}: {name}") as progress:
+            yield name, generator, progress

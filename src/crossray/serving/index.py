@@ -77,8 +77,8 @@ def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, 
     return len(model.database)
 
 
-def retrieving(generator: Generator, folder: Path) -> REVTAF:
-    """The generator's model, if it retrieves.
+def retrieving(generator: Generator, folder: Path | str) -> REVTAF:
+    """The generator's model, if it retrieves; `folder` is where it is from, for the message.
 
     Raises:
         UserError: it does not.
