@@ -4,7 +4,6 @@ Shapes: N images, B studies, V views, S tokens an image, C channels of the backb
 """
 
 import contextlib
-import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
@@ -19,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crossray.data.batch import Inputs
 from crossray.models.base import ReportModel
-from crossray.models.networks import build_network, describe_network, load_network
+from crossray.models.networks import build_network, describe_network, fingerprint, load_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +97,11 @@ class Backbone(nn.Module, ABC):
         """Hash of architecture and weights; None when the backbone is trainable, so that nothing can be cached."""
         if self.config.trainable:
             return None
-        digest = hashlib.sha256(json.dumps(self.config.architecture, sort_keys=True).encode())
-        digest.update(f"{type(self).__name__} cls_token={self.config.cls_token}".encode())
-        for name, tensor in self.network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return fingerprint(
+            self.network,
+            json.dumps(self.config.architecture, sort_keys=True),
+            f"{type(self).__name__} cls_token={self.config.cls_token}",
+        )
 
     def frozen(self, prefix: str) -> list[str]:
         """Names of all parameters with `prefix` before them when the backbone is not trainable, otherwise none."""

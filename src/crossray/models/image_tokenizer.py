@@ -4,7 +4,6 @@ DALL-E's weights are published as a pickled module, and reading a pickle can run
 below knows the few names that such a file needs, takes tensors out of them, and refuses any other.
 """
 
-import hashlib
 import io
 import json
 import pickle
@@ -25,11 +24,16 @@ from torch import Tensor, nn
 from crossray.errors import UserError
 from crossray.models.base import BUILD
 from crossray.models.dvae import DALLE, DOWNSAMPLING, Encoder, NetworkConfig
+from crossray.models.networks import fingerprint, model_folder
 
 #: What `random:NAME` builds.
 RANDOM = {"dalle": DALLE, "tiny": NetworkConfig(width=8, blocks=1, codes=24, patch=4)}
 
 _PREFIX = "encoder."
+
+
+#: What may be named.
+_REMEDY = "give the folder of a `crossray pretrain tokenizer` run, DALL-E's encoder.pkl, or a name on the hub"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +83,7 @@ class ImageTokenizer(nn.Module):
 
     def fingerprint(self) -> str:
         """Hash of architecture and weights."""
-        digest = hashlib.sha256(json.dumps(self.config.architecture, sort_keys=True).encode())
-        for name, tensor in self.encoder.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return fingerprint(self.encoder, json.dumps(self.config.architecture, sort_keys=True))
 
 
 def grid(size: int) -> int:
@@ -116,7 +116,7 @@ def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
         weights = read_encoder(Path(name))
         network = infer_network(weights, name)
     else:
-        network, weights = _from_folder(_folder(name))
+        network, weights = _from_folder(model_folder(name, "image tokenizer", _REMEDY))
     if weights is None:
         encoder = Encoder(network)
     else:
@@ -129,23 +129,6 @@ def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
             raise UserError(f"{name}: weights do not fit ({reason}); give a whole image tokenizer.") from None
     described = {field.name: getattr(network, field.name) for field in fields(NetworkConfig)}
     return ImageTokenizer(encoder, replace(config, architecture=described))
-
-
-def _folder(name: str) -> Path:
-    """The model folder of that name: itself, the best one of a run, or one from the hub."""
-    for folder in (Path(name), Path(name) / "best"):
-        if (folder / "config.json").is_file():
-            return folder
-    remedy = "give the folder of a `crossray pretrain tokenizer` run, DALL-E's encoder.pkl, or a name on the hub"
-    if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/")):
-        raise UserError(f"image tokenizer '{name}': no config.json there; {remedy}.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"image tokenizer '{name}': cannot be loaded ({reason}); {remedy}.") from error
 
 
 def _from_folder(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:

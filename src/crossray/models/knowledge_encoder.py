@@ -4,7 +4,6 @@ It comes from a folder that CrossRay trained or from MedKLIP's checkpoint, of wh
 """
 
 import dataclasses
-import hashlib
 import json
 import pickle
 import re
@@ -22,6 +21,7 @@ from crossray.errors import UserError
 from crossray.models.backbones import BackboneConfig
 from crossray.models.base import BUILD, config_from_dict
 from crossray.models.knowledge import KnowledgeNetwork, KnowledgeNetworkConfig
+from crossray.models.networks import fingerprint, model_folder
 from crossray.models.text_encoder import TextEncoder, TextEncoderConfig, build_text_encoder
 from crossray.text.entities import DESCRIPTIONS, ENTITIES, PLACES, place_text
 
@@ -37,6 +37,10 @@ RANDOM = {
 
 #: Texts that are encoded at a time.
 _CHUNK = 64
+
+
+#: What may be named.
+_REMEDY = "give the folder of a `crossray pretrain knowledge` run, MedKLIP's checkpoint, or a name on the hub"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +127,7 @@ class KnowledgeEncoder(nn.Module):
 
     def fingerprint(self) -> str:
         """Hash of architecture and weights."""
-        digest = hashlib.sha256(json.dumps(self.config.architecture, sort_keys=True).encode())
-        for name, tensor in self.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return fingerprint(self, json.dumps(self.config.architecture, sort_keys=True))
 
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode."""
@@ -156,7 +156,7 @@ def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
         raise UserError(f"knowledge encoder '{name}' is built by `crossray train`; here name the folder of one.")
     if Path(name).is_file():
         return _from_checkpoint(Path(name), config)
-    return _from_folder(_folder(name), config)
+    return _from_folder(model_folder(name, "knowledge encoder", _REMEDY), config)
 
 
 def _assemble(size: KnowledgeNetworkConfig, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
@@ -182,23 +182,6 @@ def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path
             f"{source}: tensor '{wrong[0]}' is missing or of another shape; give a whole knowledge encoder."
         )
     encoder.load_state_dict({name: weights[name] for name in needed}, strict=False)
-
-
-def _folder(name: str) -> Path:
-    """The model folder of that name: itself, the best one of a run, or one from the hub."""
-    for folder in (Path(name), Path(name) / "best"):
-        if (folder / "config.json").is_file():
-            return folder
-    remedy = "give the folder of a `crossray pretrain knowledge` run, MedKLIP's checkpoint, or a name on the hub"
-    if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/")):
-        raise UserError(f"knowledge encoder '{name}': no config.json there; {remedy}.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"knowledge encoder '{name}': cannot be loaded ({reason}); {remedy}.") from error
 
 
 def _from_folder(folder: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
