@@ -18,7 +18,8 @@ from crossray.data.transform import ImageTransform, transform_inputs
 from crossray.errors import UserError
 from crossray.evaluation.nlg import score
 from crossray.models.base import ReportModel
-from crossray.models.revtaf import DATABASE, REVTAF
+from crossray.models.retrieving import DATABASE
+from crossray.models.revtaf import REVTAF
 from crossray.retrieval.database import ReportDatabase
 from crossray.serving.generator import Generator
 from crossray.serving.index import build_index

@@ -14,7 +14,8 @@ from crossray.errors import UserError
 from crossray.layers.diagnosis import POSITIVE
 from crossray.layers.hyperbolic import poincare_distance
 from crossray.models.base import Event, ReportModel
-from crossray.models.revtaf import DATABASE, REVTAF
+from crossray.models.retrieving import DATABASE
+from crossray.models.revtaf import REVTAF
 from crossray.retrieval.database import ReportDatabase
 
 

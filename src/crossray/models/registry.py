@@ -9,7 +9,7 @@ from crossray.models.base import ReportModel, Trainable, registered, system_clas
 
 _NOT_SYSTEMS = {
     "base", "backbones", "bert_decoder", "networks", "encoder_decoder", "image_tokenizer", "knowledge_encoder",
-    "reference_reports", "text_encoder", "registry",
+    "reference_reports", "retrieving", "text_encoder", "registry",
 }  # fmt: skip
 
 

@@ -1,21 +1,18 @@
 """REVTAF: learnable retrieval enhanced visual-text alignment and fusion (SPEC 4; Zhou et al., arXiv 2507.07568).
 
 PromptMRG with the features of a knowledge encoder, and what the paper adds to it. In the order of the paper: LRE (a
-report of a similar study is retrieved in hyperbolic space), prompts (its sentences, GRP; what the knowledge encoder
-sees, LRP), FVTAF (MPSA: image positions read both by optimal transport; FCC: prompts that say the same look at the same
-place), diagnosis branch, decoder. The public code cannot be run; `docs/models/revtaf.md` says what differs, and why.
+report of a similar study is retrieved in hyperbolic space; it stands in `retrieving.py`), prompts (its sentences, GRP;
+what the knowledge encoder sees, LRP), FVTAF (MPSA: image positions read both by optimal transport; FCC: prompts that
+say the same look at the same place), diagnosis branch, decoder. The public code cannot be run; `docs/models/revtaf.md`
+says what differs, and why.
 
 Shapes: B studies, V views, n views that exist, S tokens of a view, C backbone channels, E entities, N sentences, K
 observations, D text width, W fusion width, R reports of the database.
 """
 
-import copy
 import dataclasses
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,44 +24,21 @@ from crossray.data.features import FeatureCache
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.diagnosis import POSITIVE, DiagnosisBranch, LogitAdjustment, base_probabilities
-from crossray.layers.hyperbolic import HyperbolicNetwork, poincare_distance
-from crossray.layers.ranking import hamming, ranking_loss
 from crossray.layers.sinkhorn import SinkhornAttention, soft_iou_consistency
 from crossray.layers.transformer import FeedForward, prepend_prompt
-from crossray.models.backbones import BackboneConfig, BackboneReportModel, build_backbone, join_views
-from crossray.models.base import Encoded, Event, ModelConfig, Step, language_loss, register
+from crossray.models.backbones import join_views
+from crossray.models.base import Encoded, Event, Step, language_loss, register
 from crossray.models.bert_decoder import BertDecoder, BertDecoderConfig
-from crossray.models.knowledge_encoder import KnowledgeEncoderConfig, build_knowledge_encoder
-from crossray.models.reference_reports import read_training_reports
-from crossray.retrieval.database import ReportDatabase
-from crossray.retrieval.index import NO_GROUP, NO_ROW, Metric, ReportIndex
+from crossray.models.retrieving import RetrievalConfig, RetrievingModel, status_codes
 from crossray.text.observations import CHEXPERT, STATUSES
-
-#: The report database inside a model folder.
-DATABASE = "retrieval.safetensors"
-
-#: Database entries that are embedded at a time.
-_CHUNK = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
-class REVTAFConfig(ModelConfig):
+class REVTAFConfig(RetrievalConfig):
     """Configuration of `REVTAF`. The weights of its losses (eq. 15) stand in the stages.
 
     Attributes:
         status_ids: tokens of the four statuses, filled in from the tokenizer; the vocabulary's last four when empty.
-        backbone: the vision backbone.
-        knowledge: the knowledge encoder, which is never trained.
-        lre: retrieve by the learned hyperbolic distance; otherwise by the Euclidean distance of the entities' values.
-        entity_values: what the knowledge encoder says of an entity, as log_odds or as a probability.
-        retrieval_width: width of the hyperbolic network's layers.
-        curvature: c of the Poincare ball.
-        ties: of equally near labels, see `crossray.layers.ranking.ranking_loss`.
-        ranking_temperature: divides the distances in the ranking loss.
-        retrieval_share: share of the training studies that read the report which they would read when they are tested;
-            the others read one with the nearest labels. In the first epoch all do.
-        sentences: most sentences of a report that are kept.
-        local_prompt: text of a local prompt, with {entity}, {place} and {existence} in it.
         attention: of image positions to prompts: sinkhorn; softmax; legacy_uniform, which is what the released code
             computes; none: the decoder reads the image tokens alone, as in PromptMRG.
         fusion_width: channels W of the fusion, for each of global and local prompts.
@@ -87,21 +61,9 @@ class REVTAFConfig(ModelConfig):
         dropout: in decoder and diagnosis branch.
         positions: most decoder positions, prompt included.
         label_smoothing: of the language loss in training.
-        store_reports: keep the text of the training reports in the model folder, for `crossray index query`.
     """
 
     status_ids: tuple[int, ...] = ()
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    knowledge: KnowledgeEncoderConfig = field(default_factory=KnowledgeEncoderConfig)
-    lre: bool = True
-    entity_values: Literal["log_odds", "probability"] = "log_odds"
-    retrieval_width: int = 512
-    curvature: float = 0.01
-    ties: Literal["uniform", "first", "soft"] = "uniform"
-    ranking_temperature: float = 1.0
-    retrieval_share: float = 0.5
-    sentences: int = 20
-    local_prompt: str = "{entity}; located at {place}; {existence}"
     attention: Literal["sinkhorn", "softmax", "legacy_uniform", "none"] = "sinkhorn"
     fusion_width: int = 1024
     fusion_heads: int = 1
@@ -122,46 +84,6 @@ class REVTAFConfig(ModelConfig):
     dropout: float = 0.1
     positions: int = 512
     label_smoothing: float = 0.1
-    store_reports: bool = False
-
-
-class LRE(nn.Module):
-    """Learnable retrieval enhancer: entities as points of the Poincare ball, near where labels are alike (eq. 3-7).
-
-    `steady` are the weights at the end of the last epoch. Training retrieves with them, so that the database is
-    embedded once an epoch and a run that is continued in the middle of one finds the same reports.
-
-    Args:
-        config: its fields from `retrieval_width` to `ranking_temperature`.
-        entities: E.
-    """
-
-    def __init__(self, config: REVTAFConfig, entities: int) -> None:
-        super().__init__()
-        self.config = config
-        self.network = HyperbolicNetwork((entities, config.retrieval_width, config.retrieval_width), config.curvature)
-        self.steady = copy.deepcopy(self.network).requires_grad_(False)
-
-    def current(self) -> HyperbolicNetwork:
-        """The weights to retrieve with."""
-        return self.steady if self.training else self.network
-
-    def settle(self) -> None:
-        """An epoch has ended."""
-        self.steady.load_state_dict(self.network.state_dict())
-
-    def loss(self, entities: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-        """The ranking loss of a batch (eq. 7).
-
-        Args:
-            entities: (B, E) values.
-            labels: (B, K) status codes.
-            known: (B,) bool, True where a study has labels.
-        """
-        config, points = self.config, self.network(entities)
-        distances = poincare_distance(points, points, config.curvature)
-        pairs = known[:, None] & known[None, :]
-        return ranking_loss(distances, hamming(labels, labels), config.ties, config.ranking_temperature, pairs)
 
 
 class MPSA(nn.Module):
@@ -230,23 +152,16 @@ class FVTAF(nn.Module):
 
 
 @register("revtaf", REVTAFConfig)
-class REVTAF(BackboneReportModel):
-    """LRE and prompts, FVTAF over the image tokens, a diagnosis that the decoder reads before it writes.
-
-    Attributes:
-        database: reports of the training studies; it is empty until `learn_from` or `restore`, which is allowed.
-    """
+class REVTAF(RetrievingModel):
+    """LRE and prompts, FVTAF over the image tokens, a diagnosis that the decoder reads before it writes."""
 
     config: REVTAFConfig
 
     def __init__(self, config: REVTAFConfig) -> None:
-        super().__init__()
         if not config.observations:
             raise UserError("revtaf diagnoses, and the dataset has no labels (field 'observations'); prepare it again.")
-        self.backbone = build_backbone(config.backbone)
-        self.knowledge = build_knowledge_encoder(config.knowledge)
+        super().__init__(config)
         channels, text_width, classes = self.backbone.width, self.knowledge.text_width, len(config.observations)
-        self.lre = LRE(config, len(self.knowledge.entities)) if config.lre else None
         self.fvtaf = FVTAF(channels, text_width, config) if config.attention != "none" else None
         self.diagnosis = DiagnosisBranch(
             channels, text_width, classes, config.diagnosis_width, config.diagnosis_layers, config.diagnosis_heads,
@@ -259,152 +174,28 @@ class REVTAF(BackboneReportModel):
             BertDecoderConfig(vocabulary_size=config.vocabulary_size, memory_width=memory, name=config.decoder, **sizes)
         )
         built = {name: getattr(self.decoder.config, name) for name in _DECODER_SIZES}
-        self.config = replace(
-            config, backbone=self.backbone.config, knowledge=self.knowledge.config, decoder="", **built
-        )
-        self.database = ReportDatabase.empty(
-            len(self.knowledge.entities), len(self.knowledge.places), classes, text_width
-        )
+        self.config = replace(self.config, decoder="", **built)
         ids = config.status_ids or range(config.vocabulary_size - len(STATUSES), config.vocabulary_size)
         self._status_ids: Tensor
         self.register_buffer("_status_ids", torch.tensor(list(ids)), persistent=False)
-        self._epochs: Tensor
-        self.register_buffer("_epochs", torch.zeros((), dtype=torch.int64))
-        self._indices: dict[str, tuple[Any, ReportIndex]] = {}
-
-    # what is known of the training studies
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """Build the report database of the training split, or find it in the dataset; begin with its class priors."""
-        if self.tokenizer is None or self.transform is None:
-            raise ValueError("learn_from needs the tokenizer and the transform of the model")
-        device = self._status_ids.device
-        self.database = read_training_reports(
-            dataset, self.knowledge, self.transform, self.tokenizer, section=section, views=self.config.views,
-            sentences=self.config.sentences, local_prompt=self.config.local_prompt, features=features,
-            store_reports=self.config.store_reports, device=device,
-        ).to(device)  # fmt: skip
+        super().learn_from(dataset, section, features)
         labelled = self.database.labels[(self.database.labels >= 0).all(1)]
         if len(labelled):
             priors = base_probabilities(labelled)
             priors[len(priors) - _auxiliary(self.config.observations) :] = 1
             self.adjustment.priors.copy_(LogitAdjustment(len(priors), priors).priors)
 
-    def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
-        """Write the whole model folder, the report database included."""
-        super().save_pretrained(folder, provenance)
-        self.database.save(Path(folder) / DATABASE)
-
-    def restore(self, folder: Path) -> None:
-        """Read tokenizer, transform and report database."""
-        super().restore(folder)
-        database = ReportDatabase.load(folder / DATABASE)
-        if len(database) and database.encoder != self.knowledge.fingerprint():
-            raise UserError(f"{folder / DATABASE}: another knowledge encoder made it than the model has; run "
-                            "`crossray index build`.")  # fmt: skip
-        self.database = database
-
-    def prepare_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Over a frozen backbone: its features, and the "entities" (N, E) and "places" (N, E) of the images."""
-        prepared = self.backbone.prepare(images)
-        return {**prepared, **self.knowledge(images)} if prepared else {}
-
-    def features_fingerprint(self) -> str | None:
-        """Hash of backbone and knowledge encoder; None when the backbone is trained."""
-        backbone = self.backbone.fingerprint()
-        return backbone and hashlib.sha256(f"{backbone} {self.knowledge.fingerprint()}".encode()).hexdigest()
-
     def frozen(self) -> list[str]:
-        """The knowledge encoder, LRE's steady weights, a frozen backbone, and queries and keys that nothing reads."""
-        names = super().frozen() + [f"knowledge.{name}" for name, _ in self.knowledge.named_parameters()]
-        if self.lre is not None:
-            names += [f"lre.steady.{name}" for name, _ in self.lre.steady.named_parameters()]
+        """Besides what retrieves, queries and keys that nothing reads."""
+        names = super().frozen()
         if self.fvtaf is not None and self.config.attention == "legacy_uniform":
             unread = (".attention.query.", ".attention.key.")
             fusion = [f"fvtaf.{name}" for name, _ in self.fvtaf.named_parameters()]
             names += [name for name in fusion if any(part in name for part in unread)]
         return names
-
-    # retrieval
-
-    def entities(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """What the knowledge encoder sees in each study: log-odds (B, E), and places (B, E) int64.
-
-        Of several views the log-odds are averaged, and the place is that of the view which is surest of the entity.
-        """
-        mask = inputs.view_mask
-        if {"entities", "places"} <= inputs.features.keys():
-            seen, places = inputs.features["entities"], inputs.features["places"].long()
-        else:
-            found = self.knowledge(inputs.images[mask])
-            seen = found["entities"].new_zeros(*mask.shape, found["entities"].shape[1])
-            seen = seen.index_put((mask,), found["entities"])
-            places = torch.zeros_like(seen, dtype=torch.long).index_put((mask,), found["places"].long())
-        missing = ~mask.unsqueeze(2)
-        surest = seen.masked_fill(missing, -torch.inf).argmax(dim=1, keepdim=True)
-        mean = seen.masked_fill(missing, 0).sum(1) / mask.sum(1, keepdim=True)
-        return mean, places.gather(1, surest).squeeze(1)
-
-    def retrieve(self, inputs: Inputs, k: int = 1) -> tuple[Tensor, Tensor]:
-        """The studies of the database whose reports these studies would read, nearest first.
-
-        Returns:
-            Distances (B, k) float64, and rows of `database` (B, k); `NO_ROW` where it has fewer.
-        """
-        return self._search(self.entities(inputs)[0], k, metric="hyperbolic" if self.lre else "euclidean")
-
-    def _values(self, entities: Tensor) -> Tensor:
-        return entities.sigmoid() if self.config.entity_values == "probability" else entities
-
-    def _search(
-        self, entities: Tensor, k: int, *, metric: Metric, exclude: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Nearest studies of the database by log-odds (B, E), without those of the groups `exclude` (B,)."""
-        if not len(self.database):
-            far = torch.full((len(entities), k), torch.inf, dtype=torch.float64, device=entities.device)
-            return far, torch.full_like(far, NO_ROW, dtype=torch.int64)
-        with torch.no_grad():
-            values = self._values(entities.float())
-            queries = self.lre.current()(values) if metric == "hyperbolic" and self.lre is not None else values
-        return self._index(metric).search(queries, k, exclude)
-
-    def _index(self, metric: Metric) -> ReportIndex:
-        """The index of the database, built anew when the weights behind it have changed."""
-        network = self.lre.current() if metric == "hyperbolic" and self.lre is not None else None
-        read = [self.database.entities, *([] if network is None else network.parameters())]
-        made_of = tuple((tensor.data_ptr(), tensor._version, tensor.device, tensor.dtype) for tensor in read)
-        if metric not in self._indices or self._indices[metric][0] != made_of:
-            with torch.inference_mode(False), torch.no_grad():
-                vectors = self._values(self.database.entities.float())
-                if network is not None:
-                    vectors = torch.cat([network(part) for part in vectors.split(_CHUNK)])
-                curvature, groups = self.config.curvature, self.database.groups
-                index = ReportIndex(vectors, metric=metric, curvature=curvature, groups=groups)
-            self._indices[metric] = made_of, index
-        return self._indices[metric][1]
-
-    def _reference(self, entities: Tensor, guide: Guide | None, exclude: Tensor | None) -> Tensor:
-        """Rows (B,) of the reports whose sentences are the global prompts (SPEC 4.3, "GRP selection")."""
-        metric: Metric = "hyperbolic" if self.lre is not None else "euclidean"
-        labels, known = _codes(guide)
-        if labels is None or exclude is None or not len(self.database):
-            return self._search(entities, 1, metric=metric, exclude=exclude)[1][:, 0]
-        rows = self._nearest_labels(labels, exclude)
-        as_tested = torch.rand(len(rows), device=rows.device) < self.config.retrieval_share * bool(self._epochs > 0)
-        as_tested |= ~known
-        if bool(as_tested.any()):
-            found = self._search(entities, 1, metric=metric, exclude=exclude)[1][:, 0]
-            rows = torch.where(as_tested, found, rows)
-        return rows
-
-    def _nearest_labels(self, labels: Tensor, exclude: Tensor) -> Tensor:
-        """Rows (B,) of studies with the nearest labels (B, K), any of equally near ones; `NO_ROW` without any."""
-        database = self.database
-        differing = hamming(labels, database.labels) + torch.rand(len(labels), len(database), device=labels.device)
-        own = (database.groups == exclude[:, None]) & (exclude[:, None] != NO_GROUP)
-        differing = differing.masked_fill(own | (database.labels < 0).any(1), torch.inf)
-        nearest, rows = differing.min(dim=1)
-        return rows.where(nearest.isfinite(), NO_ROW)
 
     # from image to report
 
@@ -417,7 +208,7 @@ class REVTAF(BackboneReportModel):
         neighbours = self._search(entities, self.config.neighbours, metric="cosine", exclude=exclude)[1]
         statuses = self._diagnose(pooled, inputs.view_mask, neighbours)
         prompt = statuses.argmax(dim=1)
-        labels, known = _codes(guide)
+        labels, known = status_codes(guide)
         if labels is not None:
             prompt = torch.where(known[:, None], labels, prompt)
         aux = {"entities": entities, "statuses": statuses}
@@ -475,7 +266,7 @@ class REVTAF(BackboneReportModel):
         logits = self.step(targets.tokens[:, :-1], encoded).logits
         smoothing = self.config.label_smoothing if self.training else 0.0
         losses = {"language": language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:], smoothing)}
-        labels, known = _codes(batch.guide)
+        labels, known = status_codes(batch.guide)
         if labels is not None:
             statuses = self.adjustment.adjust(encoded.aux["statuses"].float())
             each = F.cross_entropy(statuses, labels, reduction="none").mean(dim=1)
@@ -492,19 +283,16 @@ class REVTAF(BackboneReportModel):
 
     def observe(self, batch: Batch) -> None:
         """How sure the diagnosis is of what the validation studies have."""
-        labels, known = _codes(batch.guide)
+        labels, known = status_codes(batch.guide)
         if labels is not None:
             probabilities = self.encode(batch.inputs).aux["statuses"].float().softmax(dim=1)[:, POSITIVE]
             self.adjustment.observe(probabilities[known], labels[known])
 
     def advance(self, event: Event) -> None:
-        """After a validation the class priors are renewed; after an epoch LRE's steady weights are."""
+        """After a validation the class priors are renewed, too."""
+        super().advance(event)
         if event.kind == "validation":
             self.adjustment.update()
-        if event.kind == "epoch":
-            self._epochs += 1
-            if self.lre is not None:
-                self.lre.settle()
 
 
 _DECODER_SIZES = tuple(
@@ -516,10 +304,3 @@ def _auxiliary(observations: tuple[str, ...]) -> int:
     """How many of the last observations CheXpert does not know."""
     known = [place for place, name in enumerate(observations) if name in CHEXPERT]
     return len(observations) - 1 - known[-1] if known else 0
-
-
-def _codes(guide: Guide | None) -> tuple[Tensor | None, Tensor]:
-    """Status codes (B, K) and where a study has labels (B,) bool; None and nothing without any labels."""
-    if guide is None or guide.labels is None:
-        return None, torch.zeros(0, dtype=torch.bool)
-    return guide.labels.argmax(dim=2), guide.labels.sum(dim=(1, 2)) > 0

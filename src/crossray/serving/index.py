@@ -13,7 +13,8 @@ from crossray.data.batch import Inputs
 from crossray.data.dataset import Dataset
 from crossray.data.transform import transform_inputs
 from crossray.errors import UserError
-from crossray.models.revtaf import DATABASE, REVTAF
+from crossray.models.retrieving import DATABASE
+from crossray.models.revtaf import REVTAF
 from crossray.retrieval.database import ReportDatabase
 from crossray.retrieval.index import NO_ROW
 from crossray.serving.files import read_study, stack_studies, study_ids
