@@ -1,0 +1,100 @@
+"""UAR's triplet loss alone, with the hardest and with semi-hard negatives: does it bring images and reports together?
+
+The image tokens, word embeddings and CRA of UAR are trained with nothing but L_global (eq. 10) on the training studies
+of a dataset. Printed: the loss of the last batches beside twice the margin, where it stays when all vectors are equal;
+the spread of the cosines between images and reports of the validation studies; how often the own report is among the
+ten most similar of them, beside chance.
+
+    python benchmarks/uar_alignment.py --data data/phantom-1 --tokenizer runs/tokenizer [--steps 400] [--json]
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from common import parser, report
+from crossray.data.batch import Batch
+from crossray.data.dataset import Dataset
+from crossray.data.loading import Collator
+from crossray.data.transform import ImageTransform, transform_inputs
+from crossray.models.image_tokenizer import ImageTokenizerConfig
+from crossray.models.uar import UAR, UARConfig
+from crossray.text.tokenizer import Tokenizer
+
+TRANSFORM = ImageTransform(size=112, resize=128, squash_train=True, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+RANK = 10
+
+
+def batches(dataset: Dataset, collator: Collator, model: UAR, split: str, studies: int, size: int) -> list[Batch]:
+    """Shuffled studies of a split, with their image tokens computed once."""
+    rows = np.random.default_rng(0).permutation(dataset.rows(split))[:studies]
+    found = []
+    for first in range(0, len(rows), size):
+        batch = collator(rows[first : first + size])
+        inputs = transform_inputs(batch.inputs, TRANSFORM, train=False)
+        inputs.features["tokens"] = model.visual.tokens(inputs)
+        inputs.images = inputs.images[..., :0, :0]
+        found.append(Batch(inputs, batch.guide, batch.targets))
+    return found
+
+
+@torch.no_grad()
+def similarities(model: UAR, studies: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines between all images and all reports, and the reports' keys."""
+    pairs = [model.embeddings(batch) for batch in studies]
+    images, reports = (F.normalize(torch.cat(part), dim=1) for part in zip(*pairs, strict=True))
+    return images @ reports.T, torch.cat([batch.targets.report_key for batch in studies])
+
+
+def measure(negatives: str, dataset: Dataset, options: Any) -> dict[str, Any]:
+    """One line of the table."""
+    tokenizer = Tokenizer.train(dataset.reports(dataset.rows("train"), "findings"), kind="word", cleaner="legacy")
+    torch.manual_seed(0)
+    model = UAR(
+        UARConfig(
+            vocabulary_size=tokenizer.vocabulary_size, width=256, feedforward=512, basis_size=512, dropout=0.0,
+            negatives=negatives, image_tokenizer=ImageTokenizerConfig(name=options.tokenizer), mask="none",  # type: ignore[arg-type]
+        )
+    )  # fmt: skip
+    collator = Collator(dataset, tokenizer, section="findings", views=2, max_length=60)
+    train = batches(dataset, collator, model, "train", 16 * options.steps, 16)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4)
+    losses = []
+    model.train()
+    for step in range(options.steps):
+        batch = train[step % len(train)]
+        loss = model.alignment_loss(model.encode(batch.inputs), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    found, keys = similarities(model.eval(), batches(dataset, collator, model, "val", 300, 50))
+    equal = keys[:, None] == keys[None, :]
+    top = found.topk(RANK, dim=1).indices
+    return {
+        "negatives": negatives,
+        "loss": float(np.mean(losses[-50:])),
+        "2 x margin": 2 * model.config.margin,
+        "spread of cosines": float(found.max() - found.min()),
+        f"recall@{RANK}": float(equal.gather(1, top).any(1).float().mean()),
+        "chance": float((1 - torch.pow(1 - equal.float().mean(1), RANK)).mean()),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parser(__doc__ or "")
+    options.add_argument("--data", type=Path, required=True, help="prepared dataset")
+    options.add_argument("--tokenizer", required=True, help="folder of a trained image tokenizer")
+    options.add_argument("--steps", type=int, default=400, help="batches of 16 studies")
+    given = options.parse_args()
+    torch.set_num_threads(given.threads)
+    rows = [measure(negatives, Dataset.open(given.data), given) for negatives in ("hard", "semi_hard")]
+    report("UAR's triplet loss alone", rows, json=given.json)
+
+
+if __name__ == "__main__":
+    main()
