@@ -2,7 +2,7 @@
 
 Processor seconds of this process are counted and the smallest of all turns is kept. `trained` is a ResNet-50 that
 learns, one view of 224 pixels, a decoder of six BERT layers and the paper's widths; `cached` is the model of the recipe
-`revtaf/phantom` over cached features: two views of 14 x 14 tokens, 18 studies. Both have a database of 2,000 made-up
+`revtaf/phantom` over cached features: two views of 7 x 7 tokens, 18 studies. Both have a database of 2,000 made-up
 reports.
 
     python benchmarks/revtaf_step.py [--cases trained cached] [--repeats 3] [--threads 1] [--json]
@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
             "retrieval_width": 128, "fusion_width": 128, "diagnosis_width": 128,
             "layers": 3, "width": 256, "heads": 4, "feedforward": 512, "positions": 128,
         },
-        "studies": 18, "words": 60, "tokens": 196,
+        "studies": 18, "words": 60, "tokens": 49,
     },
 }  # fmt: skip
 
