@@ -2,8 +2,8 @@
 
 The image tokens, word embeddings and CRA of UAR are trained with nothing but L_global (eq. 10) on the training studies
 of a dataset. Printed: the loss of the last batches beside twice the margin, where it stays when all vectors are equal;
-the spread of the cosines between images and reports of the validation studies; how often the own report is among the
-ten most similar of them, beside chance.
+how far the cosines of one validation image with all reports are apart, and those of one report with all images; how
+often the own report is among the ten most similar of them, beside chance.
 
     python benchmarks/uar_alignment.py --data data/phantom-1 --tokenizer runs/tokenizer [--steps 400] [--json]
 """
@@ -78,7 +78,8 @@ def measure(negatives: str, dataset: Dataset, options: Any) -> dict[str, Any]:
         "negatives": negatives,
         "loss": float(np.mean(losses[-50:])),
         "2 x margin": 2 * model.config.margin,
-        "spread of cosines": float(found.max() - found.min()),
+        "spread over reports": float((found.amax(1) - found.amin(1)).mean()),
+        "spread over images": float((found.amax(0) - found.amin(0)).mean()),
         f"recall@{RANK}": float(equal.gather(1, top).any(1).float().mean()),
         "chance": float((1 - torch.pow(1 - equal.float().mean(1), RANK)).mean()),
     }
