@@ -41,7 +41,7 @@ def file(path: Path, written: list[tuple[str, ...]], true: list[tuple[str, ...]]
 
 def test_hand_made_case(tmp_path: Path) -> None:
     paths = [file(tmp_path / "frequent.jsonl", FREQUENT), file(tmp_path / "perfect.jsonl", TRUE)]
-    found = long_tail([PredictionFile.load(path) for path in paths], resamples=50)
+    found = long_tail([[PredictionFile.load(path)] for path in paths], resamples=50)
     assert found.support == {"edema": 3, "fracture": 2, "pleural_effusion": 4, "pneumothorax": 1}
     assert found.parts == {
         "head": ("pleural_effusion", "edema"), "middle": ("fracture",), "tail": ("pneumothorax",)
@@ -78,11 +78,34 @@ def test_command_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "in 4 of 4" in page and "Tail" in page
 
 
+def test_runs_of_one_system_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = []
+    for row, runs in (("with", (FREQUENT, TRUE)), ("without", (FREQUENT, FREQUENT))):
+        for seed, written in enumerate(runs):
+            folder = tmp_path / row / f"seed-{seed}"
+            folder.mkdir(parents=True)
+            paths.append(file(folder / "predictions.jsonl", written))
+    one, two, three, four = map(PredictionFile.load, paths)
+    found = long_tail([[one, two], [three, four]], resamples=20)
+    assert list(found.scores) == ["with", "without"]
+    alone = {name: long_tail([[run]], resamples=20).scores for name, run in (("one", one), ("two", two))}
+    for key, score in found.scores["with"].items():
+        first, second = (next(iter(scores.values()))[key].value for scores in alone.values())
+        assert score.value == pytest.approx((first + second) / 2)
+        assert found.deviations["with"][key] == pytest.approx(abs(first - second) / 2**0.5)
+        assert found.deviations["without"][key] == 0
+    assert found.differences["without"]["tail"].value == pytest.approx(-0.5)
+    cli.main(["analyze", "long-tail", f"{paths[0]},{paths[1]}", f"{paths[2]},{paths[3]}", "--resamples", "20"])
+    assert "± 0.707" in capsys.readouterr().out
+    with pytest.raises(UserError, match="given twice"):
+        long_tail([[one, one]])
+
+
 def test_mistakes_are_said(tmp_path: Path) -> None:
     one = PredictionFile.load(file(tmp_path / "one.jsonl", FREQUENT))
     with pytest.raises(UserError, match="needs three"):
-        long_tail([PredictionFile.load(file(tmp_path / "few.jsonl", FREQUENT, [("edema",)] * 4))])
+        long_tail([[PredictionFile.load(file(tmp_path / "few.jsonl", FREQUENT, [("edema",)] * 4))]])
     with pytest.raises(UserError, match="references"):
-        long_tail([one, PredictionFile.load(file(tmp_path / "other.jsonl", FREQUENT, TRUE[::-1]))])
+        long_tail([[one], [PredictionFile.load(file(tmp_path / "other.jsonl", FREQUENT, TRUE[::-1]))]])
     with pytest.raises(UserError, match="cannot be written"):
-        write_page(long_tail([one], resamples=5), tmp_path / "one.jsonl" / "page.html")
+        write_page(long_tail([[one]], resamples=5), tmp_path / "one.jsonl" / "page.html")

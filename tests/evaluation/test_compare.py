@@ -176,10 +176,7 @@ def test_systems_are_named_by_model_or_file(write, tmp_path: Path) -> None:
     one, two, three = write("one", 1), write("two", 2, provenance=other), write("three", 3)
     assert list(compare([one, two], **QUICK).predictions) == ["runs/a", "runs/b"]
     assert list(compare([one, three], **QUICK).predictions) == ["one", "three"]
-    assert list(compare([one, write("other/one", 4)], **QUICK).predictions) == [
-        str(one),
-        str(tmp_path / "other/one.jsonl"),
-    ]
+    assert list(compare([one, write("other/one", 4)], **QUICK).predictions) == ["one.jsonl", "other/one.jsonl"]
     with pytest.raises(UserError, match="given twice"):
         compare([one, one], **QUICK)
     with pytest.raises(UserError, match="give two or more"):

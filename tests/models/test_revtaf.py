@@ -86,12 +86,48 @@ def test_generation_reads_the_nearest_report_in_hyperbolic_space() -> None:
     model = tiny("revtaf")
     assert isinstance(model, REVTAF)
     inputs = make_inputs(4)
+    known = model.database.entities.double()
+    seen, stored = ((x - known.mean(0)) / known.std(0) for x in (model.entities(inputs)[0].double(), known))
     with torch.no_grad():
-        queries = model.lre.network(model.entities(inputs)[0])
-        far = poincare_distance(queries, model.lre.network(model.database.entities), model.config.curvature)
+        queries, points = model.lre.network(seen.float()), model.lre.network(stored.float())
+        far = poincare_distance(queries, points, model.config.curvature)
     distances, rows = model.retrieve(inputs, 3)
     torch.testing.assert_close(distances.float(), far.sort(dim=1)[0][:, :3], atol=1e-3, rtol=1e-4)
     assert torch.equal(rows[:, 0], model.encode(inputs).aux["reference"])
+
+
+def retrieved(entity_values: str, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Distances of the nearest reports when every entity's log-odds are measured in another unit."""
+    torch.manual_seed(0)
+    model = tiny("revtaf", entity_values=entity_values)
+    assert isinstance(model, REVTAF)
+    assert model.lre is not None
+    queries = torch.randn(4, len(scale), generator=torch.Generator().manual_seed(3))
+    model.database.entities.mul_(scale).add_(shift)
+    model.lre.standardize(model.database.entities)
+    places = torch.zeros(4, 1, len(scale))
+    features = {"entities": (queries * scale + shift)[:, None], "places": places}
+    inputs = dataclasses.replace(make_inputs(4), features=features, view_mask=torch.ones(4, 1, dtype=torch.bool))
+    return model.retrieve(inputs, 3)[0]
+
+
+def test_standardized_entities_have_no_unit_and_no_common_mean() -> None:
+    entities = tiny("revtaf").database.entities.shape[1]
+    generator = torch.Generator().manual_seed(5)
+    scale, shift = torch.rand(entities, generator=generator) + 0.5, torch.randn(entities, generator=generator) - 4
+    plain = torch.ones(entities), torch.zeros(entities)
+    found, expected = retrieved("standardized", scale, shift), retrieved("standardized", *plain)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(retrieved("log_odds", scale, shift), retrieved("log_odds", *plain), rtol=0.05)
+
+
+def test_an_entity_that_never_changes_is_not_divided_by_zero() -> None:
+    model = tiny("revtaf")
+    model.database.entities[:, 0] = -7
+    model.lre.standardize(model.database.entities)
+    assert model.lre(model.database.entities).isfinite().all()
+    model.lre.standardize(model.database.entities[:1])
+    assert model.lre(model.database.entities).isfinite().all()
 
 
 def test_the_index_follows_the_weights_and_training_those_of_the_last_epoch() -> None:
@@ -105,6 +141,31 @@ def test_the_index_follows_the_weights_and_training_those_of_the_last_epoch() ->
     assert not torch.allclose(moved, before)
     model.advance(Event("epoch"))
     assert torch.equal(model.train().retrieve(inputs, 2)[0], moved)
+
+
+@pytest.mark.parametrize("similarity", ["raw", "projected"])
+def test_fcc_compares_raw_prompts_unless_told_otherwise(similarity: str) -> None:
+    model, batch = tiny("revtaf", similarity=similarity), make_batch(3)
+    before = model.encode(batch.inputs).aux["similarity"]
+    assert before.shape == (3, 3, before.shape[2])
+    assert ((before > 0.26) & (before < 0.74)).all()
+    with torch.no_grad():
+        model.fvtaf.phrases.weight.neg_()
+        model.fvtaf.phrases.bias.neg_()
+    after = model.encode(batch.inputs).aux["similarity"]
+    expected = before if similarity == "raw" else 1 - before  # the sigmoid of the negated cosine
+    torch.testing.assert_close(after, expected, atol=1e-6, rtol=0)
+
+
+def test_without_the_auxiliary_observations_their_labels_do_not_count() -> None:
+    model, batch = tiny("revtaf", auxiliary=False).train(), make_batch(4)
+    torch.manual_seed(0)
+    before = model.losses(batch)
+    assert model.encode(batch.inputs).prompt.shape == (4, 2)
+    batch.guide.labels[:, 2] = batch.guide.labels[:, 2].roll(1, dims=1)
+    torch.manual_seed(0)
+    for name, loss in model.losses(batch).items():
+        torch.testing.assert_close(loss, before[name])
 
 
 def test_labels_guide_training_only() -> None:
@@ -178,6 +239,8 @@ def test_class_priors_follow_the_validation() -> None:
     model.observe(batch)
     probabilities = model.encode(batch.inputs).aux["statuses"].softmax(1)[:, POSITIVE]
     positive = batch.guide.labels.argmax(2) == POSITIVE
+    assert positive.any()
+    positive[:, 2] = False  # the last observation is none of CheXpert's: its prior stays
     means = (probabilities * positive).sum(0) / positive.sum(0).clamp_min(1)
     before = model.adjustment.priors.clone()
     model.advance(Event("validation"))

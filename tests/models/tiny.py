@@ -8,6 +8,7 @@ import dataclasses
 import math
 import typing
 import zlib
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -55,11 +56,19 @@ SMALL: dict[str, Any] = {
 }
 
 
+def small(fields: Collection[str]) -> dict[str, Any]:
+    """Values of these fields that make a system small."""
+    values = {name: value for name, value in SMALL.items() if name in fields}
+    if "auxiliary" in fields:  # one of the three is none of CheXpert's
+        values["observations"] = ("cardiomegaly", "edema", "aorta_abnormal")
+    return values
+
+
 def tiny(system: str, **overrides: Any) -> ReportModel:
     """A small model with seeded weights, in eval mode."""
     config_class = system_class(system).config_class
     known = {field.name for field in dataclasses.fields(config_class)}
-    values = {name: value for name, value in SMALL.items() if name in known} | overrides
+    values = small(known) | overrides
     torch.manual_seed(1)
     return furnished(system_class(system)(config_class(**values))).eval()
 
@@ -68,6 +77,8 @@ def furnished(model: Any) -> Any:
     """The same model, with a report database where it keeps one."""
     if isinstance(model, REVTAF):
         model.database = example_database(model)
+        if model.lre is not None:
+            model.lre.standardize(model.database.entities)
     return model
 
 

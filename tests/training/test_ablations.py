@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.tiny import SMALL, furnished, make_batch, set_weights
+from tests.models.tiny import SMALL, furnished, make_batch, set_weights, small
 from torch import Tensor
 
 from crossray.errors import UserError
@@ -36,11 +36,11 @@ def tiny_model(recipe: Recipe, reference: Recipe) -> ReportModel:
         name for name in names
         if recipe.system == reference.system and getattr(config, name) != getattr(reference.model, name)
     }  # fmt: skip
-    small = {name: value for name, value in SMALL.items() if name in names and name not in varied}
+    values = {name: value for name, value in small(names).items() if name not in varied}
     if "backbone" in names:  # of a varied backbone only the network is small
         kept = getattr(config, "backbone") if "backbone" in varied else SMALL["backbone"]  # noqa: B009
-        small["backbone"] = dataclasses.replace(kept, name=SMALL["backbone"].name)
-    model = furnished(system_class(recipe.system)(dataclasses.replace(config, **small)))
+        values["backbone"] = dataclasses.replace(kept, name=SMALL["backbone"].name)
+    model = furnished(system_class(recipe.system)(dataclasses.replace(config, **values)))
     assert isinstance(model, ReportModel)
     return model
 

@@ -1,5 +1,9 @@
-"""Rare observations: F1 of each, from the most to the least frequent, and the means of head, middle and tail."""
+"""Rare observations: F1 of each, from the most to the least frequent, and the means of head, middle and tail.
 
+A system may have several runs, which differ in their seed: its scores are the means over them.
+"""
+
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,22 +32,31 @@ class TailStatistics:
     """Labels of N studies, from which the scores of a long tail follow; see `crossray.evaluation.significance`.
 
     Attributes:
-        clinical: the labels.
+        runs: the labels, of each run of the system.
         parts: name of a part to its observations.
     """
 
-    clinical: ClinicalStatistics
+    runs: Sequence[ClinicalStatistics]
     parts: Mapping[str, Sequence[str]]
 
     def __len__(self) -> int:
         """Number of studies."""
-        return len(self.clinical)
+        return len(self.runs[0])
 
     def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
         """F1 of every observation and its mean over every part, by name: (R,) for (R, N) weights."""
-        f1 = dict(zip(CHEXPERT, self.clinical.weighted_class_f1(weights).T, strict=True))
+        each = np.mean([run.weighted_class_f1(weights) for run in self.runs], axis=0)
+        f1 = dict(zip(CHEXPERT, each.T, strict=True))
         means = {part: np.mean([f1[name] for name in names], axis=0) for part, names in self.parts.items()}
         return {name: f1[name] for names in self.parts.values() for name in names} | means
+
+    def deviations(self) -> dict[str, float]:
+        """Standard deviation of each score over the runs; nothing for a single one."""
+        if len(self.runs) < 2:
+            return {}
+        everyone = np.ones((1, len(self)))
+        runs = [TailStatistics([run], self.parts).weighted_scores(everyone) for run in self.runs]
+        return {name: statistics.stdev(float(run[name][0]) for run in runs) for name in runs[0]}
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,7 @@ class LongTail:
         support: observation to the number of true reports that call it positive.
         scores: system to F1 of each observation and its mean over each part.
         differences: system to the same less that of the first system; nothing for the first itself.
+        deviations: system to the standard deviation of each score over its runs; empty for a single run.
     """
 
     studies: int
@@ -67,10 +81,11 @@ class LongTail:
     support: Mapping[str, int]
     scores: Mapping[str, Mapping[str, Interval]]
     differences: Mapping[str, Mapping[str, Interval]]
+    deviations: Mapping[str, Mapping[str, float]]
 
 
 def long_tail(
-    files: Sequence[PredictionFile], *, labeler: str = RULES, resamples: int = 1000, seed: int = 0
+    systems: Sequence[Sequence[PredictionFile]], *, labeler: str = RULES, resamples: int = 1000, seed: int = 0
 ) -> LongTail:
     """Score systems on rare and frequent observations.
 
@@ -78,7 +93,7 @@ def long_tail(
     that no true report has are left out: they have no recall. Of 14, the head has 5, the middle 5 and the tail 4.
 
     Args:
-        files: predictions of one or more systems on the same studies.
+        systems: predictions of one or more systems on the same studies; of each system those of one or more runs.
         labeler: choice of `open_labeler`.
         resamples: bootstrap resamples of the studies.
         seed: of the resamples.
@@ -86,16 +101,18 @@ def long_tail(
     Raises:
         UserError: the files hold different studies or references, or fewer than three observations occur.
     """
-    names = system_names(files)
+    files = [file for runs in systems for file in runs]
+    system_names(files)  # refuses a file that is given twice
+    names = system_names([runs[0] for runs in systems])
     aligned, _ = same_studies(files)
     protocols, _ = same_protocols(aligned)
     protocol = "full" if "full" in protocols else next(iter(protocols))
     reader = open_labeler(labeler)
     references = reader.label(aligned[0].references(protocol))
-    statistics = [
+    labelled = [
         ClinicalStatistics.of(reader.label(file.hypotheses()), references, reader.observations) for file in aligned
     ]
-    counts = POSITIVE.present_in(statistics[0].reference).sum(axis=0)
+    counts = POSITIVE.present_in(labelled[0].reference).sum(axis=0)
     support = {name: int(count) for name, count in zip(CHEXPERT, counts, strict=True) if count}
     if len(support) < len(PARTS):
         raise UserError(f"{aligned[0].path}: its true reports state {len(support)} observations to {reader.name}; a "
@@ -103,7 +120,8 @@ def long_tail(
     ordered = sorted(support, key=lambda name: (-support[name], CHEXPERT.index(name)))
     thirds = np.array_split(np.array(ordered), len(PARTS))
     parts = {part: tuple(map(str, third)) for part, third in zip(PARTS, thirds, strict=True)}
-    tails = {name: TailStatistics(labels, parts) for name, labels in zip(names, statistics, strict=True)}
+    rest = iter(labelled)
+    tails = {name: TailStatistics([next(rest) for _ in runs], parts) for name, runs in zip(names, systems, strict=True)}
     first, *others = names
     return LongTail(
         studies=len(references),
@@ -115,6 +133,7 @@ def long_tail(
         differences={
             name: paired_difference(tails[name], tails[first], resamples=resamples, seed=seed) for name in others
         },
+        deviations={name: tail.deviations() for name, tail in tails.items()},
     )
 
 
@@ -129,8 +148,11 @@ def grids(found: LongTail) -> list[Grid]:
     header = [
         cell
         for name in found.scores
-        for cell in (name, "interval", *(["minus first"] if name in found.differences else []))
-    ]
+        for cell in (
+            name, "interval", *(["over runs"] if found.deviations[name] else []),
+            *(["minus first"] if name in found.differences else []),
+        )
+    ]  # fmt: skip
     return [
         Grid(f"mean F1 of observations by frequency; {described}", ["", *header], means),
         Grid("F1 of each observation, positive only", ["", "part", "true", *header], single),
@@ -156,7 +178,8 @@ def write_page(found: LongTail, path: Path) -> None:
         page.title("Long tail"),
         page.paragraph(
             "F1 of observations from the most to the least frequent one in the true reports, and the means of head, "
-            "middle and tail. Lines are bootstrap intervals over studies.",
+            "middle and tail. Of a system with several runs the mean over them. Lines are bootstrap intervals over "
+            "studies.",
             "muted",
         ),
         charts.legend(systems),
@@ -182,6 +205,8 @@ def _cells(found: LongTail, key: str) -> list[str]:
     cells = []
     for system, scores in found.scores.items():
         cells += [value(scores[key]), ends(scores[key])]
+        if found.deviations[system]:
+            cells.append(f"± {found.deviations[system][key]:.3f}")
         if system in found.differences:
             difference = found.differences[system][key]
             cells.append(f"{difference.value:+.3f} {ends(difference)}")

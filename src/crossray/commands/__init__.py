@@ -120,7 +120,15 @@ ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
     "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
-    "long-tail": Command(analyze_long_tail, {"name": "predictions", "nargs": "+", **_PREDICTIONS}),
+    "long-tail": Command(
+        analyze_long_tail,
+        {
+            "name": "predictions",
+            "nargs": "+",
+            "type": str,
+            "help": "JSON lines, an argument a system; files of several seeds separated by commas",
+        },
+    ),
 }
 
 #: What `crossray index` does.

@@ -122,7 +122,7 @@ def analyze_retrieval(
 
 
 def analyze_long_tail(
-    predictions: list[Path],
+    predictions: list[str],
     labeler: str = "rules",
     out: Path | None = None,
     resamples: int = 1000,
@@ -131,7 +131,8 @@ def analyze_long_tail(
     """Score each observation from the most to the least frequent one, and the means of head, middle and tail.
 
     Args:
-        predictions: one or more files of JSON lines on the same studies; the others are compared with the first.
+        predictions: one or more systems' files of JSON lines on the same studies; the others are compared with the
+            first. Files of one system's runs with several seeds are joined by commas (seed-0.jsonl,seed-1.jsonl).
         labeler: who reads the observations: rules, or a folder that `crossray convert` wrote.
         out: also write a page with chart and tables to this HTML file.
         resamples: of the bootstrap over studies, for the intervals.
@@ -140,8 +141,8 @@ def analyze_long_tail(
     from crossray.analysis.long_tail import grids, long_tail, write_page
     from crossray.evaluation.predictions import PredictionFile
 
-    files = [PredictionFile.load(path) for path in predictions]
-    found = long_tail(files, labeler=labeler, resamples=resamples, seed=seed)
+    systems = [[PredictionFile.load(Path(path)) for path in runs.split(",") if path] for runs in predictions]
+    found = long_tail([runs for runs in systems if runs], labeler=labeler, resamples=resamples, seed=seed)
     for grid in grids(found):
         console().print(grid.render(), crop=False)
         console().print()

@@ -27,12 +27,15 @@ from crossray.models.knowledge_encoder import KnowledgeEncoderConfig, build_know
 from crossray.models.reference_reports import read_training_reports
 from crossray.retrieval.database import ReportDatabase
 from crossray.retrieval.index import NO_GROUP, NO_ROW, Metric, ReportIndex
+from crossray.text.observations import CHEXPERT
 
 #: The report database inside a model folder.
 DATABASE = "retrieval.safetensors"
 
 #: Database entries that are embedded at a time.
 _CHUNK = 16384
+#: Of an entity's log-odds over the training studies; an entity that never changes is not divided by 0.
+_LEAST_DEVIATION = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +45,16 @@ class RetrievalConfig(ModelConfig):
     Attributes:
         backbone: the vision backbone.
         knowledge: the knowledge encoder, which is never trained.
-        lre: retrieve by the learned hyperbolic distance; otherwise by the Euclidean distance of the entities' values.
-        entity_values: what the knowledge encoder says of an entity, as log_odds or as a probability.
+        lre: retrieve by the learned hyperbolic distance; otherwise by the Euclidean distance of the entities' log-odds.
+        entity_values: what LRE reads of an entity: its log_odds, its probability, or standardized log-odds, whose mean
+            is 0 and whose deviation is 1 over the training studies. Other distances compare log-odds.
         retrieval_width: width of the hyperbolic network's layers.
         curvature: c of the Poincare ball.
         ties: of equally near labels, see `crossray.layers.ranking.ranking_loss`.
         ranking_temperature: divides the distances in the ranking loss.
         retrieval_share: share of the training studies that read the report which they would read when they are tested;
             the others read one with the nearest labels. In the first epoch all do.
+        auxiliary: compare and diagnose the last observations, too, which CheXpert does not know.
         sentences: most sentences of a report that are kept.
         local_prompt: text of a local prompt, with {entity}, {place} and {existence} in it.
         store_reports: keep the text of the training reports in the model folder, for `crossray index query`.
@@ -58,12 +63,13 @@ class RetrievalConfig(ModelConfig):
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     knowledge: KnowledgeEncoderConfig = field(default_factory=KnowledgeEncoderConfig)
     lre: bool = True
-    entity_values: Literal["log_odds", "probability"] = "log_odds"
+    entity_values: Literal["standardized", "log_odds", "probability"] = "standardized"
     retrieval_width: int = 512
     curvature: float = 0.01
-    ties: Literal["uniform", "first", "soft"] = "uniform"
+    ties: Literal["uniform", "first", "soft"] = "soft"
     ranking_temperature: float = 1.0
     retrieval_share: float = 0.5
+    auxiliary: bool = True
     sentences: int = 20
     local_prompt: str = "{entity}; located at {place}; {existence}"
     store_reports: bool = False
@@ -76,19 +82,41 @@ class LRE(nn.Module):
     embedded once an epoch and a run that is continued in the middle of one finds the same reports.
 
     Args:
-        config: its fields from `retrieval_width` to `ranking_temperature`.
+        config: its fields from `entity_values` to `ranking_temperature`.
         entities: E.
     """
+
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, config: RetrievalConfig, entities: int) -> None:
         super().__init__()
         self.config = config
         self.network = HyperbolicNetwork((entities, config.retrieval_width, config.retrieval_width), config.curvature)
         self.steady = copy.deepcopy(self.network).requires_grad_(False)
+        self.register_buffer("mean", torch.zeros(entities))
+        self.register_buffer("deviation", torch.ones(entities))
 
-    def current(self) -> HyperbolicNetwork:
-        """The weights to retrieve with."""
-        return self.steady if self.training else self.network
+    def standardize(self, log_odds: Tensor) -> None:
+        """Take mean and deviation from training studies (R, E): the mean is large, and all studies share it."""
+        if len(log_odds) > 1:
+            self.mean.copy_(log_odds.float().mean(dim=0))
+            self.deviation.copy_(log_odds.float().std(dim=0).clamp_min(_LEAST_DEVIATION))
+
+    def forward(self, log_odds: Tensor) -> Tensor:
+        """Points (B, W) of the ball, to retrieve with, of log-odds (B, E)."""
+        return (self.steady if self.training else self.network)(self._values(log_odds))
+
+    def state(self) -> list[Tensor]:
+        """What `forward` reads."""
+        return [self.mean, self.deviation, *(self.steady if self.training else self.network).parameters()]
+
+    def _values(self, log_odds: Tensor) -> Tensor:
+        if self.config.entity_values == "probability":
+            return log_odds.float().sigmoid()
+        if self.config.entity_values == "standardized":
+            return (log_odds.float() - self.mean) / self.deviation
+        return log_odds.float()
 
     def settle(self) -> None:
         """An epoch has ended."""
@@ -98,11 +126,11 @@ class LRE(nn.Module):
         """The ranking loss of a batch (eq. 7).
 
         Args:
-            entities: (B, E) values.
+            entities: (B, E) log-odds.
             labels: (B, K) status codes.
             known: (B,) bool, True where a study has labels.
         """
-        config, points = self.config, self.network(entities)
+        config, points = self.config, self.network(self._values(entities))
         distances = poincare_distance(points, points, config.curvature)
         pairs = known[:, None] & known[None, :]
         return ranking_loss(distances, hamming(labels, labels), config.ties, config.ranking_temperature, pairs)
@@ -113,6 +141,7 @@ class RetrievingModel(BackboneReportModel):
 
     Attributes:
         database: reports of the training studies; it is empty until `learn_from` or `restore`, which is allowed.
+        classes: K, how many of the observations count.
     """
 
     config: Any
@@ -124,6 +153,7 @@ class RetrievingModel(BackboneReportModel):
         self.config = replace(config, backbone=self.backbone.config, knowledge=self.knowledge.config)
         entities, places = len(self.knowledge.entities), len(self.knowledge.places)
         self.lre = LRE(config, entities) if config.lre else None
+        self.classes = len(config.observations) - (0 if config.auxiliary else auxiliary(config.observations))
         self.database = ReportDatabase.empty(entities, places, len(config.observations), self.knowledge.text_width)
         self._epochs: Tensor
         self.register_buffer("_epochs", torch.zeros((), dtype=torch.int64))
@@ -139,6 +169,8 @@ class RetrievingModel(BackboneReportModel):
             sentences=self.config.sentences, local_prompt=self.config.local_prompt, features=features,
             store_reports=self.config.store_reports, device=device,
         ).to(device)  # fmt: skip
+        if self.lre is not None:
+            self.lre.standardize(self.database.entities)
 
     def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the whole model folder, the report database included."""
@@ -197,9 +229,6 @@ class RetrievingModel(BackboneReportModel):
         """
         return self._search(self.entities(inputs)[0], k, metric="hyperbolic" if self.lre else "euclidean")
 
-    def _values(self, entities: Tensor) -> Tensor:
-        return entities.sigmoid() if self.config.entity_values == "probability" else entities
-
     def _search(
         self, entities: Tensor, k: int, *, metric: Metric, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -208,20 +237,19 @@ class RetrievingModel(BackboneReportModel):
             far = torch.full((len(entities), k), torch.inf, dtype=torch.float64, device=entities.device)
             return far, torch.full_like(far, NO_ROW, dtype=torch.int64)
         with torch.no_grad():
-            values = self._values(entities.float())
-            queries = self.lre.current()(values) if metric == "hyperbolic" and self.lre is not None else values
+            queries = self.lre(entities) if metric == "hyperbolic" and self.lre is not None else entities.float()
         return self._index(metric).search(queries, k, exclude)
 
     def _index(self, metric: Metric) -> ReportIndex:
         """The index of the database, built anew when the weights behind it have changed."""
-        network = self.lre.current() if metric == "hyperbolic" and self.lre is not None else None
-        read = [self.database.entities, *([] if network is None else network.parameters())]
+        lre = self.lre if metric == "hyperbolic" else None
+        read = [self.database.entities, *([] if lre is None else lre.state())]
         made_of = tuple((tensor.data_ptr(), tensor._version, tensor.device, tensor.dtype) for tensor in read)
         if metric not in self._indices or self._indices[metric][0] != made_of:
             with torch.inference_mode(False), torch.no_grad():
-                vectors = self._values(self.database.entities.float())
-                if network is not None:
-                    vectors = torch.cat([network(part) for part in vectors.split(_CHUNK)])
+                vectors = self.database.entities.float()
+                if lre is not None:
+                    vectors = torch.cat([lre(part) for part in vectors.split(_CHUNK)])
                 curvature, groups = self.config.curvature, self.database.groups
                 index = ReportIndex(vectors, metric=metric, curvature=curvature, groups=groups)
             self._indices[metric] = made_of, index
@@ -230,7 +258,7 @@ class RetrievingModel(BackboneReportModel):
     def _reference(self, entities: Tensor, guide: Guide | None, exclude: Tensor | None) -> Tensor:
         """Rows (B,) of the reports whose sentences are the global prompts (SPEC 4.3, "GRP selection")."""
         metric: Metric = "hyperbolic" if self.lre is not None else "euclidean"
-        labels, known = status_codes(guide)
+        labels, known = self.status_codes(guide)
         if labels is None or exclude is None or not len(self.database):
             return self._search(entities, 1, metric=metric, exclude=exclude)[1][:, 0]
         rows = self._nearest_labels(labels, exclude)
@@ -244,11 +272,18 @@ class RetrievingModel(BackboneReportModel):
     def _nearest_labels(self, labels: Tensor, exclude: Tensor) -> Tensor:
         """Rows (B,) of studies with the nearest labels (B, K), any of equally near ones; `NO_ROW` without any."""
         database = self.database
-        differing = hamming(labels, database.labels) + torch.rand(len(labels), len(database), device=labels.device)
+        apart = hamming(labels, database.labels[:, : self.classes])
+        differing = apart + torch.rand(apart.shape, device=labels.device)
         own = (database.groups == exclude[:, None]) & (exclude[:, None] != NO_GROUP)
         differing = differing.masked_fill(own | (database.labels < 0).any(1), torch.inf)
         nearest, rows = differing.min(dim=1)
         return rows.where(nearest.isfinite(), NO_ROW)
+
+    def status_codes(self, guide: Guide | None) -> tuple[Tensor | None, Tensor]:
+        """Status codes (B, K) and where a study has labels (B,) bool; None and nothing without any labels."""
+        if guide is None or guide.labels is None:
+            return None, torch.zeros(0, dtype=torch.bool)
+        return guide.labels[:, : self.classes].argmax(dim=2), guide.labels.sum(dim=(1, 2)) > 0
 
     def advance(self, event: Event) -> None:
         """After an epoch LRE's steady weights are renewed."""
@@ -258,8 +293,7 @@ class RetrievingModel(BackboneReportModel):
                 self.lre.settle()
 
 
-def status_codes(guide: Guide | None) -> tuple[Tensor | None, Tensor]:
-    """Status codes (B, K) and where a study has labels (B,) bool; None and nothing without any labels."""
-    if guide is None or guide.labels is None:
-        return None, torch.zeros(0, dtype=torch.bool)
-    return guide.labels.argmax(dim=2), guide.labels.sum(dim=(1, 2)) > 0
+def auxiliary(observations: tuple[str, ...]) -> int:
+    """How many of the last observations CheXpert does not know."""
+    known = [place for place, name in enumerate(observations) if name in CHEXPERT]
+    return len(observations) - 1 - known[-1] if known else 0

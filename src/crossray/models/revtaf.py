@@ -29,8 +29,8 @@ from crossray.layers.transformer import FeedForward, prepend_prompt
 from crossray.models.backbones import join_views
 from crossray.models.base import Encoded, Event, Step, language_loss, register
 from crossray.models.bert_decoder import BertDecoder, BertDecoderConfig
-from crossray.models.retrieving import RetrievalConfig, RetrievingModel, status_codes
-from crossray.text.observations import CHEXPERT, STATUSES
+from crossray.models.retrieving import RetrievalConfig, RetrievingModel, auxiliary
+from crossray.text.observations import STATUSES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ class REVTAFConfig(RetrievalConfig):
         iterations: most Sinkhorn iterations.
         share_branches: one set of fusion weights for global and local prompts.
         consistency: FCC: soft, legacy (as released, without gradient for the plans), or none.
-        neighbours: reports that the diagnosis branch reads, the nearest by the cosine of the entities' values.
+        similarity: what FCC compares: raw prompts, or their trained projections (as released).
+        neighbours: reports that the diagnosis branch reads, the nearest by the cosine of the entities' log-odds.
         diagnosis_width: width of the diagnosis branch.
         diagnosis_layers: layers of its encoder, and as many of its decoder.
         diagnosis_heads: its attention heads, a divisor of `diagnosis_width`.
@@ -72,6 +73,7 @@ class REVTAFConfig(RetrievalConfig):
     iterations: int = 50
     share_branches: bool = True
     consistency: Literal["soft", "legacy", "none"] = "soft"
+    similarity: Literal["raw", "projected"] = "raw"
     neighbours: int = 21
     diagnosis_width: int = 512
     diagnosis_layers: int = 2
@@ -119,12 +121,13 @@ class FVTAF(nn.Module):
     Args:
         channels: C.
         text_width: D.
-        config: its fields from `attention` to `share_branches`.
+        config: its fields from `attention` to `similarity`.
     """
 
     def __init__(self, channels: int, text_width: int, config: REVTAFConfig) -> None:
         super().__init__()
         width = config.fusion_width
+        self.config = config
         self.visual = nn.Linear(channels, width)
         self.sentences = nn.Linear(text_width, width)
         self.phrases = nn.Linear(text_width, width)
@@ -150,6 +153,12 @@ class FVTAF(nn.Module):
         known, local_plan = self.branches[-1](image, self.phrases(phrases), everywhere)
         return torch.cat([seen, known], dim=2), plan, local_plan
 
+    def similarity(self, sentences: Tensor, phrases: Tensor) -> Tensor:
+        """How alike prompts (B, N, D) and (B, E, D) are, (B, N, E) from 0 to 1 (eq. 12)."""
+        if self.config.similarity == "projected":
+            sentences, phrases = self.sentences(sentences), self.phrases(phrases)
+        return (F.normalize(sentences.float(), dim=2) @ F.normalize(phrases.float(), dim=2).mT).sigmoid()
+
 
 @register("revtaf", REVTAFConfig)
 class REVTAF(RetrievingModel):
@@ -161,13 +170,14 @@ class REVTAF(RetrievingModel):
         if not config.observations:
             raise UserError("revtaf diagnoses, and the dataset has no labels (field 'observations'); prepare it again.")
         super().__init__(config)
-        channels, text_width, classes = self.backbone.width, self.knowledge.text_width, len(config.observations)
+        channels, text_width, classes = self.backbone.width, self.knowledge.text_width, self.classes
+        self._auxiliary = auxiliary(config.observations) if config.auxiliary else 0
         self.fvtaf = FVTAF(channels, text_width, config) if config.attention != "none" else None
         self.diagnosis = DiagnosisBranch(
             channels, text_width, classes, config.diagnosis_width, config.diagnosis_layers, config.diagnosis_heads,
             config.dropout,
         )  # fmt: skip
-        self.adjustment = LogitAdjustment(classes, auxiliary=_auxiliary(config.observations))
+        self.adjustment = LogitAdjustment(classes, auxiliary=self._auxiliary)
         sizes = {name: getattr(config, name) for name in _DECODER_SIZES}
         memory = channels if self.fvtaf is None else 2 * config.fusion_width
         self.decoder = BertDecoder(
@@ -184,8 +194,8 @@ class REVTAF(RetrievingModel):
         super().learn_from(dataset, section, features)
         labelled = self.database.labels[(self.database.labels >= 0).all(1)]
         if len(labelled):
-            priors = base_probabilities(labelled)
-            priors[len(priors) - _auxiliary(self.config.observations) :] = 1
+            priors = base_probabilities(labelled[:, : self.classes])
+            priors[len(priors) - self._auxiliary :] = 1
             self.adjustment.priors.copy_(LogitAdjustment(len(priors), priors).priors)
 
     def frozen(self) -> list[str]:
@@ -208,7 +218,7 @@ class REVTAF(RetrievingModel):
         neighbours = self._search(entities, self.config.neighbours, metric="cosine", exclude=exclude)[1]
         statuses = self._diagnose(pooled, inputs.view_mask, neighbours)
         prompt = statuses.argmax(dim=1)
-        labels, known = status_codes(guide)
+        labels, known = self.status_codes(guide)
         if labels is not None:
             prompt = torch.where(known[:, None], labels, prompt)
         aux = {"entities": entities, "statuses": statuses}
@@ -239,8 +249,7 @@ class REVTAF(RetrievingModel):
             aux[name] = plan.new_zeros(*views.shape, *plan.shape[1:]).index_put((views,), plan)
         aux["reference"], aux["sentences"] = reference, mask
         if self.config.consistency != "none":
-            cosine = F.normalize(sentences.float(), dim=2) @ F.normalize(phrases.float(), dim=2).mT
-            aux["similarity"] = cosine.sigmoid()  # eq. 12
+            aux["similarity"] = fvtaf.similarity(sentences, phrases)
         return fused.new_zeros(*views.shape, *fused.shape[1:]).index_put((views,), fused)
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
@@ -266,13 +275,13 @@ class REVTAF(RetrievingModel):
         logits = self.step(targets.tokens[:, :-1], encoded).logits
         smoothing = self.config.label_smoothing if self.training else 0.0
         losses = {"language": language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:], smoothing)}
-        labels, known = status_codes(batch.guide)
+        labels, known = self.status_codes(batch.guide)
         if labels is not None:
             statuses = self.adjustment.adjust(encoded.aux["statuses"].float())
             each = F.cross_entropy(statuses, labels, reduction="none").mean(dim=1)
             losses["diagnosis"] = (each * known).sum() / known.sum().clamp_min(1)
             if self.lre is not None:
-                losses["ranking"] = self.lre.loss(self._values(encoded.aux["entities"]), labels, known)
+                losses["ranking"] = self.lre.loss(encoded.aux["entities"], labels, known)
         if "similarity" in encoded.aux and self.config.consistency != "none":
             views, study = batch.inputs.view_mask, batch.inputs.view_mask.nonzero()[:, 0]
             losses["consistency"] = soft_iou_consistency(
@@ -283,7 +292,7 @@ class REVTAF(RetrievingModel):
 
     def observe(self, batch: Batch) -> None:
         """How sure the diagnosis is of what the validation studies have."""
-        labels, known = status_codes(batch.guide)
+        labels, known = self.status_codes(batch.guide)
         if labels is not None:
             probabilities = self.encode(batch.inputs).aux["statuses"].float().softmax(dim=1)[:, POSITIVE]
             self.adjustment.observe(probabilities[known], labels[known])
@@ -298,9 +307,3 @@ class REVTAF(RetrievingModel):
 _DECODER_SIZES = tuple(
     f.name for f in dataclasses.fields(BertDecoderConfig) if f.name not in ("vocabulary_size", "memory_width", "name")
 )
-
-
-def _auxiliary(observations: tuple[str, ...]) -> int:
-    """How many of the last observations CheXpert does not know."""
-    known = [place for place, name in enumerate(observations) if name in CHEXPERT]
-    return len(observations) - 1 - known[-1] if known else 0
