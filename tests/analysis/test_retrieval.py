@@ -124,7 +124,11 @@ class TestIndex:
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         assert build_index(folder, other) == len(other.rows("train"))
         after = {path.name: path.read_bytes() for path in folder.iterdir()}
-        assert [name for name in before if before[name] != after[name]] == [DATABASE] and before.keys() == after.keys()
+        changed = {name for name in before if before[name] != after[name]}
+        assert changed == {DATABASE, "provenance.json"} and before.keys() == after.keys()
+        noted, was = json.loads(after["provenance.json"]), json.loads(before["provenance.json"])
+        assert noted.pop("index") == {"sha256": other.info.sha256, "source": other.info.source}
+        assert noted == was
         assert list(ReportDatabase.load(folder / DATABASE).studies) == other.ids(other.rows("train"))
         assert isinstance(ReportModel.from_pretrained(folder), REVTAF)
 

@@ -1,5 +1,6 @@
 """The retrieval index of a trained folder: built anew from a dataset, and asked for the nearest reports."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import torch
 from crossray.analysis.inputs import collator_of
 from crossray.data.batch import Inputs
 from crossray.data.dataset import Dataset
+from crossray.data.layout import replace_file
 from crossray.data.transform import transform_inputs
 from crossray.errors import UserError
 from crossray.models.retrieving import DATABASE
@@ -39,7 +41,8 @@ class Neighbour:
 def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, device: str = "cpu") -> int:
     """Replace the index of a model folder by one of this dataset's training studies.
 
-    Weights and class priors stay as they were trained; a folder whose index belongs to another encoder is read, too.
+    Weights and class priors stay as they were trained, and `provenance.json` says which dataset the index is of. A folder
+    whose index belongs to another encoder is read, too.
 
     Args:
         folder: model folder, or the folder of a training run (its best model is taken).
@@ -75,7 +78,18 @@ def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, 
             f"{dataset.path}: no training study has {generator.section}; prepare one with a training split."
         )
     model.database.save(folder / DATABASE)
+    _note(folder / "provenance.json", dataset)
     return len(model.database)
+
+
+def _note(path: Path, dataset: Dataset) -> None:
+    """Say in the folder's provenance which dataset the index is of; the file is replaced whole."""
+    try:
+        provenance = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        provenance = {}
+    index = {"sha256": dataset.info.sha256, "source": dataset.info.source}
+    replace_file(path, (json.dumps({**provenance, "index": index}, indent=2) + "\n").encode())
 
 
 def retrieving(generator: Generator, folder: Path | str) -> REVTAF:
