@@ -93,7 +93,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=400, help="batches of 16 studies")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
-    rows = [measure(negatives, Dataset.open(given.data), given) for negatives in ("hard", "semi_hard")]
+    rows = [measure(negatives, Dataset.open(given.data), given) for negatives in ("hard", "semi_hard", "all")]
     report("UAR's triplet loss alone", rows, json=given.json)
 
 

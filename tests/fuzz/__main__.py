@@ -1,6 +1,6 @@
 """Long fuzzing from the command line.
 
-    python -m tests.fuzz [--count 2000] [--first 0] [--reasons] [png jpeg dicom csv annotation predictions]
+    python -m tests.fuzz [--count 2000] [--first 0] [--reasons] [png jpeg dicom csv annotation chexbert ...]
 
 Every mutation has a number; the same number is the same file everywhere. Ends with code 1 if anything but a clear
 rejection or an image came out.

@@ -275,6 +275,46 @@ def _predictions() -> Format:
     return Format((content,), _from_file("predictions.jsonl", PredictionFile.load))
 
 
+def _saved(content: object) -> tuple[bytes, bytes]:
+    """What torch writes today, where checksums tell of most damage, and what it wrote before 1.6, without any."""
+    import torch
+
+    streams = io.BytesIO(), io.BytesIO()
+    for stream, zipped in zip(streams, (True, False), strict=True):
+        torch.save(content, stream, _use_new_zipfile_serialization=zipped)
+    return streams[0].getvalue(), streams[1].getvalue()
+
+
+def _dalle() -> Format:
+    from tests.models.test_dvae import ReleasedEncoder
+
+    from crossray.models.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer
+
+    read = _from_file("encoder.pkl", lambda path: build_image_tokenizer(ImageTokenizerConfig(name=str(path))))
+    return Format(_saved(ReleasedEncoder(4, 30).state_dict()), read)
+
+
+def _medklip() -> Format:
+    from tests.models.test_knowledge import released
+
+    from crossray.models.knowledge_encoder import KnowledgeEncoderConfig, build_knowledge_encoder
+
+    content = {"model": released(text=256), "epoch": 3, "optimizer": {"state": {}}}
+    return Format(
+        _saved(content),
+        _from_file("a.pth", lambda path: build_knowledge_encoder(KnowledgeEncoderConfig(name=str(path), text="words"))),
+    )
+
+
+def _chexbert() -> Format:
+    from tests.evaluation.test_chexbert import made_up_tensors
+
+    from crossray.evaluation.chexbert_weights import infer_config, read_weights
+
+    content = {"epoch": 3, "model_state_dict": {f"module.{name}": tensor for name, tensor in made_up_tensors().items()}}
+    return Format(_saved(content), _from_file("chexbert.pth", lambda path: infer_config(read_weights(path), path)))
+
+
 FORMATS: dict[str, Callable[[], Format]] = {
     "png": _png,
     "jpeg": _jpeg,
@@ -290,4 +330,7 @@ FORMATS: dict[str, Callable[[], Format]] = {
     "tar": _tar,
     "tgz": _tgz,
     "zip": _zip,
+    "dalle": _dalle,
+    "medklip": _medklip,
+    "chexbert": _chexbert,
 }

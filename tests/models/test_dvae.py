@@ -18,7 +18,7 @@ from torch import nn
 
 from crossray.data.batch import Batch
 from crossray.errors import UserError
-from crossray.models import image_tokenizer
+from crossray.models import pytorch_files
 from crossray.models.base import Event
 from crossray.models.dvae import DALLE, DVAE, DVAEConfig, Encoder, NetworkConfig, k_means, psnr
 from crossray.models.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer, read_encoder
@@ -316,7 +316,7 @@ def test_a_hostile_pickle_is_a_sentence_and_changes_nothing(pickled: bytes, tmp_
     path.write_bytes(legacy(b"\x80\x04" + pickled))
     with pytest.raises(UserError, match=r"encoder\.pkl: no "):
         read_encoder(path)
-    for shared in (image_tokenizer._Inert, image_tokenizer._tensor, torch._utils._rebuild_tensor_v2):
+    for shared in (pytorch_files.Inert, pytorch_files._VIEW.function, torch._utils._rebuild_tensor_v2):
         assert not hasattr(shared, "broken")
 
 

@@ -246,7 +246,7 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
 WIDTH, TEXT, DEPTHS, CHANNELS = 16, 16, (2, 1, 1), (16, 32, 64)
 
 
-def released() -> dict[str, Tensor]:
+def released(text: int = TEXT) -> dict[str, Tensor]:
     """Random tensors with the names and shapes of MedKLIP's state dict, as DataParallel saves it, in a small size."""
     shapes: dict[str, tuple[int, ...]] = {"res_features.0.weight": (16, 3, 7, 7)}
     norms = {"res_features.1": 16}
@@ -263,8 +263,8 @@ def released() -> dict[str, Tensor]:
                 shapes |= {f"{name}.downsample.0.weight": (outputs, before, 1, 1)}
                 norms |= {f"{name}.downsample.1": outputs}
         inputs = outputs
-    linear = {"res_l1": (inputs, inputs), "res_l2": (WIDTH, inputs), "disease_embedding_layer": (WIDTH, TEXT)}
-    linear |= {"cl_fc": (TEXT, WIDTH), "classifier": (2, WIDTH)}
+    linear = {"res_l1": (inputs, inputs), "res_l2": (WIDTH, inputs), "disease_embedding_layer": (WIDTH, text)}
+    linear |= {"cl_fc": (text, WIDTH), "classifier": (2, WIDTH)}
     for layer in range(2):
         name = f"decoder.layers.{layer}"
         linear |= {f"{name}.linear1": (24, WIDTH), f"{name}.linear2": (WIDTH, 24)}

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import statistics
 from typing import Any
 
 import pytest
@@ -163,23 +164,27 @@ def test_a_model_made_in_inference_mode_reads_without_a_table() -> None:
 # --- L_global
 
 
-def brute_force(image: torch.Tensor, report: torch.Tensor, keys: list[int], margin: float, semi: bool) -> float:
+def brute_force(image: torch.Tensor, report: torch.Tensor, keys: list[int], margin: float, negatives: str) -> float:
     cosine = [[float(F.cosine_similarity(i, r, dim=0)) for r in report] for i in image]
     total = 0.0
     for turned in (cosine, [list(column) for column in zip(*cosine, strict=True)]):
         losses = []
         for row, values in enumerate(turned):
             own = values[row]
-            others = [v for place, v in enumerate(values) if keys[place] != keys[row] and (not semi or v < own)]
-            if others:
-                losses.append(max(0.0, margin - own + max(others)))
-        total += sum(losses) / len(losses) if losses else 0.0
+            others = [value for place, value in enumerate(values) if keys[place] != keys[row]]
+            if negatives == "hard":
+                others = [max(others)]
+            elif negatives == "semi_hard":
+                below = [value for value in others if value < own]
+                others = [max(below) if below else min(others)]
+            losses.append(statistics.fmean(max(0.0, margin - own + other) for other in others))
+        total += statistics.fmean(losses)
     return total
 
 
-@pytest.mark.parametrize("semi", [False, True])
-def test_triplet_equals_brute_force_without_equal_reports(semi: bool) -> None:
-    model, batch = uar(negatives="semi_hard" if semi else "hard"), make_batch(6)
+@pytest.mark.parametrize("negatives", ["hard", "semi_hard", "all"])
+def test_triplet_equals_brute_force_without_equal_reports(negatives: str) -> None:
+    model, batch = uar(negatives=negatives), make_batch(6)
     batch.targets.report_key = torch.tensor([1, 2, 1, 3, 2, 4])
     with torch.no_grad():
         encoded = model.encode(batch.inputs)
@@ -187,8 +192,18 @@ def test_triplet_equals_brute_force_without_equal_reports(semi: bool) -> None:
         report = model.report_vectors(batch.targets)
     mask = batch.inputs.view_mask
     image = torch.stack([encoded.pooled[row, mask[row]].mean(0) for row in range(6)])
-    expected = brute_force(image, report, batch.targets.report_key.tolist(), 0.2, semi)
+    expected = brute_force(image, report, batch.targets.report_key.tolist(), 0.2, negatives)
     assert float(found) == pytest.approx(expected, abs=1e-5)
+
+
+def test_semi_hard_negatives_do_not_reward_the_own_report_for_being_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every other report is nearer there is no semi-hard one: such a row once counted nothing."""
+    model, batch = uar(negatives="semi_hard"), make_batch(3)
+    batch.targets.report_key = torch.arange(3)
+    monkeypatch.setattr(model, "report_vectors", lambda targets: -torch.eye(3, model.config.width))
+    encoded = model.encode(batch.inputs)
+    encoded.pooled = torch.eye(3, model.config.width)[:, None].expand(-1, VIEWS, -1)
+    assert float(model.alignment_loss(encoded, batch)) == pytest.approx(2 * (0.2 + 1))
 
 
 def test_equal_reports_are_no_negatives_of_each_other() -> None:

@@ -8,10 +8,8 @@ read here; the sizes of the network follow from their shapes.
 import hashlib
 import json
 import os
-import pickle
 import re
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,16 @@ from torch import Tensor
 
 from crossray.errors import UserError
 from crossray.evaluation.chexbert import HEAD_WIDTH, CheXbert, CheXbertConfig, config_values, word_pieces
+from crossray.models.pytorch_files import PyTorchFileError, float_copies, named_tensors, read_pytorch
 from crossray.text.vocabulary import read_vocabulary, vocabulary_file
 
 # In the file, and not used: the heads read the hidden state itself, and positions are counted.
 _UNUSED = ("bert.pooler.dense.weight", "bert.pooler.dense.bias", "bert.embeddings.position_ids")
 
 _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
+#: Most layers that are built to see whether the tensors fit; the published file has 12.
+_MOST_LAYERS = 64
+
 _PUBLISHED = "give the published chexbert.pth"
 
 
@@ -73,27 +75,24 @@ def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | st
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of the network in a checkpoint, by their names without `module.`, those that nothing uses left out.
 
+    They are copies in float32; what they are copied from is mapped where the file is a zip, not read into memory.
+
     Raises:
         UserError: the file is missing, holds anything but tensors and plain values, or is no such checkpoint.
     """
     try:
-        # Only a zip file, which torch writes since 1.6, can be mapped instead of read into memory.
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        checkpoint: Any = read_pytorch(path)
+        state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
+        if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise UserError(f"{path}: model_state_dict: not there, or not a table of tensors; {_PUBLISHED}")
+        named = {name.removeprefix("module."): tensor for name, tensor in named_tensors(state).items()}
+        return float_copies({name: tensor for name, tensor in named.items() if name not in _UNUSED})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {_PUBLISHED}") from None
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, IndexError):
+    except PyTorchFileError:
         raise UserError(
             f"{path}: no PyTorch weights, or more than weights in it, of which nothing was run; {_PUBLISHED}"
         ) from None
-    state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"{path}: model_state_dict: not there, or not a table of tensors; {_PUBLISHED}")
-    named = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
-    return {
-        name: tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in named.items()
-        if name not in _UNUSED
-    }
 
 
 def infer_config(tensors: Mapping[str, Tensor], path: Path) -> CheXbertConfig:
@@ -119,7 +118,7 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> CheXbertConfig:
     config = CheXbertConfig(
         vocabulary=sizes["words"][0],
         width=sizes["words"][1],
-        layers=len(layers),
+        layers=min(len(layers), _MOST_LAYERS),
         inner_width=sizes["inner"][0],
         positions=sizes["positions"][0],
         segments=sizes["segments"][0],

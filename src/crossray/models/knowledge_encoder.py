@@ -5,9 +5,7 @@ It comes from a folder that CrossRay trained or from MedKLIP's checkpoint, of wh
 
 import dataclasses
 import json
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from crossray.models.backbones import BackboneConfig
 from crossray.models.base import BUILD, config_from_dict
 from crossray.models.knowledge import KnowledgeNetwork, KnowledgeNetworkConfig
 from crossray.models.networks import fingerprint, model_folder
+from crossray.models.pytorch_files import PyTorchFileError, float_copies, named_tensors, read_pytorch
 from crossray.models.text_encoder import TextEncoder, TextEncoderConfig, build_text_encoder
 from crossray.text.entities import DESCRIPTIONS, ENTITIES, PLACES, place_text
 
@@ -175,13 +174,18 @@ def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path
         UserError: they do not fit.
     """
     own = encoder.state_dict()
-    needed = own.keys() - {"entity_vectors", "place_vectors"}
-    wrong = [name for name in sorted(needed) if name not in weights or weights[name].shape != own[name].shape]
-    if wrong:
-        raise UserError(
-            f"{source}: tensor '{wrong[0]}' is missing or of another shape; give a whole knowledge encoder."
-        )
+    needed = {name: own[name] for name in own.keys() - {"entity_vectors", "place_vectors"}}
+    _require(needed, weights, source)
     encoder.load_state_dict({name: weights[name] for name in needed}, strict=False)
+
+
+def _require(needed: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse weights without a tensor of each name and shape in `needed`."""
+    for name in sorted(needed):
+        if name not in weights or weights[name].shape != needed[name].shape:
+            raise UserError(
+                f"{source}: tensor '{name}' is missing or of another shape; give a whole knowledge encoder."
+            )
 
 
 def _from_folder(folder: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
@@ -223,17 +227,23 @@ _NAMES = (
 #: Heads of MedKLIP's decoder: shapes do not tell.
 _HEADS = 4
 
+#: Most blocks of a stage and layers of the decoder that are built to see whether weights fit; MedKLIP has 6 and 4.
+_LAYERS = 64
+
 
 def _from_checkpoint(path: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
     """The encoder in MedKLIP's checkpoint, with a text encoder of `transformers`."""
     weights = _read_checkpoint(path)
-    text = TextEncoderConfig(name=config.text)
-    encoder = _assemble(replace(_infer_size(weights, path), text=text), config)
+    size = replace(_infer_size(weights, path), text=TextEncoderConfig(name=config.text))
     renamed = {}
     for name, tensor in weights.items():
         for pattern, replacement in _NAMES:
             name = re.sub(pattern, replacement, name)
         renamed[f"network.{name}"] = tensor
+    with torch.device("meta"):  # a file may claim any size: no memory before its weights are known to fit
+        network = KnowledgeNetwork(size, renamed["network.query.weight"].shape[1])
+    _require({f"network.{name}": tensor for name, tensor in network.state_dict().items()}, renamed, path)
+    encoder = _assemble(size, config)
     own_text = {f"text.{name}": tensor for name, tensor in encoder.text.state_dict().items()}
     _fill(encoder, renamed | own_text, path)
     encoder.describe(DESCRIPTIONS if config.descriptions is None else _read_descriptions(Path(config.descriptions)))
@@ -241,31 +251,28 @@ def _from_checkpoint(path: Path, config: KnowledgeEncoderConfig) -> KnowledgeEnc
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors by MedKLIP's names, without running any code."""
+    """Tensors by MedKLIP's names, in float32, without running any code."""
     remedy = "give MedKLIP's checkpoint"
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = read_pytorch(path)
+        found = found.get("model", found) if isinstance(found, dict) else {}
+        weights = float_copies(named_tensors(found if isinstance(found, dict) else {}))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from None
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+    except PyTorchFileError:
         raise UserError(f"{path}: not weights alone, and nothing else was read; {remedy}.") from None
-    found = found.get("model", found) if isinstance(found, Mapping) else {}
-    if not isinstance(found, Mapping):
-        found = {}
     # it was saved from within DataParallel
-    named = {str(name).removeprefix("module."): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
-    if "res_features.0.weight" not in named:
+    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    if "res_features.0.weight" not in weights:
         raise UserError(f"{path}: no tensor named res_features.0.weight in it; {remedy}.")
-    return named
+    return weights
 
 
 def _infer_size(weights: Mapping[str, Tensor], path: Path) -> KnowledgeNetworkConfig:
     """The size of the network with these weights, in MedKLIP's layout."""
     try:
         last = "conv3" if "res_features.4.0.conv3.weight" in weights else "conv2"
-        depths = [
-            len({name.split(".")[2] for name in weights if name.startswith(f"res_features.{s}.")}) for s in (4, 5, 6)
-        ]
+        depths = [_count(weights, f"res_features.{stage}.") for stage in (4, 5, 6)]
         architecture = {
             "model_type": "resnet",
             "layer_type": "bottleneck" if last == "conv3" else "basic",
@@ -276,12 +283,19 @@ def _infer_size(weights: Mapping[str, Tensor], path: Path) -> KnowledgeNetworkCo
         return KnowledgeNetworkConfig(
             backbone=BackboneConfig(name=str(path.name), architecture=architecture),
             width=weights["res_l2.weight"].shape[0],
-            layers=len({name.split(".")[2] for name in weights if name.startswith("decoder.layers.")}),
+            layers=_count(weights, "decoder.layers."),
             heads=_HEADS,
             feedforward=weights["decoder.layers.0.linear1.weight"].shape[0],
         )
     except KeyError as error:
         raise UserError(f"{path}: tensor {error} is missing; give MedKLIP's checkpoint.") from None
+    except IndexError:
+        raise UserError(f"{path}: a weight is a single number; give MedKLIP's checkpoint.") from None
+
+
+def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """Parts with a number, `PREFIX.0.`, `PREFIX.1.` ..., but no more than a network could have."""
+    return min(_LAYERS, len({name.split(".")[2] for name in weights if name.startswith(prefix)}))
 
 
 def _read_descriptions(path: Path) -> list[str]:

@@ -53,8 +53,8 @@ class UARConfig(ModelConfig):
         fusion: how an embedding and what it found in the basis become one (Table 4): gate, addition, or no_gate.
         align: the triplet loss L_global (Table 2).
         margin: alpha of eq. 10.
-        negatives: the most similar other study (hard), or the most similar one of those that are less similar than the
-            study's own (semi_hard).
+        negatives: the most similar other report (hard); the most similar one of those that are less similar than the
+            own report, or the least similar one where all are more similar (semi_hard); or every one (all).
         mask: TIR's mask: one trained number for each position and image token (static), computed from both (dynamic),
             or none (Table 2).
         mask_scale: k of eq. 11.
@@ -81,7 +81,7 @@ class UARConfig(ModelConfig):
     fusion: Fusion = "gate"
     align: bool = True
     margin: float = 0.2
-    negatives: Literal["hard", "semi_hard"] = "hard"
+    negatives: Literal["hard", "semi_hard", "all"] = "hard"
     mask: Literal["static", "dynamic", "none"] = "static"
     mask_scale: float = 1000.0
     mask_loss: Literal["sparse", "literal"] = "sparse"
@@ -378,9 +378,15 @@ class UAR(ReportModel):
         return {"basis": self.cra.basis, "adjusted basis": self.cra.adjusted()} if isinstance(self.cra, CRA) else {}
 
     def _triplet(self, similarity: Tensor, negative: Tensor) -> Tensor:
-        if self.config.negatives == "semi_hard":
-            negative = negative & (similarity < similarity.diagonal()[:, None])
-        return triplet(similarity, hardest(similarity, negative, 1), self.config.margin)
+        chosen = negative
+        if self.config.negatives == "hard":
+            chosen = hardest(similarity, negative, 1)
+        elif self.config.negatives == "semi_hard":
+            below = negative & (similarity < similarity.diagonal()[:, None])
+            # a row must not lose its loss by making its own report the least similar one
+            last = ~below.any(dim=1, keepdim=True)
+            chosen = torch.where(last, hardest(-similarity, negative, 1), hardest(similarity, below, 1))
+        return triplet(similarity, chosen, self.config.margin)
 
     def _scaled(self, features: Tensor) -> Tensor:
         return features * math.sqrt(self.config.width) if self.config.embedding_scale else features

@@ -41,8 +41,8 @@ class Neighbour:
 def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, device: str = "cpu") -> int:
     """Replace the index of a model folder by one of this dataset's training studies.
 
-    Weights and class priors stay as they were trained, and `provenance.json` says which dataset the index is of. A folder
-    whose index belongs to another encoder is read, too.
+    Weights and class priors stay as they were trained, and `provenance.json` says which dataset the index is of. A
+    folder whose index belongs to another encoder is read, too.
 
     Args:
         folder: model folder, or the folder of a training run (its best model is taken).
