@@ -1,15 +1,19 @@
 """The demo's own check: it must be able to fail."""
 
+import inspect
+import typing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from crossray.commands.demo import demo
 from crossray.demo import make_checks, run_demo
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
+from crossray.models.registry import list_models
 
 REPORTS = [
     f"the heart is {size} . the lungs are {lungs} . no {absent} ."
@@ -44,4 +48,9 @@ def test_a_model_that_writes_about_other_images_fails(tmp_path: Path) -> None:
 def test_too_few_test_studies_are_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="draw more"):
         run_demo(tmp_path / "demo", studies=20, seed=0, console=Console(quiet=True))
-    assert not (tmp_path / "demo" / "run").exists()
+    assert not (tmp_path / "demo" / "baseline").exists()
+
+
+def test_every_system_has_a_demo() -> None:
+    annotation = inspect.signature(demo).parameters["system"].annotation
+    assert set(typing.get_args(annotation)) == set(list_models())

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -24,7 +23,8 @@ from crossray.terminal import Progress, print_dataset
 from crossray.training.recipe import load
 from crossray.training.run import resume, train
 
-ENCODER_RECIPE, RECIPE = "vision/demo", "baseline/demo"
+#: Its recipe of the same name trains any system; what that needs first, an image encoder say, is trained first.
+RECIPE = "demo"
 
 #: Short side of the drawn images in pixels; the recipe's transform crops from it.
 SIZE = 160
@@ -61,11 +61,13 @@ class Check:
         return f"{self.claim}: {verdict} (by {by.value:.3f}, {by.level:.0%} interval {by.low:.3f} to {by.high:.3f})"
 
 
-def run_demo(out: Path, *, studies: int, seed: int, console: Console) -> list[Check]:
+def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, console: Console) -> list[Check]:
     """Draw, train, generate, score, and write `index.html`; what an earlier call left in `out` is continued.
 
     Args:
-        out: folder of everything that is made.
+        out: folder of everything that is made: `data`, and a folder of the system, so that a second system finds the
+            studies and the image encoder of the first.
+        system: which system is trained, by its recipe SYSTEM/demo.
         studies: number of studies to draw.
         seed: of drawing and training.
         console: where progress and results are shown.
@@ -74,10 +76,12 @@ def run_demo(out: Path, *, studies: int, seed: int, console: Console) -> list[Ch
         The checks, whether they hold or not.
 
     Raises:
-        UserError: too few studies, or `out` holds something else.
+        UserError: too few studies, no such system, or `out` holds something else.
     """
     from crossray.data.phantom.source import phantom_studies
 
+    recipe = load(f"{system}/{RECIPE}", {"trainer.seed": seed})
+    folder = out / system
     began = time.monotonic()
     console.rule("1. drawing synthetic radiographs")
     source = {"kind": "phantom", "seed": seed, "severity": "easy", "synthetic_images": True, "studies": studies}
@@ -91,40 +95,34 @@ def run_demo(out: Path, *, studies: int, seed: int, console: Console) -> list[Ch
             f"--studies {studies}: the test split has {len(dataset.rows('test'))} studies; draw more of them."
         )
 
-    console.rule("2. training an image encoder on the findings of the training studies")
-    encoder = _trained(ENCODER_RECIPE, {"trainer.seed": seed}, out / "data", out / "encoder")
+    console.rule(f"2. training {system}, and first what it needs")
+    run = folder / "run"
+    if (run / "recipe.yaml").exists():
+        resume(run)
+    else:
+        train(recipe, out / "data", run)
 
-    console.rule("3. training the baseline over it")
-    frozen = {"model.backbone.name": str(encoder), "model.backbone.trainable": False}
-    run = out / "run"
-    _trained(RECIPE, {"trainer.seed": seed, **frozen}, out / "data", run)
-
-    console.rule("4. writing the test reports")
-    predictions = out / "predictions.jsonl"
+    console.rule("3. writing the test reports")
+    predictions = folder / "predictions.jsonl"
     with Progress("writing reports", console) as progress:
         Generator.from_pretrained(run).generate_dataset(dataset, "test", predictions, progress=progress)
 
-    console.rule("5. scoring")
+    console.rule("4. scoring")
     with console.status("scoring"):
         result = evaluate(predictions, dataset=out / "data", seed=seed)
-    result.save(out / "scores.json")
+    result.save(folder / "scores.json")
     print_evaluation(result, console)
     checks = make_checks(result)
     minutes = (time.monotonic() - began) / 60
-    html = _page(dataset, run, PredictionFile.load(predictions), result, checks, minutes)
-    write_report(html, out / "index.html")
+    html = _page(dataset, run, system, PredictionFile.load(predictions), result, checks, minutes)
+    write_report(html, folder / "index.html")
 
-    console.rule("6. what this shows")
+    console.rule("5. what this shows")
     for check in checks:
         console.print(f"[{'green' if check.holds else 'red'}]{check}[/]", highlight=False)
     console.print(f"[yellow]{_NOTICE}[/]")
-    console.print(f"{minutes:.1f} minutes; the page: {out / 'index.html'}")
+    console.print(f"{minutes:.1f} minutes; the page: {folder / 'index.html'}")
     return checks
-
-
-def _trained(recipe: str, overrides: dict[str, Any], data: Path, run: Path) -> Path:
-    """The best model of a run, which is begun or continued."""
-    return resume(run) if (run / "recipe.yaml").exists() else train(load(recipe, overrides), data, run)
 
 
 def make_checks(result: Evaluation) -> list[Check]:
@@ -143,15 +141,21 @@ def make_checks(result: Evaluation) -> list[Check]:
 
 
 def _page(
-    dataset: Dataset, run: Path, predictions: PredictionFile, result: Evaluation, checks: list[Check], minutes: float
+    dataset: Dataset,
+    run: Path,
+    name: str,
+    predictions: PredictionFile,
+    result: Evaluation,
+    checks: list[Check],
+    minutes: float,
 ) -> str:
     """The demo's page: the report page with the checks at its top."""
-    system = System("this model", predictions, result, read_history(run / METRICS))
+    system = System(name, predictions, result, read_history(run / METRICS))
     preface = [
         page.paragraph(
-            f"Made in {minutes:.1f} minutes by crossray demo: {dataset.studies} studies drawn, an encoder and a "
-            f"small baseline trained, {len(predictions.rows)} test reports written and scored. The model has seen "
-            "nothing else.",
+            f"Made in {minutes:.1f} minutes by crossray demo: {dataset.studies} studies drawn, a small "
+            f"{name} and what it needs trained, {len(predictions.rows)} test reports written and scored. The model has "
+            "seen nothing else.",
             "muted",
         ),
         page.subheading("Does the model look at the image?"),

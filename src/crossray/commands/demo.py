@@ -1,6 +1,7 @@
 """`crossray demo`: the whole way in minutes."""
 
 from pathlib import Path
+from typing import Literal
 
 from crossray.commands.show import console
 
@@ -8,16 +9,23 @@ from crossray.commands.show import console
 FAILED = 1
 
 
-def demo(out: Path = Path("demo"), studies: int = 700, seed: int = 0) -> None:
+def demo(
+    out: Path = Path("demo"),
+    system: Literal["baseline", "cmn", "rcan", "coacl", "uar", "revtaf"] = "baseline",
+    studies: int = 700,
+    seed: int = 0,
+) -> None:
     """Go the whole way in minutes: draw a set, train, write the test reports, score them, and leave a page.
 
     Args:
-        out: folder of everything that the demo makes; the page is index.html in it; delete it to start anew.
+        out: folder of everything that the demo makes; the page is index.html in the system's folder there; delete it
+            to start anew.
+        system: which system to train, small.
         studies: how many studies to draw; a fifth of them is the test split.
         seed: seed of drawing and training.
     """
     from crossray.demo import run_demo
 
-    checks = run_demo(out, studies=studies, seed=seed, console=console())
+    checks = run_demo(out, system=system, studies=studies, seed=seed, console=console())
     if not all(check.holds for check in checks):
         raise SystemExit(FAILED)
