@@ -270,6 +270,16 @@ def test_a_cut_table(source: tuple[Path, Path]) -> None:
         read_mimic_cxr(*source)
 
 
+def test_a_table_that_grows_when_unpacked(source: tuple[Path, Path]) -> None:
+    """300 MB of one line in 300 kB."""
+    path = source[0] / "mimic-cxr-2.0.0-split.csv.gz"
+    header = gzip.decompress(path.read_bytes()).partition(b"\n")[0]
+    path.write_bytes(gzip.compress(header + b"\n") + gzip.compress(bytes(10**7)) * 30)
+    assert path.stat().st_size < 10**6
+    with pytest.raises(UserError, match="over 256 MiB when unpacked"):
+        read_mimic_cxr(*source)
+
+
 def test_missing_files_are_named(source: tuple[Path, Path], tmp_path: Path) -> None:
     root, archive = source
     with pytest.raises(UserError, match=r"absent\.zip: cannot be read"):
