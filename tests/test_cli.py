@@ -42,6 +42,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert __version__ in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("typed", "common"),
+    [
+        (["a.jsonl", "b.jsonl"], False), (["a.jsonl", "b.jsonl", "--common"], True),
+        (["--common", "a.jsonl", "b.jsonl"], True), (["--common", "--seed", "1", "a.jsonl", "b.jsonl"], True),
+        (["--common", "false", "a.jsonl", "b.jsonl"], False), (["--common=true", "a.jsonl", "b.jsonl"], True),
+    ],
+)  # fmt: skip
+def test_a_switch_needs_no_value(typed: list[str], common: bool) -> None:
+    parsed = cli._build().parse_args(cli._spelled_out(["compare", *typed]))
+    assert parsed.compare.common is common
+    assert [str(path) for path in parsed.compare.predictions] == ["a.jsonl", "b.jsonl"]
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_option_is_explained(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:

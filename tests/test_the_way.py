@@ -131,4 +131,4 @@ def test_commands_of_the_documents_parse(command: str) -> None:
         name = rest[0] if words[0] == "train" else cli._full_name(rest[0], named)
         parse(name, rest[1 if named is None else 2 :])
         return
-    cli._build().parse_args(words)
+    cli._build().parse_args(cli._spelled_out(words))

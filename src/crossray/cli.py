@@ -1,6 +1,7 @@
 """The command line: parses, calls one of `crossray.commands`, and turns mistakes into one sentence."""
 
 import argparse
+import inspect
 import itertools
 import os
 import re
@@ -65,6 +66,8 @@ def _build() -> Parser:
     return parser
 
 
+_TRUTHS = ("true", "false", "yes", "no")
+
 _TRAINING = {
     "train": "Train a system on a prepared dataset, or continue a run (--resume).",
     "pretrain": "Train what systems start from: `pretrain vision` an image encoder, `tokenizer`, `knowledge`.",
@@ -78,13 +81,27 @@ def _run(arguments: list[str]) -> None:
     more: dict[str, Any] = {}
     if arguments[:1] and arguments[0] in COMMANDS and COMMANDS[arguments[0]].takes_recipe:
         arguments, more["recipe_options"] = _split_recipe_options(arguments)
-    parsed: Namespace = _build().parse_args(arguments)
+    parsed: Namespace = _build().parse_args(_spelled_out(arguments))
     chosen: Any = parsed[parsed.command]
     if parsed.command in GROUPS:
         command, chosen = GROUPS[parsed.command].commands[chosen.source], chosen[chosen.source]
     else:
         command = COMMANDS[parsed.command]
     command.function(**chosen.clone(with_meta=False).as_dict(), **more)
+
+
+def _spelled_out(arguments: list[str]) -> list[str]:
+    """The arguments of a command with a value behind each switch: `--common` means `--common true`."""
+    first, second, *_ = *arguments, "", ""
+    command = GROUPS[first].commands.get(second) if first in GROUPS else COMMANDS.get(first)
+    if command is None:
+        return arguments
+    parameters = inspect.signature(command.function).parameters.values()
+    switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
+    whole = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        whole += [argument, "true"] if argument in switches and following.lower() not in _TRUTHS else [argument]
+    return whole
 
 
 def _split_recipe_options(arguments: list[str]) -> tuple[list[str], list[str]]:

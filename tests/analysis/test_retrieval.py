@@ -165,8 +165,8 @@ class TestIndex:
         assert "report" not in printed
         with pytest.raises(SystemExit):
             cli.main(["index", "query", str(image), "--model", str(folder), "--reports", "true"])
-        assert "--store-reports true" in capsys.readouterr().err
-        cli.main(["index", "build", "--model", str(folder), "--data", str(dataset.path), "--store-reports", "true"])
+        assert "--store-reports" in capsys.readouterr().err
+        cli.main(["index", "build", "--model", str(folder), "--data", str(dataset.path), "--store-reports"])
         cli.main(
             ["index", "query", "--data", str(dataset.path), "--model", str(folder), "--k", "1", "--reports", "true"]
         )

@@ -95,7 +95,7 @@ def test_other_studies_are_refused_or_left_out(write) -> None:
         compare([one, two], **QUICK)
     message = str(caught.value)
     assert f"{one} and {two}: 3 studies are only in the first and 5 only in the second" in message
-    assert "the 22 that all files share with --common true" in message
+    assert "the 22 that all files share with --common" in message
     found = compare([one, two], common=True, **QUICK)
     assert {result.studies for result in found.protocols["full"].results} == {22}
     chosen = choose(PredictionFile.load(one), [f"study-{study}" for study in range(3, 25)])

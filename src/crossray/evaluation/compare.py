@@ -182,7 +182,7 @@ def same_studies(
             raise UserError(
                 f"{files[0].path} and {file.path}: {len(rows[0].keys() - others.keys())} studies are only in the first "
                 f"and {len(others.keys() - rows[0].keys())} only in the second; predict the same studies, or compare "
-                f"the {len(shared)} that all files share with --common true"
+                f"the {len(shared)} that all files share with --common"
             )
     notes = []
     if any(len(studies) != len(shared) for studies in rows):

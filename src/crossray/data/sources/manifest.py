@@ -375,4 +375,4 @@ def _message(path: Path, faults: list[Fault]) -> str:
     count = f"{len(faults)} bad rows" if len(faults) > 1 else "1 bad row"
     shown = "".join(f"\n  {path.name}: {fault}" for fault in faults[:MOST_FAULTS])
     more = f"\n  and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
-    return f"{path}: {count}; correct them, or leave them out with --skip-bad true{shown}{more}"
+    return f"{path}: {count}; correct them, or leave them out with --skip-bad{shown}{more}"
