@@ -174,7 +174,7 @@ def test_an_incomplete_header_may_not_contradict(write) -> None:
 def test_systems_are_named_by_model_or_file(write, tmp_path: Path) -> None:
     other = replace(HEADER, model="runs/b")
     one, two, three = write("one", 1), write("two", 2, provenance=other), write("three", 3)
-    assert list(compare([one, two], **QUICK).predictions) == ["runs/a", "runs/b"]
+    assert list(compare([one, two], **QUICK).predictions) == ["a", "b"]
     assert list(compare([one, three], **QUICK).predictions) == ["one", "three"]
     assert list(compare([one, write("other/one", 4)], **QUICK).predictions) == ["one.jsonl", "other/one.jsonl"]
     with pytest.raises(UserError, match="given twice"):

@@ -239,7 +239,7 @@ def same_protocols(files: Sequence[PredictionFile]) -> tuple[dict[str, Protocol]
 
 
 def system_names(files: Sequence[PredictionFile]) -> list[str]:
-    """A name for each system: its model, or where two share that, its file; or what sets the paths of all apart.
+    """A name for each system: its model, or where two share that, its file; of paths what sets them apart.
 
     Raises:
         UserError: a file is given twice.
@@ -250,12 +250,13 @@ def system_names(files: Sequence[PredictionFile]) -> list[str]:
             raise UserError(f"{path}: given twice; a system compares with others only")
     stems = [Path(path).stem for path in paths]
     models = [file.provenance.model or stem for file, stem in zip(files, stems, strict=True)]
-    return next(names for names in (models, stems, _apart(paths)) if len(set(names)) == len(names))
+    found = next(names for names in (models, stems, paths) if len(set(names)) == len(names))
+    return _apart(found) if len(found) > 1 else found
 
 
 def _apart(paths: Sequence[str]) -> list[str]:
     """Different paths without the parts in which all begin or end: runs/a/seed-0/x and runs/b/seed-0/x are a and b."""
-    left = [Path(path).parts for path in paths]
+    left = [Path(path).parts or (path,) for path in paths]
     while len({parts[0] for parts in left}) == 1 and min(map(len, left)) > 1:
         left = [parts[1:] for parts in left]
     while len({parts[-1] for parts in left}) == 1 and min(map(len, left)) > 1:
