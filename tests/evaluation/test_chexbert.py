@@ -281,6 +281,11 @@ def test_a_malicious_checkpoint_is_refused_and_not_run(tmp_path: Path, vocabular
         ({"bert.embeddings.word_embeddings.weight": torch.zeros(3)}, "has 1 dimensions, not 2"),
         ({"linear_heads.14.bias": torch.zeros(2)}, "tensor linear_heads.14.bias is none of CheXbert's"),
         ({"bert.encoder.layer.7.output.dense.bias": torch.zeros(WIDTH)}, "layer"),
+        (
+            dict.fromkeys((f"bert.encoder.layer.{n}.x" for n in range(10_000)), torch.zeros(1)),
+            "tensor .*layer.0.x is none",
+        ),
+        ({"linear_heads.0.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, "no PyTorch weights"),
         ({"bert.embeddings.word_embeddings.weight": torch.zeros(len(PIECES), 100)}, "width 100 is no multiple of 64"),
         ({"bert.embeddings.word_embeddings.weight": torch.zeros(30522, WIDTH)}, "20 pieces, .* 30522 embeddings"),
     ],

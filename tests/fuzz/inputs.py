@@ -307,11 +307,13 @@ def _medklip() -> Format:
 
 
 def _chexbert() -> Format:
-    from tests.evaluation.test_chexbert import made_up_tensors
+    import torch
+    from tests.evaluation.test_chexbert import published_names
 
     from crossray.evaluation.chexbert_weights import infer_config, read_weights
 
-    content = {"epoch": 3, "model_state_dict": {f"module.{name}": tensor for name, tensor in made_up_tensors().items()}}
+    state = {f"module.{name}": torch.zeros(shape) for name, shape in published_names(layers=1).items()}
+    content = {"epoch": 3, "model_state_dict": state}
     return Format(_saved(content), _from_file("chexbert.pth", lambda path: infer_config(read_weights(path), path)))
 
 
