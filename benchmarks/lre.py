@@ -41,18 +41,19 @@ class Way:
     ties: Literal["uniform", "first", "soft"]
     curvature: float = 0.01
     batch: int = 18
+    last_relu: bool = False
 
     def __str__(self) -> str:
         space = "flat" if self.curvature == FLAT else "hyperbolic"
-        return f"{space}, {self.ties}, batches of {self.batch}"
+        return f"{space}, {self.ties}, batches of {self.batch}{', last ReLU' * self.last_relu}"
 
 
 WAYS = (
-    Way("log_odds", "uniform"), Way("log_odds", "first"), Way("log_odds", "soft"), Way("log_odds", "uniform", FLAT),
-    Way("log_odds", "uniform", batch=128), Way("probability", "uniform"), Way("standardized", "uniform"),
-    Way("standardized", "first"), Way("standardized", "soft"), Way("standardized", "uniform", FLAT),
-    Way("standardized", "soft", FLAT), Way("standardized", "uniform", batch=128),
-    Way("standardized", "soft", batch=128),
+    Way("log_odds", "uniform", last_relu=True), Way("log_odds", "first", last_relu=True),
+    Way("standardized", "uniform", last_relu=True), Way("standardized", "soft", last_relu=True),
+    Way("standardized", "soft", FLAT, last_relu=True), Way("probability", "uniform", last_relu=True),
+    Way("log_odds", "uniform"), Way("standardized", "uniform"), Way("standardized", "soft"),
+    Way("standardized", "soft", FLAT),
 )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def differing(distances: Tensor, apart: Tensor) -> list[float]:
 def train(way: Way, known: Tensor, labels: Tensor, width: int, epochs: int, seed: int) -> HyperbolicNetwork:
     """The network after some epochs; optimizer and schedule of the recipe `revtaf/phantom`."""
     torch.manual_seed(seed)
-    network = HyperbolicNetwork((known.shape[1], width, width), way.curvature)
+    network = HyperbolicNetwork((known.shape[1], width, width), way.curvature, last_relu=way.last_relu)
     # the weight that the recipe gives to the loss does not matter to Adam
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-4, weight_decay=0.05)
     steps = epochs * (len(known) // way.batch)

@@ -348,7 +348,7 @@ def test_every_ablation_changes_something() -> None:
         for row in table.rows:
             overrides = {k.removeprefix("model."): v for k, v in row.overrides.items() if k.startswith("model.")}
             rows[row.name] = everything(coacl(**overrides))
-    assert len(rows) == 19
+    assert len(rows) == 20
     names = list(rows)
     for place, name in enumerate(names):
         for other in names[:place]:
@@ -405,3 +405,15 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert torch.equal(first["written"], second["written"])
     for name, value in expected.items():
         torch.testing.assert_close((first[name] + second[name]) / 2, value, atol=1e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize(("label_tokens", "told_apart"), [("identified", True), ("logit", False)])
+def test_the_decoder_knows_which_label_is_positive(label_tokens: str, told_apart: bool) -> None:
+    """Two labels exchange their classifiers: with logits alone, as in the code, nothing changes for the decoder."""
+    model, batch = tiny("coacl", label_tokens=label_tokens), make_batch()
+    with torch.no_grad():
+        before = model.step(batch.targets.tokens, model.encode(batch.inputs)).logits
+        for parameter in (model.image_labels.weight, model.image_labels.bias):
+            parameter[[0, 1]] = parameter[[1, 0]]
+        after = model.step(batch.targets.tokens, model.encode(batch.inputs)).logits
+    assert torch.allclose(before, after, atol=1e-4) is not told_apart

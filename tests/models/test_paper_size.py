@@ -105,7 +105,7 @@ def test_coacl() -> None:
     assert encoded.aux["image"].shape == (2, 512)
     assert encoded.aux["labels"].shape == (2, 14)
     assert model.memory().shape == (90, 512)
-    assert model.prior_selection(model.label_embedding(encoded.aux["labels"][..., None]), model.memory()).shape == (
+    assert model.prior_selection(model._label_vectors(encoded.aux["labels"]), model.memory()).shape == (
         2, 14, 512,
     )  # fmt: skip
     assert report.shape == (2, 60, 512)

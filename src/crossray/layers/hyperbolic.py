@@ -28,11 +28,15 @@ class HyperbolicNetwork(nn.Module):
     Args:
         dims: channels of the input and of each layer's output.
         curvature: c.
+        last_relu: ReLU after the last layer, too. It puts all points without a positive channel onto the origin, where
+            nothing tells them apart.
     """
 
-    def __init__(self, dims: Sequence[int] = (75, 512, 512), curvature: float = 0.01) -> None:
+    def __init__(
+        self, dims: Sequence[int] = (75, 512, 512), curvature: float = 0.01, *, last_relu: bool = True
+    ) -> None:
         super().__init__()
-        self.curvature = curvature
+        self.curvature, self.last_relu = curvature, last_relu
         layers = [nn.Linear(before, after) for before, after in pairwise(dims)]
         self.layers = nn.ModuleList(layers)
         for layer in layers:
@@ -49,7 +53,8 @@ class HyperbolicNetwork(nn.Module):
                 # a Moebius product is an ordinary product in the tangent space of the origin
                 product = exponential_map(F.linear(logarithmic_map(point, c), layer.weight.to(point.dtype)), c)
                 point = mobius_add(product, exponential_map(layer.bias.to(point.dtype), c), c)
-                point = exponential_map(logarithmic_map(point, c).relu(), c)
+                if self.last_relu or layer is not layers[-1]:
+                    point = exponential_map(logarithmic_map(point, c).relu(), c)
         return point
 
 

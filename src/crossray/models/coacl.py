@@ -60,6 +60,8 @@ class COACLConfig(EncoderDecoderConfig):
         orthogonal: MOM, the attention of image and text vectors to their common basis.
         basis: of MOM: orthonormal rows, orthonormal columns, or none (the vectors themselves, as in the code).
         fusion: GFM: gate, addition (of the vector and what it attended to), or no_gate (the latter alone).
+        label_tokens: what the priors begin with: a label's probability and a vector of its own (identified), or its
+            logit alone, as in the code (logit).
         gate_swapped: exchange the two inputs of the gate, as in the code.
         gate_shared: one pair of weights for both gates, as the figure can be read.
         contrast: ACLM (adaptive), M2KT's next study as the only negative (neighbour), or none (no text branch).
@@ -82,6 +84,7 @@ class COACLConfig(EncoderDecoderConfig):
     orthogonal: bool = True
     basis: Literal["rows", "cols", "none"] = "rows"
     fusion: Fusion = "gate"
+    label_tokens: Literal["identified", "logit"] = "identified"
     gate_swapped: bool = False
     gate_shared: bool = False
     contrast: Literal["adaptive", "neighbour", "none"] = "adaptive"
@@ -104,6 +107,8 @@ class COACL(EncoderDecoder):
         self.image_vector = kaiming(nn.Linear(channels, width))
         self.image_labels = kaiming(nn.Linear(width, len(CHEXPERT)))
         self.label_embedding = kaiming(nn.Linear(1, width))
+        identified = config.label_tokens == "identified"
+        self.label_identity = nn.Parameter(torch.randn(len(CHEXPERT), width)) if identified else None
         self.memory: KnowledgeMemory | None = None
         self.prior_selection: PriorSelection | None = None
         if config.memory != "none":
@@ -127,7 +132,7 @@ class COACL(EncoderDecoder):
         tokens, pooled = self.backbone.views(inputs)
         image = self.image_vector(self._joined(pooled))
         labels = self.image_labels(image)
-        prior = self.label_embedding(labels.unsqueeze(-1))
+        prior = self._label_vectors(labels)
         if self.memory is not None and self.prior_selection is not None:
             prior = self.prior_selection(prior, self.memory())
         visual = self.visual_embedding(self.denoising(self._joined(tokens), self.prior_map(prior)))
@@ -205,6 +210,16 @@ class COACL(EncoderDecoder):
         labels = labels[:, self._places[:, 1]]
         positive[:, self._places[:, 0]] = labels[..., _POSITIVE] > 0
         return positive, labels.flatten(1).sum(dim=1) > 0
+
+    def _label_vectors(self, labels: Tensor) -> Tensor:
+        """What the priors begin with, (B, L, D), of logits (B, L).
+
+        A logit alone does not say whose it is, and the tens that it reaches drown the image tokens which are denoised
+        with it: a probability and a vector of the label take its place.
+        """
+        if self.label_identity is None:
+            return self.label_embedding(labels.unsqueeze(-1))
+        return self.label_embedding(labels.sigmoid().unsqueeze(-1)) + self.label_identity
 
     def _joined(self, views: Tensor) -> Tensor:
         """(B, V, ..., C), zero where a view is missing, joined along the channels: (B, ..., C)."""

@@ -50,6 +50,7 @@ class RetrievalConfig(ModelConfig):
             is 0 and whose deviation is 1 over the training studies. Other distances compare log-odds.
         retrieval_width: width of the hyperbolic network's layers.
         curvature: c of the Poincare ball.
+        last_relu: ReLU after the hyperbolic network's last layer, too (as released).
         ties: of equally near labels, see `crossray.layers.ranking.ranking_loss`.
         ranking_temperature: divides the distances in the ranking loss.
         retrieval_share: share of the training studies that read the report which they would read when they are tested;
@@ -66,6 +67,7 @@ class RetrievalConfig(ModelConfig):
     entity_values: Literal["standardized", "log_odds", "probability"] = "standardized"
     retrieval_width: int = 512
     curvature: float = 0.01
+    last_relu: bool = False
     ties: Literal["uniform", "first", "soft"] = "soft"
     ranking_temperature: float = 1.0
     retrieval_share: float = 0.5
@@ -92,7 +94,8 @@ class LRE(nn.Module):
     def __init__(self, config: RetrievalConfig, entities: int) -> None:
         super().__init__()
         self.config = config
-        self.network = HyperbolicNetwork((entities, config.retrieval_width, config.retrieval_width), config.curvature)
+        widths = (entities, config.retrieval_width, config.retrieval_width)
+        self.network = HyperbolicNetwork(widths, config.curvature, last_relu=config.last_relu)
         self.steady = copy.deepcopy(self.network).requires_grad_(False)
         self.register_buffer("mean", torch.zeros(entities))
         self.register_buffer("deviation", torch.ones(entities))
