@@ -13,6 +13,7 @@ from crossray import cli
 from crossray.data.dataset import Dataset
 from crossray.evaluation.predictions import PredictionFile
 from crossray.models.registry import list_models
+from crossray.training.recipe import given_fields, parse
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -116,8 +117,6 @@ def test_commands_of_the_documents_parse(command: str) -> None:
     words = shlex.split(command)[1:]
     assert "..." not in words
     if words[0] in {"train", "pretrain"}:
-        from crossray.training.recipe import parse
-
         own, rest = [], words[1:]
         for option in ("--data", "--out", "--resume"):
             if option in rest:
@@ -131,4 +130,7 @@ def test_commands_of_the_documents_parse(command: str) -> None:
         name = rest[0] if words[0] == "train" else cli._full_name(rest[0], named)
         parse(name, rest[1 if named is None else 2 :])
         return
+    if words[0] in cli.COMMANDS and cli.COMMANDS[words[0]].takes_recipe:
+        words, fields = cli._split_recipe_options(words)
+        given_fields(words[1], fields)
     cli._build().parse_args(cli._spelled_out(words))
