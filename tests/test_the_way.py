@@ -132,5 +132,6 @@ def test_commands_of_the_documents_parse(command: str) -> None:
         return
     if words[0] in cli.COMMANDS and cli.COMMANDS[words[0]].takes_recipe:
         words, fields = cli._split_recipe_options(words)
-        given_fields(words[1], fields)
+        if fields:
+            given_fields(words[1], fields)
     cli._build().parse_args(cli._spelled_out(words))
