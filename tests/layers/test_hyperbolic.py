@@ -131,3 +131,18 @@ def test_autocast_changes_nothing() -> None:
         assert torch.equal(network(logits), expected)
         distance = poincare_distance(expected, expected, CURVATURE)
     assert torch.equal(distance, poincare_distance(expected, expected, CURVATURE))
+
+
+def test_a_last_relu_can_put_different_studies_onto_one_point() -> None:
+    """What a fifth of a phantom set's studies met in a whole training; without it they stay apart."""
+    apart = {}
+    for last_relu in (True, False):
+        torch.manual_seed(0)
+        network = HyperbolicNetwork((5, 8, 8), 0.01, last_relu=last_relu)
+        with torch.no_grad():
+            network.layers[1].bias.fill_(-30.0)
+            points = network(torch.randn(4, 5))
+        distances = poincare_distance(points, points, 0.01)
+        apart[last_relu] = distances[~torch.eye(4, dtype=torch.bool)]
+    assert (apart[True] == 0).all()
+    assert (apart[False] > 0).all()
