@@ -4,7 +4,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.analysis.html_reader import Reader
 
@@ -13,6 +13,8 @@ from crossray.evaluation.significance import Interval
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+@example(0.0, 5e-324)
+@example(1.0, 1.0 + 1e-7)
 def test_ticks_enclose_the_values_evenly(first: float, second: float) -> None:
     low, high = sorted((first, second))
     marks = charts.ticks(low, high)

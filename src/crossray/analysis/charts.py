@@ -65,7 +65,8 @@ class Bars:
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """At most `most` round numbers, about evenly spread, whose first and last enclose `low` to `high`."""
-    if high <= low:
+    # closer values would only show how numbers are rounded
+    if high - low <= max(1e-5, 1e-9 * max(abs(low), abs(high))):
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
     magnitude = 10.0 ** floor(log10((high - low) / (most - 1)))
     for step in (magnitude * factor for factor in _STEPS):
