@@ -14,6 +14,7 @@ from crossray.evaluation.significance import Interval
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
 @example(0.0, 5e-324)
+@example(0.0, 1.1e-12)
 @example(1.0, 1.0 + 1e-7)
 def test_ticks_enclose_the_values_evenly(first: float, second: float) -> None:
     low, high = sorted((first, second))

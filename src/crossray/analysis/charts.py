@@ -65,9 +65,10 @@ class Bars:
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """At most `most` round numbers, about evenly spread, whose first and last enclose `low` to `high`."""
-    # closer values would only show how numbers are rounded
-    if high - low <= max(1e-5, 1e-9 * max(abs(low), abs(high))):
-        low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
+    largest = max(abs(low), abs(high))
+    if high - low <= max(1e-5, 1e-9 * largest):  # closer values would only show how numbers are rounded
+        around = largest / 2 if largest > 1e-4 else 0.5
+        low, high = low - around, high + around
     magnitude = 10.0 ** floor(log10((high - low) / (most - 1)))
     for step in (magnitude * factor for factor in _STEPS):
         first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
