@@ -9,9 +9,9 @@ Rows without training say what the entities themselves are worth.
     python benchmarks/lre.py --model runs/revtaf --data data/phantom-1 [--split test] [--seeds 5] [--epochs 6] [--json]
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,38 +22,31 @@ from common import parser, report
 from crossray.analysis.inputs import collator_of, transform_of
 from crossray.data.dataset import Dataset
 from crossray.data.transform import transform_inputs
-from crossray.layers.hyperbolic import HyperbolicNetwork, poincare_distance
-from crossray.layers.ranking import hamming, ranking_loss
-from crossray.models.revtaf import REVTAF
+from crossray.layers.hyperbolic import poincare_distance
+from crossray.layers.ranking import hamming
+from crossray.models.retrieving import LRE
+from crossray.models.revtaf import REVTAF, REVTAFConfig
 from crossray.serving.generator import Generator
 from crossray.serving.index import retrieving
 
 #: A curvature at which float32 cannot tell the ball from flat space.
 FLAT = 1e-8
+#: How many of the nearest reports are looked at.
 DEPTHS = (1, 21)
+#: Studies of a batch.
+BATCH = 18
 
 
-@dataclass(frozen=True)
-class Way:
-    """How LRE is trained."""
-
-    values: Literal["log_odds", "standardized", "probability"]
-    ties: Literal["uniform", "first", "soft"]
-    curvature: float = 0.01
-    batch: int = 18
-    last_relu: bool = False
-
-    def __str__(self) -> str:
-        space = "flat" if self.curvature == FLAT else "hyperbolic"
-        return f"{space}, {self.ties}, batches of {self.batch}{', last ReLU' * self.last_relu}"
+def way(entity_values: str, ties: str, *, curvature: float = 0.01, last_relu: bool = False) -> dict[str, Any]:
+    """Fields of the configuration that make up one way to train LRE."""
+    return {"entity_values": entity_values, "ties": ties, "curvature": curvature, "last_relu": last_relu}
 
 
 WAYS = (
-    Way("log_odds", "uniform", last_relu=True), Way("log_odds", "first", last_relu=True),
-    Way("standardized", "uniform", last_relu=True), Way("standardized", "soft", last_relu=True),
-    Way("standardized", "soft", FLAT, last_relu=True), Way("probability", "uniform", last_relu=True),
-    Way("log_odds", "uniform"), Way("standardized", "uniform"), Way("standardized", "soft"),
-    Way("standardized", "soft", FLAT),
+    way("log_odds", "uniform", last_relu=True), way("log_odds", "first", last_relu=True),
+    way("standardized", "uniform", last_relu=True), way("standardized", "soft", last_relu=True),
+    way("probability", "uniform", last_relu=True), way("log_odds", "uniform"), way("standardized", "uniform"),
+    way("standardized", "soft"), way("standardized", "soft", curvature=FLAT),
 )  # fmt: skip
 
 
@@ -75,38 +68,44 @@ def differing(distances: Tensor, apart: Tensor) -> list[float]:
     return [float(apart.gather(1, order[:, :depth]).mean()) for depth in DEPTHS]
 
 
-def train(way: Way, known: Tensor, labels: Tensor, width: int, epochs: int, seed: int) -> HyperbolicNetwork:
-    """The network after some epochs; optimizer and schedule of the recipe `revtaf/phantom`."""
+def train(config: REVTAFConfig, known: Tensor, labels: Tensor, epochs: int, seed: int) -> LRE:
+    """LRE after some epochs; batches, optimizer and schedule of the recipe `revtaf/phantom`."""
     torch.manual_seed(seed)
-    network = HyperbolicNetwork((known.shape[1], width, width), way.curvature, last_relu=way.last_relu)
+    lre = LRE(config, known.shape[1])
+    lre.standardize(known)
     # the weight that the recipe gives to the loss does not matter to Adam
-    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-4, weight_decay=0.05)
-    steps = epochs * (len(known) // way.batch)
+    optimizer = torch.optim.AdamW(lre.network.parameters(), lr=5e-4, weight_decay=0.05)
+    steps = epochs * (len(known) // BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-5)
+    everyone = torch.ones(BATCH, dtype=torch.bool)
     for _ in range(epochs):
-        for part in torch.randperm(len(known))[: len(known) // way.batch * way.batch].split(way.batch):
-            points = network(known[part])
-            distances = poincare_distance(points, points, way.curvature)
-            loss = ranking_loss(distances, hamming(labels[part], labels[part]), way.ties)
+        for part in torch.randperm(len(known))[: len(known) // BATCH * BATCH].split(BATCH):
+            loss = lre.loss(known[part], labels[part], everyone)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    return network
+    return lre.eval()
 
 
 def measure(
-    way: Way, known: Tensor, labels: Tensor, queries: Tensor, apart: Tensor, *, width: int, epochs: int, seeds: int
+    config: REVTAFConfig, known: Tensor, labels: Tensor, queries: Tensor, apart: Tensor, epochs: int, seeds: int
 ) -> dict[str, Any]:
     """One line of the table."""
     scores, radii = [], []
     for seed in range(seeds):
-        network = train(way, known, labels, width, epochs, seed)
+        lre = train(config, known, labels, epochs, seed)
         with torch.no_grad():
-            points = network(known)
-            scores.append(differing(poincare_distance(network(queries), points, way.curvature), apart))
-            radii.append(float(way.curvature**0.5 * points.norm(dim=1).mean()))
-    return {"values": way.values, "retrieved by": str(way), **columns(np.array(scores)), "radius": np.mean(radii)}
+            points = lre(known)
+            scores.append(differing(poincare_distance(lre(queries), points, config.curvature), apart))
+            radii.append(float(config.curvature**0.5 * points.norm(dim=1).mean()))
+    space = f"{'flat' if config.curvature == FLAT else 'hyperbolic'}, {config.ties}{', last ReLU' * config.last_relu}"
+    return {
+        "values": config.entity_values,
+        "retrieved by": space,
+        **columns(np.array(scores)),
+        "radius": np.mean(radii),
+    }
 
 
 def columns(scores: np.ndarray) -> dict[str, Any]:
@@ -133,27 +132,19 @@ def main() -> None:
     kept = (model.database.labels >= 0).all(1)
     log_odds, labels = model.database.entities[kept].float(), model.database.labels[kept].long()
     apart = hamming(truth, labels).float()
-    mean, deviation = log_odds.mean(0), log_odds.std(0).clamp_min(1e-4)
-    values = {
-        "log_odds": lambda x: x,
-        "standardized": lambda x: (x - mean) / deviation,
-        "probability": torch.sigmoid,
-    }
-    rows = []
-    for name, value in values.items():
-        ours, theirs = value(queries), value(log_odds)
-        cosine = 1 - F.normalize(ours, dim=1) @ F.normalize(theirs, dim=1).T
-        for metric, distances in (("Euclidean", torch.cdist(ours, theirs)), ("cosine", cosine)):
-            scores = np.array([differing(distances, apart)])
-            rows.append({"values": name, "retrieved by": metric, **columns(scores), "radius": None})
-    for way in WAYS:
-        value = values[way.values]
-        rows.append(
-            measure(
-                way, value(log_odds), labels, value(queries), apart,
-                width=model.config.retrieval_width, epochs=given.epochs, seeds=given.seeds,
-            )
-        )  # fmt: skip
+    cosine = 1 - F.normalize(queries, dim=1) @ F.normalize(log_odds, dim=1).T
+    rows: list[dict[str, Any]] = [
+        {
+            "values": "log_odds",
+            "retrieved by": metric,
+            **columns(np.array([differing(distances, apart)])),
+            "radius": None,
+        }
+        for metric, distances in (("Euclidean", torch.cdist(queries, log_odds)), ("cosine", cosine))
+    ]
+    for fields in WAYS:
+        config = replace(model.config, **fields)
+        rows.append(measure(config, log_odds, labels, queries, apart, given.epochs, given.seeds))
     report(f"LRE alone, {len(queries)} studies ask {len(labels)}", rows, json=given.json)
 
 

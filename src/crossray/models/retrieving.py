@@ -108,11 +108,14 @@ class LRE(nn.Module):
 
     def forward(self, log_odds: Tensor) -> Tensor:
         """Points (B, W) of the ball, to retrieve with, of log-odds (B, E)."""
-        return (self.steady if self.training else self.network)(self._values(log_odds))
+        return self._current()(self._values(log_odds))
 
     def state(self) -> list[Tensor]:
         """What `forward` reads."""
-        return [self.mean, self.deviation, *(self.steady if self.training else self.network).parameters()]
+        return [self.mean, self.deviation, *self._current().parameters()]
+
+    def _current(self) -> HyperbolicNetwork:
+        return self.steady if self.training else self.network
 
     def _values(self, log_odds: Tensor) -> Tensor:
         if self.config.entity_values == "probability":

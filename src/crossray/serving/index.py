@@ -89,7 +89,8 @@ def _note(path: Path, dataset: Dataset) -> None:
     except (OSError, ValueError):
         provenance = {}
     index = {"sha256": dataset.info.sha256, "source": dataset.info.source}
-    replace_file(path, (json.dumps({**provenance, "index": index}, indent=2) + "\n").encode())
+    whole = {**(provenance if isinstance(provenance, dict) else {}), "index": index}
+    replace_file(path, (json.dumps(whole, indent=2) + "\n").encode())
 
 
 def retrieving(generator: Generator, folder: Path | str) -> REVTAF:
