@@ -28,7 +28,7 @@ PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
 
 Views = Literal["pair", "all"]
 
-_PNG = (".png",)
+_SUFFIXES = (".png", ".jpg")
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,10 @@ def read_iu_xray(
     found = read_reports(reports, projections)
     positions = read_projections(projections) if projections is not None else {}
     files: dict[str, str] = {}
-    for name, _ in members(images, _PNG, MAX_BYTES):
+    for name, _ in members(images, _SUFFIXES, MAX_BYTES):
         files.setdefault(image_key(name), name)
     if not files:
-        raise UserError(f"{images}: no PNG image in it; give NLMCXR_png.tgz or its folder")
+        raise UserError(f"{images}: no PNG or JPEG image in it; give NLMCXR_png.tgz, its folder or Kaggle's")
 
     steps = [_step("in the source", found)]
     listed = {key for report in found for key in report.images}
@@ -195,7 +195,7 @@ def _annotated_splits(annotation: Path) -> dict[int, Split]:
 def _unpack(archive: Path, needed: set[str], folder: Path) -> None:
     """Write the images of an archive that are not there yet, each as a whole and under its key."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, load in members(archive, _PNG, MAX_BYTES):
+    for name, load in members(archive, _SUFFIXES, MAX_BYTES):
         target = folder / f"{image_key(name)}.png"
         if name in needed and not target.exists():
             partial = folder / ".partial"
