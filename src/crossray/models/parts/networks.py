@@ -1,0 +1,221 @@
+"""Vision networks of `transformers` by hub name, folder or architecture; tensors are read, nothing is unpickled."""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from crossray.errors import UserError
+from crossray.models.parts.efficientnet_lite import EfficientNetLite, load_imagenet
+
+_VIT_TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
+
+#: What `random:NAME` builds: the model type and what differs from its default configuration. Channels are multiples of
+#: 16: with 8, oneDNN's backward pass of a strided 1 x 1 convolution, channels last, writes outside its buffers.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "resnet18": {
+        "model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512],
+    },
+    "resnet18_narrow": {
+        "model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [32, 64, 128, 256],
+        "embedding_size": 32,
+    },
+    "resnet50": {"model_type": "resnet", "depths": [3, 4, 6, 3]},
+    "resnet101": {"model_type": "resnet", "depths": [3, 4, 23, 3]},
+    "resnet_tiny": {
+        "model_type": "resnet", "layer_type": "basic", "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32],
+        "embedding_size": 16,
+    },
+    "vit_b16": {"model_type": "vit"},
+    "vit_tiny": {"model_type": "vit", "intermediate_size": 64, **_VIT_TINY},
+    "rad_dino": {"model_type": "dinov2", "image_size": 518},
+    "dinov2_tiny": {"model_type": "dinov2", "mlp_ratio": 2, **_VIT_TINY},
+}  # fmt: skip
+
+#: Fields of a configuration that say nothing about the network.
+_INCIDENTAL = ("transformers_version", "architectures", "_name_or_path", "dtype", "id2label", "label2id")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    config: Any
+    model: Any
+    options: dict[str, Any]
+
+
+def _kind(model_type: Any, source: str) -> _Kind:
+    from transformers import Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel, ViTConfig, ViTModel
+
+    kinds = {
+        "resnet": _Kind(ResNetConfig, ResNetModel, {}),
+        "vit": _Kind(ViTConfig, ViTModel, {"add_pooling_layer": False}),
+        "dinov2": _Kind(Dinov2Config, Dinov2Model, {}),
+    }
+    if model_type not in kinds:
+        raise UserError(
+            f"backbone '{source}': model type '{model_type}' is not supported; name a model of {sorted(kinds)}."
+        )
+    return kinds[model_type]
+
+
+def load_network(name: str) -> nn.Module:
+    """The network that `BackboneConfig.name` names, with its weights, in float32.
+
+    Raises:
+        UserError: there is no such architecture, folder or model, or its weights do not fit.
+    """
+    if name.startswith("random:"):
+        architecture = ARCHITECTURES.get(name.removeprefix("random:"))
+        if architecture is None:
+            raise UserError(f"backbone '{name}' does not exist; write random: and one of {sorted(ARCHITECTURES)}.")
+        return build_network(architecture, name)
+    if name.startswith("lite:"):
+        return load_imagenet(name.removeprefix("lite:"))
+    folder = Path(name)
+    saved = _crossray_config(folder)
+    return _pretrained(name) if saved is None else _from_crossray(folder, saved)
+
+
+def build_network(architecture: dict[str, Any], source: str) -> nn.Module:
+    """A network with fresh weights.
+
+    Args:
+        architecture: what `describe_network` returned, or an entry of `ARCHITECTURES`.
+        source: what an error message calls it.
+
+    Raises:
+        UserError: the model type is not supported.
+    """
+    fields = {key: value for key, value in architecture.items() if key != "model_type"}
+    if architecture.get("model_type") == "efficientnet_lite":
+        return EfficientNetLite(**fields)
+    kind = _kind(architecture.get("model_type"), source)
+    network: nn.Module = kind.model(_without_mask_token(kind.config(**fields)), **kind.options)
+    return network
+
+
+def describe_network(network: Any) -> dict[str, Any]:
+    """The architecture of a network, ready for JSON: `build_network` makes another one of it."""
+    return {key: value for key, value in network.config.to_dict().items() if key not in _INCIDENTAL}
+
+
+def _without_mask_token(config: Any) -> Any:
+    # DINOv2 masks patches in its own training only; here the token would be a parameter without a gradient
+    if config.model_type == "dinov2":
+        config.use_mask_token = False
+    return config
+
+
+def _pretrained(name: str) -> nn.Module:
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(name)
+            kind = _kind(config.model_type, name)
+            network, report = kind.model.from_pretrained(
+                name, config=_without_mask_token(config), use_safetensors=True, output_loading_info=True,
+                dtype=torch.float32, **kind.options,
+            )  # fmt: skip
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(
+            f"backbone '{name}': cannot be loaded ({reason}); give a local folder with config.json and "
+            "model.safetensors, a name on the hub, or random:resnet101."
+        ) from error
+    if report["missing_keys"]:
+        raise UserError(
+            f"backbone '{name}': model.safetensors lacks '{sorted(report['missing_keys'])[0]}'; "
+            "give a folder whose weights belong to its config.json."
+        )
+    loaded: nn.Module = network
+    return loaded
+
+
+def _crossray_config(folder: Path) -> dict[str, Any] | None:
+    try:
+        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return saved if isinstance(saved, dict) and "system" in saved and "config" in saved else None
+
+
+def _from_crossray(folder: Path, saved: dict[str, Any]) -> nn.Module:
+    architecture = (saved["config"].get("backbone") or {}).get("architecture")
+    if not architecture:
+        raise UserError(f"{folder / 'config.json'}: system '{saved['system']}' has no backbone; name another folder.")
+    network = build_network(architecture, str(folder))
+    try:
+        with safe_open(folder / "model.safetensors", framework="pt") as weights:
+            # a knowledge encoder has its backbone one module deeper
+            names = [name for name in weights.keys() if re.match(r"(network\.)?backbone\.network\.", name)]  # noqa: SIM118
+            network.load_state_dict(
+                {name.partition("backbone.network.")[2]: weights.get_tensor(name) for name in names}
+            )
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(
+            f"{folder / 'model.safetensors'}: holds no fitting backbone ({reason}); copy the whole folder again."
+        ) from error
+    return network
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the tables and progress bars of `transformers`: what matters becomes an error."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    bar = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def model_folder(name: str, what: str, remedy: str) -> Path:
+    """The folder of a saved model: `name` itself, the best model of a run there, or one from the hub.
+
+    Args:
+        name: folder, or name on the Hugging Face hub.
+        what: the kind of model, for messages.
+        remedy: what to give instead, for messages.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in (Path(name), Path(name) / "best"):
+        if (folder / "config.json").is_file():
+            return folder
+    if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/")):
+        raise UserError(f"{what} '{name}': no config.json there; {remedy}.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{what} '{name}': cannot be loaded ({reason}); {remedy}.") from error
+
+
+def fingerprint(module: nn.Module, *about: str) -> str:
+    """Hash of what a module computes: `about`, such as its architecture, and its weights."""
+    digest = hashlib.sha256()
+    for text in about:
+        digest.update(text.encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
