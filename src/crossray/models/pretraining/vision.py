@@ -6,6 +6,7 @@ Shapes: B studies, V views, K observations, P pooled width.
 
 import dataclasses
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,9 @@ from crossray.errors import UserError
 from crossray.models.base import Trainable, TrainableConfig, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone
 from crossray.text.observations import STATUSES
+
+#: Positives from which an observation counts in `auroc_frequent`.
+FREQUENT = 10
 
 _BLANK, _POSITIVE, _NEGATIVE, _UNCERTAIN = range(len(STATUSES))
 
@@ -108,19 +112,27 @@ class Vision(Trainable):
         self._truth.append(self.truth(batch).cpu())
 
     def summary(self) -> dict[str, float]:
-        """`auroc`, the mean over the observations that occur both ways, and `auroc_NAME` for each of them."""
+        """`auroc`, the mean over the observations that occur both ways, and `auroc_NAME` for each of them.
+
+        `auroc_frequent` is the mean over those with at least `FREQUENT` positives, which chance moves less.
+        """
         if not self._scores:
             return {}
         scores, truth = gather_rows(torch.cat(self._scores)), gather_rows(torch.cat(self._truth))
         self._scores, self._truth = [], []
-        values = {}
+        values, frequent = {}, []
         for index, name in enumerate(self.config.observations):
             known = truth[:, index] >= 0
-            value = auroc(scores[known, index], truth[known, index] == 1)
+            positive = truth[known, index] == 1
+            value = auroc(scores[known, index], positive)
             if value is not None:
                 values[f"auroc_{name}"] = value
-        mean = sum(values.values()) / len(values) if values else float("nan")
-        return {"auroc": mean, **values}
+                if positive.sum() >= FREQUENT:
+                    frequent.append(value)
+        means = {"auroc": fmean(values.values()) if values else float("nan")}
+        if frequent:
+            means["auroc_frequent"] = fmean(frequent)
+        return {**means, **values}
 
     def frozen(self) -> list[str]:
         """Names of the backbone's parameters when it is not trainable."""
