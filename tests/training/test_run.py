@@ -71,7 +71,7 @@ def test_validation_scores_are_those_of_the_written_reports(
 ) -> None:
     hypotheses: list[str] = []
 
-    def write_reports(model: Any, inputs: Any, config: Any) -> list[SimpleNamespace]:
+    def write_reports(model: Any, inputs: Any, config: Any, encoded: Any) -> list[SimpleNamespace]:
         first = "the heart is normal ." if not hypotheses else "no opacity is seen ."
         reports = [first, *["the heart is normal . no opacity is seen ."] * inputs.size][: inputs.size]
         hypotheses.extend(reports)
