@@ -66,7 +66,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
         raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
     dataset = Dataset.open(data)
     provenance = _provenance(recipe, dataset)
-    filled, built = fulfil(recipe, dataset, _train_or_resume)
+    filled, built = fulfil(recipe, dataset, train_or_resume)
     if built:
         provenance["built"] = built
     run = _Run(filled, dataset, out, provenance)
@@ -101,11 +101,12 @@ def resume(out: Path) -> Path:
     checkpoint = None
     if (out / LAST).exists():
         checkpoint = torch.load(out / LAST, map_location="cpu", weights_only=True)
-    filled, _ = fulfil(recipe, dataset, _train_or_resume, provenance.get("built"))
+    filled, _ = fulfil(recipe, dataset, train_or_resume, provenance.get("built"))
     return _Run(filled, dataset, out, provenance).go(checkpoint)
 
 
-def _train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
+def train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
+    """Train into a new folder, or continue the run that lies there (`prerequisites.Trainer`)."""
     return resume(run) if (run / RECIPE).exists() else train(recipe, data, run)
 
 
