@@ -38,7 +38,7 @@ def table(bench: Bench) -> str:
     rows.insert(0, [f"**mean of the {len(frequent)} with at least {FREQUENT} positives**", "", *_shown(mean)])
     return (
         f"# The encoder ({SPLITS[bench.split]})\n\n{len(truth)} studies, labels of the rules; an uncertain finding "
-        f"counts as positive, one that is not mentioned as negative. Intervals: {RESAMPLES} resamples of the studies.\n\n"
+        f"counts as positive, one that is not mentioned as negative. Intervals: {RESAMPLES} resamples of the set.\n\n"
         + grid(["observation", "positives", "AUROC", "95% interval"], rows)
     )
 

@@ -78,9 +78,7 @@ def _looking(bench: Bench, runs: dict[str, list[Evaluation]], seeds: dict[str, l
     rows = []
     for system, of in runs.items():
         parts = [run.protocols["r2gen"] for run in of]
-        best = [
-            json.loads((bench.run(system, seed) / "best" / "provenance.json").read_text()) for seed in seeds[system]
-        ]
+        best = [json.loads(bench.best(system, seed).read_text()) for seed in seeds[system]]
         shuffles = [part.shuffle.differences["cider"] for part in parts if part.shuffle is not None]
         lows = ", ".join(f"{difference.low:+.3f}" for difference in shuffles)
         alarms = sorted({alarm.name for part in parts for alarm in part.alarms})
@@ -113,7 +111,7 @@ def minutes(bench: Bench, system: str, seed: int) -> float:
 
 def _significance(bench: Bench) -> list[str]:
     """Every system against `cmn`, first seed of each."""
-    firsts = {system: seed for system, seed in reversed(bench.done())}
+    firsts = dict(reversed(bench.done()))
     if "cmn" not in firsts or len(firsts) < 2:
         return []
     files = [bench.predictions(system, seed) for system, seed in firsts.items() if system != "cmn"]

@@ -1,4 +1,4 @@
-"""Runs the commands behind the result tables, each once: what is there already is kept, what was interrupted goes on."""
+"""Runs the commands behind the result tables, each once: what is there is kept, what was interrupted goes on."""
 
 import shlex
 import subprocess
@@ -34,6 +34,10 @@ class Bench:
     def run(self, system: str, seed: int) -> Path:
         """Folder of a training run."""
         return self.runs / f"{system}-seed{seed}"
+
+    def best(self, system: str, seed: int) -> Path:
+        """What is known of the best model of a run, its validation metrics among it."""
+        return self.run(system, seed) / "best" / "provenance.json"
 
     def predictions(self, system: str, seed: int) -> Path:
         """Predictions of that run's best model."""
