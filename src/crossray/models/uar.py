@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
+from crossray.data.batches.features import FeatureCache
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.attention import CrossAttention
 from crossray.layers.cache import Cache
@@ -282,6 +284,11 @@ class UAR(ReportModel):
     def features_fingerprint(self) -> str | None:
         """Hash of the image tokenizer, or of a frozen backbone; None when that is trained."""
         return self.visual.fingerprint()
+
+    def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
+        """The statistics by which a frozen backbone's features are standardised."""
+        if isinstance(self.visual, FeatureMap):
+            self.visual.backbone.learn_from(dataset, features, self.transform)
 
     def frozen(self) -> list[str]:
         """The image tokenizer, a backbone that is not trainable, and a mask that is built and never used."""

@@ -17,8 +17,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from crossray.data.batches.batch import Inputs
+from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
 from crossray.models.base import ReportModel
 from crossray.models.parts.networks import build_network, describe_network, fingerprint, load_network
+from crossray.models.parts.standardization import Moments, Standardization, training_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,8 @@ class BackboneConfig:
         channels_last: memory layout of a convolutional network; faster on CPU and on tensor cores.
         checkpoint: so many first stages of a ResNet recompute their activations in the backward pass, which saves
             memory and costs time.
+        standardize: subtract from each channel of a frozen backbone's features its mean over the training images, and
+            divide by its deviation; the statistics are saved with the model.
         architecture: filled in when the backbone is built, so that a saved folder needs nothing else; leave it out.
     """
 
@@ -43,6 +49,7 @@ class BackboneConfig:
     cls_token: bool = False
     channels_last: bool = True
     checkpoint: int = 0
+    standardize: bool = True
     architecture: dict[str, Any] | None = None
 
 
@@ -58,9 +65,12 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.network: Any = network
         self.config = config
+        self.standardized = nn.ModuleDict()
         if not config.trainable:
             self.requires_grad_(False)
             self.eval()
+            if config.standardize:
+                self.standardized.update({name: Standardization(self.width) for name in ("visual", "pooled")})
 
     @property
     @abstractmethod
@@ -112,18 +122,35 @@ class Backbone(nn.Module, ABC):
         """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one.
 
         Only views that exist run through the network, so that padding never reaches its batch statistics. Cached
-        features are used when `inputs` has them.
+        features are used when `inputs` has them. Those of a frozen backbone are standardised.
         """
         mask = inputs.view_mask
         if not self.config.trainable and {"visual", "pooled"} <= inputs.features.keys():
             dtype = next(self.parameters()).dtype
             keep = mask.unsqueeze(-1)
-            visual = inputs.features["visual"].to(dtype).masked_fill(~keep.unsqueeze(-1), 0.0)
-            return visual, inputs.features["pooled"].to(dtype).masked_fill(~keep, 0.0)
-        visual, pooled = self(inputs.images[mask])
+            visual, pooled = self._standardize(*(inputs.features[name].to(dtype) for name in ("visual", "pooled")))
+            return visual.masked_fill(~keep.unsqueeze(-1), 0.0), pooled.masked_fill(~keep, 0.0)
+        visual, pooled = self._standardize(*self(inputs.images[mask]))
         all_visual = visual.new_zeros(*mask.shape, *visual.shape[1:])
         all_pooled = pooled.new_zeros(*mask.shape, *pooled.shape[1:])
         return all_visual.index_put((mask,), visual), all_pooled.index_put((mask,), pooled)
+
+    def learn_from(self, dataset: Dataset, features: FeatureCache | None, transform: ImageTransform | None) -> None:
+        """Take the statistics of a frozen backbone's features on the training images; see `ReportModel.learn_from`."""
+        if not self.standardized or transform is None:
+            return
+        moments = {name: Moments(self.width) for name in self.standardized}
+        device = next(self.parameters()).device
+        for part in training_features(dataset, features, self.prepare, transform, device):
+            for name, counted in moments.items():
+                counted.add(part[name])
+        for name, counted in moments.items():
+            self.standardized[name].learn(counted)
+
+    def _standardize(self, visual: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.standardized:
+            return visual, pooled
+        return self.standardized["visual"](visual), self.standardized["pooled"](pooled)
 
 
 class ResNetBackbone(Backbone):
@@ -262,6 +289,10 @@ class BackboneReportModel(ReportModel):
     def features_fingerprint(self) -> str | None:
         """Hash of a frozen backbone; None when it is trained."""
         return self.backbone.fingerprint()
+
+    def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
+        """The statistics by which a frozen backbone's features are standardised."""
+        self.backbone.learn_from(dataset, features, self.transform)
 
     def memory_cells(self, views: int, positions: int) -> Tensor | None:
         """The tokens of the views side by side."""

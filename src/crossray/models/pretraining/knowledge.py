@@ -79,7 +79,7 @@ class KnowledgeNetwork(nn.Module):
 
     def __init__(self, config: KnowledgeNetworkConfig, text_width: int) -> None:
         super().__init__()
-        self.backbone = _cut(build_backbone(config.backbone), config.stages)
+        self.backbone = _cut(build_backbone(replace(config.backbone, standardize=False)), config.stages)
         channels, width = self.backbone.width, config.width
         self.expand = nn.Linear(channels, channels)
         self.contract = nn.Linear(channels, width)

@@ -169,6 +169,7 @@ class RetrievingModel(BackboneReportModel):
         """Build the report database of the training split, or find it in the dataset."""
         if self.tokenizer is None or self.transform is None:
             raise ValueError("learn_from needs the tokenizer and the transform of the model")
+        super().learn_from(dataset, section, features)
         device = self._epochs.device
         self.database = read_training_reports(
             dataset, self.knowledge, self.transform, self.tokenizer, section=section, views=self.config.views,
