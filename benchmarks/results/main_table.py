@@ -1,16 +1,18 @@
 """Table 1: all systems under both protocols, beside what each has to beat."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation
 from formats import SPLITS, grid, over_seeds
+from neighbours import NEAREST_FEATURES, nearest_by_features
 from steps import Bench, crossray, scored
 
 _TEXT = {
     "bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4", "meteor_1.5_jar": "METEOR",
     "rouge_l": "ROUGE-L", "cider": "CIDEr-D",
 }  # fmt: skip
+_KINDS = {"example": "", "micro": "micro_", "macro": "macro_"}
 _MEASURES = ("precision", "recall", "f1")
 
 
@@ -32,9 +34,10 @@ def written(bench: Bench) -> str:
     lines = [f"# All systems over one encoder ({SPLITS[bench.split]})\n"]
     held = "; ".join(f"{system}: {' '.join(map(str, held))}" for system, held in seeds.items())
     lines.append(f"Seeds: {held}. Several seeds: mean ± deviation [95% interval of the mean by Student's t].\n")
+    retrieved = nearest_by_features(bench, *bench.done()[0])
     for protocol in ("r2gen", "full"):
         parts = {system: [run.protocols[protocol] for run in of] for system, of in runs.items()}
-        lines += [f"## Protocol `{protocol}`\n", _text(parts), _clinical(parts, 14), _clinical(parts, 5)]
+        lines += [f"## Protocol `{protocol}`\n", *_texts(parts, retrieved[protocol])]
     lines += ["## Does it look at the image\n", _looking(bench, runs, seeds), *_significance(bench)]
     return "\n".join(lines)
 
@@ -42,31 +45,28 @@ def written(bench: Bench) -> str:
 Parts = dict[str, list[ProtocolEvaluation]]
 
 
-def _rows(parts: Parts, names: Sequence[str]) -> list[list[str]]:
+def _texts(parts: Parts, retrieved: Mapping[str, float]) -> list[str]:
+    """Metrics of the text, then clinical efficacy over 14 and over 5 observations."""
+    known = next(iter(parts.values()))[0].result.scores
+    text = {name: heading for name, heading in _TEXT.items() if name in known}
+    grids = [grid(["system", *text.values()], _rows(parts, retrieved, list(text)))]
+    for prefix, observations in (("ce", 14), ("ce5", 5)):
+        names = [f"{prefix}_{kind}{measure}" for kind in _KINDS.values() for measure in _MEASURES]
+        headings = [f"{kind} {measure}" for kind in _KINDS for measure in ("P", "R", "F1")]
+        grids.append(grid([f"{observations} observations", *headings], _rows(parts, retrieved, names)))
+    return grids
+
+
+def _rows(parts: Parts, retrieved: Mapping[str, float], names: Sequence[str]) -> list[list[str]]:
     rows = []
     for system, of in parts.items():
         columns = [[found for part in of if (found := _value(part, name)) is not None] for name in names]
         rows.append([system, *(over_seeds(column) for column in columns)])
-    first = next(iter(parts.values()))[0]
-    for baseline in first.baselines:
+    for baseline in next(iter(parts.values()))[0].baselines:
         values = [baseline.scores.get(name) for name in names]
         rows.append([baseline.system, *("" if value is None else f"{value.value:.3f}" for value in values)])
+    rows.append([NEAREST_FEATURES, *(f"{retrieved[name]:.3f}" if name in retrieved else "" for name in names)])
     return rows
-
-
-def _text(parts: Parts) -> str:
-    first = next(iter(parts.values()))[0].result.scores
-    names = [name for name in _TEXT if name in first]
-    rows = _rows(parts, names)
-    return grid(["system", *(_TEXT[name] for name in names)], rows)
-
-
-def _clinical(parts: Parts, observations: int) -> str:
-    prefix = "ce" if observations == 14 else "ce5"
-    kinds = {"example": "", "micro": "micro_", "macro": "macro_"}
-    names = [f"{prefix}_{kind}{measure}" for kind in kinds.values() for measure in _MEASURES]
-    headings = [f"{kind} {measure}" for kind in kinds for measure in ("P", "R", "F1")]
-    return grid([f"{observations} observations", *headings], _rows(parts, names))
 
 
 def _value(part: ProtocolEvaluation, name: str) -> float | None:
