@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Guide, Inputs, Targets, TensorRecord
-from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.features import FeatureCache, find_features
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.errors import UserError
@@ -244,6 +244,13 @@ class ReportModel(Trainable):
     def features_fingerprint(self) -> str | None:
         """Identifies the frozen weights behind `prepare_features`; None when they cannot be cached (being trained)."""
         return None
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What the dataset holds of `prepare_features` already, or of what stands in its place; None without."""
+        fingerprint = self.features_fingerprint()
+        if fingerprint is None or self.transform is None:
+            return None
+        return find_features(dataset, self.transform, fingerprint)
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """Take what the model keeps of the training studies besides weights, such as a report database.
