@@ -118,15 +118,20 @@ class ModelConfig(TrainableConfig):
 
 
 class Trainable(nn.Module, ABC):
-    """Everything that goes through the one training path: systems, image tokenizer, knowledge encoder, backbone."""
+    """Everything that goes through the one training path: systems, image tokenizer, knowledge encoder, backbone.
 
+    Attributes:
+        loss_weights: every loss that `losses` may return, with its weight where the stage has none (`Stage`).
+    """
+
+    loss_weights: ClassVar[Mapping[str, float]]
     config_class: ClassVar[type[TrainableConfig]]
     system: ClassVar[str]
     config: Any
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses, unweighted; the stage has the weights. Also called for validation, in eval mode."""
+        """Named scalar losses, unweighted, of those in `loss_weights`. Also called for validation, in eval mode."""
 
     def advance(self, event: Event) -> None:
         """A step, a validation, an epoch or a stage has ended: moving averages, temperatures, class priors."""
@@ -208,6 +213,7 @@ class ReportModel(Trainable):
     own study alone. `tokenizer` and `transform` travel with the weights, so that a saved folder needs nothing else.
     """
 
+    loss_weights: ClassVar = {"language": 1.0}
     config: ModelConfig
     tokenizer: Tokenizer | None = None
     transform: ImageTransform | None = None

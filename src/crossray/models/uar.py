@@ -260,6 +260,7 @@ class TIR(nn.Module):
 class UAR(ReportModel):
     """LSU and CRA for image and words, an encoder-decoder over what they make, TIR in its cross-attention."""
 
+    loss_weights: ClassVar = {"language": 1.0, "global": 1.0, "mask": 1.0}
     config: UARConfig
 
     def __init__(self, config: UARConfig) -> None:

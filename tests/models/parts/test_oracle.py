@@ -54,7 +54,7 @@ def test_a_system_learns_from_findings_and_writes_from_them(name: str, drawn: Pa
         "trainer.validate_every": 12, "optimizer.learning_rate": 3e-3, "trainer.monitor": "image_gain",
     }  # fmt: skip
     if name == "uar/phantom":
-        overrides |= {"model.visual": "resnet", "model.cra": False, "model.tokenizer.name": "random:8x64"}
+        overrides |= {"model.visual": "resnet", "model.cra": False, "model.image_tokenizer.name": "random:tiny"}
     train(load(name, overrides), drawn, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["image_gain"] > 0.01
