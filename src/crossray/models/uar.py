@@ -260,6 +260,7 @@ class TIR(nn.Module):
 class UAR(ReportModel):
     """LSU and CRA for image and words, an encoder-decoder over what they make, TIR in its cross-attention."""
 
+    loss_weights: ClassVar = {"language": 1.0, "global": 1.0, "mask": 1.0}
     config: UARConfig
 
     def __init__(self, config: UARConfig) -> None:
@@ -284,6 +285,11 @@ class UAR(ReportModel):
     def features_fingerprint(self) -> str | None:
         """Hash of the image tokenizer, or of a frozen backbone; None when that is trained."""
         return self.visual.fingerprint()
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What a backbone reads out of the dataset itself, if anything; otherwise what was cached."""
+        found = self.visual.backbone.cached_features(dataset) if isinstance(self.visual, FeatureMap) else None
+        return found or super().cached_features(dataset)
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """The statistics by which a frozen backbone's features are standardised."""
@@ -371,9 +377,10 @@ class UAR(ReportModel):
         weights = targets.mask[:, 1:].to(words.dtype).unsqueeze(2)
         return (words * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
-    def memory_cells(self, views: int, positions: int) -> Tensor:
-        """The tokens of the views side by side."""
-        return joined_cells(views, positions)
+    def memory_cells(self, views: int, positions: int) -> Tensor | None:
+        """The tokens of the views side by side, where they stand for places."""
+        placed = not isinstance(self.visual, FeatureMap) or self.visual.backbone.placed
+        return joined_cells(views, positions) if placed else None
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The vectors that the triplet loss compares."""

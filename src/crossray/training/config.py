@@ -75,7 +75,8 @@ class Stage:
 
     Attributes:
         epochs: passes over the training split.
-        loss_weights: weight of each named loss; losses that are left out weigh 1, those with weight 0 are only logged.
+        loss_weights: weight of each named loss; losses that are left out weigh what the system declares, those with
+            weight 0 are only logged.
         freeze: beginnings of the names of parameters that this stage leaves alone; their modules run in eval mode.
         switches: configuration fields of the model that this stage changes (its `switchable` ones).
         learning_rates: like `optimizer.groups`, for this stage; the key "" replaces `optimizer.learning_rate`.

@@ -20,7 +20,7 @@ from crossray.text.tokenizer import Tokenizer
 from crossray.training.config import Recipe
 from crossray.training.image_gain import NO_PARTNER, image_gain, partners
 from crossray.training.optimizers import build_optimizer, schedule_factor
-from crossray.training.stages import StageKeeper
+from crossray.training.stages import StageKeeper, loss_weights
 
 #: Losses that are means over tokens rather than over studies.
 TOKEN_LOSSES = frozenset({"language"})
@@ -57,6 +57,7 @@ class TrainingModule(lightning.LightningModule):
         self.recipe = recipe
         self.stage_index = stage
         self.stage = recipe.stages[stage]
+        self.loss_weights = loss_weights(model, self.stage)
         self.epochs = epochs
         self.steps_before = steps_before
         self.epochs_before = epochs_before
@@ -170,8 +171,10 @@ class TrainingModule(lightning.LightningModule):
             # a study that the sampler repeated to fill the last batch counts once
             written = {study: pair for part in parts for study, pair in part[1].items()}
         losses = {name: total / weight for name, (total, weight) in sums.items() if weight}
-        weights = {f"loss_{name}": weight for name, weight in self.stage.loss_weights.items()}
-        metrics = {"loss": sum(weights.get(name, 1.0) * value for name, value in losses.items()), **losses}
+        metrics = {
+            "loss": sum(weight * losses.get(f"loss_{name}", 0.0) for name, weight in self.loss_weights.items()),
+            **losses,
+        }
         metrics.update(self.model.summary())
         if written:
             hypotheses, references = zip(*(written[study] for study in sorted(written)), strict=True)
@@ -231,7 +234,7 @@ class TrainingModule(lightning.LightningModule):
     def _total(self, losses: dict[str, Tensor], batch: Batch) -> Tensor:
         total = torch.zeros((), device=batch.inputs.view_mask.device)
         for name, loss in losses.items():
-            weight = self.stage.loss_weights.get(name, 1.0)
+            weight = self.loss_weights[name]
             if weight:
                 total = total + weight * loss.float() * (self._token_share(batch) if name in TOKEN_LOSSES else 1.0)
         return total

@@ -19,6 +19,7 @@ from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError
 from crossray.models.base import config_from_dict, system_class
 from crossray.training.config import DataConfig, OptimizerConfig, Recipe, ScheduleConfig, Stage, TrainerConfig
+from crossray.training.stages import loss_weights
 
 #: Fields of a system's configuration that training fills in from the dataset and from `data`.
 FILLED_FROM_DATA = frozenset({"vocabulary_size", "status_ids", "observations", "max_length", "views", "image_size"})
@@ -208,6 +209,8 @@ def _recipe(system: str, values: Mapping[str, Any], source: str) -> Recipe:
     )
     if not stages:
         raise UserError(f"{source}: field 'stages' is empty; give at least one stage.")
+    for stage in stages:
+        loss_weights(system_class(system), stage)
     return Recipe(system=system, model=model, stages=stages, **sections)
 
 

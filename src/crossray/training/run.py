@@ -200,10 +200,12 @@ class _Run:
 
     def _cached_features(self) -> FeatureCache | None:
         data, model = self.recipe.data, self.model
-        if not data.cache_features or not isinstance(model, ReportModel):
+        if not isinstance(model, ReportModel):
             return None
         fingerprint = model.features_fingerprint()
         if fingerprint is None:
+            return model.cached_features(self.dataset)
+        if not data.cache_features:
             return None
         model.eval()
         device = "cuda" if self.device == "gpu" else "cpu"

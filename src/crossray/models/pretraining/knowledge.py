@@ -6,7 +6,7 @@ Shapes: B studies, N images, E = 75 entities, A = 51 places, W width of a text's
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -152,6 +152,7 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
 class Knowledge(Trainable):
     """The network in training, on the triplets that the rules of `text.entities` read out of the reports."""
 
+    loss_weights: ClassVar = {"existence": 1.0, "position": 1.0, "sentences": 1.0}
     config: KnowledgeConfig
 
     def __init__(self, config: KnowledgeConfig) -> None:

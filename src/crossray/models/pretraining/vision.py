@@ -7,7 +7,7 @@ Shapes: B studies, V views, K observations, P pooled width.
 import dataclasses
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as distributed
@@ -61,6 +61,7 @@ class VisionConfig(TrainableConfig):
 class Vision(Trainable):
     """Backbone, mean of the views' pooled vectors, linear logits of the observations."""
 
+    loss_weights: ClassVar = {"observations": 1.0}
     config: VisionConfig
 
     def __init__(self, config: VisionConfig) -> None:
