@@ -40,7 +40,7 @@ from crossray.training.config import DataConfig, Recipe
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
-from crossray.training.recipe import from_dict, to_dict, to_yaml
+from crossray.training.recipe import check_names, from_dict, to_dict, to_yaml
 from crossray.training.stages import StageKeeper, weights_from
 
 RECIPE = "recipe.yaml"
@@ -64,6 +64,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
     """
     if _first_process() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
+    check_names(recipe)
     dataset = Dataset.open(data)
     provenance = _provenance(recipe, dataset)
     filled, built = fulfil(recipe, dataset, _train_or_resume)

@@ -48,6 +48,7 @@ class Vision(Trainable):
     """Backbone, mean of the views' pooled vectors, one linear logit for each observation."""
 
     loss_weights: ClassVar = {"observations": 1.0}
+    metrics: ClassVar = ("auroc", "auroc_*")
     config: VisionConfig
 
     def __init__(self, config: VisionConfig) -> None:
