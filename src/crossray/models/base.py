@@ -122,9 +122,11 @@ class Trainable(nn.Module, ABC):
 
     Attributes:
         loss_weights: every loss that `losses` may return, with its weight where the stage has none (`Stage`).
+        metrics: names of what `summary` returns; one that ends in * stands for several.
     """
 
     loss_weights: ClassVar[Mapping[str, float]]
+    metrics: ClassVar[tuple[str, ...]] = ()
     config_class: ClassVar[type[TrainableConfig]]
     system: ClassVar[str]
     config: Any

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from crossray.data.batches.batch import Batch
 from crossray.data.batches.module import StudyDataModule
-from crossray.decoding.reports import write_reports
+from crossray.decoding.reports import study_seed, write_reports
 from crossray.errors import UserError
 from crossray.evaluation.labelers import RuleLabeler
 from crossray.evaluation.metrics import clinical, nlg
+from crossray.evaluation.utilities import utility_of
 from crossray.models.base import Event, ReportModel, Trainable
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.config import Recipe
@@ -68,6 +69,7 @@ class TrainingModule(lightning.LightningModule):
         self._sums: dict[str, list[float]] = {}
         self._written: dict[str, tuple[str, str]] = {}
         self._partners: dict[str, int] = {}
+        self._utility = utility_of(recipe.decoding)
 
     @property
     def step(self) -> int:
@@ -208,7 +210,10 @@ class TrainingModule(lightning.LightningModule):
 
     def _validate_reports(self, model: ReportModel, tokenizer: Tokenizer, batch: Batch) -> None:
         encoded = model.encode(batch.inputs)
-        written = write_reports(model, batch.inputs, self.recipe.decoding, encoded=encoded)
+        seeds = [study_seed(self.recipe.decoding.seed, study) for study in batch.guide.study]
+        written = write_reports(
+            model, batch.inputs, self.recipe.decoding, encoded=encoded, seeds=seeds, utility=self._utility
+        )
         references = [tokenizer.decode(row) for row in batch.targets.tokens.tolist()]
         for study, report, reference in zip(batch.guide.study, written, references, strict=True):
             self._written[study] = (report.text, reference)

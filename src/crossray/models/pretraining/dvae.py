@@ -239,6 +239,7 @@ class DVAE(Trainable):
     """The image tokenizer in training: encoder, Gumbel-softmax, decoder. Images are in [0, 1] (mean 0, std 1)."""
 
     loss_weights: ClassVar = {"reconstruction": 1.0, "kl": 0.0, "usage": 0.01}
+    metrics: ClassVar = ("psnr", "perplexity", "used")
     config: DVAEConfig
 
     def __init__(self, config: DVAEConfig) -> None:

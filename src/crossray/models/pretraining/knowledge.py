@@ -153,6 +153,7 @@ class Knowledge(Trainable):
     """The network in training, on the triplets that the rules of `text.entities` read out of the reports."""
 
     loss_weights: ClassVar = {"existence": 1.0, "position": 1.0, "sentences": 1.0}
+    metrics: ClassVar = ("place_accuracy", "auroc", "auroc_*")
     config: KnowledgeConfig
 
     def __init__(self, config: KnowledgeConfig) -> None:

@@ -62,6 +62,7 @@ class Vision(Trainable):
     """Backbone, mean of the views' pooled vectors, linear logits of the observations."""
 
     loss_weights: ClassVar = {"observations": 1.0}
+    metrics: ClassVar = ("auroc", "auroc_*")
     config: VisionConfig
 
     def __init__(self, config: VisionConfig) -> None:
