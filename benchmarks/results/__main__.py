@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import analyses
+import decodings
 import eye
 import main_table
 from steps import Bench
@@ -19,6 +20,7 @@ from steps import Bench
 TABLES: dict[str, Callable[[Bench], str]] = {
     "eye": eye.table,
     "main": main_table.table,
+    "decoding": decodings.table,
     "long-tail": analyses.long_tail,
     "alignment": analyses.alignment,
     "retrieval": analyses.retrieval,
