@@ -15,6 +15,7 @@ import platform
 import signal
 import subprocess
 import threading
+import typing
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,9 @@ from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
 from crossray.training.recipe import check_names, from_dict, to_dict, to_yaml
-from crossray.training.stages import StageKeeper, weights_from
+from crossray.training.reward import RewardFunction, RewardObjective
+from crossray.training.stages import StageKeeper, loss_weights, weights_from
+from crossray.training.supervision import Supervision
 
 
 def train(recipe: Recipe, data: Path, out: Path) -> Path:
@@ -108,7 +111,7 @@ def resume(out: Path) -> Path:
         dataset = Dataset.open(data)
         if dataset.info.sha256 != sha256:
             raise UserError(
-                f"{dataset.path}: its content is not what the run began with (field 'sha256'); restore it or start another."
+                f"{dataset.path}: its content is not what the run began with ('sha256'); restore it or start another."
             )
         recover_folder(out / BEST)
         checkpoint = read_checkpoint(out / LAST) if (out / LAST).exists() else None
@@ -141,6 +144,8 @@ class _Run:
         if isinstance(self.model, ReportModel):
             device = "cuda" if self.device == "gpu" else "cpu"
             self.model.to(device).eval().learn_from(dataset, recipe.data.section, self.features)
+        self.supervision = self._supervision()
+        self.objective = self._objective()
         self.clock = Clock(recipe.trainer.max_minutes * 60)
         self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
@@ -166,7 +171,7 @@ class _Run:
             self.keeper.enter(self.recipe.stages[index])
             module = TrainingModule(
                 self.model, self.recipe, self.keeper, stage=index, epochs=epochs, steps_before=steps,
-                epochs_before=epochs_before,
+                epochs_before=epochs_before, supervision=self.supervision, objective=self.objective,
             )  # fmt: skip
             if continued and continued["finished"]:
                 module.load_state_dict(continued["state_dict"])
@@ -205,6 +210,26 @@ class _Run:
             module.finish()
             self.last.save(trainer)
         return trainer
+
+    def _supervision(self) -> Supervision | None:
+        if not any(loss_weights(self.model, stage).get("supervision") for stage in self.recipe.stages):
+            return None
+        model, data = typing.cast(ReportModel, self.model), self._data(0)
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            width = model.encode(data.inputs(data.rows("train")[:1], device)).memory.shape[-1]
+        torch.manual_seed(self.recipe.trainer.seed)
+        return Supervision(width, len(self.dataset.info.observations))
+
+    def _objective(self) -> RewardObjective | None:
+        if all(stage.objective == "likelihood" for stage in self.recipe.stages):
+            return None
+        tokenizer, data, recipe = typing.cast(ReportModel, self.model).tokenizer, self._data(0), self.recipe
+        if tokenizer is None:
+            raise ValueError("rewards need the tokenizer of the model")
+        reports = self.dataset.reports(data.rows("train"), recipe.data.section)
+        documents = [tokenizer.decode(tokenizer.encode(report, recipe.data.max_length)) for report in reports]
+        return RewardObjective(RewardFunction(documents, recipe.reward), recipe.reward, recipe.decoding)
 
     def _data(self, stage: int) -> StudyDataModule:
         data = self.recipe.data
