@@ -45,6 +45,5 @@ def table(bench: Bench) -> str:
     about = "Minimum Bayes risk of 12 at 0.7: of 12 samples at temperature 0.7 the one on which they agree most."
     return (
         f"# Decoding ({SPLITS[bench.split]})\n\n`{bench.systems[0]}`, seed {bench.seeds[0]}, protocol `r2gen`. "
-        f"{about}\n\n"
-        + grid(headings, rows)
+        f"{about}\n\n" + grid(headings, rows)
     )
