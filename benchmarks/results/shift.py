@@ -68,8 +68,8 @@ def table(bench: Bench) -> str:
         shown = "" if area is None else f"{area:.3f}"
         lines.append([name.replace("_", " "), str(int(truth.sum())), str(int(said.sum())), f"{f1:.3f}", shown])
     about = (
-        f"{len(files)} frontal radiographs of ChestX-ray14; the text is that of `{bench.systems[0]}`, its observations are "
-        "read by the rules, an uncertain one counts. Their labels were read out of reports by a program, too."
+        f"{len(files)} frontal radiographs of ChestX-ray14; the text is that of `{bench.systems[0]}`, its observations "
+        "are read by the rules, an uncertain one counts. Their labels were read out of reports by a program, too."
     )
     headings = ["observation", "labelled", "written", "F1 of the text", "AUROC of the encoder"]
     page = f"# Other hospitals\n\n{about}\n\n" + grid(headings, lines)
