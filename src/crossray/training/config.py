@@ -199,6 +199,8 @@ class TrainerConfig:
         accumulate: batches whose gradients are added up before one optimiser step.
         clip_value: largest absolute value of a gradient's element; 0: no limit.
         clip_norm: largest norm of all gradients together; 0: no limit.
+        average: validate and keep an exponential moving average of the weights, of which this share stays at each step
+            (0.99 to 0.9999); 0: the weights themselves.
         seed: of the initial weights, the order of the studies, augmentation and dropout.
         monitor: validation metric that selects the best model: bleu1 ... bleu4, rouge_l, cider, ce_macro_f1 or
             ce_micro_f1 (by the embedded labeler), image_gain, loss, auroc, or any other that metrics.jsonl shows; names
@@ -221,6 +223,7 @@ class TrainerConfig:
     accumulate: int = 1
     clip_value: float = 0.0
     clip_norm: float = 0.0
+    average: float = 0.0
     seed: int = 0
     monitor: str = "bleu4"
     mode: Literal["max", "min"] = "max"
@@ -236,6 +239,8 @@ class TrainerConfig:
         """Refuse values that no training can use."""
         _at_least("trainer", self, 1, "devices", "accumulate", "validate_every", "log_every")
         _at_least("trainer", self, 0, "max_epochs", "max_minutes", "clip_value", "clip_norm", "patience", "min_epochs")
+        if not 0 <= self.average < 1:
+            raise UserError(f"recipe field 'trainer.average' is {self.average}; give a share from 0 to below 1.")
         _at_least("trainer", self, 0, "checkpoint_steps", "checkpoint_minutes", "threads", "seed")
 
 

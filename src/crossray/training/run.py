@@ -36,10 +36,12 @@ from crossray.files.folders import BEST
 from crossray.files.write import recover_folder, write_whole
 from crossray.models.base import ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
+from crossray.training.averaging import WeightAverage
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
 from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint, read_checkpoint
 from crossray.training.config import DataConfig, Recipe
 from crossray.training.folder import LOCK, PROVENANCE, RECIPE, alone, first_process, is_over, say_finished
+from crossray.training.heartbeat import Heartbeat, duration
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
@@ -184,11 +186,20 @@ class _Run:
             steps, epochs_before = module.step, epochs_before + trainer.current_epoch
             if self.clock.over:
                 break
+        if first_process():
+            self.console.print(
+                f"Training ended at epoch {epochs_before} of {sum(self.recipe.stage_epochs())} after "
+                f"{duration(self.clock.elapsed)}; the best model is in {self.out / BEST}.",
+                soft_wrap=True, highlight=False,
+            )  # fmt: skip
         return self.out / BEST
 
     def _fit(self, module: TrainingModule, epochs: int, continued: bool) -> lightning.Trainer:
         config = self.recipe.trainer
-        callbacks = [self.clock, LastValidation(), self.log, self.best, ProgressDisplay(self.console), self.last]
+        average = [WeightAverage(config.average)] if config.average else []
+        callbacks = [
+            self.clock, LastValidation(), self.log, self.best, *average, ProgressDisplay(self.console), self.last,
+        ]  # fmt: skip
         with _quiet(), _ctrl_c(self.last):
             trainer = lightning.Trainer(
                 max_epochs=epochs, callbacks=callbacks, accelerator=self.device, devices=config.devices,
@@ -252,12 +263,19 @@ class _Run:
         model.eval()
         device = "cuda" if self.device == "gpu" else "cpu"
         with Progress(*Progress.get_default_columns(), console=self.console, disable=not first_process()) as bar:
-            task = bar.add_task("caching features")
-            return build_features(
+            task, beat = bar.add_task("caching features"), Heartbeat("caching features", self.console)
+
+            def progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+                beat(done, total)
+
+            found = build_features(
                 self.dataset, model.to(device).prepare_features, data.image, fingerprint,
                 variants=data.feature_variants, device=device, dtype=data.feature_dtype,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=progress,
             )  # fmt: skip
+            beat.end()
+            return found
 
 
 def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
