@@ -15,7 +15,7 @@ from crossray.commands.analyze import analyze_alignment, analyze_grounding, anal
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
 from crossray.commands.demo import demo
-from crossray.commands.evaluate import evaluate
+from crossray.commands.evaluate import evaluate_predictions
 from crossray.commands.explain import explain
 from crossray.commands.export import export
 from crossray.commands.generate import generate
@@ -214,7 +214,7 @@ COMMANDS: dict[str, Command] = {
         },
         fields=("decoding",),
     ),
-    "evaluate": Command(evaluate, {"name": "predictions", **_PREDICTIONS}),
+    "evaluate": Command(evaluate_predictions, {"name": "predictions", **_PREDICTIONS}),
     "export": Command(export, {"name": "predictions", **_PREDICTIONS}),
     "compare": Command(
         compare,
