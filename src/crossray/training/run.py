@@ -139,6 +139,7 @@ class _Run:
         self.keeper = StageKeeper(self.model)
         self.device = _device(recipe)
         self.dataset = dataset
+        self.features: FeatureCache | None = None
         for split in ("train", "val"):
             self._data(0).rows(split)  # a split without studies is found now
         self.features = self._cached_features()
