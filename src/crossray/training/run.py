@@ -31,6 +31,7 @@ import crossray
 from crossray.data.batches.features import FeatureCache, build_features
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.store import Dataset
+from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.files.folders import BEST
 from crossray.files.write import recover_folder, write_whole
@@ -153,7 +154,9 @@ class _Run:
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
         # a model folder travels: where the dataset lay on this machine stays behind
         data = {name: value for name, value in provenance["data"].items() if name != "path"}
-        self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data})
+        writes = isinstance(self.model, ReportModel)
+        generation = GenerationSettings.of_recipe(recipe.decoding, provenance["recipe"]["data"]) if writes else None
+        self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data}, generation)
 
     def go(self, checkpoint: dict[str, Any] | None) -> Path:
         """Run all stages, or those that `checkpoint` leaves."""
