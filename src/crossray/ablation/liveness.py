@@ -74,7 +74,7 @@ class Newborn:
 
 
 def draw_studies(folder: Path, studies: int = STUDIES) -> Dataset:
-    """A dataset of drawn training studies, and an eighth as many for validation, which prerequisites are selected by."""
+    """Drawn training studies, and an eighth as many for validation, by which prerequisites are selected."""
     drawn = list(phantom_studies(studies + studies // 8, 0, "easy"))
     split = [dataclasses.replace(s, split="train" if n < studies else "val") for n, s in enumerate(drawn)]
     return write_dataset(folder, split, size=256, source={"kind": "phantom", "studies": studies}, workers=0)

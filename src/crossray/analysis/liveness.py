@@ -1,7 +1,7 @@
 """Whether the modules that a paper names do anything: dependence on the input, effect, attention, gradients.
 
-A module can run and pass tests of its shapes while its output is the same for every input. Each number here tells such a
-module from one that works, at the model's true weights:
+A module can run and pass tests of its shapes while its output is the same for every input. Each number here tells such
+a module from one that works, at the model's true weights:
 
 * dependent share: the norm of what is left of the output when its mean is taken away, over the norm of the output;
 * effect: how much logits and losses change when the output is replaced by that mean, against what rounding changes;
@@ -23,8 +23,8 @@ from crossray.data.batches.batch import Batch
 from crossray.layers.attention import CrossAttention
 from crossray.models.base import PaperModule, ReportModel
 
-#: Least size that a parameter is taken to have (RMS), the usual scale of fresh weights: relative to a bias that is still
-#: 0, even the gradient that rounding leaves would be large.
+#: Least size that a parameter is taken to have (RMS), the usual scale of fresh weights: relative to a bias that is
+#: still 0, even the gradient that rounding leaves would be large.
 _LEAST_SIZE = 0.02
 
 
@@ -33,7 +33,7 @@ class Liveness:
     """What is measured of one module.
 
     Attributes:
-        dependent: dependent share of its output, 0 to 1; None for a scalar: a loss may well be the same for all batches.
+        dependent: dependent share of its output, 0 to 1; None for a scalar: a loss may be alike for all batches.
         effect: relative change (RMS) of what changes most against rounding when the mean replaces the output.
         observed: what that is: "logits", or the name of a loss.
         over_rounding: the change as a multiple of rounding noise, the difference between float32 and float64.
@@ -89,7 +89,7 @@ def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, 
                 taps.enter_context(_tapped(model, module.path, module.method, outputs[name].add))
                 if module.attention:
                     taps.enter_context(_attending(model, module.attention, attention[name]))
-            before = [observed(model, batch) for batch in batches][0]
+            before, *_ = [observed(model, batch) for batch in batches]
         noise = rounding(model, batches[0])
         found = {}
         for name, module in declared.items():

@@ -1,8 +1,8 @@
 """UAR: unify, align and then refine (Li et al., ICCV 2023, arXiv 2303.15932). No code of the authors is public.
 
 In the order of the paper: LSU (section 3.2, image and report become embeddings of tokens), CRA (section 3.3, both are
-written in one orthonormal basis, and pulled together by a triplet loss), TIR (section 3.4, a learned mask says where each
-word looks), two stages (section 3.5; the recipe has them: the second switches `refine` on).
+written in one orthonormal basis, and pulled together by a triplet loss), TIR (section 3.4, a learned mask says where
+each word looks), two stages (section 3.5; the recipe has them: the second switches `refine` on).
 
 Shapes: B studies, N rows, V views, L tokens of a view, S = V * L, T words, D width, K vectors of the basis.
 """
@@ -37,8 +37,8 @@ class UARConfig(ModelConfig):
         visual: what the image becomes: discrete "tokens" (LSU), or the feature map of a backbone, "resnet", as in the
             rows of Table 2 without LSU.
         image_tokenizer: of LSU; images must then have mean 0 and standard deviation 1, pixels in [0, 1].
-        codebook: the token table starts from the image tokenizer's own codes, so that codes that look alike start alike;
-            otherwise from random numbers.
+        codebook: the token table starts from the image tokenizer's own codes, so that codes which look alike start
+            alike; otherwise from random numbers.
         token_codes: codes that make a token: 1, the most probable one (the paper), or so many of the most probable,
             their embeddings weighted by their probabilities.
         token_pool: side of the square of neighbouring tokens whose embeddings are averaged; 1: none are (the paper).
@@ -228,8 +228,8 @@ class CRA(nn.Module):
     weights a token it would double the time of CRA.
 
     The entries of the basis have variance 1 like those of the embeddings: it is sqrt(K) times one with orthonormal
-    columns. Between vectors of length 1 the scores of eq. 7 would differ by a thousandth, and every token would find the
-    plain mean of the basis.
+    columns. Between vectors of length 1 the scores of eq. 7 would differ by a thousandth, and every token would find
+    the plain mean of the basis. As it is they begin with variance 2, and the attention with a perplexity of K / e.
 
     Args:
         config: its fields `width`, `heads`, `basis`, `basis_size` and `fusion`.
@@ -243,6 +243,7 @@ class CRA(nn.Module):
         self.gain = nn.Parameter(torch.ones_like(self.basis))
         self.bias = nn.Parameter(torch.zeros_like(self.basis))
         self.attention = CrossAttention(config.width, config.heads, dropout=0.0, bias=False)
+        nn.init.xavier_uniform_(self.attention.query.weight, gain=math.sqrt(2))
         self.fusion = GuidedFusion(config.width, config.fusion)
 
     def forward(self, embeddings: Tensor, keys: BasisKeys | None = None) -> Tensor:
