@@ -27,7 +27,8 @@ from crossray.text.tokenizer import Tokenizer
 
 __all__ = [
     "BUILD", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "PaperModule", "ReportModel",
-    "Step", "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register", "registered", "system_class",
+    "Step", "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register",
+    "registered", "system_class",
 ]  # fmt: skip
 
 FORMAT = 1
