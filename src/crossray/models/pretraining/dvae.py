@@ -216,8 +216,8 @@ class DVAEConfig(NetworkConfig):
         temperature: of the Gumbel-softmax at first.
         temperature_end: where it falls to; the code of an image is what it falls to at 0.
         anneal: share of the training in which it falls, geometrically.
-        decoder_begin: channels of the vector that the decoder looks a code up as, 128 in DALL-E; 0: half of those of its
-            widest blocks, which is 1,024 in DALL-E's size.
+        decoder_begin: channels of the vector that the decoder looks a code up as, 128 in DALL-E; 0: half of those of
+            its widest blocks, which is 1,024 in DALL-E's size.
         revive_every: steps after which codes that no place chose are split off codes that many chose; 0: never.
     """
 
