@@ -68,4 +68,5 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_initial_spread_of_the_matrix() -> None:
-    assert abs(float(CrossModalMemory(2048, 512, 8, 32, 0.1).matrix.std()) * 512 - 1) < 0.02
+    assert abs(float(CrossModalMemory(2048, 512, 8, 32, 0.1).matrix.std()) - 1) < 0.02
+    assert abs(float(CrossModalMemory(2048, 512, 8, 32, 0.1, std=1 / 512).matrix.std()) * 512 - 1) < 0.02
