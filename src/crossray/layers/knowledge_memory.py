@@ -20,8 +20,8 @@ class KnowledgeMemory(nn.Module):
     Each word writes into the one slot that fits it best, as in the codebooks of VQ-VAE (van den Oord et al. 2017), and
     after a step what is written of a slot moves a little towards the mean of its words. An average over all words would
     be nearly the same for every slot, which cancels in the softmax over slots. For the same reason the mean of all
-    words is taken away first. No gradient can reach this path, so it has no weights of its own. Words get length 1, as the
-    slots had at the beginning, so that what is written of a slot can never be longer than 1.
+    words is taken away first. No gradient can reach this path, so it has no weights of its own. Words get length 1, as
+    the slots had at the beginning, so that what is written of a slot can never be longer than 1.
 
     Args:
         slots: M; `width`: D.

@@ -240,7 +240,7 @@ class HeadNorm(nn.BatchNorm1d):
 
 
 class WCL(nn.Module):
-    """Weakly supervised contrastive loss over two vectors of each study (eq. 16-19, with the minus sign that eq. 19 lacks).
+    """Weakly supervised contrastive loss over two vectors of each study (eq. 16-19, with the minus sign that 19 lacks).
 
     Args:
         channels: C.
