@@ -30,6 +30,11 @@ def gather_ranks(tensor: Tensor) -> Tensor:
     return gathered
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class _Gather(torch.autograd.Function):
     """All-gather of a first dimension that differs; the gradient is the sum of what all processes ask of a row."""
 

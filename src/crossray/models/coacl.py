@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crossray.data.batches.batch import Batch, Guide, Inputs
 from crossray.layers.attention import CrossAttention
 from crossray.layers.cache import Cache
-from crossray.layers.contrastive import gather_ranks
+from crossray.layers.contrastive import at_least_float32, gather_ranks
 from crossray.layers.embedding import PositionalEncoding, TokenEmbedding
 from crossray.layers.gates import Fusion
 from crossray.layers.knowledge_memory import KnowledgeMemory, look_up
@@ -346,7 +346,7 @@ class Alignment(nn.Module):
         """
         image, report, keys, truth, known = (gather_ranks(x) for x in (image, report, keys, truth, known))
         with torch.autocast(image.device.type, enabled=False):
-            image, report = image.float(), report.float()
+            image, report = at_least_float32(image), at_least_float32(report)
             if len(image) == 1:
                 return 0 * (image.sum() + report.sum())
             basis = None if self.mom is None else self.mom.basis(image, report)

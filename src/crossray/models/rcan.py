@@ -17,7 +17,7 @@ from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.context import Past, running_context
-from crossray.layers.contrastive import gather_ranks, supervised_contrastive, weak_positives
+from crossray.layers.contrastive import at_least_float32, gather_ranks, supervised_contrastive, weak_positives
 from crossray.layers.memory import CrossModalMemory
 from crossray.models.base import Encoded, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
@@ -267,7 +267,7 @@ class WCL(nn.Module):
         options = self.config.temperature, self.config.contrast_denominator, self.config.loss_reduction
         # in half precision cosines of neighbours would tie, and weak labels change with rounding
         with torch.autocast(vectors.device.type, enabled=False):
-            pairs = self.pair(vectors.float(), view_mask)  # eq. 16
+            pairs = self.pair(at_least_float32(vectors), view_mask)  # eq. 16
             # the head's batch statistics are those of one view, as in the code
             projected = torch.stack(
                 [F.normalize(self.head(view), dim=1) for view in pairs.unbind(1)], dim=1
