@@ -4,11 +4,14 @@ Shapes: N rows, T queries a row, M memory slots, D width, h heads of d = D / h c
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+#: How the numbers of a memory begin, see `CrossModalMemory`.
+Start = Literal["unit", "code"]
 
 #: Groups into which `largest` splits a row; of 2,048 scores each group then has eight.
 _GROUPS = 256
@@ -27,21 +30,26 @@ class CrossModalMemory(nn.Module):
         slots: M; `width`: D; `heads`: h, a divisor of it.
         top: rows that a query keeps in each head.
         dropout: share of the weights that is dropped in training.
-        std: standard deviation of the matrix's entries at the start. With 1 the scores of a query differ by about 1;
-            with R2GenCMN's 1 / D they are equal to two digits, and every query gets nearly the same response.
+        start: with "unit" keys and values have entries of variance 1, so that the scores of a query differ by about 1;
+            with the "code" of R2GenCMN (a matrix of N(0, 1 / D)) scores are equal to two digits, and every query gets
+            nearly the same response.
     """
 
-    def __init__(self, slots: int, width: int, heads: int, top: int, dropout: float, std: float = 1.0) -> None:
+    def __init__(self, slots: int, width: int, heads: int, top: int, dropout: float, start: Start = "unit") -> None:
         super().__init__()
         self.heads = heads
+        # smaller numbers under larger maps: a step of the optimiser then changes a row by more of its length
+        std, gain = (0.5, 2.0) if start == "unit" else (1 / width, 1.0)
         self.matrix = nn.Parameter(torch.randn(slots, width) * std)
         self.choice = RowChoice(min(top, slots))
         self.query = nn.Linear(width, width)
         self.project = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
-        for weight in (self.query.weight, *self.project.weight.chunk(2), self.output.weight):
+        for weight in (self.query.weight, self.output.weight):
             nn.init.xavier_uniform_(weight)
+        for weight in self.project.weight.chunk(2):
+            nn.init.xavier_uniform_(weight, gain)
 
     def keys_values(self) -> tuple[Tensor, Tensor]:
         """Keys (h, d, M), scaled, and float32 values (h * M, d); they depend on no query: one call serves many."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from crossray.data.batches.batch import Batch, Guide, Inputs
 from crossray.layers.cache import Cache
-from crossray.layers.memory import CrossModalMemory
+from crossray.layers.memory import CrossModalMemory, Start
 from crossray.models.base import Encoded, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -20,13 +20,14 @@ class CMNConfig(EncoderDecoderConfig):
         memory_slots: rows of the memory, as wide as the Transformer.
         memory_heads: heads that query it, a divisor of `width`.
         memory_top: rows that each query keeps in each head.
-        memory_std: standard deviation of the memory's entries at the start; 1 / `width` in the code.
+        memory_start: the memory begins with keys and values of variance 1 ("unit"), or with numbers so small that every
+            query gets nearly the same response ("code").
     """
 
     memory_slots: int = 2048
     memory_heads: int = 8
     memory_top: int = 32
-    memory_std: float = 1.0
+    memory_start: Start = "unit"
 
 
 @register("cmn", CMNConfig)
@@ -38,7 +39,12 @@ class CMN(EncoderDecoder):
     def __init__(self, config: CMNConfig) -> None:
         super().__init__(config)
         self.memory = CrossModalMemory(
-            config.memory_slots, config.width, config.memory_heads, config.memory_top, config.dropout, config.memory_std
+            config.memory_slots,
+            config.width,
+            config.memory_heads,
+            config.memory_top,
+            config.dropout,
+            config.memory_start,
         )
 
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:

@@ -18,7 +18,7 @@ from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.context import Past, running_context
 from crossray.layers.contrastive import at_least_float32, gather_ranks, supervised_contrastive, weak_positives
-from crossray.layers.memory import CrossModalMemory
+from crossray.layers.memory import CrossModalMemory, Start
 from crossray.models.base import Encoded, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -46,8 +46,8 @@ class RCANConfig(EncoderDecoderConfig):
         memory_slots: rows of the memory, as wide as the Transformer.
         memory_heads: heads that query it, a divisor of `width`.
         memory_top: rows that each query keeps in each head; `memory_slots` is the full softmax of the paper.
-        memory_std: standard deviation of the memory's entries at the start; 1 / `width` in the code, where every query
-            gets the same response.
+        memory_start: the memory begins with keys and values of variance 1 ("unit"), or with numbers so small that every
+            query gets nearly the same response ("code").
         gate_position: the information gate opens each word before the context is formed ("paper", eq. 13-14), or the
             context after that ("code"); with "none" the memory's response is added as in R2GenCMN.
         cgm_visual: gate the image tokens too, as eq. 20 has it and the code has not.
@@ -72,13 +72,13 @@ class RCANConfig(EncoderDecoderConfig):
     spatial_attention: Literal["depthwise", "shared"] = "depthwise"
     channel_relu: bool = True
     attention_fusion: Literal["joint", "paper", "code"] = "joint"
-    recalibration_scale: float = 0.1
+    recalibration_scale: float = 0.5
     recalibration_trained: bool = True
     cgm: bool = True
     memory_slots: int = 2048
     memory_heads: int = 8
     memory_top: int = 32
-    memory_std: float = 1.0
+    memory_start: Start = "unit"
     gate_position: Literal["paper", "code", "none"] = "paper"
     cgm_visual: bool = False
     wcl: bool = True
@@ -177,7 +177,12 @@ class CGM(nn.Module):
         super().__init__()
         self.config = config
         self.memory = CrossModalMemory(
-            config.memory_slots, config.width, config.memory_heads, config.memory_top, config.dropout, config.memory_std
+            config.memory_slots,
+            config.width,
+            config.memory_heads,
+            config.memory_top,
+            config.dropout,
+            config.memory_start,
         )
         if config.gate_position != "none":
             # W_1 and W_2 side by side: at first the state gate is rather open, the information gate rather closed
@@ -185,7 +190,7 @@ class CGM(nn.Module):
             nn.init.constant_(self.gates.bias[: config.width], 1.0)
             nn.init.constant_(self.gates.bias[config.width :], -1.0)
             # W_c; the softmax over positions would make a bias meaningless. A response is a mean of about
-            # `memory_top` rows with entries of variance 1: so its scores have variance 1 too, and weights differ
+            # `memory_top` values of variance 1: so its scores have variance 1 too, and weights differ
             self.score = nn.Linear(config.width, 1, bias=False)
             nn.init.normal_(self.score.weight, std=math.sqrt(self.memory.choice.top / config.width))
 
