@@ -29,9 +29,9 @@ PERPLEXITY = 0.5
 #: The modules that the papers name.
 NAMED = {
     "baseline": set(),
-    "cmn": set(),
-    "coacl": set(),
-    "rcan": set(),
+    "cmn": {"memory"},
+    "coacl": {"denoising attention", "knowledge memory", "memory update", "MOM", "GFM", "ACLM"},
+    "rcan": {"RVE", "CGM", "CGM memory", "CGM information gate", "WCL"},
     "revtaf": set(),
     "uar": {"LSU", "CRA", "CRA, attention to the basis (eq. 7)", "CRA, report vectors (eq. 10)", "TIR"},
 }
