@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from common import parser, peak_memory_mb, report
-from crossray.evaluation.chexbert import CheXbert, CheXbertConfig, CheXbertLabeler
-from crossray.evaluation.chexbert_weights import convert_chexbert
+from crossray.evaluation.labelers.chexbert import CheXbert, CheXbertConfig, CheXbertLabeler
+from crossray.evaluation.labelers.chexbert_weights import convert_chexbert
 from metrics import made_up_reports
 
 

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from common import gemm_rate, median_seconds, parser, report
 from crossray.decoding.search import DecodingConfig, SpecialIds, generate
 from crossray.decoding.uncached import Uncached
-from crossray.models.backbones import BackboneConfig
 from crossray.models.base import Encoded, ReportModel
+from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.registry import create_model
 
 IDS = SpecialIds(pad=0, bos=1, eos=2, unk=3)

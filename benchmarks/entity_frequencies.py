@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from common import parser, report
-from crossray.data.dataset import Dataset
+from crossray.data.store import Dataset
 from crossray.text.entities import ENTITIES, read_sentences, summarize
 from crossray.text.observations import STATUSES
 

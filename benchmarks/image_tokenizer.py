@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import gemm_rate, median_seconds, parser, report
-from crossray.models.dvae import DALLE, Encoder
+from crossray.models.pretraining.dvae import DALLE, Encoder
 
 SIZE = 112
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}

@@ -17,7 +17,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from common import parser, report
-from crossray.data.images import grey, read_image, resize_short_side
+from crossray.data.images import read_image, resize_short_side
+from crossray.data.images.pixels import grey
 from loading import drawn_file, png_data, processor_seconds
 
 SIZE = 256

@@ -1,6 +1,6 @@
 """How well the rules read phantom's reports, and a knowledge encoder its images, where the truth is known.
 
-Entities that a phantom finding stands for (`crossray.data.phantom.entities`), on the test split. The rules: of the
+Entities that a phantom finding stands for (`crossray.phantom.entities`), on the test split. The rules: of the
 positive mentions, how many are true and how many of the true ones are found; how often a place is among the true ones.
 The encoder: AUROC on the first view, doubtful findings left out, and how often its place is among the true ones.
 
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common import parser, report
-from crossray.data.dataset import Dataset
-from crossray.data.loading import Collator
-from crossray.data.phantom.entities import FINDINGS, true_triplets
-from crossray.data.transform import transform_inputs
-from crossray.models.knowledge_encoder import KnowledgeEncoderConfig, build_knowledge_encoder
-from crossray.models.vision import auroc
+from crossray.data.batches.loading import Collator
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.store import Dataset
+from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig, build_knowledge_encoder
+from crossray.models.pretraining.vision import auroc
+from crossray.phantom.entities import FINDINGS, true_triplets
 from crossray.text.entities import ENTITIES, PLACES, read_sentences
 from crossray.training.recipe import from_dict
 

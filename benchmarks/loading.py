@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 
 from common import copy_rate, median_seconds, parser, report
-from crossray.data.dataset import Dataset, write_dataset
+from crossray.data.batches.loading import Collator, StudyLoader
+from crossray.data.batches.sampler import StudySampler
+from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.images import read_image, resize_short_side
-from crossray.data.loading import Collator, StudyLoader
-from crossray.data.sampler import StudySampler
+from crossray.data.store import Dataset, write_dataset
 from crossray.data.study import Study, View
-from crossray.data.transform import ImageTransform, transform_inputs
 from crossray.text.tokenizer import Tokenizer
 
 BATCH = 64

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from common import parser, report
 from crossray.analysis.inputs import collator_of, transform_of
-from crossray.data.dataset import Dataset
-from crossray.data.transform import transform_inputs
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.store import Dataset
+from crossray.generation.generator import Generator
+from crossray.generation.index import retrieving
 from crossray.layers.hyperbolic import poincare_distance
 from crossray.layers.ranking import hamming
-from crossray.models.retrieving import LRE
+from crossray.models.retrieval.retrieving import LRE
 from crossray.models.revtaf import REVTAF, REVTAFConfig
-from crossray.serving.generator import Generator
-from crossray.serving.index import retrieving
 
 #: A curvature at which float32 cannot tell the ball from flat space.
 FLAT = 1e-8

@@ -17,12 +17,18 @@ from pycocoevalcap.rouge.rouge import Rouge
 from sklearn.metrics import precision_recall_fscore_support
 
 from common import median_seconds, parser, peak_memory_mb, report
-from crossray.evaluation.clinical import CONVENTIONS, MEASURES, OBSERVATION_SETS, ClinicalStatistics, metric_name
-from crossray.evaluation.degeneracy import shuffle_check
-from crossray.evaluation.ngrams import code_reports
-from crossray.evaluation.nlg import METRICS, ReportPairs, score
-from crossray.evaluation.rouge import rouge_l
-from crossray.evaluation.significance import bootstrap, scores_of
+from crossray.evaluation.metrics.clinical import (
+    CONVENTIONS,
+    MEASURES,
+    OBSERVATION_SETS,
+    ClinicalStatistics,
+    metric_name,
+)
+from crossray.evaluation.metrics.degeneracy import shuffle_check
+from crossray.evaluation.metrics.ngrams import code_reports
+from crossray.evaluation.metrics.nlg import METRICS, ReportPairs, score
+from crossray.evaluation.metrics.rouge import rouge_l
+from crossray.evaluation.statistics.significance import bootstrap, scores_of
 from crossray.text.observations import CHEXPERT, STATUSES
 
 

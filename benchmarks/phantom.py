@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from common import parser, report
-from crossray.data.phantom.draw import draw
-from crossray.data.phantom.sample import sample_scene
+from crossray.phantom.draw import draw
+from crossray.phantom.sample import sample_scene
 
 
 def seconds_of(index: int, size: int, severity: str) -> list[float]:

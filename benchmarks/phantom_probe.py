@@ -20,10 +20,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from common import parser, report
-from crossray.data.dataset import Dataset
-from crossray.data.loading import Collator
-from crossray.data.transform import transform_inputs
-from crossray.models.vision import Vision, auroc
+from crossray.data.batches.loading import Collator
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.store import Dataset
+from crossray.models.pretraining.vision import Vision, auroc
 from crossray.text.observations import STATUSES
 from crossray.training.recipe import from_dict
 

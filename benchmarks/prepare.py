@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from common import parser, report
-from crossray.data.dataset import write_dataset
 from crossray.data.images import ImageFile
 from crossray.data.sources.mimic_cxr import read_mimic_cxr
+from crossray.data.store import write_dataset
 
 SIZE = 256
 HEIGHT, WIDTH = 3056, 2544

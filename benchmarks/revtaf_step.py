@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from common import parser, report
-from crossray.data.batch import Batch, Guide, Inputs, Targets
-from crossray.models.backbones import BackboneConfig
-from crossray.models.knowledge_encoder import KnowledgeEncoderConfig
+from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
+from crossray.models.parts.backbones import BackboneConfig
+from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig
 from crossray.models.registry import create_model
 from crossray.models.revtaf import REVTAF
 from crossray.retrieval.database import ReportDatabase

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from common import median_seconds, parser, report
-from crossray.evaluation.clinical import ClinicalStatistics
-from crossray.evaluation.meteor import MeteorStatistics
-from crossray.evaluation.nlg import ReportPairs
-from crossray.evaluation.randomization import exchanged_differences, paired_tests
-from crossray.evaluation.significance import bootstrap, paired_difference, scores_of
-from crossray.evaluation.statistics import StudyStatistics
+from crossray.evaluation.metrics.clinical import ClinicalStatistics
+from crossray.evaluation.metrics.meteor import MeteorStatistics
+from crossray.evaluation.metrics.nlg import ReportPairs
+from crossray.evaluation.metrics.statistics import StudyStatistics
+from crossray.evaluation.statistics.randomization import exchanged_differences, paired_tests
+from crossray.evaluation.statistics.significance import bootstrap, paired_difference, scores_of
 from metrics import made_up_reports
 
 

@@ -22,7 +22,7 @@ import torch
 
 from common import parser, report
 from crossray.decoding.search import DecodingConfig, generate
-from crossray.models.backbones import BackboneConfig
+from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.registry import create_model
 from crossray.text.observations import OBSERVATIONS
 from decoding import IDS, TOKENS, build, images

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from common import gemm_rate, parser, peak_memory_mb, report
-from crossray.data.batch import Batch, Guide, Inputs, Targets
-from crossray.models.backbones import BackboneConfig
+from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
+from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.registry import create_model
 
 #: Multiply-adds x 2 of ResNet-101 on one 224 x 224 image; backward costs twice as much again.

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from common import parser, report
-from crossray.data.batch import Batch
-from crossray.data.dataset import Dataset
-from crossray.data.loading import Collator
-from crossray.data.transform import ImageTransform, transform_inputs
-from crossray.models.image_tokenizer import ImageTokenizerConfig
+from crossray.data.batches.batch import Batch
+from crossray.data.batches.loading import Collator
+from crossray.data.batches.transform import ImageTransform, transform_inputs
+from crossray.data.store import Dataset
+from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig
 from crossray.models.uar import UAR, UARConfig
 from crossray.text.tokenizer import Tokenizer
 

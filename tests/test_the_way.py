@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from crossray import cli
-from crossray.data.dataset import Dataset
+from crossray.data.store import Dataset
 from crossray.evaluation.predictions import PredictionFile
 from crossray.models.registry import list_models
 from crossray.training.recipe import given_fields, parse

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from crossray.data.images import resize_short_side
-from crossray.data.phantom.draw import draw
-from crossray.data.phantom.scene import Exposure, Finding, Patient, Scene
+from crossray.phantom.draw import draw
+from crossray.phantom.scene import Exposure, Finding, Patient, Scene
 
 FOLDER = Path(__file__).parent
 SIDE = 256

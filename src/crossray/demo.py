@@ -6,20 +6,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from crossray.analysis import page
-from crossray.analysis.report import build_report, write_report
-from crossray.analysis.report_runs import METRICS, System, read_history
-from crossray.data.dataset import Dataset
-from crossray.data.writer import write_dataset
+from crossray.data.store import Dataset
+from crossray.data.store.writer import write_dataset
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
-from crossray.evaluation.printing import print_evaluation
 from crossray.evaluation.results import Evaluation
-from crossray.evaluation.significance import Interval
+from crossray.evaluation.statistics.significance import Interval
 from crossray.evaluation.trivial import TRIVIAL
-from crossray.serving.generator import Generator
-from crossray.terminal import Progress, print_dataset
+from crossray.generation.generator import Generator
+from crossray.pages import page
+from crossray.pages.printing import print_evaluation
+from crossray.pages.report import build_report, write_report
+from crossray.pages.report_runs import METRICS, System, read_history
+from crossray.pages.terminal import Progress, print_dataset
 from crossray.training.recipe import load
 from crossray.training.run import resume, train
 
@@ -78,7 +78,7 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
     Raises:
         UserError: too few studies, no such system, or `out` holds something else.
     """
-    from crossray.data.phantom.source import phantom_studies
+    from crossray.phantom.source import phantom_studies
 
     recipe = load(f"{system}/{RECIPE}", {"trainer.seed": seed})
     folder = out / system

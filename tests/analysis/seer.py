@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from crossray.data.batch import Guide, Inputs
-from crossray.data.transform import ImageTransform
+from crossray.data.batches.batch import Guide, Inputs
+from crossray.data.batches.transform import ImageTransform
 from crossray.layers.cache import Cache
-from crossray.models.backbones import joined_cells
 from crossray.models.base import Encoded, ModelConfig, ReportModel, Step
+from crossray.models.parts.backbones import joined_cells
 from crossray.text.tokenizer import Tokenizer
 
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from tests.analysis.html_reader import Reader
+from tests.pages.html_reader import Reader
 
 from crossray.analysis.agreement import (
     Agreement,

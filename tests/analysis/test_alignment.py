@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.analysis.html_reader import Reader
 from tests.models.tiny import tiny
+from tests.pages.html_reader import Reader
 
-from crossray.analysis import alignment_page
 from crossray.analysis.alignment import (
     align,
     alignment_scores,
@@ -22,14 +21,15 @@ from crossray.analysis.alignment import (
     embed,
     retrieval,
 )
-from crossray.analysis.alignment_page import grids, write_alignments
 from crossray.analysis.gram import gram, random_cosine
-from crossray.data.batch import Batch
-from crossray.data.dataset import Dataset, write_dataset
-from crossray.data.phantom.source import phantom_studies
-from crossray.data.transform import ImageTransform
+from crossray.data.batches.batch import Batch
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset, write_dataset
 from crossray.errors import UserError
 from crossray.models.base import ReportModel
+from crossray.pages import alignment_page
+from crossray.pages.alignment_page import grids, write_alignments
+from crossray.phantom.source import phantom_studies
 from crossray.text.tokenizer import Tokenizer
 
 

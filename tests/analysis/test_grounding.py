@@ -11,14 +11,14 @@ from rich.console import Console
 from tests.analysis.seer import Seer
 
 from crossray.analysis.grounding import Target, cell_means, mass, pointing, score, statistics
-from crossray.analysis.grounding_table import grids, print_grounding, save_grounding
 from crossray.analysis.grounding_targets import DrawnFindings, find_targets, ground, in_square, mean_lungs, priors
-from crossray.data.dataset import Dataset, write_dataset
-from crossray.data.loading import Collator
-from crossray.data.phantom.source import phantom_studies
-from crossray.data.transform import ImageTransform, transform_inputs
+from crossray.data.batches.loading import Collator
+from crossray.data.batches.transform import ImageTransform, transform_inputs
+from crossray.data.store import Dataset, write_dataset
 from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError
+from crossray.pages.grounding_table import grids, print_grounding, save_grounding
+from crossray.phantom.source import phantom_studies
 from crossray.text.observations import label_report
 
 SIDE = 8

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from crossray import cli
-from crossray.analysis.long_tail import PARTS, grids, long_tail, write_page
+from crossray.analysis.long_tail import PARTS, long_tail
 from crossray.errors import UserError
 from crossray.evaluation.predictions import Prediction, PredictionFile, Provenance, write_predictions
+from crossray.pages.long_tail_page import grids, write_page
 
 #: One sentence an observation; the true reports hold them 4, 3, 2 and 1 times.
 SAID = {

@@ -10,9 +10,9 @@ from tests.data.noise_studies import noise_study
 
 from crossray import cli
 from crossray.analysis.reconstructions import Reconstructions, reconstruct
-from crossray.data.dataset import Dataset, write_dataset
-from crossray.data.transform import ImageTransform
-from crossray.models.dvae import DVAE, DVAEConfig
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset, write_dataset
+from crossray.models.pretraining.dvae import DVAE, DVAEConfig
 
 SQUARE = ImageTransform(size=32, resize=36, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 

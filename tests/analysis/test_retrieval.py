@@ -12,17 +12,17 @@ from tests.models.tiny import tiny
 from crossray import cli
 from crossray.analysis.inputs import collator_of
 from crossray.analysis.retrieval import retrieval_quality
-from crossray.data.dataset import Dataset, write_dataset
-from crossray.data.phantom.source import phantom_studies
-from crossray.data.transform import ImageTransform, transform_inputs
+from crossray.data.batches.transform import ImageTransform, transform_inputs
+from crossray.data.store import Dataset, write_dataset
 from crossray.errors import UserError
-from crossray.evaluation.nlg import score
+from crossray.evaluation.metrics.nlg import score
+from crossray.generation.generator import Generator
+from crossray.generation.index import build_index
 from crossray.models.base import ReportModel
-from crossray.models.retrieving import DATABASE
+from crossray.models.retrieval.retrieving import DATABASE
 from crossray.models.revtaf import REVTAF
+from crossray.phantom.source import phantom_studies
 from crossray.retrieval.database import ReportDatabase
-from crossray.serving.generator import Generator
-from crossray.serving.index import build_index
 from crossray.text.tokenizer import Tokenizer
 
 

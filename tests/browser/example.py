@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from crossray.data.dataset import Dataset, write_dataset
-from crossray.data.phantom.source import phantom_studies
+from crossray.data.store import Dataset, write_dataset
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
-from crossray.evaluation.protocol import references
+from crossray.evaluation.predictions.protocol import references
+from crossray.phantom.source import phantom_studies
 from crossray.text.sentences import split_sentences
 from crossray.text.tokenizer import Tokenizer
 
@@ -93,8 +93,8 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
     from tests.browser.conftest import launch
 
-    from crossray.analysis.report import build_report, write_report
-    from crossray.analysis.report_runs import read_systems
+    from crossray.pages.report import build_report, write_report
+    from crossray.pages.report_runs import read_systems
 
     folder = Path(sys.argv[1])
     write_report(build_report(read_systems(make_runs(folder, studies=300, size=256))), folder / "page.html")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tests.browser.test_report_page import CONTRAST
 
-from crossray.analysis import page as parts
 from crossray.analysis.attention import ReportAttention
-from crossray.analysis.explain import Explanation, build_explanation
-from crossray.analysis.report import write_report
+from crossray.pages import page as parts
+from crossray.pages.explain import Explanation, build_explanation
+from crossray.pages.report import write_report
 
 pytestmark = pytest.mark.browser
 

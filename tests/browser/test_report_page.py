@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from crossray.analysis.report import build_report, write_report
-from crossray.analysis.report_runs import read_systems
 from crossray.evaluation.evaluate import evaluate
+from crossray.pages.report import build_report, write_report
+from crossray.pages.report_runs import read_systems
 
 pytestmark = pytest.mark.browser
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from crossray.data.dataset import Dataset, write_dataset
+from crossray.data.store import Dataset, write_dataset
 from crossray.text.tokenizer import Tokenizer
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossray.data.dataset import write_dataset
+from crossray.data.store import write_dataset
 from crossray.data.study import FindingMask, Study, View
 from crossray.errors import UserError
 

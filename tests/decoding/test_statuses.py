@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.decoding.toy import Toy, encoded
 
-from crossray.data.batch import Inputs
+from crossray.data.batches.batch import Inputs
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import SpecialIds
 from crossray.decoding.reports import write_reports

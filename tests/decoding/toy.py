@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from crossray.data.batch import Inputs
+from crossray.data.batches.batch import Inputs
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import SpecialIds
 from crossray.layers.cache import Cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossray.data.dataset import Dataset, write_dataset
+from crossray.data.store import Dataset, write_dataset
 from crossray.data.study import FindingMask, Study, View
 
 _OBJECTS = ("the heart", "the mediastinum", "the left lung", "the right lung", "the aorta", "a device")

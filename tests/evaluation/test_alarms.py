@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from crossray.evaluation.alarms import Alarm, alarms
-from crossray.evaluation.degeneracy import ShuffleCheck, Variety
-from crossray.evaluation.significance import Interval
+from crossray.evaluation.metrics.degeneracy import ShuffleCheck, Variety
+from crossray.evaluation.statistics.significance import Interval
 from crossray.evaluation.trivial import MOST_FREQUENT, NEAREST_IMAGE, TAG_ORACLE
 
 TRUE = Variety(

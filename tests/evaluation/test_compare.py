@@ -14,10 +14,10 @@ from crossray import cli
 from crossray.errors import UserError
 from crossray.evaluation import compare as comparing
 from crossray.evaluation.compare import Comparison, compare
-from crossray.evaluation.compare_tables import markdown_page, print_comparison
-from crossray.evaluation.exchange import choose
-from crossray.evaluation.nlg import METRICS, score
+from crossray.evaluation.metrics.nlg import METRICS, score
 from crossray.evaluation.predictions import Prediction, PredictionFile, Provenance
+from crossray.evaluation.predictions.exchange import choose
+from crossray.pages.compare_tables import markdown_page, print_comparison
 from crossray.text.observations import CHEXPERT
 
 HEADER = Provenance(model="runs/a", data_sha256="d1", split="test", cleaner="legacy", max_length=60, tokenizer="t1")

@@ -12,14 +12,15 @@ from rich.console import Console
 from tests.evaluation.keywords import KeywordLabeler
 
 from crossray.errors import UserError
-from crossray.evaluation import clinical, tables
 from crossray.evaluation import evaluate as evaluation
-from crossray.evaluation.clinical_tables import class_grid, clinical_grid
-from crossray.evaluation.nlg import METRICS, score
+from crossray.evaluation.metrics import clinical
+from crossray.evaluation.metrics.nlg import METRICS, score
 from crossray.evaluation.predictions import Prediction, PredictionFile, Provenance
-from crossray.evaluation.printing import findings, markdown_page, print_evaluation
 from crossray.evaluation.results import Evaluation, read_results
 from crossray.evaluation.trivial import MOST_FREQUENT, NEAREST_IMAGE, TAG_ORACLE
+from crossray.pages import tables
+from crossray.pages.clinical_tables import class_grid, clinical_grid
+from crossray.pages.printing import findings, markdown_page, print_evaluation
 from crossray.text.cleaning import clean
 from crossray.text.observations import CHEXPERT
 

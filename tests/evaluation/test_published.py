@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from crossray.data.dataset import Dataset
+from crossray.data.store import Dataset
 from crossray.errors import UserError
-from crossray.evaluation.degeneracy import variety
-from crossray.evaluation.meteor import METRIC
+from crossray.evaluation.metrics.degeneracy import variety
+from crossray.evaluation.metrics.meteor import METRIC
 from crossray.evaluation.predictions import Provenance
-from crossray.evaluation.protocol import Protocol
+from crossray.evaluation.predictions.protocol import Protocol
 from crossray.evaluation.published import METRICS, PublishedRow, for_data, load_tables, table
-from crossray.evaluation.published_tables import (
+from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
+from crossray.evaluation.statistics.significance import Interval
+from crossray.pages.published_tables import (
     HEADINGS,
     differences,
     has_drawn_images,
@@ -24,8 +26,6 @@ from crossray.evaluation.published_tables import (
     published_grid,
     published_page,
 )
-from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
-from crossray.evaluation.significance import Interval
 
 NINE = (
     "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "ce_precision", "ce_recall", "ce_f1",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossray.errors import UserError
-from crossray.evaluation.tags import normal_studies, study_tags
+from crossray.evaluation.labelers.tags import normal_studies, study_tags
 from crossray.evaluation.trivial import (
     MOST_FREQUENT,
     NEAREST_IMAGE,

@@ -84,7 +84,7 @@ def _dicom() -> Format:
     import pydicom
     from pydicom import uid
     from pydicom.data import get_testdata_file
-    from tests.data.dicom_files import dicom_bytes, dicom_dataset, lookup_table
+    from tests.data.images.dicom_files import dicom_bytes, dicom_dataset, lookup_table
 
     values = np.asarray(picture()).astype(np.uint16) * 16
     windowed = {"BitsStored": 12, "WindowCenter": "2000", "WindowWidth": "3000", "RescaleSlope": "1",
@@ -286,18 +286,18 @@ def _saved(content: object) -> tuple[bytes, bytes]:
 
 
 def _dalle() -> Format:
-    from tests.models.test_dvae import ReleasedEncoder
+    from tests.models.pretraining.test_dvae import ReleasedEncoder
 
-    from crossray.models.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer
+    from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer
 
     read = _from_file("encoder.pkl", lambda path: build_image_tokenizer(ImageTokenizerConfig(name=str(path))))
     return Format(_saved(ReleasedEncoder(4, 30).state_dict()), read)
 
 
 def _medklip() -> Format:
-    from tests.models.test_knowledge import released
+    from tests.models.pretraining.test_knowledge import released
 
-    from crossray.models.knowledge_encoder import KnowledgeEncoderConfig, build_knowledge_encoder
+    from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig, build_knowledge_encoder
 
     content = {"model": released(text=256), "epoch": 3, "optimizer": {"state": {}}}
     return Format(
@@ -308,9 +308,9 @@ def _medklip() -> Format:
 
 def _chexbert() -> Format:
     import torch
-    from tests.evaluation.test_chexbert import published_names
+    from tests.evaluation.labelers.test_chexbert import published_names
 
-    from crossray.evaluation.chexbert_weights import infer_config, read_weights
+    from crossray.evaluation.labelers.chexbert_weights import infer_config, read_weights
 
     state = {f"module.{name}": torch.zeros(shape) for name, shape in published_names(layers=1).items()}
     content = {"epoch": 3, "model_state_dict": state}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.models.tiny import make_batch, make_inputs, take, tiny
 
-from crossray.models.backbones import joined_cells, square_cells
 from crossray.models.base import system_class
+from crossray.models.parts.backbones import joined_cells, square_cells
 from crossray.models.registry import list_models
 
 every_system = pytest.mark.parametrize("system", list_models())

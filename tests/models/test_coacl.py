@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from tests.models.tiny import make_batch, set_weights, take, tiny, without_dropout
 from torch import Tensor
 
-from crossray.data.batch import Batch
-from crossray.models.backbones import BackboneConfig
+from crossray.ablation.rows import ablations
+from crossray.data.batches.batch import Batch
 from crossray.models.base import Event, ReportModel
 from crossray.models.coacl import COACL, MOM, allocate, negative_count
+from crossray.models.parts.backbones import BackboneConfig
 from crossray.text.observations import CHEXPERT, OBSERVATIONS, STATUSES
-from crossray.training.ablations import ablations
 from crossray.training.recipe import load
 
 VIT = BackboneConfig(name="random:vit_tiny", cls_token=True)

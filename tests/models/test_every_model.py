@@ -21,10 +21,10 @@ from tests.models.tiny import (
     without_dropout,
 )  # fmt: skip
 
-from crossray.data.batch import Batch
+from crossray.data.batches.batch import Batch
 from crossray.decoding.search import DecodingConfig, SpecialIds, generate
-from crossray.models.backbones import BackboneConfig
 from crossray.models.base import Encoded, ReportModel
+from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.registry import list_models
 
 SYSTEMS = list_models()

@@ -7,9 +7,9 @@ import torch
 from tests.models.tiny import BOS, make_inputs
 from torch import nn
 
-from crossray.models.backbones import BackboneConfig, build_backbone
 from crossray.models.base import ReportModel
-from crossray.models.knowledge_encoder import KnowledgeEncoderConfig
+from crossray.models.parts.backbones import BackboneConfig, build_backbone
+from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig
 from crossray.models.rcan import RVE, WCL
 from crossray.models.registry import create_model
 from crossray.text.observations import OBSERVATIONS

@@ -11,7 +11,7 @@ from tests.models.tiny import make_batch, make_inputs, set_weights, take, tiny
 
 from crossray.errors import UserError
 from crossray.layers.contrastive import supervised_contrastive
-from crossray.models.backbones import BackboneConfig
+from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.rcan import CGM, RCAN, RVE, WCL, RCANConfig, weak_positives
 
 FROZEN = BackboneConfig(name="random:resnet_tiny", trainable=False)

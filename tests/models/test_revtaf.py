@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 from tests.models.tiny import BOS, VOCABULARY, make_batch, make_inputs, tiny
 from torch import Tensor
 
-from crossray.data.batch import Guide
+from crossray.data.batches.batch import Guide
 from crossray.errors import UserError
 from crossray.layers.diagnosis import POSITIVE
 from crossray.layers.hyperbolic import poincare_distance
 from crossray.models.base import Event, ReportModel
-from crossray.models.retrieving import DATABASE
+from crossray.models.retrieval.retrieving import DATABASE
 from crossray.models.revtaf import REVTAF
 from crossray.retrieval.database import ReportDatabase
 

@@ -14,7 +14,7 @@ from tests.models.tiny import LENGTH, SIZE, VIEWS, make_batch, make_inputs, take
 from crossray.errors import UserError
 from crossray.layers.orthogonal import make_basis
 from crossray.models.base import Encoded
-from crossray.models.image_tokenizer import grid
+from crossray.models.pretraining.image_tokenizer import grid
 from crossray.models.uar import CRA, LSU, TIR, UAR, UARConfig
 
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "basis_size": 24, "dropout": 0.0}

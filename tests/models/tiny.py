@@ -14,11 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from crossray.data.batch import Batch, Guide, Inputs, Targets
-from crossray.models.backbones import BackboneConfig
+from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
 from crossray.models.base import Encoded, ReportModel, system_class
-from crossray.models.image_tokenizer import ImageTokenizerConfig
-from crossray.models.knowledge_encoder import KnowledgeEncoderConfig
+from crossray.models.parts.backbones import BackboneConfig
+from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig
+from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig
 from crossray.models.revtaf import REVTAF
 from crossray.retrieval.database import ReportDatabase
 

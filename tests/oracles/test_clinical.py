@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
-from crossray.evaluation.clinical import (
+from crossray.evaluation.metrics.clinical import (
     CHEXPERT_5,
     CONVENTIONS,
     MEASURES,
@@ -16,7 +16,7 @@ from crossray.evaluation.clinical import (
     ClinicalStatistics,
     metric_name,
 )
-from crossray.evaluation.significance import resamples_of
+from crossray.evaluation.statistics.significance import resamples_of
 from crossray.text.observations import CHEXPERT, STATUSES
 
 AVERAGES = {"example": "samples", "micro": "micro", "macro": "macro"}

@@ -11,8 +11,8 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from crossray.evaluation.bleu import corpus_bleu
-from crossray.evaluation.nlg import METRICS, ReportPairs, score
+from crossray.evaluation.metrics.bleu import corpus_bleu
+from crossray.evaluation.metrics.nlg import METRICS, ReportPairs, score
 from crossray.text.cleaning import clean
 
 TOLERANCE = 1e-6

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from crossray.evaluation.meteor import meteor, score_of_counts
+from crossray.evaluation.metrics.meteor import meteor, score_of_counts
 
 HYPOTHESES = [
     "the cardiac size is normal .",

@@ -7,10 +7,15 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from crossray.evaluation.nlg import ReportPairs, score
-from crossray.evaluation.randomization import exchanged_differences, exchanges_of, paired_tests, randomization_p
-from crossray.evaluation.significance import bootstrap, paired_difference, resamples_of
-from crossray.evaluation.statistics import StudyStatistics
+from crossray.evaluation.metrics.nlg import ReportPairs, score
+from crossray.evaluation.metrics.statistics import StudyStatistics
+from crossray.evaluation.statistics.randomization import (
+    exchanged_differences,
+    exchanges_of,
+    paired_tests,
+    randomization_p,
+)
+from crossray.evaluation.statistics.significance import bootstrap, paired_difference, resamples_of
 
 STUDIES, RESAMPLES = 24, 60
 _WORDS = ("heart", "lung", "clear", "normal", "enlarged", "effusion", ".")

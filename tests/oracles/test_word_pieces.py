@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
-from crossray.evaluation.chexbert import word_pieces
+from crossray.evaluation.labelers.chexbert import word_pieces
 from crossray.text.vocabulary import read_vocabulary
 
 PIECES = [

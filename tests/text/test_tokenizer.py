@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossray.errors import UserError
-from crossray.evaluation.protocol import references
+from crossray.evaluation.predictions.protocol import references
 from crossray.text.tokenizer import ADDED_TOKENS, SPECIAL_TOKENS, STATUS_TOKENS, Tokenizer
 
 REPORTS = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossray.data.dataset import Dataset, write_dataset
+from crossray.data.store import Dataset, write_dataset
 from crossray.data.study import Study, View
 from crossray.training.config import Recipe
 from crossray.training.recipe import load

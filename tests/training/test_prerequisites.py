@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from crossray.data.dataset import Dataset
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.models.base import ReportModel
-from crossray.models.dvae import DVAE
+from crossray.models.pretraining.dvae import DVAE
 from crossray.training import prerequisites, run
 from crossray.training.config import Recipe
 from crossray.training.recipe import load, to_yaml
@@ -112,4 +112,4 @@ def test_many_processes_do_not_build(
 
 def test_a_recipe_without_such_fields_is_left_alone(tiny: Any, blob_dataset: Dataset) -> None:
     recipe = tiny("baseline/phantom")
-    assert prerequisites.fulfil(recipe, blob_dataset) == (recipe, {})
+    assert prerequisites.fulfil(recipe, blob_dataset, run.train) == (recipe, {})

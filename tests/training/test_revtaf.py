@@ -8,11 +8,11 @@ import torch
 from tests.models.tiny import example_database
 from tests.models.tiny import tiny as tiny_model
 
-from crossray.data.dataset import Dataset
-from crossray.data.transform import ImageTransform
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
+from crossray.generation.generator import Generator
 from crossray.layers.diagnosis import POSITIVE
 from crossray.models.revtaf import REVTAF
-from crossray.serving.generator import Generator
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.module import TrainingModule
 from crossray.training.run import resume, train

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from crossray.data.dataset import Dataset
+from crossray.data.store import Dataset
 from crossray.errors import UserError
-from crossray.evaluation.clinical import ClinicalStatistics
 from crossray.evaluation.labelers import RuleLabeler
-from crossray.evaluation.nlg import score
-from crossray.evaluation.significance import bootstrap
+from crossray.evaluation.metrics.clinical import ClinicalStatistics
+from crossray.evaluation.metrics.nlg import score
+from crossray.evaluation.statistics.significance import bootstrap
 from crossray.models.base import ReportModel, Trainable
 from crossray.models.baseline import Baseline, BaselineConfig
-from crossray.models.vision import Vision
+from crossray.models.pretraining.vision import Vision
 from crossray.text.observations import OBSERVATIONS
 from crossray.text.tokenizer import ADDED_TOKENS, Tokenizer
 from crossray.training.module import TrainingModule

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crossray.data.batch import Batch
+from crossray.data.batches.batch import Batch
 from crossray.errors import UserError
 from crossray.models.base import Event, Trainable, TrainableConfig, system_class
 from crossray.training import run

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from crossray.analysis.gram import Gram, gram
 from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
-from crossray.data.batch import Batch
-from crossray.data.dataset import Dataset
-from crossray.data.transform import transform_inputs
+from crossray.data.batches.batch import Batch
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.store import Dataset
 from crossray.errors import UserError
-from crossray.evaluation.significance import Interval, bootstrap
+from crossray.evaluation.statistics.significance import Interval, bootstrap
 from crossray.models.base import ReportModel
 
 #: Ranks up to which retrieval counts as a hit.

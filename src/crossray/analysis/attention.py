@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossray.analysis.inputs import tokenizer_of, transform_of
-from crossray.data.batch import Inputs
-from crossray.data.transform import transform_inputs
+from crossray.data.batches.batch import Inputs
+from crossray.data.batches.transform import transform_inputs
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, write_reports
 from crossray.errors import UserError

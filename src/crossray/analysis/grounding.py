@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crossray.evaluation.significance import Interval, bootstrap, paired_difference, scores_of
+from crossray.evaluation.statistics.significance import Interval, bootstrap, paired_difference, scores_of
 
 #: Distance along rows and columns at which pointing still counts as a hit, in sides of the square: half a cell of a
 #: 7 x 7 grid, 16 pixels of 224.

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from crossray.analysis.attention import ReportAttention, attend_reports
 from crossray.analysis.grounding import Grounding, Map, Mask, Prior, Target, cell_means, score
 from crossray.analysis.inputs import collator_of, transform_of
-from crossray.data.dataset import Dataset
-from crossray.data.phantom.catalogue import CATALOGUE
-from crossray.data.phantom.draw import frame_of
-from crossray.data.phantom.frontal import draw_frontal
-from crossray.data.phantom.lateral import draw_lateral
-from crossray.data.phantom.layout import lay_out
-from crossray.data.phantom.masks import decode_runs
-from crossray.data.phantom.sample import sample_scene
-from crossray.data.transform import ImageTransform
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
 from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError
 from crossray.models.base import ReportModel
+from crossray.phantom.catalogue import CATALOGUE
+from crossray.phantom.draw import frame_of
+from crossray.phantom.frontal import draw_frontal
+from crossray.phantom.lateral import draw_lateral
+from crossray.phantom.layout import lay_out
+from crossray.phantom.masks import decode_runs
+from crossray.phantom.sample import sample_scene
 from crossray.text.observations import label_report
 
 #: Pixels along a side of a mask in the model's square.

@@ -1,9 +1,9 @@
 """Studies of a prepared dataset as a model takes them."""
 
-from crossray.data.dataset import Dataset
-from crossray.data.features import find_features
-from crossray.data.loading import Collator
-from crossray.data.transform import ImageTransform
+from crossray.data.batches.features import find_features
+from crossray.data.batches.loading import Collator
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.models.base import ReportModel
 from crossray.text.tokenizer import Tokenizer

@@ -6,21 +6,16 @@ A system may have several runs, which differ in their seed: its scores are the m
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossray.analysis import charts, page
-from crossray.analysis.agreement import spoken
 from crossray.errors import UserError
-from crossray.evaluation.clinical import POSITIVE, ClinicalStatistics
 from crossray.evaluation.compare import same_protocols, same_studies, system_names
-from crossray.evaluation.files import write_whole
 from crossray.evaluation.labelers import RULES, open_labeler
+from crossray.evaluation.metrics.clinical import POSITIVE, ClinicalStatistics
 from crossray.evaluation.predictions import PredictionFile
-from crossray.evaluation.significance import Interval, bootstrap, paired_difference
-from crossray.evaluation.tables import Grid, ends, value
+from crossray.evaluation.statistics.significance import Interval, bootstrap, paired_difference
 from crossray.text.observations import CHEXPERT
 
 #: Thirds of the observations, from the most to the least frequent.
@@ -29,7 +24,7 @@ PARTS = ("head", "middle", "tail")
 
 @dataclass(frozen=True)
 class TailStatistics:
-    """Labels of N studies, from which the scores of a long tail follow; see `crossray.evaluation.significance`.
+    """Labels of N studies, from which the scores of a long tail follow; see `significance`.
 
     Attributes:
         runs: the labels, of each run of the system.
@@ -135,79 +130,3 @@ def long_tail(
         },
         deviations={name: tail.deviations() for name, tail in tails.items()},
     )
-
-
-def grids(found: LongTail) -> list[Grid]:
-    """Means of the parts, and the observations one by one."""
-    described = f"{found.studies} studies, protocol {found.protocol}, labeler {found.labeler}"
-    observations = [(name, part) for part, names in found.parts.items() for name in names]
-    means = [[f"{part} ({len(found.parts[part])})", *_cells(found, part)] for part in PARTS]
-    single = [
-        [spoken(name), part, str(found.support[name]), *_cells(found, name)] for name, part in observations
-    ]  # fmt: skip
-    header = [
-        cell
-        for name in found.scores
-        for cell in (
-            name, "interval", *(["over runs"] if found.deviations[name] else []),
-            *(["minus first"] if name in found.differences else []),
-        )
-    ]  # fmt: skip
-    return [
-        Grid(f"mean F1 of observations by frequency; {described}", ["", *header], means),
-        Grid("F1 of each observation, positive only", ["", "part", "true", *header], single),
-    ]
-
-
-def write_page(found: LongTail, path: Path) -> None:
-    """Write a page with chart and tables; the file appears whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    systems = list(found.scores)
-    bars = [
-        charts.Bars(
-            label=label,
-            note=note,
-            values=tuple(found.scores[system][key] for system in systems),
-        )
-        for key, label, note in _rows(found)
-    ]
-    body = [
-        page.title("Long tail"),
-        page.paragraph(
-            "F1 of observations from the most to the least frequent one in the true reports, and the means of head, "
-            "middle and tail. Of a system with several runs the mean over them. Lines are bootstrap intervals over "
-            "studies.",
-            "muted",
-        ),
-        charts.legend(systems),
-        f'<div class="charts">{charts.bar_chart(bars, systems, "F1", POSITIVE.name)}</div>',
-        *(page.table(grid.header, grid.lines, caption=grid.title) for grid in grids(found)),
-    ]
-    try:
-        write_whole(path, page.document("Long tail", body))
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name a file in another folder.") from None
-
-
-def _rows(found: LongTail) -> list[tuple[str, str, str]]:
-    """Key, label and note of every group of bars: each part's mean, then its observations."""
-    rows = []
-    for part, names in found.parts.items():
-        rows.append((part, part.capitalize(), f"mean of {len(names)}"))
-        rows += [(name, spoken(name), f"in {found.support[name]} of {found.studies}") for name in names]
-    return rows
-
-
-def _cells(found: LongTail, key: str) -> list[str]:
-    cells = []
-    for system, scores in found.scores.items():
-        cells += [value(scores[key]), ends(scores[key])]
-        if found.deviations[system]:
-            cells.append(f"± {found.deviations[system][key]:.3f}")
-        if system in found.differences:
-            difference = found.differences[system][key]
-            cells.append(f"{difference.value:+.3f} {ends(difference)}")
-    return cells

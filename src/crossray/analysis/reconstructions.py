@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from crossray.data.dataset import Dataset
-from crossray.data.transform import ImageTransform
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
 from crossray.errors import UserError
-from crossray.models.dvae import DOWNSAMPLING, DVAE, psnr
+from crossray.models.pretraining.dvae import DOWNSAMPLING, DVAE, psnr
 
 #: White pixels between two images of the figure.
 _GAP = 4

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import crossray
-from crossray.data.dataset import Dataset
+from crossray.data.store import Dataset
 from crossray.errors import UserError
-from crossray.evaluation.files import write_whole
-from crossray.evaluation.significance import Interval
+from crossray.evaluation.statistics.significance import Interval
+from crossray.files.write import write_whole
 
 FORMAT = 1
 

@@ -4,9 +4,7 @@ Shapes: Q queries, R reports of the database, E entities, K observations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,19 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
-from crossray.analysis.results import as_json, signed, write_results
-from crossray.data.dataset import Dataset
-from crossray.data.transform import transform_inputs
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.store import Dataset
 from crossray.errors import UserError
-from crossray.evaluation.nlg import NlgStatistics, ReportPairs
-from crossray.evaluation.significance import Interval, bootstrap, paired_difference
-from crossray.evaluation.tables import Grid, ends
+from crossray.evaluation.metrics.nlg import NlgStatistics, ReportPairs
+from crossray.evaluation.statistics.significance import Interval, bootstrap, paired_difference
 from crossray.layers.ranking import hamming
 from crossray.models.revtaf import REVTAF
 from crossray.retrieval.index import ReportIndex
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Progress = Callable[[int, int], None]
 
@@ -179,34 +172,3 @@ def _quality(
     words = ReportPairs([known[row] for row in chosen.tolist()], truth).statistics()
     differing = np.full(len(chosen), np.nan) if apart is None else apart[np.arange(len(chosen)), chosen]
     return Quality(words, np.where(np.isfinite(differing), differing, np.nan))
-
-
-def grid(name: str, results: Mapping[str, Retrieved]) -> Grid:
-    """One model's table."""
-    lines = []
-    for way, result in results.items():
-        hamming_, cider = result.scores["hamming"], result.scores["cider"]
-        lines.append([
-            way, f"{hamming_.value:.3f}", ends(hamming_), signed(result.difference.get("hamming")),
-            f"{cider.value:.3f}", ends(cider), signed(result.difference.get("cider")), str(result.reports),
-        ])  # fmt: skip
-    own = next(iter(results))
-    minus = f"{own} minus this"
-    header = ["retrieved by", "labels that differ", "interval", minus, "cider", "interval", minus, "different reports"]
-    return Grid(f"{name}: the nearest training report", header, lines)
-
-
-def print_retrieval(name: str, results: Mapping[str, Retrieved], console: "Console") -> None:
-    """Print one model's table."""
-    console.print()
-    console.print(grid(name, results).render(), crop=False)
-
-
-def save_retrieval(results: Mapping[str, Mapping[str, Retrieved]], dataset: Dataset, split: str, path: Path) -> None:
-    """Write all models' results as JSON; the file appears whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    models = {name: {way: asdict(found) for way, found in ways.items()} for name, ways in results.items()}
-    write_results(path, as_json(models, dataset, split))

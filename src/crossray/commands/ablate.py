@@ -8,7 +8,7 @@ from crossray.commands.show import console
 from crossray.errors import UserError
 
 if TYPE_CHECKING:
-    from crossray.analysis.ablation_runs import Run, Task
+    from crossray.ablation.runs import Run, Task
 
 
 def ablate(
@@ -48,10 +48,10 @@ def ablate(
         return
     if data is None or out is None:
         raise UserError("--data and --out are needed: the prepared dataset and the folder of the ablation.")
-    from crossray.analysis import ablation
-    from crossray.analysis.ablation_runs import Run, Task
-    from crossray.data.dataset import Dataset
-    from crossray.training.ablations import find_ablation
+    from crossray.ablation import comparison as ablation
+    from crossray.ablation.rows import find_ablation
+    from crossray.ablation.runs import Run, Task
+    from crossray.data.store import Dataset
     from crossray.training.recipe import given_fields
 
     if not seeds or min(seeds) < 0:
@@ -85,7 +85,7 @@ def _perform(folder: Path, runs: list["Run"], task: "Task", jobs: int | None) ->
     """Perform what is left, a line for each run that ends; the names of those that failed, and why."""
     import torch
 
-    from crossray.analysis.ablation_runs import locked, perform_all
+    from crossray.ablation.runs import locked, perform_all
 
     failed: dict[str, str] = {}
     done = 0
@@ -108,7 +108,7 @@ def _perform(folder: Path, runs: list["Run"], task: "Task", jobs: int | None) ->
 
 def _render(folder: Path) -> None:
     """Write and show the table of the finished runs."""
-    from crossray.analysis.ablation_table import print_table, write_table
+    from crossray.pages.ablation_table import print_table, write_table
 
     print_table(write_table(folder), console())
     console().print(f"tables in {folder}: table.md, table.tex, table.html", markup=False, highlight=False)
@@ -118,7 +118,7 @@ def write_reports(run: Path, data: Path, split: str, predictions: Path) -> int:
     """The reports of a split, written by the best model of a run; where there is a GPU, on it."""
     import torch
 
-    from crossray.serving.generator import Generator
+    from crossray.generation.generator import Generator
 
     generator = Generator.from_pretrained(run, device="cuda" if torch.cuda.is_available() else "cpu")
     return generator.generate_dataset(data, split, predictions)

@@ -28,8 +28,8 @@ def analyze_alignment(
         device: cpu or cuda.
     """
     from crossray.analysis.alignment import align
-    from crossray.analysis.alignment_page import print_alignments, write_alignments
-    from crossray.data.dataset import Dataset
+    from crossray.data.store import Dataset
+    from crossray.pages.alignment_page import print_alignments, write_alignments
 
     dataset = Dataset.open(data)
     found = []
@@ -65,9 +65,9 @@ def analyze_grounding(
         resamples: of the bootstrap over studies, for the intervals.
         device: cpu or cuda.
     """
-    from crossray.analysis.grounding_table import print_grounding, save_grounding
     from crossray.analysis.grounding_targets import ground
-    from crossray.data.dataset import Dataset
+    from crossray.data.store import Dataset
+    from crossray.pages.grounding_table import print_grounding, save_grounding
 
     dataset = Dataset.open(data)
     results = {}
@@ -104,9 +104,10 @@ def analyze_retrieval(
         seed: of all draws.
         device: cpu or cuda.
     """
-    from crossray.analysis.retrieval import print_retrieval, retrieval_quality, save_retrieval
-    from crossray.data.dataset import Dataset
-    from crossray.serving.index import retrieving
+    from crossray.analysis.retrieval import retrieval_quality
+    from crossray.data.store import Dataset
+    from crossray.generation.index import retrieving
+    from crossray.pages.retrieval_table import print_retrieval, save_retrieval
 
     dataset = Dataset.open(data)
     results = {}
@@ -138,8 +139,9 @@ def analyze_long_tail(
         resamples: of the bootstrap over studies, for the intervals.
         seed: of the bootstrap.
     """
-    from crossray.analysis.long_tail import grids, long_tail, write_page
+    from crossray.analysis.long_tail import long_tail
     from crossray.evaluation.predictions import PredictionFile
+    from crossray.pages.long_tail_page import grids, write_page
 
     systems = [[PredictionFile.load(Path(path)) for path in runs.split(",") if path] for runs in predictions]
     found = long_tail([runs for runs in systems if runs], labeler=labeler, resamples=resamples, seed=seed)
@@ -153,8 +155,8 @@ def analyze_long_tail(
 
 def _each(folders: Sequence[str], device: str, doing: str) -> Iterator[tuple[str, Any, Any]]:
     """Models one after the other: name, generator and progress bar, which ends when the next one is asked for."""
-    from crossray.serving.generator import Generator
-    from crossray.serving.studies import folder_names
+    from crossray.generation.generator import Generator
+    from crossray.generation.studies import folder_names
 
     for name, folder in zip(folder_names(folders), folders, strict=True):
         generator = Generator.from_pretrained(folder, device=device)

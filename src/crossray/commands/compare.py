@@ -32,9 +32,9 @@ def compare(
         out: also write everything to this JSON file.
         markdown: also write the tables to this Markdown file.
     """
-    from crossray.evaluation import compare_tables
     from crossray.evaluation.compare import compare as test
-    from crossray.evaluation.files import write_whole
+    from crossray.files.write import write_whole
+    from crossray.pages import compare_tables
 
     with console().status("comparing"):
         comparison = test(

@@ -13,7 +13,7 @@ def convert_chexbert(weights: Path, vocabulary: Path, out: Path) -> None:
         vocabulary: vocab.txt or tokenizer.json of bert-base-uncased, or a folder with one of them.
         out: folder to write; must not exist yet.
     """
-    from crossray.evaluation.chexbert_weights import convert_chexbert as convert
+    from crossray.evaluation.labelers.chexbert_weights import convert_chexbert as convert
 
     with console().status("converting"):
         convert(weights, vocabulary, out)

@@ -42,10 +42,10 @@ def evaluate(
         seed: seed of the resampling and of --sample.
     """
     from crossray.evaluation.evaluate import evaluate as score
-    from crossray.evaluation.exchange import open_predictions
-    from crossray.evaluation.files import write_whole
-    from crossray.evaluation.printing import markdown_page, print_evaluation
-    from crossray.evaluation.published_tables import print_published, published_page
+    from crossray.evaluation.predictions.exchange import open_predictions
+    from crossray.files.write import write_whole
+    from crossray.pages.printing import markdown_page, print_evaluation
+    from crossray.pages.published_tables import print_published, published_page
 
     with console().status("scoring"):
         file = open_predictions(

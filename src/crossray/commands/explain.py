@@ -24,10 +24,10 @@ def explain(
         study: identifier of a study of --data; its first test study when left out.
         device: cpu or cuda.
     """
-    from crossray.analysis import explain as analysis
-    from crossray.analysis.report import write_report
-    from crossray.serving.generator import Generator
-    from crossray.serving.studies import dataset_study, file_study, folder_names
+    from crossray.generation.generator import Generator
+    from crossray.generation.studies import dataset_study, file_study, folder_names
+    from crossray.pages import explain as analysis
+    from crossray.pages.report import write_report
 
     if (images is None) == (data is None):
         raise UserError("give either the image files of one study or --data FOLDER.")

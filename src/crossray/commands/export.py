@@ -36,8 +36,8 @@ def export(
         sample: write so many studies drawn at random by --seed.
         seed: seed of --sample.
     """
-    from crossray.evaluation.exchange import export as write
-    from crossray.evaluation.exchange import open_predictions
+    from crossray.evaluation.predictions.exchange import export as write
+    from crossray.evaluation.predictions.exchange import open_predictions
 
     file = open_predictions(
         predictions,

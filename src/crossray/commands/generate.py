@@ -30,7 +30,7 @@ def generate(
         shuffle_images: a seed: give every study of --data the images of another, to see what the scores owe to them.
         device: cpu or cuda.
     """
-    from crossray.serving.generator import Generator
+    from crossray.generation.generator import Generator
 
     if bool(images) == (data is not None):
         raise UserError("give either image files or --data FOLDER.")

@@ -16,8 +16,8 @@ def index_build(model: Path, data: Path, store_reports: bool = False, device: st
         store_reports: keep the text of the reports in the model folder, so that queries can show it.
         device: cpu or cuda.
     """
-    from crossray.data.dataset import Dataset
-    from crossray.serving.index import build_index
+    from crossray.data.store import Dataset
+    from crossray.generation.index import build_index
 
     count = build_index(model, Dataset.open(data), store_reports=store_reports, device=device)
     console().print(f"{count} training reports in the index of {model}", highlight=False)
@@ -46,9 +46,9 @@ def index_query(
     """
     from rich.table import Table
 
-    from crossray.data.dataset import Dataset
-    from crossray.serving.generator import Generator
-    from crossray.serving.index import query_dataset, query_files, retrieving
+    from crossray.data.store import Dataset
+    from crossray.generation.generator import Generator
+    from crossray.generation.index import query_dataset, query_files, retrieving
 
     if bool(images) == (data is not None):
         raise UserError("give either image files or --data FOLDER.")

@@ -14,14 +14,14 @@ def inspect(data: Path, out: Path | None = None, images: int = 60, seed: int = 0
         images: most images on its contact sheet.
         seed: seed that draws them.
     """
-    from crossray.data.dataset import Dataset
+    from crossray.data.store import Dataset
 
     dataset = Dataset.open(data)
     print_dataset(dataset)
     if out is None:
         return
-    from crossray.analysis.inspect_page import inspect_page
-    from crossray.analysis.report import write_report
+    from crossray.pages.inspect_page import inspect_page
+    from crossray.pages.report import write_report
 
     write_report(inspect_page(dataset, images, seed), out)
     console().print(f"page written to {out}", highlight=False)

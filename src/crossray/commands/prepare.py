@@ -36,8 +36,8 @@ def prepare_phantom(
         tags: indiana_reports.csv with the MeSH tags that say what to draw for --like.
         workers: processes that draw; 0 draws in this one; default: one a core.
     """
-    from crossray.data.dataset import write_dataset
-    from crossray.data.phantom.source import like_studies, phantom_studies, tag_notes
+    from crossray.data.store import write_dataset
+    from crossray.phantom.source import like_studies, phantom_studies, tag_notes
 
     if (like is None) != (tags is None):
         raise UserError("--like and --tags belong together: give R2Gen's annotation.json and indiana_reports.csv.")
@@ -79,9 +79,9 @@ def prepare_r2gen(
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         workers: processes that read; 0 reads in this one; default: one a core.
     """
-    from crossray.data.dataset import write_dataset
     from crossray.data.sources.labels import RULE_LABELS
     from crossray.data.sources.r2gen import open_annotation, read_r2gen
+    from crossray.data.store import write_dataset
 
     opened = open_annotation(annotation, None if kind == "auto" else kind)
     studies = read_r2gen(opened, images, labels)
@@ -126,10 +126,10 @@ def prepare_iu_xray(
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         workers: processes that read; 0 reads in this one; default: one a core.
     """
-    from crossray.data.dataset import write_dataset
-    from crossray.data.layout import UNFINISHED
     from crossray.data.sources.iu_xray import read_iu_xray
     from crossray.data.sources.labels import RULE_LABELS
+    from crossray.data.store import write_dataset
+    from crossray.data.store.layout import UNFINISHED
 
     annotation = _split_file(split)
     beside = reports.with_name("indiana_projections.csv")
@@ -205,10 +205,10 @@ def prepare_mimic_cxr(
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         workers: processes that read; 0 reads in this one; default: one a core.
     """
-    from crossray.data.dataset import write_dataset
     from crossray.data.sources.labels import RULE_LABELS
     from crossray.data.sources.mimic_cxr import read_mimic_cxr
-    from crossray.data.writer import Part, write_part
+    from crossray.data.store import write_dataset
+    from crossray.data.store.writer import Part, write_part
 
     part = Part.parse(shard) if shard is not None else None
     if part is not None and engine == "ray":
@@ -266,9 +266,9 @@ def prepare_manifest(
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         workers: processes that read; 0 reads in this one; default: one a core.
     """
-    from crossray.data.dataset import write_dataset
     from crossray.data.sources.labels import RULE_LABELS
     from crossray.data.sources.manifest import read_manifest, write_template
+    from crossray.data.store import write_dataset
 
     if template is not None:
         write_template(template)

@@ -27,10 +27,10 @@ def reconstruct(
 
     from crossray.analysis.reconstructions import ROWS
     from crossray.analysis.reconstructions import reconstruct as run
-    from crossray.data.dataset import Dataset
-    from crossray.data.transform import ImageTransform
+    from crossray.data.batches.transform import ImageTransform
+    from crossray.data.store import Dataset
     from crossray.models.base import config_from_dict
-    from crossray.models.dvae import DVAE
+    from crossray.models.pretraining.dvae import DVAE
 
     if studies < 1:
         raise UserError(f"--studies {studies}: give 1 or more.")

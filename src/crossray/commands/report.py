@@ -16,8 +16,8 @@ def report(runs: list[Path], out: Path, data: Path | None = None, studies: int =
         studies: how many studies to show: a third of the best, a third of the worst, the rest at random.
         seed: seed of the choice of studies.
     """
-    from crossray.analysis.report import build_report, write_report
-    from crossray.analysis.report_runs import read_systems
+    from crossray.pages.report import build_report, write_report
+    from crossray.pages.report_runs import read_systems
 
     if studies < 0:
         raise UserError(f"--studies {studies}: give 0 or more.")

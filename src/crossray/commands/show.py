@@ -16,7 +16,7 @@ def progress_bar(title: str) -> Any:
     """A progress bar on standard error, which is a callback: `bar(done, total)`."""
     from rich.console import Console
 
-    from crossray.terminal import Progress
+    from crossray.pages.terminal import Progress
 
     return Progress(title, Console(stderr=True))
 
@@ -29,15 +29,15 @@ def file_digest(path: Path) -> dict[str, str]:
 
 def print_dataset(dataset: Any) -> None:
     """Splits, patients, report lengths and what was left out."""
-    from crossray.terminal import print_dataset
+    from crossray.pages.terminal import print_dataset
 
     print_dataset(dataset, console())
 
 
 def print_estimate(studies: Any, size: int, workers: int | None, parts: int = 1) -> None:
     """How large a source's images will be and how long they will take, measured on its first ones."""
-    from crossray.data.estimate import estimate
-    from crossray.data.writer import count_workers
+    from crossray.data.store.estimate import estimate
+    from crossray.data.store.writer import count_workers
 
     measured = estimate(studies, size)
     images, count = studies.images() // parts, count_workers(workers)
@@ -55,6 +55,6 @@ def print_estimate(studies: Any, size: int, workers: int | None, parts: int = 1)
 
 def print_source_statistics(dataset: Any) -> None:
     """What every filter of the source left, and the papers' statistics beside ours."""
-    from crossray.terminal import print_source_statistics
+    from crossray.pages.terminal import print_source_statistics
 
     print_source_statistics(dataset, console())

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from crossray.data.batch import Inputs
+from crossray.data.batches.batch import Inputs
 from crossray.layers.cache import Cache
 from crossray.models.base import Encoded, Guide, ReportModel, Step
 

@@ -7,7 +7,7 @@ means the same on every dataset: the true reports, given as predictions, raise n
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from crossray.evaluation.degeneracy import (
+from crossray.evaluation.metrics.degeneracy import (
     CLINICAL_METRIC,
     DECIDING_METRIC,
     DEIDENTIFIED,
@@ -16,7 +16,7 @@ from crossray.evaluation.degeneracy import (
     Variety,
     not_above,
 )
-from crossray.evaluation.significance import Interval
+from crossray.evaluation.statistics.significance import Interval
 from crossray.evaluation.trivial import TRIVIAL
 
 IGNORES_IMAGE = "ignores the image"

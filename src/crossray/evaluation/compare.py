@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossray.errors import UserError
-from crossray.evaluation import nlg
-from crossray.evaluation.degeneracy import variety
-from crossray.evaluation.exchange import choose
-from crossray.evaluation.files import write_whole
 from crossray.evaluation.labelers import RULES, Labeler, open_labeler
-from crossray.evaluation.meteor import METRIC
+from crossray.evaluation.metrics import nlg
+from crossray.evaluation.metrics.degeneracy import variety
+from crossray.evaluation.metrics.meteor import METRIC
+from crossray.evaluation.metrics.statistics import AVERAGE, MeteorChoice, StudyStatistics, measure
 from crossray.evaluation.predictions import PredictionFile, Provenance
-from crossray.evaluation.protocol import PROTOCOLS, Protocol
-from crossray.evaluation.randomization import PairedTest, corrected, paired_tests
+from crossray.evaluation.predictions.exchange import choose
+from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
 from crossray.evaluation.results import Result
-from crossray.evaluation.significance import CIDER_NOTE, LEVEL, bootstrap, scores_of
-from crossray.evaluation.statistics import AVERAGE, MeteorChoice, StudyStatistics, measure
+from crossray.evaluation.statistics.randomization import PairedTest, corrected, paired_tests
+from crossray.evaluation.statistics.significance import CIDER_NOTE, LEVEL, bootstrap, scores_of
+from crossray.files.write import write_whole
 
 #: Every pair is tested up to so many systems; more of them are tested against the first.
 ALL_PAIRS = 4

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossray.data.dataset import Dataset
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.evaluation.alarms import alarms
-from crossray.evaluation.clinical import ClinicalStatistics
-from crossray.evaluation.degeneracy import shuffle_check, variety
 from crossray.evaluation.labelers import RULES, Labeler, open_labeler
-from crossray.evaluation.nlg import ReportPairs
+from crossray.evaluation.labelers.tags import normal_studies
+from crossray.evaluation.metrics.clinical import ClinicalStatistics
+from crossray.evaluation.metrics.degeneracy import shuffle_check, variety
+from crossray.evaluation.metrics.nlg import ReportPairs
+from crossray.evaluation.metrics.statistics import MeteorChoice, Pairings, StudyStatistics, measure
 from crossray.evaluation.predictions import PredictionFile
-from crossray.evaluation.protocol import PROTOCOLS, Protocol
+from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
-from crossray.evaluation.significance import bootstrap, paired_difference
-from crossray.evaluation.statistics import MeteorChoice, Pairings, StudyStatistics, measure
-from crossray.evaluation.tags import normal_studies
+from crossray.evaluation.statistics.significance import bootstrap, paired_difference
 from crossray.evaluation.trivial import trivial_reports
 
 
@@ -44,7 +44,7 @@ def evaluate(
     """Score a predictions file.
 
     Args:
-        predictions: a file of `PredictionFile.load`, or what `crossray.evaluation.exchange.open_predictions` made.
+        predictions: a file of `PredictionFile.load`, or what `exchange.open_predictions` made.
         dataset: prepared dataset for the baselines and labels; the one that the file names when None, if it is there.
         meteor: "auto", "yes" or "no".
         labeler: labels both reports for clinical efficacy: a labeler or the choice of one (`open_labeler`); None

@@ -2,7 +2,7 @@
 
 `published.json` holds the numbers as they were printed; one that cannot be right is flagged, not corrected. A published
 number is no `Result`: its protocol is known in part only, so it never enters a table of ours.
-`crossray.evaluation.published_tables` puts ours under theirs, with what keeps the two from comparing.
+`crossray.pages.published_tables` puts ours under theirs, with what keeps the two from comparing.
 """
 
 import json

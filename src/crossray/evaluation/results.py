@@ -8,12 +8,12 @@ from typing import Any
 
 from crossray.errors import UserError
 from crossray.evaluation.alarms import Alarm
-from crossray.evaluation.clinical import ClassScore
-from crossray.evaluation.degeneracy import ShuffleCheck, Variety
-from crossray.evaluation.files import write_whole
+from crossray.evaluation.metrics.clinical import ClassScore
+from crossray.evaluation.metrics.degeneracy import ShuffleCheck, Variety
 from crossray.evaluation.predictions import Provenance
-from crossray.evaluation.protocol import Protocol
-from crossray.evaluation.significance import Interval
+from crossray.evaluation.predictions.protocol import Protocol
+from crossray.evaluation.statistics.significance import Interval
+from crossray.files.write import write_whole
 
 #: Version of the file of scores, in its field `format`.
 FORMAT = 2

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crossray.data.dataset import Dataset
+from crossray.data.store import Dataset
 from crossray.errors import UserError
-from crossray.evaluation.tags import study_tags
+from crossray.evaluation.labelers.tags import study_tags
 from crossray.text.cleaning import clean
 
 MOST_FREQUENT = "most frequent report"

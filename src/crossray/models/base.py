@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from crossray.data.batch import Batch, Guide, Inputs, Targets, TensorRecord
-from crossray.data.dataset import Dataset
-from crossray.data.features import FeatureCache
-from crossray.data.transform import ImageTransform
+from crossray.data.batches.batch import Batch, Guide, Inputs, Targets, TensorRecord
+from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.text.tokenizer import Tokenizer
@@ -354,12 +354,14 @@ def system_class(name: str) -> type[Trainable]:
     Raises:
         UserError: there is none.
     """
-    if name not in _REGISTRY and name.isidentifier():
-        try:
-            importlib.import_module(f"crossray.models.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"crossray.models.{name}":
-                raise
+    if name.isidentifier():
+        for package in ("crossray.models", "crossray.models.pretraining"):
+            if name not in _REGISTRY:
+                try:
+                    importlib.import_module(f"{package}.{name}")
+                except ModuleNotFoundError as error:
+                    if error.name != f"{package}.{name}":
+                        raise
     if name not in _REGISTRY:
         raise UserError(f"system '{name}' does not exist; `crossray models` lists those that do.")
     return _REGISTRY[name]

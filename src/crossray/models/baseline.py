@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from crossray.data.batch import Guide, Inputs
+from crossray.data.batches.batch import Guide, Inputs
 from crossray.layers.cache import Cache
-from crossray.models.backbones import join_views
 from crossray.models.base import Encoded, Step, register
-from crossray.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from crossray.models.parts.backbones import join_views
+from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)

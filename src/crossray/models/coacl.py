@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossray.data.batch import Batch, Guide, Inputs
+from crossray.data.batches.batch import Batch, Guide, Inputs
 from crossray.layers.attention import CrossAttention
 from crossray.layers.cache import Cache
 from crossray.layers.contrastive import (
@@ -33,9 +33,9 @@ from crossray.layers.gates import Fusion, GuidedFusion
 from crossray.layers.knowledge_memory import KnowledgeMemory, look_up
 from crossray.layers.orthogonal import gram_schmidt
 from crossray.layers.transformer import Encoder, FeedForward
-from crossray.models.backbones import BackboneConfig, square_cells
 from crossray.models.base import Encoded, Event, Step, register
-from crossray.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from crossray.models.parts.backbones import BackboneConfig, square_cells
+from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from crossray.text.observations import CHEXPERT, STATUSES
 
 _POSITIVE = STATUSES.index("positive")

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossray.data.batch import Batch, Guide, Inputs
+from crossray.data.batches.batch import Batch, Guide, Inputs
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.context import Past, running_context
 from crossray.layers.contrastive import connected_components, gather_ranks, supervised_contrastive
 from crossray.layers.memory import CrossModalMemory
-from crossray.models.backbones import join_views
 from crossray.models.base import Encoded, Step, register
-from crossray.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from crossray.models.parts.backbones import join_views
+from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,20 +4,17 @@ import importlib
 import pkgutil
 from typing import Any
 
-import crossray.models as package
+import crossray.models
+import crossray.models.pretraining
 from crossray.models.base import ReportModel, Trainable, registered, system_class
-
-_NOT_SYSTEMS = {
-    "base", "backbones", "bert_decoder", "networks", "encoder_decoder", "image_tokenizer", "knowledge_encoder",
-    "reference_reports", "retrieving", "text_encoder", "registry",
-}  # fmt: skip
 
 
 def list_trainables() -> list[str]:
     """Names of everything that goes through the training path, sorted."""
-    for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in _NOT_SYSTEMS:
-            importlib.import_module(f"{package.__name__}.{module.name}")
+    for package in (crossray.models, crossray.models.pretraining):
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.ispkg:
+                importlib.import_module(f"{package.__name__}.{module.name}")
     return sorted(registered())
 
 

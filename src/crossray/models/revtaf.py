@@ -25,18 +25,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossray.data.batch import Batch, Guide, Inputs
-from crossray.data.dataset import Dataset
-from crossray.data.features import FeatureCache
+from crossray.data.batches.batch import Batch, Guide, Inputs
+from crossray.data.batches.features import FeatureCache
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.diagnosis import ALA, POSITIVE, DiagnosisBranch, DiagnosisPrompts, base_probabilities
 from crossray.layers.sinkhorn import SinkhornAttention, hard_iou, soft_iou
 from crossray.layers.transformer import FeedForward, prepend_prompt
-from crossray.models.backbones import join_views
 from crossray.models.base import Encoded, Event, Step, language_loss, register
-from crossray.models.bert_decoder import BertDecoder, BertDecoderConfig
-from crossray.models.retrieving import RetrievalConfig, RetrievingModel, auxiliary
+from crossray.models.parts.backbones import join_views
+from crossray.models.parts.bert_decoder import BertDecoder, BertDecoderConfig
+from crossray.models.retrieval.retrieving import RetrievalConfig, RetrievingModel, auxiliary
 from crossray.retrieval.database import ReportDatabase
 from crossray.text.observations import STATUSES
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossray.data.batch import Batch, Guide, Inputs, Targets
+from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
 from crossray.errors import UserError
 from crossray.layers.attention import CrossAttention
 from crossray.layers.cache import Cache
@@ -25,9 +25,9 @@ from crossray.layers.gates import Fusion, GuidedFusion
 from crossray.layers.lookup import TokenFeatures
 from crossray.layers.orthogonal import Basis, make_basis
 from crossray.layers.transformer import Decoder, Encoder, prepend_prompt
-from crossray.models.backbones import BackboneConfig, build_backbone, join_views, joined_cells
 from crossray.models.base import Encoded, ModelConfig, ReportModel, Step, language_loss, register
-from crossray.models.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer, grid
+from crossray.models.parts.backbones import BackboneConfig, build_backbone, join_views, joined_cells
+from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer, grid
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from crossray.data.batch import Batch
+from crossray.data.batches.batch import Batch
 from crossray.training.module import TrainingModule
 
 #: Log within the folder of a run.

@@ -10,7 +10,7 @@ from typing import Any, cast
 import lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from crossray.data.batch import Batch
+from crossray.data.batches.batch import Batch
 from crossray.errors import UserError
 from crossray.training.config import TrainerConfig
 from crossray.training.module import TrainingModule

@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from crossray.data.transform import ImageTransform
+from crossray.data.batches.transform import ImageTransform
 from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError
 from crossray.models.base import TrainableConfig

@@ -8,11 +8,11 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from crossray.data.batch import Batch
+from crossray.data.batches.batch import Batch
 from crossray.decoding.reports import write_reports
 from crossray.errors import UserError
-from crossray.evaluation import clinical, nlg
 from crossray.evaluation.labelers import RuleLabeler
+from crossray.evaluation.metrics import clinical, nlg
 from crossray.models.base import Event, ReportModel, Trainable
 from crossray.training.config import Recipe
 from crossray.training.optimizers import build_optimizer, schedule_factor

@@ -16,12 +16,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
 
-from crossray.data.dataset import Dataset
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.models.base import BUILD, TrainableConfig
 from crossray.training.config import Recipe
@@ -31,12 +31,21 @@ from crossray.training.recipe import load, to_dict
 _FOLDER = "pretrained"
 
 
-def fulfil(recipe: Recipe, dataset: Dataset, built: Mapping[str, str] | None = None) -> tuple[Recipe, dict[str, str]]:
+class Trainer(Protocol):
+    """Trains a recipe into the folder of a run, or continues the run that lies there (`crossray.training.run`)."""
+
+    def __call__(self, recipe: Recipe, data: Path, run: Path) -> object: ...  # noqa: D102
+
+
+def fulfil(
+    recipe: Recipe, dataset: Dataset, trainer: Trainer, built: Mapping[str, str] | None = None
+) -> tuple[Recipe, dict[str, str]]:
     """Train what the recipe needs first, or find it in the dataset.
 
     Args:
         recipe: of a system.
         dataset: what it is trained on; what it needs is trained on it, too.
+        trainer: what trains it.
         built: what an earlier call returned, for a run that is continued: the same folders are taken, whatever the
             recipes in the package say by now.
 
@@ -59,7 +68,7 @@ def fulfil(recipe: Recipe, dataset: Dataset, built: Mapping[str, str] | None = N
         run = dataset.path / _FOLDER / folders[name]
         if built and not (run / "best" / "config.json").exists():
             raise UserError(f"{run}: the run began with what {name} trained here; restore it or start a new run.")
-        return str(_trained(name, run, dataset, recipe))
+        return str(_trained(name, run, dataset, recipe, trainer))
 
     model: TrainableConfig = filled(recipe.model)
     return dataclasses.replace(recipe, model=model), folders
@@ -75,10 +84,8 @@ def _folder_name(name: str, dataset: Dataset) -> str:
     return f"{label}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
 
-def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe) -> Path:
+def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: Trainer) -> Path:
     """The model folder of a finished run; one process trains it, the others wait."""
-    from crossray.training.run import resume, train
-
     done = run / "finished"
     best = run / "best"
     if done.exists():
@@ -102,10 +109,7 @@ def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe) -> Path:
                 threads = torch.get_num_threads()
                 trainer = wanted_by.trainer
                 needed = load(name, {"trainer.accelerator": trainer.accelerator, "trainer.threads": trainer.threads})
-                if (run / "recipe.yaml").exists():
-                    resume(run)
-                else:
-                    train(needed, dataset.path, run)
+                train(needed, dataset.path, run)
                 torch.set_num_threads(threads)
                 done.touch()
                 Path(handle.name).unlink(missing_ok=True)

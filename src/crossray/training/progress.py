@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from crossray.data.batch import Batch
+from crossray.data.batches.batch import Batch
 from crossray.training.module import TrainingModule
 
 

@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 import crossray
-from crossray.data.dataset import Dataset
-from crossray.data.features import FeatureCache, build_features
-from crossray.data.module import StudyDataModule
+from crossray.data.batches.features import FeatureCache, build_features
+from crossray.data.batches.module import StudyDataModule
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.models.base import ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
@@ -66,7 +66,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
         raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
     dataset = Dataset.open(data)
     provenance = _provenance(recipe, dataset)
-    filled, built = fulfil(recipe, dataset)
+    filled, built = fulfil(recipe, dataset, _train_or_resume)
     if built:
         provenance["built"] = built
     run = _Run(filled, dataset, out, provenance)
@@ -101,8 +101,12 @@ def resume(out: Path) -> Path:
     checkpoint = None
     if (out / LAST).exists():
         checkpoint = torch.load(out / LAST, map_location="cpu", weights_only=True)
-    filled, _ = fulfil(recipe, dataset, provenance.get("built"))
+    filled, _ = fulfil(recipe, dataset, _train_or_resume, provenance.get("built"))
     return _Run(filled, dataset, out, provenance).go(checkpoint)
+
+
+def _train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
+    return resume(run) if (run / RECIPE).exists() else train(recipe, data, run)
 
 
 class _Run:

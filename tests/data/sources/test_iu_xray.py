@@ -8,11 +8,11 @@ import pytest
 from tests.data.sources.openi import png, tgz, xml
 
 from crossray import cli
-from crossray.data.dataset import Dataset
 from crossray.data.sources import iu_reports
 from crossray.data.sources.iu_reports import image_key, parse_report, read_reports
 from crossray.data.sources.iu_xray import IuStudies, read_iu_xray
 from crossray.data.sources.r2gen import read_annotation
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 
 #: uid -> images as Open-i names them, and sections.

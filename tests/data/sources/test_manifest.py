@@ -9,9 +9,9 @@ import pytest
 from tests.data.sources.openi import png
 
 from crossray import cli
-from crossray.data.dataset import Dataset
 from crossray.data.sources import manifest
 from crossray.data.sources.manifest import read_manifest, write_template
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 
 SECRET = "Nodule of Mr Smith."

@@ -15,14 +15,14 @@ pytest.importorskip("pydicom")
 import pydicom
 from pydicom import uid
 from pydicom.data import get_testdata_file
-from tests.data.dicom_files import dicom, dicom_bytes, dicom_dataset
+from tests.data.images.dicom_files import dicom, dicom_bytes, dicom_dataset
 from tests.data.sources.openi import png
 from tests.data.sources.test_manifest import table
 
 from crossray import cli
-from crossray.data.dataset import Dataset
 from crossray.data.images import read_image, resize_short_side
 from crossray.data.sources.manifest import read_manifest
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 
 SIZE = 32

@@ -10,16 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.data.dicom_files import dicom
+from tests.data.images.dicom_files import dicom
 from tests.data.sources.physionet import CHEXPERT, STUDIES, dicom_id, image_path, reports, tables, tree
 
 from crossray import cli
-from crossray.data import layout
-from crossray.data.dataset import Dataset, write_dataset
-from crossray.data.estimate import Estimate, estimate
 from crossray.data.sources.mimic_cxr import MimicStudies, read_mimic_cxr
+from crossray.data.store import Dataset, layout, write_dataset
+from crossray.data.store.estimate import Estimate, estimate
+from crossray.data.store.writer import Part, write_part
 from crossray.data.study import Study
-from crossray.data.writer import Part, write_part
 from crossray.errors import UserError
 
 IDS = [f"s{study}" for _, study, _, _, _ in STUDIES]

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from crossray import cli
-from crossray.data.dataset import Dataset, write_dataset
 from crossray.data.images import ImageFile
 from crossray.data.sources import r2gen
 from crossray.data.sources.r2gen import open_annotation, read_annotation, read_r2gen
+from crossray.data.store import Dataset, write_dataset
 from crossray.errors import UserError
-from crossray.evaluation.tags import normal_studies
+from crossray.evaluation.labelers.tags import normal_studies
 from crossray.text.observations import OBSERVATIONS
 
 SECRET = "cardiomegaly of a patient"

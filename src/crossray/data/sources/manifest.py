@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from crossray.data.folders import frontal_first, view_files
 from crossray.data.images import SUFFIXES, ImageFile, describe_image
+from crossray.data.images.folders import frontal_first, view_files
 from crossray.data.sources.labels import rule_labels
 from crossray.data.sources.sections import has_headings, split_sections
 from crossray.data.sources.splits import split_patients

@@ -1,0 +1,273 @@
+"""Features of every image, computed once by a frozen encoder and read through memory maps while training.
+
+    features/HASH/features.json     what was computed: encoder, transform, variants, dataset
+    features/HASH/NAME.npy          (variants, images, ...), one file a feature
+
+Variant 0 is the evaluation transform; the others are random training augmentations with fixed seeds, so that a model
+over cached features still sees augmented images. HASH covers all that determines the values.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset, layout
+from crossray.errors import UserError
+
+_DESCRIPTION = "features.json"
+_PROGRESS = "progress.json"
+_UNFINISHED = ".unfinished"
+
+#: Seconds of work that a kill may cost.
+_SAVE_EVERY = 5.0
+
+Prepare = Callable[[Tensor], dict[str, Tensor]]
+
+
+class FeatureCache:
+    """Cached features on disk; instances can be pickled.
+
+    Attributes:
+        path: the folder.
+        variants: number of variants of each image.
+    """
+
+    def __init__(self, path: Path, variants: int, arrays: dict[str, NDArray[Any]]) -> None:
+        self.path, self.variants = path, variants
+        self._arrays = arrays
+
+    @classmethod
+    def open(cls, path: Path | str) -> "FeatureCache":
+        """Open a folder that `build_features` completed.
+
+        Raises:
+            UserError: it is not complete, or damaged.
+        """
+        path = Path(path)
+        try:
+            description = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
+            arrays = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in description["names"]}
+            shapes = {name: (list(array.shape), array.dtype.name) for name, array in arrays.items()}
+            if shapes != {name: tuple(entry) for name, entry in description["names"].items()}:
+                raise ValueError
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{path}: incomplete or damaged features; remove the folder and compute them again."
+            ) from error
+        return cls(path, int(description["identity"]["variants"]), arrays)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureCache.open, (self.path,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features."""
+        return tuple(self._arrays)
+
+    def read(self, image_rows: NDArray[np.int64], variants: int | NDArray[np.int64] = 0) -> dict[str, Tensor]:
+        """Features of some images.
+
+        Args:
+            image_rows: (N,) image rows of the dataset.
+            variants: variant of each, (N,) or one for all.
+
+        Returns:
+            (N, ...) tensors by name; float32 for all floating-point features, however they are stored.
+        """
+        chosen = np.broadcast_to(variants, np.shape(image_rows))
+        result = {}
+        for name, array in self._arrays.items():
+            values = np.empty((len(chosen), *array.shape[2:]), np.float32 if array.dtype.kind == "f" else array.dtype)
+            for place, (variant, row) in enumerate(zip(chosen.tolist(), np.asarray(image_rows).tolist(), strict=True)):
+                values[place] = array[variant, row]
+            result[name] = torch.from_numpy(values)
+        return result
+
+
+def build_features(
+    dataset: Dataset,
+    model_prepare: Prepare,
+    transform: ImageTransform,
+    fingerprint: str,
+    *,
+    variants: int = 1,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    dtype: Literal["float16", "float32"] = "float16",
+    progress: Callable[[int, int], None] | None = None,
+) -> FeatureCache:
+    """Compute the features of all images, or open them when they are there; a killed run is continued.
+
+    Processes that call this at the same time wait for the one that computes.
+
+    Args:
+        dataset: the images.
+        model_prepare: normalised images (N, 3, S, S) on `device` -> (N, ...) tensors by name; must be in eval mode.
+        transform: applied before.
+        fingerprint: identifies the weights behind `model_prepare`.
+        variants: 1 for the evaluation transform alone; more for random augmentations besides.
+        batch_size: images at a time.
+        device: where to compute.
+        dtype: how floating-point features are stored; integers keep their type.
+        progress: called with images done and images in all, variants counted.
+
+    Raises:
+        UserError: the disk is full, or values do not fit float16.
+    """
+    if variants < 1:
+        raise UserError(f"variants {variants}: at least the evaluation transform is needed; use 1 or more.")
+    identity = {
+        "fingerprint": fingerprint,
+        "transform": asdict(transform),
+        "variants": variants,
+        "dtype": dtype,
+        "dataset": dataset.info.sha256,
+    }
+    target = dataset.features_path(hashlib.sha256(layout.json_bytes(identity)).hexdigest()[:16])
+    if target.exists():
+        return FeatureCache.open(target)
+    try:
+        with _locked(target) as folder:
+            if not target.exists():
+                writer = _Writer(folder, (variants, dataset.images), dtype)
+                try:
+                    for first in range(writer.done, variants * dataset.images, batch_size):
+                        images = np.arange(first, min(first + batch_size, variants * dataset.images))
+                        pixels = _transformed(dataset, transform, images, torch.device(device))
+                        with torch.inference_mode():
+                            writer.add(model_prepare(pixels))
+                        if progress is not None:
+                            progress(writer.done, variants * dataset.images)
+                finally:
+                    writer.save()
+                writer.describe(identity)
+                folder.rename(target)
+                layout.sync_folder(target.parent)
+                (target / _PROGRESS).unlink()
+    except OSError as error:
+        raise UserError(f"{target}: features cannot be written ({error.strerror}); free space and run the command "
+                        "again: it continues.") from error  # fmt: skip
+    return FeatureCache.open(target)
+
+
+def find_features(dataset: Dataset, transform: ImageTransform, fingerprint: str) -> FeatureCache | None:
+    """Completed features of this dataset for this encoder and transform, with any variants and type; None without."""
+    wanted = {"fingerprint": fingerprint, "transform": asdict(transform), "dataset": dataset.info.sha256}
+    wanted = json.loads(layout.json_bytes(wanted))
+    for description in sorted(dataset.features_path("").glob(f"*/{_DESCRIPTION}")):
+        try:
+            identity = json.loads(description.read_text(encoding="utf-8"))["identity"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if description.parent.suffix != _UNFINISHED and wanted.items() <= identity.items():
+            return FeatureCache.open(description.parent)
+    return None
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[Path]:
+    """The folder in which `target` is being made, for one process at a time."""
+    folder = target.with_name(f"{target.name}{_UNFINISHED}")
+    target.parent.mkdir(exist_ok=True)
+    lock = target.with_name(f"{target.name}.lock")
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if not target.exists():
+            folder.mkdir(exist_ok=True)
+        yield folder
+        lock.unlink(missing_ok=True)
+
+
+def _transformed(
+    dataset: Dataset, transform: ImageTransform, numbers: NDArray[np.int64], device: torch.device
+) -> Tensor:
+    """(N, 3, S, S): images by their number, variant x images + image row; each has its own random numbers."""
+    rows, variants = numbers % dataset.images, numbers // dataset.images
+    stored = [dataset.image(row) for row in rows.tolist()]
+    sizes = torch.from_numpy(dataset.image_sizes[rows])
+    padded = torch.zeros(len(rows), 1, *sizes.amax(0).tolist(), dtype=torch.uint8)
+    for place, pixels in enumerate(stored):
+        padded[place, 0, : pixels.shape[0], : pixels.shape[1]] = torch.from_numpy(pixels.copy())
+    padded, sizes = padded.to(device), sizes.to(device)
+    size = transform.size
+    result = torch.empty(len(rows), 3, size, size, device=device)
+    plain = torch.from_numpy(variants == 0).to(device)
+    if plain.any():
+        result[plain] = transform.apply(padded[plain], sizes[plain], train=False)
+    if not plain.all():
+        draws = torch.cat([transform.draw(1, torch.Generator().manual_seed(int(number))) for number in numbers])
+        result[~plain] = transform.apply(padded[~plain], sizes[~plain], train=True, draws=draws.to(device)[~plain])
+    return result
+
+
+class _Writer:
+    """Fills the arrays of an unfinished folder from the first image to the last, remembering how far it is."""
+
+    def __init__(self, folder: Path, shape: tuple[int, int], dtype: str) -> None:
+        self._folder, self._shape, self._dtype = folder, shape, dtype
+        self._arrays: dict[str, np.memmap[Any, Any]] = {}
+        self.done = 0
+        self._next_save = time.monotonic() + _SAVE_EVERY
+        progress = folder / _PROGRESS
+        if progress.exists():
+            saved = json.loads(progress.read_text(encoding="utf-8"))
+            self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in saved["names"]}
+            self.done = int(saved["done"])
+
+    def add(self, features: dict[str, Tensor]) -> None:
+        """Append the features of the next images; durable after `save`, which happens every few seconds.
+
+        Raises:
+            UserError: values do not fit the type; the folder is removed.
+        """
+        converted = {name: self._converted(name, tensor) for name, tensor in features.items()}
+        if not converted:
+            raise ValueError("there are no features to cache")
+        for name, values in converted.items():
+            if name not in self._arrays:
+                self._arrays[name] = np.lib.format.open_memmap(
+                    self._folder / f"{name}.npy", "w+", values.dtype, (*self._shape, *values.shape[1:])
+                )
+            flat = self._arrays[name].reshape(-1, *values.shape[1:])
+            flat[self.done : self.done + len(values)] = values
+        self.done += len(values)
+        if time.monotonic() > self._next_save:
+            self.save()
+
+    def save(self) -> None:
+        """Make durable what was added, first the values, then how many there are."""
+        self._next_save = time.monotonic() + _SAVE_EVERY
+        if not self._arrays:
+            return
+        for array in self._arrays.values():
+            array.flush()
+        state = {"done": self.done, "names": sorted(self._arrays)}
+        layout.replace_file(self._folder / _PROGRESS, layout.json_bytes(state))
+
+    def describe(self, identity: dict[str, Any]) -> None:
+        """Write what the completed folder holds."""
+        names = {name: [list(array.shape), array.dtype.name] for name, array in self._arrays.items()}
+        layout.replace_file(self._folder / _DESCRIPTION, layout.json_bytes({"identity": identity, "names": names}))
+
+    def _converted(self, name: str, tensor: Tensor) -> NDArray[Any]:
+        if not tensor.is_floating_point():
+            return tensor.cpu().numpy()
+        stored = tensor.to("cpu", getattr(torch, self._dtype))
+        if not torch.isfinite(stored).all():
+            self._arrays = {}
+            shutil.rmtree(self._folder)
+            raise UserError(f"feature '{name}': has values beyond {self._dtype}; cache the features as float32.")
+        return stored.numpy()

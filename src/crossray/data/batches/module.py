@@ -1,0 +1,136 @@
+"""The Lightning data module over a prepared dataset. Only this module of `crossray.data` imports Lightning."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crossray.data.batches.batch import Batch
+from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.loading import Collator, PlannedBatch, StudyLoader
+from crossray.data.batches.sampler import StudySampler
+from crossray.data.batches.transform import ImageTransform, transform_inputs
+from crossray.data.store import Dataset
+from crossray.errors import UserError
+from crossray.text.cleaning import clean
+from crossray.text.tokenizer import Tokenizer
+
+
+class StudyDataModule(lightning.LightningDataModule):
+    """Batches for training, validation and, only on demand, testing.
+
+    The order of the studies and the randomness of the augmentation depend on (seed, epoch, place in the epoch) alone,
+    so a run can be continued in the middle of an epoch, and processes together see what one process would see.
+
+    Args:
+        dataset: the prepared dataset or its folder.
+        tokenizer: encodes the reports; None where no text is needed.
+        transform: applied to a whole batch on the device that trains.
+        batch_size: studies of a batch in one process.
+        views: most views of a study.
+        section: section of the report that is the target; studies without it are left out.
+        max_length: most tokens of a report, bos and eos included.
+        workers: processes that load batches ahead.
+        seed: of order and augmentation.
+        features: cached features instead of images; training takes their random variants, where there are any.
+        drop_last: leave out a last training batch that is not full.
+
+    Raises:
+        UserError: the dataset cannot be opened.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset | Path | str,
+        tokenizer: Tokenizer | None,
+        transform: ImageTransform,
+        *,
+        batch_size: int = 16,
+        views: int = 2,
+        section: str = "findings",
+        max_length: int = 60,
+        workers: int = 0,
+        seed: int = 0,
+        features: FeatureCache | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+        self.tokenizer, self.transform, self.features = tokenizer, transform, features
+        self.batch_size, self.views, self.section, self.max_length = batch_size, views, section, max_length
+        self.workers, self.seed, self.drop_last = workers, seed, drop_last
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Rows of the studies of a split that have the section.
+
+        Raises:
+            UserError: there are none.
+        """
+        rows = self.dataset.rows(split)
+        if self.section == "findings":
+            return rows  # the dataset holds no study without findings
+        cleaner = self.dataset.info.cleaner if self.tokenizer is None else self.tokenizer.cleaner
+        reports = self.dataset.reports(rows, self.section)
+        kept = rows[[clean(report, cleaner).strip(" .") != "" for report in reports]]
+        if not len(kept):
+            raise UserError(f"{self.dataset.path}: no study of split '{split}' has section '{self.section}'; "
+                            "choose another section.")  # fmt: skip
+        return kept
+
+    def train_dataloader(self) -> StudyLoader:
+        """Shuffled, augmented batches; resumable."""
+        sampler = self._sampler(self.rows("train"), shuffle=True)
+        return self._loader(sampler, train=True)
+
+    def val_dataloader(self) -> StudyLoader:
+        """All validation studies once, those with reports of similar length together."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> StudyLoader:
+        """All test studies once; fitting never asks for it."""
+        return self._evaluation_loader("test")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Transform the images of a whole batch where the model is."""
+        draws = batch.draws if isinstance(batch, PlannedBatch) else None
+        inputs = transform_inputs(batch.inputs, self.transform, train=draws is not None, draws=draws)
+        return Batch(inputs, batch.guide, batch.targets)
+
+    def _evaluation_loader(self, split: str) -> StudyLoader:
+        rows = self.rows(split)
+        words = np.array([len(report.split()) for report in self.dataset.reports(rows, self.section)])
+        sampler = self._sampler(rows[np.argsort(-words, kind="stable")], shuffle=False)
+        return self._loader(sampler, train=False)
+
+    def _sampler(self, rows: NDArray[np.int64], *, shuffle: bool) -> StudySampler:
+        trainer: Any = self.trainer
+        return StudySampler(
+            rows,
+            self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            drop_last=self.drop_last,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+
+    def _loader(self, sampler: StudySampler, *, train: bool) -> StudyLoader:
+        collator = Collator(
+            self.dataset,
+            self.tokenizer,
+            section=self.section,
+            max_length=self.max_length,
+            views=self.views,
+            features=self.features,
+            variant="random" if train else 0,
+        )
+        return StudyLoader(
+            collator,
+            sampler,
+            seed=self.seed if train else None,
+            workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+        )

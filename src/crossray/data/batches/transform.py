@@ -1,0 +1,227 @@
+"""From stored grey images to normalised batches: every transform of SPEC 1.4, on tensors, a whole batch at once.
+
+Resizing, cropping and flipping are one separable resampling: each output row (column) is a weighted sum of input rows
+(columns), so a batch is two batched matrix products whatever the sizes of its images. The weights are the triangle
+filter that Pillow and `torch.nn.functional.interpolate(antialias=True)` use; where nothing is enlarged or reduced they
+are exactly 0 and 1, and the pixels are copied instead. Rotation, shift and zoom follow as one affine sampling of the
+crops, black outside, as in the published order of operations.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossray.data.batches.batch import Inputs
+
+#: Random numbers that one image's augmentation uses: top, left, flip, angle, shift in x, shift in y.
+DRAWS = 6
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Geometry and normalisation; saved as `preprocess.json`.
+
+    Attributes:
+        size: side of the square that the model sees.
+        resize: short side before cropping in training; 0: as stored.
+        squash: evaluate on the whole image resized to size x size, aspect ratio not kept (R2Gen);
+            otherwise short side to `resize`, then the central crop (PromptMRG, COACL).
+        squash_train: in training too the image is first resized to resize x resize, aspect ratio not kept (UAR).
+        flip: probability of a horizontal flip; 0 by default, because it contradicts "left" and "right" in the text.
+        rotation: most degrees of random rotation.
+        translate: most random shift, as a share of the side.
+        scale: fixed zoom.
+        mean: of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel, for pixels in [0, 1].
+
+    Raises:
+        ValueError: naming the field that has an impossible value.
+    """
+
+    size: int = 224
+    resize: int = 256
+    squash: bool = True
+    squash_train: bool = False
+    flip: float = 0.0
+    rotation: float = 0.0
+    translate: float = 0.0
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"field 'size' is {self.size}; use at least 1.")
+        if self.resize and self.resize < self.size:
+            raise ValueError(f"field 'resize' is {self.resize}; use 0 or at least 'size' ({self.size}).")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"field 'flip' is {self.flip}; use a probability.")
+        if self.scale <= 0 or min(self.std) <= 0:
+            raise ValueError("fields 'scale' and 'std' must be above 0.")
+
+    @staticmethod
+    def draw(count: int, generator: torch.Generator | None = None) -> Tensor:
+        """The random numbers that `apply` needs for `count` images: (count, DRAWS) float32 in [0, 1), on the CPU."""
+        return torch.rand(count, DRAWS, generator=generator)
+
+    def apply(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        *,
+        train: bool,
+        generator: torch.Generator | None = None,
+        draws: Tensor | None = None,
+    ) -> Tensor:
+        """Resize, crop, augment and normalise images independently of each other.
+
+        Args:
+            images: (N, 1, H, W) uint8, padded at right and bottom.
+            sizes: (N, 2) int64, height and width of each image inside the padding.
+            train: random crop and augmentation; otherwise the evaluation transform.
+            generator: CPU generator for the random numbers.
+            draws: (N, DRAWS) random numbers instead, for instance this process's share of a larger batch.
+
+        Returns:
+            (N, 3, size, size) float32, on the device of `images`.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            if train:
+                chances = (self.draw(len(images), generator) if draws is None else draws).to(images.device)
+                pixels = self._augment(self._crop(images, sizes, chances), chances)
+            else:
+                pixels = self._crop(images, sizes, None)
+            return self.normalise(pixels)
+
+    def window(self, sizes: Tensor) -> Tensor:
+        """The part of each image that evaluation shows the model: what is shown of the model's square lies there.
+
+        Args:
+            sizes: (N, 2) int64, height and width of each stored image.
+
+        Returns:
+            (N, 4) float64: top, left, bottom and right, in shares of the image's height and width.
+        """
+        resized = self._resized(sizes, train=False)
+        corner = self._central_corner(resized)
+        return torch.cat([corner, corner + self.size], dim=1) / resized.repeat(1, 2).double()
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(N, 1, S, S) float32 in 0 to 255 -> (N, 3, S, S) normalised with `mean` and `std`."""
+        mean = pixels.new_tensor(self.mean).view(1, 3, 1, 1)
+        std = pixels.new_tensor(self.std).view(1, 3, 1, 1)
+        return torch.addcmul(-mean / std, pixels.expand(-1, 3, -1, -1), 1 / (255 * std))
+
+    def _resized(self, sizes: Tensor, train: bool) -> Tensor:
+        """(N, 2) int64: height and width that each image is resized to before cropping."""
+        sizes = sizes.clamp_min(1)  # a view that the study lacks has size 0
+        if not train and self.squash:
+            return torch.full_like(sizes, self.size)
+        short = sizes.amin(1, keepdim=True)
+        target = (torch.full_like(short, self.resize) if self.resize else short).clamp_min(self.size)
+        if train and self.squash_train:
+            return target.expand_as(sizes)
+        return target * sizes // short
+
+    def _central_corner(self, resized: Tensor) -> Tensor:
+        """(N, 2) int64: top and left of the central crop of images of these sizes."""
+        # torchvision's rounding: half to even
+        return ((resized - self.size) / 2).round().long()
+
+    def _crop(self, images: Tensor, sizes: Tensor, chances: Tensor | None) -> Tensor:
+        """(N, 1, size, size) float32 in 0 to 255: resized, cropped at random or in the middle, flipped."""
+        resized = self._resized(sizes, train=chances is not None)
+        room = resized - self.size
+        if chances is None:
+            corner = self._central_corner(resized)
+        else:
+            corner = (chances[:, :2] * (room + 1)).long().clamp(max=room)
+        steps = torch.arange(self.size, device=images.device)
+        rows = corner[:, :1] + steps
+        columns = corner[:, 1:] + steps
+        if chances is not None:
+            columns = torch.where(chances[:, 2:3] < self.flip, columns.flip(1), columns)
+        if torch.equal(resized, sizes):
+            index = torch.arange(len(images), device=images.device).view(-1, 1, 1)
+            return images[:, 0][index, rows.unsqueeze(2), columns.unsqueeze(1)].unsqueeze(1).float()
+        vertical = _weights(rows, sizes[:, 0], resized[:, 0], images.shape[2])
+        horizontal = _weights(columns, sizes[:, 1], resized[:, 1], images.shape[3])
+        pixels = images[:, 0].float()
+        return torch.bmm(torch.bmm(vertical, pixels), horizontal.transpose(1, 2)).unsqueeze(1)
+
+    def _augment(self, pixels: Tensor, chances: Tensor) -> Tensor:
+        """Rotation, shift and zoom about the centre, (N, 1, S, S); black outside the crop."""
+        if not (self.rotation or self.translate) and self.scale == 1:
+            return pixels
+        signed = 2 * chances[:, 3:] - 1
+        angle = torch.deg2rad(signed[:, 0] * self.rotation)
+        # the affine sampling counts in halves of the side
+        shift = 2 * self.translate * signed[:, 1:]
+        cosine, sine = torch.cos(angle) / self.scale, torch.sin(angle) / self.scale
+        side = pixels.shape[-1]
+        centres = (torch.arange(side, device=pixels.device) * 2 + 1) / side - 1
+        across = (centres - shift[:, :1]).unsqueeze(1)
+        down = (centres - shift[:, 1:]).unsqueeze(2)
+        cosine, sine = cosine.view(-1, 1, 1), sine.view(-1, 1, 1)
+        grid = torch.stack([cosine * across + sine * down, cosine * down - sine * across], 3)
+        return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _weights(places: Tensor, stored: Tensor, resized: Tensor, length: int) -> Tensor:
+    """Triangle filter from stored to resized pixels.
+
+    Args:
+        places: (N, S) int64, pixels of the resized image that are wanted.
+        stored: (N,) pixels that the image has.
+        resized: (N,) pixels that it is resized to.
+        length: pixels of the padded image.
+
+    Returns:
+        (N, S, length) float32; each row sums to 1 over the image and is 0 over the padding.
+    """
+    ratio = (stored.double() / resized).unsqueeze(1)
+    centre = ((places + 0.5) * ratio).float().unsqueeze(2)
+    pixel = torch.arange(length, device=places.device)
+    # in place: the weights of a batch are as large as its images
+    weights = (pixel + 0.5 - centre).abs_().mul_(-1 / ratio.clamp_min(1).float().unsqueeze(2)).add_(1).clamp_min_(0)
+    weights.mul_(pixel < stored.view(-1, 1, 1))
+    return weights.div_(weights.sum(2, keepdim=True).clamp_min_(1e-6))
+
+
+def transform_inputs(
+    inputs: Inputs,
+    transform: ImageTransform,
+    train: bool,
+    generator: torch.Generator | None = None,
+    draws: Tensor | None = None,
+) -> Inputs:
+    """Apply `transform` to every view of every study; each view is augmented on its own (SPEC 1.4, ii).
+
+    Args:
+        inputs: images (B, V, 1, H, W) uint8; with H = W = 0 they are cached features and stay as they are.
+        transform: what to do.
+        train: see `ImageTransform.apply`.
+        generator: see `ImageTransform.apply`.
+        draws: (B, V, DRAWS) random numbers instead of a generator.
+
+    Returns:
+        Inputs with images (B, V, 3, size, size) float32; zero where the study lacks the view.
+    """
+    studies, views, _, height, width = inputs.images.shape
+    if not height * width:
+        return inputs
+    if train and draws is None:
+        draws = transform.draw(studies * views, generator)
+    present = inputs.view_mask.flatten()
+    chosen = present.nonzero().squeeze(1)
+    pixels = transform.apply(
+        inputs.images.flatten(0, 1)[chosen],
+        inputs.image_size.flatten(0, 1)[chosen],
+        train=train,
+        draws=None if draws is None else draws.flatten(0, -2)[chosen.to(draws.device)],
+    )
+    if len(chosen) < len(present):
+        pixels = pixels.new_zeros(len(present), *pixels.shape[1:]).index_copy_(0, chosen, pixels)
+    return replace(inputs, images=pixels.view(studies, views, *pixels.shape[1:]))

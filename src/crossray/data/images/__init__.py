@@ -1,0 +1,26 @@
+"""Image files (PNG, JPEG, DICOM) as 8-bit grey arrays: the only place that opens an image."""
+
+from crossray.data.images.pixels import MAX_ASPECT_RATIO, MAX_COLOURFULNESS, MAX_PIXELS, MIN_SIDE
+from crossray.data.images.read import (
+    MAX_BYTES,
+    MAX_SCANS,
+    SUFFIXES,
+    ImageFile,
+    describe_image,
+    read_image,
+    resize_short_side,
+)
+
+__all__ = [
+    "MAX_ASPECT_RATIO",
+    "MAX_BYTES",
+    "MAX_COLOURFULNESS",
+    "MAX_PIXELS",
+    "MAX_SCANS",
+    "MIN_SIDE",
+    "SUFFIXES",
+    "ImageFile",
+    "describe_image",
+    "read_image",
+    "resize_short_side",
+]

@@ -1,0 +1,255 @@
+"""Opening radiographs: the only place where the bytes of an image file are decoded.
+
+The content decides what a file is, and a format has one reader: a new format is one more entry of `_READERS`. That of
+DICOM is `crossray.data.images.dicom`, loaded when the first such file comes: its packages are an extra.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile as ImageFilePlugin
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from crossray.data.images.pixels import check_size, grey
+from crossray.data.study import VIEW_POSITIONS, View
+from crossray.errors import UserError
+
+#: Largest file that is read, in bytes.
+MAX_BYTES = 2**27
+
+#: Most scans of a JPEG; progressive ones have about ten, and a few bytes each suffice to decode for hours.
+MAX_SCANS = 100
+
+_MAGIC: tuple[tuple[str, int, bytes], ...] = (
+    ("PNG", 0, b"\x89PNG\r\n\x1a\n"),
+    ("JPEG", 0, b"\xff\xd8\xff"),
+    ("DICOM", 128, b"DICM"),
+    ("GIF", 0, b"GIF8"),
+    ("TIFF", 0, b"II*\x00"),
+    ("TIFF", 0, b"MM\x00*"),
+    ("BMP", 0, b"BM"),
+    ("WebP", 8, b"WEBP"),
+    ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
+)
+
+#: As many first bytes as tell the format.
+_MAGIC_BYTES = max(at + len(magic) for _, at, magic in _MAGIC)
+
+#: Formats by the usual endings of file names; those that are not read are there to be named.
+SUFFIXES = {
+    ".png": "PNG",
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
+    ".gif": "GIF",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    ".bmp": "BMP",
+    ".webp": "WebP",
+    **dict.fromkeys((".jp2", ".j2k"), "JPEG 2000"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A view that lies in a PNG, JPEG or DICOM file (implements `crossray.data.study.ImageRef`).
+
+    Attributes:
+        path: the file.
+        position: one of `crossray.data.study.VIEW_POSITIONS`.
+        draft: decode a large JPEG at a reduced scale first: several times faster, and the pixels differ slightly.
+    """
+
+    path: Path
+    position: str = "unknown"
+    draft: bool = False
+
+    def __post_init__(self) -> None:
+        if self.position not in VIEW_POSITIONS:
+            raise UserError(f"{self.path}: position {self.position!r} is none of {', '.join(VIEW_POSITIONS)}")
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def read(self, size: int) -> View:
+        """The view with its short side `size` pixels long, aspect ratio kept.
+
+        Raises:
+            UserError: the file is missing or no readable radiograph (`read_image`).
+        """
+        # Twice the size leaves the resampling enough pixels to smooth over.
+        pixels = read_image(self.path, draft_size=2 * size if self.draft else None)
+        return View(resize_short_side(pixels, size))
+
+
+def read_image(
+    source: Path | str | bytes, name: str | None = None, *, draft_size: int | None = None
+) -> NDArray[np.uint8]:
+    """Read a radiograph from a PNG, JPEG or DICOM file, or from its bytes, as grey levels.
+
+    * 16-bit grey: the largest value decides how many bits are in use (at least 8), and these bits become 0-255, so
+      that 12-bit pixels in a 16-bit file do not turn out black. Nothing else is stretched.
+    * Transparent pixels lie on black.
+    * An EXIF orientation is applied, as every viewer does: left and right are as on a screen.
+    * Colour: tinted films pass, colour photographs do not (`_colourfulness`).
+    * DICOM: as `crossray.data.images.dicom.read_dicom` says.
+
+    Args:
+        source: path of the file, or its content.
+        name: what an error message calls the image; the path when left out.
+        draft_size: let the JPEG decoder shrink the image by 2, 4 or 8 while both sides stay at least this long.
+
+    Returns:
+        (H, W) uint8, 0 = black.
+
+    Raises:
+        UserError: the file is missing, empty, truncated, damaged, too large, too small, of another format, or a
+            colour photograph; or its suffix belongs to another format than its content; or DICOM is not installed.
+    """
+    if isinstance(source, bytes):
+        content, name = source, name or "image"
+    else:
+        name = name or str(source)
+        content = _file_content(Path(source), name)
+    kind = _format(content, name)
+    suffix_kind = SUFFIXES.get(Path(name).suffix.lower(), kind)
+    if suffix_kind != kind:
+        raise UserError(
+            f"{name}: the suffix says {suffix_kind}, the content is {kind}; rename or export the file again"
+        )
+    return _READERS[kind](content, name, draft_size)
+
+
+def describe_image(path: Path) -> tuple[str, str]:
+    """Position and study of a view, as far as its file says: only DICOM does.
+
+    Args:
+        path: an image file of any format.
+
+    Returns:
+        One of `crossray.data.study.VIEW_POSITIONS`, and an identifier that the views of one study share; "unknown" and
+        "" where the file does not say. The identifier is a patient's: it is for comparing, not for messages.
+
+    Raises:
+        UserError: the file cannot be read, or its DICOM header is damaged.
+    """
+    name = str(path)
+    if _format(_file_content(path, name, most=_MAGIC_BYTES), name) != "DICOM":
+        return "unknown", ""
+    reader = _dicom(name)
+    described = reader.describe(_file_content(path, name, most=reader.MAX_HEADER), name)
+    return described.position, described.study
+
+
+def resize_short_side(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resample an image (antialiased, bilinear) so that its short side is `size` pixels; aspect ratio kept.
+
+    An image of four times that size or more is averaged over whole blocks first, down to twice the size at least: three
+    times as fast, and no grey level of a radiograph differs by more than one or two.
+
+    Args:
+        pixels: (H, W) uint8.
+        size: length of the short side in pixels; the long side is rounded down, as torchvision's `Resize` does.
+
+    Returns:
+        (H', W') uint8 with min(H', W') = size; `pixels` itself where the size is right already.
+    """
+    height, width = pixels.shape
+    short = min(height, width)
+    if short == size:
+        return pixels
+    target = (width * size // short, height * size // short)
+    return np.array(Image.fromarray(pixels).resize(target, Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def _file_content(path: Path, name: str, *, most: int = MAX_BYTES) -> bytes:
+    """The content, or its first `most` bytes."""
+    try:
+        if not path.is_file():
+            raise UserError(f"{name}: no such image file; check the path")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{name}: over {MAX_BYTES // 2**20} MiB; give a single radiograph")
+        with path.open("rb") as file:
+            return file.read(most)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "invalid path"
+        raise UserError(f"{name}: cannot be read ({reason}); check the path and its permissions") from None
+
+
+def _format(content: bytes, name: str) -> str:
+    """What the first bytes say the content is."""
+    if not content:
+        raise UserError(f"{name}: the image file is empty; copy it again")
+    kind = next((kind for kind, at, magic in _MAGIC if content[at : at + len(magic)] == magic), None)
+    if kind is None:
+        raise UserError(f"{name}: neither PNG nor JPEG nor DICOM; give a radiograph in one of these formats")
+    if kind not in _READERS:
+        raise UserError(f"{name}: {kind} is not read; export the radiograph as PNG or JPEG")
+    return kind
+
+
+def _read_with_pillow(
+    kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin]
+) -> Callable[[bytes, str, int | None], NDArray[np.uint8]]:
+    """A reader on one of Pillow's decoders; no other decoder can be reached, whatever the content pretends to be."""
+
+    def read(content: bytes, name: str, draft_size: int | None) -> NDArray[np.uint8]:
+        try:
+            image = decoder(io.BytesIO(content))
+            check_size(image.size, name)
+            if kind == "PNG":
+                # Decoding alone overlooks a damaged checksum and a missing end.
+                image.verify()
+                image = decoder(io.BytesIO(content))
+            elif _may_have_scans(image) and content.count(b"\xff\xda") > MAX_SCANS:
+                raise UserError(f"{name}: over {MAX_SCANS} scans, which no camera or scanner writes; export it again")
+            elif draft_size is not None:
+                image.draft(None, (draft_size, draft_size))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return grey(image, name)
+        except (UserError, MemoryError):
+            raise
+        except Exception:  # Decoders of damaged bytes raise nearly anything: OSError, SyntaxError, struct.error ...
+            raise UserError(
+                f"{name}: the {kind} data are truncated or damaged; copy or export the file again"
+            ) from None
+
+    return read
+
+
+def _may_have_scans(image: ImageFilePlugin) -> bool:
+    """Whether the decoder may go through a JPEG more than once; of a sequential grey one it refuses a second scan.
+
+    Counting the scans of a large file takes a tenth of the time of decoding it.
+    """
+    return image.mode != "L" or "progressive" in image.info
+
+
+def _read_dicom(content: bytes, name: str, _: int | None) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = _dicom(name).read_dicom(content, name)
+    return pixels
+
+
+def _dicom(name: str) -> ModuleType:
+    try:
+        from crossray.data.images import dicom
+    except ModuleNotFoundError as error:
+        if error.name != "pydicom":
+            raise
+        raise UserError(f"{name}: reading DICOM needs pydicom; pip install 'crossray[dicom]'") from None
+    return dicom
+
+
+_READERS: dict[str, Callable[[bytes, str, int | None], NDArray[np.uint8]]] = {
+    "PNG": _read_with_pillow("PNG", PngImageFile),
+    "JPEG": _read_with_pillow("JPEG", JpegImageFile),
+    "DICOM": _read_dicom,
+}

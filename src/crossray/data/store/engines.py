@@ -1,0 +1,158 @@
+"""Who writes the shards: processes of this machine, or the machines of a Ray cluster (extra `ray`)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from multiprocessing import get_context
+from typing import Any, Literal
+
+from crossray.data.store.shards import Job, start_worker, write_shard
+from crossray.data.study import Study
+from crossray.errors import UserError
+
+Engine = Literal["processes", "ray"]
+
+
+class ShardWriter(ABC):
+    """Takes shards in turn; few are pending at any time, so that the source is read only as fast as it is written.
+
+    Args:
+        limit: most shards that are pending.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pending: list[Any] = []
+
+    def submit(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Iterator[int]:
+        """Hand one shard over; yields the sizes of shards that are done."""
+        self._pending.append(self._begin(job, shard, members, repeated))
+        while len(self._pending) > self._limit:
+            yield self._result()
+
+    def finish(self) -> Iterator[int]:
+        """Wait for all shards; yields their sizes."""
+        while self._pending:
+            yield self._result()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what has not begun and wait for the rest."""
+
+    @abstractmethod
+    def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Any:
+        """Start a shard."""
+
+    @abstractmethod
+    def _result(self) -> int:
+        """Size of the next shard that is done, which leaves those that are pending.
+
+        Raises:
+            UserError: it was lost, or cannot be written.
+        """
+
+
+def make_engine(engine: Engine, workers: int) -> ShardWriter:
+    """The engine of this name.
+
+    Args:
+        engine: "processes" or "ray".
+        workers: processes of this machine, 0 for this one alone; Ray takes what its cluster has.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+    if engine == "ray":
+        return RayTasks()
+    return Processes(workers) if workers else ThisProcess()
+
+
+class ThisProcess(ShardWriter):
+    """Writes each shard as it comes."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0)
+
+    def close(self) -> None:
+        """Nothing is ever pending."""
+
+    def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> int:
+        return write_shard(job, shard, members, repeated)
+
+    def _result(self) -> int:
+        count: int = self._pending.pop()
+        return count
+
+
+class Processes(ShardWriter):
+    """Writes shards in some processes, at least one."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(limit=2 * workers)
+        self._executor: ProcessPoolExecutor | None = None
+        self._workers = workers
+
+    def close(self) -> None:
+        """Give up what has not begun and wait for the rest."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Future[int]:
+        if self._executor is None:  # a finished dataset needs no process
+            # forked children would inherit the locks of PyTorch's threads
+            self._executor = ProcessPoolExecutor(self._workers, get_context("forkserver"), initializer=start_worker)
+        return self._executor.submit(write_shard, job, shard, members, repeated)
+
+    def _result(self) -> int:
+        first: Future[int] = self._pending.pop(0)
+        try:
+            return first.result()
+        except BrokenProcessPool as error:
+            raise UserError("a worker process was killed, most likely for want of memory; run the same command again "
+                            "with fewer --workers: it continues.") from error  # fmt: skip
+
+
+class RayTasks(ShardWriter):
+    """Writes shards as tasks of the Ray cluster that RAY_ADDRESS names, or of one that is started on this machine.
+
+    Source and dataset must lie on a disk that all machines share, under the same paths.
+    """
+
+    def __init__(self) -> None:
+        """Connect to the cluster."""
+        try:
+            ray: Any = import_module("ray")
+        except ModuleNotFoundError:
+            raise UserError("--engine ray needs the package ray; pip install 'crossray[ray]', or use --shard") from None
+        self._ray = ray
+        self._own = not ray.is_initialized()
+        if self._own:
+            ray.init(log_to_driver=False)
+        self._write: Any = ray.remote(write_shard)
+        super().__init__(limit=2 * max(1, int(ray.cluster_resources().get("CPU", 1))))
+
+    def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Any:
+        return self._write.remote(job, shard, members, repeated)
+
+    def _result(self) -> int:
+        ready, self._pending = self._ray.wait(self._pending, num_returns=1)
+        try:
+            count: int = self._ray.get(ready[0])
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+        except self._ray.exceptions.RayError as error:
+            raise UserError(
+                f"Ray lost a task ({type(error).__name__}); run the same command again: it continues."
+            ) from error
+        return count
+
+    def close(self) -> None:
+        """Give up what has not begun."""
+        for task in self._pending:
+            self._ray.cancel(task)
+        if self._own:
+            self._ray.shutdown()

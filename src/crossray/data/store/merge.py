@@ -1,0 +1,153 @@
+"""The last step of writing a dataset: the shards' tables become one, and `dataset.json` makes the folder a dataset.
+
+Every step here can be killed and done again: tables are replaced as a whole, pixels are moved by renaming, and the
+hidden folder goes only after `dataset.json` is on the disk.
+"""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from crossray.data.store import layout
+from crossray.data.store.shards import PIXELS, read_summary, shard_folder
+from crossray.data.study import SPLITS
+from crossray.errors import UserError
+from crossray.text.observations import OBSERVATIONS
+
+
+def merge(
+    out: Path,
+    folder: Path,
+    shards: int,
+    identity: Mapping[str, Any],
+    notes: Mapping[str, Any],
+    before: Sequence[Mapping[str, str]] = (),
+) -> None:
+    """Turn finished shards into a dataset.
+
+    Args:
+        out: folder of the dataset.
+        folder: its hidden folder, with shards 0 to `shards` - 1.
+        shards: how many there are.
+        identity: format, source, size and cleaner, for `dataset.json`.
+        notes: remarks for `dataset.json`.
+        before: what the source rejected before it gave its studies, as entries of `rejected.jsonl`.
+
+    Raises:
+        UserError: there is no study at all, or all were rejected.
+    """
+    summaries = [_summary(folder, shard) for shard in range(shards)]
+    rejected: list[Mapping[str, str]] = [entry for summary in summaries for entry in summary["rejected"]]
+    if sum(summary["read"] for summary in summaries) == len(rejected):
+        shutil.rmtree(folder)
+        _refuse(out, rejected)
+    rejected = [*before, *rejected]
+    observations = [name for name in OBSERVATIONS if any(name in summary["observations"] for summary in summaries)]
+    studies = _studies(folder, shards, observations)
+    sizes = [_rows(folder, shard, layout.STUDIES) for shard in range(shards)]
+    images = _shifted(folder, shards, layout.IMAGES, layout.IMAGES_SCHEMA, sizes)
+    images = images.set_column(0, "row", pa.array(np.arange(images.num_rows)))
+    findings = _shifted(folder, shards, layout.FINDINGS, layout.FINDINGS_SCHEMA, sizes)
+
+    for shard, summary in enumerate(summaries):
+        _move_pixels(shard_folder(folder, shard) / PIXELS, out / layout.pixels_name(shard), summary["bytes"])
+    layout.replace_file(out / layout.STUDIES, layout.parquet_bytes(studies))
+    layout.replace_file(out / layout.IMAGES, layout.parquet_bytes(images))
+    if findings.num_rows:
+        layout.replace_file(out / layout.FINDINGS, layout.parquet_bytes(findings))
+    layout.replace_file(out / layout.REJECTED, b"".join(layout.json_bytes(entry) for entry in rejected))
+    digest = hashlib.sha256("".join(summary["sha256"] for summary in summaries).encode())
+    description = {
+        **identity,
+        "sha256": digest.hexdigest(),
+        "observations": observations,
+        **_statistics(studies, rejected),
+        "notes": dict(notes),
+    }
+    layout.replace_file(out / layout.DESCRIPTION, layout.json_bytes(description, indent=2))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _summary(folder: Path, shard: int) -> dict[str, Any]:
+    summary = read_summary(folder, shard)
+    if summary is None:
+        raise UserError(f"{shard_folder(folder, shard)}: vanished while it was needed; run the same command again.")
+    return summary
+
+
+def _refuse(out: Path, rejected: Sequence[Mapping[str, str]]) -> None:
+    if not rejected:
+        raise UserError(f"{out}: the source has no study; check the paths and filters of the command.")
+    steps = ", ".join(f"{step}: {count}" for step, count in Counter(entry["step"] for entry in rejected).most_common())
+    raise UserError(
+        f"{out}: all {len(rejected)} studies were rejected ({steps}; the first: {rejected[0]['reason']}); "
+        f"correct the source and run the command again."
+    )
+
+
+def _table(folder: Path, shard: int, name: str) -> pa.Table:
+    return pq.read_table(shard_folder(folder, shard) / name)
+
+
+def _rows(folder: Path, shard: int, name: str) -> int:
+    rows: int = pq.read_metadata(shard_folder(folder, shard) / name).num_rows
+    return rows
+
+
+def _studies(folder: Path, shards: int, observations: Sequence[str]) -> pa.Table:
+    """All studies, with labels for `observations` only."""
+    table = pa.concat_tables([_table(folder, shard, layout.STUDIES) for shard in range(shards)]).combine_chunks()
+    labels = table.column("labels")
+    columns = [OBSERVATIONS.index(name) for name in observations]
+    kept = [None if codes is None else [codes[column] for column in columns] for codes in labels.to_pylist()]
+    place = layout.STUDIES_SCHEMA.get_field_index("labels")
+    return table.set_column(place, layout.STUDIES_SCHEMA.field("labels"), pa.array(kept, pa.list_(pa.int8())))
+
+
+def _shifted(folder: Path, shards: int, name: str, schema: pa.Schema, sizes: Sequence[int]) -> pa.Table:
+    """All rows of one table, with study numbers of the whole dataset."""
+    tables, first = [], 0
+    place = schema.get_field_index("study")
+    for shard in range(shards):
+        table = _table(folder, shard, name)
+        tables.append(table.set_column(place, schema.field("study"), pc.add(table.column("study"), first)))
+        first += sizes[shard]
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _move_pixels(source: Path, target: Path, size: int) -> None:
+    if source.exists():
+        if size:
+            source.replace(target)
+            layout.sync_folder(target.parent)
+    elif size and (not target.exists() or target.stat().st_size != size):
+        raise UserError(f"{target}: incomplete; remove the folder {target.parent} and run the command again.")
+
+
+def _statistics(studies: pa.Table, rejected: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Counts at every filter step, and per split studies, images, patients and mean words of a report."""
+    split = np.array(studies.column("split").to_pylist())
+    patient = np.array(studies.column("patient").to_pylist())
+    views = studies.column("views").to_numpy()
+    words = studies.column("words").to_numpy()
+    members = {name: split == name for name in SPLITS}
+    steps = Counter(entry["step"] for entry in rejected)
+    return {
+        "counts": {
+            "read": studies.num_rows + len(rejected),
+            "rejected": dict(sorted(steps.items())),
+            "studies": {"all": studies.num_rows, **{name: int(rows.sum()) for name, rows in members.items()}},
+            "images": {"all": int(views.sum()), **{name: int(views[rows].sum()) for name, rows in members.items()}},
+        },
+        "patients": {"all": len(set(patient)), **{name: len(set(patient[rows])) for name, rows in members.items()}},
+        "average_length": {name: round(float(words[rows].mean()), 4) for name, rows in members.items() if rows.any()}
+        | {"all": round(float(words.mean()), 4)},
+    }

@@ -1,0 +1,316 @@
+"""Writes a prepared dataset: in parallel, resumable after a kill at any point, atomic (DESIGN 5).
+
+Workers write shards into a hidden folder; the last step merges their tables and moves their pixels. `dataset.json`
+comes last of all, and a folder without it is no dataset. What is written depends on the studies alone, not on the
+number of workers, nor on how often the run was killed.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from crossray.data.store import layout
+from crossray.data.store.engines import Engine, make_engine
+from crossray.data.store.merge import merge
+from crossray.data.store.reader import Dataset
+from crossray.data.store.shards import Job, content_of, read_summary, shard_folder
+from crossray.data.study import Study
+from crossray.errors import UserError
+from crossray.text.cleaning import CLEANERS
+
+_LOGGER = logging.getLogger(__name__)
+_JOB = "job.json"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of one of several machines: number `number` (from 1) of `of`; it takes every `of`-th shard."""
+
+    number: int
+    of: int
+
+    def holds(self, shard: int) -> bool:
+        """Whether this machine writes the shard."""
+        return shard % self.of == self.number - 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Read "2/8".
+
+        Raises:
+            UserError: it is no such text, or there is no such part.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise UserError(f"--shard {text!a}: is not a part such as 1/4 (the first of four); give one")
+        return cls(int(number), int(of))
+
+
+def write_dataset(
+    out: Path | str,
+    studies: Iterable[Study],
+    *,
+    size: int,
+    source: Mapping[str, Any],
+    cleaner: str = "legacy",
+    workers: int | None = None,
+    notes: Mapping[str, Any] | None = None,
+    rejected: Sequence[Mapping[str, str]] = (),
+    progress: Progress | None = None,
+    engine: Engine = "processes",
+) -> Dataset:
+    """Prepare studies for training; the same call after a kill continues where it was.
+
+    A study that cannot be used goes to `rejected.jsonl` with the reason and is counted.
+
+    Args:
+        out: folder of the dataset; made when missing.
+        studies: the studies, in an order that is the same at every run; `ImageRef`s must be picklable.
+        size: short side of the stored views in pixels.
+        source: JSON-ready description of where the studies come from (name, files, seed); it identifies the run.
+        cleaner: report cleaner of SPEC 1.2 for counting words and finding empty reports; texts are stored as they are.
+        workers: processes; None takes one a core, 0 works in this process. A script that calls this with workers must
+            guard its main part with `if __name__ == "__main__"`, as everywhere in `multiprocessing`.
+        notes: JSON-ready remarks that are stored in `dataset.json`.
+        rejected: `study`, `step` and `reason` of what the source could not even make a study of: listed and counted
+            with the studies that cannot be used.
+        progress: called with studies done and studies in all (0 when unknown) after every shard.
+        engine: "processes" of this machine, or "ray" for the machines of a Ray cluster, which share the disk.
+
+    Returns:
+        The dataset; an equal one that exists already is returned at once.
+
+    Raises:
+        UserError: `out` holds another dataset or anything else, no study can be used, or the disk is full.
+    """
+    out = Path(out)
+    identity = _identity(source, size, cleaner)
+    if (out / layout.DESCRIPTION).exists():
+        return _existing(out, identity)
+    total = len(studies) if isinstance(studies, Sized) else 0
+    with _unfinished_folder(out, identity) as folder:
+        _check_space(out, estimated_bytes(total, size))
+        job = Job(folder.resolve(), size, cleaner)
+        shards = _write_shards(job, studies, engine, _worker_count(workers, total), total, progress)
+        try:
+            merge(out, folder, shards, identity, dict(notes or {}), rejected)
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written ({error.strerror}); free space, then run the same command "
+                            "again: it continues.") from error  # fmt: skip
+    return Dataset.open(out)
+
+
+def write_part(
+    out: Path | str,
+    studies: Iterable[Study],
+    part: Part,
+    *,
+    size: int,
+    source: Mapping[str, Any],
+    cleaner: str = "legacy",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Write one machine's share of a dataset, and no dataset yet.
+
+    `write_dataset` with the same studies then finds the shares in `out`, writes what is missing, and merges. Machines
+    may share `out` and write at the same time, or the hidden folders of their `out` are copied into one.
+
+    Args:
+        out: as for `write_dataset`, like all others but `part`.
+        studies: all studies, not only those of this share.
+        part: which share.
+        size: of the stored views.
+        source: where the studies come from.
+        cleaner: report cleaner.
+        workers: processes.
+        progress: called with studies done and studies of this share, nearly.
+
+    Returns:
+        Number of shards of this share.
+
+    Raises:
+        UserError: as `write_dataset`.
+    """
+    out = Path(out)
+    identity = _identity(source, size, cleaner)
+    if (out / layout.DESCRIPTION).exists():
+        _existing(out, identity)
+        return 0
+    total = len(studies) // part.of if isinstance(studies, Sized) else 0
+    with _unfinished_folder(out, identity, part) as folder:
+        job = Job(folder.resolve(), size, cleaner)
+        shards = _write_shards(job, studies, "processes", _worker_count(workers, total), total, progress, part)
+    return len(range(part.number - 1, shards, part.of))
+
+
+def _identity(source: Mapping[str, Any], size: int, cleaner: str) -> dict[str, Any]:
+    if size < 1:
+        raise UserError(f"size {size}: the short side of the stored images must be at least one pixel; use 256.")
+    if cleaner not in CLEANERS:
+        raise UserError(f"cleaner '{cleaner}' does not exist; choose one of {', '.join(CLEANERS)}.")
+    return {"format": layout.FORMAT, "source": dict(source), "size": size, "cleaner": cleaner}
+
+
+def estimated_bytes(studies: int, size: int, views: int = 2) -> int:
+    """Disk space that the pixels of some studies need at least: views are never smaller than size x size."""
+    return studies * views * size * size
+
+
+def _existing(out: Path, identity: Mapping[str, Any]) -> Dataset:
+    dataset = Dataset.open(out)
+    info = dataset.info
+    found = {"format": info.format, "source": dict(info.source), "size": info.size, "cleaner": info.cleaner}
+    for field, value in identity.items():
+        if layout.json_bytes(found[field]) != layout.json_bytes(value):
+            raise UserError(
+                f"{out}: holds a dataset with another '{field}'; choose another --out or remove the folder."
+            )
+    shutil.rmtree(out / layout.UNFINISHED, ignore_errors=True)
+    _LOGGER.info("%s is already prepared (%d studies)", out, dataset.studies)
+    return dataset
+
+
+@contextmanager
+def _unfinished_folder(out: Path, identity: Mapping[str, Any], part: Part | None = None) -> Iterator[Path]:
+    """The locked folder of an unfinished dataset; a new one leaves no trace when nothing was written into it.
+
+    Parts share the folder: each locks out its own like, and all of them a run for the whole.
+    """
+    folder = out / layout.UNFINISHED
+    new = not out.exists()
+    if not new and not folder.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not a dataset; choose another --out or remove it.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a")
+        own = lock if part is None else (folder / f"lock-{part.number}-{part.of}").open("a")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out.") from error
+    with lock, own:
+        try:
+            if part is not None:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{out}: another process is writing it; wait for that one to end.") from error
+        _claim(out, folder, identity)
+        for stale in folder.glob("*.*"):
+            if stale.is_dir() and (part is None or part.holds(int(stale.name.split(".")[0]))):
+                shutil.rmtree(stale, ignore_errors=True)
+        try:
+            yield folder
+        except BaseException:
+            if part is None and not any(folder.glob("*/shard.json")):
+                shutil.rmtree(folder, ignore_errors=True)
+                if new:
+                    shutil.rmtree(out, ignore_errors=True)
+            raise
+
+
+def _claim(out: Path, folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write what this run is, or see that the run to be continued was the same."""
+    path, text = folder / _JOB, layout.json_bytes(identity)
+    if not path.exists():
+        # parts on several machines may come here at the same time: each brings the same content under a name of its own
+        temporary = folder / f"{_JOB}.{socket.gethostname()}-{os.getpid()}"
+        layout.write_file(temporary, text)
+        temporary.replace(path)
+        layout.sync_folder(folder)
+    elif path.read_bytes() != text:
+        raise UserError(f"{out}: holds an unfinished dataset of another source, size or cleaner; run that command "
+                        "again or remove the folder.")  # fmt: skip
+
+
+def _check_space(out: Path, needed: int) -> None:
+    already = sum(path.stat().st_size for path in out.rglob("*.u8"))
+    free = shutil.disk_usage(out).free
+    if needed // 2 > free + already:
+        raise UserError(f"{out}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
+                        "free space or choose another --out.")  # fmt: skip
+
+
+def count_workers(workers: int | None) -> int:
+    """Processes that are meant: as many as given, or one a core."""
+    if workers is not None:
+        return workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _worker_count(workers: int | None, studies: int) -> int:
+    workers = count_workers(workers)
+    return 0 if 0 < studies <= layout.shard_size(0) else workers
+
+
+def _write_shards(
+    job: Job,
+    studies: Iterable[Study],
+    engine: Engine,
+    workers: int,
+    total: int,
+    progress: Progress | None,
+    part: Part | None = None,
+) -> int:
+    """Write the shards (of a part) that are missing, in any order; returns how many there are in all."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    shards = 0
+    pool = make_engine(engine, workers)
+    try:
+        for shard, members, repeated in _chunks(studies):
+            shards += 1
+            if part is not None and not part.holds(shard):
+                continue
+            if _is_written(job, shard, members):
+                advance(len(members))
+                continue
+            for count in pool.submit(job, shard, members, repeated):
+                advance(count)
+        for count in pool.finish():
+            advance(count)
+    finally:
+        pool.close()
+    return shards
+
+
+def _chunks(studies: Iterable[Study]) -> Iterator[tuple[int, list[Study], frozenset[int]]]:
+    """Number, studies and repeated identifiers of every shard."""
+    iterator = iter(studies)
+    known: set[bytes] = set()
+    shard = 0
+    while members := list(islice(iterator, layout.shard_size(shard))):
+        repeated = set()
+        for place, study in enumerate(members):
+            key = hashlib.blake2b(study.id.encode(), digest_size=16).digest()
+            if key in known:
+                repeated.add(place)
+            known.add(key)
+        yield shard, members, frozenset(repeated)
+        shard += 1
+
+
+def _is_written(job: Job, shard: int, members: list[Study]) -> bool:
+    summary = read_summary(job.folder, shard)
+    if summary is None:
+        return False
+    if summary["source"] != content_of(members):
+        raise UserError(f"{shard_folder(job.folder, shard)}: the source has changed since this dataset was begun; "
+                        "remove the unfinished folder and run the command again.")  # fmt: skip
+    return True

@@ -1,0 +1,205 @@
+"""CheXbert: a BERT that reads the 14 observations of CheXpert out of a report (SPEC 1.9).
+
+A linear head an observation on the last hidden state of [CLS]: thirteen with the four statuses, and one for "no
+finding", which is blank or positive. Source: A. Smit et al., "CheXbert", EMNLP 2020, and the published code
+(stanfordmlgroup/CheXbert: `label.py`, `bert_tokenizer.py`, `constants.py`). The weights are not ours to pass on;
+`crossray.evaluation.labelers.chexbert_weights` converts the published file.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from crossray.errors import UserError
+from crossray.text.observations import CHEXPERT, STATUSES
+
+#: Version of the folder of converted weights, in the field `format` of its `config.json`.
+FORMAT = 1
+
+#: Outputs of the head of each observation, in the order of `CHEXPERT`, which is the checkpoint's. "No finding" is only
+#: ever blank or positive. The classes are the codes of `STATUSES`.
+CLASSES = (len(STATUSES),) * 13 + (2,)
+
+#: Width of one attention head in every BERT of the original paper.
+HEAD_WIDTH = 64
+
+_UNKNOWN, _START, _END = "[UNK]", "[CLS]", "[SEP]"
+
+# Reports of about equal length that are labelled at once.
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class CheXbertConfig:
+    """Sizes of the encoder; those of bert-base-uncased by default.
+
+    Attributes:
+        vocabulary: pieces of the tokenizer.
+        width: of a hidden state; there is an attention head every `HEAD_WIDTH`.
+        layers: of the encoder.
+        inner_width: of a layer's feed-forward network.
+        positions: longest input in pieces, [CLS] and [SEP] counted.
+        segments: rows of the segment embedding, of which only the first is used.
+    """
+
+    vocabulary: int = 30522
+    width: int = 768
+    layers: int = 12
+    inner_width: int = 3072
+    positions: int = 512
+    segments: int = 2
+
+
+class CheXbert(nn.Module):
+    """The network: a BERT encoder without pooler, and the heads."""
+
+    def __init__(self, config: CheXbertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bert = BertModel(
+            BertConfig(
+                vocab_size=config.vocabulary,
+                hidden_size=config.width,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.width // HEAD_WIDTH,
+                intermediate_size=config.inner_width,
+                max_position_embeddings=config.positions,
+                type_vocab_size=config.segments,
+            ),
+            add_pooling_layer=False,
+        )
+        self.linear_heads = nn.ModuleList(nn.Linear(config.width, classes) for classes in CLASSES)
+
+    def forward(self, pieces: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Logits of all observations.
+
+        Args:
+            pieces: (B, T) ids.
+            mask: (B, T) 1 for a piece, 0 for padding.
+
+        Returns:
+            One (B, 4) for each observation of `CHEXPERT`, and (B, 2) for the last.
+        """
+        hidden = self.bert(input_ids=pieces, attention_mask=mask).last_hidden_state[:, 0]
+        return tuple(head(hidden) for head in self.linear_heads)
+
+
+class CheXbertLabeler:
+    """The `crossray.evaluation.labelers.Labeler` of converted weights.
+
+    Args:
+        network: with its weights.
+        tokenizer: as `word_pieces` makes it.
+        sha256: digest of the file that the weights come from.
+        device: where to compute; a GPU where there is one when None.
+    """
+
+    def __init__(self, network: CheXbert, tokenizer: Tokenizer, sha256: str, device: str | None = None) -> None:
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._network = network.eval().to(self._device)
+        self._tokenizer = tokenizer
+        self._tokenizer.enable_truncation(network.config.positions)
+        self._sha256 = sha256
+
+    @property
+    def name(self) -> str:
+        """Name, and the beginning of the digest of the published file: other weights are another labeler."""
+        return f"chexbert {self._sha256[:8]}"
+
+    @property
+    def observations(self) -> tuple[str, ...]:
+        """The 14 observations of CheXpert."""
+        return CHEXPERT
+
+    def label(self, reports: Sequence[str]) -> NDArray[np.int8]:
+        """Label reports.
+
+        Args:
+            reports: N reports; what exceeds 512 pieces is not read.
+
+        Returns:
+            (N, 14) codes of `STATUSES`.
+        """
+        codes = np.empty((len(reports), len(CHEXPERT)), dtype=np.int8)
+        pieces = [encoded.ids for encoded in self._tokenizer.encode_batch([" ".join(text.split()) for text in reports])]
+        # Neighbours in length share a batch, so that little is padding.
+        order = sorted(range(len(reports)), key=lambda report: len(pieces[report]))
+        for start in range(0, len(order), _BATCH):
+            chosen = order[start : start + _BATCH]
+            logits = self.logits([pieces[report] for report in chosen])
+            codes[chosen] = torch.stack([one.argmax(dim=1) for one in logits], dim=1).cpu().numpy()
+        return codes
+
+    @torch.inference_mode()
+    def logits(self, pieces: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
+        """Logits of B reports given as ids, [CLS] and [SEP] among them: 13 times (B, 4), then (B, 2)."""
+        rows = [torch.tensor(row) for row in pieces]
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        logits: tuple[Tensor, ...] = self._network(padded.to(self._device), mask.to(self._device))
+        return logits
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str | None = None) -> "CheXbertLabeler":
+        """Read a folder that `crossray convert chexbert` wrote; nothing is unpickled.
+
+        Raises:
+            UserError: the folder is missing, incomplete, or holds something else.
+        """
+        folder = Path(folder)
+        saved = _read_json(folder / "config.json")
+        if saved.get("labeler") != "chexbert" or saved.get("format") != FORMAT:
+            raise UserError(
+                f"{folder / 'config.json'}: labeler: no CheXbert of format {FORMAT}; "
+                "write the folder with: crossray convert chexbert"
+            )
+        provenance = _read_json(folder / "provenance.json")
+        try:
+            sha256 = str(provenance["weights"]["sha256"])
+            network = CheXbert(CheXbertConfig(**saved["config"]))
+            network.load_state_dict(load_file(folder / "model.safetensors"))
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # `tokenizers` raises nothing more special
+            reason = str(error).partition("\n")[0][:200]
+            raise UserError(
+                f"{folder}: its files do not make a CheXbert ({reason}); convert chexbert.pth again"
+            ) from None
+        return cls(network, tokenizer, sha256, device)
+
+
+def word_pieces(vocabulary: Mapping[str, int]) -> Tokenizer:
+    """The tokenizer of bert-base-uncased: lower case, no accents, punctuation apart, WordPiece, [CLS] ... [SEP].
+
+    Args:
+        vocabulary: piece to id, [UNK], [CLS] and [SEP] among them.
+    """
+    tokenizer = Tokenizer(models.WordPiece(dict(vocabulary), unk_token=_UNKNOWN, max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing((_END, vocabulary[_END]), (_START, vocabulary[_START]))
+    return tokenizer
+
+
+def config_values(config: CheXbertConfig) -> dict[str, Any]:
+    """The content of `config.json`."""
+    return {"format": FORMAT, "labeler": "chexbert", "config": asdict(config)}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: cannot be read; --labeler takes rules, or a folder that crossray convert wrote")
+    return values

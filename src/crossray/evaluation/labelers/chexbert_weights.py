@@ -1,0 +1,154 @@
+"""Converts CheXbert's published weights (`chexbert.pth`) into a folder that needs no pickle.
+
+The file is a checkpoint of the published training: `model_state_dict` holds the tensors, their names beginning with
+`module.` because the model was wrapped in `DataParallel`. A pickle can run code when it is read, so only tensors are
+read here; the sizes of the network follow from their shapes.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from crossray.errors import UserError
+from crossray.evaluation.labelers.chexbert import HEAD_WIDTH, CheXbert, CheXbertConfig, config_values, word_pieces
+from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_tensors, read_pytorch
+from crossray.text.vocabulary import read_vocabulary, vocabulary_file
+
+# In the file, and not used: the heads read the hidden state itself, and positions are counted.
+_UNUSED = ("bert.pooler.dense.weight", "bert.pooler.dense.bias", "bert.embeddings.position_ids")
+
+_LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
+#: Most layers that are built to see whether the tensors fit; the published file has 12.
+_MOST_LAYERS = 64
+
+_PUBLISHED = "give the published chexbert.pth"
+
+
+def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | str) -> None:
+    """Write the folder that `CheXbertLabeler.from_pretrained` reads.
+
+    Args:
+        weights: the published `chexbert.pth`.
+        vocabulary: bert-base-uncased's `vocab.txt` or `tokenizer.json`, or a folder with one of them.
+        out: folder to write, which appears whole or not at all: `config.json`, `model.safetensors`, `tokenizer.json`
+            and `provenance.json` with the digests of both sources.
+
+    Raises:
+        UserError: the folder exists; the weights hold more than tensors, or not those of CheXbert; the vocabulary is
+            another's.
+    """
+    weights, out = Path(weights), Path(out)
+    if out.exists():
+        raise UserError(f"{out}: exists already; name a new folder, or remove it")
+    vocabulary = vocabulary_file(Path(vocabulary))
+    pieces = read_vocabulary(vocabulary)
+    tensors = read_weights(weights)
+    config = infer_config(tensors, weights)
+    if len(pieces) != config.vocabulary:
+        raise UserError(
+            f"{vocabulary}: {len(pieces)} pieces, and {weights} has {config.vocabulary} embeddings; "
+            "give the vocabulary of bert-base-uncased"
+        )
+    provenance = {name: _source(path) for name, path in (("weights", weights), ("vocabulary", vocabulary))}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir()
+        save_file(tensors, temporary / "model.safetensors")
+        word_pieces(pieces).save(str(temporary / "tokenizer.json"))
+        for name, values in (("config.json", config_values(config)), ("provenance.json", provenance)):
+            (temporary / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of the network in a checkpoint, by their names without `module.`, those that nothing uses left out.
+
+    They are copies in float32; what they are copied from is mapped where the file is a zip, not read into memory.
+
+    Raises:
+        UserError: the file is missing, holds anything but tensors and plain values, or is no such checkpoint.
+    """
+    try:
+        checkpoint: Any = read_pytorch(path)
+        state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
+        if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+            raise UserError(f"{path}: model_state_dict: not there, or not a table of tensors; {_PUBLISHED}")
+        named = {name.removeprefix("module."): tensor for name, tensor in named_tensors(state).items()}
+        return float_copies({name: tensor for name, tensor in named.items() if name not in _UNUSED})
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_PUBLISHED}") from None
+    except PyTorchFileError:
+        raise UserError(
+            f"{path}: no PyTorch weights, or more than weights in it, of which nothing was run; {_PUBLISHED}"
+        ) from None
+
+
+def infer_config(tensors: Mapping[str, Tensor], path: Path) -> CheXbertConfig:
+    """The sizes of the network with these tensors.
+
+    Args:
+        tensors: by name, as `read_weights` returns them.
+        path: where they come from, for errors.
+
+    Raises:
+        UserError: a tensor is missing, too many, or of another shape than the others ask for.
+    """
+    layers = {int(found[1]) for found in map(_LAYER.match, tensors) if found}
+    sizes = {
+        name: _matrix(tensors, f"bert.{place}.weight", path)
+        for name, place in (
+            ("words", "embeddings.word_embeddings"),
+            ("positions", "embeddings.position_embeddings"),
+            ("segments", "embeddings.token_type_embeddings"),
+            ("inner", "encoder.layer.0.intermediate.dense"),
+        )
+    }
+    config = CheXbertConfig(
+        vocabulary=sizes["words"][0],
+        width=sizes["words"][1],
+        layers=min(len(layers), _MOST_LAYERS),
+        inner_width=sizes["inner"][0],
+        positions=sizes["positions"][0],
+        segments=sizes["segments"][0],
+    )
+    if config.width % HEAD_WIDTH or not config.width:
+        raise UserError(f"{path}: width {config.width} is no multiple of {HEAD_WIDTH}, a BERT's; {_PUBLISHED}")
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in CheXbert(config).state_dict().items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
+            raise UserError(f"{path}: tensor {name} is missing; {_PUBLISHED}")
+        if name not in expected:
+            raise UserError(f"{path}: tensor {name} is none of CheXbert's; {_PUBLISHED}")
+        if tensors[name].shape != expected[name]:
+            found, right = tuple(tensors[name].shape), tuple(expected[name])
+            raise UserError(f"{path}: tensor {name} is {found}, where the others ask for {right}; {_PUBLISHED}")
+    return config
+
+
+def _matrix(tensors: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, int]:
+    """Shape of a tensor with two dimensions."""
+    if name not in tensors:
+        raise UserError(f"{path}: tensor {name} is missing; {_PUBLISHED}")
+    if tensors[name].dim() != 2:
+        raise UserError(f"{path}: tensor {name} has {tensors[name].dim()} dimensions, not 2; {_PUBLISHED}")
+    rows, columns = tensors[name].shape
+    return rows, columns
+
+
+def _source(path: Path) -> dict[str, str]:
+    """Name and digest of a source file."""
+    with path.open("rb") as file:
+        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

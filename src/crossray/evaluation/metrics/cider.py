@@ -1,0 +1,50 @@
+"""CIDEr with one reference a study, in the form of MS-COCO's caption evaluation (SPEC 1.9).
+
+That form is CIDEr-D: counts are clipped and a Gaussian penalises a difference in length. Two of its habits matter when
+numbers are compared: document frequencies come from the references under evaluation, so that a score belongs to its
+test set, and a report's "length" is its number of bigrams.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.evaluation.metrics.ngrams import CodedReports, Integers, NgramCounts
+
+#: Width of the Gaussian length penalty, in words.
+SIGMA = 6.0
+
+
+def cider(hypotheses: CodedReports, references: CodedReports, partner: Integers) -> NDArray[np.float64]:
+    """CIDEr of each study.
+
+    Args:
+        hypotheses: coded together with `references`.
+        references: one a study; document frequencies are counted in them, whatever the pairing.
+        partner: (N,) the hypothesis that is compared with each reference.
+
+    Returns:
+        (N,) scores between 0 and 10; the corpus score is their mean.
+    """
+    studies = len(references.lengths)
+    total = np.zeros(studies)
+    for ours, theirs in zip(hypotheses.orders, references.orders, strict=True):
+        inverse_frequency = _inverse_document_frequency(theirs, studies)
+        our_weight = ours.count * inverse_frequency[ours.code]
+        their_weight = theirs.count * inverse_frequency[theirs.code]
+        here, there = ours.shared(theirs, partner)
+        product = np.minimum(our_weight[here], their_weight[there]) * their_weight[there]
+        similarity = np.bincount(theirs.report[there], weights=product, minlength=studies)
+        our_norm = np.sqrt(np.bincount(ours.report, weights=our_weight**2, minlength=len(hypotheses.lengths)))[partner]
+        their_norm = np.sqrt(np.bincount(theirs.report, weights=their_weight**2, minlength=studies))
+        norms = our_norm * their_norm
+        total += np.divide(similarity, norms, out=np.zeros(studies), where=norms > 0)
+    bigrams = [np.maximum(0, side.lengths - 1) for side in (hypotheses, references)]
+    difference = (bigrams[0][partner] - bigrams[1]).astype(np.float64)
+    return total / len(references.orders) * np.exp(-(difference**2) / (2 * SIGMA**2)) * 10
+
+
+def _inverse_document_frequency(references: NgramCounts, studies: int) -> NDArray[np.float64]:
+    """Logarithm of studies over references that hold the n-gram; an n-gram of no reference counts as one of one."""
+    frequency = np.maximum(1, np.bincount(references.code, minlength=references.kinds))
+    # An n-gram of every reference weighs exactly 0: rounding must not turn it into a direction of its own.
+    return np.where(frequency == studies, 0.0, np.log(float(max(studies, 1))) - np.log(frequency))

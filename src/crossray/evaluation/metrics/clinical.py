@@ -1,0 +1,287 @@
+"""Clinical efficacy: whether a generated report states the observations that the true report states (SPEC 1.9).
+
+Both reports are labelled by the same labeler, a `Convention` says which statuses count as present, and presence is
+compared over the 14 observations of CheXpert or the five of its competition:
+
+* example-based: precision, recall and F1 of each study over its observations, then the mean over studies (PromptMRG,
+  REVTAF);
+* micro: counts summed over studies and observations;
+* macro: the mean over observations of each observation's own score;
+* per class: that score itself.
+
+A quotient 0/0 is 0 everywhere, as with scikit-learn's `zero_division=0`. So an observation that no true report of a
+resample has keeps its place in the macro mean, with 0: the mean is always over 14 (or 5), and macro scores of small
+sets, like the lower ends of their intervals, are pessimistic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.errors import UserError
+from crossray.evaluation.labelers import Labeler
+from crossray.evaluation.statistics.significance import Interval, interval, resamples_of
+from crossray.text.observations import CHEXPERT, STATUSES
+
+#: Version of the arithmetic; part of a protocol.
+VERSION = "1"
+
+#: The observations of the CheXpert competition.
+CHEXPERT_5 = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusion")
+
+#: Digits of a metric's name to the observations that it is over.
+OBSERVATION_SETS = {"": CHEXPERT, "5": CHEXPERT_5}
+
+AVERAGES = ("example", "micro", "macro")
+MEASURES = ("precision", "recall", "f1")
+
+_NO_FINDING = CHEXPERT.index("no_finding")
+
+
+@dataclass(frozen=True)
+class Convention:
+    """Which statuses of an observation count as present; all others count as absent.
+
+    Attributes:
+        name: what it is called in tables and results.
+        suffix: end of its metrics' names.
+        present: statuses that count as present.
+    """
+
+    name: str
+    suffix: str
+    present: tuple[str, ...]
+
+    def present_in(self, codes: NDArray[np.int8]) -> NDArray[np.bool_]:
+        """Presence of observations whose statuses have these codes; any shape."""
+        return np.asarray(np.array([status in self.present for status in STATUSES])[codes])
+
+
+#: REVTAF and PromptMRG compare with "== positive"; R2GenCMN's compute_ce maps blank and uncertain to 0: the same.
+POSITIVE = Convention("positive", "", ("positive",))
+
+#: The other convention of the literature. In both, what a report does not mention counts as absent, like a negation.
+POSITIVE_OR_UNCERTAIN = Convention("positive or uncertain", "_uncertain", ("positive", "uncertain"))
+
+#: Both are always computed; the first is the main one.
+CONVENTIONS = (POSITIVE, POSITIVE_OR_UNCERTAIN)
+
+
+def metric_name(measure: str, average: str = "example", observations: str = "", suffix: str = "") -> str:
+    """Name of a clinical metric.
+
+    Args:
+        measure: of `MEASURES`.
+        average: of `AVERAGES`; example-based scores have no word for it, as in REVTAF's tables.
+        observations: key of `OBSERVATION_SETS`.
+        suffix: of the `Convention`.
+
+    Returns:
+        For instance `ce_f1`, `ce_micro_recall`, `ce5_macro_f1_uncertain`.
+    """
+    kind = "" if average == "example" else f"{average}_"
+    return f"ce{observations}_{kind}{measure}{suffix}"
+
+
+#: Names of all clinical metrics but those of single observations.
+METRICS = tuple(
+    metric_name(measure, average, observations, convention.suffix)
+    for convention in CONVENTIONS
+    for observations in OBSERVATION_SETS
+    for average in AVERAGES
+    for measure in MEASURES
+)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well one observation is reported.
+
+    Attributes:
+        observation: its name.
+        support: studies whose true report has it.
+        written: studies whose generated report has it.
+        precision: share of the written ones that are true; 0 when none is written.
+        recall: share of the true ones that are written; 0 when there is none.
+        f1: their harmonic mean, with its bootstrap interval.
+    """
+
+    observation: str
+    support: int
+    written: int
+    precision: float
+    recall: float
+    f1: Interval
+
+
+@dataclass(frozen=True)
+class ClinicalStatistics:
+    """The labels of N studies, from which every clinical score of any part or resample of them follows.
+
+    Attributes:
+        hypothesis: (N, 14) status codes of the generated reports, in the order of `CHEXPERT`.
+        reference: (N, 14) status codes of the true reports.
+    """
+
+    hypothesis: NDArray[np.int8]
+    reference: NDArray[np.int8]
+
+    @classmethod
+    def of(
+        cls, hypothesis: NDArray[np.int8], reference: NDArray[np.int8], observations: Sequence[str]
+    ) -> "ClinicalStatistics":
+        """Statistics of a labeler's output.
+
+        Args:
+            hypothesis: (N, K) status codes.
+            reference: (N, K) status codes.
+            observations: names of the K columns.
+
+        Raises:
+            UserError: an observation of CheXpert is not among them.
+        """
+        missing = [name for name in CHEXPERT if name not in observations]
+        if missing:
+            raise UserError(f"labeler: it has no column for {', '.join(missing)}; use one that labels all of CheXpert")
+        columns = [list(observations).index(name) for name in CHEXPERT]
+        return cls(hypothesis[:, columns], reference[:, columns])
+
+    def __len__(self) -> int:
+        """Number of studies."""
+        return len(self.reference)
+
+    @property
+    def without_findings(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether each generated and each true report is labelled as without findings: (N,) twice."""
+        ours, theirs = (POSITIVE.present_in(codes[:, _NO_FINDING]) for codes in (self.hypothesis, self.reference))
+        return ours, theirs
+
+    @property
+    def references_differ(self) -> bool:
+        """Whether any two true reports state different observations."""
+        present = POSITIVE.present_in(self.reference)
+        return bool((present != present[0]).any())
+
+    def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+        """Scores of R resamples of the studies.
+
+        Args:
+            weights: (R, N) how often each study stands in each resample; every row has a positive sum.
+
+        Returns:
+            Names of `METRICS` to (R,) scores: exactly those of the resampled studies.
+        """
+        weights = np.asarray(weights, dtype=np.float64)
+        scores = {}
+        for convention, counts in zip(CONVENTIONS, self._counts, strict=True):
+            resampled = np.tensordot(weights, counts, axes=1)
+            for key, observations in OBSERVATION_SETS.items():
+                columns = [CHEXPERT.index(name) for name in observations]
+                by_study = scores_of_counts(counts[:, columns].sum(axis=1))
+                values = {
+                    "example": weights @ by_study / weights.sum(axis=1, keepdims=True),
+                    "micro": scores_of_counts(resampled[:, columns].sum(axis=1)),
+                    "macro": scores_of_counts(resampled[:, columns]).mean(axis=1),
+                }
+                for average, measures in values.items():
+                    for measure, value in zip(MEASURES, measures.T, strict=True):
+                        scores[metric_name(measure, average, key, convention.suffix)] = value
+        return scores
+
+    def weighted_class_f1(
+        self, weights: NDArray[np.floating], convention: Convention = POSITIVE
+    ) -> NDArray[np.float64]:
+        """F1 of every observation in R resamples of the studies.
+
+        Args:
+            weights: (R, N) how often each study stands in each resample.
+            convention: one of `CONVENTIONS`.
+
+        Returns:
+            (R, 14), in the order of `CHEXPERT`.
+        """
+        counts = self._counts[CONVENTIONS.index(convention)]
+        scores = scores_of_counts(np.tensordot(np.asarray(weights, dtype=np.float64), counts, axes=1))
+        return np.asarray(scores[..., MEASURES.index("f1")])
+
+    def class_scores(self, *, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[ClassScore, ...]]:
+        """Every observation's own score.
+
+        Args:
+            resamples: bootstrap resamples behind each interval.
+            seed: of the resamples.
+
+        Returns:
+            Name of the convention to the scores of the 14 observations, in the order of `CHEXPERT`.
+        """
+        result = {}
+        for convention, counts in zip(CONVENTIONS, self._counts, strict=True):
+            draws = resamples_of(len(self), resamples, seed)
+            drawn_f1 = np.concatenate([self.weighted_class_f1(weights, convention) for weights in draws])
+            sums = counts.sum(axis=0)
+            result[convention.name] = tuple(
+                ClassScore(
+                    observation=name,
+                    support=int(true_positive + false_negative),
+                    written=int(true_positive + false_positive),
+                    precision=float(precision),
+                    recall=float(recall),
+                    f1=interval(float(f1), drawn),
+                )
+                for name, (true_positive, false_positive, false_negative), (precision, recall, f1), drawn in zip(
+                    CHEXPERT, sums, scores_of_counts(sums), drawn_f1.T, strict=True
+                )
+            )
+        return result
+
+    def part(self, studies: NDArray[np.integer] | NDArray[np.bool_]) -> "ClinicalStatistics":
+        """Statistics of some of the studies, by index or mask."""
+        return ClinicalStatistics(self.hypothesis[studies], self.reference[studies])
+
+    def paired(self, order: NDArray[np.integer]) -> "ClinicalStatistics":
+        """Statistics of other pairs: (N,) `order` is the hypothesis to put against each reference."""
+        return ClinicalStatistics(self.hypothesis[order], self.reference)
+
+    @cached_property
+    def _counts(self) -> tuple[NDArray[np.float64], ...]:
+        """For each convention (N, 14, 3) true positives, false positives and false negatives."""
+        result = []
+        for convention in CONVENTIONS:
+            ours, theirs = convention.present_in(self.hypothesis), convention.present_in(self.reference)
+            result.append(np.stack([ours & theirs, ours & ~theirs, ~ours & theirs], axis=-1).astype(np.float64))
+        return tuple(result)
+
+
+def scores_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Precision, recall and F1.
+
+    Args:
+        counts: (..., 3) true positives, false positives and false negatives.
+
+    Returns:
+        (..., 3) in the order of `MEASURES`; 0 where nothing is counted.
+    """
+    true_positive, false_positive, false_negative = np.moveaxis(counts, -1, 0)
+    found = np.stack([true_positive, true_positive, 2 * true_positive], axis=-1)
+    written, true = true_positive + false_positive, true_positive + false_negative
+    possible = np.stack([written, true, written + true], axis=-1)
+    return np.asarray(np.divide(found, possible, out=np.zeros_like(found), where=possible > 0))
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler) -> dict[str, float]:
+    """Example-based clinical efficacy of generated reports, positive only: what a validation selects by.
+
+    Args:
+        hypotheses: N generated reports.
+        references: N true reports, in the same order.
+        labeler: of both.
+
+    Returns:
+        `ce_precision`, `ce_recall` and `ce_f1`, between 0 and 1.
+    """
+    labels = labeler.label(hypotheses), labeler.label(references)
+    scores = ClinicalStatistics.of(*labels, labeler.observations).weighted_scores(np.ones((1, len(references))))
+    return {name: float(scores[name][0]) for name in map(metric_name, MEASURES)}

@@ -1,0 +1,158 @@
+"""Whether a system writes about the image at all: what its reports look like, and its score with images shuffled.
+
+A prediction depends on its own study alone (DESIGN 3), so that giving every study another study's images is the same
+as putting every prediction against another study's reference. Nothing has to be generated again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.evaluation.metrics.ngrams import code_reports
+from crossray.evaluation.statistics.significance import (
+    LEVEL,
+    ROUNDING,
+    Interval,
+    Statistics,
+    paired_difference,
+    scores_of,
+)
+
+#: The metric that decides whether a result ignores the image. BLEU and ROUGE-L hardly move for templates.
+DECIDING_METRIC = "cider"
+
+#: The same question asked of what the reports state.
+CLINICAL_METRIC = "ce_f1"
+
+#: What stands for removed words in IU X-Ray, and for rare words in the references of `r2gen`.
+DEIDENTIFIED, UNKNOWN = "xxxx", "<unk>"
+
+
+@dataclass(frozen=True)
+class Variety:
+    """What a list of reports looks like, generated or true.
+
+    Attributes:
+        distinct_reports: different reports over reports: 1/N for a system that always writes the same.
+        distinct1: different words over words, of all reports together; `distinct2` to `distinct4`: of n-grams. They
+            fall as a text grows: compare them between texts of about equal length only.
+        words: mean number of words.
+        deidentified: share of the reports with `xxxx`.
+        unknown: share of the reports with `<unk>`.
+        normal: share of the reports that are labelled as without findings; None without a labeler.
+    """
+
+    distinct_reports: float
+    distinct1: float
+    distinct2: float
+    distinct3: float
+    distinct4: float
+    words: float
+    deidentified: float
+    unknown: float
+    normal: float | None = None
+
+
+class Pairs(Protocol):
+    """Generated reports that can be put against other references, such as `nlg.ReportPairs`."""
+
+    def __len__(self) -> int:
+        """Number of studies."""
+
+    def statistics(self, order: NDArray[np.int64] | None = None) -> Statistics:
+        """Statistics with hypothesis `order[i]` against reference i; each its own when None."""
+
+
+@dataclass(frozen=True)
+class ShuffleCheck:
+    """Scores with the images shuffled between studies.
+
+    Attributes:
+        scores: metric name to the mean score over the shuffles; METEOR is not among them.
+        differences: metric name to true score minus shuffled score, with its paired bootstrap interval.
+        shuffles: number of shuffles.
+    """
+
+    scores: dict[str, float]
+    differences: dict[str, Interval]
+    shuffles: int
+
+    @property
+    def ignores_image(self) -> bool:
+        """Whether the lower bound of the CIDEr difference is not above 0."""
+        return not_above(self.differences[DECIDING_METRIC])
+
+
+def not_above(difference: Interval) -> bool:
+    """Whether a difference is not above 0 beyond chance; equal scores may differ by rounding."""
+    return difference.low <= ROUNDING
+
+
+def variety(reports: Sequence[str], normal: NDArray[np.bool_] | None = None) -> Variety:
+    """What reports look like; ratios are 0 where there is nothing to count.
+
+    Args:
+        reports: N reports.
+        normal: (N,) whether each is labelled as without findings.
+    """
+    (coded,) = code_reports(reports)
+    totals = [int(order.count.sum()) for order in coded.orders]
+    distinct = [
+        len(np.unique(order.code)) / total if total else 0.0 for order, total in zip(coded.orders, totals, strict=True)
+    ]
+    different = {" ".join(report.split()) for report in reports}
+    studies = max(1, len(reports))
+    return Variety(
+        distinct_reports=len(different) / studies,
+        distinct1=distinct[0],
+        distinct2=distinct[1],
+        distinct3=distinct[2],
+        distinct4=distinct[3],
+        words=int(coded.lengths.sum()) / studies,
+        deidentified=sum(DEIDENTIFIED in report.lower() for report in reports) / studies,
+        unknown=sum(UNKNOWN in report for report in reports) / studies,
+        normal=None if normal is None else float(normal.mean()),
+    )
+
+
+def derangement(studies: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """A random order of at least two studies in which none stays at its place: one cycle through all of them."""
+    cycle = generator.permutation(studies)
+    result = np.empty(studies, dtype=np.int64)
+    result[cycle] = np.roll(cycle, 1)
+    return result
+
+
+def shuffle_check(
+    pairs: Pairs,
+    *,
+    shuffles: int = 5,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> ShuffleCheck | None:
+    """Compare predictions with themselves after shuffling the images between studies.
+
+    Args:
+        pairs: predictions and references.
+        shuffles: number of random shuffles to average over.
+        resamples: bootstrap resamples.
+        seed: of shuffles and resamples.
+        level: share of the resamples in an interval.
+
+    Returns:
+        The check, or None for a single study, which has no other image.
+    """
+    if len(pairs) < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    shuffled = [pairs.statistics(derangement(len(pairs), generator)) for _ in range(shuffles)]
+    scores = [scores_of(statistics) for statistics in shuffled]
+    return ShuffleCheck(
+        scores={name: float(np.mean([values[name] for values in scores])) for name in scores[0]},
+        differences=paired_difference(pairs.statistics(), shuffled, resamples=resamples, seed=seed, level=level),
+        shuffles=shuffles,
+    )

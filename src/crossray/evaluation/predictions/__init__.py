@@ -1,0 +1,5 @@
+"""Predictions on disk: the file of `crossray generate`, other people's files, and the protocol behind a score."""
+
+from crossray.evaluation.predictions.file import FORMAT, Prediction, PredictionFile, Provenance, write_predictions
+
+__all__ = ["FORMAT", "Prediction", "PredictionFile", "Provenance", "write_predictions"]

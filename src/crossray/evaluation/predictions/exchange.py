@@ -1,0 +1,259 @@
+"""Predictions from and for elsewhere: true reports for answers that came without, a choice of studies, other formats.
+
+Somebody else's answers - a language model's, a submission's - are ordinary writing, and the references of a protocol
+are cleaned. Both sides go through the same cleaner here; otherwise every capital and full stop would count as an error.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from crossray.data.store import Dataset, StudyRecord
+from crossray.errors import UserError
+from crossray.evaluation.predictions import PredictionFile, rexrank
+from crossray.files.write import write_whole
+from crossray.text.cleaning import clean
+
+#: Formats of `export`: our own JSON lines; a submission to ReXrank; two lists, as other packages of metrics take them.
+Format = Literal["jsonl", "rexrank", "pairs"]
+
+_DIGITS = 12
+
+
+def open_predictions(
+    path: Path | str,
+    *,
+    dataset: Path | str | None = None,
+    references: Path | str | None = None,
+    section: str = "findings",
+    cleaner: str = "legacy",
+    studies: Path | str | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+) -> PredictionFile:
+    """Read predictions, with what they lack to be scored.
+
+    Args:
+        path: what `PredictionFile.load` reads.
+        dataset: prepared dataset with the true reports of a file that has none; the one that its header names when
+            None.
+        references: predictions file of another system with the true reports, under both protocols.
+        section: section that a file without references is about, or that is compared of a submission to ReXrank.
+        cleaner: of predictions and references of such a file.
+        studies: text file with the identifiers of the studies to keep, one a line.
+        sample: keep so many studies, drawn at random.
+        seed: of the drawing.
+
+    Raises:
+        UserError: a file or dataset is wrong, or does not hold a study.
+    """
+    file = PredictionFile.load(path, section=section, cleaner=cleaner)
+    if references is not None:
+        file = with_references_of(file, PredictionFile.load(references))
+    elif not file.protocols() and (dataset or file.provenance.data):
+        file = with_references(file, Dataset.open(str(dataset or file.provenance.data)), section, cleaner)
+    if studies is not None:
+        file = choose(file, _identifiers(Path(studies)))
+    return file if sample is None else draw(file, sample, seed)
+
+
+def with_references(file: PredictionFile, dataset: Dataset, section: str, cleaner: str) -> PredictionFile:
+    """The file with a dataset's true reports as references of protocol `full`, both sides cleaned.
+
+    There is no `r2gen` reference: that is what the vocabulary of one model can express (`with_references_of`).
+
+    Args:
+        file: predictions as they were written; headings ("Findings: ...") are understood.
+        dataset: with every study of the file.
+        section: "findings" or "impression".
+        cleaner: one of `crossray.text.cleaning.CLEANERS`.
+
+    Raises:
+        UserError: a study is not in the dataset or has no such section.
+    """
+    records = _records(file, dataset)
+    texts = {study: _section(record, section, dataset.path) for study, record in records.items()}
+    rows = [
+        replace(
+            row,
+            prediction=rexrank.comparable(row.prediction, section, cleaner),
+            references={"full": clean(text, cleaner)},
+        )
+        for row, text in zip(file.rows, texts.values(), strict=True)
+    ]
+    splits = {record.split for record in records.values()}
+    provenance = replace(
+        file.provenance,
+        data=str(dataset.path.resolve()),
+        data_sha256=dataset.info.sha256,
+        split=splits.pop() if len(splits) == 1 else "",
+        section=section,
+        cleaner=cleaner,
+        max_length=None,
+        min_count=None,
+        tokenizer=None,
+    )
+    return replace(file, provenance=provenance, rows=tuple(rows))
+
+
+def with_references_of(file: PredictionFile, other: PredictionFile) -> PredictionFile:
+    """The file with the references of another system's predictions, cleaned like that system's: both compare then.
+
+    Raises:
+        UserError: the other file lacks a study.
+    """
+    theirs = {row.id: row.references for row in other.rows}
+    described = other.provenance
+    rows = []
+    for row in file.rows:
+        if row.id not in theirs:
+            raise UserError(f"{other.path}: it has no study {row.id!r} of {file.path}; give predictions of all of them")
+        prediction = rexrank.comparable(row.prediction, described.section, described.cleaner)
+        rows.append(replace(row, prediction=prediction, references=theirs[row.id]))
+    provenance = replace(
+        described,
+        model=file.provenance.model,
+        system=file.provenance.system,
+        views=file.provenance.views,
+        decoding=file.provenance.decoding,
+        versions=file.provenance.versions,
+        subset="",
+    )
+    return replace(file, provenance=provenance, rows=tuple(rows))
+
+
+def choose(file: PredictionFile, studies: Iterable[str]) -> PredictionFile:
+    """The predictions of some studies; the choice becomes part of the protocol.
+
+    Args:
+        file: predictions.
+        studies: identifiers of the studies to keep, in any order.
+
+    Raises:
+        UserError: one of them is not in the file, or there is none.
+    """
+    wanted = set(studies)
+    rows = tuple(row for row in file.rows if row.id in wanted)
+    missing = sorted(wanted - {row.id for row in rows})
+    if missing:
+        raise UserError(
+            f"{file.path}: id {missing[0]!r} is chosen and not in it; {len(missing)} of {len(wanted)} are not"
+        )
+    if not rows:
+        raise UserError(f"{file.path}: no study is chosen; give at least one identifier")
+    return replace(file, rows=rows, provenance=replace(file.provenance, subset=_digest(wanted)))
+
+
+def draw(file: PredictionFile, count: int, seed: int) -> PredictionFile:
+    """`choose` so many studies at random; the same ones from every file of the same studies, whatever their order.
+
+    Raises:
+        UserError: the file has fewer studies.
+    """
+    identifiers = sorted(row.id for row in file.rows)
+    if not 1 <= count <= len(identifiers):
+        raise UserError(f"{file.path}: sample: {count} of {len(identifiers)} studies cannot be drawn; draw 1 to all")
+    return choose(file, np.random.default_rng(seed).choice(identifiers, size=count, replace=False).tolist())
+
+
+def export(
+    file: PredictionFile,
+    target: Path | str,
+    format: Format,
+    *,
+    studies: Path | str | None = None,
+    dataset: Path | str | None = None,
+    protocol: str = "full",
+) -> int:
+    """Write predictions for another program; the file appears whole or not at all.
+
+    Args:
+        file: predictions.
+        target: file to write.
+        format: "jsonl"; "rexrank", a submission; or "pairs", `{"ids", "references", "hypotheses"}`, each a list.
+        studies: of a submission, the benchmark's file with the fields of every study.
+        dataset: of a submission without it, the prepared dataset with the true reports; the one that the file names
+            when None.
+        protocol: whose references go into the pairs.
+
+    Returns:
+        Number of studies.
+
+    Raises:
+        UserError: references or the fields of a study are missing.
+    """
+    if format == "jsonl":
+        file.save(target)
+    elif format == "pairs":
+        columns = {
+            "ids": [row.id for row in file.rows],
+            "references": file.references(protocol),
+            "hypotheses": file.hypotheses(),
+        }
+        write_whole(target, json.dumps(columns, ensure_ascii=False, indent=1) + "\n")
+    else:
+        fields = _benchmark(Path(studies)) if studies is not None else _fields(file, dataset)
+        content = rexrank.submission({row.id: row.prediction for row in file.rows}, fields)
+        for row in file.rows:
+            if row.seconds is not None:
+                content[row.id]["seconds"] = row.seconds
+        write_whole(target, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    return len(file.rows)
+
+
+def _records(file: PredictionFile, dataset: Dataset) -> dict[str, StudyRecord]:
+    row_of = {study: row for row, study in enumerate(dataset.ids(np.arange(dataset.studies)))}
+    for row in file.rows:
+        if row.id not in row_of:
+            raise UserError(f"{file.path}: id {row.id!r} is no study of {dataset.path}; give its own dataset")
+    return {row.id: dataset.record(row_of[row.id]) for row in file.rows}
+
+
+def _section(record: StudyRecord, section: str, path: Path) -> str:
+    if section not in ("findings", "impression"):
+        raise UserError(f"section: {section!r} is none of a dataset; choose findings or impression")
+    text = record.findings if section == "findings" else record.impression
+    if not text.strip():
+        raise UserError(f"{path}: study {record.id!r} has no section {section!r}; leave it out with --studies")
+    return text
+
+
+def _fields(file: PredictionFile, dataset: Path | str | None) -> dict[str, dict[str, Any]]:
+    folder = dataset or file.provenance.data
+    if folder is None:
+        raise UserError(
+            f"{file.path}: a submission holds the true sections of every study; give the benchmark's own file or --data"
+        )
+    return {
+        study: rexrank.study_fields(record.findings, record.impression, record.indication, record.positions)
+        for study, record in _records(file, Dataset.open(folder)).items()
+    }
+
+
+def _benchmark(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the benchmark's file of studies") from None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
+        raise UserError(f"{path}: no object of studies; give the benchmark's file of studies, such as its test file")
+    return content
+
+
+def _identifiers(path: Path) -> Sequence[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path}: cannot be read; give a UTF-8 text file with one identifier a line") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _digest(studies: set[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(studies)).encode()).hexdigest()[:_DIGITS]

@@ -1,0 +1,157 @@
+"""What a score means: the protocol that stands beside every number (SPEC 1.9, DESIGN 7).
+
+Two protocols are always reported.
+
+* `r2gen` is that of the published tables: the reference is what the model's tokenizer can express of the true report,
+  decode(encode(report)). It is cleaned, words outside the vocabulary are `<unk>`, and it is cut. In the R2Gen family a
+  sequence is [0] + ids + [0] truncated to `max_length` with both zeros counted, so that at most `max_length` - 1 tokens
+  remain: 59 words on IU X-Ray, 99 on MIMIC-CXR. It inflates scores and makes them depend on `max_length`.
+* `full` is the cleaned report: not cut, no `<unk>`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from typing import Protocol as Interface
+
+from crossray.errors import UserError
+from crossray.evaluation.metrics import clinical, nlg
+
+#: Both protocols, in the order of every table.
+PROTOCOLS = ("r2gen", "full")
+
+#: What computes the scores, and the versions of its arithmetic.
+IMPLEMENTATION = "crossray.evaluation"
+VERSION = f"nlg {nlg.VERSION}, clinical {clinical.VERSION}"
+
+
+class ReportTokenizer(Interface):
+    """The part of `crossray.text.tokenizer.Tokenizer` that references need."""
+
+    legacy_ids: bool
+
+    def clean(self, report: str) -> str:
+        """The report after the tokenizer's cleaner."""
+
+    def encode(self, report: str, max_length: int) -> list[int]:
+        """Ids of the cleaned report, bos and eos counted in `max_length`."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids."""
+
+
+def references(report: str, tokenizer: ReportTokenizer, max_length: int) -> dict[str, str]:
+    """The references of one study under both protocols.
+
+    Args:
+        report: true text of the evaluated section, uncleaned.
+        tokenizer: the model's.
+        max_length: the R2Gen family's max_seq_length (60 for IU X-Ray, 100 for MIMIC-CXR).
+
+    Returns:
+        Protocol name to reference. Under `r2gen` it has at most `max_length` - 1 tokens, whichever ids the tokenizer
+        uses: without `legacy_ids` it always keeps an eos, which takes a place that R2Gen's truncation gives to a word.
+    """
+    places = max_length if tokenizer.legacy_ids else max_length + 1
+    return {
+        "r2gen": tokenizer.decode(tokenizer.encode(report, places)),
+        "full": tokenizer.clean(report),
+    }
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that must be equal before two scores may stand in one table.
+
+    Attributes:
+        name: "r2gen" or "full".
+        section: section of the report that is generated, such as "findings".
+        cleaner: cleaner of the references (`crossray.text.cleaning.CLEANERS`).
+        max_length: R2Gen's max_seq_length; references have at most one token less. None: not cut.
+        min_count: occurrences in the training reports below which a word is `<unk>` in the references. None: unknown
+            for `r2gen`, no word is replaced for `full`.
+        tokenizer: fingerprint of the tokenizer that made the references; None for `full`.
+        views: views of a study that the model sees, such as "2" or "frontal"; "" when unknown.
+        data: content hash of the prepared dataset, or "" when unknown.
+        split: evaluated split, or "".
+        studies: number of studies in the evaluated file; CIDEr's document frequencies are theirs.
+        subset: digest of these studies where they were chosen from a larger file; "" where the file was taken whole.
+        labeler: name and version of what labelled both reports for the clinical scores; "" without them. How an
+            uncertain observation counts is part of the name of a clinical score.
+        group: "all" of these studies, or only the "normal" or "abnormal" ones by the labels of the dataset; "normal by
+            text" and "abnormal by text" where the dataset has none and the labeler told them apart by the reference.
+        implementation: what computed the scores.
+        version: versions of its arithmetic.
+    """
+
+    name: str
+    section: str = "findings"
+    cleaner: str = "legacy"
+    max_length: int | None = None
+    min_count: int | None = None
+    tokenizer: str | None = None
+    views: str = ""
+    data: str = ""
+    split: str = ""
+    studies: int = 0
+    subset: str = ""
+    labeler: str = ""
+    group: str = "all"
+    implementation: str = IMPLEMENTATION
+    version: str = VERSION
+
+    def __post_init__(self) -> None:
+        if self.name not in PROTOCOLS:
+            raise UserError(f"protocol: {self.name!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+        if self.name == "full" and (self.max_length, self.min_count, self.tokenizer) != (None, None, None):
+            raise UserError(
+                "protocol full: its references are neither cut nor mapped; leave max_length, min_count, tokenizer"
+            )
+
+    def named(self, name: str) -> "Protocol":
+        """The protocol of this name on the same studies."""
+        if name == "full":
+            return replace(self, name=name, max_length=None, min_count=None, tokenizer=None)
+        return replace(self, name=name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Protocol":
+        """The inverse of `as_dict`.
+
+        Raises:
+            UserError: an unknown field, or an unknown protocol name.
+        """
+        try:
+            return cls(**values)
+        except TypeError:
+            known = ", ".join(cls.__dataclass_fields__)
+            raise UserError(f"protocol: it has the fields {known}; remove the others and give a name") from None
+
+    def differences(self, other: "Protocol") -> tuple[str, ...]:
+        """Names of the fields in which two protocols differ."""
+        ours, theirs = self.as_dict(), other.as_dict()
+        return tuple(name for name in ours if ours[name] != theirs[name])
+
+
+def require_same(protocols: Iterable[Protocol]) -> Protocol:
+    """The one protocol of all scores of a table.
+
+    Raises:
+        UserError: they differ, or there is none.
+    """
+    first: Protocol | None = None
+    for protocol in protocols:
+        if first is None:
+            first = protocol
+        elif differing := first.differences(protocol):
+            raise UserError(
+                f"protocols {first.name!r} and {protocol.name!r} differ in {', '.join(differing)}: "
+                "scores of different protocols do not compare; make one table for each"
+            )
+    if first is None:
+        raise UserError("a table needs at least one result; evaluate a predictions file first")
+    return first

@@ -1,0 +1,130 @@
+"""Studies that are given as image files, or as folders of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crossray.data.batches.batch import Inputs
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.images import SUFFIXES, describe_image, read_image, resize_short_side
+from crossray.data.images.folders import frontal_first, view_files
+from crossray.data.study import VIEW_POSITIONS
+from crossray.errors import UserError
+
+
+@dataclass(frozen=True)
+class FileStudy:
+    """The views of one study.
+
+    Attributes:
+        paths: the files; `pixels`: (H, W) uint8 of each; `positions`: each one of `VIEW_POSITIONS`.
+    """
+
+    paths: tuple[Path, ...]
+    pixels: tuple[NDArray[np.uint8], ...]
+    positions: tuple[str, ...]
+
+
+def read_study(paths: Sequence[Path], views: int, transform: ImageTransform) -> FileStudy:
+    """Read the views of a study, their short side as long as a prepared dataset's would be.
+
+    Args:
+        paths: PNG, JPEG or DICOM files; or one folder that holds those of the study, as `folder_views` orders them.
+        views: most views that the model takes.
+        transform: the model's.
+
+    Raises:
+        UserError: there is no view, or one too many, or a file cannot be read, or a folder holds several studies.
+    """
+    if not paths:
+        raise UserError("images: a study has no view; name at least one file for it.")
+    if len(paths) == 1 and paths[0].is_dir():
+        paths = folder_views(paths[0], views)
+    if len(paths) > views:
+        raise UserError(
+            f"{paths[views]}: view {views + 1} of its study, but the model takes {views}; leave views out of the list."
+        )
+    size = transform.resize or transform.size
+    return FileStudy(
+        paths=tuple(paths),
+        pixels=tuple(resize_short_side(read_image(path), size) for path in paths),
+        positions=tuple(describe_image(path)[0] for path in paths),
+    )
+
+
+def folder_views(folder: Path, views: int) -> list[Path]:
+    """The files of a study's folder and its subfolders: frontal views, then lateral ones, then all others.
+
+    Views of one kind stand in the order of their paths. Hidden files and a DICOMDIR are passed over, anything else must
+    be a view.
+
+    Args:
+        folder: of one study.
+        views: most views that the model takes.
+
+    Raises:
+        UserError: the folder is empty, holds more views than that, the views of several studies, or another file.
+    """
+    files = view_files(folder)
+    if len(files) > views:
+        raise UserError(
+            f"{folder}: the folder holds {len(files)} files, but the model takes {views} views; give the folder of one "
+            "study, or name its views separated by commas."
+        )
+    described = {path: describe_image(path) for path in files}
+    if len({study for _, study in described.values() if study}) > 1:
+        raise UserError(
+            f"{folder}: StudyInstanceUID differs between its files; give a folder of its own to each study."
+        )
+    return frontal_first({path: position for path, (position, _) in described.items()})
+
+
+def stack_studies(studies: Sequence[FileStudy], views: int) -> Inputs:
+    """A batch of B studies, their views padded at right and bottom, ready for `transform_inputs`.
+
+    Args:
+        studies: views of any size.
+        views: V, room for the views of each study.
+    """
+    sizes = torch.zeros(len(studies), views, 2, dtype=torch.int64)
+    positions = torch.zeros(len(studies), views, dtype=torch.int64)
+    for place, study in enumerate(studies):
+        for view, (pixels, position) in enumerate(zip(study.pixels, study.positions, strict=True)):
+            sizes[place, view] = torch.tensor(pixels.shape)
+            positions[place, view] = VIEW_POSITIONS.index(position)
+    height, width = sizes.amax(dim=(0, 1)).tolist()
+    images = torch.zeros(len(studies), views, 1, height, width, dtype=torch.uint8)
+    for place, study in enumerate(studies):
+        for view, pixels in enumerate(study.pixels):
+            images[place, view, 0, : pixels.shape[0], : pixels.shape[1]] = torch.from_numpy(pixels)
+    return Inputs(images, sizes, view_mask=sizes[..., 0] > 0, view_position=positions)
+
+
+def study_ids(studies: Sequence[Sequence[Path]]) -> list[str]:
+    """A name for each study: its files' names without the suffix of an image, joined by "+"; or its folder's name.
+
+    Where two studies would share a name, as many folders are put before as tell them apart; the same files given twice
+    are numbered.
+    """
+    deepest = max((len(_without_suffix(path).parts) for paths in studies for path in paths), default=1)
+    names: list[str] = []
+    for depth in range(1, deepest + 1):
+        names = ["+".join("/".join(_without_suffix(path).parts[-depth:]) for path in paths) for paths in studies]
+        if len(set(names)) == len(names):
+            return names
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names):
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            names[place] = f"{name}#{seen[name]}"
+    return names
+
+
+def _without_suffix(path: Path) -> Path:
+    """DICOM files are often named by an identifier full of dots, whose last number is no suffix."""
+    named = path if path.name else path.resolve()
+    return named.with_suffix("") if named.suffix.lower() in SUFFIXES else named

@@ -1,0 +1,325 @@
+"""A finished model writes the reports of image files or of a prepared dataset, as a predictions file."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import crossray
+from crossray.data.batches.batch import Inputs
+from crossray.data.batches.features import FeatureCache, find_features
+from crossray.data.batches.loading import Collator
+from crossray.data.batches.transform import ImageTransform, transform_inputs
+from crossray.data.store import Dataset
+from crossray.data.study import VIEW_POSITIONS
+from crossray.decoding.config import DecodingConfig
+from crossray.decoding.reports import WrittenReport, special_ids, write_reports
+from crossray.errors import UserError
+from crossray.evaluation.metrics.degeneracy import derangement
+from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
+from crossray.evaluation.predictions.protocol import references
+from crossray.generation.files import read_study, stack_studies, study_ids
+from crossray.models.base import ReportModel, config_from_dict
+from crossray.text.tokenizer import Tokenizer
+
+#: Folder of the best model inside the folder of a training run.
+BEST = "best"
+
+Progress = Callable[[int, int], None]
+
+
+class Generator:
+    """A model with all that writing reports needs.
+
+    Attributes:
+        model: the system, in eval mode on its device.
+        decoding: the search.
+        name: the model's folder, as predictions files name it.
+        section: section of the report that the model learned to write.
+        min_count: threshold of its vocabulary; None when unknown.
+        fingerprint: SHA-256 of its weights; "" when they come from no folder.
+    """
+
+    def __init__(
+        self,
+        model: ReportModel,
+        decoding: DecodingConfig | None = None,
+        *,
+        device: str = "cpu",
+        name: str = "",
+        section: str = "findings",
+        min_count: int | None = None,
+        fingerprint: str = "",
+    ) -> None:
+        """Put a model to work.
+
+        Args:
+            model: with tokenizer and image transform.
+            decoding: the search; beam 3 up to the model's longest report when left out.
+            device: "cpu", "cuda" or "cuda:1".
+            name: as predictions files shall name it.
+            section: section of the report that it writes.
+            min_count: threshold of its vocabulary, if known.
+            fingerprint: of its weights, if known.
+
+        Raises:
+            UserError: the model lacks tokenizer or transform, the device does not exist, or a forbidden word is not in
+                the vocabulary.
+        """
+        self.decoding = decoding or DecodingConfig(max_length=model.config.max_length)
+        self.name, self.section, self.min_count, self.fingerprint = name, section, min_count, fingerprint
+        self.tokenizer: Tokenizer = _present(model.tokenizer, name, "tokenizer.json")
+        self.transform: ImageTransform = _present(model.transform, name, "preprocess.json")
+        special_ids(self.tokenizer, self.decoding)
+        self.device = _device(device)
+        self.model = model.to(self.device).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: Path | str, device: str = "cpu", decoding: DecodingConfig | None = None
+    ) -> "Generator":
+        """Load a model folder, or the best model of a training run's folder.
+
+        Args:
+            folder: what `ReportModel.save_pretrained` or `crossray train` wrote.
+            device: "cpu", "cuda" or "cuda:1".
+            decoding: the search; that of the recipe which trained the model when left out.
+
+        Raises:
+            UserError: there is no model that writes reports, or the device does not exist.
+        """
+        folder = Path(folder)
+        if not (folder / "config.json").exists() and (folder / BEST / "config.json").exists():
+            folder = folder / BEST
+        model = ReportModel.from_pretrained(folder)
+        recipe = _recipe(folder)
+        data = recipe.get("data", {})
+        if decoding is None and "decoding" in recipe:
+            decoding = config_from_dict(DecodingConfig, recipe["decoding"], str(folder / "provenance.json"))
+        return cls(
+            model,
+            decoding,
+            device=device,
+            name=str(folder),
+            section=data.get("section", "findings"),
+            min_count=data.get("min_count") if data.get("tokenizer", "word") == "word" else None,
+            fingerprint=_sha256(folder / "model.safetensors"),
+        )
+
+    def generate_files(
+        self,
+        studies: Sequence[Sequence[Path]],
+        out: Path | str,
+        *,
+        batch_size: int = 16,
+        progress: Progress | None = None,
+    ) -> int:
+        """Write the reports of radiographs in PNG, JPEG or DICOM files.
+
+        Every file is read before the model runs; a view takes about 80 kB of memory.
+
+        Args:
+            studies: the views of each study, or its folder.
+            out: predictions file to write; it appears whole or not at all.
+            batch_size: studies at once; halved when memory runs out.
+            progress: called with studies done and studies in all.
+
+        Returns:
+            Number of reports.
+
+        Raises:
+            UserError: a file cannot be read, a study has no view or more than the model takes.
+        """
+        files = [read_study(views, self.model.config.views, self.transform) for views in studies]
+        if not files:
+            raise UserError("images: none are given; name at least one image file.")
+        names = study_ids(studies)
+
+        def inputs_of(rows: NDArray[np.int64]) -> Inputs:
+            return stack_studies([files[row] for row in rows.tolist()], self.model.config.views)
+
+        def predictions() -> Iterator[Prediction]:
+            for row, written, seconds in self._write(names, inputs_of, batch_size, progress):
+                images = tuple(str(path) for path in files[row].paths)
+                yield Prediction(names[row], written.text, {}, images, written.log_probability, seconds)
+
+        return write_predictions(out, self._provenance(), predictions())
+
+    def generate_dataset(
+        self,
+        dataset: Dataset | Path | str,
+        split: str,
+        out: Path | str,
+        *,
+        batch_size: int = 16,
+        shuffle_images: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Write the reports of one split of a prepared dataset, with the references of both protocols beside.
+
+        Args:
+            dataset: the dataset or its folder; features that training cached in it are used when they fit the model.
+            split: "train", "val", "test", or "all" for a model that was trained on another dataset.
+            out: predictions file to write; it appears whole or not at all.
+            batch_size: studies at once; halved when memory runs out.
+            shuffle_images: seed of a random order in which every study gets the views of another; the header says so.
+                The reports of a system that looks at the image become worse. None: each study has its own.
+            progress: called with studies done and studies in all.
+
+        Returns:
+            Number of reports.
+
+        Raises:
+            UserError: there is no such dataset, or it has no such split, or a single study cannot be shuffled.
+        """
+        data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+        rows = np.arange(data.studies) if split == "all" else data.rows(split)
+        seen = rows if shuffle_images is None else _shuffled(rows, shuffle_images, f"{data.path}: split {split!r}")
+        names, reports = data.ids(rows), data.reports(rows, self.section)
+        collator = Collator(
+            data, None, section=self.section, views=self.model.config.views, features=self._features(data)
+        )
+
+        def predictions() -> Iterator[Prediction]:
+            places = self._write(names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress)
+            for place, written, seconds in places:
+                views = data.views(int(seen[place]))[: self.model.config.views]
+                yield Prediction(
+                    id=names[place],
+                    prediction=written.text,
+                    references=references(reports[place], self.tokenizer, self.model.config.max_length),
+                    images=tuple(VIEW_POSITIONS[data.image_positions[view]] for view in views),
+                    log_probability=written.log_probability,
+                    seconds=seconds,
+                )
+
+        provenance = replace(
+            self._provenance(),
+            data=str(data.path.resolve()),
+            data_sha256=data.info.sha256,
+            split=split,
+            shuffled_images=shuffle_images is not None,
+        )
+        return write_predictions(out, provenance, predictions())
+
+    def _write(
+        self,
+        names: Sequence[str],
+        inputs_of: Callable[[NDArray[np.int64]], Inputs],
+        batch_size: int,
+        progress: Progress | None,
+    ) -> Iterator[tuple[int, WrittenReport, float]]:
+        """Place, report and seconds of every study, in order; a batch that does not fit into memory is tried in halves.
+
+        The seconds are those of the batch divided by its studies, reading the images of a dataset included.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
+        first = 0
+        while first < len(names):
+            rows = np.arange(first, min(first + batch_size, len(names)))
+            written: list[WrittenReport] | None = None
+            started = time.perf_counter()
+            try:
+                written = self._write_batch([names[row] for row in rows.tolist()], inputs_of(rows))
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    raise UserError(
+                        f"study '{names[first]}': memory does not suffice even for one study; use another device."
+                    ) from None
+                batch_size = len(rows) // 2
+            if written is None:
+                # only here is the error, and with it every tensor of the failed batch, gone
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            seconds = (time.perf_counter() - started) / len(rows)
+            for row, report in zip(rows.tolist(), written, strict=True):
+                yield row, report, seconds
+            first += len(rows)
+            if progress is not None:
+                progress(first, len(names))
+
+    def _write_batch(self, names: Sequence[str], inputs: Inputs) -> list[WrittenReport]:
+        prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
+        seeds = [_seed(self.decoding.seed, name) for name in names]
+        return write_reports(self.model, prepared, self.decoding, seeds=seeds)
+
+    def _features(self, dataset: Dataset) -> FeatureCache | None:
+        fingerprint = self.model.features_fingerprint()
+        return None if fingerprint is None else find_features(dataset, self.transform, fingerprint)
+
+    def _provenance(self) -> Provenance:
+        return Provenance(
+            model=self.name,
+            system=self.model.system,
+            section=self.section,
+            cleaner=self.tokenizer.cleaner,
+            max_length=self.model.config.max_length,
+            min_count=self.min_count,
+            tokenizer=self.tokenizer.fingerprint(),
+            views=str(self.model.config.views),
+            decoding=asdict(self.decoding),
+            versions={
+                "crossray": crossray.__version__,
+                "torch": str(torch.__version__),
+                "weights_sha256": self.fingerprint,
+            },
+        )
+
+
+def _present(part: Any, folder: str, file: str) -> Any:
+    if part is None:
+        raise UserError(f"{folder or 'model'}: it has no {file}; copy the whole model folder.")
+    return part
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"device '{name}': PyTorch cannot compute there; use cpu.") from None
+    return device
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    """The recipe that trained the model, as far as its provenance tells."""
+    try:
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    recipe = provenance.get("recipe", {}) if isinstance(provenance, dict) else {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:
+    """Another of the rows for each of them."""
+    if len(rows) < 2:
+        raise UserError(f"{place}: shuffle_images: it has {len(rows)} studies; choose a split with at least two.")
+    return rows[derangement(len(rows), np.random.default_rng(seed))]
+
+
+def _seed(seed: int, name: str) -> int:
+    """A study's own seed, whatever its place in the file and its batch."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest(), "little")
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)

@@ -1,0 +1,153 @@
+"""The retrieval index of a trained folder: built anew from a dataset, and asked for the nearest reports."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from crossray.analysis.inputs import collator_of
+from crossray.data.batches.batch import Inputs
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.store import Dataset
+from crossray.data.store.layout import replace_file
+from crossray.errors import UserError
+from crossray.generation.files import read_study, stack_studies, study_ids
+from crossray.generation.generator import BEST, Generator
+from crossray.models.retrieval.retrieving import DATABASE
+from crossray.models.revtaf import REVTAF
+from crossray.retrieval.database import ReportDatabase
+from crossray.retrieval.index import NO_ROW
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training study that was retrieved.
+
+    Attributes:
+        study: its identifier.
+        distance: of the query, in the model's space.
+        report: its report; "" where the index does not keep them.
+    """
+
+    study: str
+    distance: float
+    report: str
+
+
+def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, device: str = "cpu") -> int:
+    """Replace the index of a model folder by one of this dataset's training studies.
+
+    Weights and class priors stay as they were trained, and `provenance.json` says which dataset the index is of. A
+    folder whose index belongs to another encoder is read, too.
+
+    Args:
+        folder: model folder, or the folder of a training run (its best model is taken).
+        dataset: its training studies with reports become the index.
+        store_reports: keep the text of the reports in the folder.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Number of studies in the index.
+
+    Raises:
+        UserError: the folder's system does not retrieve, or the dataset has no training reports or other observations.
+    """
+    if not (folder / "config.json").exists() and (folder / BEST / "config.json").exists():
+        folder = folder / BEST
+    with tempfile.TemporaryDirectory() as name:
+        # the same folder with an empty index: what is replaced need not be readable
+        bare = Path(name)
+        for file in folder.glob("*"):
+            if file.name != DATABASE:
+                (bare / file.name).symlink_to(file.resolve())
+        ReportDatabase.empty(0, 0, 0, 0).save(bare / DATABASE)
+        generator = Generator.from_pretrained(bare if (bare / "config.json").exists() else folder, device=device)
+    model = retrieving(generator, folder)
+    if dataset.labels is not None and tuple(dataset.info.observations) != model.config.observations:
+        raise UserError(
+            f"{dataset.path}: field 'observations' is not that of the model; prepare the dataset with the same labeler."
+        )
+    model.config = replace(model.config, store_reports=store_reports)
+    model.learn_from(dataset, generator.section)
+    if not len(model.database):
+        raise UserError(
+            f"{dataset.path}: no training study has {generator.section}; prepare one with a training split."
+        )
+    model.database.save(folder / DATABASE)
+    _note(folder / "provenance.json", dataset)
+    return len(model.database)
+
+
+def _note(path: Path, dataset: Dataset) -> None:
+    """Say in the folder's provenance which dataset the index is of; the file is replaced whole."""
+    try:
+        provenance = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        provenance = {}
+    index = {"sha256": dataset.info.sha256, "source": dataset.info.source}
+    whole = {**(provenance if isinstance(provenance, dict) else {}), "index": index}
+    replace_file(path, (json.dumps(whole, indent=2) + "\n").encode())
+
+
+def retrieving(generator: Generator, folder: Path | str) -> REVTAF:
+    """The generator's model, if it retrieves; `folder` is where it is from, for the message.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not isinstance(generator.model, REVTAF):
+        raise UserError(f"{folder}: system '{generator.model.system}' has no index; give the folder of a revtaf model.")
+    return generator.model
+
+
+def query_files(
+    generator: Generator, model: REVTAF, studies: Sequence[Sequence[Path]], k: int
+) -> Iterator[tuple[str, list[Neighbour]]]:
+    """Nearest reports of image files, study by study.
+
+    Args:
+        generator: of the model.
+        model: see `retrieving`.
+        studies: the views of each study, or its folder.
+        k: how many neighbours.
+
+    Yields:
+        The study's name and its neighbours, nearest first.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    views = model.config.views
+    for name, paths in zip(study_ids(studies), studies, strict=True):
+        inputs = stack_studies([read_study(paths, views, generator.transform)], views)
+        yield name, _nearest(generator, model, inputs, k)[0]
+
+
+def query_dataset(
+    generator: Generator, model: REVTAF, dataset: Dataset, split: str, k: int, batch_size: int = 16
+) -> Iterator[tuple[str, list[Neighbour]]]:
+    """Nearest reports of the studies of a split, as `query_files`."""
+    rows, collator = dataset.rows(split), collator_of(model, dataset)
+    for start in range(0, len(rows), batch_size):
+        part: np.ndarray = rows[start : start + batch_size]
+        found = _nearest(generator, model, collator.inputs(part), k)
+        yield from zip(dataset.ids(part), found, strict=True)
+
+
+def _nearest(generator: Generator, model: REVTAF, inputs: Inputs, k: int) -> list[list[Neighbour]]:
+    database = model.database
+    with torch.inference_mode():
+        prepared = transform_inputs(inputs.to(generator.device), generator.transform, train=False)
+        distances, rows = model.retrieve(prepared, k)
+    return [
+        [
+            Neighbour(database.studies[row], distance, database.texts[row] if database.texts else "")
+            for distance, row in zip(near, where, strict=True)
+            if row != NO_ROW
+        ]
+        for near, where in zip(distances.tolist(), rows.tolist(), strict=True)
+    ]

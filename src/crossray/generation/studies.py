@@ -1,0 +1,80 @@
+"""One study, from image files or from a prepared dataset, for what is shown of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crossray.data.batches.batch import Inputs
+from crossray.data.batches.loading import Collator
+from crossray.data.store import Dataset
+from crossray.errors import UserError
+from crossray.generation.files import read_study, stack_studies, study_ids
+from crossray.generation.generator import Generator
+
+
+@dataclass(frozen=True)
+class OneStudy:
+    """A study as a model takes it.
+
+    Attributes:
+        name: of the study.
+        inputs: its views as stored, before the transform, on the model's device.
+        reference: the true report; "" when it is not known.
+        synthetic: whether the images are drawn.
+    """
+
+    name: str
+    inputs: Inputs
+    reference: str = ""
+    synthetic: bool = False
+
+
+def file_study(paths: Sequence[Path], generator: Generator) -> OneStudy:
+    """A study from image files, one a view, or from a folder of them.
+
+    Raises:
+        UserError: a file cannot be read, or there are more than the model takes.
+    """
+    views = generator.model.config.views
+    study = read_study(paths, views, generator.transform)
+    return OneStudy(study_ids([paths])[0], stack_studies([study], views).to(generator.device))
+
+
+def dataset_study(folder: Path, study: str | None, generator: Generator) -> OneStudy:
+    """A study of a prepared dataset, by its identifier; the first test study when that is None.
+
+    Raises:
+        UserError: there is no such dataset or study.
+    """
+    dataset = Dataset.open(folder)
+    row = int(dataset.rows("test")[0]) if study is None else _row(dataset, study)
+    inputs = Collator(dataset, None, views=generator.model.config.views).inputs(np.array([row]))
+    return OneStudy(
+        name=dataset.ids([row])[0],
+        inputs=inputs.to(generator.device),
+        reference=dataset.reports([row], generator.section)[0],
+        synthetic=bool(dataset.info.source.get("synthetic_images")),
+    )
+
+
+def _row(dataset: Dataset, study: str) -> int:
+    try:
+        return dataset.ids(np.arange(dataset.studies)).index(study)
+    except ValueError:
+        raise UserError(
+            f"--study {study}: {dataset.path} has no such study; take an identifier from its studies.parquet or from a "
+            "predictions file."
+        ) from None
+
+
+def folder_names(folders: Sequence[Path | str]) -> list[str]:
+    """A name for each folder: its last part, with as many parents as tell all of them apart."""
+    paths = [Path(folder).resolve() for folder in folders]
+    names: list[str] = []
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names

@@ -1,0 +1,266 @@
+"""One interface over the vision backbones: ResNet, ViT and DINOv2 (RAD-DINO), one or several views.
+
+Shapes: N images, B studies, V views, S tokens an image, C channels of the backbone.
+"""
+
+import contextlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from crossray.data.batches.batch import Inputs
+from crossray.models.base import ReportModel
+from crossray.models.parts.networks import build_network, describe_network, fingerprint, load_network
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which vision backbone, and how it is run.
+
+    Attributes:
+        name: `random:ARCHITECTURE` (resnet18, resnet18_narrow with half its channels, resnet50, resnet101, vit_b16,
+            rad_dino, tiny ones), the name of a model on the Hugging Face hub, a local folder in its format, or a folder
+            that CrossRay saved, whose backbone is taken over.
+        trainable: train it with the rest; otherwise it stays as it is, in eval mode, and its features can be cached.
+        cls_token: give a ViT's class token to the decoder too, as first token of each view.
+        channels_last: memory layout of a ResNet; faster on CPU and on tensor cores.
+        checkpoint: so many first stages of a ResNet recompute their activations in the backward pass, which saves
+            memory and costs time.
+        architecture: filled in when the backbone is built, so that a saved folder needs nothing else; leave it out.
+    """
+
+    name: str = "random:resnet101"
+    trainable: bool = True
+    cls_token: bool = False
+    channels_last: bool = True
+    checkpoint: int = 0
+    architecture: dict[str, Any] | None = None
+
+
+class Backbone(nn.Module, ABC):
+    """A network that turns images into tokens and one pooled vector.
+
+    Args:
+        network: model of `transformers` without a head.
+        config: how to run it; its `architecture` describes the network.
+    """
+
+    def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.config = config
+        if not config.trainable:
+            self.requires_grad_(False)
+            self.eval()
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Channels C of a token and of the pooled vector."""
+
+    @abstractmethod
+    def tokens(self, size: int) -> int:
+        """Number of tokens S of an image of size x size pixels."""
+
+    @abstractmethod
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, with gradients."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (N, S, C), row by row, and pooled vectors (N, C) of normalised images (N, 3, H, W).
+
+        Without gradients when the backbone is not trainable.
+        """
+        with torch.set_grad_enabled(self.config.trainable and torch.is_grad_enabled()):
+            return self.extract(images)
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but a backbone that is not trainable stays in eval mode: its batch statistics must not move."""
+        return super().train(mode and self.config.trainable)
+
+    def prepare(self, images: Tensor) -> dict[str, Tensor]:
+        """What a system may cache of images (N, 3, H, W): "visual" (N, S, C) and "pooled" (N, C); {} in training."""
+        if self.config.trainable:
+            return {}
+        visual, pooled = self(images)
+        return {"visual": visual, "pooled": pooled}
+
+    def fingerprint(self) -> str | None:
+        """Hash of architecture and weights; None when the backbone is trainable, so that nothing can be cached."""
+        if self.config.trainable:
+            return None
+        return fingerprint(
+            self.network,
+            json.dumps(self.config.architecture, sort_keys=True),
+            f"{type(self).__name__} cls_token={self.config.cls_token}",
+        )
+
+    def frozen(self, prefix: str) -> list[str]:
+        """Names of all parameters with `prefix` before them when the backbone is not trainable, otherwise none."""
+        return [] if self.config.trainable else [f"{prefix}.{name}" for name, _ in self.named_parameters()]
+
+    def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one.
+
+        Only views that exist run through the network, so that padding never reaches its batch statistics. Cached
+        features are used when `inputs` has them.
+        """
+        mask = inputs.view_mask
+        if not self.config.trainable and {"visual", "pooled"} <= inputs.features.keys():
+            dtype = next(self.parameters()).dtype
+            keep = mask.unsqueeze(-1)
+            visual = inputs.features["visual"].to(dtype).masked_fill(~keep.unsqueeze(-1), 0.0)
+            return visual, inputs.features["pooled"].to(dtype).masked_fill(~keep, 0.0)
+        visual, pooled = self(inputs.images[mask])
+        all_visual = visual.new_zeros(*mask.shape, *visual.shape[1:])
+        all_pooled = pooled.new_zeros(*mask.shape, *pooled.shape[1:])
+        return all_visual.index_put((mask,), visual), all_pooled.index_put((mask,), pooled)
+
+
+class ResNetBackbone(Backbone):
+    """Last feature map of a ResNet, row by row; pooled: its mean."""
+
+    def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
+        super().__init__(network, config)
+        if config.channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def width(self) -> int:
+        """Channels of the last stage."""
+        return int(self.network.config.hidden_sizes[-1])
+
+    def tokens(self, size: int) -> int:
+        """One token a place of the last feature map."""
+        # the stem halves twice, every stage after the first once, each rounding up
+        for _ in range(len(self.network.config.depths) + 1):
+            size = (size + 1) // 2
+        return size * size
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Stem and stages, with checkpoints where the configuration wants them."""
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        x = self.network.embedder(images)
+        for index, stage in enumerate(self.network.encoder.stages):
+            if index < self.config.checkpoint and torch.is_grad_enabled():
+                x = checkpoint(stage, x, use_reentrant=False, context_fn=partial(_contexts, stage))
+            else:
+                x = stage(x)
+        return x.flatten(2).transpose(1, 2), x.mean(dim=(2, 3))
+
+
+class PatchBackbone(Backbone):
+    """Patch tokens of a ViT or DINOv2 after its last normalisation, row by row; pooled: its class token."""
+
+    @property
+    def width(self) -> int:
+        """Channels of every layer."""
+        return int(self.network.config.hidden_size)
+
+    def tokens(self, size: int) -> int:
+        """One token a patch, and the class token when it is wanted."""
+        return (size // int(self.network.config.patch_size)) ** 2 + int(self.config.cls_token)
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """All layers and the last normalisation."""
+        # DINOv2 always fits its position codes to the image, ViT only on request
+        options = {"interpolate_pos_encoding": True} if self.network.config.model_type == "vit" else {}
+        x = self.network(images, **options).last_hidden_state
+        return x if self.config.cls_token else x[:, 1:], x[:, 0]
+
+
+def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens of a study's views one after the other.
+
+    Args:
+        tokens: (B, V, S, C).
+        view_mask: (B, V) bool.
+
+    Returns:
+        (B, V * S, C) and its mask (B, V * S) bool.
+    """
+    return tokens.flatten(1, 2), view_mask.repeat_interleave(tokens.shape[2], dim=1)
+
+
+def square_cells(tokens: int) -> Tensor:
+    """(tokens,) int64: cells 0, 1, ... of the square grid that tokens stand for row by row; -1 for tokens before it."""
+    cells = math.isqrt(tokens) ** 2
+    return torch.arange(cells - tokens, cells).clamp_min(-1)
+
+
+def joined_cells(views: int, positions: int) -> Tensor:
+    """`ReportModel.memory_cells` of a memory that `join_views` laid out."""
+    tokens = positions // views
+    cells = torch.full((views, views, tokens), -1)
+    cells[range(views), range(views)] = square_cells(tokens)
+    return cells.flatten(1)
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """Build the backbone that `config` names, with its weights; fresh ones when its architecture is given.
+
+    The result's own `config` has the architecture filled in: systems keep that one, so that a saved folder needs
+    neither hub nor the folder that the weights came from.
+
+    Raises:
+        UserError: the name, the folder or its weights are of no use.
+    """
+    network: Any
+    if config.architecture is None:
+        network = load_network(config.name)
+    else:
+        network = build_network(config.architecture, config.name)
+    kind = ResNetBackbone if network.config.model_type == "resnet" else PatchBackbone
+    return kind(network, replace(config, architecture=describe_network(network)))
+
+
+class BackboneReportModel(ReportModel):
+    """A system whose frozen part is its `backbone`, if anything is: what it caches, and what no stage trains."""
+
+    backbone: Backbone
+
+    def prepare_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Tokens "visual" (N, S, C) and "pooled" (N, C) of a frozen backbone."""
+        return self.backbone.prepare(images)
+
+    def features_fingerprint(self) -> str | None:
+        """Hash of a frozen backbone; None when it is trained."""
+        return self.backbone.fingerprint()
+
+    def memory_cells(self, views: int, positions: int) -> Tensor | None:
+        """The tokens of the views side by side."""
+        return joined_cells(views, positions)
+
+    def frozen(self) -> list[str]:
+        """The backbone's parameters when it is not trainable."""
+        return self.backbone.frozen("backbone")
+
+
+def _contexts(
+    stage: nn.Module,
+) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+    return contextlib.nullcontext(), _still_statistics(stage)
+
+
+@contextlib.contextmanager
+def _still_statistics(stage: nn.Module) -> Iterator[None]:
+    """The second forward pass of a checkpoint must not move the running statistics a second time."""
+    norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -1,0 +1,123 @@
+"""The Transformer that the R2Gen family has in common (SPEC 1.5): what its systems add stands in their own files.
+
+Shapes: B studies, N = B x beams rows, V views, S image tokens, T text positions, D width.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor, nn
+
+from crossray.data.batches.batch import Targets
+from crossray.layers.cache import Cache
+from crossray.layers.embedding import PositionalEncoding, TokenEmbedding, VisualEmbedding
+from crossray.layers.transformer import Decoder, Encoder, Norm, prepend_prompt
+from crossray.models.base import Encoded, ModelConfig, Step
+from crossray.models.parts.backbones import BackboneConfig, BackboneReportModel, build_backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderConfig(ModelConfig):
+    """What the configurations of the family have in common.
+
+    Attributes:
+        backbone: the vision backbone.
+        layers: layers of the encoder, and as many of the decoder.
+        width: width of the Transformer.
+        heads: attention heads, a divisor of `width`.
+        feedforward: width of the hidden layer of the feed-forward blocks.
+        dropout: in attention weights, feed-forward blocks, residual paths and embeddings.
+        visual_relu: ReLU after the linear map of the image features (R2Gen); M2KT and COACL have none.
+        visual_dropout: after that map; 0.5 in R2Gen, 0.1 in M2KT and COACL.
+        visual_positions: sinusoidal position codes on the image tokens (R2GenCMN); R2Gen and M2KT have none.
+        norm: "standard" layer normalisation, or "r2gen" as in R2Gen's code, for weights that come from there.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    layers: int = 3
+    width: int = 512
+    heads: int = 8
+    feedforward: int = 512
+    dropout: float = 0.1
+    visual_relu: bool = True
+    visual_dropout: float = 0.5
+    visual_positions: bool = True
+    norm: Norm = "standard"
+
+
+class EncoderDecoder(BackboneReportModel):
+    """Backbone, embeddings, encoder, decoder and vocabulary, with the steps between them.
+
+    A system writes its own `encode` and `step` from `encode_visual`, `embed_text` and `decode`.
+    """
+
+    config: EncoderDecoderConfig
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        super().__init__()
+        self.backbone = build_backbone(config.backbone)
+        self.config = config = replace(config, backbone=self.backbone.config)
+        stack = (config.layers, config.width, config.heads, config.feedforward, config.dropout, config.norm)
+        self.visual_embedding = VisualEmbedding(
+            self.backbone.width, config.width, relu=config.visual_relu, dropout=config.visual_dropout
+        )
+        self.text_embedding = TokenEmbedding(config.vocabulary_size, config.width)
+        self.positions = PositionalEncoding(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = Encoder(*stack)
+        self.decoder = Decoder(*stack)
+        self.vocabulary = nn.Linear(config.width, config.vocabulary_size)
+
+    def encode_visual(self, visual: Tensor, mask: Tensor, pooled: Tensor) -> Encoded:
+        """Position codes -> encoder.
+
+        Args:
+            visual: (B, S, D), embedded tokens of all views.
+            mask: (B, S) bool, True where a token is valid.
+            pooled: (B, V, C), passed on.
+        """
+        if self.config.visual_positions:
+            visual = self.dropout(self.positions(visual))
+        return Encoded(memory=self.encoder(visual, mask), memory_mask=mask, pooled=pooled)
+
+    def start(self, encoded: Encoded, beams: int = 1) -> Cache:
+        """Keys and values of the encoded image, once a study."""
+        return self.decoder.start(encoded.memory, encoded.memory_mask, beams)
+
+    def embed_text(self, tokens: Tensor, encoded: Encoded, cache: Cache | None, first: int = 0) -> Tensor:
+        """Embedding + position codes of the prompt, where it is due, and of `tokens` (N, T): (N, P + T, D).
+
+        `first`: decoder positions that a system puts before the text.
+        """
+        tokens, _ = prepend_prompt(tokens, encoded.prompt, cache)
+        first = first if cache is None or cache.length == 0 else cache.length
+        return self.dropout(self.positions(self.text_embedding(tokens), first))
+
+    def embed_words(self, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Embedding + position codes of a report as the decoder reads it, and where its words are.
+
+        Returns:
+            (B, T - 1, D), and (B, T - 1) bool, False for bos, for eos, which the decoder never reads, and for padding.
+        """
+        tokens = targets.tokens[:, :-1]
+        words = targets.mask[:, 1:].clone()
+        words[:, 0] = False
+        return self.dropout(self.positions(self.text_embedding(tokens))), words
+
+    def decode(
+        self, text: Tensor, encoded: Encoded, cache: Cache | None, *, positions: int, need_attention: bool
+    ) -> Step:
+        """Decoder -> vocabulary.
+
+        Args:
+            text: (N, P + T, D), from `embed_text` and what the system made of it.
+            encoded: result of `encode`.
+            cache: as in `step`.
+            positions: T; a prompt before them gets no logits.
+            need_attention: as in `step`.
+        """
+        hidden, attention = self.decoder(
+            text, encoded.memory, encoded.memory_mask, cache, need_attention=need_attention
+        )
+        skip = text.shape[1] - positions
+        logits = self.vocabulary(hidden[:, skip:])
+        return Step(logits, cache, None if attention is None else attention[:, :, :, skip:])

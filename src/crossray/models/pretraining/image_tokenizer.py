@@ -1,0 +1,203 @@
+"""A frozen encoder of `dvae.py` as UAR uses it: images to tokens, wherever its weights come from (SPEC 5.1).
+
+DALL-E's weights are published as a pickled module, and reading a pickle can run code: `pytorch_files.py` runs none.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from crossray.errors import UserError
+from crossray.files.pytorch_files import (
+    ForbiddenNameError,
+    Inert,
+    PyTorchFileError,
+    float_copies,
+    named_tensors,
+    read_pytorch,
+)
+from crossray.models.base import BUILD
+from crossray.models.parts.networks import fingerprint, model_folder
+from crossray.models.pretraining.dvae import DALLE, DOWNSAMPLING, Encoder, NetworkConfig
+
+#: What `random:NAME` builds.
+RANDOM = {"dalle": DALLE, "tiny": NetworkConfig(width=8, blocks=1, codes=24, patch=4)}
+
+_PREFIX = "encoder."
+
+#: Packages of the classes in DALL-E's file.
+_CLASSES = ("dall_e.", "torch.nn.modules.")
+
+#: Most blocks of a group that are built to see whether weights fit; DALL-E has two.
+_BLOCKS = 64
+
+#: What may be named.
+_REMEDY = "give the folder of a `crossray pretrain tokenizer` run, DALL-E's encoder.pkl, or a name on the hub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTokenizerConfig:
+    """Which image tokenizer.
+
+    Attributes:
+        name: the folder of a run of `crossray pretrain tokenizer` or its model folder; DALL-E's encoder.pkl; the name
+            of a model folder on the Hugging Face hub; build: and a recipe (build:tokenizer/phantom), which
+            `crossray train` trains first where the dataset has none yet; or random:dalle and random:tiny for tests.
+        architecture: filled in when it is built, so that a saved folder needs nothing else; leave it out.
+    """
+
+    name: str = "random:dalle"
+    architecture: dict[str, int] | None = None
+
+
+class ImageTokenizer(nn.Module):
+    """The encoder, never trained: one token for each 8 x 8 pixels of an image.
+
+    Args:
+        encoder: the network.
+        config: how it was found; its `architecture` describes it.
+    """
+
+    def __init__(self, encoder: Encoder, config: ImageTokenizerConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.config = config
+        self.requires_grad_(False)
+
+    @property
+    def codes(self) -> int:
+        """Entries of the codebook."""
+        return self.encoder.config.codes
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Tokens (N, L), row by row, of images (N, 3, H, W) in [0, 1]; int16 where that is enough.
+
+        In the precision of its weights whatever is around it: tokens computed while training equal those cached before.
+        """
+        weights = next(self.encoder.parameters())
+        with torch.autocast(images.device.type, enabled=False):
+            tokens = self.encoder(images.to(weights.dtype)).argmax(dim=1).flatten(1)
+        return tokens.to(torch.int16 if self.codes <= torch.iinfo(torch.int16).max else torch.int32)
+
+    def fingerprint(self) -> str:
+        """Hash of architecture and weights."""
+        return fingerprint(self.encoder, json.dumps(self.config.architecture, sort_keys=True))
+
+
+def grid(size: int) -> int:
+    """Tokens of an image of size x size pixels.
+
+    Raises:
+        UserError: the size is no multiple of 8.
+    """
+    if size % DOWNSAMPLING:
+        raise UserError(f"recipe field 'data.image.size' is {size}; image tokens need a multiple of {DOWNSAMPLING}.")
+    return (size // DOWNSAMPLING) ** 2
+
+
+def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
+    """The tokenizer that `config` names, with its weights; with fresh ones where its architecture is given.
+
+    Raises:
+        UserError: there is none of that name, or its weights do not fit.
+    """
+    name, weights = config.name, None
+    if config.architecture is not None:
+        network = NetworkConfig(**config.architecture)
+    elif name.startswith("random:"):
+        if name.removeprefix("random:") not in RANDOM:
+            raise UserError(f"image tokenizer '{name}' does not exist; write random: and one of {sorted(RANDOM)}.")
+        network = RANDOM[name.removeprefix("random:")]
+    elif name.startswith(BUILD):
+        raise UserError(f"image tokenizer '{name}' is built by `crossray train`; here name the folder of a tokenizer.")
+    elif Path(name).is_file():
+        weights = read_encoder(Path(name))
+        network = infer_network(weights, name)
+    else:
+        network, weights = _from_folder(model_folder(name, "image tokenizer", _REMEDY))
+    if weights is None:
+        encoder = Encoder(network)
+    else:
+        try:
+            with torch.device("meta"):  # a file may claim any size: no memory before its weights are known to fit
+                encoder = Encoder(network)
+            encoder.load_state_dict(weights, assign=True)
+        except (RuntimeError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{name}: weights do not fit ({reason}); give a whole image tokenizer.") from None
+    described = {field.name: getattr(network, field.name) for field in fields(NetworkConfig)}
+    return ImageTokenizer(encoder, replace(config, architecture=described))
+
+
+def _from_folder(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    """Size and encoder weights of a saved `dvae`."""
+    try:
+        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if saved["system"] != "dvae":
+            raise UserError(f"{folder / 'config.json'}: system '{saved['system']}' is no image tokenizer; give a dvae.")
+        network = NetworkConfig(**{field.name: saved["config"][field.name] for field in fields(NetworkConfig)})
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(_PREFIX)]  # noqa: SIM118
+            return network, {name.removeprefix(_PREFIX): file.get_tensor(name).float() for name in names}
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{folder}: no readable image tokenizer ({type(error).__name__}); copy it again.") from error
+
+
+def read_encoder(path: Path) -> dict[str, Tensor]:
+    """The tensors of DALL-E's encoder.pkl, or of a state dict with the same names, without running any code.
+
+    It needs no more memory than a few times the size of the file.
+
+    Returns:
+        Tensors `blocks.*.w` and `blocks.*.b` in float32.
+
+    Raises:
+        UserError: the file holds a name that weights do not need, or no such tensors.
+    """
+    remedy = "give DALL-E's encoder.pkl"
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                found: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        else:
+            found = read_pytorch(path, _CLASSES)
+        if not isinstance(found, dict | Inert):
+            raise UserError(f"{path}: no table of tensors; {remedy}.")
+        chosen = float_copies({
+            name: tensor for name, tensor in named_tensors(found).items()
+            if name.startswith("blocks.") and name.endswith((".w", ".b"))
+        })  # fmt: skip
+    except ForbiddenNameError as error:
+        raise UserError(f"{path}: refused, {error} has no place among weights and nothing was run; {remedy}.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from None
+    except (PyTorchFileError, SafetensorError):
+        raise UserError(f"{path}: no PyTorch weights; {remedy}.") from None
+    if not chosen:
+        raise UserError(f"{path}: no tensor named blocks.*.w in it; {remedy}.")
+    return chosen
+
+
+def infer_network(weights: Mapping[str, Tensor], source: str) -> NetworkConfig:
+    """The size of the encoder with these weights, in DALL-E's layout.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        first, last = weights["blocks.input.w"], weights["blocks.output.conv.w"]
+        blocks = min(_BLOCKS, len({name.split(".")[2] for name in weights if name.startswith("blocks.group_1.")}))
+        side = first.shape[-1]
+        return NetworkConfig(
+            channels=first.shape[1], width=first.shape[0], blocks=blocks, codes=last.shape[0],
+            patch=1 if side == 7 else side,
+        )  # fmt: skip
+    except (KeyError, IndexError, UserError):
+        raise UserError(f"{source}: not the weights of an image encoder; give DALL-E's encoder.pkl.") from None

@@ -1,0 +1,294 @@
+"""MedKLIP: what a radiograph shows of 75 entities, and where, learned from reports (Wu et al. 2023; SPEC 4.1).
+
+What REVTAF takes of it is `knowledge_encoder.py`.
+
+Shapes: B studies, N images, E = 75 entities, A = 51 places, W width of a text's vector, n sentences, m triplets.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossray.data.batches.batch import Batch, Inputs
+from crossray.errors import UserError
+from crossray.models.base import Trainable, TrainableConfig, register
+from crossray.models.parts.backbones import Backbone, BackboneConfig, ResNetBackbone, build_backbone
+from crossray.models.parts.networks import describe_network
+from crossray.models.parts.text_encoder import TextEncoderConfig, build_text_encoder
+from crossray.models.pretraining.vision import auroc, gather_rows
+from crossray.text.entities import (
+    DESCRIPTIONS,
+    ENTITIES,
+    PLACES,
+    Triplet,
+    place_text,
+    read_sentences,
+    summarize,
+    triplet_text,
+)
+from crossray.text.observations import STATUSES
+
+_BLANK, _POSITIVE, _NEGATIVE, _UNCERTAIN = range(len(STATUSES))
+
+#: Of the cosines between sentences and triplets.
+_TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeNetworkConfig(TrainableConfig):
+    """Size of the network.
+
+    Attributes:
+        backbone: the vision backbone.
+        stages: how many stages of a ResNet are used; the map after three has 14 x 14 places at 224 pixels.
+        text: the encoder of descriptions and places.
+        width: of the decoder that reads the image.
+        layers: of the decoder.
+        heads: of the decoder.
+        feedforward: hidden width of the decoder.
+        dropout: in the decoder and before its heads.
+    """
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(name="random:resnet50"))
+    stages: int = 3
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    feedforward: int = 1024
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.stages < 1 or self.layers < 1:
+            raise UserError("fields 'stages' and 'layers' of a knowledge encoder need at least 1.")
+        if self.width < 1 or self.heads < 1 or self.width % self.heads:
+            raise UserError(f"field 'width' of a knowledge encoder is {self.width}; give a multiple of 'heads'.")
+
+
+class KnowledgeNetwork(nn.Module):
+    """A query for each entity reads the image; two heads say whether the entity is there and where.
+
+    Args:
+        config: the size.
+        text_width: W.
+    """
+
+    def __init__(self, config: KnowledgeNetworkConfig, text_width: int) -> None:
+        super().__init__()
+        self.backbone = _cut(build_backbone(config.backbone), config.stages)
+        channels, width = self.backbone.width, config.width
+        self.expand = nn.Linear(channels, channels)
+        self.contract = nn.Linear(channels, width)
+        self.query = nn.Linear(text_width, width)
+        layer = nn.TransformerDecoderLayer(
+            width, config.heads, config.feedforward, config.dropout, batch_first=True, norm_first=True
+        )
+        self.decoder = nn.TransformerDecoder(layer, config.layers, nn.LayerNorm(width))
+        self.dropout = nn.Dropout(config.dropout)
+        self.existence = nn.Linear(width, 2)
+        self.position = nn.Linear(width, text_width)
+
+    def forward(self, images: Tensor, entities: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """What the images show.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            entities: vectors of the descriptions, (E, W).
+            places: vectors of the places, (A, W).
+
+        Returns:
+            Logits (N, E, 2) of absent and present, and scores (N, E, A) of the places.
+        """
+        tokens = self.contract(self.expand(self.backbone(images)[0]).relu())
+        queries = self.query(entities).expand(len(images), -1, -1)
+        read = self.dropout(self.decoder(queries, tokens))
+        return self.existence(read), self.position(read) @ places.T
+
+
+def _cut(backbone: Backbone, stages: int) -> Backbone:
+    """A ResNet without the stages after `stages`; any other backbone as it is."""
+    network = backbone.network
+    if not isinstance(backbone, ResNetBackbone) or stages >= len(network.config.depths):
+        return backbone
+    network.encoder.stages = network.encoder.stages[:stages]
+    described = describe_network(network)
+    # derived from the depths
+    for name in ("stage_names", "out_features", "out_indices"):
+        described.pop(name, None)
+    described |= {name: described[name][:stages] for name in ("depths", "hidden_sizes")}
+    network.config = type(network.config)(**{name: value for name, value in described.items() if name != "model_type"})
+    return ResNetBackbone(network, replace(backbone.config, architecture=describe_network(network)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeConfig(KnowledgeNetworkConfig):
+    """Configuration of `Knowledge`.
+
+    Attributes:
+        blank: what an entity that the report does not mention counts as: ignore (MedKLIP), or negative. An entity that
+            no report denies is learned only with the latter.
+        candidates: places among which the true one is to be found in training, MedKLIP's 8; validation takes all.
+        sentences: most sentences of a batch that our own text encoder learns from.
+    """
+
+    blank: Literal["ignore", "negative"] = "ignore"
+    candidates: int = 8
+    sentences: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        super().__post_init__()
+        if not 2 <= self.candidates < len(PLACES) or self.sentences < 2:
+            raise UserError(
+                f"field 'candidates' lies from 2 to {len(PLACES) - 1}, 'sentences' from 2 on; correct them."
+            )
+
+
+@register("knowledge", KnowledgeConfig)
+class Knowledge(Trainable):
+    """The network in training, on the triplets that the rules of `text.entities` read out of the reports."""
+
+    config: KnowledgeConfig
+
+    def __init__(self, config: KnowledgeConfig) -> None:
+        super().__init__()
+        self.text = build_text_encoder(config.text)
+        self.network = KnowledgeNetwork(config, self.text.width)
+        self.config = replace(config, backbone=self.network.backbone.config, text=self.text.config)
+        if not self.text.trainable:
+            # computed once; a saved folder brings them along
+            known = config.text.architecture is not None
+            for name, texts in (("entity_vectors", DESCRIPTIONS), ("place_vectors", _PLACE_TEXTS)):
+                self.register_buffer(name, torch.zeros(len(texts), self.text.width) if known else self.text(texts))
+        self._read: dict[int, tuple[Tensor, Tensor]] = {}
+        self._scores: list[Tensor] = []
+        self._found: list[Tensor] = []
+        self._statuses: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, E, 2) of absent and present, and scores (N, E, A) of the places, of normalised images."""
+        return self.network(images, *self._vectors())
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Whether the entities are there, where, and for our own text encoder what sentences say.
+
+        "existence": cross-entropy of what the report asserts or denies; "position": of the true place among some;
+        "sentences": how well a sentence and its triplets in words find each other in the batch.
+        """
+        statuses, places = self.truth(batch)
+        study = batch.inputs.view_mask.nonzero()[:, 0]
+        logits, scores = self(batch.inputs.images[batch.inputs.view_mask])
+        statuses, places = statuses[study], places[study]
+        known = (statuses == _POSITIVE) | (statuses == _NEGATIVE)
+        if self.config.blank == "negative":
+            known |= statuses == _BLANK
+        target = (statuses == _POSITIVE).long()
+        existence = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none")
+        losses = {
+            "existence": (existence * known.flatten()).sum() / known.sum().clamp_min(1),
+            "position": self._position(scores.float(), places),
+        }
+        return losses | ({"sentences": self._sentences(batch.targets.reports)} if self.text.trainable else {})
+
+    def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Codes of `STATUSES` (B, E) int8 and places of the positive mentions (B, E, A) bool, from the reports."""
+        for key, report in zip(batch.targets.report_key.tolist(), batch.targets.reports, strict=True):
+            if key not in self._read:
+                said = summarize([triplet for _, triplets in read_sentences(report) for triplet in triplets])
+                self._read[key] = torch.from_numpy(said.statuses), torch.from_numpy(said.places)
+        rows = [self._read[key] for key in batch.targets.report_key.tolist()]
+        device = batch.inputs.view_mask.device
+        return torch.stack([row[0] for row in rows]).to(device), torch.stack([row[1] for row in rows]).to(device)
+
+    def scores(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Log-odds (B, E) of the entities and scores (B, E, A) of their places, means over the views of each study."""
+        logits, scores = self(inputs.images[inputs.view_mask])
+        study, count = inputs.view_mask.nonzero()[:, 0], inputs.view_mask.sum(dim=1)
+        odds = (logits[..., 1] - logits[..., 0]).float()
+        mean_odds = odds.new_zeros(inputs.size, len(ENTITIES)).index_add(0, study, odds) / count[:, None]
+        mean_scores = scores.new_zeros(inputs.size, *scores.shape[1:]).index_add(0, study, scores)
+        return mean_odds, mean_scores / count[:, None, None]
+
+    def observe(self, batch: Batch) -> None:
+        """Keep log-odds, truth and whether the places were found, of a validation batch."""
+        statuses, places = self.truth(batch)
+        odds, scores = self.scores(batch.inputs)
+        found = places.gather(2, scores.argmax(dim=-1, keepdim=True)).squeeze(2)
+        self._scores.append(odds.cpu())
+        self._statuses.append(statuses.cpu())
+        self._found.append(found[places.any(dim=2)].cpu())
+
+    def summary(self) -> dict[str, float]:
+        """`place_accuracy` of positive mentions; `auroc_NAME` of entities that occur both ways; their mean `auroc`."""
+        if not self._scores:
+            return {}
+        odds, statuses = gather_rows(torch.cat(self._scores)), gather_rows(torch.cat(self._statuses))
+        found = gather_rows(torch.cat(self._found))
+        self._scores, self._statuses, self._found = [], [], []
+        values = {}
+        for index, name in enumerate(ENTITIES):
+            known = statuses[:, index] != _UNCERTAIN
+            if self.config.blank == "ignore":
+                known &= statuses[:, index] != _BLANK
+            value = auroc(odds[known, index], statuses[known, index] == _POSITIVE)
+            if value is not None:
+                values[f"auroc_{name}"] = value
+        mean = sum(values.values()) / len(values) if values else float("nan")
+        return {"auroc": mean, "place_accuracy": float(found.float().mean()), **values}
+
+    def frozen(self) -> list[str]:
+        """A backbone that is not trainable, and a text encoder of `transformers`."""
+        text = [] if self.text.trainable else [f"text.{name}" for name, _ in self.text.named_parameters()]
+        return self.network.backbone.frozen("network.backbone") + text
+
+    def _vectors(self) -> tuple[Tensor, Tensor]:
+        """Of the descriptions (E, W) and of the places (A, W)."""
+        if self.text.trainable:
+            both = self.text([*DESCRIPTIONS, *_PLACE_TEXTS])
+            return both[: len(ENTITIES)], both[len(ENTITIES) :]
+        return cast(Tensor, self.entity_vectors), cast(Tensor, self.place_vectors)
+
+    def _position(self, scores: Tensor, places: Tensor) -> Tensor:
+        """Cross-entropy of one true place among drawn false ones, or among all others outside training."""
+        chosen = places.any(dim=2)
+        if not chosen.any():
+            return scores.sum() * 0.0
+        scores, places = scores[chosen], places[chosen]
+        if not self.training:
+            return (scores.logsumexp(1) - scores.masked_fill(~places, -torch.inf).logsumexp(1)).mean()
+        noise = torch.rand_like(scores)
+        true = noise.masked_fill(~places, -1.0).argmax(dim=1, keepdim=True)
+        false = noise.masked_fill(places, -1.0).topk(self.config.candidates - 1, dim=1).indices
+        drawn = scores.gather(1, torch.cat([true, false], dim=1))
+        return F.cross_entropy(drawn, torch.zeros(len(drawn), dtype=torch.long, device=drawn.device))
+
+    def _sentences(self, reports: tuple[str, ...]) -> Tensor:
+        """Contrastive loss between sentences and their triplets in words, both ways; equal ones count as one."""
+        said: dict[str, tuple[Triplet, ...]] = {}
+        for report in reports:
+            said |= {text: triplets for text, triplets in read_sentences(report) if _prompts(triplets)}
+        order = torch.randperm(len(said)).tolist() if self.training else range(len(said))
+        texts = [list(said)[row] for row in order][: self.config.sentences]
+        prompts = [_prompts(said[text]) for text in texts]
+        known = list(dict.fromkeys(prompt for row in prompts for prompt in row))
+        if len(known) < 2:
+            return next(self.text.parameters()).sum() * 0.0
+        vectors = F.normalize(self.text([*texts, *known]).float(), dim=1)
+        similarity = vectors[: len(texts)] @ vectors[len(texts) :].T / _TEMPERATURE
+        belongs = torch.tensor([[prompt in row for prompt in known] for row in prompts], device=similarity.device)
+        own = similarity.masked_fill(~belongs, -torch.inf)
+        return (
+            sum(((similarity.logsumexp(axis) - own.logsumexp(axis)).mean() for axis in (0, 1)), own.new_zeros(())) / 2
+        )
+
+
+_PLACE_TEXTS = tuple(place_text(place) for place in PLACES)
+
+
+def _prompts(triplets: tuple[Triplet, ...]) -> set[str]:
+    certain = [triplet for triplet in triplets if triplet.status != "uncertain"]
+    return {triplet_text(each.entity, place, each.status == "positive") for each in certain for place in each.places}

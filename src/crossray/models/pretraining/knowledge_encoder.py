@@ -1,0 +1,315 @@
+"""A frozen network of `knowledge.py` as REVTAF uses it: images to entities and places, texts to vectors (SPEC 4.1).
+
+It comes from a folder that CrossRay trained or from MedKLIP's checkpoint, of which only tensors are read.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from crossray.errors import UserError
+from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_tensors, read_pytorch
+from crossray.models.base import BUILD, config_from_dict
+from crossray.models.parts.backbones import BackboneConfig
+from crossray.models.parts.networks import fingerprint, model_folder
+from crossray.models.parts.text_encoder import TextEncoder, TextEncoderConfig, build_text_encoder
+from crossray.models.pretraining.knowledge import KnowledgeNetwork, KnowledgeNetworkConfig
+from crossray.text.entities import DESCRIPTIONS, ENTITIES, PLACES, place_text
+
+#: What `random:NAME` builds: MedKLIP's size, its text encoder apart, and one for tests.
+RANDOM = {
+    "medklip": KnowledgeNetworkConfig(text=TextEncoderConfig(width=768, heads=12)),
+    "tiny": KnowledgeNetworkConfig(
+        backbone=BackboneConfig(name="random:resnet_tiny"),
+        text=TextEncoderConfig(width=16, layers=1, heads=2, buckets=64),
+        width=16, layers=1, heads=2, feedforward=32,
+    ),
+}  # fmt: skip
+
+#: Texts that are encoded at a time.
+_CHUNK = 64
+
+
+#: What may be named.
+_REMEDY = "give the folder of a `crossray pretrain knowledge` run, MedKLIP's checkpoint, or a name on the hub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeEncoderConfig:
+    """Which knowledge encoder.
+
+    Attributes:
+        name: the folder of a run of `crossray pretrain knowledge` or its model folder; MedKLIP's checkpoint file; the
+            name of a model folder on the Hugging Face hub; build: and a recipe (build:knowledge/phantom), which
+            `crossray train` trains first where the dataset has none yet; or random:medklip and random:tiny for tests.
+        text: for MedKLIP's checkpoint, which holds none: hub name or folder of the text encoder it was trained with.
+        descriptions: for MedKLIP's checkpoint: a JSON file of entity to description, such as the one that it was
+            trained with; without, CrossRay's own sentences.
+        architecture: filled in when it is built, so that a saved folder needs nothing else; leave it out.
+    """
+
+    name: str = "random:medklip"
+    text: str = "emilyalsentzer/Bio_ClinicalBERT"
+    descriptions: str | None = None
+    architecture: dict[str, Any] | None = None
+
+
+class KnowledgeEncoder(nn.Module):
+    """The network, never trained, and the vectors of its descriptions and places.
+
+    Args:
+        network: the network; `text`: the encoder of texts that belongs to it.
+        config: how it was found; its `architecture` describes both.
+
+    Attributes:
+        entities: names of the entities, in the order of what `forward` returns.
+        places: names of the places.
+    """
+
+    entities: tuple[str, ...] = ENTITIES
+    places: tuple[str, ...] = PLACES
+
+    def __init__(self, network: KnowledgeNetwork, text: TextEncoder, config: KnowledgeEncoderConfig) -> None:
+        super().__init__()
+        self.network, self.text, self.config = network, text, config
+        self.entity_vectors: Tensor
+        self.place_vectors: Tensor
+        self.register_buffer("entity_vectors", torch.zeros(len(ENTITIES), text.width))
+        self.register_buffer("place_vectors", torch.zeros(len(PLACES), text.width))
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def text_width(self) -> int:
+        """Width of a text's vector."""
+        return self.text.width
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """What images (N, 3, H, W), normalised with the statistics of ImageNet, show.
+
+        In the precision of its weights whatever is around it: what is computed while training equals what was cached.
+
+        Returns:
+            "entities": (N, 75) float32, log-odds that the entity is there; "places": (N, 75) int16, the most probable
+            place of each, an index of `places`.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            logits, scores = self.network(images.to(self.entity_vectors.dtype), self.entity_vectors, self.place_vectors)
+        existence = logits.float()
+        return {
+            "entities": existence[..., 1] - existence[..., 0],
+            "places": scores.argmax(dim=-1).to(torch.int16),
+        }
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Vectors (n, text_width) float32 of texts."""
+        if not texts:
+            return self.entity_vectors.new_zeros(0, self.text_width).float()
+        with torch.autocast(self.entity_vectors.device.type, enabled=False):
+            parts = [self.text(texts[first : first + _CHUNK]) for first in range(0, len(texts), _CHUNK)]
+        return torch.cat(parts).float()
+
+    def describe(self, descriptions: Sequence[str] = DESCRIPTIONS) -> None:
+        """Compute the vectors of `descriptions`, one for each entity, and of the places."""
+        self.entity_vectors.copy_(self.encode_texts(descriptions))
+        self.place_vectors.copy_(self.encode_texts([place_text(place) for place in PLACES]))
+
+    def fingerprint(self) -> str:
+        """Hash of architecture and weights."""
+        return fingerprint(self, json.dumps(self.config.architecture, sort_keys=True))
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode."""
+        return super().train(False)
+
+
+def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
+    """The knowledge encoder that `config` names, with its weights; with fresh ones where its architecture is given.
+
+    Raises:
+        UserError: there is none of that name, or its weights do not fit.
+    """
+    name = config.name
+    if config.architecture is not None:
+        size = config_from_dict(KnowledgeNetworkConfig, config.architecture, f"knowledge encoder '{name}'")
+        return _assemble(size, config)
+    if name.startswith("random:"):
+        if name.removeprefix("random:") not in RANDOM:
+            raise UserError(f"knowledge encoder '{name}' does not exist; write random: and one of {sorted(RANDOM)}.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # equal weights, and an equal fingerprint, wherever it is built
+            encoder = _assemble(RANDOM[name.removeprefix("random:")], config)
+        encoder.describe()
+        return encoder
+    if name.startswith(BUILD):
+        raise UserError(f"knowledge encoder '{name}' is built by `crossray train`; here name the folder of one.")
+    if Path(name).is_file():
+        return _from_checkpoint(Path(name), config)
+    return _from_folder(model_folder(name, "knowledge encoder", _REMEDY), config)
+
+
+def _assemble(size: KnowledgeNetworkConfig, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
+    text = build_text_encoder(size.text)
+    network = KnowledgeNetwork(size, text.width)
+    # not trained here, and its statistics must not move
+    backbone = replace(network.backbone.config, trainable=False)
+    described = replace(size, backbone=backbone, text=text.config)
+    return KnowledgeEncoder(network, text, replace(config, architecture=dataclasses.asdict(described)))
+
+
+def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Put weights of network and text encoder into place; the vectors of the descriptions are computed later.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    own = encoder.state_dict()
+    needed = {name: own[name] for name in own.keys() - {"entity_vectors", "place_vectors"}}
+    _require(needed, weights, source)
+    encoder.load_state_dict({name: weights[name] for name in needed}, strict=False)
+
+
+def _require(needed: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Path) -> None:
+    """Refuse weights without a tensor of each name and shape in `needed`."""
+    for name in sorted(needed):
+        if name not in weights or weights[name].shape != needed[name].shape:
+            raise UserError(
+                f"{source}: tensor '{name}' is missing or of another shape; give a whole knowledge encoder."
+            )
+
+
+def _from_folder(folder: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
+    """The encoder in a saved `knowledge`."""
+    try:
+        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if saved["system"] != "knowledge":
+            raise UserError(
+                f"{folder / 'config.json'}: system '{saved['system']}' is no knowledge encoder; give a knowledge."
+            )
+        known = {field.name for field in dataclasses.fields(KnowledgeNetworkConfig)}
+        values = {name: value for name, value in saved["config"].items() if name in known}
+        encoder = _assemble(config_from_dict(KnowledgeNetworkConfig, values, str(folder / "config.json")), config)
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{folder}: no readable knowledge encoder ({type(error).__name__}); copy it again.") from error
+    _fill(encoder, weights, folder / "model.safetensors")
+    encoder.describe()
+    return encoder
+
+
+#: Names of MedKLIP's tensors, in torchvision's ResNet and elsewhere, and what they are called here.
+_NAMES = (
+    (r"^res_features\.0\.", "backbone.network.embedder.embedder.convolution."),
+    (r"^res_features\.1\.", "backbone.network.embedder.embedder.normalization."),
+    (r"^res_features\.([456])\.(\d+)\.", lambda m: f"backbone.network.encoder.stages.{int(m[1]) - 4}.layers.{m[2]}."),
+    (r"\.conv(\d)\.", lambda m: f".layer.{int(m[1]) - 1}.convolution."),
+    (r"\.bn(\d)\.", lambda m: f".layer.{int(m[1]) - 1}.normalization."),
+    (r"\.downsample\.0\.", ".shortcut.convolution."),
+    (r"\.downsample\.1\.", ".shortcut.normalization."),
+    (r"^res_l1\.", "expand."),
+    (r"^res_l2\.", "contract."),
+    (r"^disease_embedding_layer\.", "query."),
+    (r"^cl_fc\.", "position."),
+    (r"^classifier\.", "existence."),
+)  # fmt: skip
+
+#: Heads of MedKLIP's decoder: shapes do not tell.
+_HEADS = 4
+
+#: Most blocks of a stage and layers of the decoder that are built to see whether weights fit; MedKLIP has 6 and 4.
+_LAYERS = 64
+
+
+def _from_checkpoint(path: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
+    """The encoder in MedKLIP's checkpoint, with a text encoder of `transformers`."""
+    weights = _read_checkpoint(path)
+    size = replace(_infer_size(weights, path), text=TextEncoderConfig(name=config.text))
+    renamed = {}
+    for name, tensor in weights.items():
+        for pattern, replacement in _NAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[f"network.{name}"] = tensor
+    with torch.device("meta"):  # a file may claim any size: no memory before its weights are known to fit
+        network = KnowledgeNetwork(size, renamed["network.query.weight"].shape[1])
+    _require({f"network.{name}": tensor for name, tensor in network.state_dict().items()}, renamed, path)
+    encoder = _assemble(size, config)
+    own_text = {f"text.{name}": tensor for name, tensor in encoder.text.state_dict().items()}
+    _fill(encoder, renamed | own_text, path)
+    encoder.describe(DESCRIPTIONS if config.descriptions is None else _read_descriptions(Path(config.descriptions)))
+    return encoder
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Tensors by MedKLIP's names, in float32, without running any code."""
+    remedy = "give MedKLIP's checkpoint"
+    try:
+        found = read_pytorch(path)
+        found = found.get("model", found) if isinstance(found, dict) else {}
+        weights = float_copies(named_tensors(found if isinstance(found, dict) else {}))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from None
+    except PyTorchFileError:
+        raise UserError(f"{path}: not weights alone, and nothing else was read; {remedy}.") from None
+    # it was saved from within DataParallel
+    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    if "res_features.0.weight" not in weights:
+        raise UserError(f"{path}: no tensor named res_features.0.weight in it; {remedy}.")
+    return weights
+
+
+def _infer_size(weights: Mapping[str, Tensor], path: Path) -> KnowledgeNetworkConfig:
+    """The size of the network with these weights, in MedKLIP's layout."""
+    try:
+        last = "conv3" if "res_features.4.0.conv3.weight" in weights else "conv2"
+        depths = [_count(weights, f"res_features.{stage}.") for stage in (4, 5, 6)]
+        architecture = {
+            "model_type": "resnet",
+            "layer_type": "bottleneck" if last == "conv3" else "basic",
+            "embedding_size": weights["res_features.0.weight"].shape[0],
+            "depths": depths,
+            "hidden_sizes": [weights[f"res_features.{stage}.0.{last}.weight"].shape[0] for stage in (4, 5, 6)],
+        }
+        return KnowledgeNetworkConfig(
+            backbone=BackboneConfig(name=str(path.name), architecture=architecture),
+            width=weights["res_l2.weight"].shape[0],
+            layers=_count(weights, "decoder.layers."),
+            heads=_HEADS,
+            feedforward=weights["decoder.layers.0.linear1.weight"].shape[0],
+        )
+    except KeyError as error:
+        raise UserError(f"{path}: tensor {error} is missing; give MedKLIP's checkpoint.") from None
+    except IndexError:
+        raise UserError(f"{path}: a weight is a single number; give MedKLIP's checkpoint.") from None
+
+
+def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """Parts with a number, `PREFIX.0.`, `PREFIX.1.` ..., but no more than a network could have."""
+    return min(_LAYERS, len({name.split(".")[2] for name in weights if name.startswith(prefix)}))
+
+
+def _read_descriptions(path: Path) -> list[str]:
+    """Descriptions in the order of the entities; MedKLIP's keys, one of them misspelled, are not compared."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read as JSON ({type(error).__name__}); give entity to description."
+        ) from None
+    if (
+        not isinstance(found, dict)
+        or len(found) != len(ENTITIES)
+        or not all(isinstance(x, str) for x in found.values())
+    ):
+        raise UserError(f"{path}: not {len(ENTITIES)} descriptions; give a JSON object of entity to description.")
+    return list(found.values())

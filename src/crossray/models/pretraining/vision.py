@@ -1,0 +1,147 @@
+"""A vision backbone trained on the observations of a dataset: what systems on two cores start from (DESIGN 3).
+
+Its saved folder is a backbone for every system: `backbone.name: FOLDER`.
+Shapes: B studies, V views, K observations, P pooled width.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossray.data.batches.batch import Batch, Inputs
+from crossray.errors import UserError
+from crossray.models.base import Trainable, TrainableConfig, register
+from crossray.models.parts.backbones import BackboneConfig, build_backbone
+from crossray.text.observations import STATUSES
+
+_BLANK, _POSITIVE, _NEGATIVE, _UNCERTAIN = range(len(STATUSES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig(TrainableConfig):
+    """Configuration of `Vision`.
+
+    Attributes:
+        backbone: the vision backbone to train.
+        observations: names of the observations in `Guide.labels`; filled in from the data.
+        views: most views of a study; filled in from the data.
+        uncertain: what an uncertain observation counts as: positive, negative, or ignore.
+        blank: what an observation that the report does not mention counts as: negative, or ignore.
+        dropout: before the linear map.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    observations: tuple[str, ...] = ()
+    views: int = 2
+    uncertain: Literal["positive", "negative", "ignore"] = "positive"
+    blank: Literal["negative", "ignore"] = "negative"
+    dropout: float = 0.1
+
+
+@register("vision", VisionConfig)
+class Vision(Trainable):
+    """Backbone, mean of the views' pooled vectors, one linear logit for each observation."""
+
+    config: VisionConfig
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        if not config.observations:
+            raise UserError("system 'vision': the dataset has no labels to learn; prepare one that has (phantom has).")
+        self.backbone = build_backbone(config.backbone)
+        self.config = dataclasses.replace(config, backbone=self.backbone.config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.backbone.width, len(config.observations))
+        self._scores: list[Tensor] = []
+        self._truth: list[Tensor] = []
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits (B, K) of the observations of each study; views that it lacks do not count."""
+        pooled = self.backbone.views(inputs)[1]
+        weights = inputs.view_mask.to(pooled.dtype).unsqueeze(-1)
+        logits: Tensor = self.head(self.dropout((pooled * weights).sum(1) / weights.sum(1)))
+        return logits
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Binary cross-entropy, the mean over the studies and observations that count."""
+        truth = self.truth(batch)
+        known = truth >= 0
+        losses = F.binary_cross_entropy_with_logits(
+            self(batch.inputs).float(), truth.clamp_min(0).float(), reduction="none"
+        )
+        return {"observations": (losses * known).sum() / known.sum().clamp_min(1)}
+
+    def truth(self, batch: Batch) -> Tensor:
+        """(B, K) int8: 1 positive, 0 negative, -1 not counted.
+
+        Raises:
+            UserError: the batch has no labels.
+        """
+        labels = batch.guide.labels
+        if labels is None:
+            raise UserError("system 'vision': the dataset has no labels to learn; prepare one that has (phantom has).")
+        meaning = torch.zeros(len(STATUSES), dtype=torch.int8, device=labels.device)
+        meaning[_POSITIVE] = 1
+        meaning[_BLANK] = {"negative": 0, "ignore": -1}[self.config.blank]
+        meaning[_UNCERTAIN] = {"positive": 1, "negative": 0, "ignore": -1}[self.config.uncertain]
+        # a study without labels has zeros throughout: nothing is known about it
+        return torch.where(labels.sum(-1) > 0, meaning[labels.argmax(-1)], -1)
+
+    def observe(self, batch: Batch) -> None:
+        """Keep the logits and the truth of a validation batch."""
+        self._scores.append(self(batch.inputs).float().cpu())
+        self._truth.append(self.truth(batch).cpu())
+
+    def summary(self) -> dict[str, float]:
+        """`auroc`, the mean over the observations that occur both ways, and `auroc_NAME` for each of them."""
+        if not self._scores:
+            return {}
+        scores, truth = gather_rows(torch.cat(self._scores)), gather_rows(torch.cat(self._truth))
+        self._scores, self._truth = [], []
+        values = {}
+        for index, name in enumerate(self.config.observations):
+            known = truth[:, index] >= 0
+            value = auroc(scores[known, index], truth[known, index] == 1)
+            if value is not None:
+                values[f"auroc_{name}"] = value
+        mean = sum(values.values()) / len(values) if values else float("nan")
+        return {"auroc": mean, **values}
+
+    def frozen(self) -> list[str]:
+        """Names of the backbone's parameters when it is not trainable."""
+        return self.backbone.frozen("backbone")
+
+
+def auroc(scores: Tensor, positive: Tensor) -> float | None:
+    """Area under the ROC curve: how often a positive scores above a negative, ties counted half.
+
+    Args:
+        scores: (N,) float.
+        positive: (N,) bool.
+
+    Returns:
+        The area, or None when all or none are positive.
+    """
+    positives = int(positive.sum())
+    negatives = positive.numel() - positives
+    if not positives or not negatives:
+        return None
+    # mean rank of equal scores: half way between the first and the last rank of the value
+    _, group, count = scores.unique(sorted=True, return_inverse=True, return_counts=True)
+    last = count.cumsum(0).double()
+    ranks = (last - (count.double() - 1) / 2)[group]
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes, (N, ...) on the processor; those of this one when it is alone."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return rows
+    parts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(parts, rows)
+    return torch.cat(parts)

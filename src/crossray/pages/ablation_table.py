@@ -1,0 +1,281 @@
+"""The table of an ablation: our mean and deviation over seeds beside the published value, one part a protocol."""
+
+import re
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossray.ablation.comparison import ComparedRow, Comparison, read_comparison, read_scores
+from crossray.data.store.layout import replace_file
+from crossray.errors import UserError
+from crossray.evaluation import published
+from crossray.evaluation.metrics.meteor import METRIC as METEOR
+from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol, require_same
+from crossray.evaluation.results import Result
+from crossray.pages import page
+from crossray.pages.published_tables import differences
+from crossray.pages.tables import Grid
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Metric -> heading of its column, and its name in the published tables.
+COLUMNS = {
+    "bleu1": ("BLEU-1", "bleu1"),
+    "bleu2": ("BLEU-2", "bleu2"),
+    "bleu3": ("BLEU-3", "bleu3"),
+    "bleu4": ("BLEU-4", "bleu4"),
+    METEOR: ("METEOR", "meteor"),
+    "rouge_l": ("ROUGE-L", "rouge_l"),
+    "cider": ("CIDEr", "cider"),
+    "ce_f1": ("CE F1", "ce_f1"),
+}
+
+#: The protocol that stands beside published values.
+PUBLISHED_PROTOCOL = "r2gen"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric over the seeds of a row.
+
+    Attributes:
+        mean: over the finished runs.
+        deviation: of the sample (n - 1); None for a single run.
+    """
+
+    mean: float
+    deviation: float | None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {'-' if self.deviation is None else f'{self.deviation:.3f}'}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table under one protocol.
+
+    Attributes:
+        name: of the row.
+        seeds: of its finished runs.
+        ignoring: how many of them are no better than with shuffled images.
+        ours: metric -> score; empty before the first run is finished.
+        published: metric -> published value, with a question mark where it is doubtful.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    ignoring: int
+    ours: Mapping[str, Score]
+    published: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.ignoring} of {len(self.seeds)} ignore the image)" if self.ignoring else self.name
+
+
+@dataclass(frozen=True)
+class Part:
+    """The table under one protocol.
+
+    Attributes:
+        name: of the protocol.
+        protocol: of all its scores; None before the first run is finished.
+        lines: one a row.
+        sentences: what keeps its scores from comparing with the published ones.
+    """
+
+    name: str
+    protocol: Protocol | None
+    lines: tuple[Line, ...]
+    sentences: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What the numbers mean."""
+        if self.protocol is None:
+            return f"Protocol {self.name}: no run is finished"
+        beside = " | published value" if self._beside else ""
+        return f"Protocol {self.name}, {self.protocol.studies} studies: mean ± standard deviation over seeds{beside}"
+
+    def grid(self) -> Grid:
+        """Ours and the published value in one cell. What no run has is left out; what a row lacks is a dash."""
+        lines = []
+        for line in self.lines:
+            cells = [str(line.ours.get(metric, "-")) for metric in self._metrics]
+            if self._beside:
+                values = [line.published.get(metric, "-") for metric in self._metrics]
+                cells = [f"{cell} | {value}" for cell, value in zip(cells, values, strict=True)]
+            lines.append([str(line), str(len(line.seeds)), *cells])
+        return Grid(self.title, self._header, lines)
+
+    def stacked(self) -> Grid:
+        """The published values in a line of their own, for a terminal and for print."""
+        lines = []
+        for line in self.lines:
+            lines.append([str(line), str(len(line.seeds)), *(str(line.ours.get(name, "-")) for name in self._metrics)])
+            if line.published:
+                lines.append(["  published", "", *(line.published.get(name, "-") for name in self._metrics)])
+        return Grid(self.title.replace(" |", ", below it the"), self._header, lines)
+
+    @property
+    def _metrics(self) -> list[str]:
+        return [metric for metric in COLUMNS if any(metric in line.ours for line in self.lines)]
+
+    @property
+    def _header(self) -> list[str]:
+        return ["row", "seeds", *(COLUMNS[metric][0] for metric in self._metrics)]
+
+    @property
+    def _beside(self) -> bool:
+        return any(line.published for line in self.lines)
+
+
+@dataclass(frozen=True)
+class AblationTable:
+    """A whole table.
+
+    Attributes:
+        title: its heading.
+        note: how its runs were made, in one sentence.
+        parts: protocol `r2gen`, beside the published values, and `full`.
+    """
+
+    title: str
+    note: str
+    parts: tuple[Part, ...]
+
+
+def read_table(folder: Path) -> AblationTable:
+    """The table of the finished runs in the folder of an ablation.
+
+    Raises:
+        UserError: there is no ablation, its runs have different protocols, or the published table lacks a row.
+    """
+    comparison = read_comparison(folder)
+    scores = {row: read_scores(folder, row) for row in comparison.rows}
+    parts = []
+    for name in PROTOCOLS:
+        runs = {
+            row: {seed: results[name] for seed, results in seeds.items() if name in results}
+            for row, seeds in scores.items()
+        }
+        try:
+            parts.append(_part(name, runs, comparison))
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from None
+    return AblationTable(comparison.title, _note(comparison), tuple(parts))
+
+
+def write_table(folder: Path) -> AblationTable:
+    """Write table.md, table.tex and table.html into the folder of an ablation.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    table = read_table(folder)
+    for name, render in (("table.md", markdown), ("table.tex", latex), ("table.html", html)):
+        replace_file(folder / name, render(table).encode())
+    return table
+
+
+def markdown(table: AblationTable) -> str:
+    """The table in Markdown."""
+    pieces = [f"# {table.title}\n", f"{table.note}\n"]
+    for part in table.parts:
+        pieces.append(part.grid().markdown())
+        if part.sentences:
+            pieces.append("".join(f"- {sentence}\n" for sentence in part.sentences))
+    return "\n".join(pieces)
+
+
+def latex(table: AblationTable) -> str:
+    """The table in LaTeX, a `table*` for each protocol; it needs the package booktabs."""
+    pieces = [r"% \usepackage{booktabs}"]
+    for part in table.parts:
+        grid = part.stacked()
+        head, *body = (" & ".join(map(_latex_text, line)) + r" \\" for line in (grid.header, *grid.lines))
+        caption = _latex_text(f"{table.title}. {grid.title}. {table.note}")
+        pieces += [
+            r"\begin{table*}", r"\centering\small", rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}", r"\toprule", head, r"\midrule", *body,
+            r"\bottomrule", r"\end{tabular}", r"\end{table*}", *(f"% {sentence}" for sentence in part.sentences),
+        ]  # fmt: skip
+    return "\n".join(pieces) + "\n"
+
+
+def html(table: AblationTable) -> str:
+    """The table as a page of its own."""
+    body = [page.title(table.title), page.paragraph(table.note, "notice")]
+    for part in table.parts:
+        grid = part.grid()
+        body.append(page.table(grid.header, grid.lines, caption=grid.title))
+        body += [page.paragraph(sentence, "muted") for sentence in part.sentences]
+    return page.document(table.title, body)
+
+
+def print_table(table: AblationTable, console: "Console") -> None:
+    """Show the table in the terminal."""
+    for line in (table.title, table.note):
+        console.print(line, markup=False, highlight=False)
+    for part in table.parts:
+        console.print()
+        console.print(part.stacked().render(), crop=False)
+        for sentence in part.sentences:
+            console.print(f"- {sentence}", markup=False, highlight=False)
+
+
+def _part(name: str, runs: Mapping[ComparedRow, Mapping[int, Result]], comparison: Comparison) -> Part:
+    found = [result for seeds in runs.values() for result in seeds.values()]
+    protocol = require_same(result.protocol for result in found) if found else None
+    theirs = None
+    sentences: list[str] = []
+    if comparison.published is not None and name == PUBLISHED_PROTOCOL:
+        theirs = published.table(comparison.published)
+        if found:
+            drawn = bool(comparison.data_source.get("synthetic_images", False))
+            sentences = differences(found[0], theirs, drawn=drawn)
+    lines = tuple(_line(row, seeds, theirs) for row, seeds in runs.items())
+    return Part(name, protocol, lines, tuple(sentences))
+
+
+def _line(row: ComparedRow, runs: Mapping[int, Result], theirs: published.PublishedTable | None) -> Line:
+    results = list(runs.values())
+    ours = {}
+    for metric in COLUMNS:
+        if results and all(metric in result.scores for result in results):
+            values = [result.scores[metric].value for result in results]
+            ours[metric] = Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    beside = {}
+    if theirs is not None and row.published is not None:
+        line = theirs.row(row.published)
+        beside = {
+            metric: f"{line.values[name]:.3f}{'?' if name in line.flags else ''}"
+            for metric, (_, name) in COLUMNS.items()
+            if name in line.values
+        }
+    ignoring = sum(bool(result.ignores_image) for result in results)
+    return Line(row.name, tuple(runs), ignoring, ours, beside)
+
+
+def _note(comparison: Comparison) -> str:
+    """How the runs were made; a reader must meet it before the first number."""
+    options = ", ".join(f"{field} = {value}" for field, value in comparison.options.items())
+    made = (
+        f"recipe {comparison.recipe}{' with ' if options else ''}{options}; epochs: at most "
+        f"{comparison.epochs}; scored once on the {comparison.split} split, by the model that validation selected."
+    )
+    if comparison.data_source.get("synthetic_images"):
+        return f"Not comparable with published numbers, because the images are drawn and no radiographs: {made}"
+    return f"How our runs were made, which the published ones need not share: {made}"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"$\mid$", "±": r"$\pm$",
+    "<": r"\textless{}", ">": r"\textgreater{}", **{character: f"\\{character}" for character in "&%$#_{}"},
+}  # fmt: skip
+
+
+def _latex_text(text: str) -> str:
+    return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)

@@ -1,0 +1,233 @@
+"""What `crossray analyze alignment` prints and writes: tables, figures, and a page with what is retrieved."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossray.analysis.agreement import Agreement, marked_text, marks_of_generated
+from crossray.analysis.alignment import RECALL_AT, Alignment, best_ranks
+from crossray.analysis.gram import Gram
+from crossray.analysis.results import as_json
+from crossray.data.store import Dataset, layout
+from crossray.errors import UserError
+from crossray.files.write import write_whole
+from crossray.pages import page
+from crossray.pages.alignment_figures import Picture, available, figures
+from crossray.pages.report import RESEARCH, SYNTHETIC
+from crossray.pages.report_images import StudyImages
+from crossray.pages.tables import Grid
+from crossray.text.observations import label_report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PAGE, SCORES = "index.html", "alignment.json"
+
+#: Cosines in float32 that differ by less differ by rounding.
+ALL_ALIKE = 1e-5
+
+#: How many reports or images are shown for a query.
+RETRIEVED = 3
+
+NO_FIGURES = "No figures: matplotlib is not installed; pip install 'crossray[figures]' brings it."
+
+_MARKS = "Marked in what is retrieved: what the study's own report states too (✓), denies or does not state (✗, ○)."
+
+_QUERIES = {"report": "image to report", "image": "report to image"}
+
+_STYLE = """
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)); gap: 1.2rem; }
+.figures img { max-width: 100%; height: auto; background: #fff; border-radius: .3rem; }
+.figures figcaption { font-weight: 400; }
+.ranked { margin: .2rem 0 .9rem; padding-left: 1.4rem; } .ranked li { margin-bottom: .35rem; }
+.ranked .hit { font-weight: 600; }
+.row { display: flex; flex-wrap: wrap; gap: .6rem; margin: .2rem 0 .9rem; } .row figure { margin: 0; width: 8.5rem; }
+.row img { width: 100%; height: auto; border-radius: .3rem; }
+.row figcaption { font-weight: 400; font-size: .82rem; }
+"""
+
+
+def print_alignments(found: Sequence[Alignment], console: "Console") -> None:
+    """Print the tables."""
+    for grid in grids(found):
+        console.print()
+        console.print(grid.render(), crop=False)
+    for sentence in warnings(found):
+        console.print(sentence, markup=False, highlight=False)
+    if not available():
+        console.print(NO_FIGURES, markup=False, highlight=False)
+
+
+def warnings(found: Sequence[Alignment]) -> list[str]:
+    """A sentence for each model whose vectors tell nothing apart."""
+    return [
+        f"{one.name}: all cosines are equal to {one.scores.spread:.1g}: score and ranks are those of rounding errors."
+        for one in found
+        if one.scores.spread < ALL_ALIKE
+    ]
+
+
+def grids(found: Sequence[Alignment]) -> list[Grid]:
+    """Scores, retrieval, and the Gram matrices of the memories, if there are any."""
+    studies = f"{len(found[0].ids)} studies of the {found[0].split} split"
+    scores = [
+        [
+            one.name,
+            *(f"{share:.1%}" for share in (one.scores.aligned, one.scores.aligned_common, one.scores.aligned_any)),
+            f"{one.scores.own:.3f}",
+            f"{one.scores.other:.3f}",
+            f"{one.scores.spread:.2g}",
+        ]
+        for one in found
+    ]
+    header = ["", "alignment score", "common scale", "all pairs", "cosine own report", "cosine other", "spread"]
+    tables = [Grid(f"alignment: {studies}", header, scores), _retrieval_grid(found, studies)]
+    memories = [[f"{one.name}, {title}", *_gram_cells(gram)] for one in found for title, gram in one.grams.items()]
+    if memories:
+        header = ["", "rows", "width", "mean length", "mean |cosine|", "random rows", "rms", "least rms", "rank"]
+        tables.append(Grid("orthogonality of memories (rank: effective, by entropy)", header, memories))
+    return tables
+
+
+def write_alignments(found: Sequence[Alignment], dataset: Dataset, folder: Path, *, examples: int = 3) -> str:
+    """Write the scores, the figures and the page into a folder.
+
+    Args:
+        found: models on the same split.
+        dataset: where the studies are.
+        folder: is made; files of the same names are replaced, each as a whole.
+        examples: how many studies are shown with what is retrieved for them.
+
+    Returns:
+        Name of the page.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    pictures = figures(found) if available() else []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in pictures:
+            layout.replace_file(folder / picture.name, picture.png)
+        first = found[0]
+        write_whole(folder / SCORES, as_json(_models(found), dataset, first.split, studies=len(first.ids)))
+        write_whole(folder / PAGE, _page(found, dataset, pictures, examples))
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror}); name another folder.") from None
+    return PAGE
+
+
+def _retrieval_grid(found: Sequence[Alignment], studies: str) -> Grid:
+    lines = []
+    for direction, query in _QUERIES.items():
+        for one in found:
+            result = one.retrieval[direction]
+            recalls = [
+                f"{value.value:.1%} [{100 * value.low:.1f}, {100 * value.high:.1f}]" for value in result.recall.values()
+            ]
+            lines.append([f"{query}: {one.name}", *recalls, f"{result.median_rank:g}"])
+        expected = found[0].retrieval[direction].chance
+        recalls = [f"{expected[f'recall@{k}']:.1%}" for k in RECALL_AT]
+        lines.append([f"{query}: chance", *recalls, f"{expected['median_rank']:g}"])
+    header = ["", *(f"recall@{k}" for k in RECALL_AT), "median rank"]
+    return Grid(f"retrieval: {studies}; equal reports count as hits", header, lines)
+
+
+def _gram_cells(gram: Gram) -> list[str]:
+    values = (gram.lengths, gram.cosine, gram.random, gram.rms, gram.least)
+    return [str(gram.rows), str(gram.width), *(f"{value:.3f}" for value in values), f"{gram.effective_rank:.0f}"]
+
+
+def _models(found: Sequence[Alignment]) -> dict[str, Any]:
+    return {
+        one.name: {
+            "system": one.system,
+            "scores": asdict(one.scores),
+            "retrieval": {direction: asdict(result) for direction, result in one.retrieval.items()},
+            "memories": {
+                title: {name: value for name, value in vars(gram).items() if not isinstance(value, np.ndarray)}
+                for title, gram in one.grams.items()
+            },
+        }
+        for one in found
+    }
+
+
+def _page(found: Sequence[Alignment], dataset: Dataset, pictures: Sequence[Picture], examples: int) -> str:
+    images = StudyImages(dataset)
+    title = f"Alignment of images and reports: {', '.join(one.name for one in found)}"
+    tables = [page.table(grid.header, grid.lines, caption=grid.title) for grid in grids(found)]
+    chosen = np.unique(np.linspace(0, len(found[0].ids) - 1, examples).round().astype(int)).tolist() if examples else []
+    body = [
+        "<header>",
+        page.title(title),
+        page.paragraph(f"{SYNTHETIC} {RESEARCH}" if images.synthetic else RESEARCH, "notice"),
+        "</header>",
+        *tables,
+        *(page.paragraph(sentence, "notice") for sentence in warnings(found)),
+        page.paragraph(
+            "The alignment score normalises the cosines of each model by their own smallest and largest value: one "
+            "outlier moves it, and a model that tells nothing apart can reach any value. Retrieval has no such freedom."
+        ),
+        *([_gallery(pictures)] if pictures else [page.paragraph(NO_FIGURES, "muted")]),
+        *([page.heading("What is retrieved"), page.paragraph(_MARKS, "muted")] if chosen else []),
+        *(_example(found, place, images) for place in chosen),
+    ]
+    return page.document(title, body, style=_STYLE)
+
+
+def _gallery(pictures: Sequence[Picture]) -> str:
+    return f'<div class="figures">{"".join(map(_figure, pictures))}</div>'
+
+
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode("ascii")
+    caption = escape(picture.caption)
+    image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def _example(found: Sequence[Alignment], place: int, images: StudyImages) -> str:
+    """One study as a query, its image for reports and its report for images (UAR Fig. 3)."""
+    study, report = found[0].ids[place], found[0].reports[place]
+    views = f'<div class="views">{"".join(images.views(study))}</div>'
+    own = f'<div class="text reference"><h4>Its own report</h4><p>{marked_text(report, [])}</p></div>'
+    texts = "".join(
+        f'<div class="text"><h4>{escape(one.name)}: reports for this image</h4>{_reports(one, place)}'
+        f"<h4>{escape(one.name)}: images for this report</h4>{_images(one, place, images)}</div>"
+        for one in found
+    )
+    return f'<article class="study"><h3>{escape(study)}</h3><div>{views}</div><div>{own}{texts}</div></article>'
+
+
+def _reports(one: Alignment, place: int) -> str:
+    same = np.array([report == one.reports[place] for report in one.reports])
+    row = one.similarity[place]
+    true = label_report(one.reports[place])
+    # equal reports are listed once
+    most_similar = {one.reports[index]: int(index) for index in np.argsort(row, kind="stable")}
+    best = sorted(most_similar.values(), key=lambda index: -row[index])[:RETRIEVED]
+    items = []
+    for index in best:
+        labels = label_report(one.reports[index])
+        text = marked_text(one.reports[index], marks_of_generated(labels, Agreement.between(true, labels)))
+        kind = ' class="hit"' if same[index] else ""
+        items.append(f"<li{kind}>{row[index]:.4f}: {text}</li>")
+    rank = int(best_ranks(row[None], same[None])[0])
+    own = f"Its own report: rank {rank} of {len(row)}, cosine {row[same].max():.4f}."
+    return f'<ol class="ranked">{"".join(items)}</ol>{page.paragraph(own, "muted")}'
+
+
+def _images(one: Alignment, place: int, images: StudyImages) -> str:
+    column = one.similarity[:, place]
+    figures = []
+    for index in np.argsort(-column, kind="stable")[:RETRIEVED].tolist():
+        hit = " (equal report)" if one.reports[index] == one.reports[place] else ""
+        view = "".join(images.views(one.ids[index])[:1])
+        figures.append(f"<figure>{view}<figcaption>{column[index]:.4f}{hit}</figcaption></figure>")
+    return f'<div class="row">{"".join(figures)}</div>'

@@ -1,0 +1,67 @@
+"""Tables and the file of `crossray analyze grounding`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossray.analysis.grounding import DONORS, TOLERANCE, Grounding
+from crossray.analysis.results import as_json, signed, write_results
+from crossray.data.store import Dataset
+from crossray.pages.tables import Grid, ends
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_grounding(name: str, result: Grounding, console: "Console") -> None:
+    """Print both tables of a model, and what the numbers mean."""
+    if not result.targets:
+        console.print(
+            f"\n{name}: none of {result.studies} reports states a finding that is drawn in its study.",
+            markup=False,
+            highlight=False,
+        )
+        return
+    for grid in grids(name, result):
+        console.print()
+        console.print(grid.render(), crop=False)
+    console.print(
+        f"pointing: the finding lies within {TOLERANCE:.3f} sides of the largest cell's centre; mass: share of the "
+        f"view's attention inside the finding; shuffled: mean over the attention of up to {DONORS} other studies to "
+        "the same observation; brackets: 95% intervals over studies.",
+        markup=False,
+        highlight=False,
+    )
+
+
+def grids(name: str, result: Grounding) -> list[Grid]:
+    """The model beside what it is compared with, and the model by view and by observation."""
+    compared = []
+    for source in result.sources:
+        cells = [source.name]
+        for metric in ("pointing", "mass"):
+            cells += [f"{source.scores[metric].value:.3f}", ends(source.scores[metric])]
+            cells.append(signed(source.differences.get(metric)))
+        compared.append(cells)
+    minus = "model minus this"
+    header = ["attention of", "pointing", "interval", minus, "mass", "interval", minus]
+    title = f"{name}: {result.targets} named findings in {result.studies} reports, counted in every view"
+    parts = [
+        [part.name, str(part.targets), *(f"{part.scores[metric]:.3f}" for metric in ("pointing", "mass"))]
+        for part in result.parts
+    ]
+    return [
+        Grid(title, header, compared),
+        Grid(f"{name}: the model's own attention, part by part", ["", "targets", "pointing", "mass"], parts),
+    ]
+
+
+def save_grounding(results: Mapping[str, Grounding], dataset: Dataset, split: str, path: Path) -> None:
+    """Write all models' results as JSON; the file appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    models = {name: asdict(result) for name, result in results.items()}
+    write_results(path, as_json(models, dataset, split, tolerance=TOLERANCE))

@@ -1,0 +1,166 @@
+"""One page about a prepared dataset: counts, lengths, labels, and a contact sheet of its images."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.data.store import Dataset
+from crossray.data.study import SPLITS
+from crossray.errors import UserError
+from crossray.pages import page
+from crossray.text.cleaning import clean
+from crossray.text.observations import STATUSES
+
+#: Longer side of an image on the contact sheet, in pixels.
+LONGEST = 160
+
+#: Shares of the reports whose length is said.
+_QUANTILES = (0, 25, 50, 75, 95, 100)
+
+_STYLE = """
+.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .8rem; }
+.sheet img { max-width: 100%; height: auto; } .sheet figcaption { font-weight: 400; font-size: .8rem; }
+"""
+
+
+def inspect_page(dataset: Dataset, images: int = 60, seed: int = 0) -> str:
+    """The page as HTML that needs nothing else.
+
+    Args:
+        dataset: a prepared dataset.
+        images: most views on the contact sheet; whole studies are drawn at random from all splits.
+        seed: of that draw.
+
+    Raises:
+        UserError: `images` or `seed` is negative.
+    """
+    if images < 0 or seed < 0:
+        raise UserError(f"images {images}, seed {seed}: must not be negative; give numbers from 0 on")
+    info = dataset.info
+    synthetic = bool(info.source.get("synthetic_images"))
+    name = dataset.path.resolve().name
+    body = [
+        page.title(f"Dataset {name}"),
+        page.paragraph(
+            f"Source: {info.source.get('kind', 'unknown')}. Stored views: short side {info.size} px. Cleaner for word "
+            f"counts: {info.cleaner}. SHA-256 of the content: {info.sha256[:16]}.",
+            "muted",
+        ),
+    ]
+    if synthetic:
+        body.append(page.paragraph("The images are synthetic: drawn, not taken.", "notice"))
+    else:
+        body.append(page.paragraph("This page may hold patients' images: keep it where the dataset may lie.", "notice"))
+    body += [page.heading("Splits"), _splits(dataset), page.heading("What was left out"), _left_out(dataset)]
+    if "paper_statistics" in info.notes:
+        body += [page.heading("The papers' statistics"), _papers(dataset)]
+    body += [page.heading("Report lengths"), _lengths(dataset), page.heading("View positions"), _positions(dataset)]
+    body += [page.heading("Labels"), *_labels(dataset)]
+    body += [page.heading("Images"), *_sheet(dataset, images, seed)]
+    return page.document(f"Dataset {name}", body, style=_STYLE)
+
+
+def _members(dataset: Dataset) -> dict[str, NDArray[np.int64]]:
+    """Rows of the splits that have studies, and of all."""
+    counts = dataset.info.counts["studies"]
+    members: dict[str, NDArray[np.int64]] = {split: dataset.rows(split) for split in SPLITS if counts.get(split)}
+    members["all"] = np.arange(dataset.studies)
+    return members
+
+
+def _splits(dataset: Dataset) -> str:
+    info = dataset.info
+    rows = [
+        (
+            split,
+            str(len(rows)),
+            str(info.counts["images"][split]),
+            str(info.patients[split]),
+            f"{info.average_length[split]:.2f}",
+            f"{len(set(dataset.reports(rows))) / len(rows):.1%}",
+        )
+        for split, rows in _members(dataset).items()
+    ]
+    headings = ("split", "studies", "images", "patients", "words a report", "distinct reports")
+    return page.table(headings, rows, caption="Counts of the prepared dataset")
+
+
+def _left_out(dataset: Dataset) -> str:
+    counts = dataset.info.counts
+    rows = [("studies read", str(counts["read"]))]
+    rows += [(f"rejected: {step}", str(count)) for step, count in counts["rejected"].items()]
+    rows += [
+        (f"source: {step['step']}", f"{step['reports']} reports, {step['images']} images")
+        for step in dataset.info.notes.get("filter_steps", ())
+    ]
+    rows += [
+        (f"source: {name.replace('_', ' ')}", str(count))
+        for name, count in dataset.info.notes.items()
+        if isinstance(count, int)
+    ]
+    return page.table(("step", "count"), rows, caption="Filter steps; rejected.jsonl names every rejected study")
+
+
+def _papers(dataset: Dataset) -> str:
+    """Table 2 of the papers, which count the raw collection, beside what is left of it here."""
+    info = dataset.info
+    rows: list[tuple[str, ...]] = []
+    for split, (images, reports, patients, length) in info.notes["paper_statistics"].items():
+        ours = (info.counts["images"], info.counts["studies"], info.patients)
+        rows.append((f"{split}, papers", str(images), str(reports), str(patients), f"{length:.2f}"))
+        counts = (str(kind.get(split, 0)) for kind in ours)
+        rows.append((f"{split}, ours", *counts, f"{info.average_length.get(split, 0):.2f}"))
+    headings = ("split", "images", "reports", "patients", "average length")
+    return page.table(headings, rows, caption="The papers count the raw collection before any filter")
+
+
+def _lengths(dataset: Dataset) -> str:
+    rows = []
+    for split, members in _members(dataset).items():
+        words = [len(clean(report, dataset.info.cleaner).split()) for report in dataset.reports(members)]
+        rows.append((split, *(f"{value:.0f}" for value in np.percentile(words, _QUANTILES))))
+    headings = ("split", *(f"{quantile} %" for quantile in _QUANTILES))
+    return page.table(headings, rows, caption="Words of the cleaned findings: shares of the reports up to this length")
+
+
+def _positions(dataset: Dataset) -> str:
+    first = dataset.first_image
+    views = np.diff(first)
+    rows = [
+        (f"studies with {count} view{'s' * (count > 1)}", str(int((views == count).sum())))
+        for count in np.unique(views).tolist()
+    ]
+    names, counts = np.unique([p for row in range(dataset.studies) for p in dataset.record(row).positions],
+                              return_counts=True)  # fmt: skip
+    rows += [(f"images: {name}", str(count)) for name, count in zip(names, counts, strict=True)]
+    return page.table(("what", "count"), rows, caption="Views")
+
+
+def _labels(dataset: Dataset) -> Sequence[str]:
+    labels = dataset.labels
+    if labels is None:
+        return [page.paragraph("The source has no labels.")]
+    rows = [
+        (name.replace("_", " "), *(str(int((labels[:, column] == code).sum())) for code in range(len(STATUSES))))
+        for column, name in enumerate(dataset.info.observations)
+    ]
+    origin = str(dataset.info.source.get("labels", "the source"))
+    return [page.table(("observation", *STATUSES), rows, caption=f"Studies by status; labels of {origin}")]
+
+
+def _sheet(dataset: Dataset, images: int, seed: int) -> Sequence[str]:
+    """Whole studies in a random order, as long as their views fit."""
+    figures: list[str] = []
+    for row in np.random.default_rng(seed).permutation(dataset.studies):
+        views = dataset.views(int(row))
+        if len(figures) + len(views) > images:
+            break
+        record = dataset.record(int(row))
+        for view, position in zip(views, record.positions, strict=True):
+            caption = f"{record.id}, {record.split}, {position}"
+            picture = page.image(dataset.image(view), caption, LONGEST)
+            figures.append(f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>")
+    return [page.paragraph(f"{len(figures)} of {dataset.images} views, drawn at random.", "muted"),
+            f'<div class="sheet">{"".join(figures)}</div>']  # fmt: skip

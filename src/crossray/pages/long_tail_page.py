@@ -1,0 +1,87 @@
+"""Tables and page of `crossray analyze long-tail`."""
+
+from pathlib import Path
+
+from crossray.analysis.agreement import spoken
+from crossray.analysis.long_tail import PARTS, LongTail
+from crossray.errors import UserError
+from crossray.evaluation.metrics.clinical import POSITIVE
+from crossray.files.write import write_whole
+from crossray.pages import charts, page
+from crossray.pages.tables import Grid, ends, value
+
+
+def grids(found: LongTail) -> list[Grid]:
+    """Means of the parts, and the observations one by one."""
+    described = f"{found.studies} studies, protocol {found.protocol}, labeler {found.labeler}"
+    observations = [(name, part) for part, names in found.parts.items() for name in names]
+    means = [[f"{part} ({len(found.parts[part])})", *_cells(found, part)] for part in PARTS]
+    single = [
+        [spoken(name), part, str(found.support[name]), *_cells(found, name)] for name, part in observations
+    ]  # fmt: skip
+    header = [
+        cell
+        for name in found.scores
+        for cell in (
+            name, "interval", *(["over runs"] if found.deviations[name] else []),
+            *(["minus first"] if name in found.differences else []),
+        )
+    ]  # fmt: skip
+    return [
+        Grid(f"mean F1 of observations by frequency; {described}", ["", *header], means),
+        Grid("F1 of each observation, positive only", ["", "part", "true", *header], single),
+    ]
+
+
+def write_page(found: LongTail, path: Path) -> None:
+    """Write a page with chart and tables; the file appears whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    systems = list(found.scores)
+    bars = [
+        charts.Bars(
+            label=label,
+            note=note,
+            values=tuple(found.scores[system][key] for system in systems),
+        )
+        for key, label, note in _rows(found)
+    ]
+    body = [
+        page.title("Long tail"),
+        page.paragraph(
+            "F1 of observations from the most to the least frequent one in the true reports, and the means of head, "
+            "middle and tail. Of a system with several runs the mean over them. Lines are bootstrap intervals over "
+            "studies.",
+            "muted",
+        ),
+        charts.legend(systems),
+        f'<div class="charts">{charts.bar_chart(bars, systems, "F1", POSITIVE.name)}</div>',
+        *(page.table(grid.header, grid.lines, caption=grid.title) for grid in grids(found)),
+    ]
+    try:
+        write_whole(path, page.document("Long tail", body))
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name a file in another folder.") from None
+
+
+def _rows(found: LongTail) -> list[tuple[str, str, str]]:
+    """Key, label and note of every group of bars: each part's mean, then its observations."""
+    rows = []
+    for part, names in found.parts.items():
+        rows.append((part, part.capitalize(), f"mean of {len(names)}"))
+        rows += [(name, spoken(name), f"in {found.support[name]} of {found.studies}") for name in names]
+    return rows
+
+
+def _cells(found: LongTail, key: str) -> list[str]:
+    cells = []
+    for system, scores in found.scores.items():
+        cells += [value(scores[key]), ends(scores[key])]
+        if found.deviations[system]:
+            cells.append(f"± {found.deviations[system][key]:.3f}")
+        if system in found.differences:
+            difference = found.differences[system][key]
+            cells.append(f"{difference.value:+.3f} {ends(difference)}")
+    return cells

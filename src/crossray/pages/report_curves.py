@@ -1,0 +1,75 @@
+"""The training curves of a report page, from the metrics.jsonl of the runs."""
+
+from collections.abc import Sequence
+from math import ceil
+from statistics import fmean
+from typing import Any
+
+from crossray.pages import charts, page
+from crossray.pages.report_runs import System
+from crossray.pages.tables import HEADINGS
+
+_X = "optimiser step"
+
+#: More points of one line are averaged over neighbouring rows of the log.
+MOST_POINTS = 200
+
+#: What a row says beside losses and metrics.
+_PLACES = ("step", "epoch", "stage", "seconds", "learning_rate", "images_per_second")
+
+
+def curves(systems: Sequence[System]) -> list[str]:
+    """Charts of the losses and validation metrics of all systems; a sentence for those whose log is not at hand."""
+    lacking = [system.name for system in systems if not system.history]
+    pieces = []
+    if len(lacking) < len(systems):
+        validated = _names(systems, "val")
+        main = ["loss", *(name for name in HEADINGS if name in validated)]
+        others = [name for name in (*validated, *_names(systems, "train")) if name not in main]
+        pieces += [
+            charts.legend([system.name for system in systems], "line"),
+            charts.line_styles("training", "validation"),
+            _charts(systems, main),
+        ]
+        if others:
+            pieces.append(page.details("Further losses and metrics", [_charts(systems, list(dict.fromkeys(others)))]))
+    if lacking:
+        pieces.append(
+            page.paragraph(
+                f"No training log at hand for {', '.join(lacking)}: curves need metrics.jsonl in the folder of the "
+                "predictions, or in that of the model they name.",
+                "muted",
+            )
+        )
+    return pieces
+
+
+def _charts(systems: Sequence[System], names: Sequence[str]) -> str:
+    figures = []
+    for name in names:
+        lines = [
+            charts.Line(system.name, points, number, thin=split == "train")
+            for number, system in enumerate(systems)
+            for split in ("train", "val")
+            if (points := _points(system.history, split, name))
+        ]
+        figures.append(charts.line_chart(lines, HEADINGS.get(name, name.replace("_", " ").capitalize()), _X))
+    return f'<div class="charts">{"".join(figures)}</div>'
+
+
+def _names(systems: Sequence[System], split: str) -> list[str]:
+    """Names of the values of a split, in the order in which they appear."""
+    rows = (row for system in systems for row in system.history if row["split"] == split)
+    return list(dict.fromkeys(name for row in rows for name in row if name not in ("split", *_PLACES)))
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Means of neighbours where there are more points than can be seen."""
+    size = ceil(len(points) / MOST_POINTS)
+    parts = [points[start : start + size] for start in range(0, len(points), size or 1)]
+    return tuple((part[-1][0], fmean(value for _, value in part)) for part in parts)
+
+
+def _points(history: Sequence[dict[str, Any]], split: str, name: str) -> tuple[tuple[float, float], ...]:
+    rows = (row for row in history if row["split"] == split and isinstance(row.get(name), int | float))
+    return _thinned([(float(row["step"]), float(row[name])) for row in rows])

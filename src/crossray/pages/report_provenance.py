@@ -1,0 +1,89 @@
+"""What a report page says about its numbers: alarms, protocols, where they come from, and what was not computed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crossray.evaluation.alarms import IGNORES_IMAGE
+from crossray.evaluation.predictions.protocol import Protocol
+from crossray.pages import page
+from crossray.pages.report_runs import System
+
+#: What is said of each protocol.
+PROTOCOL_WORDS = {
+    "r2gen": "The protocol of the published tables: references as the model's tokenizer can express them, cut, with "
+    "rare words unknown. It inflates scores.",
+    "full": "The whole cleaned report as reference: nothing cut, no word unknown.",
+}
+
+
+def alarms(systems: Sequence[System], protocols: Sequence[str]) -> list[str]:
+    """The rules that results break, a box a system; a rule that several protocols break is said once."""
+    pieces = []
+    for system in systems:
+        broken: dict[str, list[str]] = {}
+        sentences: dict[str, str] = {}
+        for name in reversed(protocols):
+            for alarm in system.evaluation.protocols[name].alarms:
+                broken.setdefault(alarm.name, []).append(name)
+                sentences.setdefault(alarm.name, alarm.sentence)
+        if broken:
+            pieces.append(
+                page.alarm(
+                    f"{system.name} {IGNORES_IMAGE if IGNORES_IMAGE in sentences else 'raises alarms'}",
+                    [
+                        f"{sentence} (protocol {', and so under '.join(broken[rule])})."
+                        for rule, sentence in sentences.items()
+                    ],
+                )
+            )
+    return pieces
+
+
+def protocol_words(protocol: Protocol) -> str:
+    """A protocol in a sentence or two."""
+    cut = "" if protocol.max_length is None else f", references cut at {protocol.max_length - 1} tokens"
+    rare = f", words seen fewer than {protocol.min_count} times unknown" if (protocol.min_count or 0) > 1 else ""
+    split = f" of the {protocol.split} split" if protocol.split else ""
+    views = f", views: {protocol.views}" if protocol.views else ""
+    labeler = f", observations read by {protocol.labeler}" if protocol.labeler else ""
+    return (
+        f"{PROTOCOL_WORDS[protocol.name]} {protocol.studies} studies{split}, section {protocol.section}, "
+        f"cleaner {protocol.cleaner}{cut}{rare}{views}{labeler}."
+    )
+
+
+def provenance(systems: Sequence[System]) -> str:
+    """Where the predictions and scores come from, a column a system."""
+    facts: dict[str, list[str]] = {}
+    for system in systems:
+        source, scores = system.predictions.provenance, system.evaluation
+        known = {
+            "predictions": str(system.predictions.path or ""),
+            "model": source.model,
+            "system": source.system,
+            "dataset": source.data or "",
+            "dataset sha256": source.data_sha256[:16],
+            "split": source.split,
+            "tokenizer sha256": (source.tokenizer or "")[:16],
+            "decoding": _pairs(source.decoding),
+            "versions": _pairs(source.versions),
+            "bootstrap": f"{scores.resamples} resamples, seed {scores.seed}",
+            "METEOR jar sha256": (scores.meteor_jar_sha256 or "")[:16],
+        }
+        for name, value in known.items():
+            facts.setdefault(name, []).append(value)
+    rows = [[name, *values] for name, values in facts.items() if any(values)]
+    return page.table(
+        ["", *(system.name for system in systems)], rows, caption="Where the numbers come from", text=True
+    )
+
+
+def notes(systems: Sequence[System]) -> list[str]:
+    """What was not computed, and why."""
+    return [
+        page.paragraph(f"{system.name}: {note}.", "muted") for system in systems for note in system.evaluation.notes
+    ]
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

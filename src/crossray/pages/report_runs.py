@@ -1,0 +1,164 @@
+"""What a report page is made of: predictions, their scores, and how their models were trained."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossray.errors import UserError
+from crossray.evaluation.evaluate import evaluate
+from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.predictions.protocol import PROTOCOLS, require_same
+from crossray.evaluation.results import Evaluation
+
+#: Names of files in the folder of a run.
+PREDICTIONS, SCORES, METRICS, BEST = "predictions.jsonl", "scores.json", "metrics.jsonl", "best"
+
+
+@dataclass(frozen=True)
+class System:
+    """One system of a report page.
+
+    Attributes:
+        name: what the page calls it; unique on the page.
+        predictions: its reports.
+        evaluation: their scores.
+        history: rows of the metrics.jsonl of its training; empty when that is not at hand.
+    """
+
+    name: str
+    predictions: PredictionFile
+    evaluation: Evaluation
+    history: tuple[dict[str, Any], ...] = ()
+
+
+def read_systems(
+    runs: Sequence[Path | str], *, data: Path | str | None = None, say: Callable[[str], None] = lambda sentence: None
+) -> list[System]:
+    """Read systems that wrote reports of the same studies.
+
+    Args:
+        runs: predictions files, or folders that hold predictions.jsonl. Scores lie beside them as `crossray evaluate`
+            writes them; they are computed, and not kept, where there are none.
+        data: prepared dataset for the baselines of scores that are computed.
+        say: told what takes time.
+
+    Raises:
+        UserError: a file is missing or wrong, or the systems were not scored under the same protocol on the same
+            studies.
+    """
+    if not runs:
+        raise UserError("report: name at least one predictions file or folder of a run")
+    paths = [_predictions_path(Path(run)) for run in runs]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError("report: the same predictions are named twice; name each once")
+    systems = []
+    for path, name in zip(paths, _names(paths), strict=True):
+        file = PredictionFile.load(path)
+        systems.append(System(name, file, _scores(file, path, data, say), _history(file, path)))
+    _require_same_studies(systems, common_protocols(systems)[0])
+    return systems
+
+
+def common_protocols(systems: Sequence[System]) -> tuple[list[str], list[str]]:
+    """Names of the protocols that every system was scored under, and why others are left out.
+
+    The references of `r2gen` are what each model's tokenizer can express; where they differ, `full` still compares.
+
+    Raises:
+        UserError: no protocol is common to all.
+    """
+    names, left_out = [], []
+    for name in PROTOCOLS:
+        scored = [system.evaluation.protocols[name] for system in systems if name in system.evaluation.protocols]
+        if len(scored) < len(systems):
+            if scored:
+                left_out.append(f"Protocol {name} is left out: {len(scored)} of {len(systems)} systems have it.")
+            continue
+        try:
+            require_same(part.result.protocol for part in scored)
+        except UserError as error:
+            left_out.append(f"Protocol {name} is left out: {error}.")
+            continue
+        names.append(name)
+    if not names:
+        reasons = " ".join(left_out).rstrip(".") or "none of the files has one"
+        raise UserError(
+            f"report: no protocol is common to all systems ({reasons}); run crossray evaluate on them again"
+        )
+    return names, left_out
+
+
+def read_history(path: Path) -> tuple[dict[str, Any], ...]:
+    """Rows of a metrics.jsonl; a line that is being written is left out, and without the file there are none."""
+    rows = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+    return tuple(row for row in rows if isinstance(row, dict) and "split" in row and "step" in row)
+
+
+def _require_same_studies(systems: Sequence[System], protocols: Sequence[str]) -> None:
+    first, *others = (
+        {row.id: [row.references[name] for name in protocols] for row in system.predictions.rows} for system in systems
+    )
+    for system, references in zip(systems[1:], others, strict=True):
+        if references != first:
+            raise UserError(
+                f"{system.predictions.path}: its studies or references are not those of "
+                f"{systems[0].predictions.path}; report on predictions of the same studies"
+            )
+
+
+def _predictions_path(run: Path) -> Path:
+    if not run.is_dir():
+        return run
+    if not (run / PREDICTIONS).is_file():
+        raise UserError(
+            f"{run}: no {PREDICTIONS} in it; write it with crossray generate --model {run} --data DATA "
+            f"--out {run / PREDICTIONS}"
+        )
+    return run / PREDICTIONS
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell all of them apart."""
+    parts = [_telling_parts(path) for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _telling_parts(path: Path) -> tuple[str, ...]:
+    """The path without its suffix, and without a file name that every run has."""
+    whole = path.resolve()
+    return (whole.parent if path.name == PREDICTIONS else whole.with_suffix("")).parts
+
+
+def _scores(file: PredictionFile, path: Path, data: Path | str | None, say: Callable[[str], None]) -> Evaluation:
+    """Scores that lie beside the predictions, or computed."""
+    beside = [path.with_suffix(".scores.json"), *([path.with_name(SCORES)] if path.name == PREDICTIONS else [])]
+    for scores in beside:
+        if scores.is_file():
+            evaluation = Evaluation.load(scores)
+            studies = {part.result.studies for part in evaluation.protocols.values()}
+            if evaluation.provenance != file.provenance or studies != {len(file.rows)}:
+                raise UserError(f"{scores}: these are the scores of other predictions; run crossray evaluate {path}")
+            return evaluation
+    say(f"{beside[0]} is not there: scoring {path} (crossray evaluate keeps the scores)")
+    return evaluate(path, dataset=data)
+
+
+def _history(file: PredictionFile, path: Path) -> tuple[dict[str, Any], ...]:
+    """Training of the model: the log in the folder of the predictions, or in that of the model they name."""
+    folders = [path.parent] if path.name == PREDICTIONS else []
+    if file.provenance.model:
+        model = Path(file.provenance.model)
+        folders += [model, *([model.parent] if model.name == BEST else [])]
+    return next((rows for rows in (read_history(folder / METRICS) for folder in folders) if rows), ())

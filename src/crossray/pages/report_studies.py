@@ -1,0 +1,197 @@
+"""Study by study: images, the reference and every system's report, with what they agree on marked."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from crossray.analysis.agreement import (
+    SIGNS,
+    WORDS,
+    Agreement,
+    Kind,
+    marked_text,
+    marks_of_generated,
+    marks_of_reference,
+    spoken,
+)
+from crossray.evaluation.metrics.nlg import ReportPairs
+from crossray.pages import charts, page
+from crossray.pages.report_runs import System
+from crossray.text.observations import ReportLabels, label_report
+
+_GROUPS = {"best": "among the best", "worst": "among the worst", "random": "drawn at random"}
+
+_KEY: tuple[tuple[Kind, str, str], ...] = (
+    ("agree", "agreed", "stated in the reference and in the report"),
+    ("false", "false alarm", "stated in the report only"),
+    ("missed", "missed", "stated in the reference only; in a system's report: the words that deny it"),
+    ("partly", "partly", "in a reference: found by some of the systems and missed by others"),
+    ("negative", "denied", "said to be absent; muted"),
+)
+
+
+@dataclass(frozen=True)
+class StudyComparison:
+    """One study as the page shows it.
+
+    Attributes:
+        id: of the study.
+        reference: the true report.
+        reference_labels: what it states, and where.
+        reports: system name to its report.
+        labels: system name to what its report states.
+        cider: mean CIDEr-D of the systems on this study.
+    """
+
+    id: str
+    reference: str
+    reference_labels: ReportLabels
+    reports: Mapping[str, str]
+    labels: Mapping[str, ReportLabels]
+    cider: float
+
+    @property
+    def agreements(self) -> dict[str, Agreement]:
+        """System name to its agreement with the reference."""
+        return {name: Agreement.between(self.reference_labels, labels) for name, labels in self.labels.items()}
+
+    @property
+    def balance(self) -> int:
+        """Agreed observations minus those in one text only, of all systems together."""
+        return sum(agreement.balance for agreement in self.agreements.values())
+
+
+def compare_studies(systems: Sequence[System], protocol: str) -> list[StudyComparison]:
+    """Label and compare all studies, in the order of the first system's file."""
+    reports = [{row.id: row.prediction for row in system.predictions.rows} for system in systems]
+    names = [system.name for system in systems]
+    first = systems[0].predictions
+    references = first.references(protocol)
+    cider = np.mean(
+        [ReportPairs([written[row.id] for row in first.rows], references).statistics().cider for written in reports],
+        axis=0,
+    )
+    return [
+        StudyComparison(
+            id=row.id,
+            reference=reference,
+            reference_labels=label_report(reference),
+            reports=dict(zip(names, (written[row.id] for written in reports), strict=True)),
+            labels=dict(zip(names, (label_report(written[row.id]) for written in reports), strict=True)),
+            cider=float(score),
+        )
+        for row, reference, score in zip(first.rows, references, cider, strict=True)
+    ]
+
+
+def choose(studies: Sequence[StudyComparison], count: int, seed: int = 0) -> list[tuple[str, StudyComparison]]:
+    """A third of the best, a third of the worst, and the rest drawn at random from the others.
+
+    The best have the highest balance of agreed observations against those in one text only, the worst the lowest;
+    mean CIDEr-D decides between equals.
+
+    Args:
+        studies: to choose from.
+        count: how many to choose.
+        seed: of the draw.
+
+    Returns:
+        "best", "worst" or "random" with each study, in this order.
+    """
+    order = sorted(studies, key=lambda study: (study.balance, study.cider), reverse=True)
+    count = min(count, len(order))
+    third = count // 3
+    best, middle, worst = order[:third], order[third : len(order) - third], order[len(order) - third :]
+    drawn = np.random.default_rng(seed).choice(len(middle), size=count - 2 * third, replace=False)
+    return [
+        *(("best", study) for study in best),
+        *(("worst", study) for study in reversed(worst)),
+        *(("random", middle[index]) for index in sorted(drawn)),
+    ]
+
+
+def key() -> str:
+    """What the marks mean."""
+    items = "".join(f"<dt>{_sample(kind, word)}</dt><dd>{escape(meaning)}</dd>" for kind, word, meaning in _KEY)
+    return f'<dl class="key">{items}</dl>'
+
+
+def filters(systems: Sequence[System], chosen: Sequence[StudyComparison]) -> str:
+    """Controls that the page's script shows and obeys."""
+    counts = Counter(name for study in chosen for name in _observations(study))
+    groups: list[tuple[str, str, list[tuple[str, str]]]] = [
+        ("Observation", "observation", [(name, f"{spoken(name)} ({count})") for name, count in counts.most_common()]),
+        ("Marked as", "kind", [(kind, f"{SIGNS[kind]} {WORDS[kind]}") for kind in WORDS]),
+    ]
+    if len(systems) > 1:
+        groups.append(("System", "system", [(str(number), system.name) for number, system in enumerate(systems)]))
+    fieldsets = "".join(_fieldset(legend, name, choices) for legend, name, choices in groups if choices)
+    return (
+        '<form class="filters" hidden aria-label="Filter the studies">'
+        f"{fieldsets}"
+        '<div class="row"><label><span>Words</span><input type="search" name="words" autocomplete="off" '
+        'placeholder="word or study"></label>'
+        '<span><output aria-live="polite"></output> <button type="reset">Show all</button></span></div></form>'
+    )
+
+
+def article(group: str, study: StudyComparison, images: Sequence[str]) -> str:
+    """One study: its views beside the reference and the systems' reports."""
+    agreements = study.agreements
+    marks = " ".join(
+        f"{number}:{kind}:{name}"
+        for number, agreement in enumerate(agreements.values())
+        for kind, names in _kinds(agreement).items()
+        for name in names
+    )
+    reference = marked_text(study.reference, marks_of_reference(study.reference_labels, agreements))
+    texts = [f'<div class="text reference"><h4>Reference</h4><p>{reference}</p></div>']
+    for number, (name, agreement) in enumerate(agreements.items()):
+        text = marked_text(study.reports[name], marks_of_generated(study.labels[name], agreement))
+        texts.append(
+            f'<div class="text" data-system="{number}"><h4>{charts.swatch(number)}{escape(name)}</h4>'
+            f"<p>{text}</p>{_chips(agreement)}</div>"
+        )
+    views = f'<div class="views">{"".join(images)}</div>' if images else page.paragraph("No images at hand.", "muted")
+    return (
+        f'<article class="study" data-marks="{escape(marks)}"><h3>{escape(study.id)} '
+        f"<small>{_GROUPS[group]}, mean CIDEr-D {study.cider:.2f}</small></h3>"
+        f"<div>{views}</div><div>{''.join(texts)}</div></article>"
+    )
+
+
+def _observations(study: StudyComparison) -> set[str]:
+    """Observations that any of a study's texts states."""
+    return {name for agreement in study.agreements.values() for names in _kinds(agreement).values() for name in names}
+
+
+def _kinds(agreement: Agreement) -> dict[Kind, Mapping[str, object]]:
+    return {"agree": agreement.agreed, "false": agreement.false_alarms, "missed": agreement.missed}
+
+
+def _chips(agreement: Agreement) -> str:
+    """What is agreed on, wrongly stated and missed, as a list of words."""
+    chips = [
+        f'<li class="{kind}">{SIGNS[kind]} {escape(spoken(name))} <span class="unseen">({WORDS[kind]})</span></li>'
+        for kind, names in _kinds(agreement).items()
+        for name in names
+    ]
+    items = "".join(chips) or '<li class="none">Neither text states an observation.</li>'
+    return f'<ul class="chips">{items}</ul>'
+
+
+def _sample(kind: Kind, word: str) -> str:
+    if kind == "negative":
+        return f'<span class="negative">{escape(word)}</span>'
+    return f'<mark class="{kind}">{escape(word)}<span class="sign" aria-hidden="true">{SIGNS[kind]}</span></mark>'
+
+
+def _fieldset(legend: str, name: str, choices: Sequence[tuple[str, str]]) -> str:
+    boxes = "".join(
+        f'<label><input type="checkbox" name="{name}" value="{escape(value)}">{escape(text)}</label>'
+        for value, text in choices
+    )
+    return f"<fieldset><legend>{escape(legend)}</legend><div>{boxes}</div></fieldset>"

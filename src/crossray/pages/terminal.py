@@ -1,0 +1,112 @@
+"""What the commands show in the terminal: progress and small tables (rich)."""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from crossray.data.store import Dataset
+
+
+class Progress:
+    """A progress bar that is a callback: `progress(done, total)`.
+
+    Example:
+        >>> with Progress("drawing studies", Console(quiet=True)) as progress:
+        ...     progress(1, 10)
+    """
+
+    def __init__(self, title: str, console: Console) -> None:
+        """Show `title` before the bar, on `console`."""
+        self._bar = Bar(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("·"),
+            TimeRemainingColumn(), console=console,
+        )  # fmt: skip
+        self._task = self._bar.add_task(title, total=None)
+
+    def __enter__(self) -> Self:
+        return self  # the bar appears with the first report: a mistake found before that is all that is printed
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` are finished."""
+        self._bar.start()
+        self._bar.update(self._task, completed=done, total=total)
+
+
+def print_dataset(dataset: "Dataset", console: Console) -> None:
+    """Studies, patients and report length of every split, and what was left out on the way."""
+    info = dataset.info
+    table = Table(title=f"{dataset.path}: {info.source['kind']}, short side {info.size} px")
+    for heading in ("split", "studies", "patients", "words a report"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split in ("train", "val", "test"):
+        if studies := info.counts["studies"].get(split, 0):
+            length = info.average_length.get(split, 0.0)
+            table.add_row(split, str(studies), str(info.patients.get(split, 0)), f"{length:.1f}")
+    console.print(table)
+    counts = info.counts
+    console.print(
+        f"{counts['read']} studies read, {counts['studies']['all']} kept with {counts['images']['all']} images"
+    )
+    for reason, number in counts["rejected"].items():
+        console.print(f"[yellow]{number} rejected: {reason}[/] (rejected.jsonl says which)")
+    if info.source.get("synthetic_images"):
+        console.print("[yellow]The images are synthetic: drawn, not taken.[/]")
+
+
+def print_source_statistics(dataset: "Dataset", console: Console) -> None:
+    """What every filter of the source left, and the statistics that the papers print beside this dataset's."""
+    info = dataset.info
+    steps = Table(title="filter steps")
+    for heading in ("what is left", "reports", "images"):
+        steps.add_column(heading, justify="left" if heading == "what is left" else "right")
+    for step in info.notes["filter_steps"]:
+        steps.add_row(step["step"], str(step["reports"]), str(step["images"]))
+    console.print(steps)
+    for name, count in info.notes.items():
+        if isinstance(count, int):
+            console.print(f"{name.replace('_', ' ')}: {count}", highlight=False)
+    table = Table(title="the papers count the raw collection; ours is what is left")
+    for heading in ("split", "images", "reports", "patients", "average length"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, (images, reports, patients, length) in info.notes["paper_statistics"].items():
+        ours = (info.counts[kind].get(split, 0) for kind in ("images", "studies"))
+        table.add_row(f"{split}, papers", str(images), str(reports), str(patients), f"{length:.2f}")
+        table.add_row(
+            f"{split}, ours", *map(str, ours), str(info.patients.get(split, 0)),
+            f"{info.average_length.get(split, 0.0):.2f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def print_models(console: Console) -> None:
+    """The registry: parameters of every system at its default size, its recipes, and what it needs first."""
+    from crossray.models.registry import create_model, list_models
+    from crossray.text.observations import OBSERVATIONS
+    from crossray.training.recipe import list_recipes
+
+    table = Table(title="systems")
+    for heading in ("system", "parameters", "frozen", "recipes", "what it is"):
+        table.add_column(heading, justify="right" if heading in {"parameters", "frozen"} else "left")
+    for name in list_models():
+        model = create_model(name, vocabulary_size=760, observations=OBSERVATIONS)
+        frozen = set(model.frozen())
+        counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
+        total, still = sum(counts.values()), sum(n for key, n in counts.items() if key in frozen)
+        recipes = [recipe.split("/")[1] for recipe in list_recipes() if recipe.startswith(f"{name}/")]
+        summary = (type(model).__doc__ or "").strip().splitlines()[0]
+        table.add_row(name, f"{total / 1e6:.1f} M", f"{still / 1e6:.1f} M", ", ".join(recipes), summary)
+    console.print(table)
+    console.print(
+        "Every system starts from a prepared dataset; an image encoder comes from `crossray pretrain vision`,"
+    )
+    console.print("from a folder or hub name (--model.backbone.name), or is trained along.")

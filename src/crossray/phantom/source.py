@@ -1,0 +1,205 @@
+"""Sources of drawn studies (DESIGN 6): wholly synthetic ones, and true reports with images drawn from their tags."""
+
+import csv
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from crossray.data.sources.r2gen import read_annotation
+from crossray.data.study import SPLITS, Split, Study, View
+from crossray.errors import UserError
+from crossray.phantom.draw import draw
+from crossray.phantom.labels import labels_of
+from crossray.phantom.report import write_report
+from crossray.phantom.sample import sample_scene, split_of
+from crossray.phantom.scene import Scene, Severity
+from crossray.phantom.tags import coverage, scene_from_tags
+
+#: Columns of `indiana_reports.csv` that are used.
+TAGS_COLUMNS = ("uid", "MeSH", "indication", "impression")
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnImage:
+    """One view of a scene as an image that is drawn when it is read."""
+
+    scene: Scene
+    view: Literal["frontal", "lateral"]
+
+    @property
+    def position(self) -> str:
+        """Lateral, or the direction of the scene's frontal view: "pa" or "ap"."""
+        return "lateral" if self.view == "lateral" else self.scene.exposure.position
+
+    @property
+    def name(self) -> str:
+        """What error messages call the drawing."""
+        return f"drawing {self.scene.seed} ({self.view})"
+
+    def read(self, size: int) -> View:
+        """Draw the view, short side `size` pixels, with a mask for every finding that it shows."""
+        return draw(self.scene, self.view, size)
+
+
+@dataclass(frozen=True)
+class PhantomStudies(Sequence[Study]):
+    """Drawn studies that are made when they are asked for: study i depends on (seed, i, severity) alone."""
+
+    length: int
+    seed: int
+    severity: Severity
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> Study: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Study]: ...
+    def __getitem__(self, index: int | slice) -> Study | list[Study]:
+        if isinstance(index, slice):
+            return [self._study(i) for i in range(self.length)[index]]
+        return self._study(range(self.length)[index])
+
+    def _study(self, index: int) -> Study:
+        scene = sample_scene(self.seed, index, self.severity)
+        split = split_of(self.seed, index)
+        report = write_report(scene, split, np.random.default_rng((self.seed, index, 2)))
+        name = f"phantom-{self.seed}-{index:06d}"
+        return Study(
+            id=name,
+            patient=name,
+            split=split,
+            findings=report.findings,
+            impression=report.impression,
+            indication=report.indication,
+            images=_images(scene, both=scene.exposure.position == "pa"),
+            labels=labels_of(scene),
+        )
+
+
+def phantom_studies(count: int, seed: int = 0, severity: Severity = "realistic") -> Sequence[Study]:
+    """Synthetic studies `phantom-<seed>-<index>`: seven of ten train, one validates, two test.
+
+    A study has a frontal and a lateral view; one taken at the bedside (AP) has the frontal view alone.
+
+    Args:
+        count: number of studies; a longer sequence begins with the same studies.
+        seed: seed of the set, 0 or more.
+        severity: "easy" or "realistic"; see `sample_scene`.
+
+    Returns:
+        A sequence that can be pickled and makes each study when it is asked for.
+
+    Raises:
+        UserError: `count` or `seed` is negative.
+    """
+    if count < 0 or seed < 0:
+        raise UserError(f"studies {count}, seed {seed}: must not be negative; give numbers from 0 on")
+    return PhantomStudies(count, seed, severity)
+
+
+def like_studies(annotation: Path, tags_csv: Path, seed: int = 0, severity: Severity = "realistic") -> Sequence[Study]:
+    """True reports of IU X-Ray with images drawn from the MeSH tags of the same studies.
+
+    Args:
+        annotation: R2Gen's `annotation.json`: findings, ids (`CXR<uid>_...`) and splits.
+        tags_csv: `indiana_reports.csv`: tags, impression and indication by `uid`.
+        seed: seed of what the tags leave open, 0 or more.
+        severity: amount of nuisance variance.
+
+    Returns:
+        Studies in the annotation's order, each with a frontal and a lateral view, the labels of the drawn scene, and
+        `extra` holding the study's `tags` (all of them) and `undrawn_tags`.
+
+    Raises:
+        UserError: a file cannot be read, lacks a column, or a study of the annotation has no row of tags.
+    """
+    rows = _read_tags_csv(tags_csv)
+    entries = read_annotation(annotation)
+    return [
+        _like_study(entry, split, _tags_row(entry["id"], rows, annotation, tags_csv), seed, severity)
+        for split in SPLITS
+        for entry in entries[split]
+    ]
+
+
+def tag_notes(studies: Iterable[Study]) -> dict[str, Any]:
+    """What `like_studies` could draw of the studies' tags, for the notes of the prepared dataset.
+
+    Returns:
+        `abnormal_tags` and `drawn_tags` (occurrences), `drawn_share`, and `undrawn_tags`: tag -> occurrences, the most
+        frequent first.
+    """
+    counts = coverage(";".join(study.extra["tags"]) for study in studies)
+    return {
+        "abnormal_tags": counts.abnormal,
+        "drawn_tags": counts.drawn,
+        "drawn_share": round(counts.share, 4),
+        "undrawn_tags": dict(counts.undrawn),
+    }
+
+
+def _images(scene: Scene, *, both: bool) -> tuple[DrawnImage, ...]:
+    frontal = DrawnImage(scene, "frontal")
+    return (frontal, DrawnImage(scene, "lateral")) if both else (frontal,)
+
+
+def _like_study(entry: Mapping[str, Any], split: Split, row: Mapping[str, str], seed: int, severity: Severity) -> Study:
+    # The id enters the seed, so that two studies with equal tags are two patients.
+    scene = scene_from_tags(row["MeSH"], zlib.crc32(f"{seed}/{entry['id']}".encode()), severity)
+    return Study(
+        id=entry["id"],
+        patient=entry["id"],
+        split=split,
+        findings=entry["report"],
+        impression=row["impression"],
+        indication=row["indication"],
+        images=_images(scene, both=True),
+        labels=labels_of(scene),
+        extra={
+            "tags": [tag.strip() for tag in row["MeSH"].split(";") if tag.strip()],
+            "undrawn_tags": list(scene.undrawn),
+        },
+    )
+
+
+def _tags_row(study: str, rows: Mapping[str, Mapping[str, str]], annotation: Path, tags_csv: Path) -> Mapping[str, str]:
+    match = re.match(r"CXR(\d+)_", study)
+    if not match:
+        raise UserError(
+            f"{annotation}: id {study!r}: is not of IU X-Ray's form CXR<uid>_IM-<n>; use its annotation.json"
+        )
+    if match[1] not in rows:
+        raise UserError(f"{tags_csv}: uid {match[1]}: no such row for a study of {annotation}; use the complete file")
+    return rows[match[1]]
+
+
+def _read_tags_csv(path: Path) -> dict[str, dict[str, str]]:
+    """Uid -> row, of which `TAGS_COLUMNS` are sure to be there."""
+    rows: dict[str, dict[str, str]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [column for column in TAGS_COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(f"{path}: column {missing[0]} is missing; use Open-i's indiana_reports.csv")
+            for row in reader:
+                place = f"{path}: line {reader.line_num}"
+                if any(row[column] is None for column in TAGS_COLUMNS) or None in row:
+                    raise UserError(f"{place}: not as many fields as columns; use the unchanged indiana_reports.csv")
+                if row["uid"] in rows:
+                    raise UserError(f"{place}: uid {row['uid']} occurs twice; remove one of the rows")
+                rows[row["uid"]] = row
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give Open-i's indiana_reports.csv") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; use the unchanged indiana_reports.csv") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: is not a CSV file ({error}); use the unchanged indiana_reports.csv") from None
+    return rows

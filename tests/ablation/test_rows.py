@@ -1,0 +1,222 @@
+"""The ablation tables of recipes: they are well-formed, and every override changes what is trained."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models.tiny import SMALL, furnished, make_batch, set_weights, small
+from torch import Tensor
+
+from crossray.ablation.rows import AblationRow, ablations, find_ablation
+from crossray.errors import UserError
+from crossray.models.base import Event, ReportModel, system_class
+from crossray.training.config import Recipe
+from crossray.training.recipe import given_fields, list_recipes, load, parse, to_dict
+from crossray.training.stages import StageKeeper
+
+ROWS = [
+    pytest.param(recipe, table.name, row.name, id=f"{recipe}-{table.name}-{row.slug}")
+    for recipe in list_recipes()
+    for table in ablations(recipe).values()
+    for row in table.rows
+    if row.overrides
+]
+
+#: Parts of a recipe that decide about training by themselves; what they do is tested where they are read.
+SECTIONS = ("data", "optimizer", "schedule", "trainer", "decoding")
+
+
+def tiny_model(recipe: Recipe, reference: Recipe) -> ReportModel:
+    """The recipe's system in a small size; a field in which it differs from `reference` keeps the recipe's value."""
+    config = recipe.model
+    names = {field.name for field in dataclasses.fields(config)}
+    varied = {
+        name for name in names
+        if recipe.system == reference.system and getattr(config, name) != getattr(reference.model, name)
+    }  # fmt: skip
+    values = {name: value for name, value in small(names).items() if name not in varied}
+    if "backbone" in names:  # of a varied backbone only the network is small
+        kept = getattr(config, "backbone") if "backbone" in varied else SMALL["backbone"]  # noqa: B009
+        values["backbone"] = dataclasses.replace(kept, name=SMALL["backbone"].name)
+    model = furnished(system_class(recipe.system)(dataclasses.replace(config, **values)))
+    assert isinstance(model, ReportModel)
+    return model
+
+
+def shapes(model: ReportModel) -> dict[str, Any]:
+    return {name: (tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()}
+
+
+def outputs(model: ReportModel) -> dict[str, Tensor]:
+    """Logits in eval mode and every loss in train mode, of the same batch with weights that depend on names alone.
+
+    Before and after the model is told that a step and an epoch have ended: what it keeps changes only then.
+    """
+    batch = make_batch()
+    set_weights(model)
+    found = {}
+    with torch.no_grad():
+        for time in ("", " after an epoch"):
+            model.eval()
+            found["logits" + time] = model.step(batch.targets.tokens[:, :-1], model.encode(batch.inputs)).logits
+            model.train()
+            torch.manual_seed(3)
+            found.update({name + time: loss for name, loss in model.losses(batch).items()})
+            model.advance(Event("step", step=1, steps=10))
+            model.advance(Event("epoch", step=1, epoch=1, steps=10))
+    return found
+
+
+def what_changes(recipe: Recipe, reference: Recipe) -> list[str]:
+    """What a row does to the parameters, the outputs and the training of a small model."""
+    ours, theirs = tiny_model(recipe, reference), tiny_model(reference, recipe)
+    changes = []
+    if shapes(ours) != shapes(theirs):
+        return ["parameters"]
+    found, before = outputs(ours), outputs(theirs)
+    changes += [
+        name for name in sorted(found.keys() | before.keys())
+        if name not in found or name not in before or not torch.equal(found[name], before[name])
+    ]  # fmt: skip
+    if len(recipe.stages) != len(reference.stages):
+        changes.append("stages")
+    losses = [name for name in found if name in before and "logits" not in name and "after" not in name]
+    for stage, other in zip(recipe.stages, reference.stages, strict=False):
+        StageKeeper(ours).enter(stage)  # refuses what it cannot freeze or switch
+        weighed = {name for name in losses if stage.loss_weights.get(name, 1) != other.loss_weights.get(name, 1)}
+        changes += [f"weight of {name}" for name in sorted(weighed)]
+        same_weights = dataclasses.replace(other, loss_weights=stage.loss_weights)
+        changes += ["stages"] if stage != same_weights else []
+    return changes + [name for name in SECTIONS if getattr(recipe, name) != getattr(reference, name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "table", "row"), ROWS)
+def test_every_override_changes_what_is_trained(recipe: str, table: str, row: str) -> None:
+    ablation = find_ablation(recipe, table)
+    (chosen,) = ablation.select([row])
+    whole = ablation.recipe_of(chosen)
+    for field in chosen.overrides:  # each by itself: a second one must not hide that the first does nothing
+        rest = {name: value for name, value in chosen.overrides.items() if name != field}
+        without = ablation.recipe_of(dataclasses.replace(chosen, overrides=rest))
+        assert what_changes(whole, without), f"{field} changes nothing"
+
+
+@pytest.mark.parametrize("recipe", [name for name in list_recipes() if ablations(name)])
+def test_the_first_row_is_the_recipe_or_every_row_differs(recipe: str) -> None:
+    for table in ablations(recipe).values():
+        unchanged = [row.name for row in table.rows if not row.overrides]
+        assert len(unchanged) <= 1
+        recipes = [to_dict(table.recipe_of(row)) for row in table.rows]
+        assert all(one not in recipes[:place] for place, one in enumerate(recipes)), "two rows are the same recipe"
+
+
+def test_an_override_without_effect_is_found() -> None:
+    """The test above can fail: `memory_top` beyond the rows of the memory keeps them all, as `memory_slots` does."""
+    reference = load("cmn/phantom", {"model.memory_slots": 48, "model.memory_top": 48})
+    assert what_changes(load("cmn/phantom", {"model.memory_slots": 48, "model.memory_top": 64}), reference) == []
+
+
+def test_a_loss_weight_counts_only_for_a_loss_that_exists() -> None:
+    reference = load("baseline/phantom")
+    assert what_changes(load("baseline/phantom", {"stages.0.loss_weights.nothing": 0.5}), reference) == []
+    assert what_changes(load("baseline/phantom", {"stages.0.loss_weights.language": 0.5}), reference) == [
+        "weight of language"
+    ]
+
+
+def test_overrides_reach_entries_of_lists() -> None:
+    recipe = load("baseline/phantom", {"stages.0.epochs": 2, "stages.0.loss_weights.language": 0.5})
+    (stage,) = recipe.stages
+    assert (stage.epochs, dict(stage.loss_weights)) == (2, {"language": 0.5})
+    stages = [{"epochs": 3}, {"epochs": 4}]
+    recipe = load("baseline/phantom", {"stages": stages, "stages.1.epochs": 5})
+    assert [stage.epochs for stage in recipe.stages] == [3, 5]
+    assert stages == [{"epochs": 3}, {"epochs": 4}]  # the caller's list is not written into
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("stages.1.epochs", r"baseline/phantom.*stages\.1\.epochs.*entries 0 to 0"),
+        ("stages.first.epochs", r"stages\.first\.epochs.*no 'first'"),
+        ("stages.0.epochs.more", r"'stages\.0\.epochs' is a value"),
+        ("stages.0.epoch", r"baseline/phantom.*epoch"),
+        ("system.name", r"'system' is a value"),
+    ],
+)
+def test_a_wrong_path_is_a_sentence(field: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load("baseline/phantom", {field: 1})
+
+
+def test_options_of_the_command_line_are_overrides() -> None:
+    arguments = [
+        "--trainer.max_epochs",
+        "3",
+        "--optimizer.groups",
+        '{"backbone.": 0.001}',
+        "--stages",
+        '[{"epochs": 2}]',
+    ]
+    fields = given_fields("baseline/phantom", arguments)
+    assert fields == {
+        "trainer.max_epochs": 3, "optimizer.groups": {"backbone.": 1e-3}, "stages": [{"epochs": 2}],
+    }  # fmt: skip
+    assert load("baseline/phantom", fields) == parse("baseline/phantom", arguments)
+
+
+BASE = "system: baseline\nablations:\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("system: baseline\nablations: [1]", "'ablations' is not a mapping"),
+        (BASE + "  t: {}", r"'ablations\.t'.*'rows' is missing"),
+        (BASE + "  t: {rows: []}", r"'ablations\.t'.*'rows'"),
+        (BASE + "  a/b: {rows: [{name: x}]}", "letters, digits"),
+        (BASE + "  t: {rows: [{name: x}], titel: y}", "'titel' is unknown"),
+        (BASE + "  t: {rows: [{name: 1}]}", "row 1.*'name' is not text"),
+        (BASE + "  t: {rows: [{name: x, overrides: [1]}]}", "row 1.*'overrides' is not a mapping"),
+        (BASE + "  t: {rows: [{name: x, overrides: {trainer.seed: 1}}]}", r"row 1.*trainer\.seed"),
+        (BASE + "  t: {rows: [{name: A b}, {name: a-b}]}", "row name 'A b'"),
+    ],
+)
+def test_a_wrong_table_is_a_sentence(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"wrong\.yaml.*{message}"):
+        ablations(str(tmp_path / "wrong.yaml"))
+
+
+def test_a_wrong_field_of_a_row_names_the_row(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(BASE + "  t: {rows: [{name: x, overrides: {model.colour: 1}}]}")
+    ablation = find_ablation(str(tmp_path / "r.yaml"))
+    with pytest.raises(UserError, match=r"ablation t, row 'x'.*colour"):
+        ablation.recipe_of(ablation.rows[0])
+
+
+def test_tables_and_rows_are_found_by_name(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(BASE + "  a: {rows: [{name: x}, {name: y}]}\n  b: {rows: [{name: z}]}")
+    recipe = str(tmp_path / "two.yaml")
+    assert [row.name for row in find_ablation(recipe, "a").select(["y"])] == ["y"]
+    assert [row.name for row in find_ablation(recipe, "a").select(None)] == ["x", "y"]
+    with pytest.raises(UserError, match=r"--table: a, b"):
+        find_ablation(recipe)
+    with pytest.raises(UserError, match=r"no row 'z'.*x; y"):
+        find_ablation(recipe, "a").select(["z"])
+    with pytest.raises(UserError, match="'ablations' is missing"):
+        find_ablation("vision/phantom")
+
+
+def test_options_of_all_rows_come_before_those_of_the_row() -> None:
+    ablation = find_ablation("cmn/phantom")
+    row = AblationRow(name="x", overrides={"model.memory_top": 2})
+    recipe = ablation.recipe_of(row, {"model.memory_top": 4, "model.memory_heads": 1})
+    assert (recipe.model.memory_top, recipe.model.memory_heads) == (2, 1)  # type: ignore[attr-defined]
+
+
+def test_a_run_keeps_its_row_alone() -> None:
+    assert "ablations" not in to_dict(load("cmn/phantom"))

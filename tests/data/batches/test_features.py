@@ -1,0 +1,199 @@
+import json
+import pickle
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from crossray.data.batches.features import FeatureCache, build_features
+from crossray.data.batches.loading import Collator
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
+from crossray.errors import UserError
+
+TRANSFORM = ImageTransform(size=12, resize=14)
+
+
+@pytest.fixture
+def dataset(noise_dataset, tmp_path) -> Dataset:
+    """A copy of its own, because features are written into it."""
+    shutil.copytree(noise_dataset.path, tmp_path / "set")
+    return Dataset.open(tmp_path / "set")
+
+
+class Encoder:
+    """Stands for a frozen backbone; counts the images that it sees and can be stopped."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.seen, self.stop_after = 0, stop_after
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.stop_after is not None and self.seen >= self.stop_after:
+            raise KeyboardInterrupt
+        self.seen += len(images)
+        return {"map": images[:, :, ::3, ::3].flatten(2), "code": (images.mean((1, 2, 3)) * 1000).long()}
+
+
+def stored(dataset: Dataset, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels = torch.from_numpy(dataset.image(row).copy())
+    return pixels[None, None], torch.tensor([pixels.shape])
+
+
+def test_variant_0_is_the_evaluation_transform(dataset):
+    cache = build_features(dataset, Encoder(), TRANSFORM, "weights", dtype="float32", batch_size=7)
+    assert cache.variants == 1 and set(cache.names) == {"map", "code"}
+    read = cache.read(np.array([5, 0, 33]))
+    for place, row in enumerate([5, 0, 33]):
+        expected = Encoder()(TRANSFORM.apply(*stored(dataset, row), train=False))
+        torch.testing.assert_close(read["map"][place], expected["map"][0], atol=1e-5, rtol=1e-5)
+        assert (read["code"][place] - expected["code"][0]).abs() <= 1
+    assert read["code"].dtype == torch.int64 and read["map"].dtype == torch.float32
+
+
+def test_half_precision_is_read_as_float32(dataset):
+    half = build_features(dataset, Encoder(), TRANSFORM, "weights")
+    full = build_features(dataset, Encoder(), TRANSFORM, "weights", dtype="float32")
+    assert half.path != full.path
+    assert np.load(half.path / "map.npy", mmap_mode="r").dtype == np.float16
+    rows = np.arange(dataset.images)
+    torch.testing.assert_close(half.read(rows)["map"], full.read(rows)["map"].half().float(), atol=0, rtol=0)
+
+
+def test_other_variants_are_random_crops_that_do_not_depend_on_the_batch_size(dataset):
+    first = build_features(dataset, Encoder(), TRANSFORM, "a", variants=3, batch_size=5, dtype="float32")
+    second = build_features(dataset, Encoder(), TRANSFORM, "b", variants=3, batch_size=64, dtype="float32")
+    rows = np.arange(dataset.images)
+    for variant in range(3):
+        torch.testing.assert_close(
+            first.read(rows, variant)["map"], second.read(rows, variant)["map"], atol=1e-5, rtol=1e-5
+        )
+    maps = [first.read(rows, variant)["map"] for variant in range(3)]
+    assert not torch.allclose(maps[1], maps[2])
+    # three pixels of room in both directions: 9 crops, one of which every augmented image must be
+    wide = np.argmax(dataset.image_sizes.prod(1))
+    image, size = stored(dataset, int(wide))
+    draws = torch.cartesian_prod(torch.linspace(0, 0.99, 30), torch.linspace(0, 0.99, 30))
+    draws = torch.cat([draws, torch.zeros(len(draws), 4)], 1)
+    crops = TRANSFORM.apply(image.expand(900, -1, -1, -1), size.expand(900, -1), train=True, draws=draws)
+    possible = Encoder()(crops)["map"]
+    for variant in (1, 2):
+        assert (possible - maps[variant][wide]).abs().amax((1, 2)).min() < 1e-4
+
+
+def test_finished_features_are_opened_and_not_computed_again(dataset):
+    first = build_features(dataset, Encoder(), TRANSFORM, "weights")
+    encoder = Encoder()
+    assert build_features(dataset, encoder, TRANSFORM, "weights").path == first.path
+    assert encoder.seen == 0
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fingerprint": "other"},
+        {"variants": 2},
+        {"transform": ImageTransform(size=12, resize=13)},
+        {"dtype": "float32"},
+    ],
+)
+def test_everything_that_determines_the_values_is_in_the_name(dataset, changed):
+    base = {"transform": TRANSFORM, "fingerprint": "weights", "variants": 1, "dtype": "float16"}
+    first = build_features(dataset, Encoder(), **base)
+    assert build_features(dataset, Encoder(), **(base | changed)).path != first.path
+
+
+def test_an_interrupted_run_is_continued(dataset):
+    total = 2 * dataset.images
+    with pytest.raises(KeyboardInterrupt):
+        build_features(dataset, Encoder(stop_after=40), TRANSFORM, "weights", variants=2, batch_size=8)
+    encoder, seen = Encoder(), []
+    cache = build_features(
+        dataset, encoder, TRANSFORM, "weights", variants=2, batch_size=8, progress=lambda *counts: seen.append(counts)
+    )
+    assert encoder.seen == total - 40
+    assert seen[0] == (48, total) and seen[-1] == (total, total)
+    whole = build_features(dataset, Encoder(), TRANSFORM, "again", variants=2, batch_size=8)
+    for name in ("map.npy", "code.npy"):
+        assert (cache.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert {path.name for path in cache.path.iterdir()} == {"map.npy", "code.npy", "features.json"}
+    assert {path.name for path in cache.path.parent.iterdir()} == {cache.path.name, whole.path.name}
+
+
+def test_processes_that_ask_at_once_compute_once(dataset):
+    encoder = Encoder()
+    caches: list[FeatureCache] = []
+    threads = [
+        threading.Thread(target=lambda: caches.append(build_features(dataset, encoder, TRANSFORM, "weights")))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({cache.path for cache in caches}) == 1 and len(caches) == 3
+    assert encoder.seen == dataset.images
+
+
+def test_values_beyond_half_precision_are_refused(dataset):
+    with pytest.raises(UserError, match="feature 'map': has values beyond float16"):
+        build_features(dataset, lambda images: {"map": images * 1e6}, TRANSFORM, "weights")
+    assert not list((dataset.path / "features").glob("*.npy"))
+    assert build_features(dataset, lambda images: {"map": images * 1e6}, TRANSFORM, "w", dtype="float32").variants == 1
+
+
+def test_damaged_features_are_refused(dataset):
+    cache = build_features(dataset, Encoder(), TRANSFORM, "weights")
+    content = (cache.path / "map.npy").read_bytes()
+    (cache.path / "map.npy").write_bytes(content[:-10])
+    with pytest.raises(UserError, match="incomplete or damaged"):
+        FeatureCache.open(cache.path)
+    (cache.path / "map.npy").write_bytes(content)
+    description = json.loads((cache.path / "features.json").read_text())
+    description["names"]["map"][0][1] += 1
+    (cache.path / "features.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="incomplete or damaged"):
+        FeatureCache.open(cache.path)
+
+
+def test_at_least_one_variant(dataset):
+    with pytest.raises(UserError, match="variants 0"):
+        build_features(dataset, Encoder(), TRANSFORM, "weights", variants=0)
+
+
+def test_batches_of_features_have_no_images(dataset, noise_tokenizer):
+    cache = build_features(dataset, Encoder(), TRANSFORM, "weights", variants=3)
+    inputs = Collator(dataset, noise_tokenizer, features=cache, variant=1)([0, 1]).inputs
+    assert inputs.images.shape == (2, 2, 1, 0, 0)
+    assert inputs.features["map"].shape == (2, 2, 3, 16)
+    for study, row in enumerate([0, 1]):
+        for view, image_row in enumerate(dataset.views(row)):
+            expected = cache.read(np.array([image_row]), 1)["map"][0]
+            assert torch.equal(inputs.features["map"][study, view], expected)
+    assert not inputs.features["map"][0, 1].any()  # study 0 has one view
+    with pytest.raises(UserError, match="has no variant 3"):
+        Collator(dataset, None, features=cache, variant=3)
+
+
+def test_random_variants_are_chosen_by_the_chances_given_and_are_never_the_evaluations(dataset):
+    cache = build_features(dataset, Encoder(), TRANSFORM, "weights", variants=3)
+    collator = Collator(dataset, None, features=cache, variant="random")
+    chances = np.array([[0.0, 0.6], [0.4, 0.999]])
+    found = collator([1, 2], chances).inputs.features["map"]
+    for study, row in enumerate([1, 2]):
+        for view, image_row in enumerate(dataset.views(row)):
+            variant = 1 + int(chances[study, view] >= 0.5)
+            assert torch.equal(found[study, view], cache.read(np.array([image_row]), variant)["map"][0])
+    with pytest.raises(ValueError, match="chances"):
+        collator([1, 2])
+    single = build_features(dataset, Encoder(), TRANSFORM, "single")
+    plain = Collator(dataset, None, features=single, variant="random")([1]).inputs.features["map"]
+    assert torch.equal(plain[0, 0], single.read(np.array([dataset.views(1)[0]]))["map"][0])
+
+
+def test_a_pickled_cache_reads_the_same(dataset):
+    cache = build_features(dataset, Encoder(), TRANSFORM, "weights")
+    copy = pickle.loads(pickle.dumps(cache))
+    rows = np.array([3, 1])
+    assert torch.equal(copy.read(rows)["map"], cache.read(rows)["map"])

@@ -1,0 +1,109 @@
+"""The backbone trained on observations: labels, AUROC, and its saved folder as a backbone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
+from crossray.errors import UserError
+from crossray.models.parts.backbones import BackboneConfig, build_backbone
+from crossray.models.pretraining.vision import Vision, VisionConfig, auroc
+
+NAMES = ("cardiomegaly", "edema")
+TINY = BackboneConfig(name="random:resnet_tiny")
+
+
+def batch_of(codes: list[list[int]], views: int = 2) -> Batch:
+    count = len(codes)
+    mask = torch.ones(count, views, dtype=torch.bool)
+    mask[0, 1:] = False
+    inputs = Inputs(
+        images=torch.randn(count, views, 3, 32, 32), image_size=torch.full((count, views, 2), 32), view_mask=mask,
+        view_position=torch.zeros(count, views, dtype=torch.long),
+    )  # fmt: skip
+    labels = torch.zeros(count, len(NAMES), 4)
+    for study, row in enumerate(codes):
+        for index, code in enumerate(row):
+            if code >= 0:
+                labels[study, index, code] = 1
+    names = tuple(str(number) for number in range(count))
+    nothing = torch.zeros(count, 0)
+    return Batch(
+        inputs, Guide(labels, names, names), Targets(nothing.long(), nothing.bool(), torch.zeros(count).long())
+    )
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "blank", "expected"),
+    [
+        ("positive", "negative", [[0, 1], [0, 1], [-1, -1]]),
+        ("negative", "negative", [[0, 1], [0, 0], [-1, -1]]),
+        ("ignore", "ignore", [[-1, 1], [0, -1], [-1, -1]]),
+    ],
+)
+def test_statuses_become_truth(uncertain: str, blank: str, expected: list[list[int]]) -> None:
+    config = VisionConfig(backbone=TINY, observations=NAMES, uncertain=uncertain, blank=blank)  # type: ignore[arg-type]
+    # blank, positive; negative, uncertain; a study without labels
+    assert Vision(config).truth(batch_of([[0, 1], [2, 3], [-1, -1]])).tolist() == expected
+
+
+def test_what_is_ignored_has_no_influence() -> None:
+    model = Vision(VisionConfig(backbone=TINY, observations=NAMES, uncertain="ignore", dropout=0.0)).eval()
+    batch = batch_of([[1, 3], [2, 1], [1, 1]])
+    logits = model(batch.inputs)
+    known = torch.tensor([[1, 0], [1, 1], [1, 1]]).bool()
+    truth = torch.tensor([[1, 0], [0, 1], [1, 1]])
+    probability = logits.sigmoid()
+    likelihood = torch.where(truth == 1, probability, 1 - probability).log()
+    assert model.losses(batch)["observations"].item() == pytest.approx(-likelihood[known].mean().item(), rel=1e-5)
+
+
+def test_a_missing_view_has_no_influence() -> None:
+    model = Vision(VisionConfig(backbone=TINY, observations=NAMES)).eval()
+    batch = batch_of([[1, 1], [2, 2]])
+    before = model(batch.inputs)
+    batch.inputs.images[0, 1] = 100.0
+    assert torch.equal(model(batch.inputs), before)
+
+
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_auroc_equals_scikit_learn(decimals: int) -> None:
+    for _ in range(20):
+        scores = torch.randn(50).round(decimals=decimals)
+        positive = torch.rand(50) < 0.3
+        positive[:2] = torch.tensor([True, False])
+        assert auroc(scores, positive) == pytest.approx(roc_auc_score(positive.numpy(), scores.numpy()))
+    assert auroc(torch.randn(4), torch.ones(4).bool()) is None
+
+
+def test_summary_leaves_out_what_occurs_one_way_only_and_forgets() -> None:
+    model = Vision(VisionConfig(backbone=TINY, observations=NAMES)).eval()
+    with torch.no_grad():
+        first, second = batch_of([[1, 1], [2, 1]]), batch_of([[1, 1], [2, 1], [1, 1]])
+        model.observe(first)
+        model.observe(second)
+        scores = torch.cat([model(first.inputs), model(second.inputs)])[:, 0]
+    summary = model.summary()
+    expected = roc_auc_score([1, 0, 1, 0, 1], scores.numpy())
+    assert summary == {"auroc": pytest.approx(expected), "auroc_cardiomegaly": pytest.approx(expected)}
+    assert model.summary() == {}
+
+
+def test_a_dataset_without_labels_is_an_error() -> None:
+    with pytest.raises(UserError, match="no labels"):
+        Vision(VisionConfig(backbone=TINY))
+    batch = batch_of([[1, 1]])
+    batch.guide.labels = None
+    with pytest.raises(UserError, match="no labels"):
+        Vision(VisionConfig(backbone=TINY, observations=NAMES)).losses(batch)
+
+
+def test_the_saved_folder_is_a_model_and_a_backbone(tmp_path: Path) -> None:
+    model = Vision(VisionConfig(backbone=TINY, observations=NAMES)).eval()
+    model.save_pretrained(tmp_path)
+    inputs = batch_of([[1, 1], [2, 2]]).inputs
+    assert torch.equal(Vision.from_pretrained(tmp_path)(inputs), model(inputs))
+    taken = build_backbone(BackboneConfig(name=str(tmp_path), trainable=False)).eval()
+    assert torch.equal(taken.views(inputs)[1], model.backbone.views(inputs)[1])
