@@ -27,7 +27,7 @@ from crossray.generation.index import retrieving
 from crossray.layers.hyperbolic import poincare_distance
 from crossray.layers.ranking import hamming
 from crossray.models.retrieval.retrieving import LRE
-from crossray.models.revtaf import REVTAF, REVTAFConfig
+from crossray.models.revtaf import REVTAFConfig
 
 #: A curvature at which float32 cannot tell the ball from flat space.
 FLAT = 1e-8
@@ -51,7 +51,7 @@ WAYS = (
 
 
 @torch.inference_mode()
-def asked(model: REVTAF, dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
+def asked(model: RetrievingModel, dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
     """Log-odds (Q, E) and labels (Q, K) of the studies of a split that have labels."""
     rows = dataset.rows(split)
     rows = rows[(np.asarray(dataset.labels)[rows] >= 0).all(1)]

@@ -205,7 +205,9 @@ def test_attention_reads_prompts_by_place_and_the_released_code_does_not() -> No
         model = tiny("revtaf", attention=kind)
         image = model.fvtaf.visual(model.backbone.views(inputs)[0][inputs.view_mask])
         prompts = torch.randn(len(image), 5, 16)
-        attended, plan = model.fvtaf.branches[0].attention(image, prompts, torch.ones(len(image), 5, dtype=torch.bool))
+        attended, plan, _ = model.fvtaf.branches[0].attention(
+            image, prompts, torch.ones(len(image), 5, dtype=torch.bool)
+        )
         spread[kind] = float(attended.detach().std(dim=1).amax())
         assert plan.shape[2:] == (image.shape[1], 5)
     assert spread["legacy_uniform"] < 1e-6
@@ -242,11 +244,11 @@ def test_class_priors_follow_the_validation() -> None:
     assert positive.any()
     positive[:, 2] = False  # the last observation is none of CheXpert's: its prior stays
     means = (probabilities * positive).sum(0) / positive.sum(0).clamp_min(1)
-    before = model.adjustment.priors.clone()
+    before = model.ala.priors.clone()
     model.advance(Event("validation"))
     seen = positive.any(0)
-    torch.testing.assert_close(model.adjustment.priors[seen], (means / means[seen].amax())[seen])
-    assert torch.equal(model.adjustment.priors[~seen], before[~seen])
+    torch.testing.assert_close(model.ala.priors[seen], (means / means[seen].amax())[seen])
+    assert torch.equal(model.ala.priors[~seen], before[~seen])
 
 
 def test_a_dataset_without_labels_is_refused() -> None:
