@@ -25,7 +25,7 @@ from crossray.layers.gates import Fusion, GuidedFusion
 from crossray.layers.lookup import TokenFeatures
 from crossray.layers.orthogonal import Basis, make_basis
 from crossray.layers.transformer import Decoder, Encoder, prepend_prompt
-from crossray.models.base import Encoded, ModelConfig, ReportModel, Step, language_loss, register
+from crossray.models.base import Encoded, ModelConfig, PaperModule, ReportModel, Step, language_loss, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone, join_views, joined_cells
 from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer, grid
 
@@ -372,6 +372,19 @@ class UAR(ReportModel):
         """The vectors that the triplet loss compares."""
         pooled = self._visual_features(batch.inputs)[1]
         return image_vectors(pooled, batch.inputs.view_mask), self.report_vectors(batch.targets)
+
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """LSU, CRA and TIR, and the loss of eq. 10, where the configuration has them."""
+        modules = {}
+        if isinstance(self.visual, LSU):
+            modules["LSU"] = PaperModule(path="visual")
+        if isinstance(self.cra, CRA):
+            modules["CRA"] = PaperModule(path="cra", attention="cra.attention")
+        if self.config.align:
+            modules["L_global"] = PaperModule(path="", method="alignment_loss")
+        if self.tir is not None and self.config.refine:
+            modules["TIR"] = PaperModule(path="tir", starts_closed=True)
+        return modules
 
     def memories(self) -> dict[str, Tensor]:
         """The basis, and what gain and bias made of it; without CRA there is none."""
