@@ -26,7 +26,7 @@ from crossray.generation.generator import Generator
 from crossray.generation.index import retrieving
 from crossray.layers.hyperbolic import poincare_distance
 from crossray.layers.ranking import hamming
-from crossray.models.retrieval.retrieving import LRE
+from crossray.models.retrieval.retrieving import LRE, RetrievingModel
 from crossray.models.revtaf import REVTAFConfig
 
 #: A curvature at which float32 cannot tell the ball from flat space.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 
 from crossray.analysis.liveness import Liveness, measure
 from crossray.data.batches.batch import Batch

@@ -76,9 +76,7 @@ def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, 
         model.train(training)
 
 
-def relative_gradients(
-    model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, float]
-) -> dict[str, float]:
+def relative_gradients(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, float]:
     """Size of each trained parameter's gradient over the parameter's own, as a multiple of the median parameter's.
 
     Args:
@@ -150,10 +148,9 @@ def _measure(
     gradients: Mapping[str, float],
 ) -> Liveness:
     outputs, attention = _Outputs(module), _Attention(module.slots)
-    with _tapped(model, module.path, module.method, outputs.add):
-        with _attending(model, module.attention, attention):
-            for batch in batches:
-                observed(model, batch)
+    with _tapped(model, module.path, module.method, outputs.add), _attending(model, module.attention, attention):
+        for batch in batches:
+            observed(model, batch)
     if not outputs.calls:
         raise ValueError(f"{model.system}: {module.path}.{module.method} is never called")
     before = observed(model, batches[0])

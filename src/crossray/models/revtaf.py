@@ -19,7 +19,7 @@ observations, D text width, W fusion width, R reports of the database.
 import dataclasses
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ from crossray.layers.cache import Cache
 from crossray.layers.diagnosis import ALA, POSITIVE, DiagnosisBranch, DiagnosisPrompts, base_probabilities
 from crossray.layers.sinkhorn import SinkhornAttention, hard_iou, soft_iou
 from crossray.layers.transformer import FeedForward, prepend_prompt
-from crossray.models.base import Encoded, Event, Step, language_loss, register
+from crossray.models.base import Encoded, Event, PaperModule, Step, language_loss, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.bert_decoder import BertDecoder, BertDecoderConfig
 from crossray.models.retrieval.retrieving import RetrievalConfig, RetrievingModel, auxiliary
@@ -164,20 +164,6 @@ class MPSA(nn.Module):
         return self.feedforward_norm(x + self.dropout(self.feedforward(x))), plan, cosine
 
 
-class Fused(NamedTuple):
-    """What `FVTAF` returns.
-
-    Attributes:
-        image: (n, S, W) without local prompts, (n, S, 2 W) with them.
-        sentence_maps: (n, S, N), where each sentence looks (M_c^g).
-        phrase_maps: (n, S, E), where each entity looks (M_c^l); None without local prompts.
-    """
-
-    image: Tensor
-    sentence_maps: Tensor
-    phrase_maps: Tensor | None
-
-
 class FVTAF(nn.Module):
     """Fine-grained visual-text alignment and fusion: what MPSA makes of global and of local prompts, side by side.
 
@@ -202,7 +188,9 @@ class FVTAF(nn.Module):
         # the released code's plan says nothing, and its FCC reads the cosines
         self._cosines = config.attention == "legacy_uniform" or config.consistency == "legacy"
 
-    def forward(self, visual: Tensor, sentences: Tensor, mask: Tensor, phrases: Tensor | None) -> Fused:
+    def forward(
+        self, visual: Tensor, sentences: Tensor, mask: Tensor, phrases: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Fuse views with the prompts of their studies.
 
         Args:
@@ -210,15 +198,19 @@ class FVTAF(nn.Module):
             sentences: (n, N, D), global prompts.
             mask: (n, N) bool, True where there is a sentence.
             phrases: (n, E, D), local prompts; they are read where `local_prompts` says so.
+
+        Returns:
+            The image F_c (n, S, `width`); where each sentence looks, M_c^g (n, S, N); and where each entity looks,
+            M_c^l (n, S, E), or None without local prompts.
         """
         image = self.visual(visual)
         seen, *maps = self.branches[0](image, self.sentences(sentences), mask)
         sentence_maps = maps[self._cosines].mean(dim=1)
         if self.phrases is None or phrases is None:
-            return Fused(seen, sentence_maps, None)
+            return seen, sentence_maps, None
         everywhere = torch.ones(phrases.shape[:2], dtype=torch.bool, device=phrases.device)
         known, *maps = self.branches[-1](image, self.phrases(phrases), everywhere)
-        return Fused(torch.cat([seen, known], dim=2), sentence_maps, maps[self._cosines].mean(dim=1))
+        return torch.cat([seen, known], dim=2), sentence_maps, maps[self._cosines].mean(dim=1)
 
 
 class FCC(nn.Module):
@@ -238,6 +230,11 @@ class FCC(nn.Module):
         """S (B, N, E) of prompts (B, N, D) and (B, E, D): sigmoid of their cosine (eq. 12)."""
         return (F.normalize(sentences.float(), dim=2) @ F.normalize(phrases.float(), dim=2).mT).sigmoid()
 
+    def overlap(self, sentence_maps: Tensor, phrase_maps: Tensor) -> Tensor:
+        """O (n, N, E) of maps (n, S, N) and (n, S, E): their intersection over union (eq. 13)."""
+        overlap = soft_iou if self.kind == "soft" else hard_iou
+        return overlap(sentence_maps.float().mT, phrase_maps.float().mT)
+
     def forward(self, sentence_maps: Tensor, phrase_maps: Tensor, similarity: Tensor, mask: Tensor) -> Tensor:
         """Mean of 1 - S * O over valid sentences and all entities (eq. 14), in float32; 0 without any sentence.
 
@@ -247,9 +244,8 @@ class FCC(nn.Module):
             similarity: (n, N, E).
             mask: (n, N) bool, True where there is a sentence.
         """
-        overlap = soft_iou if self.kind == "soft" else hard_iou
         with torch.autocast(similarity.device.type, enabled=False):
-            losses = 1 - similarity.float() * overlap(sentence_maps.float().mT, phrase_maps.float().mT)  # O: eq. 13
+            losses = 1 - similarity.float() * self.overlap(sentence_maps, phrase_maps)
             valid = mask.unsqueeze(-1).to(losses.dtype).expand_as(losses)
             return (losses * valid).sum() / valid.sum().clamp_min(1)
 
@@ -341,17 +337,18 @@ class REVTAF(RetrievingModel):
         if self.config.local_prompts:
             phrases = self.lrp(self.database, places, self.knowledge.present(entities))
         study = views.nonzero()[:, 0]
-        fused = fvtaf(tokens[views], sentences[study], mask[study], None if phrases is None else phrases[study])
-        for name, maps in (("sentence_maps", fused.sentence_maps), ("phrase_maps", fused.phrase_maps)):
-            if maps is not None:
-                aux[name] = _by_view(maps, views)
+        local = None if phrases is None else phrases[study]
+        fused, sentence_maps, phrase_maps = fvtaf(tokens[views], sentences[study], mask[study], local)
+        aux["sentence_maps"] = _by_view(sentence_maps, views)
+        if phrase_maps is not None:
+            aux["phrase_maps"] = _by_view(phrase_maps, views)
         aux["reference"], aux["sentences"] = reference, mask
         if self.fcc is not None and phrases is not None:
             if self.config.similarity == "projected":
                 assert fvtaf.phrases is not None
                 sentences, phrases = fvtaf.sentences(sentences), fvtaf.phrases(phrases)
             aux["similarity"] = self.fcc.similarity(sentences, phrases)
-        return _by_view(fused.image, views)
+        return _by_view(fused, views)
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
         """Keys and values of the fused image, once a study."""
@@ -389,6 +386,26 @@ class REVTAF(RetrievingModel):
                 encoded.aux["similarity"][study], encoded.aux["sentences"][study],
             )  # fmt: skip
         return losses
+
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """What the configuration has of LRE, the prompts, FVTAF with MPSA and FCC, and PromptMRG's diagnosis."""
+        modules = {
+            "diagnosis": PaperModule(path="diagnosis"),
+            "diagnosis prompts": PaperModule(path="prompts"),
+            "ALA": PaperModule(path="ala", method="adjust"),
+        }
+        if self.lre is not None and self.fvtaf is not None:
+            modules["LRE"] = PaperModule(path="lre")
+        if self.fvtaf is not None:
+            modules["GRP"] = PaperModule(path="grp", varies="study")
+            modules["FVTAF"] = PaperModule(path="fvtaf")
+            attention = "fvtaf.branches.0.attention"
+            modules["MPSA"] = PaperModule(path=attention, attention=attention)
+            if self.config.local_prompts:
+                modules["LRP"] = PaperModule(path="lrp", varies="study")
+        if self.fcc is not None:
+            modules["FCC"] = PaperModule(path="fcc", method="overlap")
+        return modules
 
     def observe(self, batch: Batch) -> None:
         """How sure the diagnosis is of what the validation studies have."""
