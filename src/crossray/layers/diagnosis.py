@@ -144,12 +144,14 @@ class DiagnosisPrompts(nn.Module):
         self.ids: Tensor
         self.register_buffer("ids", torch.tensor(list(ids)), persistent=False)
 
+    def statuses(self, logits: Tensor, labels: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """Status codes (B, K) of logits (B, 4, K); those of `labels` (B, K) where `known` (B,) says so."""
+        found = logits.argmax(dim=1)
+        return found if labels is None or known is None else torch.where(known[:, None], labels, found)
+
     def forward(self, logits: Tensor, labels: Tensor | None = None, known: Tensor | None = None) -> Tensor:
-        """Tokens (B, K) of logits (B, 4, K); where `known` (B,) says so those of the true statuses `labels` (B, K)."""
-        statuses = logits.argmax(dim=1)
-        if labels is not None and known is not None:
-            statuses = torch.where(known[:, None], labels, statuses)
-        return self.ids[statuses]
+        """Tokens (B, K) of these statuses."""
+        return self.ids[self.statuses(logits, labels, known)]
 
 
 class ALA(nn.Module):

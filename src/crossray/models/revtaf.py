@@ -41,6 +41,10 @@ from crossray.retrieval.database import ReportDatabase
 from crossray.text.observations import STATUSES
 
 
+#: Product of the deviations of similarity and overlap below which their correlation counts as 0.
+_LEAST_SPREAD = 1e-6
+
+
 @dataclass(frozen=True, kw_only=True)
 class REVTAFConfig(RetrievalConfig):
     """Configuration of `REVTAF`. The weights of its losses (eq. 15) stand in the stages.
@@ -50,6 +54,8 @@ class REVTAFConfig(RetrievalConfig):
         attention: of image positions to prompts: sinkhorn; softmax; legacy_uniform, which is what the released code
             computes; none: the decoder reads the image tokens alone, as in PromptMRG.
         local_prompts: read local prompts (LRP), too; without them there is no FCC, which compares both.
+        prompt_values: of the encoded prompts: raw, as published; or standardized, with mean 0 and deviation 1 in every
+            channel over the training reports' sentences, and over all local prompts.
         fusion_width: channels W of the fusion, for each of global and local prompts.
         fusion_heads: transport problems a view, a divisor of `fusion_width`.
         fusion_dropout: in the fusion.
@@ -60,8 +66,9 @@ class REVTAFConfig(RetrievalConfig):
         fusion_output: what follows eq. 11's normalisation: feedforward, a feed-forward block (as released), or linear,
             a linear map (as printed).
         share_branches: one set of fusion weights for global and local prompts.
-        consistency: FCC: soft, overlap of the attention maps; legacy, overlap of cosine maps that are cut at half of
-            the batch's range, without gradient for them (as released); or none.
+        consistency: FCC: correlation of the overlap of attention maps with the prompts' similarity; soft, eq. 14 as
+            printed, whose least value equal maps have for all prompts; legacy, eq. 14 over cosine maps that are cut at
+            half of the batch's range, without gradient for them (as released); or none.
         similarity: what FCC compares: raw prompts, or their trained projections (as released).
         neighbours: reports that the diagnosis branch reads, the nearest by the cosine of the entities' log-odds.
         diagnosis_width: width of the diagnosis branch.
@@ -81,6 +88,7 @@ class REVTAFConfig(RetrievalConfig):
     status_ids: tuple[int, ...] = ()
     attention: Literal["sinkhorn", "softmax", "legacy_uniform", "none"] = "sinkhorn"
     local_prompts: bool = True
+    prompt_values: Literal["standardized", "raw"] = "standardized"
     fusion_width: int = 1024
     fusion_heads: int = 1
     fusion_dropout: float = 0.1
@@ -89,7 +97,7 @@ class REVTAFConfig(RetrievalConfig):
     unbalanced_tau: float | None = None
     fusion_output: Literal["feedforward", "linear"] = "feedforward"
     share_branches: bool = True
-    consistency: Literal["soft", "legacy", "none"] = "soft"
+    consistency: Literal["correlation", "soft", "legacy", "none"] = "correlation"
     similarity: Literal["raw", "projected"] = "raw"
     neighbours: int = 21
     diagnosis_width: int = 512
@@ -110,15 +118,47 @@ class REVTAFConfig(RetrievalConfig):
             raise UserError(f"field 'unbalanced_tau' is {self.unbalanced_tau}; give a number from 0 on, or null.")
 
 
-class GRP(nn.Module):
+class _Prompts(nn.Module):
+    """Encoded texts, as they are or with mean 0 and deviation 1 in every channel over what the database holds.
+
+    The frozen encoder's vectors share a large mean: as they are all cosines between two prompts are alike, and so are
+    those between a position and all prompts, so that attention to them is hardly more than an average.
+
+    Args:
+        width: D.
+        standardize: whether the mean is taken away and the deviation divided by.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int, standardize: bool) -> None:
+        super().__init__()
+        self.standardize = standardize
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def learn_from(self, texts: Tensor) -> None:
+        """Take mean and deviation from encoded texts (..., D)."""
+        texts = texts.flatten(0, -2).float()
+        if self.standardize and len(texts) > 1:
+            self.mean.copy_(texts.mean(dim=0))
+            self.deviation.copy_(texts.std(dim=0).clamp_min(1e-4))
+
+    def _values(self, texts: Tensor) -> Tensor:
+        return (texts - self.mean) / self.deviation
+
+
+class GRP(_Prompts):
     """Global reference prompts F_t^g (section 3.2): the sentences of the reports that `LRE` has found."""
 
     def forward(self, database: ReportDatabase, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Sentences (B, N, D) and a mask (B, N), True where there is one, of reports given by their rows (B,)."""
-        return database.sentences_of(reference)
+        sentences, mask = database.sentences_of(reference)
+        return self._values(sentences) * mask.unsqueeze(2), mask
 
 
-class LRP(nn.Module):
+class LRP(_Prompts):
     """Local reference prompts F_t^l: for each entity what MedKLIP sees, as an encoded text.
 
     Entity, place and presence are the triplet of eq. 8. The encoded texts of all triplets (eq. 9) are in the database.
@@ -126,7 +166,7 @@ class LRP(nn.Module):
 
     def forward(self, database: ReportDatabase, places: Tensor, present: Tensor) -> Tensor:
         """Prompts (B, E, D) of the entities' places (B, E) int64 and presence (B, E) bool."""
-        return database.phrases_of(places, present)
+        return self._values(database.phrases_of(places, present))
 
 
 class MPSA(nn.Module):
@@ -217,11 +257,16 @@ class FCC(nn.Module):
     """Fine-grained cross-modal consistency: prompts that say the same should look at the same place (eq. 12-14).
 
     Args:
-        kind: "soft", `soft_iou` of the maps at their own resolution; "legacy", `hard_iou`, as released. The released
-            code also counts the empty sentences behind the end of a report; they are left out here.
+        kind: what becomes of similarity S (eq. 12) and overlap O (eq. 13).
+            "soft": the mean of 1 - S * O, eq. 14 as printed, over the soft overlap. It rewards every overlap, and is
+            least when all maps are equal: it makes an attention uniform.
+            "correlation": 1 minus the correlation of S and O over the pairs of prompts of each view. Equal maps gain
+            nothing; prompts must overlap more where they say the same than where they do not.
+            "legacy": eq. 14 over `hard_iou`, as released, but for the empty sentences behind a report's end, which the
+            released code counts.
     """
 
-    def __init__(self, kind: Literal["soft", "legacy"]) -> None:
+    def __init__(self, kind: Literal["correlation", "soft", "legacy"]) -> None:
         super().__init__()
         self.kind = kind
 
@@ -232,11 +277,11 @@ class FCC(nn.Module):
 
     def overlap(self, sentence_maps: Tensor, phrase_maps: Tensor) -> Tensor:
         """O (n, N, E) of maps (n, S, N) and (n, S, E): their intersection over union (eq. 13)."""
-        overlap = soft_iou if self.kind == "soft" else hard_iou
+        overlap = hard_iou if self.kind == "legacy" else soft_iou
         return overlap(sentence_maps.float().mT, phrase_maps.float().mT)
 
     def forward(self, sentence_maps: Tensor, phrase_maps: Tensor, similarity: Tensor, mask: Tensor) -> Tensor:
-        """Mean of 1 - S * O over valid sentences and all entities (eq. 14), in float32; 0 without any sentence.
+        """The loss in float32, over valid sentences and all entities (eq. 14); 0 without any sentence.
 
         Args:
             sentence_maps: (n, S, N).
@@ -245,9 +290,22 @@ class FCC(nn.Module):
             mask: (n, N) bool, True where there is a sentence.
         """
         with torch.autocast(similarity.device.type, enabled=False):
-            losses = 1 - similarity.float() * self.overlap(sentence_maps, phrase_maps)
-            valid = mask.unsqueeze(-1).to(losses.dtype).expand_as(losses)
-            return (losses * valid).sum() / valid.sum().clamp_min(1)
+            overlap, similarity = self.overlap(sentence_maps, phrase_maps), similarity.float()
+            valid = mask.unsqueeze(-1).to(overlap.dtype).expand_as(overlap)
+            if self.kind == "correlation":
+                seen = mask.any(dim=1)
+                return ((1 - _correlation(similarity, overlap, valid)) * seen).sum() / seen.sum().clamp_min(1)
+            return ((1 - similarity * overlap) * valid).sum() / valid.sum().clamp_min(1)
+
+
+def _correlation(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+    """Pearson correlation (n,) of the entries (n, N, E) that weigh 1; 0 where one of them does not vary."""
+    count = weight.sum(dim=(1, 2), keepdim=True).clamp_min(1)
+    first, second = (
+        (x - (x * weight).sum(dim=(1, 2), keepdim=True) / count) * weight / count.sqrt() for x in (first, second)
+    )
+    spread = (first.square().sum(dim=(1, 2)) * second.square().sum(dim=(1, 2)) + _LEAST_SPREAD**2).sqrt()
+    return (first * second).sum(dim=(1, 2)) / spread
 
 
 @register("revtaf", REVTAFConfig)
@@ -262,7 +320,8 @@ class REVTAF(RetrievingModel):
         super().__init__(config)
         channels, text_width, classes = self.backbone.width, self.knowledge.text_width, self.classes
         self._auxiliary = auxiliary(config.observations) if config.auxiliary else 0
-        self.grp, self.lrp = GRP(), LRP()
+        standardize = config.prompt_values == "standardized"
+        self.grp, self.lrp = GRP(text_width, standardize), LRP(text_width, standardize)
         self.fvtaf = FVTAF(channels, text_width, config) if config.attention != "none" else None
         compared = self.fvtaf is not None and config.local_prompts
         self.fcc = FCC(config.consistency) if compared and config.consistency != "none" else None
@@ -284,6 +343,8 @@ class REVTAF(RetrievingModel):
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """Build the report database of the training split, or find it in the dataset; begin with its class priors."""
         super().learn_from(dataset, section, features)
+        self.grp.learn_from(self.database.sentences)
+        self.lrp.learn_from(self.database.phrases)
         labelled = self.database.labels[(self.database.labels >= 0).all(1)]
         if len(labelled):
             priors = base_probabilities(labelled[:, : self.classes])
@@ -293,7 +354,7 @@ class REVTAF(RetrievingModel):
     def frozen(self) -> list[str]:
         """Besides what retrieves, queries and keys that nothing reads, or only what has no gradient."""
         names = super().frozen()
-        differentiable = self.fcc is not None and self.fcc.kind == "soft"
+        differentiable = self.fcc is not None and self.fcc.kind != "legacy"
         if self.fvtaf is not None and self.config.attention == "legacy_uniform" and not differentiable:
             unread = (".attention.query.", ".attention.key.")
             fusion = [f"fvtaf.{name}" for name, _ in self.fvtaf.named_parameters()]
@@ -390,8 +451,8 @@ class REVTAF(RetrievingModel):
     def paper_modules(self) -> dict[str, PaperModule]:
         """What the configuration has of LRE, the prompts, FVTAF with MPSA and FCC, and PromptMRG's diagnosis."""
         modules = {
-            "diagnosis": PaperModule(path="diagnosis"),
-            "diagnosis prompts": PaperModule(path="prompts"),
+            "diagnosis": PaperModule(path="diagnosis", varies="study"),
+            "diagnosis prompts": PaperModule(path="prompts", method="statuses"),
             "ALA": PaperModule(path="ala", method="adjust"),
         }
         if self.lre is not None and self.fvtaf is not None:
@@ -400,7 +461,7 @@ class REVTAF(RetrievingModel):
             modules["GRP"] = PaperModule(path="grp", varies="study")
             modules["FVTAF"] = PaperModule(path="fvtaf")
             attention = "fvtaf.branches.0.attention"
-            modules["MPSA"] = PaperModule(path=attention, attention=attention)
+            modules["MPSA"] = PaperModule(path=f"{attention}.output", attention=attention)
             if self.config.local_prompts:
                 modules["LRP"] = PaperModule(path="lrp", varies="study")
         if self.fcc is not None:
