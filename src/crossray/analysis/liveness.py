@@ -1,7 +1,7 @@
 """Whether the modules that a paper names do anything: dependence on the input, effect, attention, gradients.
 
-A module can run and pass tests of its shapes while its output is the same for every input. Each number here tells such a
-module from one that works, at the model's true weights:
+A module can run and pass tests of its shapes while its output is the same for every input. Each number here tells such
+a module from one that works, at the model's true weights:
 
 * dependent share: the norm of what is left of the output when its mean is taken away, over the norm of the output;
 * effect: how much logits and losses change when the output is replaced by that mean, against what rounding changes;
@@ -12,7 +12,7 @@ module from one that works, at the model's true weights:
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,8 @@ from crossray.data.batches.batch import Batch
 from crossray.layers.attention import CrossAttention
 from crossray.models.base import PaperModule, ReportModel
 
-#: Least size that a parameter is taken to have (RMS), the usual scale of fresh weights: relative to a bias that is still
-#: 0, even the gradient that rounding leaves would be large.
+#: Least size that a parameter is taken to have (RMS), the usual scale of fresh weights: relative to a bias that is
+#: still 0, even the gradient that rounding leaves would be large.
 _LEAST_SIZE = 0.02
 
 
@@ -33,7 +33,7 @@ class Liveness:
     """What is measured of one module.
 
     Attributes:
-        dependent: dependent share of its output, 0 to 1.
+        dependent: dependent share of its output, 0 to 1; None for a scalar: a loss may be alike for all batches.
         effect: relative change (RMS) of what changes most against rounding when the mean replaces the output.
         observed: what that is: "logits", or the name of a loss.
         over_rounding: the change as a multiple of rounding noise, the difference between float32 and float64.
@@ -44,7 +44,7 @@ class Liveness:
         weakest: name of the parameter with that gradient.
     """
 
-    dependent: float
+    dependent: float | None
     effect: float
     observed: str
     over_rounding: float
@@ -54,8 +54,21 @@ class Liveness:
     weakest: str
 
 
-def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, Liveness]:
-    """Measure all modules that `model.paper_modules` names.
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of a model.
+
+    Attributes:
+        modules: by the name that the paper gives the module.
+        gradients: relative gradient of every trained parameter, see `relative_gradients`.
+    """
+
+    modules: Mapping[str, Liveness]
+    gradients: Mapping[str, float]
+
+
+def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, float]) -> Measured:
+    """Measure all modules that `model.paper_modules` names, and the gradients of all parameters.
 
     The model is not changed. Outputs are those of eval mode; gradients are those of a training step.
 
@@ -67,11 +80,33 @@ def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, 
     gradients = relative_gradients(model, batches, weights)
     training = model.training
     model.eval()
+    declared = model.paper_modules()
+    outputs = {name: _Outputs(module) for name, module in declared.items()}
+    attention = {name: _Attention(module.slots) for name, module in declared.items() if module.attention}
     try:
+        with ExitStack() as taps:
+            for name, module in declared.items():
+                taps.enter_context(_tapped(model, module.path, module.method, outputs[name].add))
+                if module.attention:
+                    taps.enter_context(_attending(model, module.attention, attention[name]))
+            before, *_ = [observed(model, batch) for batch in batches]
         noise = rounding(model, batches[0])
-        return {
-            name: _measure(model, module, batches, noise, gradients) for name, module in model.paper_modules().items()
-        }
+        found = {}
+        for name, module in declared.items():
+            if not outputs[name].calls:
+                raise ValueError(f"{model.system}: {module.path}.{module.method} is never called")
+            with _tapped(model, module.path, module.method, outputs[name].replaced):
+                after = observed(model, batches[0])
+            what, multiple, relative = largest_change(before, after, noise)
+            own = {n: g for n, g in gradients.items() if n.startswith(f"{module.path}.") and module.path}
+            weakest = min(own, key=lambda n: own[n], default="")
+            looked = attention.get(name)
+            found[name] = Liveness(
+                dependent=outputs[name].dependent(), effect=relative, observed=what, over_rounding=multiple,
+                perplexity=None if looked is None else looked.perplexity(), slots=0 if looked is None else looked.slots,
+                gradient=own.get(weakest), weakest=weakest,
+            )  # fmt: skip
+        return Measured(found, gradients)
     finally:
         model.train(training)
 
@@ -103,13 +138,10 @@ def relative_gradients(model: ReportModel, batches: Sequence[Batch], weights: Ma
 
 
 def observed(model: ReportModel, batch: Batch) -> dict[str, Tensor]:
-    """Logits under teacher forcing and all losses, detached.
-
-    Gradients stay enabled: a model that is only read would look some modules' outputs up in a table.
-    """
-    with torch.enable_grad():
+    """Logits under teacher forcing, and all losses."""
+    with torch.no_grad():
         logits = model.step(batch.targets.tokens[:, :-1], model.encode(batch.inputs)).logits
-        return {"logits": logits.detach(), **{name: loss.detach() for name, loss in model.losses(batch).items()}}
+        return {"logits": logits, **model.losses(batch)}
 
 
 def largest_change(
@@ -140,32 +172,6 @@ def rounding(model: ReportModel, batch: Batch) -> dict[str, float]:
     }
 
 
-def _measure(
-    model: ReportModel,
-    module: PaperModule,
-    batches: Sequence[Batch],
-    noise: Mapping[str, float],
-    gradients: Mapping[str, float],
-) -> Liveness:
-    outputs, attention = _Outputs(module), _Attention(module.slots)
-    with _tapped(model, module.path, module.method, outputs.add), _attending(model, module.attention, attention):
-        for batch in batches:
-            observed(model, batch)
-    if not outputs.calls:
-        raise ValueError(f"{model.system}: {module.path}.{module.method} is never called")
-    before = observed(model, batches[0])
-    with _tapped(model, module.path, module.method, outputs.replaced):
-        after = observed(model, batches[0])
-    name, multiple, relative = largest_change(before, after, noise)
-    own = {n: g for n, g in gradients.items() if n.startswith(f"{module.path}." if module.path else "")}
-    weakest = min(own, key=lambda n: own[n], default="")
-    return Liveness(
-        dependent=outputs.dependent(), effect=relative, observed=name, over_rounding=multiple,
-        perplexity=attention.perplexity() if module.attention else None, slots=attention.slots,
-        gradient=own.get(weakest), weakest=weakest,
-    )  # fmt: skip
-
-
 class _Outputs:
     """Collects outputs of a module: how large they are, and how large what is left without their mean."""
 
@@ -194,10 +200,9 @@ class _Outputs:
             return mean
         return (*result[: self.module.output], mean, *result[self.module.output + 1 :])
 
-    def dependent(self) -> float:
+    def dependent(self) -> float | None:
         if self._scalars:
-            values = torch.tensor(self._scalars, dtype=torch.float64)
-            self._whole, self._rest = float(values.square().sum()), float((values - values.mean()).square().sum())
+            return None
         return math.sqrt(self._rest / self._whole) if self._whole else 0.0
 
     def _output(self, result: Any) -> Tensor:
@@ -246,11 +251,8 @@ def _tapped(model: nn.Module, path: str, method: str, tap: Callable[[Any], Any])
     def through(*arguments: Any, **options: Any) -> Any:
         return tap(original(*arguments, **options))
 
-    setattr(owner, method, through)
-    try:
+    with _in_place(owner, method, through):
         yield
-    finally:
-        delattr(owner, method)
 
 
 @contextmanager
@@ -267,11 +269,21 @@ def _attending(model: nn.Module, path: str, attention: _Attention) -> Iterator[N
             options["need_weights"] = True
         return attention.add(forward(*arguments, **options))
 
-    owner.forward = through
+    with _in_place(owner, "forward", through):
+        yield
+
+
+@contextmanager
+def _in_place(owner: nn.Module, method: str, function: Callable[..., Any]) -> Iterator[None]:
+    """While it is open, `function` stands in the place of a method; several may stand there one over the other."""
+    before = vars(owner).get(method)
+    setattr(owner, method, function)
     try:
         yield
     finally:
-        del owner.forward
+        delattr(owner, method)
+        if before is not None:
+            setattr(owner, method, before)
 
 
 def _double(tensor: Tensor) -> Tensor:

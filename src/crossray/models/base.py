@@ -26,8 +26,9 @@ from crossray.layers.cache import Cache
 from crossray.text.tokenizer import Tokenizer
 
 __all__ = [
-    "BUILD", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "PaperModule", "ReportModel", "Step", "Targets",
-    "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register", "registered", "system_class",
+    "BUILD", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "PaperModule", "ReportModel",
+    "Step", "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register",
+    "registered", "system_class",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -84,7 +85,7 @@ class PaperModule:
         method: which of its methods computes it; "forward" is what calling the submodule runs.
         output: index of its output, where the method returns a tuple.
         varies: what the output must vary with: the "token" (every axis but the last counts as tokens), the "study" (the
-            first axis), or the "slot" (the last axis but one). A scalar, such as a loss, must vary between batches.
+            first axis), or the "slot" (the last axis but one). A scalar, such as a loss, must differ between batches.
         attention: the submodule whose attention weights are measured: a `CrossAttention`, or any submodule that returns
             weights (..., K), alone or as the second of a tuple. Empty: the module attends to no slots.
         slots: K, where the weights hold only the largest of K.
