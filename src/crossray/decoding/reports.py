@@ -12,7 +12,7 @@ from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import SpecialIds
 from crossray.decoding.search import generate
 from crossray.errors import UserError
-from crossray.models.base import ReportModel
+from crossray.models.base import Encoded, ReportModel
 from crossray.text.tokenizer import Tokenizer
 
 
@@ -45,6 +45,7 @@ def write_reports(
     *,
     need_attention: bool = False,
     seeds: Sequence[int] | None = None,
+    encoded: Encoded | None = None,
 ) -> list[WrittenReport]:
     """Write one report a study.
 
@@ -54,6 +55,7 @@ def write_reports(
         config: the search.
         need_attention: also return the cross-attention weights.
         seeds: random seed of each study for method "sample", see `generate`.
+        encoded: what `model.encode` made of `inputs` in eval mode, where the caller has it already.
 
     Raises:
         UserError: the model has no tokenizer, a forbidden word is not in its vocabulary, or it has diverged.
@@ -65,7 +67,7 @@ def write_reports(
     model.eval()
     try:
         with torch.inference_mode():
-            encoded = model.encode(inputs)
+            encoded = model.encode(inputs) if encoded is None else encoded
         reports = generate(model, encoded, ids, config, need_attention, seeds)
     finally:
         model.train(training)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 import crossray
 from crossray.data.batches.batch import Inputs
-from crossray.data.batches.features import FeatureCache, find_features
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.store import Dataset
@@ -181,7 +180,7 @@ class Generator:
         seen = rows if shuffle_images is None else _shuffled(rows, shuffle_images, f"{data.path}: split {split!r}")
         names, reports = data.ids(rows), data.reports(rows, self.section)
         collator = Collator(
-            data, None, section=self.section, views=self.model.config.views, features=self._features(data)
+            data, None, section=self.section, views=self.model.config.views, features=self.model.cached_features(data)
         )
 
         def predictions() -> Iterator[Prediction]:
@@ -250,10 +249,6 @@ class Generator:
         prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
         seeds = [_seed(self.decoding.seed, name) for name in names]
         return write_reports(self.model, prepared, self.decoding, seeds=seeds)
-
-    def _features(self, dataset: Dataset) -> FeatureCache | None:
-        fingerprint = self.model.features_fingerprint()
-        return None if fingerprint is None else find_features(dataset, self.transform, fingerprint)
 
     def _provenance(self) -> Provenance:
         return Provenance(

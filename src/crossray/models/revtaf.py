@@ -19,7 +19,7 @@ observations, D text width, W fusion width, R reports of the database.
 import dataclasses
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,10 +36,10 @@ from crossray.layers.transformer import FeedForward, prepend_prompt
 from crossray.models.base import Encoded, Event, PaperModule, Step, language_loss, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.bert_decoder import BertDecoder, BertDecoderConfig
+from crossray.models.parts.standardization import Moments, Standardization
 from crossray.models.retrieval.retrieving import RetrievalConfig, RetrievingModel, auxiliary
 from crossray.retrieval.database import ReportDatabase
 from crossray.text.observations import STATUSES
-
 
 #: Product of the deviations of similarity and overlap below which their correlation counts as 0.
 _LEAST_SPREAD = 1e-6
@@ -118,55 +118,49 @@ class REVTAFConfig(RetrievalConfig):
             raise UserError(f"field 'unbalanced_tau' is {self.unbalanced_tau}; give a number from 0 on, or null.")
 
 
-class _Prompts(nn.Module):
-    """Encoded texts, as they are or with mean 0 and deviation 1 in every channel over what the database holds.
+class GRP(nn.Module):
+    """Global reference prompts F_t^g (section 3.2): the sentences of the reports that `LRE` has found.
 
-    The frozen encoder's vectors share a large mean: as they are all cosines between two prompts are alike, and so are
-    those between a position and all prompts, so that attention to them is hardly more than an average.
+    The frozen text encoder's vectors share a large mean. As they are, the cosines of two prompts are all alike, and so
+    are those of a position and all prompts: attention to them is hardly more than an average.
 
     Args:
         width: D.
-        standardize: whether the mean is taken away and the deviation divided by.
+
+    Attributes:
+        standardization: takes that mean away; the identity until `REVTAF.learn_from` sets it.
     """
 
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, width: int, standardize: bool) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.standardize = standardize
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("deviation", torch.ones(width))
-
-    def learn_from(self, texts: Tensor) -> None:
-        """Take mean and deviation from encoded texts (..., D)."""
-        texts = texts.flatten(0, -2).float()
-        if self.standardize and len(texts) > 1:
-            self.mean.copy_(texts.mean(dim=0))
-            self.deviation.copy_(texts.std(dim=0).clamp_min(1e-4))
-
-    def _values(self, texts: Tensor) -> Tensor:
-        return (texts - self.mean) / self.deviation
-
-
-class GRP(_Prompts):
-    """Global reference prompts F_t^g (section 3.2): the sentences of the reports that `LRE` has found."""
+        self.standardization = Standardization(width)
 
     def forward(self, database: ReportDatabase, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Sentences (B, N, D) and a mask (B, N), True where there is one, of reports given by their rows (B,)."""
         sentences, mask = database.sentences_of(reference)
-        return self._values(sentences) * mask.unsqueeze(2), mask
+        return self.standardization(sentences) * mask.unsqueeze(2), mask
 
 
-class LRP(_Prompts):
+class LRP(nn.Module):
     """Local reference prompts F_t^l: for each entity what MedKLIP sees, as an encoded text.
 
     Entity, place and presence are the triplet of eq. 8. The encoded texts of all triplets (eq. 9) are in the database.
+
+    Args:
+        width: D.
+
+    Attributes:
+        standardization: as that of `GRP`.
     """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.standardization = Standardization(width)
 
     def forward(self, database: ReportDatabase, places: Tensor, present: Tensor) -> Tensor:
         """Prompts (B, E, D) of the entities' places (B, E) int64 and presence (B, E) bool."""
-        return self._values(database.phrases_of(places, present))
+        prompts: Tensor = self.standardization(database.phrases_of(places, present))
+        return prompts
 
 
 class MPSA(nn.Module):
@@ -312,6 +306,7 @@ def _correlation(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
 class REVTAF(RetrievingModel):
     """LRE and prompts, FVTAF over the image tokens, a diagnosis that the decoder reads before it writes."""
 
+    loss_weights: ClassVar = {"language": 1.0, "diagnosis": 4.0, "ranking": 2.0, "consistency": 0.5}
     config: REVTAFConfig
 
     def __init__(self, config: REVTAFConfig) -> None:
@@ -320,8 +315,7 @@ class REVTAF(RetrievingModel):
         super().__init__(config)
         channels, text_width, classes = self.backbone.width, self.knowledge.text_width, self.classes
         self._auxiliary = auxiliary(config.observations) if config.auxiliary else 0
-        standardize = config.prompt_values == "standardized"
-        self.grp, self.lrp = GRP(text_width, standardize), LRP(text_width, standardize)
+        self.grp, self.lrp = GRP(text_width), LRP(text_width)
         self.fvtaf = FVTAF(channels, text_width, config) if config.attention != "none" else None
         compared = self.fvtaf is not None and config.local_prompts
         self.fcc = FCC(config.consistency) if compared and config.consistency != "none" else None
@@ -343,8 +337,11 @@ class REVTAF(RetrievingModel):
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """Build the report database of the training split, or find it in the dataset; begin with its class priors."""
         super().learn_from(dataset, section, features)
-        self.grp.learn_from(self.database.sentences)
-        self.lrp.learn_from(self.database.phrases)
+        if self.config.prompt_values == "standardized" and len(self.database):
+            for prompts, texts in ((self.grp, self.database.sentences), (self.lrp, self.database.phrases)):
+                moments = Moments(texts.shape[-1])
+                moments.add(texts.cpu().float())
+                prompts.standardization.learn(moments)
         labelled = self.database.labels[(self.database.labels >= 0).all(1)]
         if len(labelled):
             priors = base_probabilities(labelled[:, : self.classes])

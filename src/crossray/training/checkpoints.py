@@ -10,10 +10,10 @@ import lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from crossray.data.batches.batch import Batch
-from crossray.errors import UserError
 from crossray.files.write import replace_folder, replacing
 from crossray.training.config import TrainerConfig
 from crossray.training.module import TrainingModule
+from crossray.training.selection import monitored
 
 #: Checkpoint within the folder of a run.
 LAST = "last.ckpt"
@@ -46,11 +46,7 @@ class BestModel(Callback):
             UserError: the validation has no metric of that name.
         """
         module = cast(TrainingModule, pl_module)
-        metrics = module.validation_metrics
-        if self.config.monitor not in metrics:
-            raise UserError(f"recipe field 'trainer.monitor': validation has no metric '{self.config.monitor}'; "
-                            f"choose one of {', '.join(sorted(metrics))}.")  # fmt: skip
-        value = metrics[self.config.monitor]
+        value = monitored(module.validation_metrics, self.config.monitor)
         ending = trainer.should_stop or trainer.current_epoch + 1 >= module.epochs
         early = trainer.current_epoch + 1 < self.config.min_epochs and not (ending and self.best is None)
         if early:

@@ -43,7 +43,7 @@ from crossray.training.lengths import check_lengths
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
-from crossray.training.recipe import from_dict, to_dict, to_yaml
+from crossray.training.recipe import check_names, from_dict, to_dict, to_yaml
 from crossray.training.stages import StageKeeper, weights_from
 
 RECIPE = "recipe.yaml"
@@ -67,6 +67,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
     """
     if _first_process() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
+    check_names(recipe)
     dataset = Dataset.open(data)
     provenance = _provenance(recipe, dataset)
     filled, built = fulfil(recipe, dataset, _train_or_resume)
@@ -202,10 +203,12 @@ class _Run:
 
     def _cached_features(self) -> FeatureCache | None:
         data, model = self.recipe.data, self.model
-        if not data.cache_features or not isinstance(model, ReportModel):
+        if not isinstance(model, ReportModel):
             return None
         fingerprint = model.features_fingerprint()
         if fingerprint is None:
+            return model.cached_features(self.dataset)
+        if not data.cache_features:
             return None
         model.eval()
         device = "cuda" if self.device == "gpu" else "cpu"

@@ -95,6 +95,9 @@ METRICS = tuple(
     for measure in MEASURES
 )
 
+#: Those that a validation in training computes. The example-based ones reward a report that calls everyone normal.
+SELECTION_METRICS = (*map(metric_name, MEASURES), metric_name("f1", "micro"), metric_name("f1", "macro"))
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -272,7 +275,7 @@ def scores_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler) -> dict[str, float]:
-    """Example-based clinical efficacy of generated reports, positive only: what a validation selects by.
+    """Clinical efficacy of generated reports over all observations, positive only: what a validation selects by.
 
     Args:
         hypotheses: N generated reports.
@@ -280,8 +283,8 @@ def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler
         labeler: of both.
 
     Returns:
-        `ce_precision`, `ce_recall` and `ce_f1`, between 0 and 1.
+        The metrics of `SELECTION_METRICS`, between 0 and 1.
     """
     labels = labeler.label(hypotheses), labeler.label(references)
     scores = ClinicalStatistics.of(*labels, labeler.observations).weighted_scores(np.ones((1, len(references))))
-    return {name: float(scores[name][0]) for name in map(metric_name, MEASURES)}
+    return {name: float(scores[name][0]) for name in SELECTION_METRICS}

@@ -6,7 +6,7 @@ Shapes: B studies, N images, E = 75 entities, A = 51 places, W width of a text's
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ class KnowledgeNetwork(nn.Module):
 
     def __init__(self, config: KnowledgeNetworkConfig, text_width: int) -> None:
         super().__init__()
-        self.backbone = _cut(build_backbone(config.backbone), config.stages)
+        self.backbone = _cut(build_backbone(replace(config.backbone, standardize=False)), config.stages)
         channels, width = self.backbone.width, config.width
         self.expand = nn.Linear(channels, channels)
         self.contract = nn.Linear(channels, width)
@@ -161,6 +161,8 @@ class Knowledge(Trainable):
             many studies as the reports assert an entity it is called present; 0 for an entity that none asserts.
     """
 
+    loss_weights: ClassVar = {"existence": 1.0, "position": 1.0, "sentences": 1.0}
+    metrics: ClassVar = ("place_accuracy", "auroc", "auroc_*")
     config: KnowledgeConfig
     thresholds: Tensor
 

@@ -6,7 +6,7 @@ Shapes: B studies, V views, K observations, P pooled width.
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as distributed
@@ -47,6 +47,8 @@ class VisionConfig(TrainableConfig):
 class Vision(Trainable):
     """Backbone, mean of the views' pooled vectors, one linear logit for each observation."""
 
+    loss_weights: ClassVar = {"observations": 1.0}
+    metrics: ClassVar = ("auroc", "auroc_*")
     config: VisionConfig
 
     def __init__(self, config: VisionConfig) -> None:
