@@ -277,7 +277,7 @@ class RetrievingModel(BackboneReportModel):
         return self._indices[metric][1]
 
     def _reference(self, entities: Tensor, guide: Guide | None, exclude: Tensor | None) -> Tensor:
-        """Rows (B,) of the reports whose sentences are the global prompts (SPEC 4.3, "GRP selection")."""
+        """Rows (B,) of the reports whose sentences are the global prompts (section 3.3, last paragraph)."""
         metric: Metric = "hyperbolic" if self.lre is not None else "euclidean"
         labels, known = self.status_codes(guide)
         if labels is None or exclude is None or not len(self.database):
