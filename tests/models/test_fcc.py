@@ -5,7 +5,7 @@ import torch
 from tests.layers.test_sinkhorn import masks, random
 from torch import Tensor
 
-from crossray.models.revtaf import FCC
+from crossray.models.retrieval.fusion import FCC
 
 
 def consistency(first: Tensor, second: Tensor, similarity: Tensor, mask: Tensor, kind: str = "soft") -> Tensor:

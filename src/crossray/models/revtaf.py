@@ -3,10 +3,11 @@
 PromptMRG with the features of a knowledge encoder, and what the paper adds to it. `REVTAF.encode` and `REVTAF.losses`
 are the paper's order:
 
-* section 3.2: entities and places that MedKLIP sees (F_logit; `knowledge_encoder.py`)
-* section 3.3, `LRE` (eq. 3-7; `retrieving.py`): the report of a similar study, found in hyperbolic space
+* section 3.2: entities and places that MedKLIP sees (F_logit; `pretraining/knowledge_encoder.py`)
+* section 3.3, `LRE` (eq. 3-7; `retrieval/retrieving.py`): the report of a similar study, found in hyperbolic space
 * `GRP`: its sentences, the global reference prompts; `LRP` (eq. 8-9): entity, place and presence, the local ones
 * section 3.4, `FVTAF`: `MPSA` (eq. 10-11) lets image positions read both; `FCC` (eq. 12-14) compares where they look
+  (these in `retrieval/fusion.py`)
 * PromptMRG: `DiagnosisBranch`, `DiagnosisPrompts` and `ALA` (`layers/diagnosis.py`), then the decoder (eq. 1-2)
 * eq. 15, the total loss: the weights of the named losses, in the recipe's stages
 
@@ -17,13 +18,11 @@ observations, D text width, W fusion width, R reports of the database.
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossray.data.batches.batch import Batch, Guide, Inputs
 from crossray.data.batches.features import FeatureCache
@@ -31,45 +30,22 @@ from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.diagnosis import ALA, POSITIVE, DiagnosisBranch, DiagnosisPrompts, base_probabilities
-from crossray.layers.sinkhorn import SinkhornAttention, hard_iou, soft_iou
-from crossray.layers.transformer import FeedForward, prepend_prompt
+from crossray.layers.transformer import prepend_prompt
 from crossray.models.base import Encoded, Event, PaperModule, Step, language_loss, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.bert_decoder import BertDecoder, BertDecoderConfig
 from crossray.models.parts.standardization import Moments, Standardization
+from crossray.models.retrieval.fusion import FCC, FVTAF, GRP, LRP, FusionConfig
 from crossray.models.retrieval.retrieving import RetrievalConfig, RetrievingModel, auxiliary
-from crossray.retrieval.database import ReportDatabase
 from crossray.text.observations import STATUSES
-
-#: Product of the deviations of similarity and overlap below which their correlation counts as 0.
-_LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class REVTAFConfig(RetrievalConfig):
+class REVTAFConfig(RetrievalConfig, FusionConfig):
     """Configuration of `REVTAF`. The weights of its losses (eq. 15) stand in the stages.
 
     Attributes:
         status_ids: tokens of the four statuses, filled in from the tokenizer; the vocabulary's last four when empty.
-        attention: of image positions to prompts: sinkhorn; softmax; legacy_uniform, which is what the released code
-            computes; none: the decoder reads the image tokens alone, as in PromptMRG.
-        local_prompts: read local prompts (LRP), too; without them there is no FCC, which compares both.
-        prompt_values: of the encoded prompts: raw, as published; or standardized, with mean 0 and deviation 1 in every
-            channel over the training reports' sentences, and over all local prompts.
-        fusion_width: channels W of the fusion, for each of global and local prompts.
-        fusion_heads: transport problems a view, a divisor of `fusion_width`.
-        fusion_dropout: in the fusion.
-        epsilon: weight of the plan's entropy.
-        iterations: most Sinkhorn iterations.
-        unbalanced_tau: weight of the rule that all prompts receive alike; with a small one a prompt that fits nowhere
-            receives nothing. Empty (null): a strict rule, balanced transport, as published.
-        fusion_output: what follows eq. 11's normalisation: feedforward, a feed-forward block (as released), or linear,
-            a linear map (as printed).
-        share_branches: one set of fusion weights for global and local prompts.
-        consistency: FCC: correlation of the overlap of attention maps with the prompts' similarity; soft, eq. 14 as
-            printed, whose least value equal maps have for all prompts; legacy, eq. 14 over cosine maps that are cut at
-            half of the batch's range, without gradient for them (as released); or none.
-        similarity: what FCC compares: raw prompts, or their trained projections (as released).
         neighbours: reports that the diagnosis branch reads, the nearest by the cosine of the entities' log-odds.
         diagnosis_width: width of the diagnosis branch.
         diagnosis_layers: layers of its encoder, and as many of its decoder.
@@ -86,19 +62,6 @@ class REVTAFConfig(RetrievalConfig):
     """
 
     status_ids: tuple[int, ...] = ()
-    attention: Literal["sinkhorn", "softmax", "legacy_uniform", "none"] = "sinkhorn"
-    local_prompts: bool = True
-    prompt_values: Literal["standardized", "raw"] = "standardized"
-    fusion_width: int = 1024
-    fusion_heads: int = 1
-    fusion_dropout: float = 0.1
-    epsilon: float = 0.05
-    iterations: int = 50
-    unbalanced_tau: float | None = None
-    fusion_output: Literal["feedforward", "linear"] = "feedforward"
-    share_branches: bool = True
-    consistency: Literal["correlation", "soft", "legacy", "none"] = "correlation"
-    similarity: Literal["raw", "projected"] = "raw"
     neighbours: int = 21
     diagnosis_width: int = 512
     diagnosis_layers: int = 2
@@ -111,195 +74,6 @@ class REVTAFConfig(RetrievalConfig):
     dropout: float = 0.1
     positions: int = 512
     label_smoothing: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be computed."""
-        if self.unbalanced_tau is not None and self.unbalanced_tau < 0:
-            raise UserError(f"field 'unbalanced_tau' is {self.unbalanced_tau}; give a number from 0 on, or null.")
-
-
-class GRP(nn.Module):
-    """Global reference prompts F_t^g (section 3.2): the sentences of the reports that `LRE` has found.
-
-    The frozen text encoder's vectors share a large mean. As they are, the cosines of two prompts are all alike, and so
-    are those of a position and all prompts: attention to them is hardly more than an average.
-
-    Args:
-        width: D.
-
-    Attributes:
-        standardization: takes that mean away; the identity until `REVTAF.learn_from` sets it.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.standardization = Standardization(width)
-
-    def forward(self, database: ReportDatabase, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Sentences (B, N, D) and a mask (B, N), True where there is one, of reports given by their rows (B,)."""
-        sentences, mask = database.sentences_of(reference)
-        return self.standardization(sentences) * mask.unsqueeze(2), mask
-
-
-class LRP(nn.Module):
-    """Local reference prompts F_t^l: for each entity what MedKLIP sees, as an encoded text.
-
-    Entity, place and presence are the triplet of eq. 8. The encoded texts of all triplets (eq. 9) are in the database.
-
-    Args:
-        width: D.
-
-    Attributes:
-        standardization: as that of `GRP`.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.standardization = Standardization(width)
-
-    def forward(self, database: ReportDatabase, places: Tensor, present: Tensor) -> Tensor:
-        """Prompts (B, E, D) of the entities' places (B, E) int64 and presence (B, E) bool."""
-        prompts: Tensor = self.standardization(database.phrases_of(places, present))
-        return prompts
-
-
-class MPSA(nn.Module):
-    """Multi-prompts Sinkhorn attention (eq. 10), and residual fusion (eq. 11).
-
-    Args:
-        config: its fields from `attention` to `fusion_output`.
-    """
-
-    def __init__(self, config: REVTAFConfig) -> None:
-        super().__init__()
-        width = config.fusion_width
-        assert config.attention != "none"
-        self.attention = SinkhornAttention(
-            width, width, width, config.fusion_heads, config.attention, config.epsilon, config.iterations,
-            dropout=config.fusion_dropout, tau=math.inf if config.unbalanced_tau is None else config.unbalanced_tau,
-        )  # fmt: skip
-        self.attention_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.fusion_dropout)
-        self.project = nn.Linear(width, width) if config.fusion_output == "linear" else None
-        self.feedforward = FeedForward(width, 4 * width, config.fusion_dropout) if self.project is None else None
-        self.feedforward_norm = nn.LayerNorm(width) if self.project is None else None
-
-    def forward(self, visual: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image positions (n, S, W) with what they read in prompts (n, M, W).
-
-        Returns:
-            (n, S, W); the plan and the cosines (n, h, S, M) behind it, as `SinkhornAttention`.
-        """
-        attended, plan, cosine = self.attention(visual, text, mask)  # eq. 10
-        x = self.attention_norm(visual + self.dropout(attended))  # eq. 11, up to f_proj
-        if self.project is not None:
-            return self.project(x), plan, cosine
-        assert self.feedforward is not None and self.feedforward_norm is not None
-        return self.feedforward_norm(x + self.dropout(self.feedforward(x))), plan, cosine
-
-
-class FVTAF(nn.Module):
-    """Fine-grained visual-text alignment and fusion: what MPSA makes of global and of local prompts, side by side.
-
-    Args:
-        channels: C.
-        text_width: D.
-        config: its fields from `attention` to `similarity`.
-
-    Attributes:
-        width: channels of the fused image.
-    """
-
-    def __init__(self, channels: int, text_width: int, config: REVTAFConfig) -> None:
-        super().__init__()
-        width, local = config.fusion_width, config.local_prompts
-        self.width = 2 * width if local else width
-        self.visual = nn.Linear(channels, width)
-        self.sentences = nn.Linear(text_width, width)
-        self.phrases = nn.Linear(text_width, width) if local else None
-        own = local and not config.share_branches
-        self.branches = nn.ModuleList(MPSA(config) for _ in range(2 if own else 1))
-        # the released code's plan says nothing, and its FCC reads the cosines
-        self._cosines = config.attention == "legacy_uniform" or config.consistency == "legacy"
-
-    def forward(
-        self, visual: Tensor, sentences: Tensor, mask: Tensor, phrases: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Fuse views with the prompts of their studies.
-
-        Args:
-            visual: (n, S, C).
-            sentences: (n, N, D), global prompts.
-            mask: (n, N) bool, True where there is a sentence.
-            phrases: (n, E, D), local prompts; they are read where `local_prompts` says so.
-
-        Returns:
-            The image F_c (n, S, `width`); where each sentence looks, M_c^g (n, S, N); and where each entity looks,
-            M_c^l (n, S, E), or None without local prompts.
-        """
-        image = self.visual(visual)
-        seen, *maps = self.branches[0](image, self.sentences(sentences), mask)
-        sentence_maps = maps[self._cosines].mean(dim=1)
-        if self.phrases is None or phrases is None:
-            return seen, sentence_maps, None
-        everywhere = torch.ones(phrases.shape[:2], dtype=torch.bool, device=phrases.device)
-        known, *maps = self.branches[-1](image, self.phrases(phrases), everywhere)
-        return torch.cat([seen, known], dim=2), sentence_maps, maps[self._cosines].mean(dim=1)
-
-
-class FCC(nn.Module):
-    """Fine-grained cross-modal consistency: prompts that say the same should look at the same place (eq. 12-14).
-
-    Args:
-        kind: what becomes of similarity S (eq. 12) and overlap O (eq. 13).
-            "soft": the mean of 1 - S * O, eq. 14 as printed, over the soft overlap. It rewards every overlap, and is
-            least when all maps are equal: it makes an attention uniform.
-            "correlation": 1 minus the correlation of S and O over the pairs of prompts of each view. Equal maps gain
-            nothing; prompts must overlap more where they say the same than where they do not.
-            "legacy": eq. 14 over `hard_iou`, as released, but for the empty sentences behind a report's end, which the
-            released code counts.
-    """
-
-    def __init__(self, kind: Literal["correlation", "soft", "legacy"]) -> None:
-        super().__init__()
-        self.kind = kind
-
-    @staticmethod
-    def similarity(sentences: Tensor, phrases: Tensor) -> Tensor:
-        """S (B, N, E) of prompts (B, N, D) and (B, E, D): sigmoid of their cosine (eq. 12)."""
-        return (F.normalize(sentences.float(), dim=2) @ F.normalize(phrases.float(), dim=2).mT).sigmoid()
-
-    def overlap(self, sentence_maps: Tensor, phrase_maps: Tensor) -> Tensor:
-        """O (n, N, E) of maps (n, S, N) and (n, S, E): their intersection over union (eq. 13)."""
-        overlap = hard_iou if self.kind == "legacy" else soft_iou
-        return overlap(sentence_maps.float().mT, phrase_maps.float().mT)
-
-    def forward(self, sentence_maps: Tensor, phrase_maps: Tensor, similarity: Tensor, mask: Tensor) -> Tensor:
-        """The loss in float32, over valid sentences and all entities (eq. 14); 0 without any sentence.
-
-        Args:
-            sentence_maps: (n, S, N).
-            phrase_maps: (n, S, E).
-            similarity: (n, N, E).
-            mask: (n, N) bool, True where there is a sentence.
-        """
-        with torch.autocast(similarity.device.type, enabled=False):
-            overlap, similarity = self.overlap(sentence_maps, phrase_maps), similarity.float()
-            valid = mask.unsqueeze(-1).to(overlap.dtype).expand_as(overlap)
-            if self.kind == "correlation":
-                seen = mask.any(dim=1)
-                return ((1 - _correlation(similarity, overlap, valid)) * seen).sum() / seen.sum().clamp_min(1)
-            return ((1 - similarity * overlap) * valid).sum() / valid.sum().clamp_min(1)
-
-
-def _correlation(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
-    """Pearson correlation (n,) of the entries (n, N, E) that weigh 1; 0 where one of them does not vary."""
-    count = weight.sum(dim=(1, 2), keepdim=True).clamp_min(1)
-    first, second = (
-        (x - (x * weight).sum(dim=(1, 2), keepdim=True) / count) * weight / count.sqrt() for x in (first, second)
-    )
-    spread = (first.square().sum(dim=(1, 2)) * second.square().sum(dim=(1, 2)) + _LEAST_SPREAD**2).sqrt()
-    return (first * second).sum(dim=(1, 2)) / spread
 
 
 @register("revtaf", REVTAFConfig)
@@ -324,6 +98,7 @@ class REVTAF(RetrievingModel):
             config.dropout,
         )  # fmt: skip
         ids = config.status_ids or range(config.vocabulary_size - len(STATUSES), config.vocabulary_size)
+        self.neighbours = Standardization(text_width)  # of the reports that the diagnosis reads, as in GRP
         self.prompts = DiagnosisPrompts(ids)
         self.ala = ALA(classes, auxiliary=self._auxiliary)
         sizes = {name: getattr(config, name) for name in _DECODER_SIZES}
@@ -338,10 +113,15 @@ class REVTAF(RetrievingModel):
         """Build the report database of the training split, or find it in the dataset; begin with its class priors."""
         super().learn_from(dataset, section, features)
         if self.config.prompt_values == "standardized" and len(self.database):
-            for prompts, texts in ((self.grp, self.database.sentences), (self.lrp, self.database.phrases)):
+            database = self.database
+            for standardization, texts in (
+                (self.grp.standardization, database.sentences),
+                (self.lrp.standardization, database.phrases),
+                (self.neighbours, database.reports),
+            ):
                 moments = Moments(texts.shape[-1])
-                moments.add(texts.cpu().float())
-                prompts.standardization.learn(moments)
+                moments.add(texts)
+                standardization.learn(moments)
         labelled = self.database.labels[(self.database.labels >= 0).all(1)]
         if len(labelled):
             priors = base_probabilities(labelled[:, : self.classes])
@@ -383,7 +163,7 @@ class REVTAF(RetrievingModel):
         # a study without neighbours reads one blank report
         mask = mask | (torch.arange(mask.shape[1], device=mask.device) == 0)
         image = pooled.masked_fill(~views.unsqueeze(2), 0).sum(1) / views.sum(1, keepdim=True)
-        return self.diagnosis(image, reports, mask)
+        return self.diagnosis(image, self.neighbours(reports), mask)
 
     def _fuse(
         self, fvtaf: FVTAF, tokens: Tensor, views: Tensor, reference: Tensor, entities: Tensor, places: Tensor,
