@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Inputs
@@ -217,7 +218,7 @@ class Knowledge(Trainable):
         statuses, places = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*said, strict=True))
         return statuses, places
 
-    def _said(self, key: int, report: str) -> tuple[np.ndarray, np.ndarray]:
+    def _said(self, key: int, report: str) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
         """Codes (E,) and places (E, A) of one report, read once while there is room to remember it."""
         shape = len(ENTITIES), len(PLACES)
         if key in self._read:
