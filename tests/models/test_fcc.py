@@ -77,28 +77,24 @@ def test_legacy_consistency() -> None:
     assert sentences.grad is None and similarity.grad.item() == pytest.approx(-0.5)
 
 
-def test_correlation_by_its_definition() -> None:
-    """One minus Pearson's correlation of similarity and overlap over the pairs of each view, averaged over views."""
+def test_contrast_by_its_definition() -> None:
+    """One minus twice the covariance of the overlap with the standardized similarity, averaged over views."""
     sentences, entities, similarity, mask = plans(), plans(columns=7, seed=1), random(2, 5, 7).sigmoid(), masks(2, 5)
     overlap, losses = FCC("soft").overlap(sentences, entities), []
     for view in range(2):
-        pairs = torch.stack([x[view, : int(mask[view].sum())].flatten() for x in (similarity, overlap)])
-        losses.append(1 - torch.corrcoef(pairs)[0, 1])
-    found = consistency(sentences, entities, similarity, mask, "correlation")
+        wanted, seen = (x[view, : int(mask[view].sum())].flatten() for x in (similarity, overlap))
+        wanted = (wanted - wanted.mean()) / wanted.std(correction=0)
+        losses.append(1 - 2 * (wanted * (seen - seen.mean())).mean())
+    found = consistency(sentences, entities, similarity, mask, "contrast")
     torch.testing.assert_close(found, torch.stack(losses).mean(), atol=1e-5, rtol=1e-5)
-    assert consistency(sentences, entities, similarity, torch.zeros_like(mask), "correlation") == 0
+    assert consistency(sentences, entities, similarity, torch.zeros_like(mask), "contrast") == 0
 
 
-def test_equal_maps_satisfy_the_printed_loss_and_not_the_correlation() -> None:
+def test_equal_maps_satisfy_the_printed_loss_and_gain_nothing_by_contrast() -> None:
     """Eq. 14 as printed is least when all prompts look everywhere alike, which is what an attention then learns."""
-    uniform, similarity, mask = torch.full((1, 49, 6), 1 / 49), random(1, 6, 6).sigmoid(), masks(1, 6)
-    mask[:] = True
-    alike = plans(1, 49, 6)
-    matched = (similarity * 40).softmax(1)  # prompts that say the same overlap more
-    maps = torch.eye(6).repeat(9, 1)[None, :49]
-    told_apart = consistency(maps, maps @ matched[0], similarity, mask, "soft")
-    assert consistency(uniform, uniform, similarity, mask, "soft") < min(
-        told_apart, consistency(alike, plans(1, 49, 6, seed=1), similarity, mask, "soft")
-    )
-    assert consistency(uniform, uniform, similarity, mask, "correlation").item() == pytest.approx(1, abs=1e-4)
-    assert consistency(maps, maps @ matched[0], similarity, mask, "correlation") < 0.5
+    uniform, mask = torch.full((1, 48, 6), 1 / 48), torch.ones(1, 6, dtype=torch.bool)
+    similarity = (4 * torch.eye(6)[None] - 1).sigmoid()
+    own_place = torch.eye(6).repeat_interleave(8, dim=0)[None]  # prompts that say the same look at the same place
+    assert consistency(uniform, uniform, similarity, mask) < consistency(own_place, own_place, similarity, mask)
+    assert consistency(uniform, uniform, similarity, mask, "contrast").item() == pytest.approx(1, abs=1e-5)
+    assert consistency(own_place, own_place, similarity, mask, "contrast") < 0.5

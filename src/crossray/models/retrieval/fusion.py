@@ -22,8 +22,8 @@ from crossray.models.base import ModelConfig
 from crossray.models.parts.standardization import Standardization
 from crossray.retrieval.database import ReportDatabase
 
-#: Product of the deviations of similarity and overlap below which their correlation counts as 0.
-_LEAST_SPREAD = 1e-6
+#: Of the similarities of a view's prompts; equal ones are not divided by 0.
+_LEAST_DEVIATION = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ class FusionConfig(ModelConfig):
         fusion_output: what follows eq. 11's normalisation: feedforward, a feed-forward block (as released), or linear,
             a linear map (as printed).
         share_branches: one set of fusion weights for global and local prompts.
-        consistency: FCC: correlation of the overlap of attention maps with the prompts' similarity; soft, eq. 14 as
-            printed, whose least value equal maps have for all prompts; legacy, eq. 14 over cosine maps that are cut at
+        consistency: FCC: contrast, attention maps overlap more the more similar their prompts are; soft, eq. 14 as
+            printed, which is least when all prompts have equal maps; legacy, eq. 14 over cosine maps that are cut at
             half of the batch's range, without gradient for them (as released); or none.
         similarity: what FCC compares: raw prompts, or their trained projections (as released).
     """
@@ -64,7 +64,7 @@ class FusionConfig(ModelConfig):
     unbalanced_tau: float | None = None
     fusion_output: Literal["feedforward", "linear"] = "feedforward"
     share_branches: bool = True
-    consistency: Literal["correlation", "soft", "legacy", "none"] = "correlation"
+    consistency: Literal["contrast", "soft", "legacy", "none"] = "contrast"
     similarity: Literal["raw", "projected"] = "raw"
 
     def __post_init__(self) -> None:
@@ -209,13 +209,13 @@ class FCC(nn.Module):
         kind: what becomes of similarity S (eq. 12) and overlap O (eq. 13).
             "soft": the mean of 1 - S * O, eq. 14 as printed, over the soft overlap. It rewards every overlap, and is
             least when all maps are equal: it makes an attention uniform.
-            "correlation": 1 minus the correlation of S and O over the pairs of prompts of each view. Equal maps gain
-            nothing; prompts must overlap more where they say the same than where they do not.
+            "contrast": 1 minus twice the covariance of O with S, which is standardized over the pairs of prompts of each
+            view. Equal maps gain nothing: prompts must overlap where they say the same, and not where they do not.
             "legacy": eq. 14 over `hard_iou`, as released, but for the empty sentences behind a report's end, which the
             released code counts.
     """
 
-    def __init__(self, kind: Literal["correlation", "soft", "legacy"]) -> None:
+    def __init__(self, kind: Literal["contrast", "soft", "legacy"]) -> None:
         super().__init__()
         self.kind = kind
 
@@ -241,17 +241,15 @@ class FCC(nn.Module):
         with torch.autocast(similarity.device.type, enabled=False):
             overlap, similarity = self.overlap(sentence_maps, phrase_maps), similarity.float()
             valid = mask.unsqueeze(-1).to(overlap.dtype).expand_as(overlap)
-            if self.kind == "correlation":
+            if self.kind == "contrast":
                 seen = mask.any(dim=1)
-                return ((1 - _correlation(similarity, overlap, valid)) * seen).sum() / seen.sum().clamp_min(1)
+                return ((1 - 2 * _covariance(similarity, overlap, valid)) * seen).sum() / seen.sum().clamp_min(1)
             return ((1 - similarity * overlap) * valid).sum() / valid.sum().clamp_min(1)
 
 
-def _correlation(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
-    """Pearson correlation (n,) of the entries (n, N, E) that weigh 1; 0 where one of them does not vary."""
+def _covariance(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+    """Covariance (n,) of `second` and the standardized `first`, over the entries (n, N, E) that weigh 1."""
     count = weight.sum(dim=(1, 2), keepdim=True).clamp_min(1)
-    first, second = (
-        (x - (x * weight).sum(dim=(1, 2), keepdim=True) / count) * weight / count.sqrt() for x in (first, second)
-    )
-    spread = (first.square().sum(dim=(1, 2)) * second.square().sum(dim=(1, 2)) + _LEAST_SPREAD**2).sqrt()
-    return (first * second).sum(dim=(1, 2)) / spread
+    first = (first - (first * weight).sum(dim=(1, 2), keepdim=True) / count) * weight
+    deviation = (first.square().sum(dim=(1, 2), keepdim=True) / count).sqrt()
+    return (first / deviation.clamp_min(_LEAST_DEVIATION) * second / count).sum(dim=(1, 2))
