@@ -209,8 +209,8 @@ class FCC(nn.Module):
         kind: what becomes of similarity S (eq. 12) and overlap O (eq. 13).
             "soft": the mean of 1 - S * O, eq. 14 as printed, over the soft overlap. It rewards every overlap, and is
             least when all maps are equal: it makes an attention uniform.
-            "contrast": 1 minus twice the covariance of O with S, which is standardized over the pairs of prompts of each
-            view. Equal maps gain nothing: prompts must overlap where they say the same, and not where they do not.
+            "contrast": 1 minus twice the covariance of O with S, which is standardized over the pairs of prompts of
+            each view. Equal maps gain nothing: prompts must overlap where they say the same, and nowhere else.
             "legacy": eq. 14 over `hard_iou`, as released, but for the empty sentences behind a report's end, which the
             released code counts.
     """
