@@ -38,6 +38,7 @@ def test_the_folder_of_a_run(tiny: Any, blobs: Path, tmp_path: Path) -> None:
     recipe, out = tiny(trainer__log_every=2), tmp_path / "run"
     assert train(recipe, blobs, out) == out / "best"
     assert {path.name for path in out.iterdir()} == {
+        ".lock",
         "recipe.yaml",
         "provenance.json",
         "metrics.jsonl",
@@ -72,7 +73,7 @@ def test_validation_scores_are_those_of_the_written_reports(
 ) -> None:
     hypotheses: list[str] = []
 
-    def write_reports(model: Any, inputs: Any, config: Any, encoded: Any) -> list[SimpleNamespace]:
+    def write_reports(model: Any, inputs: Any, config: Any, **_: Any) -> list[SimpleNamespace]:
         first = "the heart is normal ." if not hypotheses else "no opacity is seen ."
         reports = [first, *["the heart is normal . no opacity is seen ."] * inputs.size][: inputs.size]
         hypotheses.extend(reports)

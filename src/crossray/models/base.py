@@ -136,12 +136,14 @@ class ModelConfig(TrainableConfig):
         max_length: most tokens of a report that the decoder is built for, bos and eos included.
         observations: names of the observations in `Guide.labels`.
         views: most views of a study.
+        label_smoothing: of the language loss in training, as in `torch.nn.functional.cross_entropy`.
     """
 
     vocabulary_size: int = 0
     max_length: int = 60
     observations: tuple[str, ...] = ()
     views: int = 2
+    label_smoothing: float = 0.0
 
 
 class Trainable(nn.Module, ABC):
@@ -334,8 +336,12 @@ class ReportModel(Trainable):
 
     def language_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Cross-entropy of each report token given the ones before it (SPEC 1.5, "Language loss")."""
-        logits = self.step(targets.tokens[:, :-1], encoded).logits
-        return language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:])
+        return self.language_loss_of(self.step(targets.tokens[:, :-1], encoded).logits, targets)
+
+    def language_loss_of(self, logits: Tensor, targets: Targets) -> Tensor:
+        """The same from the logits (B, T - 1, vocabulary) of a step; smoothed in training where configured."""
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        return language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:], smoothing)
 
     def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the whole model folder: weights, configuration, tokenizer and image transform."""

@@ -26,7 +26,7 @@ from crossray.layers.embedding import PositionalEncoding
 from crossray.layers.gates import Fusion, GuidedFusion
 from crossray.layers.orthogonal import Basis, make_basis
 from crossray.layers.transformer import Decoder, Encoder, prepend_prompt
-from crossray.models.base import Encoded, ModelConfig, PaperModule, ReportModel, Step, language_loss, register
+from crossray.models.base import Encoded, ModelConfig, PaperModule, ReportModel, Step, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone, join_views, joined_cells
 from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer, grid
 
@@ -435,7 +435,7 @@ class UAR(ReportModel):
         encoded = self.encode(batch.inputs, batch.guide)
         tokens, words = batch.targets.tokens, batch.targets.mask[:, 1:]
         step, mask = self._step(tokens[:, :-1], encoded)
-        losses = {"language": language_loss(step.logits, tokens[:, 1:], words)}
+        losses = {"language": self.language_loss_of(step.logits, batch.targets)}
         if self.config.align:
             losses["global"] = self.alignment_loss(encoded, batch)
         if self.tir is not None and mask is not None:

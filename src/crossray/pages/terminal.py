@@ -8,6 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from crossray.training.heartbeat import Heartbeat
+
 if TYPE_CHECKING:
     from crossray.data.store import Dataset
 
@@ -27,6 +29,7 @@ class Progress:
             TimeRemainingColumn(), console=console,
         )  # fmt: skip
         self._task = self._bar.add_task(title, total=None)
+        self._beat = Heartbeat(title, console)
 
     def __enter__(self) -> Self:
         return self  # the bar appears with the first report: a mistake found before that is all that is printed
@@ -35,11 +38,13 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        self._beat.end()
 
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` are finished."""
         self._bar.start()
         self._bar.update(self._task, completed=done, total=total)
+        self._beat(done, total)
 
 
 def print_dataset(dataset: "Dataset", console: Console) -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from crossray.data.batches.batch import Batch
+from crossray.decoding.settings import GenerationSettings
+from crossray.errors import UserError
 from crossray.files.write import replace_folder, replacing
 from crossray.training.config import TrainerConfig
 from crossray.training.module import TrainingModule
-from crossray.training.selection import monitored
+from crossray.training.selection import monitored, monitored_names
 
 #: Checkpoint within the folder of a run.
 LAST = "last.ckpt"
@@ -30,14 +33,33 @@ class BestModel(Callback):
         folder: the model folder; it is replaced as a whole.
         config: metric, mode, patience and first epoch.
         provenance: stored with the model, together with its step and metrics.
+        generation: how the model writes reports; None where it writes none.
     """
 
-    def __init__(self, folder: Path, config: TrainerConfig, provenance: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainerConfig,
+        provenance: Mapping[str, Any],
+        generation: GenerationSettings | None = None,
+    ) -> None:
+        self.generation = generation
         self.folder = folder
         self.config = config
         self.provenance = provenance
         self.best: float | None = None
         self.waited = 0
+        self._weights: dict[str, float] = {}
+
+    def begin(self, module: TrainingModule) -> None:
+        """A stage begins: what was best before stays so until something is better.
+
+        Only a value that is made of weighted losses does not compare with that of a stage which weighs them otherwise.
+        """
+        weights = dict(module.loss_weights)
+        if "loss" in monitored_names(self.config.monitor) and self._weights not in ({}, weights):
+            self.best = None
+        self.waited, self._weights = 0, weights
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Select.
@@ -65,19 +87,23 @@ class BestModel(Callback):
         if trainer.is_global_zero:
             place = {"step": module.step, "epoch": module.epoch + 1, "stage": module.stage_index}
             validation = {"monitor": self.config.monitor, "validation": module.validation_metrics}
-            replace_folder(
-                self.folder,
-                lambda beside: module.model.save_pretrained(beside, {**self.provenance, **place, **validation}),
-            )
+
+            def write(folder: Path) -> None:
+                module.model.save_pretrained(folder, {**self.provenance, **place, **validation})
+                if self.generation is not None:
+                    self.generation.save(folder)
+
+            replace_folder(self.folder, write)
         trainer.strategy.barrier("best model")
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and validations since."""
-        return {"best": self.best, "waited": self.waited}
+        return {"best": self.best, "waited": self.waited, "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.best, self.waited = state_dict["best"], state_dict["waited"]
+        self._weights = dict(state_dict["weights"])
 
 
 class LastCheckpoint(Checkpoint):
@@ -94,6 +120,14 @@ class LastCheckpoint(Checkpoint):
         self.interrupted = False
         self._saved_step = -1
         self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A checkpoint before the first step of a later stage, which may begin with the weights in best/.
+
+        Its own validation replaces these before the first checkpoint after an epoch.
+        """
+        if cast(TrainingModule, pl_module).stage_index and trainer.global_step == 0:
+            self.save(trainer)
 
     def on_train_batch_end(
         self,
@@ -140,3 +174,20 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(beside)
         trainer.strategy.barrier("checkpoint")
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint of a run; nothing in it is run as code.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        for field in ("stage", "step", "steps_before", "epochs_before", "epoch", "finished", "callbacks", "state_dict"):
+            checkpoint[field]
+    except Exception as error:  # PyTorch has as many kinds of errors here as there are kinds of damage
+        raise UserError(
+            f"{path}: is damaged ({type(error).__name__}); restore it, or remove it to begin the run anew."
+        ) from error
+    return checkpoint

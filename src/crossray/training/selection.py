@@ -16,7 +16,8 @@ REPORT_METRICS = (*nlg.METRICS, *clinical.SELECTION_METRICS, "distinct", "image_
 def known_metrics(system: type[Trainable]) -> list[str]:
     """Names of a system's validation metrics; one that ends in * stands for several."""
     own = REPORT_METRICS if issubclass(system, ReportModel) else ()
-    return [*own, *system.metrics, "loss", *(f"loss_{name}" for name in system.loss_weights)]
+    losses = [*system.loss_weights, *(["supervision"] if own else [])]
+    return [*own, *system.metrics, "loss", *(f"loss_{name}" for name in losses)]
 
 
 def check_monitor(system: type[Trainable], config: TrainerConfig) -> None:

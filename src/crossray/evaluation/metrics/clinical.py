@@ -274,6 +274,23 @@ def scores_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.divide(found, possible, out=np.zeros_like(found), where=possible > 0))
 
 
+def clinical_f1(
+    hypothesis: NDArray[np.int8], reference: NDArray[np.int8], observations: Sequence[str]
+) -> NDArray[np.float64]:
+    """(N,) F1 of each report, positive only over all observations: the mean of these is `ce_f1`.
+
+    Args:
+        hypothesis: (N, K) status codes of the generated reports.
+        reference: (N, K) status codes of the true reports.
+        observations: names of the K columns.
+
+    Raises:
+        UserError: an observation of CheXpert is not among them.
+    """
+    counts = ClinicalStatistics.of(hypothesis, reference, observations)._counts[CONVENTIONS.index(POSITIVE)]
+    return np.asarray(scores_of_counts(counts.sum(axis=1))[:, MEASURES.index("f1")])
+
+
 def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler) -> dict[str, float]:
     """Clinical efficacy of generated reports over all observations, positive only: what a validation selects by.
 
