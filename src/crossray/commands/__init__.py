@@ -5,17 +5,23 @@ top of these files: `crossray --help` answers within half a second. A new comman
 `COMMANDS`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from crossray.commands.ablate import ablate
-from crossray.commands.analyze import analyze_alignment, analyze_grounding, analyze_long_tail, analyze_retrieval
+from crossray.commands.analyze import (
+    analyze_alignment,
+    analyze_grounding,
+    analyze_liveness,
+    analyze_long_tail,
+    analyze_retrieval,
+)
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
 from crossray.commands.demo import demo
-from crossray.commands.evaluate import evaluate
+from crossray.commands.evaluate import evaluate_predictions
 from crossray.commands.explain import explain
 from crossray.commands.export import export
 from crossray.commands.generate import generate
@@ -47,6 +53,7 @@ class Command:
         lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
             and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
             name.
+        fields: parameters that are a group of options: `--decoding.method greedy` for the parameter `decoding`.
         outputs: parameters that name what the command writes, and whether that is a file or a folder.
         takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
             them as its parameter `recipe_options`.
@@ -55,6 +62,7 @@ class Command:
     function: Callable[..., None]
     positional: Mapping[str, Any] | None = None
     lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fields: Sequence[str] = ()
     outputs: Mapping[str, Kind] = field(default_factory=lambda: {"out": "file", "markdown": "file", "evidence": "file"})
     takes_recipe: bool = False
 
@@ -157,6 +165,13 @@ _MODELS = {
     "help": "model folder, or the folder of a training run (its best model is taken); repeat it to compare several",
 }
 
+_SYSTEMS = {
+    "type": str,
+    "action": "append",
+    "nargs": None,
+    "help": "system to measure; repeat it for several; all by default",
+}
+
 _PREDICTIONS = {
     "type": Path,
     "help": "JSON lines from `crossray generate` or of your own (id, prediction, reference), or a ReXrank submission",
@@ -167,6 +182,7 @@ ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}, outputs=_FOLDER),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
     "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
+    "liveness": Command(analyze_liveness, lists={"system": _SYSTEMS}),
     "long-tail": Command(
         analyze_long_tail,
         {
@@ -210,8 +226,9 @@ COMMANDS: dict[str, Command] = {
             "type": str,
             "help": "one study an argument; the views of a study separated by commas (frontal.png,lateral.png)",
         },
+        fields=("decoding",),
     ),
-    "evaluate": Command(evaluate, {"name": "predictions", **_PREDICTIONS}),
+    "evaluate": Command(evaluate_predictions, {"name": "predictions", **_PREDICTIONS}),
     "export": Command(export, {"name": "predictions", **_PREDICTIONS}),
     "compare": Command(
         compare,

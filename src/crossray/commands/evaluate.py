@@ -6,7 +6,7 @@ from typing import Literal
 from crossray.commands.show import console
 
 
-def evaluate(
+def evaluate_predictions(
     predictions: Path,
     data: Path | None = None,
     out: Path | None = None,

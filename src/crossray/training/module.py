@@ -242,7 +242,7 @@ class TrainingModule(lightning.LightningModule):
 
     @property
     def _data(self) -> StudyDataModule:
-        data: StudyDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: StudyDataModule = self.trainer.datamodule
         return data
 
     def _validate_reports(self, model: ReportModel, tokenizer: Tokenizer, batch: Batch) -> None:

@@ -31,6 +31,7 @@ import crossray
 from crossray.data.batches.features import FeatureCache, build_features
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.store import Dataset
+from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.files.folders import BEST
 from crossray.files.write import recover_folder, write_whole
@@ -42,6 +43,7 @@ from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastChec
 from crossray.training.config import DataConfig, Recipe
 from crossray.training.folder import LOCK, PROVENANCE, RECIPE, alone, first_process, is_over, say_finished
 from crossray.training.heartbeat import Heartbeat, duration
+from crossray.training.lengths import check_lengths
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
@@ -154,7 +156,9 @@ class _Run:
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
         # a model folder travels: where the dataset lay on this machine stays behind
         data = {name: value for name, value in provenance["data"].items() if name != "path"}
-        self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data})
+        writes = isinstance(self.model, ReportModel)
+        generation = GenerationSettings.of_recipe(recipe.decoding, provenance["recipe"]["data"]) if writes else None
+        self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data}, generation)
 
     def go(self, checkpoint: dict[str, Any] | None) -> Path:
         """Run all stages, or those that `checkpoint` leaves."""
@@ -286,7 +290,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     configuration has the field `status_ids`.
 
     Raises:
-        UserError: the dataset lacks what the system needs.
+        UserError: the dataset lacks what the system needs, or its reports are shorter than `decoding.min_length`.
     """
     kind = system_class(recipe.system)
     data = recipe.data
@@ -300,6 +304,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     tokenizer = None
     if issubclass(kind, ReportModel):
         tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
+        check_lengths(recipe, dataset, tokenizer)
         filled["vocabulary_size"] = tokenizer.vocabulary_size
         filled["status_ids"] = tokenizer.status_ids
     config = dataclasses.replace(recipe.model, **{name: value for name, value in filled.items() if name in known})

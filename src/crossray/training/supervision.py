@@ -39,7 +39,7 @@ class Supervision(nn.Module):
         An observation is there when it is positive or uncertain; what a report does not mention is not.
         """
         weights = encoded.memory_mask.to(encoded.memory.dtype).unsqueeze(2)
-        logits = self.head((encoded.memory * weights).sum(dim=1) / weights.sum(dim=1)).float()
+        logits: Tensor = self.head((encoded.memory * weights).sum(dim=1) / weights.sum(dim=1)).float()
         if guide.labels is None:
             return logits.sum() * 0.0
         known = guide.labels.sum(dim=(1, 2)) > 0
