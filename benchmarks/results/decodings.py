@@ -29,8 +29,8 @@ def table(bench: Bench) -> str:
     longest = Generator.from_pretrained(run).decoding.max_length
     rows = []
     for number, (name, way) in enumerate(_WAYS.items()):
-        stem = run / f"{bench.split}.decoding{number}"
-        predictions, scores = stem.with_suffix(".jsonl"), stem.with_suffix(".scores.json")
+        predictions = run / f"{bench.split}-decoding{number}.jsonl"
+        scores = predictions.with_suffix(".scores.json")
         if not scores.exists():
             generator = Generator.from_pretrained(run, decoding=replace(way, max_length=longest))
             generator.generate_dataset(bench.data, bench.split, predictions)
