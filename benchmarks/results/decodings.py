@@ -18,6 +18,8 @@ _WAYS = {
     "minimum Bayes risk of 12 at 0.7, CIDEr": DecodingConfig(method="mbr", temperature=0.7, utility="cider"),
     "minimum Bayes risk of 12 at 0.7, clinical": DecodingConfig(method="mbr", temperature=0.7, utility="clinical"),
     "minimum Bayes risk of 24 at 1, BLEU": DecodingConfig(method="mbr", samples=24),
+    "minimum Bayes risk of 24 at 1, CIDEr": DecodingConfig(method="mbr", samples=24, utility="cider"),
+    "minimum Bayes risk of 24 at 1, clinical": DecodingConfig(method="mbr", samples=24, utility="clinical"),
 }
 
 _METRICS = {"bleu1": "BLEU-1", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "ce_macro_f1": "macro F1"}
