@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import io
 import itertools
 import os
 import re
@@ -91,16 +92,21 @@ def _run(arguments: list[str]) -> None:
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments of a command with a value behind each switch: `--common` means `--common true`."""
+    """The arguments of a command with a value behind each option: `--common` means `--common true`."""
     first, second, *_ = *arguments, "", ""
     command = GROUPS[first].commands.get(second) if first in GROUPS else COMMANDS.get(first)
     if command is None:
         return arguments
     parameters = inspect.signature(command.function).parameters.values()
     switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
+    alone = {f"--{name}": value for name, value in command.alone.items()}
     whole = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        whole += [argument, "true"] if argument in switches and following.lower() not in _TRUTHS else [argument]
+        whole.append(argument)
+        if argument in switches and following.lower() not in _TRUTHS:
+            whole.append("true")
+        elif argument in alone and (not following or following.startswith("--")):
+            whole[-1] = f"{argument}={alone[argument]}"
     return whole
 
 
@@ -173,6 +179,7 @@ def _underscored(argument: str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `crossray`: a mistake ends in one sentence and exit code 2."""
     _quiet()
+    _say_anything()
     try:
         _run([_underscored(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
     except UserError as error:
@@ -183,6 +190,13 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # `crossray ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say_anything() -> None:
+    """A name that the terminal's encoding lacks is printed with escapes instead of ending in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet() -> None:

@@ -45,6 +45,7 @@ class Command:
         lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
             and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
             name.
+        alone: options that may stand without a value, and the value that this means.
         takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
             them as its parameter `recipe_options`.
     """
@@ -52,6 +53,7 @@ class Command:
     function: Callable[..., None]
     positional: Mapping[str, Any] | None = None
     lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    alone: Mapping[str, str] = field(default_factory=dict)
     takes_recipe: bool = False
 
     @property
@@ -87,6 +89,7 @@ SOURCES: dict[str, Command] = {
             "type": Path,
             "help": "CSV or JSONL table, one study a row; image paths are relative to its folder",
         },
+        alone={"template": "-"},
     ),
 }
 

@@ -142,7 +142,7 @@ def _layout(header: Header, remark: Remarks) -> Layout:
         remark("PixelRepresentation", f"is {signed}, neither 0 nor 1; the values decide")
     shape = header.text("PresentationLUTShape").upper()
     if (colour, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
-        remark("PresentationLUTShape", f"is {shape} and contradicts PhotometricInterpretation {colour}, which is believed")
+        remark("PresentationLUTShape", f"is {shape} and contradicts {colour}, which is believed")
     frames = header.integer("NumberOfFrames") or 1
     if frames > 1:
         remark("NumberOfFrames", f"is {frames}; the first frame is taken")

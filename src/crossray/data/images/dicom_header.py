@@ -52,7 +52,7 @@ class Header:
         name: what messages call the file.
         pixels: "PixelData", another element of `_PIXELS`, or "" where the file holds none.
         encapsulated: whether the pixels have no length, as compressed ones.
-        whole: the last element that was read ends within the file.
+        whole: the file ends where its last element does.
     """
 
     def __init__(self, content: bytes, name: str) -> None:
@@ -78,7 +78,7 @@ class Header:
 
         tags: list[BaseTag | int] = [Tag(field) for field in FIELDS]
         self.dataset: Dataset = read_partial(stream, at_pixels, force=True, specific_tags=tags)
-        self.whole = end <= len(content) <= MAX_HEADER
+        self.whole = 0 < end == len(content) <= MAX_HEADER
         self._too_long = len(content) > MAX_HEADER
 
     @property
@@ -101,7 +101,7 @@ class Header:
             raise UserError(f"{self.name}: the header is over {MAX_HEADER // 2**20} MiB; export the image without its "
                             "private elements")  # fmt: skip
         if not self.whole:
-            raise UserError(f"{self.name}: the DICOM file is truncated before its pixels; copy or export it again")
+            raise UserError(f"{self.name}: a DICOM file without pixels: it is truncated; copy or export it again")
         modality = f" (Modality {code(self.text('Modality'))})" if self.text("Modality") else ""
         raise UserError(f"{self.name}: a DICOM file without pixels{modality}; give the file of a radiograph")
 

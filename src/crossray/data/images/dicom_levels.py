@@ -105,7 +105,7 @@ def _first_window(header: Header, remark: Remarks) -> tuple[float, float, str] |
         center, width = map(number, pair)
         if center is None or width is None:
             field, text = next((f, t) for f, t in zip(texts, pair, strict=True) if number(t) is None)
-            remark(field, f"{quoted(text)} is no number that is read; the window is left out")
+            remark(field, f"is {quoted(text)}, no number that is read; the window is left out")
         elif width > 1 or (width > 0 and function != "LINEAR"):
             return center, width, function
         else:

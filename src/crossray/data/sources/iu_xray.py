@@ -7,7 +7,7 @@ study's first image without the last number. `docs/data/iu-xray.md` shows both o
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from crossray.data.images import MAX_BYTES, ImageFile
@@ -28,7 +28,7 @@ PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
 
 Views = Literal["pair", "all"]
 
-_SUFFIXES = (".png", ".jpg")
+_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,15 @@ class IuStudies:
             extra={"tags": list(report.tags)},
         )
 
+    def image_paths(self) -> Iterator[Path]:
+        """The images in a folder, in order; none of an archive, whose own digest identifies them."""
+        if self.images.is_dir():
+            yield from (self._path(key) for report in self.reports for key in report.images)
+
     def _path(self, key: str) -> Path:
-        return self.images / self.files[key] if self.images.is_dir() else self.unpacked / f"{key}.png"
+        return (
+            self.images / self.files[key] if self.images.is_dir() else self.unpacked / _unpacked_name(self.files[key])
+        )
 
     def notes(self) -> dict[str, Any]:
         """Remarks for `dataset.json`: the filter steps, hidden words, and how many positions are known."""
@@ -192,11 +199,16 @@ def _annotated_splits(annotation: Path) -> dict[int, Split]:
     return splits
 
 
+def _unpacked_name(name: str) -> str:
+    """Under its key, with the suffix that tells PNG from JPEG."""
+    return f"{image_key(name)}{PurePosixPath(name).suffix.lower()}"
+
+
 def _unpack(archive: Path, needed: set[str], folder: Path) -> None:
     """Write the images of an archive that are not there yet, each as a whole and under its key."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, load in members(archive, _SUFFIXES, MAX_BYTES):
-        target = folder / f"{image_key(name)}.png"
+        target = folder / _unpacked_name(name)
         if name in needed and not target.exists():
             partial = folder / ".partial"
             try:
