@@ -48,8 +48,8 @@ def read_study(paths: Sequence[Path], views: int, transform: ImageTransform) -> 
         paths = folder_views(paths[0], views)
     if len(paths) > views:
         raise UserError(
-            f"{printable(paths[views])}: view {views + 1} of its study, but the model takes {views}; leave views out of "
-            "the list."
+            f"{printable(paths[views])}: view {views + 1} of its study, but the model takes {views}; leave views out "
+            "of the list."
         )
     size = transform.resize or transform.size
     positions = [describe_image(path).position for path in paths]
@@ -77,8 +77,8 @@ def folder_views(folder: Path, views: int) -> list[Path]:
     described = study_views(folder)
     if len(described) > views:
         raise UserError(
-            f"{printable(folder)}: the folder holds {len(described)} files, but the model takes {views} views; give the "
-            "folder of one study, or name its views separated by commas."
+            f"{printable(folder)}: the folder holds {len(described)} files, but the model takes {views} views; give "
+            "the folder of one study, or name its views separated by commas."
         )
     if len({found.study for found in described.values() if found.study}) > 1:
         raise UserError(

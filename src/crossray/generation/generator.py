@@ -22,6 +22,7 @@ from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, special_ids, write_reports
 from crossray.errors import UserError
+from crossray.files.names import printable
 from crossray.evaluation.metrics.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 from crossray.evaluation.predictions.protocol import references
@@ -147,7 +148,7 @@ class Generator:
 
         def predictions() -> Iterator[Prediction]:
             for row, written, seconds in self._write(names, inputs_of, batch_size, progress):
-                images = tuple(str(path) for path in files[row].paths)
+                images = tuple(map(printable, files[row].paths))
                 yield Prediction(names[row], written.text, {}, images, written.log_probability, seconds)
 
         return write_predictions(out, self._provenance(), predictions())

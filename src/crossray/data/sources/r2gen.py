@@ -101,7 +101,8 @@ def read_r2gen(
 
     Returns:
         Studies in the order train, val, test, the frontal views of each first where the file says their positions; the
-        report is their `findings`, `patient` is `subject_id` where there is one, and `extra` holds `study_id` where there is one.
+        report is their `findings`, `patient` is `subject_id` where there is one, and `extra` holds `study_id` where
+        there is one.
 
     Raises:
         UserError: a broken annotation (`open_annotation`), a missing image folder, or a path that leaves it.
