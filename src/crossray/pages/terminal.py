@@ -60,9 +60,9 @@ def print_dataset(dataset: "Dataset", console: Console) -> None:
     for reason, number in counts["rejected"].items():
         console.print(f"[yellow]{number} rejected: {reason}[/] (rejected.jsonl says which)")
     for field, number in counts.get("warnings", {}).items():
-        console.print(f"[yellow]{number} images with a warning: {field}[/] (images.parquet says which)")
+        console.print(f"[yellow]{number} image{'s' * (number > 1)} with a warning: {field}[/] (images.parquet says which)")
     if number := counts.get("patients_in_several_splits"):
-        console.print(f"[yellow]{number} patients are in two splits or more[/]: what is measured on them is no test")
+        console.print(f"[yellow]{number} patient{'s are' if number > 1 else ' is'} in two splits or more[/]: what is measured on them is no test")
     if info.source.get("synthetic_images"):
         console.print("[yellow]The images are synthetic: drawn, not taken.[/]")
 

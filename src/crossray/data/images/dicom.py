@@ -83,6 +83,8 @@ def read_dicom(content: bytes, name: str, remark: Remarks) -> NDArray[np.uint8]:
     with one_sentence(name):
         header = Header(content, name)
         header.check_pixels()
+        if not header.dataset.preamble:
+            remark("preamble", "and file mark are missing; the file was read without them")
         _check_kind(header, remark)
         layout = _layout(header, remark)
         values = first_frame(content, header, layout, remark)

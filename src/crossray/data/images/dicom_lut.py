@@ -48,7 +48,9 @@ class LookupTable:
         if self.missing and present.max() > last:
             raise UserError(f"{self.name}: LUTData lacks {self.missing} of the entries that LUTDescriptor announces; "
                             "export the image again")  # fmt: skip
-        return self.entries[np.clip(np.floor(values) - self.first, 0, self.entries.size - 1).astype(np.int64)]
+        places = np.clip(np.floor(values) - self.first, 0, self.entries.size - 1).astype(np.int64)
+        found: NDArray[np.float64] = self.entries[places]
+        return found
 
     def white(self, remark: Remarks) -> float:
         """The output that is white: the highest of as many bits as the entries use."""
@@ -84,6 +86,8 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
     except Exception:  # pydicom raises nearly anything
         raise UserError(f"{header.name}: LUTDescriptor or LUTData of {field} cannot be read; export the image "
                         "again") from None  # fmt: skip
+    if data is None or not len(data):
+        return None
     if len(descriptor) != 3:
         raise UserError(f"{header.name}: LUTDescriptor of {field} has {len(descriptor)} numbers instead of 3; export "
                         "the image again")  # fmt: skip
@@ -102,7 +106,8 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
 def _stored(item: Any) -> Any:
     """LUTData as bytes where the file has bytes, whatever type pydicom makes of them."""
     element = item.get_item(Tag("LUTData"))
-    return element.value if isinstance(element.value, bytes) else item.LUTData
+    value = element.value if isinstance(element.value, bytes) else item.LUTData
+    return [value] if isinstance(value, int) else value
 
 
 def _entries(data: Any, count: int, bits: int, little: bool) -> NDArray[np.integer[Any]]:

@@ -24,6 +24,9 @@ _OTHER_WIDTH = 0.5
 _OTHER_SIGN = 0.25
 _LEAST_VALUES = 32
 
+#: Least noise (`_Roughness`) of a reading that is no picture; the radiographs at hand have 0.001 to 0.1.
+_ROUGH = 0.3
+
 #: Rows that are compared with the next one, and within themselves.
 _ROWS = 64
 
@@ -74,10 +77,10 @@ def read_words(header: Header, stored: NDArray[Any], layout: Layout, remark: Rem
     words = stored.astype(np.uint16)  # two's complement for negative ones
     if stored.dtype.kind == "i" and container == 8:
         container = 16
+    words = _shifted(header, words, layout, container, remark)
     if layout.stored > container:
         remark("BitsStored", f"is {layout.stored}, but the data have {container} bits a pixel; these are read")
         layout.stored = container
-    words = _shifted(header, words, layout, container, remark)
     padding = _Padding.of(header)
     present, counts = histogram(words, 2**16)
     bits, signed = _reading(header.name, words, present[present != padding.first], padding, layout, container, remark)
@@ -115,11 +118,8 @@ class _Padding:
 
 def _code(word: int, bits: int, signed: bool) -> int | None:
     """The code of a word; None when the bits cannot hold it. The field's sign is often written wrongly."""
-    if word < 2**bits:
-        return word
-    if signed and word >= 2**16 - 2 ** (bits - 1):
-        return word & (2**bits - 1)
-    return None
+    fits = word < 2**bits or (signed and word >= 2**16 - 2 ** (bits - 1))
+    return word % 2**bits if fits else None
 
 
 def _reading(
@@ -136,8 +136,7 @@ def _reading(
     half = 2 ** (stored - 1)
     extended = present >= 2**16 - half if signed and container == 16 else np.zeros(len(present), bool)
     beyond = (present >= 2**stored) & ~extended
-    low, high = np.count_nonzero(present < half), np.count_nonzero((present >= half) | extended)
-    if not beyond.any() and min(low, high) < _LEAST_VALUES:
+    if not beyond.any() and not _both_signs(present, stored):
         return stored, signed
     rough = {
         (bits, sign): _roughness(words, padding.first, bits, sign)
@@ -145,20 +144,24 @@ def _reading(
         for bits in range(stored, container + 1 if beyond.any() else stored + 1)
     }
     said = rough[stored, signed]
-    bits, sign = min(rough, key=rough.__getitem__)  # the first of equals: the header's reading, then fewer bits
-    least = rough[bits, sign]
-    if sign != signed and not (least < _OTHER_SIGN * said and min(low, high) >= _LEAST_VALUES):
-        bits, sign = min(((b, s) for b, s in rough if s == signed), key=rough.__getitem__)
-        least = rough[bits, sign]
-    if (bits, sign) == (stored, signed):
-        if beyond.any():
-            remark("BitsStored", f"is {stored}, and bits above it hold no part of the image; they are left out")
-        return stored, signed
-    if least >= _OTHER_WIDTH * said:
+    certain = [
+        (bits, sign)
+        for (bits, sign), found in rough.items()
+        if found.noise <= _ROUGH
+        and (sign == signed or _both_signs(present, bits))
+        and found.is_certainly_smoother(said, _OTHER_WIDTH if sign == signed else _OTHER_SIGN)
+    ]
+    if not certain:
         if not beyond.any():
+            return stored, signed
+        if said.noise <= _ROUGH and said.squares == min(
+            rough[reading].squares for reading in rough if reading[1] == signed
+        ):
+            remark("BitsStored", f"is {stored}, and bits above it hold no part of the image; they are left out")
             return stored, signed
         raise UserError(f"{name}: BitsStored is {stored}, but the pixels have higher bits, and it is not certain what "
                         "these are; export the image again")  # fmt: skip
+    bits, sign = min(certain, key=lambda reading: rough[reading].squares * rough[reading].noise)
     if bits != stored:
         remark("BitsStored", f"is {stored}, but the values use {bits} bits; these are read")
     if sign != signed:
@@ -166,8 +169,34 @@ def _reading(
     return bits, sign
 
 
-def _roughness(words: NDArray[np.uint16], padded: int | None, bits: int, signed: bool) -> float:
-    """Mean squared difference of neighbouring values in a sample of the rows."""
+def _both_signs(present: NDArray[np.int64], bits: int) -> bool:
+    """Whether many values lie in both halves of the range, so that a sign matters."""
+    negative = (present >> (bits - 1)) & 1 == 1
+    return min(int(negative.sum()), int((~negative).sum())) >= _LEAST_VALUES
+
+
+@dataclass(frozen=True, slots=True)
+class _Roughness:
+    """How much neighbouring values differ in a sample of the rows.
+
+    Attributes:
+        squares: mean squared difference.
+        noise: the same over twice the variance: far below 1 in a picture, 1 in noise (von Neumann's ratio).
+    """
+
+    squares: float
+    noise: float
+
+    def is_certainly_smoother(self, said: "_Roughness", share: float) -> bool:
+        """Whether this reading is right and the header's wrong.
+
+        Values that wrap around in a few places make those differences large; where they wrap around everywhere, the
+        header's reading is noise.
+        """
+        return self.squares < share * said.squares or (said.noise > _ROUGH and self.noise < _OTHER_SIGN * said.noise)
+
+
+def _roughness(words: NDArray[np.uint16], padded: int | None, bits: int, signed: bool) -> _Roughness:
     rows = np.unique(np.linspace(0, words.shape[0] - 2, min(_ROWS, words.shape[0] - 1)).astype(int))
     upper, lower = words[rows], words[rows + 1]
     total, count = 0.0, 0
@@ -177,7 +206,10 @@ def _roughness(words: NDArray[np.uint16], padded: int | None, bits: int, signed:
             difference = difference[(first != padded) & (second != padded)]
         total += float(np.square(difference, dtype=np.float64).sum())
         count += difference.size
-    return total / max(count, 1)
+    squares = total / max(count, 1)
+    values = _numbers(upper if padded is None else upper[upper != padded], bits, signed)
+    variance = float(values.var()) if values.size else 0.0
+    return _Roughness(squares, squares / (2 * variance) if variance else 0.0)
 
 
 def _numbers(words: NDArray[np.uint16], bits: int, signed: bool) -> NDArray[np.int32]:

@@ -99,7 +99,8 @@ class PathFinder:
     def _listing(self, folder: Path) -> dict[str, list[str]]:
         """Names in a folder by their composed form."""
         if folder not in self._listings:
-            self._listings[folder] = names = {}
+            names: dict[str, list[str]] = {}
+            self._listings[folder] = names
             for name in _names(folder):
                 names.setdefault(unicodedata.normalize("NFC", name), []).append(name)
         return self._listings[folder]

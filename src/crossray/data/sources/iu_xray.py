@@ -92,9 +92,8 @@ class IuStudies:
             yield from (self._path(key) for report in self.reports for key in report.images)
 
     def _path(self, key: str) -> Path:
-        return (
-            self.images / self.files[key] if self.images.is_dir() else self.unpacked / _unpacked_name(self.files[key])
-        )
+        name = self.files[key]
+        return self.images / name if self.images.is_dir() else self.unpacked / _unpacked_name(name)
 
     def notes(self) -> dict[str, Any]:
         """Remarks for `dataset.json`: the filter steps, hidden words, and how many positions are known."""
