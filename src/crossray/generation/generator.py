@@ -22,10 +22,10 @@ from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, special_ids, write_reports
 from crossray.errors import UserError
-from crossray.files.names import printable
 from crossray.evaluation.metrics.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 from crossray.evaluation.predictions.protocol import references
+from crossray.files.names import printable
 from crossray.generation.files import read_study, stack_studies, study_ids
 from crossray.models.base import ReportModel, config_from_dict
 from crossray.text.tokenizer import Tokenizer

@@ -60,9 +60,11 @@ def print_dataset(dataset: "Dataset", console: Console) -> None:
     for reason, number in counts["rejected"].items():
         console.print(f"[yellow]{number} rejected: {reason}[/] (rejected.jsonl says which)")
     for field, number in counts.get("warnings", {}).items():
-        console.print(f"[yellow]{number} image{'s' * (number > 1)} with a warning: {field}[/] (images.parquet says which)")
+        images = "1 image" if number == 1 else f"{number} images"
+        console.print(f"[yellow]{images} with a warning: {field}[/] (images.parquet says which)")
     if number := counts.get("patients_in_several_splits"):
-        console.print(f"[yellow]{number} patient{'s are' if number > 1 else ' is'} in two splits or more[/]: what is measured on them is no test")
+        patients = "1 patient is" if number == 1 else f"{number} patients are"
+        console.print(f"[yellow]{patients} in two splits or more[/]: scores on them are no test", soft_wrap=True)
     if info.source.get("synthetic_images"):
         console.print("[yellow]The images are synthetic: drawn, not taken.[/]")
 

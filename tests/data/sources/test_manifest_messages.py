@@ -130,7 +130,6 @@ def test_frontal_views_come_first_whatever_the_list_says(folder: Path) -> None:
 def test_a_patient_in_two_spellings_is_one(folder: Path, one: str, other: str) -> None:
     text = f"images,findings,patient,split\n1.png,clear,{one},train\n2.png,clear,{other},test\n"
     assert "the patient is in another split in line 2" in refusal(folder, text)
-    assert "patient" not in refusal(folder, text).split("split:", 1)[0]
 
 
 def test_a_number_is_a_name_in_jsonl(folder: Path) -> None:

@@ -101,7 +101,7 @@ def _native(
             layout.allocated = 16
     needed = _native_bytes(layout)
     if len(data) < needed:
-        raise UserError(f"{header.name}: PixelData is truncated or damaged: it has {len(data)} bytes, and Rows, Columns and "
+        raise UserError(f"{header.name}: PixelData is truncated or damaged: {len(data)} bytes, and Rows, Columns and "
                         f"BitsAllocated need {needed}; copy or export the file again")  # fmt: skip
     if len(data) < needed * frames:
         remark("NumberOfFrames", "is larger than the frames that the file holds")

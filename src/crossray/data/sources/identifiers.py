@@ -52,6 +52,8 @@ class PathFinder:
         Raises:
             PathError: it leads out of the folder, or is the folder itself.
         """
+        if "\0" in name:
+            raise PathError("does not exist; no path holds a zero character")
         spellings = dict.fromkeys((name, name.replace("\\", "/")))
         paths = [self._joined(spelling) for spelling in spellings]
         found = next((path for path in paths if _exists(path)), None) or self._composed(paths[-1])

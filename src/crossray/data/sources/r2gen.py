@@ -227,4 +227,4 @@ def _inside(finder: PathFinder, relative: str, place: str) -> Path:
     try:
         return finder.inside(relative)
     except PathError as error:
-        raise UserError(f"{place}: {quoted(relative)} leaves the image folder {finder.folder}: it {error}") from None
+        raise UserError(f"{place}: leaves the image folder {finder.folder}: {quoted(relative)} {error}") from None
