@@ -262,7 +262,7 @@ def test_rexranks_studies_know_positions_and_sections(tmp_path: Path) -> None:
         ({"train": [coacl("a", "x")], "dev": []}, "unknown key 'dev'"),
         ({"train": [coacl("a", "x"), []]}, r"train\[1\]: an object with rep_id, findings, images"),
         ({"a": rexrank(), "b": 1}, "study 'b': an object with image_path"),
-        ({"a": rexrank(split="dev")}, r"study 'a'\.split: is none of"),
+        ({"a": rexrank(split="dev")}, r"study 'a'\.split: 'dev' is none of"),
         ({"a": rexrank(section_findings=None)}, r"study 'a'\.section_findings: a text is needed, not null"),
         ({"a": rexrank(section_impression=3)}, r"study 'a'\.section_impression: a text is needed"),
         ({"a": rexrank(context=[])}, r"study 'a'\.context: a text is needed, not a list"),
