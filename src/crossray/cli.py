@@ -27,10 +27,15 @@ INTERRUPTED = 130
 _KEY = re.compile(rf"\b(?:(?:{'|'.join(GROUPS)})\.\w+|{'|'.join(COMMANDS)})\.(\w+)")
 
 
+#: What jsonargparse says of a name with bytes that are no UTF-8.
+_NO_UTF8 = re.compile(r"'utf-8' codec can't encode character.*surrogates not allowed")
+
+
 class Parser(ArgumentParser):
     """Says a mistake in one sentence instead of the whole usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: D102
+        message = _NO_UTF8.sub("the name is not UTF-8, which an option cannot take; rename the file or folder", message)
         sentence = _KEY.sub(r"--\1", " ".join(message.split()).rstrip("."))
         sys.stderr.write(f"{self.prog.replace(' [options]', '')}: {sentence}; --help explains every option.\n")
         raise SystemExit(MISTAKE)

@@ -49,3 +49,10 @@ def test_a_terminal_without_the_letters(tmp_path: Path, monkeypatch: pytest.Monk
     cli.main(["prepare", "manifest", "--template", str(path)])
     stream.flush()
     assert b"M\\xfcller.csv written" in stream.buffer.getvalue().replace(b"\n", b"")
+
+
+def test_an_option_that_is_no_utf8_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["prepare", "manifest", "--template", str(odd(tmp_path))])
+    assert stop.value.code == 2
+    assert "the name is not UTF-8" in capsys.readouterr().err
