@@ -64,6 +64,12 @@ def print_dataset(dataset: "Dataset", console: Console) -> None:
     )
     for reason, number in counts["rejected"].items():
         console.print(f"[yellow]{number} rejected: {reason}[/] (rejected.jsonl says which)")
+    for field, number in counts.get("warnings", {}).items():
+        images = "1 image" if number == 1 else f"{number} images"
+        console.print(f"[yellow]{images} with a warning: {field}[/] (images.parquet says which)")
+    if number := counts.get("patients_in_several_splits"):
+        patients = "1 patient is" if number == 1 else f"{number} patients are"
+        console.print(f"[yellow]{patients} in two splits or more[/]: scores on them are no test", soft_wrap=True)
     if info.source.get("synthetic_images"):
         console.print("[yellow]The images are synthetic: drawn, not taken.[/]")
 

@@ -81,6 +81,16 @@ class MimicStudies:
         """Images of the views that are kept, whatever their reports."""
         return sum(count for position, count in self.tables.positions().items() if self._is_kept(position))
 
+    def image_paths(self) -> Iterator[Path]:
+        """The files of these images, in order, whether they exist or not."""
+        for entry in self.tables:
+            for image in entry.images:
+                if self._is_kept(image.position):
+                    yield self._folder(entry) / f"{image.name}{self.suffix}"
+
+    def _folder(self, entry: MimicStudy) -> Path:
+        return self.files / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}"
+
     def stored_bytes(self, size: int) -> int:
         """Bytes of these images when their short side has `size` pixels, as the tables say their shapes."""
         return self.tables.stored_bytes(size, self._is_kept)
@@ -104,7 +114,7 @@ class MimicStudies:
         shown = [image for image in entry.images if self._is_kept(image.position)]
         shown.sort(key=lambda image: (_RANK[image.position], image.name))
         sections, refusal = self._sections(entry) if shown else (None, ("view", "the study has no frontal view"))
-        folder = self.files / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}"
+        folder = self._folder(entry)
         files = [ImageFile(folder / f"{image.name}{self.suffix}", image.position, draft=True) for image in shown]
         names = [image.name for image in shown]
         single = self.unit == "image"

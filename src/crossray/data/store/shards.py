@@ -136,7 +136,8 @@ def _fill(job: Job, shard: int, studies: Sequence[Study], repeated: frozenset[in
                 pixels = np.ascontiguousarray(seen.pixels).data
                 digest.update(pixels)
                 file.write(pixels)
-                images.append({"row": len(images), **entry, "offset": offset, "shard": shard})
+                stored = {"offset": offset, "shard": shard, "warnings": list(seen.warnings)}
+                images.append({"row": len(images), **entry, **stored})
                 findings += masks
                 offset += pixels.nbytes
         file.flush()
