@@ -15,7 +15,7 @@ from crossray.data.sources.labels import rule_labels
 from crossray.data.sources.r2gen_formats import FIELDS, Entry, Kind, detect, entries, json_type, load
 from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError
-from crossray.text.observations import CHEXPERT, OBSERVATIONS, STATUSES
+from crossray.text.observations import CHEXPERT, PROMPTMRG, STATUSES
 
 #: Largest annotation file that is read, in bytes; MIMIC-CXR's has about a fifth of it.
 MAX_BYTES = 2**30
@@ -138,7 +138,7 @@ def _views(entry: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _labels(codes: list[int]) -> dict[str, str]:
     """PromptMRG's codes are ours: 0 blank, 1 positive, 2 negative, 3 uncertain; 14 observations, or its 18."""
-    return {name: STATUSES[code] for name, code in zip(OBSERVATIONS, codes, strict=False)}
+    return {name: STATUSES[code] for name, code in zip(PROMPTMRG, codes, strict=False)}
 
 
 def _read_json(path: Path) -> Any:
@@ -182,8 +182,8 @@ def _checked_entry(found: Entry, kind: Kind) -> dict[str, Any]:
 
 
 def _check_labels(codes: Any, place: str) -> None:
-    if not isinstance(codes, list) or len(codes) not in (len(CHEXPERT), len(OBSERVATIONS)):
-        raise UserError(f"{place}: a list of {len(CHEXPERT)} or {len(OBSERVATIONS)} codes is needed; copy it again")
+    if not isinstance(codes, list) or len(codes) not in (len(CHEXPERT), len(PROMPTMRG)):
+        raise UserError(f"{place}: a list of {len(CHEXPERT)} or {len(PROMPTMRG)} codes is needed; copy it again")
     for j, code in enumerate(codes):
         if isinstance(code, bool) or code not in range(len(STATUSES)):
             raise UserError(f"{place}[{j}]: is none of 0 (blank), 1 (positive), 2 (negative), 3 (uncertain)")

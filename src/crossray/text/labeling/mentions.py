@@ -90,7 +90,7 @@ def statements(matches: Sequence[Match]) -> list[Statement]:
                     subjects[-1].has_verb = True
                 elif subjects and role.kind in ("with", "cause"):
                     subjects[-1].is_apart = True
-                elif role.kind == "break" and not (subjects and subjects[-1].match is matches[index - 1]):
+                elif role.kind in ("break", "colon") and not (subjects and subjects[-1].match is matches[index - 1]):
                     subjects.clear()  # but not in "Lungs: clear"
     found.sort(key=lambda statement: statement.place)
     return found
