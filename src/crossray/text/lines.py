@@ -17,8 +17,9 @@ _SPACE = re.compile(r"&nbsp;|&#160;|&#xa0;", re.IGNORECASE)
 #: Text that may hold such a break.
 _MAY_HOLD_BREAK = re.compile(r"[\\<&\r\v\f\x1c-\x1e\x85\u2028\u2029]|_x000d_", re.IGNORECASE)
 
-#: What stands before the items of a list; it is no part of them.
-LIST_MARK = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]+|o|\(?\d{1,2}[.)])(?=\s)\s*")
+#: What stands before the items of a list: signs, "o" before a capital letter, numbers.
+LIST_MARK = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]++|o(?=\s+[A-Z])|\(?\d{1,2}[.)])(?=\s)")
+_SIGNS = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]++\s++)++")
 
 #: Words that no statement ends with: the next line goes on with it, whatever its first letter.
 _OPEN_WORDS = frozenset(
@@ -82,23 +83,20 @@ def ends_statement(before: str, after: str) -> bool:
 def one_line(text: str) -> str:
     """A report in one line: white space made single, and a full stop where a break alone ended a statement.
 
-    List marks at the beginning of a line are left out.
+    Signs of a list at the beginning of a line are left out; numbers stay.
     """
     text = unified(text)
     if "\n" not in text:
         return " ".join(text.split())
-    joined, before = "", ""
+    before = ""
     parts: list[str] = []
     for line in text.split("\n"):
         line = " ".join(line.split())
         if not line:
             continue
-        bare = line
-        while mark := LIST_MARK.match(bare):
-            bare = bare[mark.end() :]
+        bare = _SIGNS.sub("", line, count=1) if _SIGNS.match(line) else line
         if before and ends_statement(before, line) and before[-1] not in ".!?:;,":
             parts.append(".")
         parts.append(f" {bare}" if parts else bare)
         before = line
-    joined = "".join(parts)
-    return joined.strip()
+    return "".join(parts).strip()

@@ -50,7 +50,7 @@ def _compared(spoken: Sequence[str]) -> str:
         return OTHER
     common = sum(map(_common(best).__contains__, spoken))
     strangers = max(sum(map((words - _words(best)).__contains__, spoken)) for words in _other_languages().values())
-    return OTHER if strangers > common else best
+    return OTHER if strangers and strangers >= common else best
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def _english() -> frozenset[str]:
 @functools.cache
 def _words(language: str) -> frozenset[str]:
     """All words of a language's phrases, and its common ones."""
-    return lexicon(language).words | _common(language)
+    return lexicon(language).words | lexicon(language).spellings.keys() | _common(language)
 
 
 @functools.cache

@@ -152,8 +152,9 @@ def expand(phrase: str, sets: Mapping[str, Sequence[str]]) -> Iterator[list[str]
     """
     choices: list[list[str]] = []
     for word in phrase.split():
-        options = [option for part in word.rstrip("?").split("|") for option in _set_or_word(part, sets)]
-        choices.append([*options, ""] if word.endswith("?") else options)
+        optional = word.endswith("?") and word != "?"  # a question mark alone is a sign
+        options = [option for part in word.removesuffix("?" * optional).split("|") for option in _set_or_word(part, sets)]
+        choices.append([*options, ""] if optional else options)
     for chosen in itertools.product(*choices):
         yield tokens(" ".join(chosen))
 

@@ -159,7 +159,7 @@ class _Reader:
             self._gap |= VERB
             self._verb = True
         elif (
-            kind == "relative"
+            kind in ("relative", "asserted")
             or (kind == "with" and self._used)
             or (kind == "cause" and self.scope == NEGATIVE)
             or (kind == "presence" and self._gap & COMMA)

@@ -66,7 +66,7 @@ def token_spans(report: str) -> list[tuple[int, int]]:
 def folded(word: str) -> str:
     """A lower-case word without accents; "ß" is "ss", and an article elided before a vowel is left out ("l'aorte")."""
     word = word.replace("\u2019", "'")
-    if len(word) > 2 and word[1] == "'" and word[0] in "lds":
+    if len(word) > 2 and word[1] == "'" and word[0] in "ldnsjc":
         word = word[2:]
     if word.isascii():
         return word
