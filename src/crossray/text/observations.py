@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossray.text.labeling.language import language_of
+from crossray.text.labeling.language import OTHER, language_of
 from crossray.text.labeling.lexicon import lexicon
 from crossray.text.labeling.mentions import statements
 from crossray.text.labeling.registry import ENGLISH, languages, observations
@@ -33,6 +33,9 @@ STATUSES: tuple[str, ...] = ("blank", "positive", "negative", "uncertain")
 #: Name and version of the rules, for what is stored beside labels and scores.
 LABELER = "crossray-rules"
 LABELER_VERSION = "2"
+
+#: Names of the languages that have a phrase file.
+LANGUAGES = {"en": "English", "es": "Spanish", "de": "German", "fr": "French"}
 
 _CODES = {status: code for code, status in enumerate(STATUSES)}
 #: What a report says of an observation is the strongest of its mentions.
@@ -122,6 +125,32 @@ def label_reports(reports: Sequence[str]) -> NDArray[np.int8]:
 def report_language(report: str) -> str:
     """Language of a report: a code of `labeling/languages`, "other", or "" for a text without words or a missing one."""
     return "" if is_missing(report) else language_of(tokens(report))
+
+
+def readable_by_rules(report: str) -> bool:
+    """Whether a report is in a language that has a phrase file; a text without words is."""
+    return report_language(report) != OTHER
+
+
+def language_notes(counts: Mapping[str, int]) -> list[str]:
+    """Sentences on the languages of reports: which were read by other phrases than English ones, which by none.
+
+    None where all reports are English or empty.
+
+    Args:
+        counts: language (`report_language`) to number of reports.
+    """
+    total = sum(counts.values())
+    notes = []
+    for code, count in sorted(counts.items()):
+        if code in languages() and code != ENGLISH:
+            notes.append(f"{count} of {total} reports look {LANGUAGES.get(code, code)} and are read by the rules for it")
+    if unread := counts.get(OTHER, 0):
+        notes.append(
+            f"{unread} of {total} reports are in no language that the rules read "
+            f"({', '.join(LANGUAGES.get(code, code) for code in languages())}): their labels are blank"
+        )
+    return notes
 
 
 def _read(report: str) -> tuple[list[str], str]:

@@ -15,6 +15,7 @@ from crossray.data.sources.labels import rule_labels
 from crossray.data.sources.r2gen_formats import FIELDS, Entry, Kind, detect, entries, json_type, load
 from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError
+from crossray.text.missing import or_empty
 from crossray.text.observations import CHEXPERT, PROMPTMRG, STATUSES
 
 #: Largest annotation file that is read, in bytes; MIMIC-CXR's has about a fifth of it.
@@ -116,9 +117,9 @@ def read_r2gen(
             id=entry["id"],
             patient=str(entry.get("subject_id", entry["id"])),
             split=split,
-            findings=entry["report"],
-            impression=entry.get("impression", ""),
-            indication=entry.get("indication", ""),
+            findings=or_empty(entry["report"]),
+            impression=or_empty(entry.get("impression", "")),
+            indication=or_empty(entry.get("indication", "")),
             images=tuple(
                 ImageFile(_inside(images, root, relative, f"{place}.image_path[{j}]"), position)
                 for j, (relative, position) in enumerate(_views(entry))
