@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 from crossray.commands.show import (
     console,
-    file_digest,
     print_dataset,
     print_estimate,
     print_source_statistics,
     progress_bar,
 )
 from crossray.errors import UserError
+from crossray.files.digest import file_digest
 
 
 def prepare_phantom(

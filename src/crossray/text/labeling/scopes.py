@@ -85,6 +85,7 @@ class _Reader:
         self._silent = False  # under a heading such as "indication:"
         self._used = False  # a mention lies within the scope
         self._verb = False  # a verb lies within the scope
+        self._comma = False  # so does a comma
         self._gap = 0
         self._heading: Mention | None = None  # a finding before a colon: "PNEUMOTHORAX: ..."
         self._matches = matches
@@ -114,6 +115,7 @@ class _Reader:
             if self._gap & VERB:
                 self._gap = self._gap & ~VERB | CLAUSE
             self._gap |= _LISTING[kind]
+            self._comma = self._comma or kind == "comma"
             self._item(kind, index)
         elif kind == "negation_before":
             self._open(NEGATIVE, index)
@@ -162,7 +164,7 @@ class _Reader:
             kind in ("relative", "asserted")
             or (kind == "with" and self._used)
             or (kind == "cause" and self.scope == NEGATIVE)
-            or (kind == "presence" and self._gap & COMMA)
+            or (kind == "presence" and self._gap & COMMA and self._comma)
         ):
             self.scope = None
 
@@ -179,7 +181,7 @@ class _Reader:
 
     def _open(self, scope: str, index: int) -> None:
         self.scope, self._opened = scope, self._matches[index].start
-        self._used = self._verb = False
+        self._used = self._verb = self._comma = False
         self._gap |= CUE
 
     def _item(self, kind: str, index: int) -> None:

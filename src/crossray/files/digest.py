@@ -1,0 +1,15 @@
+"""What identifies the content of a file."""
+
+import hashlib
+from pathlib import Path
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digest(path: Path) -> dict[str, str]:
+    """Name and digest of a source file: another file of the same name is another source."""
+    return {"name": path.name, "sha256": sha256(path)}
