@@ -59,7 +59,9 @@ def test_names_and_kinds_fit_together() -> None:
     assert set(told) <= set(CONTENT["qualities"])
     assert {name for names in told.values() for name in names} <= set(OBSERVATIONS)
     assert {entry["status"] for entry in CONTENT["qualities"].values()} == {"positive", "negative", "uncertain"}
-    mentioned = {name for names in told.values() for name in names} | {name for name, entries in CONTENT["findings"].items() if entries}
+    mentioned = {name for names in told.values() for name in names} | {
+        name for name, entries in CONTENT["findings"].items() if entries
+    }
     assert mentioned == set(OBSERVATIONS) - {"no_finding"}
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossray.text.labeling.language import OTHER, language_of
+from crossray.text.labeling.language import OTHER, as_in_phrases, language_of
 from crossray.text.labeling.lexicon import lexicon
 from crossray.text.labeling.mentions import statements
 from crossray.text.labeling.registry import ENGLISH, languages, observations
 from crossray.text.labeling.scopes import Mention, resolve
-from crossray.text.labeling.tokens import folded, sentence_spans, token_spans, tokens
+from crossray.text.labeling.tokens import sentence_spans, token_spans, tokens
 from crossray.text.missing import is_missing
 
 #: Names of all declared observations (`labeling/observations`): CheXpert's 14, PromptMRG's four, then any others.
@@ -144,7 +144,9 @@ def language_notes(counts: Mapping[str, int]) -> list[str]:
     notes = []
     for code, count in sorted(counts.items()):
         if code in languages() and code != ENGLISH:
-            notes.append(f"{count} of {total} reports look {LANGUAGES.get(code, code)} and are read by the rules for it")
+            notes.append(
+                f"{count} of {total} reports look {LANGUAGES.get(code, code)} and are read by the rules for it"
+            )
     if unread := counts.get(OTHER, 0):
         notes.append(
             f"{unread} of {total} reports are in no language that the rules read "
@@ -161,7 +163,7 @@ def _read(report: str) -> tuple[list[str], str]:
     language = language_of(words)
     if language not in languages():
         return [], ENGLISH
-    return (words if language == ENGLISH else list(map(folded, words))), language
+    return as_in_phrases(words, language), language
 
 
 def _mentions(words: Sequence[str], language: str) -> Iterator[tuple[int, Mention]]:

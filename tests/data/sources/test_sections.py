@@ -94,7 +94,9 @@ def test_lower_case_words_with_a_colon_are_no_headings() -> None:
     assert has_headings("x\n FINDINGS: clear.")
 
 
-@pytest.mark.parametrize("gap", [" ", "\\n", "<br/>", "</p><p>", "\\.br\\", "\x0b", "\x0c", "\u2029", "\r", "_x000D_\n", "&#10;"])
+@pytest.mark.parametrize(
+    "gap", [" ", "\\n", "<br/>", "</p><p>", "\\.br\\", "\x0b", "\x0c", "\u2029", "\r", "_x000D_\n", "&#10;"]
+)
 def test_line_breaks_that_an_export_writes_otherwise(gap: str) -> None:
     sections = split_sections(f"INDICATION: Fever.{gap}FINDINGS: Small effusion.{gap}IMPRESSION: Effusion.")
     assert (sections.indication, sections.findings, sections.impression) == ("Fever.", "Small effusion.", "Effusion.")
@@ -169,7 +171,17 @@ def test_no_word_vanishes_and_none_doubles(pieces: list[tuple[str, str]]) -> Non
 
 @pytest.mark.parametrize(
     "piece",
-    ["ADDENDUM:\n", "ADDENDUM: x FINDINGS: y. ", "A. ", "*", "*A", "- ", "A B: ", "FINDINGS:\n\n \n", "FINAL REPORT\nADDENDUM\n"],
+    [
+        "ADDENDUM:\n",
+        "ADDENDUM: x FINDINGS: y. ",
+        "A. ",
+        "*",
+        "*A",
+        "- ",
+        "A B: ",
+        "FINDINGS:\n\n \n",
+        "FINAL REPORT\nADDENDUM\n",
+    ],
 )
 def test_hostile_reports_take_few_steps(piece: str) -> None:
     """Steps are counted, not seconds: three times the text takes about three times the steps."""

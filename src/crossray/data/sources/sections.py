@@ -23,7 +23,9 @@ LONGEST_NAME = 40
 
 _MARKS = r"[ \t>*#\u2022\u2013-]*+"
 #: A name closed by a colon at the start of a line; of a clock's colon no digit stands on both sides.
-_LINE = re.compile(rf"{_MARKS}(?P<name>[^\W\d_][\w \t()/,&.'-]{{1,60}}?)[ \t*]*(?:(?<!\d)[:\uff1a]|[:\uff1a](?!\d))[ \t*]*")
+_LINE = re.compile(
+    rf"{_MARKS}(?P<name>[^\W\d_][\w \t()/,&.'-]{{1,60}}?)[ \t*]*(?:(?<!\d)[:\uff1a]|[:\uff1a](?!\d))[ \t*]*"
+)
 #: A line that is a name and no more.
 _ALONE = re.compile(rf"{_MARKS}(?P<name>[^\W\d_][^\W\d_ /&]{{3,40}})[ \t*#:.-]*")
 _KNOWN = "|".join(re.escape(name) for name in NAMES)
@@ -173,7 +175,12 @@ def _stand_in(
     unsigned = [part for part in parts if part.name or part.kind != "other"]  # a signature has no name
     named = [part for part in unsigned if part.name]
     preamble = [part for part in parts if not part.kind and texts[id(part)]]
-    if any(part.kind for part in parts) and preamble and texts[id(preamble[-1])].endswith(".") and len(texts[id(preamble[-1])].split()) > 1:
+    if (
+        any(part.kind for part in parts)
+        and preamble
+        and texts[id(preamble[-1])].endswith(".")
+        and len(texts[id(preamble[-1])].split()) > 1
+    ):
         return texts[id(preamble[-1])], "preamble", {id(preamble[-1]): ""}
     if has_impression:
         return "", "", {}

@@ -34,7 +34,9 @@ def writing_notes(predictions: Sequence[str], references: Sequence[str]) -> list
             "equal words count as errors: clean both sides alike with --cleaner"
         )
     if max(_share(predictions, _SPACELESS), _share(references, _SPACELESS)) > MOST:
-        notes.append("the reports are written without blanks between words: scores count each run of characters as one word")
+        notes.append(
+            "the reports are written without blanks between words: scores count each run of characters as one word"
+        )
     for side, texts in (("predictions", predictions), ("references", references)):
         if empty := sum(map(is_missing, texts)):
             notes.append(f"{empty} of {len(texts)} {side} are empty or a word such as nan; they are scored as they are")
@@ -47,7 +49,9 @@ def clinical_notes(references: Sequence[str]) -> tuple[bool, list[str]]:
     told = [reference for reference in references if not is_missing(reference)]
     readable = sum(map(readable_by_rules, told)) >= MOST * len(told) if told else True
     if not readable:
-        notes.append("clinical efficacy not computed: most true reports are in a language that the labeler does not read")
+        notes.append(
+            "clinical efficacy not computed: most true reports are in a language that the labeler does not read"
+        )
     return readable, notes
 
 

@@ -5,6 +5,7 @@ across languages ("Pneumothorax."), so that a language is only left for another 
 """
 
 import functools
+import re
 from collections.abc import Sequence
 
 from crossray.text.labeling.lexicon import lexicon
@@ -17,7 +18,9 @@ OTHER, NO_WORDS = "other", ""
 #: Smallest share of a text's words that its language knows.
 KNOWN_SHARE = 0.4
 #: Share of English words from which no other language is asked, if no common word of one is there.
-CERTAIN_SHARE = 0.75
+CERTAIN_SHARE = 0.9
+
+_UMLAUT = re.compile("([aou])e")
 
 #: De-identified parts and what reports write instead of words.
 _NO_WORDS = frozenset({"xxxx", "xx", "xxx"})
@@ -39,6 +42,17 @@ def language_of(words: Sequence[str]) -> str:
     if known >= CERTAIN_SHARE * len(spoken) and _foreign().isdisjoint(spoken):
         return ENGLISH
     return _compared([folded(word) for word in spoken])
+
+
+def as_in_phrases(words: Sequence[str], language: str) -> list[str]:
+    """The words of a text as the phrases of its language have them: `folded`, German umlauts of two letters too."""
+    if language == ENGLISH:
+        return list(words)
+    plain = list(map(folded, words))
+    if language != "de":
+        return plain
+    known = lexicon(language).words
+    return [word if word in known else _UMLAUT.sub(r"\1", word) for word in plain]
 
 
 def _compared(spoken: Sequence[str]) -> str:

@@ -153,7 +153,9 @@ def expand(phrase: str, sets: Mapping[str, Sequence[str]]) -> Iterator[list[str]
     choices: list[list[str]] = []
     for word in phrase.split():
         optional = word.endswith("?") and word != "?"  # a question mark alone is a sign
-        options = [option for part in word.removesuffix("?" * optional).split("|") for option in _set_or_word(part, sets)]
+        options = [
+            option for part in word.removesuffix("?" * optional).split("|") for option in _set_or_word(part, sets)
+        ]
         choices.append([*options, ""] if optional else options)
     for chosen in itertools.product(*choices):
         yield tokens(" ".join(chosen))
