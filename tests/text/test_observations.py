@@ -89,7 +89,7 @@ def labels(report: str) -> dict[str, str]:
         ("Pneumothorax -\nEffusion +", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
         ("PTX neg, effusion pos", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
         ("Pneumothorax: Absent. Effusion: Present.", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
-        ("PNEUMOTHORAX: No pneumothorax. EFFUSION: Small.", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
+        ("PNEUMOTHORAX: No pneumothorax. EFFUSION: Big.", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
         ("Pneumothorax? No. Effusion? Yes.", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
         ("Pneumonia?", {"pneumonia": "uncertain"}),
         ("Opacity, ?pneumonia", {"lung_opacity": "positive", "pneumonia": "uncertain"}),

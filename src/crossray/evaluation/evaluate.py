@@ -17,8 +17,8 @@ from crossray.evaluation.metrics.degeneracy import shuffle_check, variety
 from crossray.evaluation.metrics.nlg import ReportPairs
 from crossray.evaluation.metrics.statistics import MeteorChoice, Pairings, StudyStatistics, measure
 from crossray.evaluation.predictions import PredictionFile
-from crossray.evaluation.predictions.writing import clinical_notes, writing_notes
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
+from crossray.evaluation.predictions.writing import clinical_notes, writing_notes
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
 from crossray.evaluation.statistics.significance import bootstrap, paired_difference
 from crossray.evaluation.trivial import trivial_reports

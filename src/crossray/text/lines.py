@@ -23,14 +23,96 @@ _SIGNS = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]++\s++)
 
 #: Words that no statement ends with: the next line goes on with it, whatever its first letter.
 _OPEN_WORDS = frozenset(
-    "a an and are as at be but by for from has have in into is its may no non nor not of on or per that the their there "
-    "this to via was were which with without e ni o y con sin de del la el los las un una der die das ein eine kein keine "
-    "und oder mit ohne von im am zum zur et ou le les des du sans avec pas aucun aucune une".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "but",
+        "by",
+        "for",
+        "from",
+        "has",
+        "have",
+        "in",
+        "into",
+        "is",
+        "its",
+        "may",
+        "no",
+        "non",
+        "nor",
+        "not",
+        "of",
+        "on",
+        "or",
+        "per",
+        "that",
+        "the",
+        "their",
+        "there",
+        "this",
+        "to",
+        "via",
+        "was",
+        "were",
+        "which",
+        "with",
+        "without",
+        "e",
+        "ni",
+        "o",
+        "y",
+        "con",
+        "sin",
+        "de",
+        "del",
+        "la",
+        "el",
+        "los",
+        "las",
+        "un",
+        "una",
+        "der",
+        "die",
+        "das",
+        "ein",
+        "eine",
+        "kein",
+        "keine",
+        "und",
+        "oder",
+        "mit",
+        "ohne",
+        "von",
+        "im",
+        "am",
+        "zum",
+        "zur",
+        "et",
+        "ou",
+        "le",
+        "les",
+        "des",
+        "du",
+        "sans",
+        "avec",
+        "pas",
+        "aucun",
+        "aucune",
+        "une",
+    ]
 )
 
 #: Names with which a wrapped line may begin.
-_NAMES = frozenset("dr swan kerley dobbhoff dobhoff hickman port januar january february march april june july august "
-                   "september october november december monday tuesday wednesday thursday friday saturday sunday".split())  # fmt: skip
+_NAMES = frozenset(
+    {"dr", "swan", "kerley", "dobbhoff", "dobhoff", "hickman", "port", "january", "february", "march", "april", "june"}
+    | {"july", "august", "september", "october", "november", "december", "monday", "tuesday", "wednesday", "thursday"}
+    | {"friday", "saturday", "sunday"}
+)
 
 #: Shortest line that may have been wrapped before an abbreviation or a name ("... and the right / PICC line").
 _WRAPPED = 55
@@ -60,7 +142,8 @@ def ends_statement(before: str, after: str) -> bool:
     """Whether a statement ends between two neighbouring lines.
 
     Args:
-        before: the line before the break; `after`: the one behind it.
+        before: the line before the break.
+        after: the line behind it.
     """
     before, after = before.strip(), after.strip()
     if not before or not after:

@@ -123,7 +123,7 @@ def label_reports(reports: Sequence[str]) -> NDArray[np.int8]:
 
 
 def report_language(report: str) -> str:
-    """Language of a report: a code of `labeling/languages`, "other", or "" for a text without words or a missing one."""
+    """Language of a report: a code of `labeling/languages`, "other", or "" where there are no words."""
     return "" if is_missing(report) else language_of(tokens(report))
 
 

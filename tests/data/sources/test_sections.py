@@ -151,8 +151,9 @@ def test_a_break_that_ends_a_statement_stays_an_end() -> None:
     assert split_sections(report).findings == "No consolidation. Large right effusion or thickening. Chest tube"
 
 
-PIECES = ["FINDINGS:", "Findings:", "IMPRESSION:", "Impression", "INDICATION:", "ADDENDUM:", "FINAL REPORT", "WET READ: x",
-          "RESULT:", "INTERPRETATION:", "FINDINGS AND IMPRESSION:", "LUNGS:", "TECHNIQUE:", "SCHEMA:", "CHEST, TWO VIEWS:",
+PIECES = ["FINDINGS:", "Findings:", "IMPRESSION:", "Impression", "INDICATION:", "ADDENDUM:", "FINAL REPORT",
+          "WET READ: x", "RESULT:", "INTERPRETATION:", "FINDINGS AND IMPRESSION:", "LUNGS:", "TECHNIQUE:", "SCHEMA:",
+          "CHEST, TWO VIEWS:",
           "Electronically signed by", "No effusion.", "large", "Mass", "alpha", "Beta.", "T8", "3.5 cm", "____________",
           "-", "*", "1."]  # fmt: skip
 GAPS = [" ", "\n", "\n\n", "\r\n", "<br>", "\\.br\\", " \n  "]

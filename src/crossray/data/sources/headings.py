@@ -9,8 +9,8 @@ from typing import Literal
 #: What a heading opens. "place" and "study" stand for findings; "result" and "interpretation" do where the report has
 #: no findings of their own; "other" is a known section that is not kept, "unknown" a heading that is not understood.
 Kind = Literal[
-    "findings", "impression", "combined", "indication", "addendum", "result", "interpretation", "place", "study", "other",
-    "unknown",
+    "findings", "impression", "combined", "indication", "addendum", "result", "interpretation", "place", "study",
+    "other", "unknown",
 ]  # fmt: skip
 
 #: Headings that are understood in small letters, too, and some of them without a colon, by what they open.
@@ -22,14 +22,15 @@ _EXACT: dict[Kind, str] = {
     "findings_/_impression findings_&_impression befund_und_beurteilung",
     "indication": "indication indications history clinical_history clinical_indication clinical_information "
     "clinical_data reason_for_exam reason_for_examination reason_for_study reason_for_this_examination indikation "
-    "fragestellung klinische_angaben klinische_frage anamnese indicacion indicaciones antecedentes motivo datos_clinicos "
-    "motivo_de_consulta antecedents renseignements_cliniques motif",
+    "fragestellung klinische_angaben klinische_frage anamnese indicacion indicaciones antecedentes motivo "
+    "datos_clinicos motivo_de_consulta antecedents renseignements_cliniques motif",
     "addendum": "addendum",
     "result": "result results report resultat resultats resultado resultados informe compte_rendu ergebnis",
     "interpretation": "interpretation interpretacion",
     "other": "comparison comparisons technique procedure recommendation recommendations notification exam examination "
-    "exam_type study_date dictated_by signed_by electronically_signed_by transcribed_by read_by reported_by approved_by "
-    "verified_by reviewed_by vergleich voraufnahmen technik comparacion tecnica firmado_por comparaison signe_par "
+    "exam_type study_date dictated_by signed_by electronically_signed_by transcribed_by read_by reported_by "
+    "approved_by verified_by reviewed_by vergleich voraufnahmen technik comparacion "
+    "tecnica firmado_por comparaison signe_par "
     "lu_par exploracion",
 }
 #: Of these the names that stand for a heading on a line of their own, without a colon.
@@ -43,7 +44,8 @@ _WORDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("findings", ("FINDING", "OBSERVATIONS")),
     ("indication", ("INDICATION", "HISTORY", "REASON FOR", "CLINICAL")),
     ("other", ("COMPARISON", "TECHNIQUE", "EXAMINATION", "RECOMMENDATION", "NOTIFICATION", "REFERENCE EXAM",
-               "SIGNED", "DICTATED", "TRANSCRIBED", "TRANSCRIPTIONIST", "VERIFIED", "APPROVED", "REPORTED BY", "READ BY",
+               "SIGNED", "DICTATED", "TRANSCRIBED", "TRANSCRIPTIONIST", "VERIFIED", "APPROVED", "REPORTED BY",
+               "READ BY",
                "ATTENDING", "RADIOLOGIST", "RESIDENT", "PHYSICIAN", "ELECTRONICALLY", "ACCESSION", "DATE OF")),
 )  # fmt: skip
 

@@ -1,10 +1,11 @@
 """Sections of a free-text radiology report: MIMIC-CXR's, a table's, or a language model's.
 
 A heading stands at the start of a line, in capitals, closed by a colon; well-known ones (findings, impression,
-indication, comparison, ...) in any case, in bold, or behind the end of a sentence, as where an export has taken the line
-breaks away. No word vanishes: what belongs to no section is the remainder, and is counted. The rules are our own; they
-mean to agree with the parser of MIMIC-CXR's makers (`txt/section_parser.py` of MIT-LCP/mimic-cxr) on which reports have
-findings; docs/data/mimic-cxr.md lists where they differ and why. They were never run on a true report of MIMIC-CXR.
+indication, comparison, ...) in any case, in bold, or behind the end of a sentence, as where an export has taken the
+line breaks away. No word vanishes: what belongs to no section is the remainder, and is counted. The rules are our
+own; they mean to agree with the parser of MIMIC-CXR's makers (`txt/section_parser.py` of MIT-LCP/mimic-cxr) on which
+reports have findings; docs/data/mimic-cxr.md lists where they differ and why. They were never run on a true report of
+MIMIC-CXR.
 """
 
 import re
@@ -92,7 +93,7 @@ class Sections:
 
 @dataclass
 class _Part:
-    """A stretch of the report: the kind of section, the heading's name where one was taken out, and the text's range."""
+    """A stretch of the report: its kind, the heading's name where one was taken out, and the range of its text."""
 
     kind: Kind | Literal[""]
     name: str
@@ -171,7 +172,7 @@ def has_headings(report: str) -> bool:
 def _stand_in(
     text: str, parts: list[_Part], texts: dict[int, str], has_impression: bool
 ) -> tuple[str, Origin, dict[int, str]]:
-    """What stands for findings that no heading opens, its origin, and what is left of the part that it was taken from."""
+    """What stands for findings that no heading opens, its origin, and what is left of the part that it comes from."""
     unsigned = [part for part in parts if part.name or part.kind != "other"]  # a signature has no name
     named = [part for part in unsigned if part.name]
     preamble = [part for part in parts if not part.kind and texts[id(part)]]
@@ -206,7 +207,7 @@ def _parts(text: str) -> tuple[list[_Part], list[_Part]]:
     for number, event in enumerate(events):
         if until in ("final", "end") and event.kind not in ("final" if until == "final" else "", "addendum"):
             continue
-        if event.kind in _STAYS and not until and current.kind in _STAYS[event.kind]:  # type: ignore[index]
+        if event.kind in _STAYS and not until and current.kind in _STAYS[event.kind]:
             continue
         current.end = event.start
         kind = "findings" if event.kind in ("place", "study") else event.kind

@@ -7,6 +7,7 @@ hyphens and zero-width characters, with every line break as one character; place
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from crossray.text import lines
 from crossray.text.sentences import ABBREVIATIONS
@@ -109,7 +110,7 @@ def _prepared(text: str) -> str:
 def _with_statement_ends(text: str) -> str:
     parts = text.split("\n")
     joined = [parts[0]]
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         ends = bool(before.strip()) and bool(after.strip()) and lines.ends_statement(before, after)
         joined += (_STATEMENT_END if ends else "\n", after)
     return "".join(joined)
