@@ -6,10 +6,11 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from crossray import __version__
 from crossray.commands import COMMANDS, GROUPS, Command
@@ -26,8 +27,42 @@ INTERRUPTED = 130
 _KEY = re.compile(rf"\b(?:(?:{'|'.join(GROUPS)})\.\w+|{'|'.join(COMMANDS)})\.(\w+)")
 
 
+class Formatter(DefaultHelpFormatter):
+    """Help as a reader needs it: options with hyphens, defaults, and no names of Python types."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = _TYPE.sub("", super()._get_help_string(action))
+        if action.option_strings and action.required:
+            return f"{text} (required)"
+        shown = action.default not in (None, [], argparse.SUPPRESS) and not isinstance(action, argparse._HelpAction)
+        return f"{text} (default: {_plain(action.default)})" if shown and "(default" not in text else text
+
+    def _format_usage(self, *args: Any, **kwargs: Any) -> str:
+        return _hyphenated(super()._format_usage(*args, **kwargs))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return _hyphenated(super()._format_action_invocation(action))
+
+
+#: What the library puts behind the help of an option.
+_TYPE = re.compile(r" \((?:required|(?:required, )?type: .*?|(?:type: .*, )?default: .*)\)$", re.DOTALL)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _hyphenated(text: str) -> str:
+    return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), text)
+
+
 class Parser(ArgumentParser):
     """Says a mistake in one sentence instead of the whole usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, formatter_class=Formatter, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: D102
         sentence = _KEY.sub(r"--\1", " ".join(message.split()).rstrip("."))
@@ -38,7 +73,12 @@ class Parser(ArgumentParser):
 def _command_parser(command: Command) -> Parser:
     parser = Parser(description=command.summary)
     positional = dict(command.positional or {})
-    skip = {*command.lists, *([positional["name"]] if positional else []), *(["recipe_options"] * command.takes_recipe)}
+    skip = {
+        *command.lists,
+        *command.fields,
+        *([positional["name"]] if positional else []),
+        *(["recipe_options"] * command.takes_recipe),
+    }
     if positional:
         parser.add_argument(positional.pop("name"), **positional)
     for name, options in command.lists.items():
@@ -82,6 +122,9 @@ def _run(arguments: list[str]) -> None:
     more: dict[str, Any] = {}
     if arguments[:1] and arguments[0] in COMMANDS and COMMANDS[arguments[0]].takes_recipe:
         arguments, more["recipe_options"] = _split_recipe_options(arguments)
+    if arguments[:1] and arguments[0] in COMMANDS and COMMANDS[arguments[0]].fields:
+        arguments, fields = _split_fields(arguments, COMMANDS[arguments[0]].fields)
+        more |= fields
     parsed: Namespace = _build().parse_args(_spelled_out(arguments))
     chosen: Any = parsed[parsed.command]
     if parsed.command in GROUPS:
@@ -103,6 +146,21 @@ def _spelled_out(arguments: list[str]) -> list[str]:
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         whole += [argument, "true"] if argument in switches and following.lower() not in _TRUTHS else [argument]
     return whole
+
+
+def _split_fields(arguments: list[str], names: Sequence[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """A command's own arguments, and the fields of its groups: `--decoding.method greedy`."""
+    own: list[str] = []
+    fields: dict[str, dict[str, str]] = {name: {} for name in names}
+    rest = iter(arguments)
+    for argument in rest:
+        option, equals, value = argument.partition("=")
+        group, dot, field = option.removeprefix("--").partition(".")
+        if option.startswith("--") and dot and group in fields:
+            fields[group][field] = value if equals else next(rest, "")
+        else:
+            own.append(argument)
+    return own, fields
 
 
 def _split_recipe_options(arguments: list[str]) -> tuple[list[str], list[str]]:

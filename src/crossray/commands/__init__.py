@@ -5,7 +5,7 @@ top of these files: `crossray --help` answers within half a second. A new comman
 `COMMANDS`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Command:
         lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
             and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
             name.
+        fields: parameters that are a group of options: `--decoding.method greedy` for the parameter `decoding`.
         outputs: parameters that name what the command writes, and whether that is a file or a folder.
         takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
             them as its parameter `recipe_options`.
@@ -55,6 +56,7 @@ class Command:
     function: Callable[..., None]
     positional: Mapping[str, Any] | None = None
     lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fields: Sequence[str] = ()
     outputs: Mapping[str, Kind] = field(default_factory=lambda: {"out": "file", "markdown": "file", "evidence": "file"})
     takes_recipe: bool = False
 
@@ -210,6 +212,7 @@ COMMANDS: dict[str, Command] = {
             "type": str,
             "help": "one study an argument; the views of a study separated by commas (frontal.png,lateral.png)",
         },
+        fields=("decoding",),
     ),
     "evaluate": Command(evaluate, {"name": "predictions", **_PREDICTIONS}),
     "export": Command(export, {"name": "predictions", **_PREDICTIONS}),

@@ -31,6 +31,7 @@ import crossray
 from crossray.data.batches.features import FeatureCache, build_features
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.store import Dataset
+from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.files.folders import BEST
 from crossray.files.write import recover_folder, write_whole
@@ -166,7 +167,9 @@ class _Run:
         config = self.recipe.trainer
         # a model folder travels: where the dataset lay on this machine stays behind
         data = {name: value for name, value in self.provenance["data"].items() if name != "path"}
-        best = BestModel(self.out / BEST, config, {**self.provenance, "data": data})
+        writes = isinstance(self.model, ReportModel)
+        generation = GenerationSettings.of_recipe(self.recipe.decoding, self.provenance["recipe"]["data"])
+        best = BestModel(self.out / BEST, config, {**self.provenance, "data": data}, generation if writes else None)
         callbacks = [self.clock, LastValidation(), self.log, best, ProgressDisplay(self.console), self.last]
         with _quiet(), _ctrl_c(self.last):
             trainer = lightning.Trainer(
