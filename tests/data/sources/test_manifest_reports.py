@@ -20,7 +20,7 @@ def study(folder: Path, **columns: str) -> Study:
 
 
 def test_a_last_paragraph_is_no_findings(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no findings section.*not understood: 'SCAN NOTES'"):
+    with pytest.raises(UserError, match=r"no findings section.*not understood: 'SCAN NOTES'"):
         study(tmp_path, report="INDICATION: Cough.\n\nSCAN NOTES: Large effusion.\n\nCHECKED BY X\n\nOn Monday")
 
 
