@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from crossray.commands.ablate import ablate
-from crossray.commands.analyze import analyze_alignment, analyze_grounding, analyze_long_tail, analyze_retrieval
+from crossray.commands.analyze import (
+    analyze_alignment,
+    analyze_grounding,
+    analyze_liveness,
+    analyze_long_tail,
+    analyze_retrieval,
+)
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
 from crossray.commands.demo import demo
-from crossray.commands.evaluate import evaluate
+from crossray.commands.evaluate import evaluate_predictions
 from crossray.commands.explain import explain
 from crossray.commands.export import export
 from crossray.commands.generate import generate
@@ -47,6 +53,7 @@ class Command:
         lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
             and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
             name.
+        alone: options that may stand without a value, and the value that this means.
         fields: parameters that are a group of options: `--decoding.method greedy` for the parameter `decoding`.
         outputs: parameters that name what the command writes, and whether that is a file or a folder.
         takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
@@ -59,6 +66,7 @@ class Command:
     fields: Sequence[str] = ()
     outputs: Mapping[str, Kind] = field(default_factory=lambda: {"out": "file", "markdown": "file", "evidence": "file"})
     takes_recipe: bool = False
+    alone: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, **values: Any) -> None:
         """Check numbers and outputs, then do it.
@@ -134,6 +142,7 @@ SOURCES: dict[str, Command] = {
             "type": Path,
             "help": "CSV or JSONL table, one study a row; image paths are relative to its folder",
         },
+        alone={"template": "-"},
         outputs=_FOLDER,
     ),
 }
@@ -159,6 +168,13 @@ _MODELS = {
     "help": "model folder, or the folder of a training run (its best model is taken); repeat it to compare several",
 }
 
+_SYSTEMS = {
+    "type": str,
+    "action": "append",
+    "nargs": None,
+    "help": "system to measure; repeat it for several; all by default",
+}
+
 _PREDICTIONS = {
     "type": Path,
     "help": "JSON lines from `crossray generate` or of your own (id, prediction, reference), or a ReXrank submission",
@@ -169,6 +185,7 @@ ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}, outputs=_FOLDER),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
     "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
+    "liveness": Command(analyze_liveness, lists={"system": _SYSTEMS}),
     "long-tail": Command(
         analyze_long_tail,
         {
@@ -214,7 +231,7 @@ COMMANDS: dict[str, Command] = {
         },
         fields=("decoding",),
     ),
-    "evaluate": Command(evaluate, {"name": "predictions", **_PREDICTIONS}),
+    "evaluate": Command(evaluate_predictions, {"name": "predictions", **_PREDICTIONS}),
     "export": Command(export, {"name": "predictions", **_PREDICTIONS}),
     "compare": Command(
         compare,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from crossray.evaluation.predictions.protocol import references
 from crossray.evaluation.utilities import utility_of
 from crossray.files.digest import sha256
 from crossray.files.folders import model_folder
+from crossray.files.names import printable
 from crossray.generation.files import read_study, stack_studies, study_ids
 from crossray.models.base import ReportModel, config_from_dict
 from crossray.text.tokenizer import Tokenizer
@@ -100,14 +101,14 @@ class Generator:
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path | str, device: str = "auto", decoding: Mapping[str, Any] | None = None
+        cls, folder: Path | str, device: str = "auto", decoding: DecodingConfig | Mapping[str, Any] | None = None
     ) -> "Generator":
         """Load a model folder, or the best model of a training run's folder.
 
         Args:
             folder: what `ReportModel.save_pretrained` or `crossray train` wrote.
             device: "auto" for a GPU where there is one, "cpu", "cuda" or "cuda:1".
-            decoding: fields of `DecodingConfig` to change; the others are those in the model's `generation.json`.
+            decoding: the search, or fields of it to change; the others are those in the model's `generation.json`.
 
         Raises:
             UserError: there is no model that writes reports, or the device does not exist.
@@ -115,14 +116,9 @@ class Generator:
         folder = model_folder(folder)
         model = ReportModel.from_pretrained(folder)
         settings = GenerationSettings.load(folder, model.config.max_length)
-        known = [field.name for field in fields(DecodingConfig)]
-        for name in decoding or {}:
-            if name not in known:
-                raise UserError(f"--decoding.{name}: there is no such field; choose one of {', '.join(known)}.")
-        search = config_from_dict(DecodingConfig, {**asdict(settings.decoding), **(decoding or {})}, "--decoding")
         return cls(
             model,
-            search,
+            settings.decoding if decoding is None else _changed(settings.decoding, decoding),
             device=device,
             name=str(folder),
             section=settings.section,
@@ -158,7 +154,7 @@ class Generator:
 
         def predictions() -> Iterator[Prediction]:
             for written in reports:
-                images = tuple(str(path) for path in written.paths)
+                images = tuple(map(printable, written.paths))
                 report = written.report
                 yield Prediction(written.id, report.text, {}, images, report.log_probability, written.seconds)
 
@@ -326,6 +322,16 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UserError(f"--device '{name[:40]}': PyTorch cannot compute there; use auto or cpu.") from None
     return device
+
+
+def _changed(decoding: DecodingConfig, fields: DecodingConfig | Mapping[str, Any]) -> DecodingConfig:
+    if isinstance(fields, DecodingConfig):
+        return fields
+    known = asdict(decoding)
+    for name in fields:
+        if name not in known:
+            raise UserError(f"--decoding.{name}: there is no such field; choose one of {', '.join(known)}.")
+    return config_from_dict(DecodingConfig, {**known, **fields}, "--decoding")
 
 
 def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:

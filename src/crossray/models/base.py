@@ -26,8 +26,9 @@ from crossray.layers.cache import Cache
 from crossray.text.tokenizer import Tokenizer
 
 __all__ = [
-    "BUILD", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "ReportModel", "Step", "Targets",
-    "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register", "registered", "system_class",
+    "BUILD", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "PaperModule", "ReportModel",
+    "Step", "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register",
+    "registered", "system_class",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -73,6 +74,32 @@ class Step:
     logits: Tensor
     cache: Cache | None = None
     cross_attention: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperModule:
+    """A module that a paper names, and where to measure whether it does anything (`crossray.analysis.liveness`).
+
+    Attributes:
+        path: the submodule that computes it, such as "cra" or "encoder.layers.0.memory"; empty: the model itself.
+        method: which of its methods computes it; "forward" is what calling the submodule runs.
+        output: index of its output, where the method returns a tuple.
+        varies: what the output must vary with: the "token" (every axis but the last counts as tokens), the "study" (the
+            first axis), or the "slot" (the last axis but one). A scalar, such as a loss, must differ between batches.
+        attention: the submodule whose attention weights are measured: a `CrossAttention`, or any submodule that returns
+            weights (..., K), alone or as the second of a tuple. Empty: the module attends to no slots.
+        slots: K, where the weights hold only the largest of K.
+        starts_closed: begins as the identity or as a constant on purpose (a zero scale, for example), so that it is
+            measured after training only.
+    """
+
+    path: str
+    method: str = "forward"
+    output: int = 0
+    varies: Literal["token", "study", "slot"] = "token"
+    attention: str = ""
+    slots: int = 0
+    starts_closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -293,6 +320,10 @@ class ReportModel(Trainable):
         A study's vectors depend on that study alone. None: the system has no such space.
         """
         return None
+
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """The modules of the system's paper by the paper's names, as far as this configuration has them."""
+        return {}
 
     def memories(self) -> dict[str, Tensor]:
         """What image and text are both compared with, (M, D) by name: memories and bases, for analyses."""

@@ -43,6 +43,7 @@ from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastChec
 from crossray.training.config import DataConfig, Recipe
 from crossray.training.folder import LOCK, PROVENANCE, RECIPE, alone, first_process, is_over, say_finished
 from crossray.training.heartbeat import Heartbeat, duration
+from crossray.training.lengths import check_lengths
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
@@ -288,7 +289,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     configuration has the field `status_ids`.
 
     Raises:
-        UserError: the dataset lacks what the system needs.
+        UserError: the dataset lacks what the system needs, or its reports are shorter than `decoding.min_length`.
     """
     kind = system_class(recipe.system)
     data = recipe.data
@@ -302,6 +303,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     tokenizer = None
     if issubclass(kind, ReportModel):
         tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
+        check_lengths(recipe, dataset, tokenizer)
         filled["vocabulary_size"] = tokenizer.vocabulary_size
         filled["status_ids"] = tokenizer.status_ids
     config = dataclasses.replace(recipe.model, **{name: value for name, value in filled.items() if name in known})

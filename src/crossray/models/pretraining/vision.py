@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Inputs
+from crossray.data.study import VIEW_POSITIONS
 from crossray.errors import UserError
 from crossray.models.base import Trainable, TrainableConfig, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone
@@ -33,6 +34,8 @@ class VisionConfig(TrainableConfig):
         uncertain: what an uncertain observation counts as: positive, negative, or ignore.
         blank: what an observation that the report does not mention counts as: negative, or ignore.
         dropout: before the linear map.
+        lateral_apart: lateral views have a linear map of their own; otherwise all views of a study share one.
+        label_smoothing: share of the truth that is moved to the other answer.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -41,11 +44,13 @@ class VisionConfig(TrainableConfig):
     uncertain: Literal["positive", "negative", "ignore"] = "positive"
     blank: Literal["negative", "ignore"] = "negative"
     dropout: float = 0.1
+    lateral_apart: bool = False
+    label_smoothing: float = 0.0
 
 
 @register("vision", VisionConfig)
 class Vision(Trainable):
-    """Backbone, mean of the views' pooled vectors, one linear logit for each observation."""
+    """Backbone, mean of the views' pooled vectors, linear logits of the observations."""
 
     loss_weights: ClassVar = {"observations": 1.0}
     metrics: ClassVar = ("auroc", "auroc_*")
@@ -58,24 +63,29 @@ class Vision(Trainable):
         self.backbone = build_backbone(config.backbone)
         self.config = dataclasses.replace(config, backbone=self.backbone.config)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(self.backbone.width, len(config.observations))
+        kinds = 2 if config.lateral_apart else 1
+        self.head = nn.Linear(kinds * self.backbone.width, len(config.observations))
         self._scores: list[Tensor] = []
         self._truth: list[Tensor] = []
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits (B, K) of the observations of each study; views that it lacks do not count."""
         pooled = self.backbone.views(inputs)[1]
-        weights = inputs.view_mask.to(pooled.dtype).unsqueeze(-1)
-        logits: Tensor = self.head(self.dropout((pooled * weights).sum(1) / weights.sum(1)))
+        kinds = [inputs.view_mask]
+        if self.config.lateral_apart:
+            lateral = inputs.view_position == VIEW_POSITIONS.index("lateral")
+            kinds = [inputs.view_mask & ~lateral, inputs.view_mask & lateral]
+        means = [_mean_of(pooled, kind) for kind in kinds]
+        logits: Tensor = self.head(self.dropout(torch.cat(means, dim=1)))
         return logits
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Binary cross-entropy, the mean over the studies and observations that count."""
         truth = self.truth(batch)
         known = truth >= 0
-        losses = F.binary_cross_entropy_with_logits(
-            self(batch.inputs).float(), truth.clamp_min(0).float(), reduction="none"
-        )
+        smoothing = self.config.label_smoothing
+        target = truth.clamp_min(0).float() * (1 - smoothing) + smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(self(batch.inputs).float(), target, reduction="none")
         return {"observations": (losses * known).sum() / known.sum().clamp_min(1)}
 
     def truth(self, batch: Batch) -> Tensor:
@@ -117,6 +127,12 @@ class Vision(Trainable):
     def frozen(self) -> list[str]:
         """Names of the backbone's parameters when it is not trainable."""
         return self.backbone.frozen("backbone")
+
+
+def _mean_of(pooled: Tensor, chosen: Tensor) -> Tensor:
+    """Mean (B, P) of the views (B, V, P) that are chosen (B, V); zero for a study without one."""
+    weights = chosen.to(pooled.dtype).unsqueeze(-1)
+    return (pooled * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float | None:
