@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import io
 import itertools
 import os
 import re
@@ -25,6 +26,10 @@ INTERRUPTED = 130
 
 #: The parser calls an option by its place among the commands (prepare.phantom.out); a user types --out.
 _KEY = re.compile(rf"\b(?:(?:{'|'.join(GROUPS)})\.\w+|{'|'.join(COMMANDS)})\.(\w+)")
+
+
+#: What jsonargparse says of a name with bytes that are no UTF-8.
+_NO_UTF8 = re.compile(r"'utf-8' codec can't encode character.*surrogates not allowed")
 
 
 class Formatter(DefaultHelpFormatter):
@@ -65,6 +70,7 @@ class Parser(ArgumentParser):
         super().__init__(*args, formatter_class=Formatter, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: D102
+        message = _NO_UTF8.sub("the name is not UTF-8, which an option cannot take; rename the file or folder", message)
         sentence = _KEY.sub(r"--\1", " ".join(message.split()).rstrip("."))
         sys.stderr.write(f"{self.prog.replace(' [options]', '')}: {sentence}; --help explains every option.\n")
         raise SystemExit(MISTAKE)
@@ -135,16 +141,21 @@ def _run(arguments: list[str]) -> None:
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments of a command with a value behind each switch: `--common` means `--common true`."""
+    """The arguments of a command with a value behind each option: `--common` means `--common true`."""
     first, second, *_ = *arguments, "", ""
     command = GROUPS[first].commands.get(second) if first in GROUPS else COMMANDS.get(first)
     if command is None:
         return arguments
     parameters = inspect.signature(command.function).parameters.values()
     switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
+    alone = {f"--{name}": value for name, value in command.alone.items()}
     whole = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        whole += [argument, "true"] if argument in switches and following.lower() not in _TRUTHS else [argument]
+        whole.append(argument)
+        if argument in switches and following.lower() not in _TRUTHS:
+            whole.append("true")
+        elif argument in alone and (not following or following.startswith("--")):
+            whole[-1] = f"{argument}={alone[argument]}"
     return whole
 
 
@@ -233,6 +244,7 @@ def _underscored(argument: str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `crossray`: a mistake ends in one sentence and exit code 2."""
     _quiet()
+    _say_anything()
     try:
         _run([_underscored(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
     except UserError as error:
@@ -243,6 +255,13 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # `crossray ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say_anything() -> None:
+    """A name that the terminal's encoding lacks is printed with escapes instead of ending in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet() -> None:

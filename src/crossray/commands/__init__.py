@@ -53,6 +53,7 @@ class Command:
         lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
             and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
             name.
+        alone: options that may stand without a value, and the value that this means.
         fields: parameters that are a group of options: `--decoding.method greedy` for the parameter `decoding`.
         outputs: parameters that name what the command writes, and whether that is a file or a folder.
         takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
@@ -65,6 +66,7 @@ class Command:
     fields: Sequence[str] = ()
     outputs: Mapping[str, Kind] = field(default_factory=lambda: {"out": "file", "markdown": "file", "evidence": "file"})
     takes_recipe: bool = False
+    alone: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, **values: Any) -> None:
         """Check numbers and outputs, then do it.
@@ -140,6 +142,7 @@ SOURCES: dict[str, Command] = {
             "type": Path,
             "help": "CSV or JSONL table, one study a row; image paths are relative to its folder",
         },
+        alone={"template": "-"},
         outputs=_FOLDER,
     ),
 }

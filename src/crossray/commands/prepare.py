@@ -1,5 +1,6 @@
 """`crossray prepare`: a dataset on disk, once, for everything that follows."""
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from crossray.commands.show import (
 )
 from crossray.errors import UserError
 from crossray.files.digest import file_digest
+
+Identity = Literal["size_time", "digest"]
 
 
 def prepare_phantom(
@@ -66,6 +69,7 @@ def prepare_r2gen(
     size: int = 256,
     cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy",
     workers: int | None = None,
+    identity: Identity = "size_time",
 ) -> None:
     """Prepare a dataset in R2Gen's layout or a relative's: an annotation and a folder of images.
 
@@ -78,10 +82,13 @@ def prepare_r2gen(
         size: short side of the stored images in pixels.
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         workers: processes that read; 0 reads in this one; default: one a core.
+        identity: by what a changed image is noticed when the dataset exists already: its size and time, or its digest,
+            for which every image is read once more.
     """
     from crossray.data.sources.labels import RULE_LABELS
     from crossray.data.sources.r2gen import open_annotation, read_r2gen
     from crossray.data.store import write_dataset
+    from crossray.data.store.identity import identify, image_paths
 
     opened = open_annotation(annotation, None if kind == "auto" else kind)
     studies = read_r2gen(opened, images, labels)
@@ -94,7 +101,7 @@ def prepare_r2gen(
     with progress_bar("reading studies") as progress:
         dataset = write_dataset(
             out, studies, size=size, source=source, cleaner=cleaner, workers=workers,
-            progress=progress,
+            progress=progress, images=identify(image_paths(studies), identity),
         )  # fmt: skip
     print_dataset(dataset)
 
@@ -110,6 +117,7 @@ def prepare_iu_xray(
     size: int = 256,
     cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy",
     workers: int | None = None,
+    identity: Identity = "size_time",
 ) -> None:
     """Prepare IU X-Ray from the files of Open-i or Kaggle; say what every filter leaves, beside the papers' numbers.
 
@@ -125,10 +133,13 @@ def prepare_iu_xray(
         size: short side of the stored images in pixels.
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         workers: processes that read; 0 reads in this one; default: one a core.
+        identity: by what a changed image is noticed when the dataset exists already: its size and time, or its digest,
+            for which every image is read once more.
     """
     from crossray.data.sources.iu_xray import read_iu_xray
     from crossray.data.sources.labels import RULE_LABELS
     from crossray.data.store import write_dataset
+    from crossray.data.store.identity import identify
     from crossray.data.store.layout import UNFINISHED
 
     annotation = _split_file(split)
@@ -152,7 +163,7 @@ def prepare_iu_xray(
     with progress_bar("reading studies") as progress:
         dataset = write_dataset(
             out, studies, size=size, source=source, cleaner=cleaner, workers=workers, notes=studies.notes(),
-            progress=progress,
+            progress=progress, images=identify(studies.image_paths(), identity) if images.is_dir() else None,
         )  # fmt: skip
     print_dataset(dataset)
     print_source_statistics(dataset)
@@ -187,6 +198,7 @@ def prepare_mimic_cxr(
     size: int = 256,
     cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy_mimic",
     workers: int | None = None,
+    identity: Identity = "size_time",
 ) -> None:
     """Prepare MIMIC-CXR from PhysioNet's files; say beforehand how long it will take and how large it will be.
 
@@ -204,10 +216,13 @@ def prepare_mimic_cxr(
         size: short side of the stored images in pixels.
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         workers: processes that read; 0 reads in this one; default: one a core.
+        identity: by what a changed image is noticed when the dataset exists already: its size and time, or its digest,
+            for which every image is read once more.
     """
     from crossray.data.sources.labels import RULE_LABELS
     from crossray.data.sources.mimic_cxr import read_mimic_cxr
     from crossray.data.store import write_dataset
+    from crossray.data.store.identity import identify
     from crossray.data.store.writer import Part, write_part
 
     part = Part.parse(shard) if shard is not None else None
@@ -225,16 +240,18 @@ def prepare_mimic_cxr(
         "synthetic_images": False,
         "labels": RULE_LABELS if labels == "rules" else "CheXpert, table of MIMIC-CXR-JPG",
     }
+    files = identify(studies.image_paths(), identity)
     print_estimate(studies, size, workers, parts=part.of if part is not None else 1)
     with progress_bar("reading studies") as progress:
         if part is not None:
             count = write_part(
-                out, studies, part, size=size, source=source, cleaner=cleaner, workers=workers, progress=progress
-            )
+                out, studies, part, size=size, source=source, cleaner=cleaner, workers=workers, progress=progress,
+                images=files,
+            )  # fmt: skip
         else:
             dataset = write_dataset(
                 out, studies, size=size, source=source, cleaner=cleaner, workers=workers, notes=studies.notes(),
-                progress=progress, engine=engine,
+                progress=progress, engine=engine, images=files,
             )  # fmt: skip
     if part is not None:
         console().print(f"part {shard}: {count} shards are written; when all parts are, the same command without "
@@ -253,23 +270,32 @@ def prepare_manifest(
     size: int = 256,
     cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "fixed",
     workers: int | None = None,
+    identity: Identity = "size_time",
 ) -> None:
     """Prepare your own studies from a CSV or JSONL table of image paths and reports; every bad row is named.
 
     Args:
         manifest: the table; image paths are relative to its folder.
         out: folder of the prepared dataset; an unfinished one is continued.
-        template: write a table to be filled in to this .csv file, and do nothing else.
+        template: write a table to be filled in to this .csv file, or print it when no file is named, and do nothing
+            else.
         skip_bad: leave bad rows out and list them in rejected.jsonl, instead of refusing the table.
         seed: seed of the 70/10/20 split by patient that is drawn when the table has no column split.
         size: short side of the stored images in pixels.
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         workers: processes that read; 0 reads in this one; default: one a core.
+        identity: by what a changed image is noticed when the dataset exists already: its size and time, or its digest,
+            for which every image is read once more.
     """
     from crossray.data.sources.labels import RULE_LABELS
     from crossray.data.sources.manifest import read_manifest, write_template
+    from crossray.data.sources.manifest import template as manifest_template
     from crossray.data.store import write_dataset
+    from crossray.data.store.identity import identify, image_paths
 
+    if template == Path("-"):
+        sys.stdout.write(manifest_template())
+        return
     if template is not None:
         write_template(template)
         console().print(f"{template} written: fill it in, then `crossray prepare manifest {template} --out FOLDER`")
@@ -289,6 +315,6 @@ def prepare_manifest(
     with progress_bar("reading studies") as progress:
         dataset = write_dataset(
             out, read.studies, size=size, source=source, cleaner=cleaner, workers=workers, rejected=skipped,
-            progress=progress,
+            progress=progress, images=identify(image_paths(read.studies), identity),
         )  # fmt: skip
     print_dataset(dataset)

@@ -26,6 +26,7 @@ from crossray.evaluation.predictions.protocol import references
 from crossray.evaluation.utilities import utility_of
 from crossray.files.digest import sha256
 from crossray.files.folders import model_folder
+from crossray.files.names import printable
 from crossray.generation.files import read_study, stack_studies, study_ids
 from crossray.models.base import ReportModel, config_from_dict
 from crossray.text.tokenizer import Tokenizer
@@ -153,7 +154,7 @@ class Generator:
 
         def predictions() -> Iterator[Prediction]:
             for written in reports:
-                images = tuple(str(path) for path in written.paths)
+                images = tuple(map(printable, written.paths))
                 report = written.report
                 yield Prediction(written.id, report.text, {}, images, report.log_probability, written.seconds)
 
