@@ -131,12 +131,14 @@ class RewardObjective:
         advantages = self._advantages(rewards, self._greedy(model, still, ids, search, tokenizer, truth))
 
         policy, valid = log_policy(model, encoded, samples, ids, search)
-        chosen = policy.gather(3, samples.tokens[..., : policy.shape[2], None]).squeeze(3) * valid
+        # after its end a sample has padding, which is never written: minus infinity
+        chosen = policy.gather(3, samples.tokens[..., : policy.shape[2], None]).squeeze(3).masked_fill(~valid, 0.0)
         losses = {"reward": policy_loss(chosen.sum(dim=2), advantages) / search.max_length}
         if reference is not None:
             with torch.no_grad():
                 near, _ = log_policy(reference, reference.encode(batch.inputs), samples, ids, search)
-            apart = torch.where(policy.exp() > 0, policy.exp() * (policy - near), 0.0).sum(dim=3)
+            ratio = (policy - near).masked_fill(policy.isneginf(), 0.0)
+            apart = (policy.exp() * ratio).sum(dim=3)
             losses["kl"] = (apart * valid).sum() / valid.sum().clamp_min(1)
         measured = {f"reward_{name}": float(values.mean()) for name, values in scores.items()}
         return losses, measured
