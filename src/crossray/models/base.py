@@ -26,8 +26,8 @@ from crossray.registry import Registry
 from crossray.text.tokenizer import Tokenizer
 
 __all__ = [
-    "BUILD", "SYSTEMS", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "ReportModel", "Step", "Targets",
-    "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register", "system_class",
+    "BUILD", "SYSTEMS", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "ReportModel", "Step",
+    "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register", "system_class",
 ]  # fmt: skip
 
 FORMAT = 1

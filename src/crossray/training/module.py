@@ -12,7 +12,7 @@ from crossray.data.batches.batch import Batch
 from crossray.decoding.reports import write_reports
 from crossray.errors import UserError
 from crossray.evaluation.labelers import RuleLabeler
-from crossray.evaluation.metrics import clinical, nlg
+from crossray.evaluation.metrics.statistics import validation_scores
 from crossray.models.base import Event, ReportModel, Trainable
 from crossray.training.config import Recipe
 from crossray.training.optimizers import build_optimizer, schedule_factor
@@ -168,8 +168,7 @@ class TrainingModule(lightning.LightningModule):
         metrics.update(self.model.summary())
         if written:
             hypotheses, references = zip(*(written[study] for study in sorted(written)), strict=True)
-            metrics.update(nlg.score(hypotheses, references))
-            metrics.update(clinical.score(hypotheses, references, RuleLabeler()))
+            metrics.update(validation_scores(hypotheses, references, RuleLabeler()))
             metrics["distinct"] = len(set(hypotheses)) / len(hypotheses)
         self.validation_metrics = metrics
         self.model.advance(self._event("validation"))
