@@ -136,4 +136,5 @@ class Registry(Generic[T]):
 
 
 def _module(defined: Any) -> str:
-    return str(getattr(defined, "__module__", type(defined).__module__))
+    """The module that defines a class, a function, or an object that has either as its attribute `definition`."""
+    return str(getattr(defined, "definition", defined).__module__)

@@ -22,7 +22,7 @@ import torch
 from crossray.ablation.comparison import PREDICTIONS, SCORES
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
-from crossray.evaluation.metrics.statistics import MeteorChoice
+from crossray.evaluation.metrics.family import MeteorChoice
 from crossray.training.config import Recipe
 from crossray.training.run import PROVENANCE, resume, train
 

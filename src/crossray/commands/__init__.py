@@ -5,13 +5,14 @@ top of these files: `crossray --help` answers within half a second. A new comman
 `COMMANDS`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crossray.commands.ablate import ablate
 from crossray.commands.analyze import analyze_alignment, analyze_grounding, analyze_long_tail, analyze_retrieval
+from crossray.commands.command import Command
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
 from crossray.commands.demo import demo
@@ -23,41 +24,9 @@ from crossray.commands.index import index_build, index_query
 from crossray.commands.inspect import inspect
 from crossray.commands.label import label
 from crossray.commands.models import models
-from crossray.commands.prepare import (
-    prepare_iu_xray,
-    prepare_manifest,
-    prepare_mimic_cxr,
-    prepare_phantom,
-    prepare_r2gen,
-)
+from crossray.commands.prepare import SourceCommands
 from crossray.commands.reconstruct import reconstruct
 from crossray.commands.report import report
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of the command line.
-
-    Attributes:
-        function: what it calls; every parameter is an option.
-        positional: options of argparse's `add_argument` for the parameter that is given without a name; `name` is
-            that parameter's.
-        lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
-            and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
-            name.
-        takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
-            them as its parameter `recipe_options`.
-    """
-
-    function: Callable[..., None]
-    positional: Mapping[str, Any] | None = None
-    lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    takes_recipe: bool = False
-
-    @property
-    def summary(self) -> str:
-        """First line of the docstring."""
-        return (self.function.__doc__ or "").strip().splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -72,23 +41,6 @@ class Group:
     summary: str
     commands: Mapping[str, Command]
 
-
-#: Sources of `crossray prepare`.
-SOURCES: dict[str, Command] = {
-    "phantom": Command(prepare_phantom),
-    "r2gen": Command(prepare_r2gen),
-    "iu-xray": Command(prepare_iu_xray),
-    "mimic-cxr": Command(prepare_mimic_cxr),
-    "manifest": Command(
-        prepare_manifest,
-        {
-            "name": "manifest",
-            "nargs": "?",
-            "type": Path,
-            "help": "CSV or JSONL table, one study a row; image paths are relative to its folder",
-        },
-    ),
-}
 
 #: Published weights that `crossray convert` reads.
 CONVERSIONS: dict[str, Command] = {
@@ -147,7 +99,7 @@ INDEX: dict[str, Command] = {
 
 #: First name to the commands behind it.
 GROUPS: dict[str, Group] = {
-    "prepare": Group("Prepare a dataset on disk, once, for everything that follows.", SOURCES),
+    "prepare": Group("Prepare a dataset on disk, once, for everything that follows.", SourceCommands()),
     "convert": Group("Convert published weights into a folder that needs no pickle.", CONVERSIONS),
     "analyze": Group("Look into what models have learned.", ANALYSES),
     "index": Group("The training reports that a model retrieves from.", INDEX),

@@ -1,7 +1,5 @@
 """What commands print with; rich is imported when the first of them prints."""
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 
@@ -19,12 +17,6 @@ def progress_bar(title: str) -> Any:
     from crossray.pages.terminal import Progress
 
     return Progress(title, Console(stderr=True))
-
-
-def file_digest(path: Path) -> dict[str, str]:
-    """Name and digest of a source file: another file of the same name is another source."""
-    with path.open("rb") as file:
-        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def print_dataset(dataset: Any) -> None:

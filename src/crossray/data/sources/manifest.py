@@ -16,11 +16,13 @@ from typing import Any
 
 from crossray.data.images import SUFFIXES, ImageFile, describe_image
 from crossray.data.images.folders import frontal_first, view_files
-from crossray.data.sources.labels import rule_labels
+from crossray.data.sources.labels import RULE_LABELS, rule_labels
 from crossray.data.sources.sections import has_headings, split_sections
+from crossray.data.sources.source import Collection, source
 from crossray.data.sources.splits import split_patients
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
 from crossray.errors import UserError
+from crossray.files.digest import file_digest
 from crossray.text.observations import OBSERVATIONS, STATUSES
 
 TEXTS = ("findings", "impression", "indication")
@@ -81,6 +83,36 @@ class Manifest:
     studies: tuple[Study, ...]
     faults: tuple[Fault, ...]
     labelled: bool
+
+
+@source("manifest", cleaner="fixed", positional="manifest", always_writes=False)
+def manifest(
+    manifest: Path | None = None, template: Path | None = None, skip_bad: bool = False, seed: int = 0
+) -> Collection | str:
+    """Prepare your own studies from a CSV or JSONL table of image paths and reports; every bad row is named.
+
+    Args:
+        manifest: CSV or JSONL table, one study a row; image paths are relative to its folder.
+        template: write a table to be filled in to this .csv file, and do nothing else.
+        skip_bad: leave bad rows out and list them in rejected.jsonl, instead of refusing the table.
+        seed: seed of the 70/10/20 split by patient that is drawn when the table has no column split.
+    """
+    if template is not None:
+        write_template(template)
+        return f"{template} written: fill it in, then `crossray prepare manifest {template} --out FOLDER`"
+    if manifest is None:
+        raise UserError("the manifest and --out are needed (or --template FILE.csv, which writes a table to fill in).")
+    read = read_manifest(manifest, seed=seed, skip_bad=skip_bad)
+    described = {
+        "kind": "manifest",
+        "manifest": file_digest(manifest),
+        "seed": seed,
+        "skip_bad": skip_bad,
+        "synthetic_images": False,
+        "labels": "manifest" if read.labelled else RULE_LABELS,
+    }
+    skipped = [{"study": f"line-{f.line}", "step": "manifest", "reason": str(f)} for f in read.faults]
+    return Collection(read.studies, described, rejected=skipped)
 
 
 def write_template(path: Path) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from crossray.data.images import ImageFile
-from crossray.data.sources.labels import rule_labels
+from crossray.data.sources.labels import RULE_LABELS, rule_labels
 from crossray.data.sources.r2gen_formats import FIELDS, Entry, Kind, detect, entries, json_type, load
+from crossray.data.sources.source import Collection, source
 from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError
+from crossray.files.digest import file_digest
 from crossray.text.observations import CHEXPERT, OBSERVATIONS, STATUSES
 
 #: Largest annotation file that is read, in bytes; MIMIC-CXR's has about a fifth of it.
@@ -39,6 +41,31 @@ class Annotation:
     labelled: bool
     splits: dict[Split, list[dict[str, Any]]]
     places: dict[Split, list[str]]
+
+
+@source("r2gen")
+def r2gen(
+    annotation: Path,
+    images: Path,
+    kind: Literal["auto", "r2gen", "promptmrg", "coacl", "rexrank"] = "auto",
+    labels: Literal["annotation", "rules"] = "annotation",
+) -> Collection:
+    """Prepare a dataset in R2Gen's layout or a relative's: an annotation and a folder of images.
+
+    Args:
+        annotation: R2Gen's annotation.json, PromptMRG's or ReXrank's file, or COACL's folder of three files.
+        images: folder that the annotation's image paths are relative to.
+        kind: what the annotation is; auto tells it by its form.
+        labels: annotation takes the file's labels where it has them (PromptMRG), rules reads them out of the reports.
+    """
+    opened = open_annotation(annotation, None if kind == "auto" else kind)
+    described = {
+        "kind": opened.kind,
+        "annotation": list(map(file_digest, sorted(annotation.glob("*.json")))) or file_digest(annotation),
+        "synthetic_images": False,
+        "labels": "annotation" if opened.labelled and labels == "annotation" else RULE_LABELS,
+    }
+    return Collection(read_r2gen(opened, images, labels), described)
 
 
 def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:

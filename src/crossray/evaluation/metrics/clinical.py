@@ -317,10 +317,8 @@ class Clinical(Family):
         texts = dict.fromkeys(report for both in reports for side in both for report in side)
         place = {text: row for row, text in enumerate(texts)}
         codes = labeler.label(list(texts))
-        return [
-            ClinicalStatistics.of(*(codes[[place[report] for report in side]] for side in both), labeler.observations)
-            for both in reports
-        ]
+        coded = [[codes[[place[report] for report in side]] for side in both] for both in reports]
+        return [ClinicalStatistics.of(ours, theirs, labeler.observations) for ours, theirs in coded]
 
     def repaired(self, reports: Reports, statistics: FamilyStatistics) -> Repaired:
         """Labels move with their reports."""

@@ -219,8 +219,7 @@ class _MeanFamily(Family):
     def __init__(self, metric: Metric, function: Scorer) -> None:
         self.name = metric.name  # type: ignore[misc]
         self.metrics = (metric,)
-        self.__module__ = getattr(function, "__module__", __name__)
-        self._function = function
+        self.definition = function
 
     def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
         return [self._statistics(*both) for both in reports]
@@ -233,7 +232,7 @@ class _MeanFamily(Family):
         return {self.name: float(self._statistics(*reports).values.mean())}
 
     def _statistics(self, hypotheses: Sequence[str], references: Sequence[str]) -> MeanStatistics:
-        values = np.asarray(self._function(hypotheses, references), dtype=np.float64)
+        values = np.asarray(self.definition(hypotheses, references), dtype=np.float64)
         if values.shape != (len(references),):
             raise ValueError(f"metric '{self.name}' returned {values.shape}, not one number for each study")
         return MeanStatistics(self.name, values)
