@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crossray.errors import UserError
 from crossray.registry import Registry
 from crossray.text.observations import LABELER, LABELER_VERSION, OBSERVATIONS, label_reports
 
@@ -88,10 +87,5 @@ def open_labeler(choice: str = RULES) -> Labeler:
     name, _, argument = choice.partition(":")
     if Path(choice).exists() or "/" in name or not name:
         name, argument = "chexbert", choice
-    elif name != RULES and name not in LABELERS.names():
-        raise UserError(
-            f"labeler {choice!r}: neither a folder with converted CheXbert weights nor one of "
-            f"{', '.join(LABELERS.names())}; choose one."
-        )
     # Only who asks for CheXbert pays for importing torch and transformers.
     return LABELERS.get(name)(argument)
