@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from crossray import __version__
 from crossray.commands import COMMANDS, GROUPS, Command
 from crossray.errors import UserError
+from crossray.files.guard import check_outputs
 
 #: Exit code of a user's mistake, as argparse uses it.
 MISTAKE = 2
@@ -92,7 +93,7 @@ def _run(arguments: list[str]) -> None:
         command, chosen = GROUPS[parsed.command].commands[chosen.source], chosen[chosen.source]
     else:
         command = COMMANDS[parsed.command]
-    command.function(**chosen.clone(with_meta=False).as_dict(), **more)
+    command(**chosen.clone(with_meta=False).as_dict(), **more)
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
@@ -156,6 +157,7 @@ def _train(command: str, arguments: list[str]) -> None:
         return
     if chosen.data is None or chosen.out is None:
         raise UserError("--data and --out are needed: the prepared dataset and the folder of the new run.")
+    check_outputs({"--out": (chosen.out, "folder")}, {"--data": [chosen.data]})
     recipe = parse(chosen.recipe, overrides)
     from crossray.training.run import train
 

@@ -19,7 +19,7 @@ from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset, write_dataset
 from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError
-from crossray.generation.studies import folder_names
+from crossray.files.folders import short_names
 from crossray.models.base import ModelConfig
 from crossray.models.registry import list_models
 from crossray.pages.explain import build_explanation, explain
@@ -218,6 +218,6 @@ def test_a_system_that_shows_nothing_is_refused() -> None:
 
 
 def test_names_of_folders() -> None:
-    assert folder_names(["runs/a", "runs/b"]) == ["a", "b"]
-    assert folder_names(["one/best", "two/best"]) == ["one/best", "two/best"]
-    assert folder_names(["one/v1.2"]) == ["v1.2"]
+    assert short_names(["runs/a", "runs/b"]) == ["a", "b"]
+    assert short_names(["one/best", "two/best"]) == ["one/best", "two/best"]
+    assert short_names(["one/v1.2"]) == ["v1.2"]

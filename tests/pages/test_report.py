@@ -252,5 +252,5 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_report("<p>", tmp_path / "new" / "page.html")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--out"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_report("<p>", tmp_path / "file" / "page.html")

@@ -16,9 +16,10 @@ from typing import Any
 
 from crossray.ablation.rows import Ablation
 from crossray.data.store import Dataset
-from crossray.data.store.layout import json_bytes, replace_file
+from crossray.data.store.layout import json_bytes
 from crossray.errors import UserError
 from crossray.evaluation.results import Result, read_results
+from crossray.files.write import write_whole
 from crossray.models.base import config_from_dict
 from crossray.training.config import Recipe
 from crossray.training.recipe import to_yaml
@@ -136,7 +137,7 @@ def claim(folder: Path, comparison: Comparison) -> None:
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and holds no ablation; choose another --out or remove it.")
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / DESCRIPTION, json_bytes(dataclasses.asdict(comparison), indent=1))
+    write_whole(folder / DESCRIPTION, json_bytes(dataclasses.asdict(comparison), indent=1))
 
 
 def read_comparison(folder: Path) -> Comparison:

@@ -4,7 +4,6 @@ A run is a folder, and every part of it that is finished stays: after a kill at 
 """
 
 import contextlib
-import fcntl
 import multiprocessing
 import os
 import shutil
@@ -23,6 +22,7 @@ from crossray.ablation.comparison import PREDICTIONS, SCORES
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.metrics.family import MeteorChoice
+from crossray.files import lock
 from crossray.training.config import Recipe
 from crossray.training.run import PROVENANCE, resume, train
 
@@ -121,11 +121,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process works in it.
     """
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder}: another process works in it; wait for that one to end.") from None
+    with lock.locked(folder / ".lock", f"{folder}: another process works in it; wait for that one to end."):
         yield
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.errors import UserError
+from crossray.files.write import appearing
 from crossray.models.pretraining.dvae import DOWNSAMPLING, DVAE, psnr
 
 #: White pixels between two images of the figure.
@@ -64,11 +65,9 @@ class Reconstructions:
         return (grid.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
     def save_figure(self, places: Sequence[int], path: Path) -> None:
-        """Write the figure as PNG, beside its place and then renamed."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.part")
-        Image.fromarray(self.figure(places)).save(beside, format="PNG")
-        beside.replace(path)
+        """Write the figure as PNG; it appears whole or not at all."""
+        with appearing(path, "wb") as file:
+            Image.fromarray(self.figure(places)).save(file, format="PNG")
 
 
 @torch.inference_mode()

@@ -2,14 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import crossray
 from crossray.data.store import Dataset
-from crossray.errors import UserError
 from crossray.evaluation.statistics.significance import Interval
-from crossray.files.write import write_whole
 
 FORMAT = 1
 
@@ -33,18 +30,6 @@ def as_json(models: Mapping[str, Any], dataset: Dataset, split: str, **about: An
         "models": models,
     }
     return json.dumps(content, indent=2) + "\n"
-
-
-def write_results(path: Path, content: str) -> None:
-    """Write the file of `as_json`, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        write_whole(path, content)
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name a file in another folder.") from None
 
 
 def signed(difference: Interval | None) -> str:

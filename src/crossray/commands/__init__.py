@@ -8,11 +8,10 @@ top of these files: `crossray --help` answers within half a second. A new comman
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crossray.commands.ablate import ablate
 from crossray.commands.analyze import analyze_alignment, analyze_grounding, analyze_long_tail, analyze_retrieval
-from crossray.commands.command import Command
+from crossray.commands.command import FOLDER, Command
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
 from crossray.commands.demo import demo
@@ -51,6 +50,7 @@ CONVERSIONS: dict[str, Command] = {
             "type": Path,
             "help": "the published chexbert.pth; only tensors are read from it, nothing in it is run",
         },
+        outputs=FOLDER,
     ),
 }
 
@@ -69,7 +69,7 @@ _PREDICTIONS = {
 
 #: What `crossray analyze` looks into.
 ANALYSES: dict[str, Command] = {
-    "alignment": Command(analyze_alignment, lists={"model": _MODELS}),
+    "alignment": Command(analyze_alignment, lists={"model": _MODELS}, outputs=FOLDER),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
     "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
     "long-tail": Command(
@@ -132,6 +132,7 @@ COMMANDS: dict[str, Command] = {
             "seeds": {"type": int, "default": [0, 1, 2], "help": "seeds of the runs of every row (default: 0 1 2)"},
             "rows": {"type": str, "help": "names of the rows to train now; all of them when left out"},
         },
+        outputs=FOLDER,
         takes_recipe=True,
     ),
     "report": Command(
@@ -157,5 +158,5 @@ COMMANDS: dict[str, Command] = {
     "label": Command(label, {"name": "reports", "type": Path, "help": "CSV file with the columns study_id and report"}),
     "reconstruct": Command(reconstruct),
     "models": Command(models),
-    "demo": Command(demo),
+    "demo": Command(demo, outputs=FOLDER),
 }

@@ -155,10 +155,10 @@ def analyze_long_tail(
 
 def _each(folders: Sequence[str], device: str, doing: str) -> Iterator[tuple[str, Any, Any]]:
     """Models one after the other: name, generator and progress bar, which ends when the next one is asked for."""
+    from crossray.files.folders import short_names
     from crossray.generation.generator import Generator
-    from crossray.generation.studies import folder_names
 
-    for name, folder in zip(folder_names(folders), folders, strict=True):
+    for name, folder in zip(short_names(folders), folders, strict=True):
         generator = Generator.from_pretrained(folder, device=device)
         with progress_bar(f"{doing}: {name}") as progress:
             yield name, generator, progress

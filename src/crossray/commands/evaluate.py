@@ -44,7 +44,7 @@ def evaluate(
     """
     from crossray.evaluation.evaluate import evaluate as score
     from crossray.evaluation.predictions.exchange import open_predictions
-    from crossray.files.write import write_whole
+    from crossray.files.write import WriteError, write_whole
     from crossray.pages.printing import markdown_page, print_evaluation
     from crossray.pages.published_tables import print_published, published_page
 
@@ -62,13 +62,21 @@ def evaluate(
         result = score(file, dataset=data, meteor=meteor, labeler=labeler, resamples=resamples, seed=seed)
     subset = file.provenance.subset
     target = out or predictions.with_suffix(f".{subset}.scores.json" if subset else ".scores.json")
-    result.save(target)
     if markdown is not None:
         tables = markdown_page(result)
         write_whole(markdown, tables + ("\n" + published_page(result, published, dataset=data) if published else ""))
     print_evaluation(result, console())
     if published is not None:
         print_published(result, published, console(), dataset=data)
-    console().print(f"scores in {target}")
     if markdown is not None:
         console().print(f"tables in {markdown}")
+    try:
+        result.save(target)
+    except WriteError as error:
+        if out is not None:
+            raise
+        console().print(
+            f"scores not saved: {error}", highlight=False
+        )  # a share that is read-only; the tables are there
+    else:
+        console().print(f"scores in {target}")

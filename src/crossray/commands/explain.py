@@ -24,15 +24,16 @@ def explain(
         study: identifier of a study of --data; its first test study when left out.
         device: cpu or cuda.
     """
+    from crossray.files.folders import short_names
     from crossray.generation.generator import Generator
-    from crossray.generation.studies import dataset_study, file_study, folder_names
+    from crossray.generation.studies import dataset_study, file_study
     from crossray.pages import explain as analysis
     from crossray.pages.report import write_report
 
     if (images is None) == (data is None):
         raise UserError("give either the image files of one study or --data FOLDER.")
     explanations = []
-    for name, folder in zip(folder_names(model), model, strict=True):
+    for name, folder in zip(short_names(model), model, strict=True):
         generator = Generator.from_pretrained(folder, device=device)
         if data is not None:
             shown = dataset_study(data, study, generator)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from crossray.commands.command import Command
+from crossray.commands.command import FOLDER, Command
 from crossray.commands.show import console, print_dataset, print_estimate, print_source_statistics, progress_bar
 from crossray.errors import UserError
 
@@ -116,12 +116,12 @@ def source_command(source: "Source") -> Command:
     prepare.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]
     prepare.__annotations__ = {name: option.annotation for name, option in options.items()}
     if not source.positional:
-        return Command(prepare)
+        return Command(prepare, outputs=FOLDER)
     given = own[source.positional]
     optional = given.default is not inspect.Parameter.empty
     kinds = [kind for kind in (typing.get_args(given.annotation) or (given.annotation,)) if kind is not type(None)]
     place = {"name": source.positional, "type": kinds[0], "help": texts.get(source.positional, "")}
-    return Command(prepare, place | ({"nargs": "?"} if optional else {}))
+    return Command(prepare, place | ({"nargs": "?"} if optional else {}), outputs=FOLDER)
 
 
 def _options(function: Callable[..., Any], without: set[str]) -> dict[str, inspect.Parameter]:

@@ -29,12 +29,13 @@ def reconstruct(
     from crossray.analysis.reconstructions import reconstruct as run
     from crossray.data.batches.transform import ImageTransform
     from crossray.data.store import Dataset
+    from crossray.files.folders import model_folder
     from crossray.models.base import config_from_dict
     from crossray.models.pretraining.dvae import DVAE
 
     if studies < 1:
         raise UserError(f"--studies {studies}: give 1 or more.")
-    folder = model / "best" if (model / "best" / "config.json").exists() else model
+    folder = model_folder(model)
     tokenizer = DVAE.from_pretrained(folder)
     recipe = json.loads((folder / "provenance.json").read_text(encoding="utf-8")).get("recipe", {})
     source = f"{folder / 'provenance.json'}: recipe.data.image"

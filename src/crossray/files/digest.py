@@ -1,12 +1,17 @@
-"""What identifies a file that something was made of: another file of the same name is another source."""
+"""What identifies the content of a file."""
 
 import hashlib
 from pathlib import Path
 
 
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_digest(path: Path) -> dict[str, str]:
-    """Name and SHA-256 of a file; of a folder its name alone."""
+    """Name and digest of a source file: another file of the same name is another source. Of a folder, its name."""
     if path.is_dir():
         return {"folder": path.resolve().name}
-    with path.open("rb") as file:
-        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"name": path.name, "sha256": sha256(path)}

@@ -25,12 +25,11 @@ from crossray.errors import UserError
 from crossray.evaluation.metrics.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 from crossray.evaluation.predictions.protocol import references
+from crossray.files.digest import sha256
+from crossray.files.folders import model_folder
 from crossray.generation.files import read_study, stack_studies, study_ids
 from crossray.models.base import ReportModel, config_from_dict
 from crossray.text.tokenizer import Tokenizer
-
-#: Folder of the best model inside the folder of a training run.
-BEST = "best"
 
 Progress = Callable[[int, int], None]
 
@@ -95,9 +94,7 @@ class Generator:
         Raises:
             UserError: there is no model that writes reports, or the device does not exist.
         """
-        folder = Path(folder)
-        if not (folder / "config.json").exists() and (folder / BEST / "config.json").exists():
-            folder = folder / BEST
+        folder = model_folder(folder)
         model = ReportModel.from_pretrained(folder)
         recipe = _recipe(folder)
         data = recipe.get("data", {})
@@ -110,7 +107,7 @@ class Generator:
             name=str(folder),
             section=data.get("section", "findings"),
             min_count=data.get("min_count") if data.get("tokenizer", "word") == "word" else None,
-            fingerprint=_sha256(folder / "model.safetensors"),
+            fingerprint=sha256(folder / "model.safetensors"),
         )
 
     def generate_files(
@@ -300,11 +297,6 @@ def _recipe(folder: Path) -> dict[str, Any]:
         return {}
     recipe = provenance.get("recipe", {}) if isinstance(provenance, dict) else {}
     return recipe if isinstance(recipe, dict) else {}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:

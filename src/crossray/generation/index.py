@@ -13,10 +13,11 @@ from crossray.analysis.inputs import collator_of
 from crossray.data.batches.batch import Inputs
 from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
-from crossray.data.store.layout import replace_file
 from crossray.errors import UserError
+from crossray.files.folders import model_folder
+from crossray.files.write import write_whole
 from crossray.generation.files import read_study, stack_studies, study_ids
-from crossray.generation.generator import BEST, Generator
+from crossray.generation.generator import Generator
 from crossray.models.retrieval.retrieving import DATABASE
 from crossray.models.revtaf import REVTAF
 from crossray.retrieval.database import ReportDatabase
@@ -56,8 +57,7 @@ def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, 
     Raises:
         UserError: the folder's system does not retrieve, or the dataset has no training reports or other observations.
     """
-    if not (folder / "config.json").exists() and (folder / BEST / "config.json").exists():
-        folder = folder / BEST
+    folder = model_folder(folder)
     with tempfile.TemporaryDirectory() as name:
         # the same folder with an empty index: what is replaced need not be readable
         bare = Path(name)
@@ -90,7 +90,7 @@ def _note(path: Path, dataset: Dataset) -> None:
         provenance = {}
     index = {"sha256": dataset.info.sha256, "source": dataset.info.source}
     whole = {**(provenance if isinstance(provenance, dict) else {}), "index": index}
-    replace_file(path, (json.dumps(whole, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
 
 
 def retrieving(generator: Generator, folder: Path | str) -> REVTAF:

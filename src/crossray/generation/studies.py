@@ -67,14 +67,3 @@ def _row(dataset: Dataset, study: str) -> int:
             f"--study {study}: {dataset.path} has no such study; take an identifier from its studies.parquet or from a "
             "predictions file."
         ) from None
-
-
-def folder_names(folders: Sequence[Path | str]) -> list[str]:
-    """A name for each folder: its last part, with as many parents as tell all of them apart."""
-    paths = [Path(folder).resolve() for folder in folders]
-    names: list[str] = []
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            break
-    return names

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossray.ablation.comparison import ComparedRow, Comparison, read_comparison, read_scores
-from crossray.data.store.layout import replace_file
 from crossray.errors import UserError
 from crossray.evaluation import published
 from crossray.evaluation.metrics.meteor import METRIC as METEOR
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol, require_same
 from crossray.evaluation.results import Result
+from crossray.files.write import write_whole
 from crossray.pages import page
 from crossray.pages.published_tables import differences
 from crossray.pages.tables import Grid
@@ -176,7 +176,7 @@ def write_table(folder: Path) -> AblationTable:
     """
     table = read_table(folder)
     for name, render in (("table.md", markdown), ("table.tex", latex), ("table.html", html)):
-        replace_file(folder / name, render(table).encode())
+        write_whole(folder / name, render(table).encode())
     return table
 
 

@@ -13,8 +13,7 @@ from crossray.analysis.agreement import Agreement, marked_text, marks_of_generat
 from crossray.analysis.alignment import RECALL_AT, Alignment, best_ranks
 from crossray.analysis.gram import Gram
 from crossray.analysis.results import as_json
-from crossray.data.store import Dataset, layout
-from crossray.errors import UserError
+from crossray.data.store import Dataset
 from crossray.files.write import write_whole
 from crossray.pages import page
 from crossray.pages.alignment_figures import Picture, available, figures
@@ -110,15 +109,11 @@ def write_alignments(found: Sequence[Alignment], dataset: Dataset, folder: Path,
         UserError: the folder cannot be written.
     """
     pictures = figures(found) if available() else []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for picture in pictures:
-            layout.replace_file(folder / picture.name, picture.png)
-        first = found[0]
-        write_whole(folder / SCORES, as_json(_models(found), dataset, first.split, studies=len(first.ids)))
-        write_whole(folder / PAGE, _page(found, dataset, pictures, examples))
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror}); name another folder.") from None
+    for picture in pictures:
+        write_whole(folder / picture.name, picture.png)
+    first = found[0]
+    write_whole(folder / SCORES, as_json(_models(found), dataset, first.split, studies=len(first.ids)))
+    write_whole(folder / PAGE, _page(found, dataset, pictures, examples))
     return PAGE
 
 

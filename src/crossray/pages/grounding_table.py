@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossray.analysis.grounding import DONORS, TOLERANCE, Grounding
-from crossray.analysis.results import as_json, signed, write_results
+from crossray.analysis.results import as_json, signed
 from crossray.data.store import Dataset
+from crossray.files.write import write_whole
 from crossray.pages.tables import Grid, ends
 
 if TYPE_CHECKING:
@@ -64,4 +65,4 @@ def save_grounding(results: Mapping[str, Grounding], dataset: Dataset, split: st
         UserError: it cannot be written.
     """
     models = {name: asdict(result) for name, result in results.items()}
-    write_results(path, as_json(models, dataset, split, tolerance=TOLERANCE))
+    write_whole(path, as_json(models, dataset, split, tolerance=TOLERANCE))

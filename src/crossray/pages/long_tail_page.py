@@ -4,7 +4,6 @@ from pathlib import Path
 
 from crossray.analysis.agreement import spoken
 from crossray.analysis.long_tail import PARTS, LongTail
-from crossray.errors import UserError
 from crossray.evaluation.metrics.clinical import POSITIVE
 from crossray.files.write import write_whole
 from crossray.pages import charts, page
@@ -60,10 +59,7 @@ def write_page(found: LongTail, path: Path) -> None:
         f'<div class="charts">{charts.bar_chart(bars, systems, "F1", POSITIVE.name)}</div>',
         *(page.table(grid.header, grid.lines, caption=grid.title) for grid in grids(found)),
     ]
-    try:
-        write_whole(path, page.document("Long tail", body))
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}); name a file in another folder.") from None
+    write_whole(path, page.document("Long tail", body))
 
 
 def _rows(found: LongTail) -> list[tuple[str, str, str]]:

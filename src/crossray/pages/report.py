@@ -76,10 +76,7 @@ def write_report(html: str, out: Path | str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    try:
-        write_whole(out, html)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror}); name a file in another folder") from None
+    write_whole(out, html)
 
 
 def _compared(systems: Sequence[System]) -> str:

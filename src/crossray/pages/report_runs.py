@@ -11,9 +11,10 @@ from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
 from crossray.evaluation.predictions.protocol import PROTOCOLS, require_same
 from crossray.evaluation.results import Evaluation
+from crossray.files.folders import BEST, short_names
 
 #: Names of files in the folder of a run.
-PREDICTIONS, SCORES, METRICS, BEST = "predictions.jsonl", "scores.json", "metrics.jsonl", "best"
+PREDICTIONS, SCORES, METRICS = "predictions.jsonl", "scores.json", "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def read_systems(
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("report: the same predictions are named twice; name each once")
     systems = []
-    for path, name in zip(paths, _names(paths), strict=True):
+    for path, name in zip(paths, short_names([_telling_path(path) for path in paths]), strict=True):
         file = PredictionFile.load(path)
         systems.append(System(name, file, _scores(file, path, data, say), _history(file, path)))
     _require_same_studies(systems, common_protocols(systems)[0])
@@ -125,20 +126,9 @@ def _predictions_path(run: Path) -> Path:
     return run / PREDICTIONS
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell all of them apart."""
-    parts = [_telling_parts(path) for path in paths]
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            break
-    return names
-
-
-def _telling_parts(path: Path) -> tuple[str, ...]:
+def _telling_path(path: Path) -> Path:
     """The path without its suffix, and without a file name that every run has."""
-    whole = path.resolve()
-    return (whole.parent if path.name == PREDICTIONS else whole.with_suffix("")).parts
+    return path.parent if path.name == PREDICTIONS else path.with_suffix("")
 
 
 def _scores(file: PredictionFile, path: Path, data: Path | str | None, say: Callable[[str], None]) -> Evaluation:

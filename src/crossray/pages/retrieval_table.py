@@ -5,9 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossray.analysis.results import as_json, signed, write_results
+from crossray.analysis.results import as_json, signed
 from crossray.analysis.retrieval import Retrieved
 from crossray.data.store import Dataset
+from crossray.files.write import write_whole
 from crossray.pages.tables import Grid, ends
 
 if TYPE_CHECKING:
@@ -42,4 +43,4 @@ def save_retrieval(results: Mapping[str, Mapping[str, Retrieved]], dataset: Data
         UserError: it cannot be written.
     """
     models = {name: {way: asdict(found) for way, found in ways.items()} for name, ways in results.items()}
-    write_results(path, as_json(models, dataset, split))
+    write_whole(path, as_json(models, dataset, split))

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from crossray.errors import UserError
+from crossray.files.write import replacing
 
 _FORMAT = "1"
 #: Tensors of the file, in the order of the arguments of `ReportDatabase`.
@@ -116,12 +117,8 @@ class ReportDatabase(nn.Module):
         """Write the file beside its place, then put it there."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
         tensors["studies"], tensors["texts"] = _packed(self.studies), _packed(self.texts)
-        beside = path.with_name(f".{path.name}.{id(self)}")
-        try:
+        with replacing(path) as beside:
             save_file(tensors, beside, {"format": _FORMAT, "encoder": self.encoder})
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> "ReportDatabase":

@@ -3,17 +3,17 @@
 import csv
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossray.errors import UserError
+from crossray.files.write import appearing
 from crossray.text.observations import STATUSES, Evidence
 
 STUDY = "study_id"
@@ -93,8 +93,8 @@ def label_table(
         )
     count = 0
     with ExitStack() as stack:
-        table = csv.writer(stack.enter_context(_appearing(out)), lineterminator="\n")
-        lines = stack.enter_context(_appearing(evidence)) if evidence else None
+        table = csv.writer(stack.enter_context(appearing(out, newline="")), lineterminator="\n")
+        lines = stack.enter_context(appearing(evidence, newline="")) if evidence else None
         table.writerow([STUDY, *labeler.observations])
         rows = read_reports(reports)
         while batch := list(itertools.islice(rows, _BATCH)):
@@ -137,21 +137,6 @@ def _column(header: Sequence[str], name: str, path: Path) -> int:
         fault = "is missing" if name not in header else "stands twice"
         raise UserError(f"{path}: line 1: column {name} {fault}; name the columns {STUDY} and {REPORT}, each once")
     return header.index(name)
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[TextIO]:
-    """A text file that replaces `path` when the block ends well, and otherwise leaves nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _evidence_line(study: str, evidence: Iterable[Evidence]) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, processors, trainers
 
 from crossray.errors import UserError
+from crossray.files.write import write_whole
 from crossray.text.cleaning import CLEANERS, clean
 from crossray.text.vocabulary import find_vocabulary, read_vocabulary
 
@@ -228,15 +228,9 @@ class Tokenizer:
         The file is in the library's own format, so `tokenizers.Tokenizer.from_file` reads it too and encodes *cleaned*
         text alike; the settings the library does not know lie inside its "model" object under the key "crossray".
         """
-        path = Path(path)
         content = json.loads(self._library.to_str())
         content["model"][_SETTINGS] = self._settings()
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":

@@ -11,6 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from crossray.data.batches.batch import Batch
+from crossray.files.write import write_whole
 from crossray.training.module import TrainingModule
 
 #: Log within the folder of a run.
@@ -91,9 +92,7 @@ class MetricsLog(Callback):
                 continue
             if row["step"] <= step:
                 rows.append(line + "\n")
-        beside = self.path.with_suffix(".tmp")
-        beside.write_text("".join(rows), encoding="utf-8")
-        beside.replace(self.path)
+        write_whole(self.path, "".join(rows))
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch, *_: Any

@@ -1,9 +1,8 @@
 """What a run keeps on disk: the checkpoint to continue from, and the folder of the best model."""
 
-import os
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,13 +11,12 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from crossray.data.batches.batch import Batch
 from crossray.errors import UserError
+from crossray.files.write import replace_folder, replacing
 from crossray.training.config import TrainerConfig
 from crossray.training.module import TrainingModule
 
 #: Checkpoint within the folder of a run.
 LAST = "last.ckpt"
-#: Best model within the folder of a run.
-BEST = "best"
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
@@ -142,30 +140,7 @@ class LastCheckpoint(Checkpoint):
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Write beside, then replace: a kill at any moment leaves a whole checkpoint."""
-        beside = self.path.with_name(self.path.name + ".tmp")
-        trainer.save_checkpoint(beside)
-        if trainer.is_global_zero:
-            with beside.open("rb") as file:
-                os.fsync(file.fileno())
-            beside.replace(self.path)
+        with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as beside:
+            trainer.save_checkpoint(beside)
         trainer.strategy.barrier("checkpoint")
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-
-
-def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `folder`, then put it in its place."""
-    beside, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
-    for leftover in (beside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    write(beside)
-    if folder.exists():
-        folder.replace(old)
-    beside.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover_folder(folder: Path) -> None:
-    """Bring the old folder back when a kill fell between the two renames of `replace_folder`."""
-    old = folder.with_name(folder.name + ".old")
-    if old.exists() and not folder.exists():
-        old.replace(folder)

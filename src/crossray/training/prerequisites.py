@@ -10,7 +10,6 @@ gets another. It lies in the dataset because it is made of it and of nothing els
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,8 @@ from rich.console import Console
 
 from crossray.data.store import Dataset
 from crossray.errors import UserError
+from crossray.files.folders import BEST
+from crossray.files.lock import locked
 from crossray.models.base import BUILD, TrainableConfig
 from crossray.training.config import Recipe
 from crossray.training.recipe import load, to_dict
@@ -66,7 +67,7 @@ def fulfil(
         name = value.removeprefix(BUILD)
         folders[name] = (built or {}).get(name) or _folder_name(name, dataset)
         run = dataset.path / _FOLDER / folders[name]
-        if built and not (run / "best" / "config.json").exists():
+        if built and not (run / BEST / "config.json").exists():
             raise UserError(f"{run}: the run began with what {name} trained here; restore it or start a new run.")
         return str(_trained(name, run, dataset, recipe, trainer))
 
@@ -87,7 +88,7 @@ def _folder_name(name: str, dataset: Dataset) -> str:
 def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: Trainer) -> Path:
     """The model folder of a finished run; one process trains it, the others wait."""
     done = run / "finished"
-    best = run / "best"
+    best = run / BEST
     if done.exists():
         return best
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -97,8 +98,7 @@ def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: T
         )
     try:
         run.parent.mkdir(exist_ok=True)
-        with run.with_name(f"{run.name}.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locked(run.with_name(f"{run.name}.lock")):
             if not done.exists():
                 console = Console(stderr=True)
                 # soft_wrap: a path broken over two lines cannot be copied
@@ -112,7 +112,6 @@ def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: T
                 train(needed, dataset.path, run)
                 torch.set_num_threads(threads)
                 done.touch()
-                Path(handle.name).unlink(missing_ok=True)
                 console.print(f"{name} is trained; now {wanted_by.system}.", soft_wrap=True)
     except OSError as error:
         raise UserError(f"{run}: cannot be written ({error.strerror}); train {name} elsewhere with "

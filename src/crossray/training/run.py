@@ -32,10 +32,12 @@ from crossray.data.batches.features import FeatureCache, build_features
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.store import Dataset
 from crossray.errors import UserError
+from crossray.files.folders import BEST
+from crossray.files.write import recover_folder, write_whole
 from crossray.models.base import ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
-from crossray.training.checkpoints import BEST, LAST, BestModel, Interrupted, LastCheckpoint, recover_folder
+from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint
 from crossray.training.config import DataConfig, Recipe
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
@@ -72,8 +74,8 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
     run = _Run(filled, dataset, out, provenance)
     if _first_process():
         out.mkdir(parents=True, exist_ok=True)
-        _write(out / RECIPE, to_yaml(recipe))
-        _write(out / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+        write_whole(out / RECIPE, to_yaml(recipe))
+        write_whole(out / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
     return run.go(None)
 
 
@@ -290,12 +292,6 @@ def _device(recipe: Recipe) -> str:
 def _first_process() -> bool:
     """Whether this is the process that writes; Lightning and torchrun number them in the environment."""
     return os.environ.get("RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 @contextlib.contextmanager

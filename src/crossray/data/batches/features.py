@@ -7,7 +7,6 @@ Variant 0 is the evaluation transform; the others are random training augmentati
 over cached features still sees augmented images. HASH covers all that determines the values.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -26,6 +25,8 @@ from torch import Tensor
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset, layout
 from crossray.errors import UserError
+from crossray.files.lock import locked
+from crossray.files.write import sync, write_whole
 
 _DESCRIPTION = "features.json"
 _PROGRESS = "progress.json"
@@ -155,7 +156,7 @@ def build_features(
                     writer.save()
                 writer.describe(identity)
                 folder.rename(target)
-                layout.sync_folder(target.parent)
+                sync(target.parent)
                 (target / _PROGRESS).unlink()
     except OSError as error:
         raise UserError(f"{target}: features cannot be written ({error.strerror}); free space and run the command "
@@ -182,13 +183,10 @@ def _locked(target: Path) -> Iterator[Path]:
     """The folder in which `target` is being made, for one process at a time."""
     folder = target.with_name(f"{target.name}{_UNFINISHED}")
     target.parent.mkdir(exist_ok=True)
-    lock = target.with_name(f"{target.name}.lock")
-    with lock.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(target.with_name(f"{target.name}.lock")):
         if not target.exists():
             folder.mkdir(exist_ok=True)
         yield folder
-        lock.unlink(missing_ok=True)
 
 
 def _transformed(
@@ -255,12 +253,12 @@ class _Writer:
         for array in self._arrays.values():
             array.flush()
         state = {"done": self.done, "names": sorted(self._arrays)}
-        layout.replace_file(self._folder / _PROGRESS, layout.json_bytes(state))
+        write_whole(self._folder / _PROGRESS, layout.json_bytes(state))
 
     def describe(self, identity: dict[str, Any]) -> None:
         """Write what the completed folder holds."""
         names = {name: [list(array.shape), array.dtype.name] for name, array in self._arrays.items()}
-        layout.replace_file(self._folder / _DESCRIPTION, layout.json_bytes({"identity": identity, "names": names}))
+        write_whole(self._folder / _DESCRIPTION, layout.json_bytes({"identity": identity, "names": names}))
 
     def _converted(self, name: str, tensor: Tensor) -> NDArray[Any]:
         if not tensor.is_floating_point():

@@ -1,7 +1,6 @@
 """Names, tables and safe writing of the prepared dataset's folder (DESIGN 5); shared by its writer and its reader."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crossray.data.study import VIEW_POSITIONS
+from crossray.files.write import sync
 
 #: Version of the folder's format; a reader refuses any other.
 FORMAT = 1
@@ -82,35 +82,10 @@ def shard_size(shard: int) -> int:
     return 64 << min(shard // 32, 4)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names inside `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file and make its content durable, but not yet its name."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a whole file or nothing: under a temporary name, made durable, then renamed.
-
-    The temporary name is always the same: what a killed run left is overwritten. Callers hold the folder's lock.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        write_file(temporary, content)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.write_bytes(content)
+    sync(path)
 
 
 def parquet_bytes(table: pa.Table) -> memoryview:

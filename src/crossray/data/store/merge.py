@@ -20,6 +20,7 @@ from crossray.data.store import layout
 from crossray.data.store.shards import PIXELS, read_summary, shard_folder
 from crossray.data.study import SPLITS
 from crossray.errors import UserError
+from crossray.files.write import sync, write_whole
 from crossray.text.observations import OBSERVATIONS
 
 
@@ -59,11 +60,11 @@ def merge(
 
     for shard, summary in enumerate(summaries):
         _move_pixels(shard_folder(folder, shard) / PIXELS, out / layout.pixels_name(shard), summary["bytes"])
-    layout.replace_file(out / layout.STUDIES, layout.parquet_bytes(studies))
-    layout.replace_file(out / layout.IMAGES, layout.parquet_bytes(images))
+    write_whole(out / layout.STUDIES, layout.parquet_bytes(studies))
+    write_whole(out / layout.IMAGES, layout.parquet_bytes(images))
     if findings.num_rows:
-        layout.replace_file(out / layout.FINDINGS, layout.parquet_bytes(findings))
-    layout.replace_file(out / layout.REJECTED, b"".join(layout.json_bytes(entry) for entry in rejected))
+        write_whole(out / layout.FINDINGS, layout.parquet_bytes(findings))
+    write_whole(out / layout.REJECTED, b"".join(layout.json_bytes(entry) for entry in rejected))
     digest = hashlib.sha256("".join(summary["sha256"] for summary in summaries).encode())
     description = {
         **identity,
@@ -72,7 +73,7 @@ def merge(
         **_statistics(studies, rejected),
         "notes": dict(notes),
     }
-    layout.replace_file(out / layout.DESCRIPTION, layout.json_bytes(description, indent=2))
+    write_whole(out / layout.DESCRIPTION, layout.json_bytes(description, indent=2))
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -127,7 +128,7 @@ def _move_pixels(source: Path, target: Path, size: int) -> None:
     if source.exists():
         if size:
             source.replace(target)
-            layout.sync_folder(target.parent)
+            sync(target.parent)
     elif size and (not target.exists() or target.stat().st_size != size):
         raise UserError(f"{target}: incomplete; remove the folder {target.parent} and run the command again.")
 

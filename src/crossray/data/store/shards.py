@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from crossray.data.store import layout
 from crossray.data.study import SPLITS, FindingMask, Study, View
 from crossray.errors import UserError
+from crossray.files.write import sync
 from crossray.text.cleaning import clean
 from crossray.text.observations import OBSERVATIONS, STATUSES
 
@@ -95,10 +96,10 @@ def write_shard(job: Job, shard: int, studies: Sequence[Study], repeated: frozen
     temporary = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=job.folder))
     try:
         _fill(job, shard, studies, repeated, temporary)
-        layout.sync_folder(temporary)
+        sync(temporary)
         if not target.exists():
             temporary.rename(target)
-            layout.sync_folder(job.folder)
+            sync(job.folder)
     except OSError as error:
         raise UserError(f"{job.folder.parent}: cannot be written ({error.strerror}); free space or choose another "
                         "--out, then run the same command again: it continues.") from error  # fmt: skip

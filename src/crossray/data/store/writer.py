@@ -5,14 +5,12 @@ comes last of all, and a folder without it is no dataset. What is written depend
 number of workers, nor on how often the run was killed.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,9 +23,14 @@ from crossray.data.store.reader import Dataset
 from crossray.data.store.shards import Job, content_of, read_summary, shard_folder
 from crossray.data.study import Study
 from crossray.errors import UserError
+from crossray.files.lock import locked
+from crossray.files.write import write_whole
 from crossray.text.cleaning import CLEANERS
 
 _LOGGER = logging.getLogger(__name__)
+#: Seconds that a part waits for the lock of the whole, which other parts hold for a moment.
+_PATIENCE = 5.0
+
 _JOB = "job.json"
 
 Progress = Callable[[int, int], None]
@@ -194,17 +197,9 @@ def _unfinished_folder(out: Path, identity: Mapping[str, Any], part: Part | None
         raise UserError(f"{out}: exists and is not a dataset; choose another --out or remove it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a")
-        own = lock if part is None else (folder / f"lock-{part.number}-{part.of}").open("a")
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out.") from error
-    with lock, own:
-        try:
-            if part is not None:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{out}: another process is writing it; wait for that one to end.") from error
+    with _locked(out, folder, part):
         _claim(out, folder, identity)
         for stale in folder.glob("*.*"):
             if stale.is_dir() and (part is None or part.holds(int(stale.name.split(".")[0]))):
@@ -219,15 +214,28 @@ def _unfinished_folder(out: Path, identity: Mapping[str, Any], part: Part | None
             raise
 
 
+@contextmanager
+def _locked(out: Path, folder: Path, part: Part | None) -> Iterator[None]:
+    """Lock out another run for the whole, and for a part its own like; a run for the whole finds no part at work."""
+    busy = f"{out}: another process is writing it; wait for that one to end."
+    with ExitStack() as held:
+        if part is None:
+            held.enter_context(locked(folder / "lock", busy))
+            for other in folder.glob("lock-*"):
+                held.enter_context(locked(other, busy))
+        else:
+            held.enter_context(locked(folder / f"lock-{part.number}-{part.of}", busy))
+            with locked(folder / "lock", busy, patience=_PATIENCE):
+                pass
+        yield
+
+
 def _claim(out: Path, folder: Path, identity: Mapping[str, Any]) -> None:
     """Write what this run is, or see that the run to be continued was the same."""
     path, text = folder / _JOB, layout.json_bytes(identity)
     if not path.exists():
         # parts on several machines may come here at the same time: each brings the same content under a name of its own
-        temporary = folder / f"{_JOB}.{socket.gethostname()}-{os.getpid()}"
-        layout.write_file(temporary, text)
-        temporary.replace(path)
-        layout.sync_folder(folder)
+        write_whole(path, text)
     elif path.read_bytes() != text:
         raise UserError(f"{out}: holds an unfinished dataset of another source, size or cleaner; run that command "
                         "again or remove the folder.")  # fmt: skip

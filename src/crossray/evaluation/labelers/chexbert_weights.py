@@ -5,11 +5,8 @@ The file is a checkpoint of the published training: `model_state_dict` holds the
 read here; the sizes of the network follow from their shapes.
 """
 
-import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,9 @@ from torch import Tensor
 
 from crossray.errors import UserError
 from crossray.evaluation.labelers.chexbert import HEAD_WIDTH, CheXbert, CheXbertConfig, config_values, word_pieces
+from crossray.files.digest import file_digest
 from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_tensors, read_pytorch
+from crossray.files.write import replace_folder
 from crossray.text.vocabulary import read_vocabulary, vocabulary_file
 
 # In the file, and not used: the heads read the hidden state itself, and positions are counted.
@@ -58,18 +57,16 @@ def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | st
             f"{vocabulary}: {len(pieces)} pieces, and {weights} has {config.vocabulary} embeddings; "
             "give the vocabulary of bert-base-uncased"
         )
-    provenance = {name: _source(path) for name, path in (("weights", weights), ("vocabulary", vocabulary))}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        temporary.mkdir()
-        save_file(tensors, temporary / "model.safetensors")
-        word_pieces(pieces).save(str(temporary / "tokenizer.json"))
+    provenance = {name: file_digest(path) for name, path in (("weights", weights), ("vocabulary", vocabulary))}
+
+    def write(folder: Path) -> None:
+        folder.mkdir(parents=True)
+        save_file(tensors, folder / "model.safetensors")
+        word_pieces(pieces).save(str(folder / "tokenizer.json"))
         for name, values in (("config.json", config_values(config)), ("provenance.json", provenance)):
-            (temporary / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            (folder / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+    replace_folder(out, write)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -146,9 +143,3 @@ def _matrix(tensors: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, 
         raise UserError(f"{path}: tensor {name} has {tensors[name].dim()} dimensions, not 2; {_PUBLISHED}")
     rows, columns = tensors[name].shape
     return rows, columns
-
-
-def _source(path: Path) -> dict[str, str]:
-    """Name and digest of a source file."""
-    with path.open("rb") as file:
-        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

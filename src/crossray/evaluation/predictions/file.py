@@ -7,7 +7,6 @@ can be scored, more is read: lines without the header, with the fields `id` and 
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -17,6 +16,7 @@ from typing import Any
 from crossray.errors import UserError
 from crossray.evaluation.predictions import rexrank
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
+from crossray.files.write import appearing
 
 #: Version of the file format, in the header's field `format`.
 FORMAT = 1
@@ -189,19 +189,12 @@ def write_predictions(path: Path | str, provenance: Provenance, rows: Iterable[P
     Returns:
         Number of rows written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     written = 0
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(_json({_HEADER: {"format": FORMAT, **asdict(provenance)}}))
-            for row in rows:
-                file.write(_json(asdict(row)))
-                written += 1
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with appearing(path, newline="\n") as file:
+        file.write(_json({_HEADER: {"format": FORMAT, **asdict(provenance)}}))
+        for row in rows:
+            file.write(_json(asdict(row)))
+            written += 1
     return written
 
 

@@ -180,31 +180,6 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def model_folder(name: str, what: str, remedy: str) -> Path:
-    """The folder of a saved model: `name` itself, the best model of a run there, or one from the hub.
-
-    Args:
-        name: folder, or name on the Hugging Face hub.
-        what: the kind of model, for messages.
-        remedy: what to give instead, for messages.
-
-    Raises:
-        UserError: there is none.
-    """
-    for folder in (Path(name), Path(name) / "best"):
-        if (folder / "config.json").is_file():
-            return folder
-    if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/")):
-        raise UserError(f"{what} '{name}': no config.json there; {remedy}.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{what} '{name}': cannot be loaded ({reason}); {remedy}.") from error
-
-
 def fingerprint(module: nn.Module, *about: str) -> str:
     """Hash of what a module computes: `about`, such as its architecture, and its weights."""
     digest = hashlib.sha256()

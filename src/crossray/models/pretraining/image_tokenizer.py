@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from crossray.errors import UserError
+from crossray.files.folders import find_model
 from crossray.files.pytorch_files import (
     ForbiddenNameError,
     Inert,
@@ -23,7 +24,7 @@ from crossray.files.pytorch_files import (
     read_pytorch,
 )
 from crossray.models.base import BUILD
-from crossray.models.parts.networks import fingerprint, model_folder
+from crossray.models.parts.networks import fingerprint
 from crossray.models.pretraining.dvae import DALLE, DOWNSAMPLING, Encoder, NetworkConfig
 
 #: What `random:NAME` builds.
@@ -121,7 +122,7 @@ def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
         weights = read_encoder(Path(name))
         network = infer_network(weights, name)
     else:
-        network, weights = _from_folder(model_folder(name, "image tokenizer", _REMEDY))
+        network, weights = _from_folder(find_model(name, "image tokenizer", _REMEDY))
     if weights is None:
         encoder = Encoder(network)
     else:

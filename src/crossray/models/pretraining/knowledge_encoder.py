@@ -16,10 +16,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from crossray.errors import UserError
+from crossray.files.folders import find_model
 from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_tensors, read_pytorch
 from crossray.models.base import BUILD, config_from_dict
 from crossray.models.parts.backbones import BackboneConfig
-from crossray.models.parts.networks import fingerprint, model_folder
+from crossray.models.parts.networks import fingerprint
 from crossray.models.parts.text_encoder import TextEncoder, TextEncoderConfig, build_text_encoder
 from crossray.models.pretraining.knowledge import KnowledgeNetwork, KnowledgeNetworkConfig
 from crossray.text.entities import DESCRIPTIONS, ENTITIES, PLACES, place_text
@@ -155,7 +156,7 @@ def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
         raise UserError(f"knowledge encoder '{name}' is built by `crossray train`; here name the folder of one.")
     if Path(name).is_file():
         return _from_checkpoint(Path(name), config)
-    return _from_folder(model_folder(name, "knowledge encoder", _REMEDY), config)
+    return _from_folder(find_model(name, "knowledge encoder", _REMEDY), config)
 
 
 def _assemble(size: KnowledgeNetworkConfig, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:

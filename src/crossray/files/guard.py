@@ -1,0 +1,90 @@
+"""What is checked before a command begins: that it can write its outputs, and that these destroy nothing it reads."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from crossray.errors import UserError
+from crossray.files.folders import BEST, CONFIG
+
+Kind = Literal["file", "folder"]
+
+#: Files that make a folder a prepared dataset, a model, or a training run; nothing else is written into the first two.
+_DATASET, _WEIGHTS, _RUN = "dataset.json", "model.safetensors", "recipe.yaml"
+
+#: What belongs to a run and is no output of a command. Reports and scores may lie beside it.
+_OF_A_RUN = {"recipe.yaml", "provenance.json", "metrics.jsonl", "last.ckpt", "finished", BEST}
+
+
+def check_outputs(outputs: Mapping[str, tuple[Path, Kind]], inputs: Mapping[str, Iterable[Path]]) -> None:
+    """See that outputs can be written and replace no input; links are followed.
+
+    Args:
+        outputs: path and kind by the option that named it ("--out").
+        inputs: paths by the option or argument that named them.
+
+    Raises:
+        UserError: an output is an input, is part of a prepared dataset, a model or a run, or cannot be written.
+    """
+    read = {_resolved(path): name for name, paths in inputs.items() for path in paths}
+    taken: dict[Path, str] = {}
+    for option, (path, kind) in outputs.items():
+        place = _resolved(path)
+        if place.exists() and not place.is_file() and not place.is_dir():
+            continue  # a device or a pipe is written to, never replaced
+        if place in taken:
+            raise UserError(f"{option} {path}: the same file as {taken[place]}; name another one.")
+        taken[place] = option
+        _keep_inputs(option, path, place, kind, read)
+        _keep_folders(option, path, place)
+        _try(option, path, place, kind)
+
+
+def _keep_inputs(option: str, path: Path, place: Path, kind: Kind, read: Mapping[Path, str]) -> None:
+    for source, name in read.items():
+        same = place == source
+        if not same and kind == "file":
+            with contextlib.suppress(OSError):  # another name of the same file
+                same = source.is_file() and place.is_file() and source.samefile(place)
+        if same and (kind == "file" or source.is_file()):
+            raise UserError(f"{option} {path}: is what {name} reads; name another file.")
+
+
+def _keep_folders(option: str, path: Path, place: Path) -> None:
+    """No output lies in a prepared dataset or a model folder, or takes the place of a file of a training run."""
+    below = place
+    for folder in place.parents:
+        if (folder / _DATASET).is_file():
+            raise UserError(f"{option} {path}: lies in the prepared dataset {folder}; choose another place.")
+        if (folder / CONFIG).is_file() and (folder / _WEIGHTS).is_file():
+            raise UserError(f"{option} {path}: lies in the model folder {folder}; choose another place.")
+        if (folder / _RUN).is_file() and below.name in _OF_A_RUN:
+            raise UserError(f"{option} {path}: belongs to the training run {folder}; choose another place.")
+        below = folder
+
+
+def _try(option: str, path: Path, place: Path, kind: Kind) -> None:
+    """Write something at the place, and take it away again, before hours of work are lost."""
+    if kind == "file" and place.is_dir():
+        raise UserError(f"{option} {path}: cannot be written (it is a folder); name a file in it.")
+    if kind == "folder" and place.exists() and not place.is_dir():
+        raise UserError(f"{option} {path}: cannot be written (it is a file); name a folder.")
+    folder = place if kind == "folder" else place.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    trial = folder / f".{place.name[:40]}.{os.getpid()}.trial"
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        reason = f"{folder} is no folder" if isinstance(error, NotADirectoryError) else error.strerror
+        raise UserError(f"{option} {path}: cannot be written ({reason}); choose another place.") from None
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return path.absolute()

@@ -1,0 +1,64 @@
+"""No output destroys an input."""
+
+from pathlib import Path
+
+import pytest
+
+from crossray.errors import UserError
+from crossray.files.guard import check_outputs
+
+
+def check(out: Path, *inputs: Path, kind: str = "file") -> None:
+    check_outputs({"--out": (out, kind)}, {"predictions": inputs})  # type: ignore[dict-item]
+
+
+def test_an_output_that_is_an_input_is_refused_by_any_of_its_names(tmp_path: Path) -> None:
+    source = tmp_path / "p.jsonl"
+    source.write_text("rows")
+    (tmp_path / "link").symlink_to(source)
+    (tmp_path / "hard").hardlink_to(source)
+    for out in (source, tmp_path / "x" / ".." / "p.jsonl", tmp_path / "link", tmp_path / "hard"):
+        with pytest.raises(UserError, match=r"--out .*is what predictions reads"):
+            check(out, source)
+    check(tmp_path / "q.jsonl", source)
+
+
+def test_nothing_is_written_into_a_dataset_or_a_model(tmp_path: Path) -> None:
+    data, model = tmp_path / "data", tmp_path / "run" / "best"
+    for folder, files in ((data, ["dataset.json"]), (model, ["config.json", "model.safetensors"])):
+        folder.mkdir(parents=True)
+        for name in files:
+            (folder / name).touch()
+        for name in ("new", "deep/new", files[-1]):
+            with pytest.raises(UserError, match="lies in the"):
+                check(folder / name)
+    check(data, kind="folder")  # a dataset that is prepared already is opened
+
+
+def test_reports_lie_beside_a_run_but_replace_nothing_of_it(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").touch()
+    check(tmp_path / "predictions.jsonl")
+    for name in ("recipe.yaml", "last.ckpt", "metrics.jsonl", "best/new"):
+        with pytest.raises(UserError, match="belongs to the training run"):
+            check(tmp_path / name)
+
+
+def test_two_outputs_are_two_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the same file as --out"):
+        check_outputs({"--out": (tmp_path / "a", "file"), "--markdown": (tmp_path / "a", "file")}, {})
+
+
+@pytest.mark.parametrize(
+    ("out", "kind"), [("folder", "file"), ("file", "folder"), ("file/x", "file"), ("file/x/y", "folder")]
+)
+def test_what_cannot_be_written_is_found_before_the_work(tmp_path: Path, out: str, kind: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--out .*cannot be written \(.+\); (choose|name)"):
+        check(tmp_path / out, kind=kind)
+
+
+def test_trying_leaves_nothing(tmp_path: Path) -> None:
+    check(tmp_path / "new" / "deep" / "a.json")
+    check(tmp_path / "new", kind="folder")
+    assert not list(tmp_path.iterdir())

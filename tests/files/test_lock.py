@@ -1,0 +1,71 @@
+"""One process at a time, and the right sentence when that cannot be had."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crossray.errors import UserError
+from crossray.files.lock import locked
+
+HOLD = """
+import sys
+from pathlib import Path
+from crossray.files.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_is_kept_out_until_it_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match="taken"), locked(path, "taken"):
+        pass
+    other.kill()
+    other.wait()
+    with locked(path, "taken"):
+        pass
+
+
+def test_a_block_that_fails_gives_the_lock_back(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "lock", "taken"):
+        raise ZeroDivisionError
+    with locked(tmp_path / "lock", "taken"):
+        pass
+
+
+def test_a_file_system_without_flock_is_locked_by_the_files_existence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with (
+        locked(tmp_path / "lock", "taken"),
+        pytest.raises(UserError, match="taken"),
+        locked(tmp_path / "lock", "taken"),
+    ):
+        pass
+
+
+def test_a_file_system_that_cannot_lock_is_named_and_not_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with (
+        pytest.raises(UserError, match=r"this file system cannot lock files.*local folder"),
+        locked(tmp_path / "l", "taken"),
+    ):
+        pass
