@@ -14,7 +14,7 @@ from crossray.errors import UserError
 from crossray.models.base import Event, ReportModel, system_class
 from crossray.training.config import Recipe
 from crossray.training.recipe import given_fields, list_recipes, load, parse, to_dict
-from crossray.training.stages import StageKeeper
+from crossray.training.stages import StageKeeper, loss_weights
 
 ROWS = [
     pytest.param(recipe, table.name, row.name, id=f"{recipe}-{table.name}-{row.slug}")
@@ -85,7 +85,8 @@ def what_changes(recipe: Recipe, reference: Recipe) -> list[str]:
     losses = [name for name in found if name in before and "logits" not in name and "after" not in name]
     for stage, other in zip(recipe.stages, reference.stages, strict=False):
         StageKeeper(ours).enter(stage)  # refuses what it cannot freeze or switch
-        weighed = {name for name in losses if stage.loss_weights.get(name, 1) != other.loss_weights.get(name, 1)}
+        weights = loss_weights(ours, stage), loss_weights(theirs, other)
+        weighed = {name for name in losses if weights[0][name] != weights[1][name]}
         changes += [f"weight of {name}" for name in sorted(weighed)]
         same_weights = dataclasses.replace(other, loss_weights=stage.loss_weights)
         changes += ["stages"] if stage != same_weights else []
@@ -119,12 +120,16 @@ def test_an_override_without_effect_is_found() -> None:
     assert what_changes(load("cmn/phantom", {"model.memory_slots": 48, "model.memory_top": 64}), reference) == []
 
 
-def test_a_loss_weight_counts_only_for_a_loss_that_exists() -> None:
-    reference = load("baseline/phantom")
-    assert what_changes(load("baseline/phantom", {"stages.0.loss_weights.nothing": 0.5}), reference) == []
-    assert what_changes(load("baseline/phantom", {"stages.0.loss_weights.language": 0.5}), reference) == [
-        "weight of language"
-    ]
+def test_a_loss_weight_is_that_of_the_stage_or_of_the_system() -> None:
+    reference = load("rcan/phantom")
+    weight = {"stages.0.loss_weights.weak_contrastive": 0.5}
+    assert what_changes(load("rcan/phantom", weight), reference) == ["weight of weak_contrastive"]
+    assert loss_weights(system_class("rcan"), load("rcan/phantom", weight).stages[0])["language"] == 0.7
+    # stages that are given anew keep the weights that the system declares
+    (stage,) = load("rcan/phantom", {"stages": [{"epochs": 5}]}).stages
+    assert loss_weights(system_class("rcan"), stage) == {"language": 0.7, "weak_contrastive": 0.3}
+    with pytest.raises(UserError, match=r"rcan has no loss 'weak_constrastive'; its losses are language, weak_contr"):
+        load("rcan/phantom", {"stages.0.loss_weights.weak_constrastive": 0.5})
 
 
 def test_overrides_reach_entries_of_lists() -> None:

@@ -21,6 +21,7 @@ from crossray.models.coacl import COACL, MOM, allocate, negative_count
 from crossray.models.parts.backbones import BackboneConfig
 from crossray.text.observations import CHEXPERT, OBSERVATIONS, STATUSES
 from crossray.training.recipe import load
+from crossray.training.stages import loss_weights
 
 VIT = BackboneConfig(name="random:vit_tiny", cls_token=True)
 
@@ -361,7 +362,7 @@ def test_code_recipe_differs_from_the_recommended_one() -> None:
     assert (ours.model.layers, code.model.layers) == (3, 6)
     assert code.model.basis == "none"
     assert code.model.contrast == "neighbour"
-    assert ours.stages[0].loss_weights == {"label": 0.1, "contrastive": 0.1}
+    assert loss_weights(COACL, ours.stages[0]) == {"language": 1, "label": 0.1, "contrastive": 0.1, "text_label": 0.1}
     assert (ours.data.image.flip, code.data.image.flip) == (0.0, 0.5)
 
 

@@ -246,6 +246,7 @@ def test_half_precision_losses_are_finite(system: str, dtype: torch.dtype) -> No
     model, batch = tiny(system).train(), make_batch()
     with torch.autocast("cpu", dtype=dtype):
         losses = model.losses(batch)
+        assert losses.keys() <= model.loss_weights.keys()
     assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

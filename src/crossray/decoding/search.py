@@ -69,7 +69,7 @@ def generate(
                     "use a checkpoint from before the training diverged, or decode in float32."
                 )
             if need_attention:
-                _add_attention(model, encoded, ids, finished, reports)
+                add_attention(model, encoded, ids, reports)
     finally:
         model.train(training)
     return reports
@@ -187,13 +187,12 @@ def _undecided(scores: Tensor, best: Tensor, config: DecodingConfig) -> Tensor:
     return reachable > -math.inf
 
 
-def _add_attention(
-    model: ReportModel, encoded: Encoded, ids: SpecialIds, finished: Finished, reports: list[Generated]
-) -> None:
+def add_attention(model: ReportModel, encoded: Encoded, ids: SpecialIds, reports: list[Generated]) -> None:
     """Read the chosen reports once more, all positions at a time: cheaper than to keep all beams' weights."""
-    longest = max(len(report.log_probabilities) for report in reports)
-    bos = finished.tokens.new_full((len(reports), 1), ids.bos)
-    inputs = torch.cat([bos, finished.tokens[:, : longest - 1]], dim=1)
+    device = encoded.memory.device
+    written = [[ids.bos, *report.tokens][: len(report.log_probabilities)] for report in reports]
+    longest = max(len(row) for row in written)
+    inputs = torch.tensor([row + [ids.pad] * (longest - len(row)) for row in written], device=device)
     attention = model.step(inputs, encoded, need_attention=True).cross_attention
     if attention is not None:
         for report, weights in zip(reports, attention.float().cpu(), strict=True):

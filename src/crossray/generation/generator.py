@@ -1,6 +1,5 @@
 """A finished model writes the reports of image files or of a prepared dataset, as a predictions file."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,17 +13,17 @@ from numpy.typing import NDArray
 
 import crossray
 from crossray.data.batches.batch import Inputs
-from crossray.data.batches.features import FeatureCache, find_features
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.store import Dataset
 from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
-from crossray.decoding.reports import WrittenReport, special_ids, write_reports
+from crossray.decoding.reports import WrittenReport, special_ids, study_seed, write_reports
 from crossray.errors import UserError
 from crossray.evaluation.metrics.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 from crossray.evaluation.predictions.protocol import references
+from crossray.evaluation.utilities import utility_of
 from crossray.files.digest import sha256
 from crossray.files.folders import model_folder
 from crossray.generation.files import read_study, stack_studies, study_ids
@@ -77,6 +76,7 @@ class Generator:
         self.tokenizer: Tokenizer = _present(model.tokenizer, name, "tokenizer.json")
         self.transform: ImageTransform = _present(model.transform, name, "preprocess.json")
         special_ids(self.tokenizer, self.decoding)
+        self.utility = utility_of(self.decoding)
         self.device = _device(device)
         self.model = model.to(self.device).eval()
 
@@ -181,7 +181,7 @@ class Generator:
         seen = rows if shuffle_images is None else _shuffled(rows, shuffle_images, f"{data.path}: split {split!r}")
         names, reports = data.ids(rows), data.reports(rows, self.section)
         collator = Collator(
-            data, None, section=self.section, views=self.model.config.views, features=self._features(data)
+            data, None, section=self.section, views=self.model.config.views, features=self.model.cached_features(data)
         )
 
         def predictions() -> Iterator[Prediction]:
@@ -248,12 +248,8 @@ class Generator:
 
     def _write_batch(self, names: Sequence[str], inputs: Inputs) -> list[WrittenReport]:
         prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
-        seeds = [_seed(self.decoding.seed, name) for name in names]
-        return write_reports(self.model, prepared, self.decoding, seeds=seeds)
-
-    def _features(self, dataset: Dataset) -> FeatureCache | None:
-        fingerprint = self.model.features_fingerprint()
-        return None if fingerprint is None else find_features(dataset, self.transform, fingerprint)
+        seeds = [study_seed(self.decoding.seed, name) for name in names]
+        return write_reports(self.model, prepared, self.decoding, seeds=seeds, utility=self.utility)
 
     def _provenance(self) -> Provenance:
         return Provenance(
@@ -304,11 +300,6 @@ def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int6
     if len(rows) < 2:
         raise UserError(f"{place}: shuffle_images: it has {len(rows)} studies; choose a split with at least two.")
     return rows[derangement(len(rows), np.random.default_rng(seed))]
-
-
-def _seed(seed: int, name: str) -> int:
-    """A study's own seed, whatever its place in the file and its batch."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest(), "little")
 
 
 def _out_of_memory(error: BaseException) -> bool:

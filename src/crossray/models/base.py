@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Guide, Inputs, Targets, TensorRecord
-from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.features import FeatureCache, find_features
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.errors import UserError
@@ -122,15 +122,22 @@ class ModelConfig(TrainableConfig):
 
 
 class Trainable(nn.Module, ABC):
-    """Everything that goes through the one training path: systems, image tokenizer, knowledge encoder, backbone."""
+    """Everything that goes through the one training path: systems, image tokenizer, knowledge encoder, backbone.
 
+    Attributes:
+        loss_weights: every loss that `losses` may return, with its weight where the stage has none (`Stage`).
+        metrics: names of what `summary` returns; one that ends in * stands for several.
+    """
+
+    loss_weights: ClassVar[Mapping[str, float]]
+    metrics: ClassVar[tuple[str, ...]] = ()
     config_class: ClassVar[type[TrainableConfig]]
     system: ClassVar[str]
     config: Any
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses, unweighted; the stage has the weights. Also called for validation, in eval mode."""
+        """Named scalar losses, unweighted, of those in `loss_weights`. Also called for validation, in eval mode."""
 
     def advance(self, event: Event) -> None:
         """A step, a validation, an epoch or a stage has ended: moving averages, temperatures, class priors."""
@@ -212,6 +219,7 @@ class ReportModel(Trainable):
     own study alone. `tokenizer` and `transform` travel with the weights, so that a saved folder needs nothing else.
     """
 
+    loss_weights: ClassVar = {"language": 1.0}
     config: ModelConfig
     tokenizer: Tokenizer | None = None
     transform: ImageTransform | None = None
@@ -248,6 +256,13 @@ class ReportModel(Trainable):
     def features_fingerprint(self) -> str | None:
         """Identifies the frozen weights behind `prepare_features`; None when they cannot be cached (being trained)."""
         return None
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What the dataset holds of `prepare_features` already, or of what stands in its place; None without."""
+        fingerprint = self.features_fingerprint()
+        if fingerprint is None or self.transform is None:
+            return None
+        return find_features(dataset, self.transform, fingerprint)
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """Take what the model keeps of the training studies besides weights, such as a report database.

@@ -9,7 +9,7 @@ labels, M memory slots.
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +98,7 @@ class COACLConfig(EncoderDecoderConfig):
 class COACL(EncoderDecoder):
     """M2KT: image tokens joined by priors from a knowledge memory; MOM, GFM and ACLM beside the language loss."""
 
+    loss_weights: ClassVar = {"language": 1.0, "label": 0.1, "contrastive": 0.1, "text_label": 0.1}
     config: COACLConfig
 
     def __init__(self, config: COACLConfig) -> None:

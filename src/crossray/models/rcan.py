@@ -7,7 +7,7 @@ Shapes: B studies, N images or rows, V views, S image tokens, T text positions, 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -275,6 +275,8 @@ class RCAN(EncoderDecoder):
     With all three switched off it is the baseline; with CGM alone and without its gates it is R2GenCMN.
     """
 
+    #: Eq. 24 with lambda = 0.7.
+    loss_weights: ClassVar = {"language": 0.7, "weak_contrastive": 0.3}
     config: RCANConfig
 
     def __init__(self, config: RCANConfig) -> None:

@@ -12,7 +12,7 @@ observations, D text width, W fusion width, R reports of the database.
 
 import dataclasses
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -164,6 +164,7 @@ class FVTAF(nn.Module):
 class REVTAF(RetrievingModel):
     """LRE and prompts, FVTAF over the image tokens, a diagnosis that the decoder reads before it writes."""
 
+    loss_weights: ClassVar = {"language": 1.0, "diagnosis": 4.0, "ranking": 2.0, "consistency": 0.5}
     config: REVTAFConfig
 
     def __init__(self, config: REVTAFConfig) -> None:

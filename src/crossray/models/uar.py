@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
+from crossray.data.batches.features import FeatureCache
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.attention import CrossAttention
 from crossray.layers.cache import Cache
@@ -258,6 +260,7 @@ class TIR(nn.Module):
 class UAR(ReportModel):
     """LSU and CRA for image and words, an encoder-decoder over what they make, TIR in its cross-attention."""
 
+    loss_weights: ClassVar = {"language": 1.0, "global": 1.0, "mask": 1.0}
     config: UARConfig
 
     def __init__(self, config: UARConfig) -> None:
@@ -282,6 +285,16 @@ class UAR(ReportModel):
     def features_fingerprint(self) -> str | None:
         """Hash of the image tokenizer, or of a frozen backbone; None when that is trained."""
         return self.visual.fingerprint()
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What a backbone reads out of the dataset itself, if anything; otherwise what was cached."""
+        found = self.visual.backbone.cached_features(dataset) if isinstance(self.visual, FeatureMap) else None
+        return found or super().cached_features(dataset)
+
+    def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
+        """The statistics by which a frozen backbone's features are standardised."""
+        if isinstance(self.visual, FeatureMap):
+            self.visual.backbone.learn_from(dataset, features, self.transform)
 
     def frozen(self) -> list[str]:
         """The image tokenizer, a backbone that is not trainable, and a mask that is built and never used."""
@@ -364,9 +377,10 @@ class UAR(ReportModel):
         weights = targets.mask[:, 1:].to(words.dtype).unsqueeze(2)
         return (words * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
-    def memory_cells(self, views: int, positions: int) -> Tensor:
-        """The tokens of the views side by side."""
-        return joined_cells(views, positions)
+    def memory_cells(self, views: int, positions: int) -> Tensor | None:
+        """The tokens of the views side by side, where they stand for places."""
+        placed = not isinstance(self.visual, FeatureMap) or self.visual.backbone.placed
+        return joined_cells(views, positions) if placed else None
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The vectors that the triplet loss compares."""

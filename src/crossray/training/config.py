@@ -75,7 +75,8 @@ class Stage:
 
     Attributes:
         epochs: passes over the training split.
-        loss_weights: weight of each named loss; losses that are left out weigh 1, those with weight 0 are only logged.
+        loss_weights: weight of each named loss; losses that are left out weigh what the system declares, those with
+            weight 0 are only logged.
         freeze: beginnings of the names of parameters that this stage leaves alone; their modules run in eval mode.
         switches: configuration fields of the model that this stage changes (its `switchable` ones).
         learning_rates: like `optimizer.groups`, for this stage; the key "" replaces `optimizer.learning_rate`.
@@ -161,8 +162,9 @@ class TrainerConfig:
         clip_value: largest absolute value of a gradient's element; 0: no limit.
         clip_norm: largest norm of all gradients together; 0: no limit.
         seed: of the initial weights, the order of the studies, augmentation and dropout.
-        monitor: validation metric that selects the best model: bleu1 ... bleu4, rouge_l, cider, ce_f1 (example-based,
-            by the embedded labeler), loss, auroc, or any other that metrics.jsonl shows.
+        monitor: validation metric that selects the best model: bleu1 ... bleu4, rouge_l, cider, ce_macro_f1 or
+            ce_micro_f1 (by the embedded labeler), image_gain, loss, auroc, or any other that metrics.jsonl shows; names
+            joined by + stand for their mean. The example-based ce_f1 rewards a model that calls everyone normal.
         mode: whether a larger (max) or a smaller (min) value of it is better.
         patience: validations without improvement before the stage ends; 0: never.
         min_epochs: epochs of a stage before a model can be selected (early models write the same report for all).

@@ -19,6 +19,8 @@ from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError
 from crossray.models.base import SYSTEMS, config_from_dict, system_class
 from crossray.training.config import DataConfig, OptimizerConfig, Recipe, ScheduleConfig, Stage, TrainerConfig
+from crossray.training.selection import check_monitor
+from crossray.training.stages import loss_weights
 
 #: Fields of a system's configuration that training fills in from the dataset and from `data`.
 FILLED_FROM_DATA = frozenset({"vocabulary_size", "status_ids", "observations", "max_length", "views", "image_size"})
@@ -217,7 +219,21 @@ def _recipe(system: str, values: Mapping[str, Any], source: str) -> Recipe:
     )
     if not stages:
         raise UserError(f"{source}: field 'stages' is empty; give at least one stage.")
-    return Recipe(system=system, model=model, stages=stages, **sections)
+    recipe = Recipe(system=system, model=model, stages=stages, **sections)
+    check_names(recipe)
+    return recipe
+
+
+def check_names(recipe: Recipe) -> None:
+    """Find out before anything is trained that a loss or a metric does not exist.
+
+    Raises:
+        UserError: naming those that do.
+    """
+    system = system_class(recipe.system)
+    for stage in recipe.stages:
+        loss_weights(system, stage)
+    check_monitor(system, recipe.trainer)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

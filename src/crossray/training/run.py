@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import platform
 import signal
 import subprocess
@@ -37,16 +36,14 @@ from crossray.files.write import recover_folder, write_whole
 from crossray.models.base import ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
-from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint
+from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint, read_checkpoint
 from crossray.training.config import DataConfig, Recipe
+from crossray.training.folder import LOCK, PROVENANCE, RECIPE, alone, first_process, is_over, say_finished
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
-from crossray.training.recipe import from_dict, to_dict, to_yaml
+from crossray.training.recipe import check_names, from_dict, to_dict, to_yaml
 from crossray.training.stages import StageKeeper, weights_from
-
-RECIPE = "recipe.yaml"
-PROVENANCE = "provenance.json"
 
 
 def train(recipe: Recipe, data: Path, out: Path) -> Path:
@@ -64,50 +61,65 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
         UserError: the folder is in use, the recipe does not fit the dataset, or a loss is not finite.
         KeyboardInterrupt: Ctrl-C; the run can be continued.
     """
-    if _first_process() and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
-    dataset = Dataset.open(data)
-    provenance = _provenance(recipe, dataset)
-    filled, built = fulfil(recipe, dataset, _train_or_resume)
-    if built:
-        provenance["built"] = built
-    run = _Run(filled, dataset, out, provenance)
-    if _first_process():
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / RECIPE, to_yaml(recipe))
-        write_whole(out / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
-    return run.go(None)
+    check_names(recipe)
+    with alone(out):
+        # a kill before recipe.yaml was there leaves the other two
+        if first_process() and any(path.name not in (LOCK, PROVENANCE) for path in out.iterdir()):
+            raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
+        dataset = Dataset.open(data)
+        provenance = _provenance(recipe, dataset)
+        filled, built = fulfil(recipe, dataset, train_or_resume)
+        if built:
+            provenance["built"] = built
+        run = _Run(filled, dataset, out, provenance)
+        if first_process():
+            write_whole(out / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+            write_whole(out / RECIPE, to_yaml(recipe))
+        return run.go(None)
 
 
 def resume(out: Path) -> Path:
-    """Continue a run where its last checkpoint was written; a finished one is left as it is.
+    """Continue a run where its last checkpoint was written; a finished one is left as it is, which is said.
 
     Returns:
         The folder of the best model.
 
     Raises:
-        UserError: `out` is not the folder of a run, or its dataset has changed.
+        UserError: `out` is not the folder of a run, a file in it is damaged or missing, its dataset has changed, or
+            another process is writing it.
         KeyboardInterrupt: Ctrl-C; the run can be continued.
     """
-    try:
-        recipe = from_dict(yaml.safe_load((out / RECIPE).read_text(encoding="utf-8")), str(out / RECIPE))
-        provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{out}: not the folder of a training run ({type(error).__name__}); name the --out of "
-                        "`crossray train`.") from error  # fmt: skip
-    dataset = Dataset.open(provenance["data"]["path"])
-    if dataset.info.sha256 != provenance["data"]["sha256"]:
-        raise UserError(f"{dataset.path}: its content is not what the run began with (field 'sha256'); restore it or "
-                        "start a new run.")  # fmt: skip
-    recover_folder(out / BEST)
-    checkpoint = None
-    if (out / LAST).exists():
-        checkpoint = torch.load(out / LAST, map_location="cpu", weights_only=True)
-    filled, _ = fulfil(recipe, dataset, _train_or_resume, provenance.get("built"))
-    return _Run(filled, dataset, out, provenance).go(checkpoint)
+    foreign = f"{out}: not the folder of a training run ({{}}); name the --out of `crossray train`."
+    if not (out / RECIPE).exists():
+        raise UserError(foreign.format(f"it has no {RECIPE}"))
+    with alone(out):
+        try:
+            values = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError(f"{RECIPE} is no mapping")
+            recipe = from_dict(values, str(out / RECIPE))
+            provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
+            data, sha256 = Path(provenance["data"]["path"]), str(provenance["data"]["sha256"])
+            built = dict(provenance.get("built") or {})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(foreign.format(f"{RECIPE} or {PROVENANCE}: {type(error).__name__}")) from error
+        dataset = Dataset.open(data)
+        if dataset.info.sha256 != sha256:
+            raise UserError(
+                f"{dataset.path}: its content is not what the run began with (field 'sha256'); restore it or start another."
+            )
+        recover_folder(out / BEST)
+        checkpoint = read_checkpoint(out / LAST) if (out / LAST).exists() else None
+        if checkpoint is not None and is_over(recipe, checkpoint):
+            return say_finished(recipe, out, checkpoint)
+        filled, _ = fulfil(recipe, dataset, train_or_resume, built)
+        return _Run(filled, dataset, out, provenance).go(checkpoint)
 
 
-def _train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
+def train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
+    """Train into a new folder, or continue the run that lies there (`prerequisites.Trainer`)."""
     return resume(run) if (run / RECIPE).exists() else train(recipe, data, run)
 
 
@@ -123,6 +135,8 @@ class _Run:
         self.keeper = StageKeeper(self.model)
         self.device = _device(recipe)
         self.dataset = dataset
+        for split in ("train", "val"):
+            self._data(0).rows(split)  # a split without studies is found now
         self.features = self._cached_features()
         if isinstance(self.model, ReportModel):
             device = "cuda" if self.device == "gpu" else "cpu"
@@ -130,11 +144,14 @@ class _Run:
         self.clock = Clock(recipe.trainer.max_minutes * 60)
         self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
+        # a model folder travels: where the dataset lay on this machine stays behind
+        data = {name: value for name, value in provenance["data"].items() if name != "path"}
+        self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data})
 
     def go(self, checkpoint: dict[str, Any] | None) -> Path:
         """Run all stages, or those that `checkpoint` leaves."""
         first = int(checkpoint["stage"]) if checkpoint else 0
-        if _first_process():
+        if first_process():
             self.log.keep_until(int(checkpoint["step"]) if checkpoint else -1)
         for stage in self.recipe.stages[:first]:
             self.keeper.enter(stage)
@@ -153,9 +170,11 @@ class _Run:
             )  # fmt: skip
             if continued and continued["finished"]:
                 module.load_state_dict(continued["state_dict"])
-                self.clock.load_state_dict(continued["callbacks"][self.clock.state_key])
+                for callback in (self.clock, self.best):
+                    callback.load_state_dict(continued["callbacks"][callback.state_key])
                 steps, epochs_before = int(continued["step"]), epochs_before + int(continued["epoch"])
                 continue
+            self.best.begin(module)
             trainer = self._fit(module, epochs, continued is not None)
             steps, epochs_before = module.step, epochs_before + trainer.current_epoch
             if self.clock.over:
@@ -164,10 +183,7 @@ class _Run:
 
     def _fit(self, module: TrainingModule, epochs: int, continued: bool) -> lightning.Trainer:
         config = self.recipe.trainer
-        # a model folder travels: where the dataset lay on this machine stays behind
-        data = {name: value for name, value in self.provenance["data"].items() if name != "path"}
-        best = BestModel(self.out / BEST, config, {**self.provenance, "data": data})
-        callbacks = [self.clock, LastValidation(), self.log, best, ProgressDisplay(self.console), self.last]
+        callbacks = [self.clock, LastValidation(), self.log, self.best, ProgressDisplay(self.console), self.last]
         with _quiet(), _ctrl_c(self.last):
             trainer = lightning.Trainer(
                 max_epochs=epochs, callbacks=callbacks, accelerator=self.device, devices=config.devices,
@@ -201,14 +217,16 @@ class _Run:
 
     def _cached_features(self) -> FeatureCache | None:
         data, model = self.recipe.data, self.model
-        if not data.cache_features or not isinstance(model, ReportModel):
+        if not isinstance(model, ReportModel):
             return None
         fingerprint = model.features_fingerprint()
         if fingerprint is None:
+            return model.cached_features(self.dataset)
+        if not data.cache_features:
             return None
         model.eval()
         device = "cuda" if self.device == "gpu" else "cpu"
-        with Progress(*Progress.get_default_columns(), console=self.console, disable=not _first_process()) as bar:
+        with Progress(*Progress.get_default_columns(), console=self.console, disable=not first_process()) as bar:
             task = bar.add_task("caching features")
             return build_features(
                 self.dataset, model.to(device).prepare_features, data.image, fingerprint,
@@ -287,11 +305,6 @@ def _device(recipe: Recipe) -> str:
     if wanted == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return wanted
-
-
-def _first_process() -> bool:
-    """Whether this is the process that writes; Lightning and torchrun number them in the environment."""
-    return os.environ.get("RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @contextlib.contextmanager

@@ -10,6 +10,21 @@ from crossray.models.base import Trainable
 from crossray.training.config import Stage
 
 
+def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str, float]:
+    """Weight of every loss of a system in a stage: what the stage says, otherwise what the system declares.
+
+    Raises:
+        UserError: the stage names a loss that the system does not have.
+    """
+    unknown = sorted(set(stage.loss_weights) - set(system.loss_weights))
+    if unknown:
+        raise UserError(
+            f"recipe field 'stages.loss_weights': {system.system} has no loss '{unknown[0]}'; its losses are "
+            f"{', '.join(system.loss_weights)}."
+        )
+    return {**system.loss_weights, **stage.loss_weights}
+
+
 class StageKeeper:
     """Brings a model into the state of a stage, whatever stages came before.
 

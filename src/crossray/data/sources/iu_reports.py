@@ -48,9 +48,9 @@ class IuReport:
 def image_key(name: str) -> str:
     """One name for an image, whichever copy it comes from.
 
-    Open-i's `CXR2_IM-0652-1001.png` and Kaggle's `2_IM-0652-1001.dcm.png` are both `CXR2_IM-0652-1001`.
+    Open-i's `CXR2_IM-0652-1001.png` and Kaggle's `2_IM-0652-1001.dcm.png` (or `.jpg`) are both `CXR2_IM-0652-1001`.
     """
-    stem = name.rsplit("/", 1)[-1].removesuffix(".png").removesuffix(".dcm")
+    stem = name.rsplit("/", 1)[-1].removesuffix(".png").removesuffix(".jpg").removesuffix(".dcm")
     match = _IMAGE.fullmatch(stem)
     if match is None:
         return stem

@@ -7,7 +7,7 @@ study's first image without the last number. `docs/data/iu-xray.md` shows both o
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from crossray.data.images import MAX_BYTES, ImageFile
@@ -17,7 +17,7 @@ from crossray.data.sources.labels import RULE_LABELS, rule_labels
 from crossray.data.sources.r2gen import read_annotation
 from crossray.data.sources.source import Collection, source
 from crossray.data.sources.splits import split_patients
-from crossray.data.study import Split, Study
+from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError
 from crossray.files.digest import file_digest
 
@@ -30,7 +30,7 @@ PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
 
 Views = Literal["pair", "all"]
 
-_PNG = (".png",)
+_SUFFIXES = (".png", ".jpg")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ class IuStudies:
         )
 
     def _path(self, key: str) -> Path:
-        return self.images / self.files[key] if self.images.is_dir() else self.unpacked / f"{key}.png"
+        return (
+            self.images / self.files[key] if self.images.is_dir() else self.unpacked / _unpacked_name(self.files[key])
+        )
 
     def notes(self) -> dict[str, Any]:
         """Remarks for `dataset.json`: the filter steps, hidden words, and how many positions are known."""
@@ -184,10 +186,10 @@ def read_iu_xray(
     found = read_reports(reports, projections)
     positions = read_projections(projections) if projections is not None else {}
     files: dict[str, str] = {}
-    for name, _ in members(images, _PNG, MAX_BYTES):
+    for name, _ in members(images, _SUFFIXES, MAX_BYTES):
         files.setdefault(image_key(name), name)
     if not files:
-        raise UserError(f"{images}: no PNG image in it; give NLMCXR_png.tgz or its folder")
+        raise UserError(f"{images}: no PNG or JPEG image in it; give NLMCXR_png.tgz, its folder or Kaggle's")
 
     steps = [_step("in the source", found)]
     listed = {key for report in found for key in report.images}
@@ -213,6 +215,10 @@ def read_iu_xray(
         splits = _annotated_splits(annotation)
         found = [report for report in found if report.uid in splits]
         steps.append(_step("in the annotation", found))
+        there = {report.uid for report in found}
+        for split in SPLITS:
+            lacking = sum(chosen == split and uid not in there for uid, chosen in splits.items())
+            oddities[f"{split}_studies_of_the_annotation_left_out"] = lacking
     else:
         chosen = split_patients((str(report.uid) for report in found), seed)
         splits = {report.uid: chosen[str(report.uid)] for report in found}
@@ -246,11 +252,16 @@ def _annotated_splits(annotation: Path) -> dict[int, Split]:
     return splits
 
 
+def _unpacked_name(name: str) -> str:
+    """File name of our own for an image of an archive."""
+    return f"{image_key(name)}{PurePosixPath(name).suffix}"
+
+
 def _unpack(archive: Path, needed: set[str], folder: Path) -> None:
     """Write the images of an archive that are not there yet, each as a whole and under its key."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, load in members(archive, _PNG, MAX_BYTES):
-        target = folder / f"{image_key(name)}.png"
+    for name, load in members(archive, _SUFFIXES, MAX_BYTES):
+        target = folder / _unpacked_name(name)
         if name in needed and not target.exists():
             partial = folder / ".partial"
             try:

@@ -40,8 +40,8 @@ class Labeler(Protocol):
         """
 
 
-#: What opens a labeler, by the name of its kind. It is given what stands behind "NAME:", "" for nothing. A labeler is one
-#: file in this folder, or in another package that names its module in an entry point of the group `crossray.labelers`.
+#: What opens a labeler, by the name of its kind; it is given what stands behind "NAME:", "" for nothing. A labeler is
+#: one file in this folder, or in another package that names its module in an entry point of `crossray.labelers`.
 LABELERS: Registry[Callable[[str], Labeler]] = Registry(
     "labeler",
     "crossray.labelers",

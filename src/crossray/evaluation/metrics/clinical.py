@@ -105,6 +105,9 @@ METRICS = tuple(
     for measure in MEASURES
 )
 
+#: Those that a validation in training computes. The example-based ones reward a report that calls everyone normal.
+SELECTION_METRICS = (*map(metric_name, MEASURES), metric_name("f1", "micro"), metric_name("f1", "macro"))
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -281,8 +284,25 @@ def scores_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.divide(found, possible, out=np.zeros_like(found), where=possible > 0))
 
 
+def clinical_f1(
+    hypothesis: NDArray[np.int8], reference: NDArray[np.int8], observations: Sequence[str]
+) -> NDArray[np.float64]:
+    """(N,) F1 of each report, positive only over all observations: the mean of these is `ce_f1`.
+
+    Args:
+        hypothesis: (N, K) status codes of the generated reports.
+        reference: (N, K) status codes of the true reports.
+        observations: names of the K columns.
+
+    Raises:
+        UserError: an observation of CheXpert is not among them.
+    """
+    counts = ClinicalStatistics.of(hypothesis, reference, observations)._counts[CONVENTIONS.index(POSITIVE)]
+    return np.asarray(scores_of_counts(counts.sum(axis=1))[:, MEASURES.index("f1")])
+
+
 def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler) -> dict[str, float]:
-    """Example-based clinical efficacy of generated reports, positive only: what a validation selects by.
+    """Clinical efficacy of generated reports over all observations, positive only: what a validation selects by.
 
     Args:
         hypotheses: N generated reports.
@@ -290,11 +310,11 @@ def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler
         labeler: of both.
 
     Returns:
-        `ce_precision`, `ce_recall` and `ce_f1`, between 0 and 1.
+        The metrics of `SELECTION_METRICS`, between 0 and 1.
     """
     labels = labeler.label(hypotheses), labeler.label(references)
     scores = ClinicalStatistics.of(*labels, labeler.observations).weighted_scores(np.ones((1, len(references))))
-    return {name: float(scores[name][0]) for name in map(metric_name, MEASURES)}
+    return {name: float(scores[name][0]) for name in SELECTION_METRICS}
 
 
 _HEADINGS = {"ce_precision": "CE precision", "ce_recall": "CE recall", "ce_f1": "CE F1"}
@@ -308,6 +328,7 @@ class Clinical(Family):
         *(Metric(name, heading, place) for place, (name, heading) in enumerate(_HEADINGS.items(), start=8)),
         *(Metric(name) for name in METRICS if name not in _HEADINGS),
     )
+    validated = SELECTION_METRICS
 
     def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
         """Labels of all reports. Equal ones are labelled once: baselines and protocols share most of them."""
@@ -326,7 +347,7 @@ class Clinical(Family):
         return statistics.paired
 
     def validate(self, reports: Reports, labeler: Labeler) -> dict[str, float]:
-        """The main columns."""
+        """What a validation selects by."""
         return score(*reports, labeler)
 
 

@@ -80,6 +80,9 @@ class Family:
     name: ClassVar[str]
     metrics: tuple[Metric, ...]
 
+    #: Names of what `validate` returns.
+    validated: tuple[str, ...] = ()
+
     def measure(self, reports: Sequence[Reports], setting: Setting) -> Sequence[FamilyStatistics] | None:
         """Statistics of several systems and protocols at once, so that what starts slowly starts once.
 
@@ -219,6 +222,7 @@ class _MeanFamily(Family):
     def __init__(self, metric: Metric, function: Scorer) -> None:
         self.name = metric.name  # type: ignore[misc]
         self.metrics = (metric,)
+        self.validated = (metric.name,)
         self.definition = function
 
     def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:

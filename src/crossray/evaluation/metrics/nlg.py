@@ -163,6 +163,7 @@ class Nlg(Family):
         Metric("rouge_l", "ROUGE-L", 5),
         Metric("cider", "CIDEr-D", 7),
     )
+    validated = METRICS
 
     def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
         """Statistics of each pair of lists."""

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import nn
 
 from crossray.errors import UserError
+from crossray.models.parts.efficientnet_lite import EfficientNetLite, load_imagenet
 
 _VIT_TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
 
@@ -76,6 +77,8 @@ def load_network(name: str) -> nn.Module:
         if architecture is None:
             raise UserError(f"backbone '{name}' does not exist; write random: and one of {sorted(ARCHITECTURES)}.")
         return build_network(architecture, name)
+    if name.startswith("lite:"):
+        return load_imagenet(name.removeprefix("lite:"))
     folder = Path(name)
     saved = _crossray_config(folder)
     return _pretrained(name) if saved is None else _from_crossray(folder, saved)
@@ -91,8 +94,10 @@ def build_network(architecture: dict[str, Any], source: str) -> nn.Module:
     Raises:
         UserError: the model type is not supported.
     """
-    kind = _kind(architecture.get("model_type"), source)
     fields = {key: value for key, value in architecture.items() if key != "model_type"}
+    if architecture.get("model_type") == "efficientnet_lite":
+        return EfficientNetLite(**fields)
+    kind = _kind(architecture.get("model_type"), source)
     network: nn.Module = kind.model(_without_mask_token(kind.config(**fields)), **kind.options)
     return network
 

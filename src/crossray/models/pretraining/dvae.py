@@ -9,7 +9,7 @@ Shapes: N images, C channels, H x W pixels, K codes, h x w = H/8 x W/8 places of
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -238,6 +238,8 @@ class DVAEConfig(NetworkConfig):
 class DVAE(Trainable):
     """The image tokenizer in training: encoder, Gumbel-softmax, decoder. Images are in [0, 1] (mean 0, std 1)."""
 
+    loss_weights: ClassVar = {"reconstruction": 1.0, "kl": 0.0, "usage": 0.01}
+    metrics: ClassVar = ("psnr", "perplexity", "used")
     config: DVAEConfig
 
     def __init__(self, config: DVAEConfig) -> None:

@@ -6,7 +6,7 @@ Shapes: B studies, N images, E = 75 entities, A = 51 places, W width of a text's
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +79,7 @@ class KnowledgeNetwork(nn.Module):
 
     def __init__(self, config: KnowledgeNetworkConfig, text_width: int) -> None:
         super().__init__()
-        self.backbone = _cut(build_backbone(config.backbone), config.stages)
+        self.backbone = _cut(build_backbone(replace(config.backbone, standardize=False)), config.stages)
         channels, width = self.backbone.width, config.width
         self.expand = nn.Linear(channels, channels)
         self.contract = nn.Linear(channels, width)
@@ -152,6 +152,8 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
 class Knowledge(Trainable):
     """The network in training, on the triplets that the rules of `text.entities` read out of the reports."""
 
+    loss_weights: ClassVar = {"existence": 1.0, "position": 1.0, "sentences": 1.0}
+    metrics: ClassVar = ("place_accuracy", "auroc", "auroc_*")
     config: KnowledgeConfig
 
     def __init__(self, config: KnowledgeConfig) -> None:

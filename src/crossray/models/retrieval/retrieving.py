@@ -155,6 +155,11 @@ class RetrievingModel(BackboneReportModel):
     def __init__(self, config: RetrievalConfig) -> None:
         super().__init__()
         self.backbone = build_backbone(config.backbone)
+        if not self.backbone.placed:
+            raise UserError(
+                f"recipe field 'model.backbone.name' is {config.backbone.name}, but the knowledge encoder of "
+                f"{self.system} needs images; choose another backbone."
+            )
         self.knowledge = build_knowledge_encoder(config.knowledge)
         self.config = replace(config, backbone=self.backbone.config, knowledge=self.knowledge.config)
         entities, places = len(self.knowledge.entities), len(self.knowledge.places)
@@ -169,6 +174,7 @@ class RetrievingModel(BackboneReportModel):
         """Build the report database of the training split, or find it in the dataset."""
         if self.tokenizer is None or self.transform is None:
             raise ValueError("learn_from needs the tokenizer and the transform of the model")
+        super().learn_from(dataset, section, features)
         device = self._epochs.device
         self.database = read_training_reports(
             dataset, self.knowledge, self.transform, self.tokenizer, section=section, views=self.config.views,
