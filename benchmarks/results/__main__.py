@@ -14,6 +14,7 @@ import analyses
 import decodings
 import eye
 import main_table
+import shift
 from steps import Bench
 
 #: Name of a table's file to what writes its body; in the order in which they are made.
@@ -26,6 +27,7 @@ TABLES: dict[str, Callable[[Bench], str]] = {
     "retrieval": analyses.retrieval,
     "cost": analyses.cost,
     "ablation": analyses.ablation,
+    "shift": shift.table,
 }
 
 
@@ -41,9 +43,15 @@ def main() -> None:
     parser.add_argument(
         "--systems", nargs="+", default=["baseline", "cmn", "rcan", "coacl", "uar", "revtaf"], help="systems to train"
     )
+    parser.add_argument("--external", type=Path, help="folder with images of other hospitals, for table shift")
     chosen = parser.parse_args()
     bench = Bench(
-        chosen.data.resolve(), chosen.runs.resolve(), chosen.split, tuple(chosen.seeds), tuple(chosen.systems)
+        chosen.data.resolve(),
+        chosen.runs.resolve(),
+        chosen.split,
+        tuple(chosen.seeds),
+        tuple(chosen.systems),
+        external=chosen.external,
     )
     bench.runs.mkdir(parents=True, exist_ok=True)
     for name in chosen.tables:
@@ -52,6 +60,8 @@ def main() -> None:
         command += f" --split {bench.split} --seeds {' '.join(map(str, bench.seeds))}"
         if name != "eye":
             command += f" --systems {' '.join(bench.systems)}"
+        if name == "shift":
+            command += " --external shared/data"
         chosen.out.mkdir(parents=True, exist_ok=True)
         (chosen.out / f"{name}.md").write_text(f"{body.rstrip()}\n\n    {command}\n", encoding="utf-8")
         print(f"{chosen.out / name}.md written", flush=True)

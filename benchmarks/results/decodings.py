@@ -44,6 +44,6 @@ def table(bench: Bench) -> str:
     headings = ["decoding", *_METRICS.values(), "CIDEr-D minus shuffled", "distinct reports", "words"]
     about = "Minimum Bayes risk of 12 at 0.7: of 12 samples at temperature 0.7 the one on which they agree most."
     return (
-        f"# Decoding ({SPLITS[bench.split]})\n\n`{bench.systems[0]}`, seed {bench.seeds[0]}, protocol `r2gen`. {about}\n\n"
-        + grid(headings, rows)
+        f"# Decoding ({SPLITS[bench.split]})\n\n`{bench.systems[0]}`, seed {bench.seeds[0]}, protocol `r2gen`. "
+        f"{about}\n\n" + grid(headings, rows)
     )

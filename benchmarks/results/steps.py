@@ -22,6 +22,7 @@ class Bench:
         seeds: seeds of every system.
         systems: systems of the tables, each with a recipe SYSTEM/RECIPE.
         recipe: second part of the recipes' names.
+        external: folder of other hospitals' images, if there is one.
     """
 
     data: Path
@@ -30,6 +31,7 @@ class Bench:
     seeds: tuple[int, ...]
     systems: tuple[str, ...]
     recipe: str = "iu_xray-laptop"
+    external: Path | None = None
 
     def run(self, system: str, seed: int) -> Path:
         """Folder of a training run."""

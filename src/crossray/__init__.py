@@ -1,24 +1,37 @@
 """CrossRay writes the radiology report of a chest X-ray and compares the systems that do.
 
-Importing the package loads nothing heavy; the functions below import what they need when they are called.
+    import crossray
+
+    model = crossray.load("runs/a")
+    print(model.report("frontal.png", "lateral.png"))
+
+Importing the package loads nothing heavy: each name below is imported when it is first used.
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from crossray.api import Report, Reporter, Scores, Sentence, evaluate, load
+    from crossray.models.registry import create_model, list_models
 
-__all__ = ["__version__", "create_model", "list_models"]
+__version__ = "0.2.0"
+
+_PLACES = {
+    **dict.fromkeys(("Report", "Reporter", "Scores", "Sentence", "evaluate", "load"), "crossray.api"),
+    **dict.fromkeys(("create_model", "list_models"), "crossray.models.registry"),
+}
+
+__all__ = [
+    "Report", "Reporter", "Scores", "Sentence", "__version__", "create_model", "evaluate", "list_models", "load",
+]  # fmt: skip
 
 
-def create_model(system: str, **overrides: Any) -> Any:
-    """Build a system with fresh weights; see `crossray.models.registry.create_model`."""
-    from crossray.models.registry import create_model as create
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'crossray' has no attribute '{name}'")
 
-    return create(system, **overrides)
 
-
-def list_models() -> list[str]:
-    """Names of all registered systems; see `crossray.models.registry.list_models`."""
-    from crossray.models.registry import list_models as names
-
-    return names()
+def __dir__() -> list[str]:
+    return sorted(__all__)

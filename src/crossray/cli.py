@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import io
 import itertools
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from crossray import __version__
 from crossray.commands import COMMANDS, GROUPS, Command
@@ -27,10 +28,49 @@ INTERRUPTED = 130
 _KEY = re.compile(rf"\b(?:(?:{'|'.join(GROUPS)})\.[\w-]+|{'|'.join(COMMANDS)})\.(\w+)")
 
 
+#: What jsonargparse says of a name with bytes that are no UTF-8.
+_NO_UTF8 = re.compile(r"'utf-8' codec can't encode character.*surrogates not allowed")
+
+
+class Formatter(DefaultHelpFormatter):
+    """Help as a reader needs it: options with hyphens, defaults, and no names of Python types."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = _TYPE.sub("", super()._get_help_string(action))
+        if action.option_strings and action.required:
+            return f"{text} (required)"
+        shown = action.default not in (None, [], argparse.SUPPRESS) and not isinstance(action, argparse._HelpAction)
+        return f"{text} (default: {_plain(action.default)})" if shown and "(default" not in text else text
+
+    def _format_usage(self, *args: Any, **kwargs: Any) -> str:
+        return _hyphenated(super()._format_usage(*args, **kwargs))
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return _hyphenated(super()._format_action_invocation(action))
+
+
+#: What the library puts behind the help of an option.
+_TYPE = re.compile(r" \((?:required|(?:required, )?type: .*?|(?:type: .*, )?default: .*)\)$", re.DOTALL)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _hyphenated(text: str) -> str:
+    return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), text)
+
+
 class Parser(ArgumentParser):
     """Says a mistake in one sentence instead of the whole usage."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, formatter_class=Formatter, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: D102
+        message = _NO_UTF8.sub("the name is not UTF-8, which an option cannot take; rename the file or folder", message)
         sentence = _KEY.sub(r"--\1", " ".join(message.split()).rstrip("."))
         sys.stderr.write(f"{self.prog.replace(' [options]', '')}: {sentence}; --help explains every option.\n")
         raise SystemExit(MISTAKE)
@@ -39,7 +79,12 @@ class Parser(ArgumentParser):
 def _command_parser(command: Command) -> Parser:
     parser = Parser(description=command.summary)
     positional = dict(command.positional or {})
-    skip = {*command.lists, *([positional["name"]] if positional else []), *(["recipe_options"] * command.takes_recipe)}
+    skip = {
+        *command.lists,
+        *command.fields,
+        *([positional["name"]] if positional else []),
+        *(["recipe_options"] * command.takes_recipe),
+    }
     if positional:
         parser.add_argument(positional.pop("name"), **positional)
     for name, options in command.lists.items():
@@ -87,6 +132,9 @@ def _run(arguments: list[str]) -> None:
     more: dict[str, Any] = {}
     if arguments[:1] and arguments[0] in COMMANDS and COMMANDS[arguments[0]].takes_recipe:
         arguments, more["recipe_options"] = _split_recipe_options(arguments)
+    if arguments[:1] and arguments[0] in COMMANDS and COMMANDS[arguments[0]].fields:
+        arguments, fields = _split_fields(arguments, COMMANDS[arguments[0]].fields)
+        more |= fields
     parsed: Namespace = _build(arguments).parse_args(_spelled_out(arguments))
     chosen: Any = parsed[parsed.command]
     if parsed.command in GROUPS:
@@ -97,17 +145,37 @@ def _run(arguments: list[str]) -> None:
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments of a command with a value behind each switch: `--common` means `--common true`."""
+    """The arguments of a command with a value behind each option: `--common` means `--common true`."""
     first, second, *_ = *arguments, "", ""
     command = GROUPS[first].commands.get(second) if first in GROUPS else COMMANDS.get(first)
     if command is None:
         return arguments
     parameters = inspect.signature(command.function).parameters.values()
     switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
+    alone = {f"--{name}": value for name, value in command.alone.items()}
     whole = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        whole += [argument, "true"] if argument in switches and following.lower() not in _TRUTHS else [argument]
+        whole.append(argument)
+        if argument in switches and following.lower() not in _TRUTHS:
+            whole.append("true")
+        elif argument in alone and (not following or following.startswith("--")):
+            whole[-1] = f"{argument}={alone[argument]}"
     return whole
+
+
+def _split_fields(arguments: list[str], names: Sequence[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """A command's own arguments, and the fields of its groups: `--decoding.method greedy`."""
+    own: list[str] = []
+    fields: dict[str, dict[str, str]] = {name: {} for name in names}
+    rest = iter(arguments)
+    for argument in rest:
+        option, equals, value = argument.partition("=")
+        group, dot, field = option.removeprefix("--").partition(".")
+        if option.startswith("--") and dot and group in fields:
+            fields[group][field] = value if equals else next(rest, "")
+        else:
+            own.append(argument)
+    return own, fields
 
 
 def _split_recipe_options(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -180,6 +248,7 @@ def _underscored(argument: str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `crossray`: a mistake ends in one sentence and exit code 2."""
     _quiet()
+    _say_anything()
     try:
         _run([_underscored(argument) for argument in (sys.argv[1:] if arguments is None else arguments)])
     except UserError as error:
@@ -190,6 +259,13 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # `crossray ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say_anything() -> None:
+    """A name that the terminal's encoding lacks is printed with escapes instead of ending in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet() -> None:

@@ -71,10 +71,10 @@ class TestFolders:
         with pytest.raises(UserError, match="holds no image"):
             folder_views(tmp_path, 2)
         write_view(tmp_path / "1")
-        (tmp_path / "notes.txt").write_text("to be read")
-        with pytest.raises(UserError, match=r"notes\.txt: neither PNG nor JPEG nor DICOM"):
-            folder_views(tmp_path, 2)
-        (tmp_path / "notes.txt").unlink()
+        (tmp_path / "view.png").write_bytes(b"to be read")
+        with pytest.raises(UserError, match=r"view\.png: neither PNG nor JPEG nor DICOM"):
+            read_study([tmp_path], 2, ImageTransform(size=32, resize=40))
+        (tmp_path / "view.png").unlink()
         write_view(tmp_path / "2", study="2.25.9")
         with pytest.raises(UserError, match="StudyInstanceUID differs") as caught:
             folder_views(tmp_path, 2)

@@ -4,7 +4,6 @@ Shapes: B studies, V views, S memory positions, L decoder layers, T tokens, G ce
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +15,11 @@ from crossray.analysis.inputs import tokenizer_of, transform_of
 from crossray.data.batches.batch import Inputs
 from crossray.data.batches.transform import transform_inputs
 from crossray.decoding.config import DecodingConfig
-from crossray.decoding.reports import WrittenReport, write_reports
+from crossray.decoding.reports import WrittenReport, word_tokens, write_reports
 from crossray.errors import UserError
+from crossray.evaluation.utilities import utility_of
 from crossray.models.base import ReportModel
-from crossray.text.tokenizer import CONTINUATION, Tokenizer
+from crossray.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -
     transform, tokenizer = transform_of(model), tokenizer_of(model)
     studies, views = inputs.view_mask.shape
     windows = transform.window(inputs.image_size.flatten(0, 1)).view(studies, views, 4).cpu().numpy()
-    reports = write_reports(model, transform_inputs(inputs, transform, train=False), config, need_attention=True)
+    reports = write_reports(
+        model, transform_inputs(inputs, transform, train=False), config, need_attention=True, utility=utility_of(config)
+    )
     masks = inputs.view_mask.cpu().numpy()
     return [
         _laid_out(model, tokenizer, report, window, mask)
@@ -89,7 +91,7 @@ def _laid_out(
     token_maps = on_grid(weights.mean(dim=1).transpose(0, 1)[: len(report.tokens)], cells)
     spans = tuple((match.start(), match.end()) for match in re.finditer(r"\S+", report.text))
     maps = torch.zeros(len(spans), *token_maps.shape[1:])
-    for number, places in enumerate(_word_tokens(tokenizer, report.tokens)):
+    for number, places in enumerate(word_tokens(tokenizer, report.tokens)):
         maps[number] = token_maps[places].mean(dim=0)
     return ReportAttention(report.text, spans, maps.numpy(), windows, view_mask)
 
@@ -109,16 +111,3 @@ def on_grid(weights: Tensor, cells: Tensor) -> Tensor:
     maps = weights.new_zeros(*weights.shape[:-1], len(cells), side * side)
     maps.scatter_add_(-1, cells.clamp_min(0).expand_as(share), share)
     return maps.view(*maps.shape[:-1], side, side)
-
-
-def _word_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[list[int]]:
-    """Places of the tokens that each word of the decoded text is made of."""
-    words: list[list[int]] = []
-    for place, token in enumerate(tokens):
-        if token in (tokenizer.pad_id, tokenizer.bos_id):
-            continue  # not shown
-        if words and tokenizer.kind == "wordpiece" and tokenizer.tokens[token].startswith(CONTINUATION):
-            words[-1].append(place)
-        else:
-            words.append([place])
-    return words

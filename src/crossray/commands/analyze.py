@@ -14,7 +14,7 @@ def analyze_alignment(
     split: Literal["train", "val", "test"] = "test",
     batch_size: int = 16,
     examples: int = 3,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Compare how well models align images with their reports: alignment score, similarities, retrieval, memories.
 
@@ -25,7 +25,7 @@ def analyze_alignment(
         split: which studies of --data.
         batch_size: studies at once.
         examples: how many studies to show with what is retrieved for them.
-        device: cpu or cuda.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.alignment import align
     from crossray.data.store import Dataset
@@ -52,7 +52,7 @@ def analyze_grounding(
     split: Literal["train", "val", "test"] = "test",
     batch_size: int = 16,
     resamples: int = 1000,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Score where models look against the places where a phantom's findings are drawn: pointing game and mass.
 
@@ -63,7 +63,7 @@ def analyze_grounding(
         split: which studies of --data.
         batch_size: studies at once.
         resamples: of the bootstrap over studies, for the intervals.
-        device: cpu or cuda.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.grounding_targets import ground
     from crossray.data.store import Dataset
@@ -90,7 +90,7 @@ def analyze_retrieval(
     batch_size: int = 16,
     resamples: int = 1000,
     seed: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Score the training reports that models retrieve, by labels and words: learned, Euclidean, cosine, random.
 
@@ -102,7 +102,7 @@ def analyze_retrieval(
         batch_size: studies at once.
         resamples: of the bootstrap over studies, for the intervals.
         seed: of all draws.
-        device: cpu or cuda.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.retrieval import retrieval_quality
     from crossray.data.store import Dataset
@@ -150,6 +150,39 @@ def analyze_long_tail(
         console().print()
     if out is not None:
         write_page(found, out)
+        console().print(f"{out}", highlight=False)
+
+
+def analyze_liveness(system: list[str] | None = None, out: Path | None = None) -> None:
+    """Measure whether the modules that the papers name do anything, in fresh systems and after 50 steps.
+
+    The systems are those of the phantom recipes, on 64 drawn studies.
+
+    Args:
+        system: system to measure; repeat it for several; all by default.
+        out: also write the table as Markdown to this file.
+    """
+    import tempfile
+
+    from crossray.ablation.liveness import STEPS, draw_studies, newborn
+    from crossray.files.write import write_whole
+    from crossray.models.registry import list_models
+    from crossray.pages.liveness_table import grid
+
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        studies = draw_studies(Path(folder) / "data")
+        for name in system or list_models():
+            subject = newborn(f"{name}/phantom", studies)
+            if not subject.model.paper_modules():
+                continue
+            fresh = subject.measure()
+            subject.train()
+            found[name] = fresh, subject.measure()
+    table = grid(found, STEPS)
+    console().print(table.render(), crop=False)
+    if out is not None:
+        write_whole(out, table.markdown())
         console().print(f"{out}", highlight=False)
 
 

@@ -1,6 +1,6 @@
 """What a command of the command line is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ class Command:
         lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
             and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
             name.
+        alone: options that may stand without a value, and the value that this means.
+        fields: parameters that are a group of options: `--decoding.method greedy` for the parameter `decoding`.
         outputs: parameters that name what the command writes, and whether that is a file or a folder.
         takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
             them as its parameter `recipe_options`.
@@ -31,8 +33,10 @@ class Command:
     function: Callable[..., None]
     positional: Mapping[str, Any] | None = None
     lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fields: Sequence[str] = ()
     outputs: Mapping[str, Kind] = field(default_factory=lambda: {"out": "file", "markdown": "file", "evidence": "file"})
     takes_recipe: bool = False
+    alone: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, **values: Any) -> None:
         """Check numbers and outputs, then do it.

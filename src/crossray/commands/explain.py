@@ -12,7 +12,7 @@ def explain(
     out: Path,
     data: Path | None = None,
     study: str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Show where models look while they write a report: a page to point at its words; it opens without a network.
 
@@ -22,7 +22,7 @@ def explain(
         out: HTML file to write.
         data: prepared dataset, instead of images.
         study: identifier of a study of --data; its first test study when left out.
-        device: cpu or cuda.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.files.folders import short_names
     from crossray.generation.generator import Generator

@@ -1,5 +1,7 @@
 """`crossray generate`: reports of images, or of a split of a dataset."""
 
+import csv
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -9,40 +11,87 @@ from crossray.errors import UserError
 
 def generate(
     images: list[str],
-    model: Path,
-    out: Path,
+    model: str,
+    out: Path | None = None,
     data: Path | None = None,
     split: Literal["train", "val", "test", "all"] = "test",
+    studies: Path | None = None,
+    decoding: dict[str, str] | None = None,
     batch_size: int = 16,
     shuffle_images: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Write the reports of some images, or of one split of a prepared dataset.
 
     Args:
         images: one study an argument: PNG, JPEG or DICOM files, the views of a study separated by commas
             (frontal.png,lateral.png), or a folder that holds the views of one study.
-        model: model folder, or the folder of a training run (its best model is taken).
-        out: predictions as JSON lines.
+        model: model folder, the folder of a training run (its best model is taken), or user/name on the hub.
+        out: predictions as JSON lines; a single study's report is printed when this is left out.
         data: prepared dataset, instead of images.
         split: which studies of --data; all: for a model that was trained on another dataset.
+        studies: list of studies instead of images: a text file, one study a line with its views separated by commas,
+            or a CSV file whose column "images" says the same; paths are relative to the file.
+        decoding: fields of the search to change, each an option of its own, such as --decoding.method greedy.
         batch_size: studies at once; halved by itself when memory runs out.
         shuffle_images: a seed: give every study of --data the images of another, to see what the scores owe to them.
-        device: cpu or cuda.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
-    from crossray.generation.generator import Generator
+    from crossray.api import load
 
-    if bool(images) == (data is not None):
-        raise UserError("give either image files or --data FOLDER.")
+    if (bool(images) + (data is not None) + (studies is not None)) != 1:
+        raise UserError("give either image files, --studies FILE or --data FOLDER.")
     if data is None and shuffle_images is not None:
         raise UserError("--shuffle-images belongs to --data: single images have no studies to be shuffled between.")
-    generator = Generator.from_pretrained(model, device=device)
+    listed = [[Path(name) for name in study.split(",")] for study in images] or (
+        [] if studies is None else _listed(studies)
+    )
+    if out is None and len(listed) != 1:
+        raise UserError("--out: name the predictions file; only the report of a single study is printed instead.")
+    generator = load(model, device=device, decoding=_values(decoding)).generator
     with progress_bar("writing reports") as progress:
         if data is not None:
+            assert out is not None
             count = generator.generate_dataset(
                 data, split, out, batch_size=batch_size, shuffle_images=shuffle_images, progress=progress
             )
+        elif out is not None:
+            count = generator.generate_files(listed, out, batch_size=batch_size, progress=progress)
         else:
-            studies = [[Path(name) for name in study.split(",")] for study in images]
-            count = generator.generate_files(studies, out, batch_size=batch_size, progress=progress)
+            from crossray.text.display import readable
+
+            (written,) = generator.report_files(listed)
+            console().print(readable(written.report.text), markup=False, highlight=False, soft_wrap=True)
+            return
     console().print(f"{count} reports in {out}")
+
+
+def _values(given: dict[str, str] | None) -> dict[str, object]:
+    """Values of --decoding.* as JSON has them; what is no JSON is text."""
+    values: dict[str, object] = {}
+    for name, text in (given or {}).items():
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+def _listed(path: Path) -> list[list[Path]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--studies {path}: cannot be read ({error}); give a text or CSV file in UTF-8.") from None
+    if path.suffix.lower() == ".csv":
+        table = csv.DictReader(text.splitlines())
+        if "images" not in (table.fieldnames or []):
+            raise UserError(f"--studies {path}: column images is missing; name it in the first line.")
+        lines = [row["images"] or "" for row in table]
+    else:
+        lines = text.splitlines()
+    listed = [
+        [path.parent / view.strip() for view in line.split(",") if view.strip()] for line in lines if line.strip()
+    ]
+    if not listed:
+        raise UserError(f"--studies {path}: no study in it; write one a line.")
+    return listed

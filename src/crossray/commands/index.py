@@ -7,14 +7,14 @@ from crossray.commands.show import console
 from crossray.errors import UserError
 
 
-def index_build(model: Path, data: Path, store_reports: bool = False, device: str = "cpu") -> None:
+def index_build(model: Path, data: Path, store_reports: bool = False, device: str = "auto") -> None:
     """Replace the retrieval index of a trained model by the training studies of a dataset.
 
     Args:
         model: folder of a revtaf model, or of its training run (the best model is taken).
         data: prepared dataset, whose training reports become the index.
         store_reports: keep the text of the reports in the model folder, so that queries can show it.
-        device: cpu or cuda.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.data.store import Dataset
     from crossray.generation.index import build_index
@@ -30,7 +30,7 @@ def index_query(
     split: Literal["train", "val", "test"] = "test",
     k: int = 3,
     reports: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Print which training studies a model retrieves for images, or for one split of a dataset, and how near they are.
 
@@ -42,7 +42,7 @@ def index_query(
         split: which studies of --data.
         k: how many training studies for each.
         reports: print their reports, too: they are patient data. The index must keep them.
-        device: cpu or cuda.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from rich.table import Table
 

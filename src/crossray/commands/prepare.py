@@ -25,6 +25,7 @@ def write(
     shard: str | None = None,
     engine: Literal["processes", "ray"] = "processes",
     workers: int | None = None,
+    identity: Literal["size_time", "digest"] = "size_time",
 ) -> None:
     """Write a dataset, or one machine's part of it, and print what became of the studies.
 
@@ -36,26 +37,30 @@ def write(
         shard: write one machine's part, such as 1/4; then the same command without --shard merges all parts.
         engine: processes of this machine, or ray for a cluster whose machines share the disk (pip install ray).
         workers: processes that read; 0 reads in this one; default: one a core.
+        identity: by what a changed image is noticed when the dataset exists already: its size and time, or its digest,
+            for which every image is read once more.
     """
     from crossray.data.sources.source import PreviewedStudies
     from crossray.data.store import write_dataset
+    from crossray.data.store.identity import identify
     from crossray.data.store.writer import Part, write_part
 
     part = Part.parse(shard) if shard is not None else None
     if part is not None and engine == "ray":
         raise UserError("--shard and --engine ray are two ways of using several machines; give one of them.")
+    files = None if collection.files is None else identify(collection.files, identity)
     if isinstance(collection.studies, PreviewedStudies):
         print_estimate(collection.studies, size, workers, parts=part.of if part is not None else 1)
     with progress_bar("preparing studies") as progress:
         if part is not None:
             count = write_part(
                 out, collection.studies, part, size=size, source=collection.source, cleaner=cleaner, workers=workers,
-                progress=progress,
+                progress=progress, images=files,
             )  # fmt: skip
         else:
             dataset = write_dataset(
                 out, collection.studies, size=size, source=collection.source, cleaner=cleaner, workers=workers,
-                notes=collection.notes, rejected=collection.rejected, progress=progress, engine=engine,
+                notes=collection.notes, rejected=collection.rejected, progress=progress, engine=engine, images=files,
             )  # fmt: skip
     if part is not None:
         console().print(f"part {shard}: {count} shards are written; when all parts are, the same command without "
@@ -104,7 +109,7 @@ def source_command(source: "Source") -> Command:
             mine["scratch"] = rest["out"] / UNFINISHED / "images"
         collection = source.read(**mine)
         if isinstance(collection, str):
-            console().print(collection)
+            console().print(collection, soft_wrap=True, highlight=False, markup=False)
             return
         if rest["out"] is None:
             raise UserError("--out is needed: the folder of the prepared dataset.")
@@ -116,12 +121,12 @@ def source_command(source: "Source") -> Command:
     prepare.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]
     prepare.__annotations__ = {name: option.annotation for name, option in options.items()}
     if not source.positional:
-        return Command(prepare, outputs=FOLDER)
+        return Command(prepare, outputs=FOLDER, alone=source.alone)
     given = own[source.positional]
     optional = given.default is not inspect.Parameter.empty
     kinds = [kind for kind in (typing.get_args(given.annotation) or (given.annotation,)) if kind is not type(None)]
     place = {"name": source.positional, "type": kinds[0], "help": texts.get(source.positional, "")}
-    return Command(prepare, place | ({"nargs": "?"} if optional else {}), outputs=FOLDER)
+    return Command(prepare, place | ({"nargs": "?"} if optional else {}), outputs=FOLDER, alone=source.alone)
 
 
 def _options(function: Callable[..., Any], without: set[str]) -> dict[str, inspect.Parameter]:

@@ -40,10 +40,14 @@ class FindingMask:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The pixels of one view, (H, W) uint8 grey, and what is known to be drawn in them (phantom only)."""
+    """The pixels of one view, (H, W) uint8 grey, and what is known to be drawn in them (phantom only).
+
+    `warnings` are sentences about the file that it came from; each begins with the field that is odd.
+    """
 
     pixels: NDArray[np.uint8]
     findings: tuple[FindingMask, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class ImageRef(Protocol):

@@ -15,7 +15,8 @@ from crossray.decoding.risk import Utility, least_risk
 from crossray.decoding.search import add_attention, generate
 from crossray.errors import UserError
 from crossray.models.base import Encoded, ReportModel
-from crossray.text.tokenizer import Tokenizer
+from crossray.text.display import SENTENCE_ENDS
+from crossray.text.tokenizer import CONTINUATION, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class WrittenReport:
     def log_probability(self) -> float:
         """Of the whole report."""
         return math.fsum(self.token_log_probabilities)
+
+    def sentences(self, tokenizer: Tokenizer) -> list[tuple[str, list[float]]]:
+        """Each sentence's words, its full stop included, and the log-probabilities of its tokens."""
+        found: list[tuple[list[str], list[float]]] = [([], [])]
+        for word, places in zip(self.text.split(), word_tokens(tokenizer, self.tokens), strict=True):
+            found[-1][0].append(word)
+            found[-1][1].extend(self.token_log_probabilities[place] for place in places)
+            if word in SENTENCE_ENDS:
+                found.append(([], []))
+        return [(" ".join(words), values) for words, values in found if values]
 
 
 def write_reports(
@@ -118,3 +129,16 @@ def special_ids(tokenizer: Tokenizer, config: DecodingConfig) -> SpecialIds:
             )
         forbidden.append(token)
     return SpecialIds(tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id, tuple(forbidden))
+
+
+def word_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[list[int]]:
+    """Places of the tokens that each word of the decoded text is made of."""
+    words: list[list[int]] = []
+    for place, token in enumerate(tokens):
+        if token in (tokenizer.pad_id, tokenizer.bos_id):
+            continue  # not shown
+        if words and tokenizer.kind == "wordpiece" and tokenizer.tokens[token].startswith(CONTINUATION):
+            words[-1].append(place)
+        else:
+            words.append([place])
+    return words

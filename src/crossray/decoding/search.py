@@ -146,10 +146,16 @@ def _search(model: ReportModel, encoded: Encoded, ids: SpecialIds, config: Decod
         return finished
     running = _Running.begin(count, config.rows, config.max_length, ids.bos, device)
     best = finished.select(running.studies)
-    cache = model.start(encoded, config.rows)
+    cache = model.start(encoded)
     constraints: Constraints | None = None
     for position in range(config.max_length):
-        logits = model.step(running.latest, encoded, cache).logits[:, -1]
+        if position == 0:
+            # the rows of a study are still alike: one of them reads prompt and bos
+            logits = model.step(running.latest[:: config.rows], encoded, cache).logits[:, -1]
+            logits = logits.repeat_interleave(config.rows, dim=0)
+            cache.widen(config.rows)
+        else:
+            logits = model.step(running.latest, encoded, cache).logits[:, -1]
         constraints = constraints or Constraints(ids, config, logits.shape[-1], device)
         rows = running.extend(choice, constraints(logits, running.tokens[:, :position]), position)
         length = position + 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crossray.decoding.config import DecodingConfig
+from crossray.decoding.config import DecodingConfig, UtilityName
 from crossray.decoding.risk import Utility
 from crossray.evaluation.labelers import Labeler, RuleLabeler
 from crossray.evaluation.metrics.bleu import clipped_matches, guesses
@@ -18,7 +18,12 @@ def utility_of(config: DecodingConfig) -> Utility | None:
     """What `config.utility` names; None for searches that need none."""
     if config.method != "mbr":
         return None
-    return {"bleu": bleu_utility, "cider": cider_utility, "clinical": ClinicalUtility(RuleLabeler())}[config.utility]
+    known: dict[UtilityName, Utility] = {
+        "bleu": bleu_utility,
+        "cider": cider_utility,
+        "clinical": ClinicalUtility(RuleLabeler()),
+    }
+    return known[config.utility]
 
 
 def bleu_utility(reports: Sequence[str]) -> NDArray[np.float64]:

@@ -19,13 +19,16 @@ def model_folder(folder: Path | str) -> Path:
     return best if not (folder / CONFIG).exists() and (best / CONFIG).exists() else folder
 
 
-def find_model(name: str, what: str, remedy: str) -> Path:
+def find_model(
+    name: str, what: str, remedy: str, patterns: Sequence[str] = ("config.json", "model.safetensors")
+) -> Path:
     """The folder of a saved model: `name` itself, the best model of a run there, or one from the hub.
 
     Args:
         name: folder, or name on the Hugging Face hub.
         what: the kind of model, for messages.
         remedy: what to give instead, for messages.
+        patterns: files that are taken from the hub.
 
     Raises:
         UserError: there is none.
@@ -38,7 +41,7 @@ def find_model(name: str, what: str, remedy: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["config.json", "model.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{what} '{name}': cannot be loaded ({reason}); {remedy}.") from error

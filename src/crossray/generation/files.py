@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from crossray.data.batches.batch import Inputs
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.images import SUFFIXES, describe_image, read_image, resize_short_side
-from crossray.data.images.folders import frontal_first, view_files
+from crossray.data.images.folders import listed_frontal_first, study_views
 from crossray.data.study import VIEW_POSITIONS
 from crossray.errors import UserError
+from crossray.files.names import printable
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def read_study(paths: Sequence[Path], views: int, transform: ImageTransform) -> 
 
     Args:
         paths: PNG, JPEG or DICOM files; or one folder that holds those of the study, as `folder_views` orders them.
+            Files that say their position come in the same order: frontal views first.
         views: most views that the model takes.
         transform: the model's.
 
@@ -46,41 +48,43 @@ def read_study(paths: Sequence[Path], views: int, transform: ImageTransform) -> 
         paths = folder_views(paths[0], views)
     if len(paths) > views:
         raise UserError(
-            f"{paths[views]}: view {views + 1} of its study, but the model takes {views}; leave views out of the list."
+            f"{printable(paths[views])}: view {views + 1} of its study, but the model takes {views}; leave views out "
+            "of the list."
         )
     size = transform.resize or transform.size
+    positions = [describe_image(path).position for path in paths]
+    order = listed_frontal_first(positions)
     return FileStudy(
-        paths=tuple(paths),
-        pixels=tuple(resize_short_side(read_image(path), size) for path in paths),
-        positions=tuple(describe_image(path)[0] for path in paths),
+        paths=tuple(paths[place] for place in order),
+        pixels=tuple(resize_short_side(read_image(paths[place]), size) for place in order),
+        positions=tuple(positions[place] for place in order),
     )
 
 
 def folder_views(folder: Path, views: int) -> list[Path]:
     """The files of a study's folder and its subfolders: frontal views, then lateral ones, then all others.
 
-    Views of one kind stand in the order of their paths. Hidden files and a DICOMDIR are passed over, anything else must
-    be a view.
+    Views of one kind stand in the order of their paths. DICOM objects without pixels and files that are no image are
+    passed over (`study_views`).
 
     Args:
         folder: of one study.
         views: most views that the model takes.
 
     Raises:
-        UserError: the folder is empty, holds more views than that, the views of several studies, or another file.
+        UserError: the folder holds no view, more than that, or the views of several studies.
     """
-    files = view_files(folder)
-    if len(files) > views:
+    described = study_views(folder)
+    if len(described) > views:
         raise UserError(
-            f"{folder}: the folder holds {len(files)} files, but the model takes {views} views; give the folder of one "
-            "study, or name its views separated by commas."
+            f"{printable(folder)}: the folder holds {len(described)} files, but the model takes {views} views; give "
+            "the folder of one study, or name its views separated by commas."
         )
-    described = {path: describe_image(path) for path in files}
-    if len({study for _, study in described.values() if study}) > 1:
+    if len({found.study for found in described.values() if found.study}) > 1:
         raise UserError(
-            f"{folder}: StudyInstanceUID differs between its files; give a folder of its own to each study."
+            f"{printable(folder)}: StudyInstanceUID differs between its files; give a folder of its own to each study."
         )
-    return frontal_first({path: position for path, (position, _) in described.items()})
+    return list(described)
 
 
 def stack_studies(studies: Sequence[FileStudy], views: int) -> Inputs:
@@ -126,5 +130,5 @@ def study_ids(studies: Sequence[Sequence[Path]]) -> list[str]:
 
 def _without_suffix(path: Path) -> Path:
     """DICOM files are often named by an identifier full of dots, whose last number is no suffix."""
-    named = path if path.name else path.resolve()
+    named = Path(printable(path if path.name else path.resolve()))
     return named.with_suffix("") if named.suffix.lower() in SUFFIXES else named

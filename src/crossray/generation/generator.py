@@ -1,9 +1,8 @@
 """A finished model writes the reports of image files or of a prepared dataset, as a predictions file."""
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from crossray.data.store import Dataset
 from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, special_ids, study_seed, write_reports
+from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.evaluation.metrics.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
@@ -26,11 +26,31 @@ from crossray.evaluation.predictions.protocol import references
 from crossray.evaluation.utilities import utility_of
 from crossray.files.digest import sha256
 from crossray.files.folders import model_folder
+from crossray.files.names import printable
 from crossray.generation.files import read_study, stack_studies, study_ids
 from crossray.models.base import ReportModel, config_from_dict
 from crossray.text.tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """The report of one study from files.
+
+    Attributes:
+        id: name of the study, from its files.
+        report: what was written.
+        inputs: the study's views as stored, before the transform, on the model's device.
+        paths: the files of its views, in the order in which the model took them.
+        seconds: that the report took; of a batch, its time divided by its studies.
+    """
+
+    id: str
+    report: WrittenReport
+    inputs: Inputs
+    paths: tuple[Path, ...]
+    seconds: float
 
 
 class Generator:
@@ -50,7 +70,7 @@ class Generator:
         model: ReportModel,
         decoding: DecodingConfig | None = None,
         *,
-        device: str = "cpu",
+        device: str = "auto",
         name: str = "",
         section: str = "findings",
         min_count: int | None = None,
@@ -61,7 +81,7 @@ class Generator:
         Args:
             model: with tokenizer and image transform.
             decoding: the search; beam 3 up to the model's longest report when left out.
-            device: "cpu", "cuda" or "cuda:1".
+            device: "auto" for a GPU where there is one, "cpu", "cuda" or "cuda:1".
             name: as predictions files shall name it.
             section: section of the report that it writes.
             min_count: threshold of its vocabulary, if known.
@@ -76,37 +96,33 @@ class Generator:
         self.tokenizer: Tokenizer = _present(model.tokenizer, name, "tokenizer.json")
         self.transform: ImageTransform = _present(model.transform, name, "preprocess.json")
         special_ids(self.tokenizer, self.decoding)
-        self.utility = utility_of(self.decoding)
         self.device = _device(device)
         self.model = model.to(self.device).eval()
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path | str, device: str = "cpu", decoding: DecodingConfig | None = None
+        cls, folder: Path | str, device: str = "auto", decoding: DecodingConfig | Mapping[str, Any] | None = None
     ) -> "Generator":
         """Load a model folder, or the best model of a training run's folder.
 
         Args:
             folder: what `ReportModel.save_pretrained` or `crossray train` wrote.
-            device: "cpu", "cuda" or "cuda:1".
-            decoding: the search; that of the recipe which trained the model when left out.
+            device: "auto" for a GPU where there is one, "cpu", "cuda" or "cuda:1".
+            decoding: the search, or fields of it to change; the others are those in the model's `generation.json`.
 
         Raises:
             UserError: there is no model that writes reports, or the device does not exist.
         """
         folder = model_folder(folder)
         model = ReportModel.from_pretrained(folder)
-        recipe = _recipe(folder)
-        data = recipe.get("data", {})
-        if decoding is None and "decoding" in recipe:
-            decoding = config_from_dict(DecodingConfig, recipe["decoding"], str(folder / "provenance.json"))
+        settings = GenerationSettings.load(folder, model.config.max_length)
         return cls(
             model,
-            decoding,
+            settings.decoding if decoding is None else _changed(settings.decoding, decoding),
             device=device,
             name=str(folder),
-            section=data.get("section", "findings"),
-            min_count=data.get("min_count") if data.get("tokenizer", "word") == "word" else None,
+            section=settings.section,
+            min_count=settings.min_count,
             fingerprint=sha256(folder / "model.safetensors"),
         )
 
@@ -134,6 +150,29 @@ class Generator:
         Raises:
             UserError: a file cannot be read, a study has no view or more than the model takes.
         """
+        reports = self.report_files(studies, batch_size=batch_size, progress=progress)
+
+        def predictions() -> Iterator[Prediction]:
+            for written in reports:
+                images = tuple(map(printable, written.paths))
+                report = written.report
+                yield Prediction(written.id, report.text, {}, images, report.log_probability, written.seconds)
+
+        return write_predictions(out, self._provenance(), predictions())
+
+    def report_files(
+        self, studies: Sequence[Sequence[Path]], *, batch_size: int = 16, progress: Progress | None = None
+    ) -> "Iterator[StudyReport]":
+        """The reports of radiographs in files, one after the other; every file is read before the first.
+
+        Args:
+            studies: as for `generate_files`, like the others.
+            batch_size: studies at once.
+            progress: called with studies done and studies in all.
+
+        Raises:
+            UserError: as `generate_files`, at the call.
+        """
         files = [read_study(views, self.model.config.views, self.transform) for views in studies]
         if not files:
             raise UserError("images: none are given; name at least one image file.")
@@ -142,12 +181,12 @@ class Generator:
         def inputs_of(rows: NDArray[np.int64]) -> Inputs:
             return stack_studies([files[row] for row in rows.tolist()], self.model.config.views)
 
-        def predictions() -> Iterator[Prediction]:
-            for row, written, seconds in self._write(names, inputs_of, batch_size, progress):
-                images = tuple(str(path) for path in files[row].paths)
-                yield Prediction(names[row], written.text, {}, images, written.log_probability, seconds)
+        def reports() -> Iterator[StudyReport]:
+            for row, report, seconds in self._write(names, inputs_of, batch_size, progress):
+                one = inputs_of(np.array([row])).to(self.device)
+                yield StudyReport(names[row], report, one, files[row].paths, seconds)
 
-        return write_predictions(out, self._provenance(), predictions())
+        return reports()
 
     def generate_dataset(
         self,
@@ -249,7 +288,7 @@ class Generator:
     def _write_batch(self, names: Sequence[str], inputs: Inputs) -> list[WrittenReport]:
         prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
         seeds = [study_seed(self.decoding.seed, name) for name in names]
-        return write_reports(self.model, prepared, self.decoding, seeds=seeds, utility=self.utility)
+        return write_reports(self.model, prepared, self.decoding, seeds=seeds, utility=utility_of(self.decoding))
 
     def _provenance(self) -> Provenance:
         return Provenance(
@@ -278,21 +317,21 @@ def _present(part: Any, folder: str, file: str) -> Any:
 
 def _device(name: str) -> torch.device:
     try:
-        device = torch.device(name)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
-        raise UserError(f"device '{name}': PyTorch cannot compute there; use cpu.") from None
+        raise UserError(f"--device '{name[:40]}': PyTorch cannot compute there; use auto or cpu.") from None
     return device
 
 
-def _recipe(folder: Path) -> dict[str, Any]:
-    """The recipe that trained the model, as far as its provenance tells."""
-    try:
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    recipe = provenance.get("recipe", {}) if isinstance(provenance, dict) else {}
-    return recipe if isinstance(recipe, dict) else {}
+def _changed(decoding: DecodingConfig, fields: DecodingConfig | Mapping[str, Any]) -> DecodingConfig:
+    if isinstance(fields, DecodingConfig):
+        return fields
+    known = asdict(decoding)
+    for name in fields:
+        if name not in known:
+            raise UserError(f"--decoding.{name}: there is no such field; choose one of {', '.join(known)}.")
+    return config_from_dict(DecodingConfig, {**known, **fields}, "--decoding")
 
 
 def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:

@@ -26,8 +26,9 @@ from crossray.registry import Registry
 from crossray.text.tokenizer import Tokenizer
 
 __all__ = [
-    "BUILD", "SYSTEMS", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "ReportModel", "Step",
-    "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register", "system_class",
+    "BUILD", "SYSTEMS", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "PaperModule",
+    "ReportModel", "Step", "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register",
+    "system_class",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -75,6 +76,32 @@ class Step:
     cross_attention: Tensor | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PaperModule:
+    """A module that a paper names, and where to measure whether it does anything (`crossray.analysis.liveness`).
+
+    Attributes:
+        path: the submodule that computes it, such as "cra" or "encoder.layers.0.memory"; empty: the model itself.
+        method: which of its methods computes it; "forward" is what calling the submodule runs.
+        output: index of its output, where the method returns a tuple.
+        varies: what the output must vary with: the "token" (every axis but the last counts as tokens), the "study" (the
+            first axis), or the "slot" (the last axis but one). A scalar, such as a loss, must differ between batches.
+        attention: the submodule whose attention weights are measured: a `CrossAttention`, or any submodule that returns
+            weights (..., K), alone or as the second of a tuple. Empty: the module attends to no slots.
+        slots: K, where the weights hold only the largest of K.
+        starts_closed: begins as the identity or as a constant on purpose (a zero scale, for example), so that it is
+            measured after training only.
+    """
+
+    path: str
+    method: str = "forward"
+    output: int = 0
+    varies: Literal["token", "study", "slot"] = "token"
+    attention: str = ""
+    slots: int = 0
+    starts_closed: bool = False
+
+
 @dataclass(frozen=True)
 class Event:
     """Something in training has ended; see `Trainable.advance`.
@@ -113,12 +140,14 @@ class ModelConfig(TrainableConfig):
         max_length: most tokens of a report that the decoder is built for, bos and eos included.
         observations: names of the observations in `Guide.labels`.
         views: most views of a study.
+        label_smoothing: of the language loss in training, as in `torch.nn.functional.cross_entropy`.
     """
 
     vocabulary_size: int = 0
     max_length: int = 60
     observations: tuple[str, ...] = ()
     views: int = 2
+    label_smoothing: float = 0.0
 
 
 class Trainable(nn.Module, ABC):
@@ -296,6 +325,10 @@ class ReportModel(Trainable):
         """
         return None
 
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """The modules of the system's paper by the paper's names, as far as this configuration has them."""
+        return {}
+
     def memories(self) -> dict[str, Tensor]:
         """What image and text are both compared with, (M, D) by name: memories and bases, for analyses."""
         return {}
@@ -307,8 +340,12 @@ class ReportModel(Trainable):
 
     def language_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Cross-entropy of each report token given the ones before it (SPEC 1.5, "Language loss")."""
-        logits = self.step(targets.tokens[:, :-1], encoded).logits
-        return language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:])
+        return self.language_loss_of(self.step(targets.tokens[:, :-1], encoded).logits, targets)
+
+    def language_loss_of(self, logits: Tensor, targets: Targets) -> Tensor:
+        """The same from the logits (B, T - 1, vocabulary) of a step; smoothed in training where configured."""
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        return language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:], smoothing)
 
     def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the whole model folder: weights, configuration, tokenizer and image transform."""

@@ -14,12 +14,11 @@ from crossray.decoding.config import DecodingConfig
 from crossray.models.base import ReportModel
 from crossray.pages import page
 from crossray.pages.report import RESEARCH, SYNTHETIC
-from crossray.text.display import shown_words
+from crossray.text.display import SENTENCE_ENDS, shown_words
 
 #: Longest side of an embedded image in pixels.
 LONGEST = 480
 
-_ENDS = (".", "?", "!")
 _VIEW_NAMES = {
     "frontal": "frontal view", "pa": "frontal view (PA)", "ap": "frontal view (AP)", "lateral": "lateral view",
 }  # fmt: skip
@@ -153,5 +152,5 @@ def _words(text: str) -> str:
             f'{word.space}<button type="button" class="word" data-word="{number}" data-sentence="{sentence}" '
             f'aria-pressed="false">{escape(word.shown)}</button>'
         )
-        sentence += word.shown in _ENDS
+        sentence += word.shown in SENTENCE_ENDS
     return "".join(pieces)

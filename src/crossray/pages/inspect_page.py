@@ -57,7 +57,7 @@ def inspect_page(dataset: Dataset, images: int = 60, seed: int = 0) -> str:
     if "paper_statistics" in info.notes:
         body += [page.heading("The papers' statistics"), _papers(dataset)]
     body += [page.heading("Report lengths"), _lengths(dataset), page.heading("View positions"), _positions(dataset)]
-    body += [page.heading("Labels"), *_labels(dataset)]
+    body += [page.heading("Warnings"), *_warnings(dataset), page.heading("Labels"), *_labels(dataset)]
     body += [page.heading("Images"), *_sheet(dataset, images, seed)]
     return page.document(f"Dataset {name}", body, style=_STYLE)
 
@@ -136,6 +136,21 @@ def _positions(dataset: Dataset) -> str:
                               return_counts=True)  # fmt: skip
     rows += [(f"images: {name}", str(count)) for name, count in zip(names, counts, strict=True)]
     return page.table(("what", "count"), rows, caption="Views")
+
+
+def _warnings(dataset: Dataset) -> Sequence[str]:
+    """Every warning with the number of images that have it, and the first study of them."""
+    counts: dict[str, int] = {}
+    first: dict[str, str] = {}
+    for row in range(dataset.studies):
+        for view in dataset.views(row):
+            for text in dataset.warnings(view):
+                counts[text] = counts.get(text, 0) + 1
+                first.setdefault(text, dataset.ids([row])[0])
+    if not counts:
+        return [page.paragraph("No image has a warning.")]
+    rows = [(text, str(counts[text]), first[text]) for text in sorted(counts, key=lambda text: -counts[text])]
+    return [page.table(("warning", "images", "first in study"), rows, caption="What was odd about image files")]
 
 
 def _labels(dataset: Dataset) -> Sequence[str]:

@@ -10,8 +10,9 @@ _ABBREVIATIONS = frozenset(
 )  # fmt: skip
 _VERTEBRA = re.compile(r"[ctl]\d{1,2}")
 _UNKNOWN = "<unk>"
-_ENDS_SENTENCE = (".", "?", "!")
-_CLINGS = (*_ENDS_SENTENCE, ",", ":", ";", ")")
+#: Words that end a sentence in the tokenizer's form.
+SENTENCE_ENDS = (".", "?", "!")
+_CLINGS = (*SENTENCE_ENDS, ",", ":", ";", ")")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def shown_words(text: str) -> list[ShownWord]:
         if begins:
             shown = shown[:1].upper() + shown[1:]
         words.append(ShownWord(" " if words and not clings else "", shown, match.start(), match.end()))
-        begins = word in _ENDS_SENTENCE
+        begins = word in SENTENCE_ENDS
     return words
 
 

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from crossray.data.batches.batch import Batch
+from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.files.write import replace_folder, replacing
 from crossray.training.config import TrainerConfig
@@ -32,9 +33,17 @@ class BestModel(Callback):
         folder: the model folder; it is replaced as a whole.
         config: metric, mode, patience and first epoch.
         provenance: stored with the model, together with its step and metrics.
+        generation: how the model writes reports; None where it writes none.
     """
 
-    def __init__(self, folder: Path, config: TrainerConfig, provenance: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainerConfig,
+        provenance: Mapping[str, Any],
+        generation: GenerationSettings | None = None,
+    ) -> None:
+        self.generation = generation
         self.folder = folder
         self.config = config
         self.provenance = provenance
@@ -78,10 +87,13 @@ class BestModel(Callback):
         if trainer.is_global_zero:
             place = {"step": module.step, "epoch": module.epoch + 1, "stage": module.stage_index}
             validation = {"monitor": self.config.monitor, "validation": module.validation_metrics}
-            replace_folder(
-                self.folder,
-                lambda beside: module.model.save_pretrained(beside, {**self.provenance, **place, **validation}),
-            )
+
+            def write(folder: Path) -> None:
+                module.model.save_pretrained(folder, {**self.provenance, **place, **validation})
+                if self.generation is not None:
+                    self.generation.save(folder)
+
+            replace_folder(self.folder, write)
         trainer.strategy.barrier("best model")
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The one LightningModule, for everything Trainable (DESIGN 3): losses, schedule, validation, events."""
 
+import copy
 import math
+import typing
 from typing import Any
 
 import lightning
@@ -21,7 +23,9 @@ from crossray.text.tokenizer import Tokenizer
 from crossray.training.config import Recipe
 from crossray.training.image_gain import NO_PARTNER, image_gain, partners
 from crossray.training.optimizers import build_optimizer, schedule_factor
+from crossray.training.reward import RewardObjective
 from crossray.training.stages import StageKeeper, loss_weights
+from crossray.training.supervision import Supervision
 
 #: Losses that are means over tokens rather than over studies.
 TOKEN_LOSSES = frozenset({"language"})
@@ -40,6 +44,8 @@ class TrainingModule(lightning.LightningModule):
         stage: index of the stage.
         steps_before: optimiser steps and `epochs_before` epochs of the stages before.
         epochs: epochs of this stage.
+        supervision: gives the loss of that name, where a stage weighs it.
+        objective: gives the losses of a stage that learns from rewards.
     """
 
     def __init__(
@@ -52,6 +58,8 @@ class TrainingModule(lightning.LightningModule):
         epochs: int = 1,
         steps_before: int = 0,
         epochs_before: int = 0,
+        supervision: Supervision | None = None,
+        objective: RewardObjective | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -62,6 +70,11 @@ class TrainingModule(lightning.LightningModule):
         self.epochs = epochs
         self.steps_before = steps_before
         self.epochs_before = epochs_before
+        self.supervision = supervision
+        self.objective = objective if self.stage.objective == "reward" else None
+        self.reference: ReportModel | None = None
+        if self.objective is not None and self.loss_weights["kl"]:
+            self.reference = copy.deepcopy(typing.cast(ReportModel, model)).requires_grad_(False)
         self.train_losses: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}
         self._keeper = keeper
@@ -88,7 +101,12 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """A fresh optimiser for the stage."""
-        return build_optimizer(self.model, self.recipe.optimizer, self.stage.learning_rates)
+        optimizer = build_optimizer(self.model, self.recipe.optimizer, self.stage.learning_rates)
+        if self.supervision is not None and self.loss_weights["supervision"]:
+            rate = self.stage.learning_rates.get("", self.recipe.optimizer.learning_rate)
+            parameters = list(self.supervision.parameters())
+            optimizer.add_param_group({"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": 0.0})
+        return optimizer
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Clip by value, then by norm, as the recipe says."""
@@ -121,11 +139,11 @@ class TrainingModule(lightning.LightningModule):
         Raises:
             UserError: it is not finite.
         """
-        losses = self.model.losses(batch)
+        losses, measured = self._losses(batch)
         total = self._total(losses, batch)
         # one copy to the processor for all losses
         values = torch.stack([total.detach().float(), *(loss.detach().float() for loss in losses.values())]).tolist()
-        self.train_losses = dict(zip(["loss", *(f"loss_{name}" for name in losses)], values, strict=True))
+        self.train_losses = dict(zip(["loss", *(f"loss_{name}" for name in losses)], values, strict=True)) | measured
         if not math.isfinite(values[0]):
             worst = next((name for name, loss in losses.items() if not torch.isfinite(loss)), "total")
             raise UserError(
@@ -133,6 +151,22 @@ class TrainingModule(lightning.LightningModule):
                 "set trainer.clip_norm, and resume from the last checkpoint or start again."
             )
         return total
+
+    def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
+        losses: dict[str, Tensor] = {}
+        measured: dict[str, float] = {}
+        if self.objective is None or any(self.loss_weights[name] for name in self.model.loss_weights):
+            losses = self.model.losses(batch)
+        if self.supervision is not None and self.loss_weights["supervision"]:
+            model = typing.cast(ReportModel, self.model)
+            losses["supervision"] = self.supervision(model.encode(batch.inputs, batch.guide), batch.guide)
+        if self.objective is not None:
+            model = typing.cast(ReportModel, self.model).eval()
+            reference = None if self.reference is None else self.reference.eval()
+            rewarded, measured = self.objective.losses(model, batch, reference)
+            losses |= rewarded
+            self._keeper.train_mode()
+        return losses, measured
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Step, and tell the model so before anything can be saved."""
@@ -156,6 +190,9 @@ class TrainingModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Losses, the model's own metrics, and for systems that write reports their reports."""
         losses = self.model.losses(batch)
+        if self.supervision is not None and self.loss_weights["supervision"]:
+            model = typing.cast(ReportModel, self.model)
+            losses["supervision"] = self.supervision(model.encode(batch.inputs), batch.guide)
         tokens = float(batch.targets.mask[:, 1:].sum())
         for name, loss in losses.items():
             self._add(f"loss_{name}", float(loss), tokens if name in TOKEN_LOSSES else batch.inputs.size)
@@ -204,7 +241,7 @@ class TrainingModule(lightning.LightningModule):
 
     @property
     def _data(self) -> StudyDataModule:
-        data: StudyDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: StudyDataModule = self.trainer.datamodule
         return data
 
     def _validate_reports(self, model: ReportModel, tokenizer: Tokenizer, batch: Batch) -> None:

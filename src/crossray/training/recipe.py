@@ -18,7 +18,15 @@ from jsonargparse import ArgumentParser
 from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError
 from crossray.models.base import SYSTEMS, config_from_dict, system_class
-from crossray.training.config import DataConfig, OptimizerConfig, Recipe, ScheduleConfig, Stage, TrainerConfig
+from crossray.training.config import (
+    DataConfig,
+    OptimizerConfig,
+    Recipe,
+    RewardConfig,
+    ScheduleConfig,
+    Stage,
+    TrainerConfig,
+)
 from crossray.training.selection import check_monitor
 from crossray.training.stages import loss_weights
 
@@ -33,6 +41,7 @@ _SECTIONS: dict[str, type] = {
     "schedule": ScheduleConfig,
     "trainer": TrainerConfig,
     "decoding": DecodingConfig,
+    "reward": RewardConfig,
 }
 
 
@@ -188,7 +197,7 @@ def _parser(values: Mapping[str, Any], source: str) -> ArgumentParser:
     parser.add_argument(
         "--stages", type=list[Stage], default=[Stage()],
         help="parts of the training, a JSON list of objects with the fields of crossray.training.config.Stage: epochs, "
-        "loss_weights, freeze, switches, learning_rates, start_from",
+        "objective, loss_weights, freeze, switches, learning_rates, start_from",
     )  # fmt: skip
     return parser
 

@@ -15,6 +15,7 @@ import platform
 import signal
 import subprocess
 import threading
+import typing
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,20 +31,26 @@ import crossray
 from crossray.data.batches.features import FeatureCache, build_features
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.store import Dataset
+from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.files.folders import BEST
 from crossray.files.write import recover_folder, write_whole
 from crossray.models.base import ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
+from crossray.training.averaging import WeightAverage
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
 from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint, read_checkpoint
 from crossray.training.config import DataConfig, Recipe
 from crossray.training.folder import LOCK, PROVENANCE, RECIPE, alone, first_process, is_over, say_finished
+from crossray.training.heartbeat import Heartbeat, duration
+from crossray.training.lengths import check_lengths
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
 from crossray.training.recipe import check_names, from_dict, to_dict, to_yaml
-from crossray.training.stages import StageKeeper, weights_from
+from crossray.training.reward import RewardFunction, RewardObjective
+from crossray.training.stages import StageKeeper, loss_weights, weights_from
+from crossray.training.supervision import Supervision
 
 
 def train(recipe: Recipe, data: Path, out: Path) -> Path:
@@ -108,7 +115,7 @@ def resume(out: Path) -> Path:
         dataset = Dataset.open(data)
         if dataset.info.sha256 != sha256:
             raise UserError(
-                f"{dataset.path}: its content is not what the run began with (field 'sha256'); restore it or start another."
+                f"{dataset.path}: its content is not what the run began with ('sha256'); restore it or start another."
             )
         recover_folder(out / BEST)
         checkpoint = read_checkpoint(out / LAST) if (out / LAST).exists() else None
@@ -135,18 +142,23 @@ class _Run:
         self.keeper = StageKeeper(self.model)
         self.device = _device(recipe)
         self.dataset = dataset
+        self.features: FeatureCache | None = None
         for split in ("train", "val"):
             self._data(0).rows(split)  # a split without studies is found now
         self.features = self._cached_features()
         if isinstance(self.model, ReportModel):
             device = "cuda" if self.device == "gpu" else "cpu"
             self.model.to(device).eval().learn_from(dataset, recipe.data.section, self.features)
+        self.supervision = self._supervision()
+        self.objective = self._objective()
         self.clock = Clock(recipe.trainer.max_minutes * 60)
         self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
         # a model folder travels: where the dataset lay on this machine stays behind
         data = {name: value for name, value in provenance["data"].items() if name != "path"}
-        self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data})
+        writes = isinstance(self.model, ReportModel)
+        generation = GenerationSettings.of_recipe(recipe.decoding, provenance["recipe"]["data"]) if writes else None
+        self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data}, generation)
 
     def go(self, checkpoint: dict[str, Any] | None) -> Path:
         """Run all stages, or those that `checkpoint` leaves."""
@@ -166,7 +178,7 @@ class _Run:
             self.keeper.enter(self.recipe.stages[index])
             module = TrainingModule(
                 self.model, self.recipe, self.keeper, stage=index, epochs=epochs, steps_before=steps,
-                epochs_before=epochs_before,
+                epochs_before=epochs_before, supervision=self.supervision, objective=self.objective,
             )  # fmt: skip
             if continued and continued["finished"]:
                 module.load_state_dict(continued["state_dict"])
@@ -179,11 +191,20 @@ class _Run:
             steps, epochs_before = module.step, epochs_before + trainer.current_epoch
             if self.clock.over:
                 break
+        if first_process():
+            self.console.print(
+                f"Training ended at epoch {epochs_before} of {sum(self.recipe.stage_epochs())} after "
+                f"{duration(self.clock.elapsed)}; the best model is in {self.out / BEST}.",
+                soft_wrap=True, highlight=False,
+            )  # fmt: skip
         return self.out / BEST
 
     def _fit(self, module: TrainingModule, epochs: int, continued: bool) -> lightning.Trainer:
         config = self.recipe.trainer
-        callbacks = [self.clock, LastValidation(), self.log, self.best, ProgressDisplay(self.console), self.last]
+        average = [WeightAverage(config.average)] if config.average else []
+        callbacks = [
+            self.clock, LastValidation(), self.log, self.best, *average, ProgressDisplay(self.console), self.last,
+        ]  # fmt: skip
         with _quiet(), _ctrl_c(self.last):
             trainer = lightning.Trainer(
                 max_epochs=epochs, callbacks=callbacks, accelerator=self.device, devices=config.devices,
@@ -206,6 +227,26 @@ class _Run:
             self.last.save(trainer)
         return trainer
 
+    def _supervision(self) -> Supervision | None:
+        if not any(loss_weights(self.model, stage).get("supervision") for stage in self.recipe.stages):
+            return None
+        model, data = typing.cast(ReportModel, self.model), self._data(0)
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            width = model.encode(data.inputs(data.rows("train")[:1], device)).memory.shape[-1]
+        torch.manual_seed(self.recipe.trainer.seed)
+        return Supervision(width, len(self.dataset.info.observations))
+
+    def _objective(self) -> RewardObjective | None:
+        if all(stage.objective == "likelihood" for stage in self.recipe.stages):
+            return None
+        tokenizer, data, recipe = typing.cast(ReportModel, self.model).tokenizer, self._data(0), self.recipe
+        if tokenizer is None:
+            raise ValueError("rewards need the tokenizer of the model")
+        reports = self.dataset.reports(data.rows("train"), recipe.data.section)
+        documents = [tokenizer.decode(tokenizer.encode(report, recipe.data.max_length)) for report in reports]
+        return RewardObjective(RewardFunction(documents, recipe.reward), recipe.reward, recipe.decoding)
+
     def _data(self, stage: int) -> StudyDataModule:
         data = self.recipe.data
         return StudyDataModule(
@@ -227,12 +268,19 @@ class _Run:
         model.eval()
         device = "cuda" if self.device == "gpu" else "cpu"
         with Progress(*Progress.get_default_columns(), console=self.console, disable=not first_process()) as bar:
-            task = bar.add_task("caching features")
-            return build_features(
+            task, beat = bar.add_task("caching features"), Heartbeat("caching features", self.console)
+
+            def progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+                beat(done, total)
+
+            found = build_features(
                 self.dataset, model.to(device).prepare_features, data.image, fingerprint,
                 variants=data.feature_variants, device=device, dtype=data.feature_dtype,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=progress,
             )  # fmt: skip
+            beat.end()
+            return found
 
 
 def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
@@ -242,7 +290,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     configuration has the field `status_ids`.
 
     Raises:
-        UserError: the dataset lacks what the system needs.
+        UserError: the dataset lacks what the system needs, or its reports are shorter than `decoding.min_length`.
     """
     kind = system_class(recipe.system)
     data = recipe.data
@@ -256,6 +304,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     tokenizer = None
     if issubclass(kind, ReportModel):
         tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
+        check_lengths(recipe, dataset, tokenizer)
         filled["vocabulary_size"] = tokenizer.vocabulary_size
         filled["status_ids"] = tokenizer.status_ids
     config = dataclasses.replace(recipe.model, **{name: value for name, value in filled.items() if name in known})

@@ -18,7 +18,8 @@ def report_metrics() -> tuple[str, ...]:
 def known_metrics(system: type[Trainable]) -> list[str]:
     """Names of a system's validation metrics; one that ends in * stands for several."""
     own = report_metrics() if issubclass(system, ReportModel) else ()
-    return [*own, *system.metrics, "loss", *(f"loss_{name}" for name in system.loss_weights)]
+    losses = [*system.loss_weights, *(["supervision"] if own else [])]
+    return [*own, *system.metrics, "loss", *(f"loss_{name}" for name in losses)]
 
 
 def check_monitor(system: type[Trainable], config: TrainerConfig) -> None:

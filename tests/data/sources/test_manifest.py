@@ -9,8 +9,8 @@ import pytest
 from tests.data.sources.openi import png
 
 from crossray import cli
-from crossray.data.sources import manifest
-from crossray.data.sources.manifest import read_manifest, write_template
+from crossray.data.sources import manifest, manifest_table
+from crossray.data.sources.manifest import read_manifest, template, write_template
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 
@@ -90,22 +90,25 @@ def test_a_drawn_split_keeps_patients_together(folder: Path) -> None:
     ("row", "column", "message"),
     [
         ({"images": ""}, "images", "is empty"),
-        ({"images": "absent.png"}, "images", "image 1 does not exist"),
-        ({"images": "a.png;../a.png"}, "images", "image 2 lies outside"),
-        ({"images": "/etc/passwd"}, "images", "image 1 lies outside"),
-        ({"images": "x" * 5000}, "images", "image 1 does not exist"),
-        ({"images": "."}, "images", "image 1 lies outside"),
+        ({"images": "absent.png"}, "images", "'absent.png' does not exist"),
+        ({"images": "a.png;../a.png"}, "images", "'../a.png' lies outside"),
+        ({"images": "/etc/passwd"}, "images", "'/etc/passwd' is absolute and lies outside"),
+        ({"images": "C:\\films\\1.png"}, "images", r"'C:\\\\films\\\\1.png' is an absolute path of another system"),
+        ({"images": "x" * 5000}, "images", "'...x{37}' does not exist"),
+        ({"images": "A.PNG"}, "images", "'A.PNG' does not exist, but a file whose name differs in capital letters"),
+        ({"images": "."}, "images", "'.' lies outside"),
         ({"images": "a.png;./a.png"}, "images", "an image is named twice"),
         ({"views": "pa;ap"}, "views", "2 positions for 1 images"),
-        ({"views": "oblique"}, "views", "position 1 is none of unknown, frontal, pa"),
+        ({"views": "oblique"}, "views", "'oblique' is none of unknown, frontal, pa"),
+        ({"views": SECRET}, "views", "a text of 19 characters is none of unknown"),
         ({"findings": " "}, "findings", "is empty"),
         ({"report": SECRET}, "report", "stands beside sections"),
         ({"findings": "", "report": "IMPRESSION: x."}, "report", "has no findings section"),
-        ({"split": "training"}, "split", "is none of train, val and test"),
-        ({"split": ""}, "split", "is none of train"),
-        ({"study": "first"}, "study", "the same as in line 2"),
+        ({"split": "training"}, "split", "'training' is none of train, val and test"),
+        ({"split": ""}, "split", "'' is none of train"),
+        ({"study": "first"}, "study", "'first' the same as in line 2"),
         ({"patient": "first", "split": "test"}, "split", "the patient is in another split in line 2"),
-        ({"edema": "maybe"}, "edema", "is none of blank, positive"),
+        ({"edema": "maybe"}, "edema", "'maybe' is none of blank, positive"),
     ],
 )
 @pytest.mark.parametrize("name", ["studies.csv", "studies.jsonl"])
@@ -127,8 +130,8 @@ def test_many_faults_are_counted(folder: Path) -> None:
     path = table(folder, *({"images": "absent.png", "findings": "x"} for _ in range(25)))
     with pytest.raises(UserError, match="25 bad rows") as caught:
         read_manifest(path)
-    assert str(caught.value).count("\n") == 21
-    assert str(caught.value).endswith("and 5 more")
+    assert str(caught.value).count("\n") == 1
+    assert str(caught.value).endswith(": 'absent.png': 25 rows (lines 2, 3, 4, ...)")
     with pytest.raises(UserError, match="no row can be used"):
         read_manifest(path, skip_bad=True)
 
@@ -162,15 +165,15 @@ def test_broken_tables_end_in_a_sentence(folder: Path, name: str, content: bytes
 
 def test_what_would_fill_the_memory_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = table(folder, *({"images": "a.png", "findings": f"{n}"} for n in range(3)))
-    monkeypatch.setattr(manifest, "MAX_LINE", 16)
+    monkeypatch.setattr(manifest_table, "MAX_LINE", 16)
     with pytest.raises(UserError, match="a line of over 16 characters"):
         read_manifest(path)
-    monkeypatch.setattr(manifest, "MAX_LINE", 17)
+    monkeypatch.setattr(manifest_table, "MAX_LINE", 17)
     assert len(read_manifest(path).studies) == 3
     monkeypatch.setattr(manifest, "MAX_ROWS", 2)
     with pytest.raises(UserError, match="over 2 rows"):
         read_manifest(path)
-    monkeypatch.setattr(manifest, "MAX_BYTES", 20)
+    monkeypatch.setattr(manifest_table, "MAX_BYTES", 20)
     with pytest.raises(UserError, match="over 0 MiB"):
         read_manifest(path)
 
@@ -206,3 +209,9 @@ def test_the_command_skips_bad_rows_on_request(folder: Path, capsys: pytest.Capt
 def test_the_command_writes_the_template(tmp_path: Path) -> None:
     cli.main(["prepare", "manifest", "--template", str(tmp_path / "t.csv")])
     assert (tmp_path / "t.csv").exists()
+
+
+def test_the_command_prints_the_template(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["prepare", "manifest", "--template"])
+    assert capsys.readouterr().out == template()
+    assert template().startswith("study,patient,split,images,views,findings,")

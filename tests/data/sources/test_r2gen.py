@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def test_links_stay_in_the_image_folder(tmp_path: Path) -> None:
     (tmp_path / "images" / "true.png").write_bytes(b"")
     (tmp_path / "images" / "inside.png").symlink_to("true.png")
     (tmp_path / "images" / "folder").symlink_to(tmp_path)
-    with pytest.raises(UserError, match=re.escape("val[0].image_path[1]: a link leads out of the image folder")):
+    with pytest.raises(UserError, match=re.escape("val[0].image_path[1]: leaves the image folder")):
         read_r2gen(annotation, tmp_path / "images")
 
 
@@ -261,7 +262,7 @@ def test_rexranks_studies_know_positions_and_sections(tmp_path: Path) -> None:
         ({"train": [coacl("a", "x")], "dev": []}, "unknown key 'dev'"),
         ({"train": [coacl("a", "x"), []]}, r"train\[1\]: an object with rep_id, findings, images"),
         ({"a": rexrank(), "b": 1}, "study 'b': an object with image_path"),
-        ({"a": rexrank(split="dev")}, r"study 'a'\.split: is none of"),
+        ({"a": rexrank(split="dev")}, r"study 'a'\.split: 'dev' is none of"),
         ({"a": rexrank(section_findings=None)}, r"study 'a'\.section_findings: a text is needed, not null"),
         ({"a": rexrank(section_impression=3)}, r"study 'a'\.section_impression: a text is needed"),
         ({"a": rexrank(context=[])}, r"study 'a'\.context: a text is needed, not a list"),
@@ -310,3 +311,54 @@ def test_the_command_says_whose_labels_it_took(tmp_path: Path) -> None:
     assert (own.info.source["kind"], own.info.source["labels"]) == ("promptmrg", "annotation")
     assert rules.info.source["labels"].startswith("crossray-rules")
     assert own.labels is not None and own.labels[0].tolist() == CODES
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    text = json.dumps({"train": [entry("a")]})[:-1] + ', "train": []}'
+    with pytest.raises(UserError, match="the key 'train' stands twice"):
+        read_annotation(write(tmp_path, text))
+
+
+def test_names_of_files_in_other_spellings(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, {"train": [entry("a", image_path=["sub\\0.png", unicodedata.normalize("NFC", "Müller.png")])]}
+    )
+    stored = unicodedata.normalize("NFD", "Müller.png")
+    (tmp_path / "images" / "sub").mkdir()
+    (tmp_path / "images" / "sub" / "0.png").touch()
+    (tmp_path / "images" / stored).touch()
+    (study,) = read_r2gen(path, tmp_path / "images")
+    assert [image.name for image in study.images] == [str(tmp_path / "images" / name) for name in ("sub/0.png", stored)]
+
+
+def test_frontal_views_come_first_where_the_file_says_positions(tmp_path: Path) -> None:
+    study = rexrank(image_path=["0.png", "1.png"], frontal_lateral=["Lateral", "Frontal"])
+    path = write(tmp_path, {"s1": study})
+    (read,) = read_r2gen(path, tmp_path / "images")
+    assert [(Path(image.name).name, image.position) for image in read.images] == [
+        ("1.png", "frontal"),
+        ("0.png", "lateral"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(7, 7), ("12", "12.0"), tuple(unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))]
+)
+def test_a_patient_in_two_splits_is_counted_and_said(
+    tmp_path: Path, one: Any, other: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = {
+        "train": [entry("a", subject_id=one), entry("b", subject_id="x")],
+        "test": [entry("c", subject_id=other)],
+    }
+    path = write(tmp_path, entries)
+    for name in "abc":
+        (tmp_path / "images" / name).mkdir()
+        for view in (0, 1):
+            Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)).save(
+                tmp_path / "images" / name / f"{view}.png"
+            )
+    cli.main(["prepare", "r2gen", "--annotation", str(path), "--images", str(tmp_path / "images"), "--out",
+              str(tmp_path / "d"), "--size", "32", "--workers", "0"])  # fmt: skip
+    assert Dataset.open(tmp_path / "d").info.counts["patients_in_several_splits"] == 1
+    assert "1 patient is in two splits or more" in capsys.readouterr().out

@@ -1,1 +1,1 @@
-"""A package that adds one of each kind to CrossRay, each with one file; `tests/test_package.py` installs and uses it."""
+"""Adds one of each kind to CrossRay, each with one file; `tests/test_package.py` installs and uses it."""

@@ -88,11 +88,11 @@ class StudyDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> StudyLoader:
         """All validation studies once, those with reports of similar length together."""
-        return self._evaluation_loader("val")
+        return self.evaluation_loader("val")
 
     def test_dataloader(self) -> StudyLoader:
         """All test studies once; fitting never asks for it."""
-        return self._evaluation_loader("test")
+        return self.evaluation_loader("test")
 
     def report_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(N,) numbers of the reports of some studies, equal for equal cleaned reports."""
@@ -109,7 +109,8 @@ class StudyDataModule(lightning.LightningDataModule):
         inputs = transform_inputs(batch.inputs, self.transform, train=draws is not None, draws=draws)
         return Batch(inputs, batch.guide, batch.targets)
 
-    def _evaluation_loader(self, split: str) -> StudyLoader:
+    def evaluation_loader(self, split: str) -> StudyLoader:
+        """All studies of a split once and not augmented, those with reports of similar length together."""
         rows = self.rows(split)
         words = np.array([len(report.split()) for report in self.dataset.reports(rows, self.section)])
         sampler = self._sampler(rows[np.argsort(-words, kind="stable")], shuffle=False)

@@ -1,6 +1,7 @@
 """Image files (PNG, JPEG, DICOM) as 8-bit grey arrays: the only place that opens an image."""
 
 from crossray.data.images.pixels import MAX_ASPECT_RATIO, MAX_COLOURFULNESS, MAX_PIXELS, MIN_SIDE
+from crossray.data.images.positions import FileDescription, view_position
 from crossray.data.images.read import (
     MAX_BYTES,
     MAX_SCANS,
@@ -19,8 +20,10 @@ __all__ = [
     "MAX_SCANS",
     "MIN_SIDE",
     "SUFFIXES",
+    "FileDescription",
     "ImageFile",
     "describe_image",
     "read_image",
     "resize_short_side",
+    "view_position",
 ]

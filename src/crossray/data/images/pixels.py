@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from crossray.data.images.remarks import Remarks
 from crossray.errors import UserError
 
 #: Largest image that is decoded, in pixels; the largest radiographs have about 20 million. With `read.MAX_BYTES` it
@@ -20,6 +21,18 @@ MAX_ASPECT_RATIO = 8
 
 #: Largest colourfulness of a radiograph, in grey levels (`_colourfulness`).
 MAX_COLOURFULNESS = 5.0
+
+#: Largest share of the pixels that can be marks apart from the image, at either end of its levels.
+_FAR_SHARE = 0.1
+
+#: Least gap to such marks, as a multiple of the range of the image itself.
+_FAR_GAP = 2.0
+
+#: Share of pixels within two levels of one another from which on an image counts as blank.
+_BLANK_SHARE = 0.99
+
+#: Levels that any radiograph spans.
+_FEW_LEVELS = 16
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
@@ -44,27 +57,29 @@ def check_size(size: tuple[int, int], name: str) -> None:
         raise UserError(f"{name}: {width} x {height} pixels is no radiograph's shape; give a single radiograph")
 
 
-def grey(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """Grey levels of a decoded image of any mode.
+def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
+    """Grey levels of a decoded image of any mode with 8 bits a sample or fewer.
 
     Args:
         image: as the decoder gave it.
         name: what an error message calls it.
+        remark: takes the warnings.
 
     Returns:
-        (H, W) uint8, 0 = black.
+        (H, W) uint8, 0 = black. Transparent pixels lie on black.
 
     Raises:
         UserError: it is a colour picture.
     """
-    if image.mode.startswith("I"):
-        return _grey_from_deep(np.asarray(image))
     if image.mode == "1":
         image = image.convert("L")
     if image.mode == "L" and "transparency" not in image.info:
         return np.array(image)
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        _, most = layer.getchannel("A").getextrema()
+        if most == 0:
+            remark("transparency", "hides every pixel, so that the image is black; export it without alpha")
         image = Image.new("RGB", layer.size)
         image.paste(layer, mask=layer)
     colours = image if image.mode == "RGB" else image.convert("RGB")
@@ -73,12 +88,88 @@ def grey(image: Image.Image, name: str) -> NDArray[np.uint8]:
     return np.array(colours.convert("L"))
 
 
-def _grey_from_deep(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """The bits in use of 16-bit grey levels, scaled to 0-255."""
-    bits = max(int(values.max()).bit_length(), 8)
-    levels = np.round(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
-    grey: NDArray[np.uint8] = levels[values]
-    return grey
+def scaled_to_bits(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
+    """0 to 2^`bits` - 1 becomes 0 to 255; what is above becomes white."""
+    levels = np.full(2**16, 255, np.uint8)
+    levels[: 2**bits] = np.round(np.arange(2**bits) * (255 / (2**bits - 1)))
+    return levels[values]
+
+
+def bits_in_use(values: NDArray[np.uint16], remark: Remarks) -> int:
+    """How many bits 16-bit grey levels really have: 8 to 16.
+
+    The highest level decides, but for a few levels far above all others (`without_far_ones`): a hot pixel or a marker
+    of 65,535 in a 12-bit image.
+
+    Args:
+        values: samples of any shape.
+        remark: takes the warning on levels that are not counted.
+    """
+    present, counts = histogram(values, 2**16)
+    _, highest, far = without_far_ones(present.astype(np.float64), counts)
+    if far:
+        remark("samples", f"use {int(highest).bit_length()} bits, but for a few far above; these are white")
+    return max(int(highest).bit_length(), 8)
+
+
+def histogram(codes: NDArray[np.integer[Any]], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The codes that occur, ascending, and how often: `np.unique` of integers below `size`, in little memory."""
+    flat = codes.reshape(-1)
+    counts = np.zeros(size, np.int64)
+    for start in range(0, flat.size, 2**20):
+        counts += np.bincount(flat[start : start + 2**20], minlength=size)
+    present = np.flatnonzero(counts)
+    return present, counts[present]
+
+
+def without_far_ones(levels: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float, bool]:
+    """The range of an image's levels without a few that lie far outside of it.
+
+    Levels belong apart if there are few of them (`_FAR_SHARE` of the pixels at each end) and if the gap to all others
+    is `_FAR_GAP` times the range of those: between what a detector measured and a mark that was set afterwards nothing
+    lies, while even the brightest structure has a blurred edge.
+
+    Args:
+        levels: (n,) distinct levels, ascending, n > 0.
+        counts: (n,) pixels of each.
+
+    Returns:
+        Lowest and highest level without those, and whether there are such levels.
+    """
+    low, high = 0, len(levels) - 1
+    most = _FAR_SHARE * counts.sum()
+    from_below, from_above = np.cumsum(counts), np.cumsum(counts[::-1])[::-1]
+    for _ in range(2):  # marks may stand at both ends
+        inside = levels[low : high + 1]
+        if len(inside) < 3:
+            break
+        gaps = np.diff(inside)
+        place = low + int(gaps.argmax())
+        gap = float(gaps.max())
+        if from_above[place + 1] <= most and gap > _FAR_GAP * (levels[place] - levels[low]) and place > low:
+            high = place
+        elif from_below[place] <= most and gap > _FAR_GAP * (levels[high] - levels[place + 1]) and place + 1 < high:
+            low = place + 1
+    return float(levels[low]), float(levels[high]), (low, high) != (0, len(levels) - 1)
+
+
+def remark_blank(pixels: NDArray[np.uint8], remark: Remarks) -> None:
+    """Warn of an image that shows nothing: one grey level, hardly more than one, or very few.
+
+    Args:
+        pixels: (H, W) grey levels.
+        remark: takes the warning.
+    """
+    low, high = int(pixels.min()), int(pixels.max())
+    if low == high:
+        remark("pixels", "have one grey level in the whole image; check the export (in DICOM also the window)")
+        return
+    sample = pixels[:: max(1, pixels.shape[0] // 256), :: max(1, pixels.shape[1] // 256)]
+    common = int(np.median(sample))
+    if (np.abs(sample.astype(np.int16) - common) <= 2).mean() > _BLANK_SHARE:
+        remark("pixels", "have one grey level in nearly the whole image; check the export (in DICOM also the window)")
+    elif high - low < _FEW_LEVELS:
+        remark("pixels", f"have fewer than {_FEW_LEVELS} of 256 grey levels; check the export")
 
 
 def _colourfulness(image: Image.Image) -> float:

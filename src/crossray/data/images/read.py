@@ -4,6 +4,7 @@ The content decides what a file is, and a format has one reader: a new format is
 DICOM is `crossray.data.images.dicom`, loaded when the first such file comes: its packages are an extra.
 """
 
+import importlib.util
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +18,14 @@ from PIL.ImageFile import ImageFile as ImageFilePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from crossray.data.images.pixels import check_size, grey
+from crossray.data.images.deep_png import is_deep, read_deep
+from crossray.data.images.jpeg import not_read
+from crossray.data.images.pixels import check_size, grey, remark_blank
+from crossray.data.images.positions import FileDescription
+from crossray.data.images.remarks import Remarks
 from crossray.data.study import VIEW_POSITIONS, View
 from crossray.errors import UserError
+from crossray.files.names import printable
 
 #: Largest file that is read, in bytes.
 MAX_BYTES = 2**27
@@ -71,22 +77,23 @@ class ImageFile:
 
     def __post_init__(self) -> None:
         if self.position not in VIEW_POSITIONS:
-            raise UserError(f"{self.path}: position {self.position!r} is none of {', '.join(VIEW_POSITIONS)}")
+            raise UserError(f"{self.name}: position {self.position!r} is none of {', '.join(VIEW_POSITIONS)}")
 
     @property
     def name(self) -> str:
-        """The path."""
-        return str(self.path)
+        """The path, printable."""
+        return printable(self.path)
 
     def read(self, size: int) -> View:
-        """The view with its short side `size` pixels long, aspect ratio kept.
+        """The view with its short side `size` pixels long, aspect ratio kept, and the warnings about its file.
 
         Raises:
             UserError: the file is missing or no readable radiograph (`read_image`).
         """
+        remark = Remarks()
         # Twice the size leaves the resampling enough pixels to smooth over.
-        pixels = read_image(self.path, draft_size=2 * size if self.draft else None)
-        return View(resize_short_side(pixels, size))
+        pixels = _read(self.path, self.name, 2 * size if self.draft else None, remark)
+        return View(resize_short_side(pixels, size), warnings=tuple(remark.texts))
 
 
 def read_image(
@@ -94,12 +101,15 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """Read a radiograph from a PNG, JPEG or DICOM file, or from its bytes, as grey levels.
 
-    * 16-bit grey: the largest value decides how many bits are in use (at least 8), and these bits become 0-255, so
-      that 12-bit pixels in a 16-bit file do not turn out black. Nothing else is stretched.
+    * PNG with 16 bits a sample: the largest value decides how many bits are in use (at least 8), and these bits become
+      0-255, so that 12-bit pixels in a 16-bit file do not turn out black. A few pixels far above all others become
+      white. Nothing else is stretched.
     * Transparent pixels lie on black.
     * An EXIF orientation is applied, as every viewer does: left and right are as on a screen.
     * Colour: tinted films pass, colour photographs do not (`_colourfulness`).
     * DICOM: as `crossray.data.images.dicom.read_dicom` says.
+    * What is odd and was settled, such as a header that its values contradict, is logged as a warning; `ImageFile.read`
+      returns the same texts instead.
 
     Args:
         source: path of the file, or its content.
@@ -113,39 +123,52 @@ def read_image(
         UserError: the file is missing, empty, truncated, damaged, too large, too small, of another format, or a
             colour photograph; or its suffix belongs to another format than its content; or DICOM is not installed.
     """
-    if isinstance(source, bytes):
-        content, name = source, name or "image"
-    else:
-        name = name or str(source)
-        content = _file_content(Path(source), name)
+    remark = Remarks()
+    name = name or ("image" if isinstance(source, bytes) else printable(source))
+    pixels = _read(source, name, draft_size, remark)
+    remark.log(name)
+    return pixels
+
+
+def _read(source: Path | str | bytes, name: str, draft_size: int | None, remark: Remarks) -> NDArray[np.uint8]:
+    content = source if isinstance(source, bytes) else _file_content(Path(source), name)
     kind = _format(content, name)
     suffix_kind = SUFFIXES.get(Path(name).suffix.lower(), kind)
     if suffix_kind != kind:
         raise UserError(
             f"{name}: the suffix says {suffix_kind}, the content is {kind}; rename or export the file again"
         )
-    return _READERS[kind](content, name, draft_size)
+    pixels = _READERS[kind](content, name, draft_size, remark)
+    remark_blank(pixels, remark)
+    return pixels
 
 
-def describe_image(path: Path) -> tuple[str, str]:
-    """Position and study of a view, as far as its file says: only DICOM does.
+def describe_image(path: Path) -> FileDescription:
+    """Position and study of a view, as far as its file says, and whether it is one.
 
     Args:
-        path: an image file of any format.
-
-    Returns:
-        One of `crossray.data.study.VIEW_POSITIONS`, and an identifier that the views of one study share; "unknown" and
-        "" where the file does not say. The identifier is a patient's: it is for comparing, not for messages.
+        path: a file of any format.
 
     Raises:
         UserError: the file cannot be read, or its DICOM header is damaged.
     """
-    name = str(path)
-    if _format(_file_content(path, name, most=_MAGIC_BYTES), name) != "DICOM":
-        return "unknown", ""
-    reader = _dicom(name)
-    described = reader.describe(_file_content(path, name, most=reader.MAX_HEADER), name)
-    return described.position, described.study
+    name = printable(path)
+    content = _file_content(path, name, most=_MAGIC_BYTES)
+    if _kind(content) == "DICOM":
+        reader = _dicom(name)
+        described: FileDescription = reader.describe(_file_content(path, name, most=reader.MAX_HEADER + 1), name)
+        return described
+    return FileDescription(is_image=_kind(content) is not None or not _is_something_else(path, content))
+
+
+def _is_something_else(path: Path, content: bytes) -> bool:
+    """Whether a file of unknown format is certainly no image: by its suffix, or because it is text."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return False
+    if suffix[1:].isalpha():
+        return True
+    return bool(content) and all(32 <= byte < 127 or byte in b"\t\r\n" or byte > 127 for byte in content)
 
 
 def resize_short_side(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -183,11 +206,25 @@ def _file_content(path: Path, name: str, *, most: int = MAX_BYTES) -> bytes:
         raise UserError(f"{name}: cannot be read ({reason}); check the path and its permissions") from None
 
 
+def _kind(content: bytes) -> str | None:
+    """What the first bytes say the content is; None for anything else."""
+    kind = next((kind for kind, at, magic in _MAGIC if content[at : at + len(magic)] == magic), None)
+    return "DICOM" if kind is None and _is_bare_dicom(content) else kind
+
+
+def _is_bare_dicom(content: bytes) -> bool:
+    """Whether content starts with an element of group 2 or 8: DICOM that lacks its first 132 bytes."""
+    if len(content) < _MAGIC_BYTES or content[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
+        return False
+    element, length = content[2:4], int.from_bytes(content[4:8], "little")
+    explicit = content[4:6] in (b"UL", b"OB", b"CS", b"UI", b"SH", b"LO", b"DA", b"TM", b"SQ", b"UN")
+    return explicit or (content[:2] == b"\x08\x00" and element[1] <= 0x60 and length <= 256)
+
+
 def _format(content: bytes, name: str) -> str:
-    """What the first bytes say the content is."""
     if not content:
         raise UserError(f"{name}: the image file is empty; copy it again")
-    kind = next((kind for kind, at, magic in _MAGIC if content[at : at + len(magic)] == magic), None)
+    kind = _kind(content)
     if kind is None:
         raise UserError(f"{name}: neither PNG nor JPEG nor DICOM; give a radiograph in one of these formats")
     if kind not in _READERS:
@@ -195,12 +232,15 @@ def _format(content: bytes, name: str) -> str:
     return kind
 
 
-def _read_with_pillow(
-    kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin]
-) -> Callable[[bytes, str, int | None], NDArray[np.uint8]]:
+_Reader = Callable[[bytes, str, int | None, Remarks], NDArray[np.uint8]]
+
+
+def _read_with_pillow(kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin]) -> _Reader:
     """A reader on one of Pillow's decoders; no other decoder can be reached, whatever the content pretends to be."""
 
-    def read(content: bytes, name: str, draft_size: int | None) -> NDArray[np.uint8]:
+    def read(content: bytes, name: str, draft_size: int | None, remark: Remarks) -> NDArray[np.uint8]:
+        if kind == "JPEG" and (reason := not_read(content)):
+            raise UserError(f"{name}: {reason} is not read; export the radiograph as PNG or as 8-bit JPEG")
         try:
             image = decoder(io.BytesIO(content))
             check_size(image.size, name)
@@ -212,9 +252,13 @@ def _read_with_pillow(
                 raise UserError(f"{name}: over {MAX_SCANS} scans, which no camera or scanner writes; export it again")
             elif draft_size is not None:
                 image.draft(None, (draft_size, draft_size))
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return grey(image, name)
+            decoded: Image.Image = image
+            if isinstance(image, PngImageFile) and is_deep(image):
+                decoded = read_deep(image, content, remark)
+            else:
+                image.load()
+            ImageOps.exif_transpose(decoded, in_place=True)
+            return grey(decoded, name, remark)
         except (UserError, MemoryError):
             raise
         except Exception:  # Decoders of damaged bytes raise nearly anything: OSError, SyntaxError, struct.error ...
@@ -233,22 +277,20 @@ def _may_have_scans(image: ImageFilePlugin) -> bool:
     return image.mode != "L" or "progressive" in image.info
 
 
-def _read_dicom(content: bytes, name: str, _: int | None) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = _dicom(name).read_dicom(content, name)
+def _read_dicom(content: bytes, name: str, _: int | None, remark: Remarks) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = _dicom(name).read_dicom(content, name, remark)
     return pixels
 
 
 def _dicom(name: str) -> ModuleType:
-    try:
-        from crossray.data.images import dicom
-    except ModuleNotFoundError as error:
-        if error.name != "pydicom":
-            raise
-        raise UserError(f"{name}: reading DICOM needs pydicom; pip install 'crossray[dicom]'") from None
+    if importlib.util.find_spec("pydicom") is None:
+        raise UserError(f"{name}: reading DICOM needs pydicom; pip install 'crossray[dicom]'")
+    from crossray.data.images import dicom
+
     return dicom
 
 
-_READERS: dict[str, Callable[[bytes, str, int | None], NDArray[np.uint8]]] = {
+_READERS: dict[str, _Reader] = {
     "PNG": _read_with_pillow("PNG", PngImageFile),
     "JPEG": _read_with_pillow("JPEG", JpegImageFile),
     "DICOM": _read_dicom,

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,7 +10,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from crossray.data.sources.archives import members
-from crossray.errors import UserError
+from crossray.errors import UserError, quoted
 
 #: Largest XML file of a report, in bytes; the largest true ones have some ten thousand.
 MAX_XML_BYTES = 2**20
@@ -50,7 +51,7 @@ def image_key(name: str) -> str:
 
     Open-i's `CXR2_IM-0652-1001.png` and Kaggle's `2_IM-0652-1001.dcm.png` (or `.jpg`) are both `CXR2_IM-0652-1001`.
     """
-    stem = name.rsplit("/", 1)[-1].removesuffix(".png").removesuffix(".jpg").removesuffix(".dcm")
+    stem = re.sub(r"\.(png|jpe?g)$", "", name.rsplit("/", 1)[-1], flags=re.IGNORECASE).removesuffix(".dcm")
     match = _IMAGE.fullmatch(stem)
     if match is None:
         return stem
@@ -208,7 +209,9 @@ def _projection_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def _position(row: Mapping[str, str], place: str) -> str:
     position = _POSITIONS.get(row["projection"].strip().lower())
     if position is None:
-        raise UserError(f"{place}: projection: neither Frontal nor Lateral; use the unchanged indiana_projections.csv")
+        said = quoted(row["projection"])
+        raise UserError(f"{place}: projection: {said} is neither Frontal nor Lateral; use the unchanged "
+                        "indiana_projections.csv")  # fmt: skip
     return position
 
 
@@ -223,6 +226,10 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
             raise UserError(f"{path}: over {MAX_TABLE_BYTES // 2**20} MiB; use the unchanged table of Kaggle's copy")
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            if twice := [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]:
+                raise UserError(
+                    f"{path}: column {quoted(twice[0])} stands twice; use the unchanged table of Kaggle's copy"
+                )
             if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
                 raise UserError(f"{path}: column {missing[0]} is missing; use the unchanged table of Kaggle's copy")
             for row in reader:

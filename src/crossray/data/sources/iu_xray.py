@@ -30,7 +30,7 @@ PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
 
 Views = Literal["pair", "all"]
 
-_SUFFIXES = (".png", ".jpg")
+_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,14 @@ class IuStudies:
             extra={"tags": list(report.tags)},
         )
 
+    def image_paths(self) -> Iterator[Path]:
+        """The images in a folder, in order; none of an archive, whose own digest identifies them."""
+        if self.images.is_dir():
+            yield from (self._path(key) for report in self.reports for key in report.images)
+
     def _path(self, key: str) -> Path:
-        return (
-            self.images / self.files[key] if self.images.is_dir() else self.unpacked / _unpacked_name(self.files[key])
-        )
+        name = self.files[key]
+        return self.images / name if self.images.is_dir() else self.unpacked / _unpacked_name(name)
 
     def notes(self) -> dict[str, Any]:
         """Remarks for `dataset.json`: the filter steps, hidden words, and how many positions are known."""
@@ -144,7 +148,8 @@ def iu_xray(
         "synthetic_images": False,
         "labels": RULE_LABELS,
     }
-    return Collection(studies, described, studies.notes())
+    files = studies.image_paths() if images.is_dir() else None
+    return Collection(studies, described, studies.notes(), files=files)
 
 
 def _split_file(split: str) -> Path | None:
@@ -253,8 +258,8 @@ def _annotated_splits(annotation: Path) -> dict[int, Split]:
 
 
 def _unpacked_name(name: str) -> str:
-    """File name of our own for an image of an archive."""
-    return f"{image_key(name)}{PurePosixPath(name).suffix}"
+    """Under its key, with the suffix that tells PNG from JPEG."""
+    return f"{image_key(name)}{PurePosixPath(name).suffix.lower()}"
 
 
 def _unpack(archive: Path, needed: set[str], folder: Path) -> None:

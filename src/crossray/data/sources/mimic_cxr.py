@@ -83,6 +83,16 @@ class MimicStudies:
         """Images of the views that are kept, whatever their reports."""
         return sum(count for position, count in self.tables.positions().items() if self._is_kept(position))
 
+    def image_paths(self) -> Iterator[Path]:
+        """The files of these images, in order, whether they exist or not."""
+        for entry in self.tables:
+            for image in entry.images:
+                if self._is_kept(image.position):
+                    yield self._folder(entry) / f"{image.name}{self.suffix}"
+
+    def _folder(self, entry: MimicStudy) -> Path:
+        return self.files / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}"
+
     def stored_bytes(self, size: int) -> int:
         """Bytes of these images when their short side has `size` pixels, as the tables say their shapes."""
         return self.tables.stored_bytes(size, self._is_kept)
@@ -106,7 +116,7 @@ class MimicStudies:
         shown = [image for image in entry.images if self._is_kept(image.position)]
         shown.sort(key=lambda image: (_RANK[image.position], image.name))
         sections, refusal = self._sections(entry) if shown else (None, ("view", "the study has no frontal view"))
-        folder = self.files / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}"
+        folder = self._folder(entry)
         files = [ImageFile(folder / f"{image.name}{self.suffix}", image.position, draft=True) for image in shown]
         names = [image.name for image in shown]
         single = self.unit == "image"
@@ -134,7 +144,9 @@ class MimicStudies:
         except UnicodeDecodeError:
             return None, ("report", "the report is not UTF-8 text")
         if self.findings == "headed" and sections.origin != "heading":
-            found = {"combined": "is one with the impression", "last_paragraph": "has no heading"}
+            found = dict.fromkeys(("last_paragraph", "preamble"), "has no heading") | {
+                "combined": "is one with the impression"
+            }
             return sections, ("findings", f"the findings section {found.get(sections.origin, 'is missing or empty')}")
         if not sections.findings:
             return sections, ("findings", "the report has nothing that could be its findings")
@@ -179,7 +191,7 @@ def mimic_cxr(
         "synthetic_images": False,
         "labels": RULE_LABELS if labels == "rules" else "CheXpert, table of MIMIC-CXR-JPG",
     }
-    return Collection(studies, described, studies.notes())
+    return Collection(studies, described, studies.notes(), files=studies.image_paths())
 
 
 def read_mimic_cxr(
@@ -263,6 +275,7 @@ def _extra(entry: MimicStudy, sections: Sections | None, names: list[str]) -> di
     extra: dict[str, Any] = {"study_id": str(entry.study), "dicom_ids": names}
     if sections is not None:
         extra["findings_from"] = sections.origin
+        extra |= sections.unread()
         if sections.addendum:
             extra["addendum"] = sections.addendum
     return extra

@@ -5,19 +5,24 @@ their position is "unknown" unless the file says it.
 """
 
 import json
-import os
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from crossray.data.images import ImageFile
+from crossray.data.images.folders import listed_frontal_first
+from crossray.data.sources.identifiers import PathError, PathFinder, identifier
 from crossray.data.sources.labels import RULE_LABELS, rule_labels
 from crossray.data.sources.r2gen_formats import FIELDS, Entry, Kind, detect, entries, json_type, load
 from crossray.data.sources.source import Collection, source
+from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, Split, Study
-from crossray.errors import UserError
+from crossray.errors import UserError, quoted
 from crossray.files.digest import file_digest
-from crossray.text.observations import CHEXPERT, OBSERVATIONS, STATUSES
+from crossray.text.missing import or_empty
+from crossray.text.observations import CHEXPERT, PROMPTMRG, STATUSES
 
 #: Largest annotation file that is read, in bytes; MIMIC-CXR's has about a fifth of it.
 MAX_BYTES = 2**30
@@ -65,7 +70,8 @@ def r2gen(
         "synthetic_images": False,
         "labels": "annotation" if opened.labelled and labels == "annotation" else RULE_LABELS,
     }
-    return Collection(read_r2gen(opened, images, labels), described)
+    studies = read_r2gen(opened, images, labels)
+    return Collection(studies, described, files=image_paths(studies))
 
 
 def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
@@ -90,7 +96,7 @@ def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
     for found in entries(content, kind, path):
         entry = _checked_entry(found, kind)
         shown = found.place.removeprefix(f"{path}: ")
-        first = first_places.setdefault(entry["id"], shown)
+        first = first_places.setdefault(unicodedata.normalize("NFC", entry["id"]), shown)
         if first != shown:
             field = FIELDS[kind].get("id", "id")
             raise UserError(f"{found.place}.{field}: the same as {first}.{field}; give every study an id of its own")
@@ -124,8 +130,9 @@ def read_r2gen(
             read out of the report, as "rules" always does.
 
     Returns:
-        Studies in the order train, val, test; the report is their `findings`, `patient` is `subject_id` where there is
-        one, and `extra` holds `study_id` where there is one.
+        Studies in the order train, val, test, the frontal views of each first where the file says their positions; the
+        report is their `findings`, `patient` is `subject_id` where there is one, and `extra` holds `study_id` where
+        there is one.
 
     Raises:
         UserError: a broken annotation (`open_annotation`), a missing image folder, or a path that leaves it.
@@ -136,20 +143,17 @@ def read_r2gen(
         raise UserError(
             f"{images}: no such folder; give the folder that the image paths of {annotation.path} start from"
         )
-    root = os.path.realpath(images)
+    finder = PathFinder(images)
     own = annotation.labelled and labels == "annotation"
     return [
         Study(
             id=entry["id"],
-            patient=str(entry.get("subject_id", entry["id"])),
+            patient=identifier(str(entry.get("subject_id", entry["id"]))),
             split=split,
-            findings=entry["report"],
-            impression=entry.get("impression", ""),
-            indication=entry.get("indication", ""),
-            images=tuple(
-                ImageFile(_inside(images, root, relative, f"{place}.image_path[{j}]"), position)
-                for j, (relative, position) in enumerate(_views(entry))
-            ),
+            findings=or_empty(entry["report"]),
+            impression=or_empty(entry.get("impression", "")),
+            indication=or_empty(entry.get("indication", "")),
+            images=_images(entry, finder, place),
             labels=_labels(entry["labels"]) if own else rule_labels(entry["report"]),
             extra={"study_id": str(entry["study_id"])} if "study_id" in entry else {},
         )
@@ -158,27 +162,44 @@ def read_r2gen(
     ]
 
 
-def _views(entry: dict[str, Any]) -> list[tuple[str, str]]:
+def _images(entry: dict[str, Any], finder: PathFinder, place: str) -> tuple[ImageFile, ...]:
     positions = entry.get("positions") or ["unknown"] * len(entry["image_path"])
-    return list(zip(entry["image_path"], positions, strict=True))
+    files = [
+        ImageFile(_inside(finder, relative, f"{place}.image_path[{j}]"), position)
+        for j, (relative, position) in enumerate(zip(entry["image_path"], positions, strict=True))
+    ]
+    return tuple(files[view] for view in listed_frontal_first(positions))
 
 
 def _labels(codes: list[int]) -> dict[str, str]:
     """PromptMRG's codes are ours: 0 blank, 1 positive, 2 negative, 3 uncertain; 14 observations, or its 18."""
-    return {name: STATUSES[code] for name, code in zip(OBSERVATIONS, codes, strict=False)}
+    return {name: STATUSES[code] for name, code in zip(PROMPTMRG, codes, strict=False)}
 
 
 def _read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB; give R2Gen's annotation.json")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repetition)
+    except _RepeatedKeyError as error:
+        raise UserError(f"{path}: the key {quoted(error)} stands twice in an object; keep one of the two") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give R2Gen's annotation.json") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: no JSON (line {error.lineno}); copy or download the file again") from None
     except (ValueError, RecursionError):
         raise UserError(f"{path}: no JSON text in UTF-8; copy or download the file again") from None
+
+
+class _RepeatedKeyError(Exception):
+    """A key that an object has twice: JSON would keep the last and lose the first in silence."""
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _RepeatedKeyError(Counter(key for key, _ in pairs).most_common(1)[0][0])
+    return found
 
 
 def _checked_entry(found: Entry, kind: Kind) -> dict[str, Any]:
@@ -209,8 +230,8 @@ def _checked_entry(found: Entry, kind: Kind) -> dict[str, Any]:
 
 
 def _check_labels(codes: Any, place: str) -> None:
-    if not isinstance(codes, list) or len(codes) not in (len(CHEXPERT), len(OBSERVATIONS)):
-        raise UserError(f"{place}: a list of {len(CHEXPERT)} or {len(OBSERVATIONS)} codes is needed; copy it again")
+    if not isinstance(codes, list) or len(codes) not in (len(CHEXPERT), len(PROMPTMRG)):
+        raise UserError(f"{place}: a list of {len(CHEXPERT)} or {len(PROMPTMRG)} codes is needed; copy it again")
     for j, code in enumerate(codes):
         if isinstance(code, bool) or code not in range(len(STATUSES)):
             raise UserError(f"{place}[{j}]: is none of 0 (blank), 1 (positive), 2 (negative), 3 (uncertain)")
@@ -229,12 +250,11 @@ def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
         raise UserError(f"{place}: holds a zero character; take it out")
 
 
-def _inside(images: Path, root: str, relative: str, place: str) -> Path:
+def _inside(finder: PathFinder, relative: str, place: str) -> Path:
     """The image's path, after a check that it lies in the image folder whatever links there are."""
-    path = PurePosixPath(relative)
-    if path.is_absolute() or ".." in path.parts:
-        raise UserError(f"{place}: leaves the image folder; give paths relative to {images}, without '..'")
-    joined = images / path
-    if not os.path.realpath(joined).startswith(root.rstrip(os.sep) + os.sep):
-        raise UserError(f"{place}: a link leads out of the image folder {images}; copy the file into it")
-    return joined
+    if ".." in PurePosixPath(relative.replace("\\", "/")).parts:
+        raise UserError(f"{place}: leaves the image folder; give paths relative to {finder.folder}, without '..'")
+    try:
+        return finder.inside(relative)
+    except PathError as error:
+        raise UserError(f"{place}: leaves the image folder {finder.folder}: {quoted(relative)} {error}") from None

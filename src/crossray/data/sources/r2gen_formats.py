@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from crossray.data.study import SPLITS
-from crossray.errors import UserError
+from crossray.errors import UserError, quoted
 
 Kind = Literal["r2gen", "promptmrg", "coacl", "rexrank"]
 
@@ -162,7 +162,7 @@ def _rexrank(content: Any, path: Path) -> Iterator[Entry]:
         split = values.get("split", "test")
         split = _VALIDATION.get(split, split) if isinstance(split, str) else split
         if split not in SPLITS:
-            raise UserError(f"{place}.split: is none of train, val and test; write one of them")
+            raise UserError(f"{place}.split: {quoted(split)} is none of train, val and test; write one of them")
         context = values.get("context", "")
         entry = {
             "id": study,

@@ -15,6 +15,7 @@ A file in this folder is found by itself; another package names its module in an
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from crossray.data.study import Study
@@ -33,12 +34,15 @@ class Collection:
             the dataset: the same folder with another description is refused.
         notes: JSON-ready remarks that are kept in `dataset.json`; "filter_steps" and "paper_statistics" are printed.
         rejected: "study", "step" and "reason" of what could not even be made a study.
+        files: the image files, in an order that is the same at every run, so that a changed one is noticed when the
+            dataset exists already; None where there are none, or they lie in an archive.
     """
 
     studies: Iterable[Study]
     source: Mapping[str, Any]
     notes: Mapping[str, Any] = field(default_factory=dict)
     rejected: Sequence[Mapping[str, str]] = ()
+    files: Iterable[Path] | None = None
 
 
 @runtime_checkable
@@ -66,6 +70,7 @@ class Source:
             dataset.
         cleaner: report cleaner that is used when none is chosen.
         positional: parameter of `read` that is given without an option's name; "" for none.
+        alone: options that may stand without a value, and the value that this means.
         always_writes: False where `read` may return a sentence, so that --out can be left out.
     """
 
@@ -73,6 +78,7 @@ class Source:
     read: Callable[..., Collection | str]
     cleaner: str = "legacy"
     positional: str = ""
+    alone: Mapping[str, str] = field(default_factory=dict)
     always_writes: bool = True
 
     @property
@@ -93,12 +99,17 @@ _R = TypeVar("_R", bound=Callable[..., Collection | str])
 
 
 def source(
-    name: str, *, cleaner: str = "legacy", positional: str = "", always_writes: bool = True
+    name: str,
+    *,
+    cleaner: str = "legacy",
+    positional: str = "",
+    alone: Mapping[str, str] | None = None,
+    always_writes: bool = True,
 ) -> Callable[[_R], _R]:
     """Decorator of the function that reads a source; see `Source` for the arguments."""
 
     def decorate(read: _R) -> _R:
-        SOURCES.add(name, Source(name, read, cleaner, positional, always_writes))
+        SOURCES.add(name, Source(name, read, cleaner, positional, alone or {}, always_writes))
         return read
 
     return decorate

@@ -1,8 +1,8 @@
 """The prepared dataset: a folder of memory-mapped pixels and Parquet tables (DESIGN 5).
 
-dataset.json          format version, source, size, cleaner, counts, SHA-256 of the content; written last
+dataset.json          format version, source, its images, size, cleaner, counts, SHA-256 of the content; written last
 studies.parquet       one row a study: texts as in the source, split, labels
-images.parquet        one row a view: study, position, height, width, and where its pixels are
+images.parquet        one row a view: study, position, height, width, where its pixels are, warnings about its file
 images-00000.u8 ...   the pixels, uint8, short side = size, aspect ratio kept
 findings.parquet      what is drawn in each view, with masks as run lengths (phantom only)
 rejected.jsonl        studies that could not be used, with the reason

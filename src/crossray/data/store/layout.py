@@ -47,6 +47,7 @@ IMAGES_SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("offset", pa.int64()),
         ("shard", pa.int32()),
+        ("warnings", pa.list_(pa.string())),
     ]
 )
 FINDINGS_SCHEMA = pa.schema(

@@ -6,6 +6,7 @@ hidden folder goes only after `dataset.json` is on the disk.
 
 import hashlib
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from crossray.data.images.remarks import field_of
 from crossray.data.store import layout
 from crossray.data.store.shards import PIXELS, read_summary, shard_folder
 from crossray.data.study import SPLITS
@@ -70,7 +73,7 @@ def merge(
         **identity,
         "sha256": digest.hexdigest(),
         "observations": observations,
-        **_statistics(studies, rejected),
+        **_statistics(studies, images, rejected),
         "notes": dict(notes),
     }
     write_whole(out / layout.DESCRIPTION, layout.json_bytes(description, indent=2))
@@ -133,7 +136,7 @@ def _move_pixels(source: Path, target: Path, size: int) -> None:
         raise UserError(f"{target}: incomplete; remove the folder {target.parent} and run the command again.")
 
 
-def _statistics(studies: pa.Table, rejected: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def _statistics(studies: pa.Table, images: pa.Table, rejected: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Counts at every filter step, and per split studies, images, patients and mean words of a report."""
     split = np.array(studies.column("split").to_pylist())
     patient = np.array(studies.column("patient").to_pylist())
@@ -141,14 +144,25 @@ def _statistics(studies: pa.Table, rejected: Sequence[Mapping[str, str]]) -> dic
     words = studies.column("words").to_numpy()
     members = {name: split == name for name in SPLITS}
     steps = Counter(entry["step"] for entry in rejected)
+    warned = Counter(name for texts in images.column("warnings").to_pylist() for name in {field_of(t) for t in texts})
+    in_several = sum(len(splits) > 1 for splits in _splits_of_patients(patient, split).values())
     return {
         "counts": {
             "read": studies.num_rows + len(rejected),
             "rejected": dict(sorted(steps.items())),
             "studies": {"all": studies.num_rows, **{name: int(rows.sum()) for name, rows in members.items()}},
             "images": {"all": int(views.sum()), **{name: int(views[rows].sum()) for name, rows in members.items()}},
+            **({"warnings": dict(sorted(warned.items()))} if warned else {}),
+            **({"patients_in_several_splits": in_several} if in_several else {}),
         },
         "patients": {"all": len(set(patient)), **{name: len(set(patient[rows])) for name, rows in members.items()}},
         "average_length": {name: round(float(words[rows].mean()), 4) for name, rows in members.items() if rows.any()}
         | {"all": round(float(words.mean()), 4)},
     }
+
+
+def _splits_of_patients(patients: NDArray[Any], splits: NDArray[Any]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for patient, split in zip(patients.tolist(), splits.tolist(), strict=True):
+        found.setdefault(unicodedata.normalize("NFC", patient), set()).add(split)
+    return found

@@ -2,8 +2,8 @@
 
 import json
 import mmap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,12 @@ class DatasetInfo:
         cleaner: cleaner by which words were counted and empty reports found.
         sha256: digest of all texts, labels, masks and pixels.
         observations: names of the columns of `StudyRecord.labels`; empty when the source has no labels.
-        counts: "read", "rejected" by filter step, and "studies" and "images" by split and in all.
+        counts: "read", "rejected" by filter step, "studies" and "images" by split and in all, "warnings": images by
+            the field that a warning is about, and "patients_in_several_splits" where there are any.
         patients: patients by split and in all.
         average_length: mean words of a cleaned findings section by split and in all.
         notes: remarks of the source.
+        images: what identifies the image files (`crossray.data.store.identity`); empty where nothing was kept of them.
     """
 
     format: int
@@ -48,6 +50,7 @@ class DatasetInfo:
     patients: Mapping[str, int]
     average_length: Mapping[str, float]
     notes: Mapping[str, Any]
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Dataset:
         self._shard = _integers(images, "shard")
         self._offset = _integers(images, "offset")
         self._positions: list[str] = images.column("position").to_pylist()
+        self._warnings = images.column("warnings")
         self._maps: dict[int, NDArray[np.uint8]] = {}
         self.studies = int(info.counts["studies"]["all"])
         #: (studies + 1,) int64; the views of study i are the image rows from entry i up to entry i + 1.
@@ -99,6 +103,9 @@ class Dataset:
         info = _read_info(path)
         try:
             images = pq.read_table(path / layout.IMAGES)
+            if "warnings" not in images.column_names:  # written before warnings were stored
+                column = layout.IMAGES_SCHEMA.field("warnings")
+                images = images.append_column(column, pa.array([[]] * images.num_rows, column.type))
             known = pq.read_schema(path / layout.STUDIES)
         except (OSError, pa.ArrowInvalid) as error:
             raise _damaged(path, f"{layout.IMAGES} or {layout.STUDIES} cannot be read") from error
@@ -154,6 +161,11 @@ class Dataset:
         """Identifiers of studies."""
         return self._take(rows, "id")
 
+    def extras(self) -> Iterator[dict[str, Any]]:
+        """The source's own values of every study, in the order of the rows."""
+        for values in self._table.column("extra").to_pylist():
+            yield json.loads(values)
+
     def patients(self, rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Identifiers of the studies' patients."""
         return self._take(rows, "patient")
@@ -178,6 +190,10 @@ class Dataset:
         height, width = self.image_sizes[image_row]
         start = self._offset[image_row]
         return self._pixels(int(self._shard[image_row]))[start : start + height * width].reshape(height, width)
+
+    def warnings(self, image_row: int) -> tuple[str, ...]:
+        """What was odd about the image's file: sentences, each of which begins with the field that it is about."""
+        return tuple(self._warnings[int(image_row)].as_py() or ())
 
     def findings(self) -> pa.Table | None:
         """What is drawn in the views (phantom only): `layout.FINDINGS_SCHEMA`, masks as run lengths."""
@@ -235,10 +251,11 @@ def _read_info(path: Path) -> DatasetInfo:
         raise _damaged(path, f"{layout.DESCRIPTION} cannot be read") from error
     if not isinstance(values, dict) or values.get("format") != layout.FORMAT:
         raise _damaged(path, f"field 'format' of {layout.DESCRIPTION} is not {layout.FORMAT}")
-    missing = [field.name for field in fields(DatasetInfo) if field.name not in values]
+    needed = [entry.name for entry in fields(DatasetInfo) if entry.default_factory is MISSING]
+    missing = [name for name in needed if name not in values]
     if missing:
         raise _damaged(path, f"field '{missing[0]}' of {layout.DESCRIPTION} is missing")
-    chosen = {field.name: values[field.name] for field in fields(DatasetInfo)}
+    chosen = {entry.name: values[entry.name] for entry in fields(DatasetInfo) if entry.name in values}
     return DatasetInfo(**{**chosen, "observations": tuple(chosen["observations"])})
 
 

@@ -6,6 +6,7 @@ number of workers, nor on how often the run was killed.
 """
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 from crossray.data.store import layout
 from crossray.data.store.engines import Engine, make_engine
+from crossray.data.store.identity import changed
 from crossray.data.store.merge import merge
 from crossray.data.store.reader import Dataset
 from crossray.data.store.shards import Job, content_of, read_summary, shard_folder
@@ -72,6 +74,7 @@ def write_dataset(
     rejected: Sequence[Mapping[str, str]] = (),
     progress: Progress | None = None,
     engine: Engine = "processes",
+    images: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Prepare studies for training; the same call after a kill continues where it was.
 
@@ -90,15 +93,17 @@ def write_dataset(
             with the studies that cannot be used.
         progress: called with studies done and studies in all (0 when unknown) after every shard.
         engine: "processes" of this machine, or "ray" for the machines of a Ray cluster, which share the disk.
+        images: what identifies the image files (`identity.identify`); with it, changed images are refused instead of
+            being overlooked when `out` holds a dataset of the same source.
 
     Returns:
-        The dataset; an equal one that exists already is returned at once.
+        The dataset; an equal one that exists already is returned at once, with a logged sentence.
 
     Raises:
         UserError: `out` holds another dataset or anything else, no study can be used, or the disk is full.
     """
     out = Path(out)
-    identity = _identity(source, size, cleaner)
+    identity = _identity(source, size, cleaner, images)
     if (out / layout.DESCRIPTION).exists():
         return _existing(out, identity)
     total = len(studies) if isinstance(studies, Sized) else 0
@@ -124,6 +129,7 @@ def write_part(
     cleaner: str = "legacy",
     workers: int | None = None,
     progress: Progress | None = None,
+    images: Mapping[str, Any] | None = None,
 ) -> int:
     """Write one machine's share of a dataset, and no dataset yet.
 
@@ -139,6 +145,7 @@ def write_part(
         cleaner: report cleaner.
         workers: processes.
         progress: called with studies done and studies of this share, nearly.
+        images: what identifies the image files.
 
     Returns:
         Number of shards of this share.
@@ -147,7 +154,7 @@ def write_part(
         UserError: as `write_dataset`.
     """
     out = Path(out)
-    identity = _identity(source, size, cleaner)
+    identity = _identity(source, size, cleaner, images)
     if (out / layout.DESCRIPTION).exists():
         _existing(out, identity)
         return 0
@@ -158,12 +165,15 @@ def write_part(
     return len(range(part.number - 1, shards, part.of))
 
 
-def _identity(source: Mapping[str, Any], size: int, cleaner: str) -> dict[str, Any]:
+def _identity(
+    source: Mapping[str, Any], size: int, cleaner: str, images: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     if size < 1:
         raise UserError(f"size {size}: the short side of the stored images must be at least one pixel; use 256.")
     if cleaner not in CLEANERS:
         raise UserError(f"cleaner '{cleaner}' does not exist; choose one of {', '.join(CLEANERS)}.")
-    return {"format": layout.FORMAT, "source": dict(source), "size": size, "cleaner": cleaner}
+    identity = {"format": layout.FORMAT, "source": dict(source), "size": size, "cleaner": cleaner}
+    return identity | ({"images": dict(images)} if images else {})
 
 
 def estimated_bytes(studies: int, size: int, views: int = 2) -> int:
@@ -175,13 +185,16 @@ def _existing(out: Path, identity: Mapping[str, Any]) -> Dataset:
     dataset = Dataset.open(out)
     info = dataset.info
     found = {"format": info.format, "source": dict(info.source), "size": info.size, "cleaner": info.cleaner}
+    if changed(identity.get("images", {}), info.images):
+        raise UserError(f"{out}: the image files have changed since this dataset was prepared (or --identity has); "
+                        "remove the folder to read them again, or choose another --out.")  # fmt: skip
     for field, value in identity.items():
-        if layout.json_bytes(found[field]) != layout.json_bytes(value):
+        if field != "images" and layout.json_bytes(found[field]) != layout.json_bytes(value):
             raise UserError(
                 f"{out}: holds a dataset with another '{field}'; choose another --out or remove the folder."
             )
     shutil.rmtree(out / layout.UNFINISHED, ignore_errors=True)
-    _LOGGER.info("%s is already prepared (%d studies)", out, dataset.studies)
+    _LOGGER.warning("%s: is already prepared and was not read again; remove the folder to prepare it anew", out)
     return dataset
 
 
@@ -237,8 +250,20 @@ def _claim(out: Path, folder: Path, identity: Mapping[str, Any]) -> None:
         # parts on several machines may come here at the same time: each brings the same content under a name of its own
         write_whole(path, text)
     elif path.read_bytes() != text:
+        begun = _parsed(path)
+        if begun.get("images") != identity.get("images") and {**begun, "images": 0} == {**identity, "images": 0}:
+            raise UserError(f"{out}: the image files have changed since this dataset was begun (or --identity has); "
+                            "remove the folder and run the command again.")  # fmt: skip
         raise UserError(f"{out}: holds an unfinished dataset of another source, size or cleaner; run that command "
                         "again or remove the folder.")  # fmt: skip
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        begun = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return begun if isinstance(begun, dict) else {}
 
 
 def _check_space(out: Path, needed: int) -> None:

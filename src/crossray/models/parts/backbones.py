@@ -175,7 +175,9 @@ class Backbone(nn.Module, ABC):
             for name, counted in moments.items():
                 counted.add(part[name])
         for name, counted in moments.items():
-            self.standardized[name].learn(counted)
+            statistics = self.standardized[name]
+            assert isinstance(statistics, Standardization)
+            statistics.learn(counted)
 
     def cached_features(self, dataset: Dataset) -> FeatureCache | None:
         """What stands in the dataset itself, in place of what the network makes of the images; usually nothing."""

@@ -143,7 +143,7 @@ def load_imagenet(name: str) -> EfficientNetLite:
     return network
 
 
-def rename_weights(released: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+def rename_weights(released: dict[str, Tensor], network: EfficientNetLite) -> dict[str, Tensor]:
     """The released tensors under the names of `EfficientNetLite`; the classifier is left out.
 
     Raises:

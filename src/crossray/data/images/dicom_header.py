@@ -1,0 +1,204 @@
+"""The header of a DICOM file (PS3.3, PS3.5): each field read on its own, so that a fault names the field it is in.
+
+Only the elements in `FIELDS` are ever parsed: a patient's name is not even in memory, so that it cannot reach a
+message.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag, Tag
+
+from crossray.errors import UserError, quoted
+
+#: Longest header that is parsed, in bytes; those of radiographs have a few thousand.
+MAX_HEADER = 2**22
+
+PIXEL_DATA = 0x7FE00010
+
+#: Elements that hold pixels; those of the first two kinds are not read.
+_PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", PIXEL_DATA: "PixelData"}
+
+FIELDS = (
+    *("SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "PresentationIntentType", "StudyInstanceUID"),
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "PresentationLUTShape"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction"),
+)
+
+_UNDEFINED = 0xFFFFFFFF
+
+#: A number as text; a comma between digits is the decimal point of some systems.
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
+
+#: Digits and a comma that could as well stand between thousands.
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+
+
+class Header:
+    """The fields of one file up to its pixels.
+
+    Attributes:
+        name: what messages call the file.
+        pixels: "PixelData", another element of `_PIXELS`, or "" where the file holds none.
+        encapsulated: whether the pixels have no length, as compressed ones.
+        whole: the file ends where its last element does.
+    """
+
+    def __init__(self, content: bytes, name: str) -> None:
+        """Parse a file, or its first `MAX_HEADER` bytes and one more.
+
+        Raises:
+            UserError: it is deflated as a whole. Damaged bytes raise anything (`one_sentence`).
+        """
+        # pydicom would inflate such a file at once, whatever its size; the identifier has no other place in a file.
+        if uid.DeflatedExplicitVRLittleEndian.encode() in content[:MAX_HEADER]:
+            raise UserError(f"{name}: the file is deflated as a whole, which is not read; export it uncompressed")
+        self.name = name
+        self.pixels, self.encapsulated, end = "", False, 0
+        stream = BytesIO(content[:MAX_HEADER])
+
+        def at_pixels(tag: BaseTag, _: str | None, length: int) -> bool:
+            nonlocal end
+            if tag >= min(_PIXELS):
+                self.pixels, self.encapsulated = _PIXELS.get(int(tag), self.pixels), length == _UNDEFINED
+                return True
+            end = stream.tell() + (0 if length == _UNDEFINED else length)
+            return False
+
+        tags: list[BaseTag | int] = [Tag(field) for field in FIELDS]
+        self.dataset: Dataset = read_partial(stream, at_pixels, force=True, specific_tags=tags)
+        self.whole = 0 < end == len(content) <= MAX_HEADER
+        self._too_long = len(content) > MAX_HEADER
+
+    @property
+    def syntax(self) -> uid.UID | None:
+        """TransferSyntaxUID, or None."""
+        syntax: uid.UID | None = self.dataset.file_meta.get("TransferSyntaxUID")
+        return syntax
+
+    def check_pixels(self) -> None:
+        """See that the file holds pixels that are read.
+
+        Raises:
+            UserError: it does not; the message says whether there are none, others, or the file is cut off.
+        """
+        if self.pixels == "PixelData":
+            return
+        if self.pixels:
+            raise UserError(f"{self.name}: {self.pixels} is not read; export the image with whole numbers (PixelData)")
+        if self._too_long:
+            raise UserError(f"{self.name}: the header is over {MAX_HEADER // 2**20} MiB; export the image without its "
+                            "private elements")  # fmt: skip
+        if not self.whole:
+            raise UserError(f"{self.name}: a DICOM file without pixels: it is truncated; copy or export it again")
+        modality = f" (Modality {code(self.text('Modality'))})" if self.text("Modality") else ""
+        raise UserError(f"{self.name}: a DICOM file without pixels{modality}; give the file of a radiograph")
+
+    def has(self, field: str) -> bool:
+        """Whether the field is there and not empty."""
+        element: Any = self.dataset.get_item(Tag(field)) if Tag(field) in self.dataset else None
+        return element is not None and element.value not in (None, b"", "")
+
+    def texts(self, field: str) -> list[str]:
+        """The values of a field as they are written, without spaces around them; [] where there is none."""
+        if not self.has(field):
+            return []
+        value = self.dataset.get_item(Tag(field)).value
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        return [part.strip(" \0\t\r\n") for part in text.split("\\")]
+
+    def text(self, field: str) -> str:
+        """The first of `texts`, or ""."""
+        return next(iter(self.texts(field)), "")
+
+    def integer(self, field: str) -> int | None:
+        """The first value of a whole number; None where there is none.
+
+        Raises:
+            UserError: the field holds something else.
+        """
+        if not self.has(field):
+            return None
+        try:
+            value = self.dataset.get(field)
+            return int(value if isinstance(value, int | str | float) else value[0])
+        except Exception:  # pydicom raises nearly anything
+            raise UserError(f"{self.name}: {field} is no whole number; export the image again") from None
+
+    def needed(self, field: str) -> int:
+        """`integer` of a field that must be there."""
+        value = self.integer(field)
+        if value is None:
+            raise UserError(f"{self.name}: {field} is missing; export the image again")
+        return value
+
+    def numbers(self, field: str) -> list[float | None]:
+        """The values of a decimal field, None for each that is no number (`number`)."""
+        return [number(text) for text in self.texts(field)]
+
+
+def number(text: str) -> float | None:
+    """A decimal number, with a comma for a point too; None for anything else, and where a comma may part thousands."""
+    if not _NUMBER.fullmatch(text) or _THOUSANDS.fullmatch(text):
+        return None
+    value = float(text.replace(",", "."))
+    return value if abs(value) < 1e12 else None
+
+
+def code(text: str) -> str:
+    """A coded word of a header as messages repeat it; what cannot be a code is counted."""
+    return text if re.fullmatch(r"[A-Za-z0-9_ ./-]{1,16}", text) else quoted(text)
+
+
+@contextmanager
+def one_sentence(name: str) -> Iterator[None]:
+    """Turn what damaged bytes raise into one error; the warnings of pydicom quote the header and are dropped."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.CRITICAL + 1)
+            yield
+    except (UserError, MemoryError):
+        raise
+    except Exception:
+        raise UserError(f"{name}: the DICOM data are truncated or damaged; copy or export the file again") from None
+    finally:
+        logger.setLevel(level)
+
+
+@dataclass(slots=True)
+class Layout:
+    """How the pixels are stored, as the header says it and as far as the values agree.
+
+    Attributes:
+        rows: of the image; `columns` likewise.
+        columns: see `rows`.
+        samples: 1 or 3.
+        colour: PhotometricInterpretation in capitals.
+        allocated: bits of a stored word, 8 or 16.
+        stored: BitsStored.
+        signed: PixelRepresentation is 1.
+        marked: "YBR" or "RGB" where the markers of a compressed image say which of them it holds, else "".
+    """
+
+    rows: int
+    columns: int
+    samples: int
+    colour: str
+    allocated: int
+    stored: int
+    signed: bool
+    marked: str = ""

@@ -1,0 +1,119 @@
+"""Lookup tables of DICOM headers, modality and value of interest (PS3.3 C.11.1.1, C.11.2.1.1).
+
+LUTDescriptor says how many entries there are, which value the first is for, and how many bits an entry has. Exporters
+get the last of these wrong; the entries themselves tell it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.tag import Tag
+
+from crossray.data.images.dicom_header import Header
+from crossray.data.images.remarks import Remarks
+from crossray.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class LookupTable:
+    """One table.
+
+    Attributes:
+        name: of the file.
+        entries: (n,) output of the values first, first + 1 ...; values beyond take the nearest.
+        first: the value that the first entry is for.
+        bits: of an entry, as LUTDescriptor says.
+        missing: entries that LUTDescriptor announces and LUTData lacks.
+    """
+
+    name: str
+    entries: NDArray[np.float64]
+    first: int
+    bits: int
+    missing: int
+
+    def look_up(self, values: NDArray[np.float64], present: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The entry of every value.
+
+        Args:
+            values: all values that there can be.
+            present: those that occur.
+
+        Raises:
+            UserError: one that occurs has lost its entry.
+        """
+        last = self.first + self.entries.size - 1
+        if self.missing and present.max() > last:
+            raise UserError(f"{self.name}: LUTData lacks {self.missing} of the entries that LUTDescriptor announces; "
+                            "export the image again")  # fmt: skip
+        places = np.clip(np.floor(values) - self.first, 0, self.entries.size - 1).astype(np.int64)
+        found: NDArray[np.float64] = self.entries[places]
+        return found
+
+    def white(self, remark: Remarks) -> float:
+        """The output that is white: the highest of as many bits as the entries use."""
+        used = int(self.entries.max()).bit_length()
+        if used != self.bits:
+            remark(
+                "LUTDescriptor", f"says that entries have {self.bits} bits, but they use {used}; the highest is white"
+            )
+        return float(2**used - 1)
+
+
+def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> LookupTable | None:
+    """Read the first table of a sequence.
+
+    Args:
+        header: of the file.
+        field: "ModalityLUTSequence" or "VOILUTSequence".
+        signed: whether the values that are looked up can be negative.
+        remark: takes the warnings.
+
+    Returns:
+        The table; None where the sequence has none, or only entries of one value.
+
+    Raises:
+        UserError: LUTDescriptor is no descriptor.
+    """
+    try:
+        item = header.dataset[field].value[0]
+        descriptor = [int(value) for value in item.LUTDescriptor]
+        data = _stored(item)
+    except (KeyError, IndexError, AttributeError, TypeError):
+        return None
+    except Exception:  # pydicom raises nearly anything
+        raise UserError(f"{header.name}: LUTDescriptor or LUTData of {field} cannot be read; export the image "
+                        "again") from None  # fmt: skip
+    if data is None or not len(data):
+        return None
+    if len(descriptor) != 3:
+        raise UserError(f"{header.name}: LUTDescriptor of {field} has {len(descriptor)} numbers instead of 3; export "
+                        "the image again")  # fmt: skip
+    count, first, bits = descriptor[0] & 0xFFFF or 2**16, descriptor[1], descriptor[2] & 0xFFFF
+    if signed and first > 2**15 - 1:
+        first -= 2**16
+    little = header.dataset.original_encoding[1] is not False
+    entries = _entries(data, count, bits, little)[:count]
+    if not entries.size or entries.min() == entries.max():
+        return None
+    if entries.size < count:
+        remark("LUTDescriptor", f"announces {count} entries, but LUTData has {entries.size}")
+    return LookupTable(header.name, entries.astype(np.float64), first, bits, count - entries.size)
+
+
+def _stored(item: Any) -> Any:
+    """LUTData as bytes where the file has bytes, whatever type pydicom makes of them."""
+    element = item.get_item(Tag("LUTData"))
+    value = element.value if isinstance(element.value, bytes) else item.LUTData
+    return [value] if isinstance(value, int) else value
+
+
+def _entries(data: Any, count: int, bits: int, little: bool) -> NDArray[np.integer[Any]]:
+    """Entries of a byte or two: the number of bytes tells which, and where it does not, the descriptor."""
+    if not isinstance(data, bytes):
+        return np.atleast_1d(np.asarray(data, dtype=np.int64)) & 0xFFFF
+    if len(data) in (count, count + count % 2) or (bits <= 8 and len(data) < 2 * count):
+        return np.frombuffer(data, np.uint8)
+    return np.frombuffer(data[: len(data) // 2 * 2], "<u2" if little else ">u2")

@@ -1,0 +1,81 @@
+"""The position of a view in the words that headers and tables use for it."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FileDescription:
+    """What a file says of itself before it is decoded.
+
+    Attributes:
+        position: one of `crossray.data.study.VIEW_POSITIONS`; "unknown" where the file does not say: only DICOM does.
+        study: an identifier that the views of one study share; "" where the file does not say. It is a patient's: it is
+            for comparing, not for messages.
+        is_image: False for a DICOM object without pixels (a report, a presentation state) and for a file that is no
+            image at all (a text, a program). A damaged image is an image.
+    """
+
+    position: str = "unknown"
+    study: str = ""
+    is_image: bool = True
+
+
+#: Words that decide, and the position that they mean. A decubitus view is frontal: the patient lies, the beam does not.
+_DECIDING = {
+    **dict.fromkeys(("pa", "posteroanterior", "p a"), "pa"),
+    **dict.fromkeys(("ap", "anteroposterior", "a p"), "ap"),
+    **dict.fromkeys(("lat", "lateral", "laterals", "ll", "rl", "llat", "rlat", "latl", "profile", "profil", "seitlich"),
+                    "lateral"),
+    **dict.fromkeys(("frontal", "front", "face"), "frontal"),
+    **dict.fromkeys(("decubitus", "lld", "rld", "decub"), "frontal"),
+    **dict.fromkeys(("unknown", "none", "na", "nan", "other", "unspecified"), "unknown"),
+}  # fmt: skip
+
+#: Words that alone mean a frontal view from the front, as it is taken of those who cannot stand.
+_LYING = {"portable", "port", "supine", "bedside", "mobile", "bed", "horizontal", "recumbent"}
+
+#: Words that say nothing about the position.
+_BESIDE = {
+    *("chest", "cxr", "thorax", "x", "ray", "xray", "xr", "view", "views", "projection", "image", "film", "and", "the"),
+    *("erect", "upright", "standing", "sitting", "semi", "semierect", "semiupright", "vertical", "left", "right", "lt"),
+    *("rt", "l", "r", "table", "cross", "xtable", "axial", "lordotic", "inspiration", "expiration", "full", "routine"),
+}
+
+
+def view_position(text: str) -> str | None:
+    """The position that a word or phrase means.
+
+    Args:
+        text: a code of DICOM's ViewPosition (PA, AP, LL, RL, LLD), or what tables have: "AP supine", "Lateral", "L",
+            "portable", "p.a. erect". Case, hyphens, dots and underscores make no difference.
+
+    Returns:
+        One of `crossray.data.study.VIEW_POSITIONS`; None for an empty text, an unknown word (oblique), or words that
+        contradict one another (PA and lateral).
+
+    Example:
+        >>> view_position("AP Supine"), view_position("L"), view_position("oblique")
+        ('ap', 'lateral', None)
+    """
+    phrase = unicodedata.normalize("NFKC", text).casefold().replace(".", "")
+    phrase = re.sub(r"postero[\s_/-]*anterior|posterior[\s_/-]+anterior", "posteroanterior", phrase)
+    phrase = re.sub(r"antero[\s_/-]*posterior|anterior[\s_/-]+posterior", "anteroposterior", phrase)
+    words = re.findall(r"[^\W_]+", phrase)
+    if " ".join(words) in ("n a", "p a", "a p"):
+        words = ["".join(words)]
+    if words == ["l"]:
+        return "lateral"
+    if not words or any(word not in _DECIDING and word not in _LYING and word not in _BESIDE for word in words):
+        return None
+    found = {_DECIDING[word] for word in words if word in _DECIDING}
+    if "frontal" in found and found & {"pa", "ap"}:  # "frontal (PA)", "PA LLD"
+        found.discard("frontal")
+    if found == {"frontal", "lateral"} and any(word.startswith("decub") for word in words):  # "left lateral decubitus"
+        return "frontal"
+    if not found and any(word in _LYING for word in words):
+        return "ap"
+    if found == {"frontal"} and "decubitus" not in words and any(word in _LYING for word in words):
+        return "ap"
+    return next(iter(found)) if len(found) == 1 else None

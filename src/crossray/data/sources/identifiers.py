@@ -1,0 +1,122 @@
+"""Names of patients, studies and files, where two spellings mean the same."""
+
+import os
+import re
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+_WHOLE = re.compile(r"(\d+)\.0+")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def identifier(text: str) -> str:
+    r"""An identifier in the one spelling that is compared and stored: composed letters, no outer spaces, no ".0".
+
+    A table that a program of numbers wrote has 12.0 for 12, and file systems and editors differ in how they write ü.
+
+    Example:
+        >>> identifier(" 12.0 "), identifier("Mu\u0308ller") == identifier("M\u00fcller")
+        ('12', True)
+    """
+    composed = unicodedata.normalize("NFC", text.strip())
+    whole = _WHOLE.fullmatch(composed)
+    return whole[1] if whole else composed
+
+
+class PathError(Exception):
+    """Why a path of a table cannot be used: a clause without the path, such as "lies outside the folder"."""
+
+
+class PathFinder:
+    """Finds the files that a table names, inside one folder.
+
+    A name is taken as it is, with "/" for backslashes, and with its letters composed otherwise than on the disk.
+
+    Attributes:
+        folder: where relative paths start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Look below `folder`."""
+        self.folder = folder
+        self._root = os.path.realpath(folder).rstrip(os.sep) + os.sep
+        self._listings: dict[Path, dict[str, list[str]]] = {}
+
+    def is_inside(self, path: Path) -> bool:
+        """Whether a path lies in the folder or is it, once its links are followed."""
+        return (os.path.realpath(path) + os.sep).startswith(self._root)
+
+    def inside(self, name: str) -> Path:
+        """The path that a name means, whether it exists or not.
+
+        Raises:
+            PathError: it leads out of the folder, or is the folder itself.
+        """
+        if "\0" in name:
+            raise PathError("does not exist; no path holds a zero character")
+        spellings = dict.fromkeys((name, name.replace("\\", "/")))
+        paths = [self._joined(spelling) for spelling in spellings]
+        found = next((path for path in paths if _exists(path)), None) or self._composed(paths[-1])
+        if not self.is_inside(found) or os.path.realpath(found) + os.sep == self._root:
+            raise PathError("lies outside the folder or leads out of it; give a path inside it")
+        return found
+
+    def existing(self, name: str) -> Path:
+        """The file or folder that a name means.
+
+        Raises:
+            PathError: there is none, or it lies elsewhere.
+        """
+        path = self.inside(name)
+        if _exists(path):
+            return path
+        folder = path.parent
+        if any(path.name.casefold() == other.casefold() for names in self._listing(folder).values() for other in names):
+            raise PathError("does not exist, but a file whose name differs in capital letters does; write it as on "
+                            "the disk")  # fmt: skip
+        raise PathError("does not exist; paths are relative to the folder")
+
+    def _joined(self, name: str) -> Path:
+        if _DRIVE.match(name):
+            raise PathError("is an absolute path of another system; give it relative to the folder")
+        relative = PurePosixPath(name)
+        if relative.is_absolute() and not self.is_inside(Path(name)):
+            raise PathError("is absolute and lies outside the folder; give a path relative to it, inside it")
+        return Path(name) if relative.is_absolute() else self.folder / relative
+
+    def _composed(self, path: Path) -> Path:
+        """The path with every part as the disk spells it, where one such entry exists."""
+        try:
+            parts = path.relative_to(self.folder).parts
+        except ValueError:
+            return path
+        found = self.folder
+        for part in parts:
+            if not _exists(found / part):
+                others = self._listing(found).get(unicodedata.normalize("NFC", part), [])
+                part = others[0] if len(others) == 1 else part
+            found /= part
+        return found
+
+    def _listing(self, folder: Path) -> dict[str, list[str]]:
+        """Names in a folder by their composed form."""
+        if folder not in self._listings:
+            names: dict[str, list[str]] = {}
+            self._listings[folder] = names
+            for name in _names(folder):
+                names.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+        return self._listings[folder]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file system takes
+        return False
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (OSError, ValueError):
+        return []

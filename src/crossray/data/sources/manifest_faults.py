@@ -1,0 +1,77 @@
+"""What is wrong in a manifest, and how it is said: every fault by line and column, equal ones together."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossray.errors import quoted
+
+#: Kinds of faults that one message lists, and values and lines of each.
+MOST_FAULTS = 20
+MOST_VALUES = 10
+MOST_LINES = 3
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong in a row.
+
+    Attributes:
+        line: of the row.
+        column: where it is.
+        remedy: what is wrong and what to do, without the value.
+        value: the refused value as messages repeat it (`crossray.errors.quoted`); "" where there is none, or where it
+            is report text or a patient's name.
+    """
+
+    line: int
+    column: str
+    remedy: str
+    value: str = ""
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.column}: {f'{self.value} ' * bool(self.value)}{self.remedy}"
+
+
+class FaultError(Exception):
+    """Column and remedy of what is wrong in the row that is being read, and the refused value."""
+
+    def __init__(self, column: str, remedy: str, value: object = None) -> None:
+        super().__init__(remedy)
+        self.column, self.remedy = column, remedy
+        self.value = "" if value is None else quoted(value)
+
+    def at(self, line: int) -> Fault:
+        """The fault, in its line."""
+        return Fault(line, self.column, self.remedy, self.value)
+
+
+def message(path: Path, faults: Sequence[Fault]) -> str:
+    """The refusal of a manifest: a line a fault, and a line for all equal ones ("'Axial': 11 rows")."""
+    kinds: dict[tuple[str, str], list[Fault]] = {}
+    for fault in faults:
+        kinds.setdefault((fault.column, fault.remedy), []).append(fault)
+    count = f"{len(faults)} bad rows" if len(faults) > 1 else "1 bad row"
+    lines = [_line(kind) for kind in kinds.values()]
+    shown = "".join(f"\n  {path.name}: {line}" for line in lines[:MOST_FAULTS])
+    more = f"\n  and {len(lines) - MOST_FAULTS} more" if len(lines) > MOST_FAULTS else ""
+    return f"{path}: {count}; correct them, or leave them out with --skip-bad{shown}{more}"
+
+
+def _line(kind: Sequence[Fault]) -> str:
+    if len(kind) == 1:
+        return str(kind[0])
+    first = kind[0]
+    values: dict[str, list[int]] = {}
+    for fault in kind:
+        values.setdefault(fault.value, []).append(fault.line)
+    ordered = sorted(values.items(), key=lambda entry: -len(entry[1]))
+    parts = [f"{f'{value}: ' * bool(value)}{_rows(lines)}" for value, lines in ordered[:MOST_VALUES]]
+    rest = sum(len(lines) for _, lines in ordered[MOST_VALUES:])
+    return f"{first.column}: {first.remedy}: {', '.join(parts)}{f' and {rest} more rows' * bool(rest)}"
+
+
+def _rows(lines: Iterable[int]) -> str:
+    numbers = list(lines)
+    named = ", ".join(map(str, numbers[:MOST_LINES])) + ", ..." * (len(numbers) > MOST_LINES)
+    return f"{len(numbers)} rows (lines {named})" if len(numbers) > 1 else f"1 row (line {named})"
