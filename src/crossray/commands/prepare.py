@@ -245,9 +245,8 @@ def prepare_mimic_cxr(
     with progress_bar("reading studies") as progress:
         if part is not None:
             count = write_part(
-                out, studies, part, size=size, source=source, cleaner=cleaner, workers=workers, progress=progress,
-                images=files,
-            )  # fmt: skip
+                out, studies, part, size=size, source=source, cleaner=cleaner, workers=workers, progress=progress
+            )
         else:
             dataset = write_dataset(
                 out, studies, size=size, source=source, cleaner=cleaner, workers=workers, notes=studies.notes(),
