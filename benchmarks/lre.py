@@ -4,7 +4,7 @@ The ranking loss (eq. 7) sees nothing but entities and labels, so LRE is trained
 the log-odds that an index holds, in batches of its training, and asked with the studies of a split. Printed for each
 way to train: how many observations differ between a study and the nearest training report, and the 21 nearest ones,
 mean and deviation over seeds; and its share of the radius that points of the training studies keep from the origin.
-Rows without training say what the entities themselves are worth.
+Rows without training say what the entities themselves are worth, as log-odds and standardized, which is what LRE reads.
 
     python benchmarks/lre.py --model runs/revtaf --data data/phantom-1 [--split test] [--seeds 5] [--epochs 6] [--json]
 """
@@ -26,8 +26,8 @@ from crossray.generation.generator import Generator
 from crossray.generation.index import retrieving
 from crossray.layers.hyperbolic import poincare_distance
 from crossray.layers.ranking import hamming
-from crossray.models.retrieval.retrieving import LRE
-from crossray.models.revtaf import REVTAF, REVTAFConfig
+from crossray.models.retrieval.retrieving import LRE, RetrievingModel
+from crossray.models.revtaf import REVTAFConfig
 
 #: A curvature at which float32 cannot tell the ball from flat space.
 FLAT = 1e-8
@@ -51,7 +51,7 @@ WAYS = (
 
 
 @torch.inference_mode()
-def asked(model: REVTAF, dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
+def asked(model: RetrievingModel, dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
     """Log-odds (Q, E) and labels (Q, K) of the studies of a split that have labels."""
     rows = dataset.rows(split)
     rows = rows[(np.asarray(dataset.labels)[rows] >= 0).all(1)]
@@ -132,16 +132,16 @@ def main() -> None:
     kept = (model.database.labels >= 0).all(1)
     log_odds, labels = model.database.entities[kept].float(), model.database.labels[kept].long()
     apart = hamming(truth, labels).float()
-    cosine = 1 - F.normalize(queries, dim=1) @ F.normalize(log_odds, dim=1).T
-    rows: list[dict[str, Any]] = [
-        {
-            "values": "log_odds",
-            "retrieved by": metric,
-            **columns(np.array([differing(distances, apart)])),
-            "radius": None,
-        }
-        for metric, distances in (("Euclidean", torch.cdist(queries, log_odds)), ("cosine", cosine))
-    ]
+    mean, deviation = log_odds.mean(0), log_odds.std(0).clamp_min(1e-4)
+    rows: list[dict[str, Any]] = []
+    for values, (asking, stored) in {
+        "log_odds": (queries, log_odds),
+        "standardized": ((queries - mean) / deviation, (log_odds - mean) / deviation),
+    }.items():
+        cosine = 1 - F.normalize(asking, dim=1) @ F.normalize(stored, dim=1).T
+        for metric, distances in (("Euclidean", torch.cdist(asking, stored)), ("cosine", cosine)):
+            found = columns(np.array([differing(distances, apart)]))
+            rows.append({"values": values, "retrieved by": metric, **found, "radius": None})
     for fields in WAYS:
         config = replace(model.config, **fields)
         rows.append(measure(config, log_odds, labels, queries, apart, given.epochs, given.seeds))

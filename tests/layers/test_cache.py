@@ -1,5 +1,6 @@
 """The cache against the plain way: every row keeps its own keys, and moving beams copies them."""
 
+import pytest
 import torch
 
 from crossray.layers.cache import Cache
@@ -10,10 +11,18 @@ def fresh(studies: int, beams: int) -> Cache:
     return Cache(beams, 0, [memory], [memory.clone()], torch.ones(studies, 1, 1, 1, dtype=torch.bool))
 
 
-def test_rows_see_exactly_their_own_text() -> None:
+@pytest.mark.parametrize("prompt", [0, 1, 40])
+def test_rows_see_exactly_their_own_text(prompt: int) -> None:
+    """Also behind a prompt, which all rows of a study see and which is held once a study."""
     studies, beams, heads, depth = 3, 4, 2, 5
-    cache, written = fresh(studies, beams), torch.zeros(studies * beams, heads, 0, depth)
     generator = torch.Generator().manual_seed(0)
+    cache, read = fresh(studies, 1), torch.randn(studies, heads, prompt, depth, generator=generator)
+    if prompt:
+        cache.extend(prompt, read.device)
+        cache.write(0, read, -read)
+    cache.widen(beams)
+    assert cache.slots == prompt
+    written = read.repeat_interleave(beams, dim=0)
     for turn, count in enumerate([3, 1, 1, 2, 1, 30, 1, 1]):
         rows = studies * beams
         new = torch.randn(rows, heads, count, depth, generator=generator)
@@ -23,6 +32,7 @@ def test_rows_see_exactly_their_own_text() -> None:
         keys, values = cache.write(0, slots, -slots)
         assert visible is not None
         assert cache.length == written.shape[2]
+        assert keys.shape[2] == cache.slots == prompt + beams * (cache.length - prompt)
         visible = visible.expand(studies, 1, beams * count, keys.shape[2]).reshape(rows, count, -1)
         for row in range(rows):
             for place in range(count):

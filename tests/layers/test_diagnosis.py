@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossray.layers.diagnosis import POSITIVE, DiagnosisBranch, LogitAdjustment, base_probabilities
+from crossray.layers.diagnosis import ALA, POSITIVE, DiagnosisBranch, base_probabilities
 
 IMAGE, TEXT, CLASSES = 24, 20, 5
 
@@ -108,7 +108,7 @@ def test_begins_undecided() -> None:
 
 
 def test_positive_logits_are_adjusted_in_training_only() -> None:
-    adjustment = LogitAdjustment(3, torch.tensor([1.0, 0.5, 0.0]))
+    adjustment = ALA(3, torch.tensor([1.0, 0.5, 0.0]))
     logits = torch.randn(2, 4, 3)
     added = adjustment.train().adjust(logits) - logits
     assert added[:, POSITIVE, :2].tolist() == [pytest.approx([0.0, math.log(0.5)], abs=1e-6)] * 2
@@ -120,7 +120,7 @@ def test_positive_logits_are_adjusted_in_training_only() -> None:
 
 def test_priors_follow_the_definition() -> None:
     """SPEC 9, test 24."""
-    adjustment = LogitAdjustment(4, torch.tensor([1.0, 0.5, 0.25, 1.0]), auxiliary=1)
+    adjustment = ALA(4, torch.tensor([1.0, 0.5, 0.25, 1.0]), auxiliary=1)
     probabilities = torch.tensor([[0.9, 0.2, 0.7, 0.3], [0.6, 0.4, 0.1, 0.3], [0.3, 0.1, 0.2, 0.3]])
     labels = torch.tensor([[1, 0, 0, 1], [1, 1, 2, 1], [2, 1, 3, 0]])
     adjustment.observe(probabilities[:2], labels[:2])
@@ -136,7 +136,7 @@ def test_priors_follow_the_definition() -> None:
 
 
 def test_priors_travel_with_the_weights() -> None:
-    state = LogitAdjustment(2, torch.tensor([1.0, 0.5])).state_dict()
+    state = ALA(2, torch.tensor([1.0, 0.5])).state_dict()
     assert list(state) == ["priors"]
 
 

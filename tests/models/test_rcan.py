@@ -1,6 +1,7 @@
-"""RCAN's equations (SPEC 3; SPEC 9, numbers 15-17), each against what the paper or the code computes."""
+"""RCAN's equations, each against what the paper or the code computes."""
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from tests.models.tiny import make_batch, make_inputs, set_weights, take, tiny
 
 from crossray.errors import UserError
-from crossray.layers.contrastive import supervised_contrastive
+from crossray.layers.contrastive import supervised_contrastive, weak_positives
 from crossray.models.parts.backbones import BackboneConfig
-from crossray.models.rcan import CGM, RCAN, RVE, WCL, RCANConfig, weak_positives
+from crossray.models.rcan import CGM, RCAN, RVE, WCL, RCANConfig
+from crossray.training.recipe import load
 
 FROZEN = BackboneConfig(name="random:resnet_tiny", trainable=False)
 SMALL: dict[str, Any] = {
@@ -33,11 +35,18 @@ def rcan(**overrides: Any) -> RCAN:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"residual": "wide"}, {"residual_relu": False}, {"spatial_attention": "shared"}, {"attention_fusion": "code"}],
+    [
+        {},
+        {"residual": "wide"},
+        {"residual_relu": False},
+        {"spatial_attention": "shared"},
+        {"attention_fusion": "code"},
+        {"attention_fusion": "paper", "channel_relu": False},
+    ],
     ids=str,
 )
-def test_rve_starts_as_the_identity_and_can_leave_it(options: dict[str, Any], training: bool) -> None:
-    block = RVE(12, RCANConfig(**SMALL, **options)).train(training)
+def test_rve_can_start_as_the_identity_and_leave_it(options: dict[str, Any], training: bool) -> None:
+    block = RVE(12, RCANConfig(**SMALL, **options, recalibration_scale=0.0)).train(training)
     maps = torch.randn(3, 12, 4, 4)
     found = block(maps)
     assert torch.equal(found, maps)
@@ -46,13 +55,21 @@ def test_rve_starts_as_the_identity_and_can_leave_it(options: dict[str, Any], tr
     assert block.scale.grad.abs() > 0
 
 
-def test_rve_equals_its_equations() -> None:
-    block = RVE(12, RCANConfig(**SMALL, recalibration_scale=1.0)).eval()
+@pytest.mark.parametrize("printed", [False, True], ids=["one sigmoid", "as printed"])
+def test_rve_equals_its_equations(printed: bool) -> None:
+    """One sigmoid and a ReLU between the linear maps, as here, or two sigmoids and no ReLU, as eq. 5 and 7 have it."""
+    recipe = load("rcan/iu_xray-paper").model if printed else RCANConfig(recalibration_scale=1.0)
+    names = ("channel_relu", "attention_fusion", "recalibration_scale", "recalibration_trained")
+    block = RVE(12, RCANConfig(**SMALL, **{name: getattr(recipe, name) for name in names})).eval()
+    assert ("scale" in dict(block.named_parameters())) is not printed
     maps = torch.randn(3, 12, 4, 5)
     residual = block.residual(maps).clamp_min(0)  # eq. 3
     first, _, second = block.channel_attention
     pooled = residual.flatten(2).mean(2)  # eq. 4
-    channel = (pooled @ first.weight.T + first.bias).clamp_min(0) @ second.weight.T + second.bias  # eq. 5
+    hidden = pooled @ first.weight.T + first.bias
+    channel = (hidden if printed else hidden.clamp_min(0)) @ second.weight.T + second.bias  # eq. 5
+    if printed:
+        channel = 1 / (1 + torch.exp(-channel))
     padded = F.pad(residual, (1, 1, 1, 1))
     spatial = torch.zeros_like(residual) + block.spatial_attention.bias[:, None, None]  # eq. 6, channel by channel
     for row in range(3):
@@ -115,7 +132,11 @@ def test_with_an_ungated_memory_it_is_r2gencmn() -> None:
 
 
 def test_recalibration_that_has_not_begun_changes_nothing() -> None:
-    check_equal("cmn", gate_position="none")
+    check_equal("cmn", gate_position="none", recalibration_scale=0.0)
+
+
+def test_a_whole_number_is_a_scale() -> None:
+    assert RVE(12, RCANConfig(**SMALL, recalibration_scale=1)).scale.item() == 1.0
 
 
 def check_equal(system: str, **options: Any) -> None:
@@ -147,10 +168,9 @@ def gated_word(block: CGM, words: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("position", ["paper", "code"])
 def test_every_word_is_gated_as_if_its_prefix_were_the_text(position: Any) -> None:
     block = CGM(RCANConfig(**SMALL, gate_position=position))
-    with torch.no_grad():
-        block.score.weight.mul_(100)  # scores that differ, so that the weights do
-        block.memory.matrix.normal_()
     words = torch.randn(3, 7, 16)
+    scores = block.score(block.memory(words, *block.memory.keys_values()))
+    assert 0.3 < float(scores.std()) < 3  # at birth the memory decides how much a word's context counts
     found, _ = block.text(words, *block.memory.keys_values(), past=None)
     expected = torch.stack([gated_word(block, words[:, : end + 1]) for end in range(7)], dim=1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -203,6 +223,32 @@ def test_each_view_learns_from_the_weak_labels_of_the_other() -> None:
     assert not torch.equal(*masks)
     expected = supervised_contrastive(first, masks[1], 0.2) + supervised_contrastive(second, masks[0], 0.2)
     torch.testing.assert_close(block(vectors, torch.ones(9, 2, dtype=torch.bool)), expected / 2)
+
+
+def test_sums_and_negatives_alone_equal_the_printed_equation() -> None:
+    """Eq. 19 with its minus sign, and eq. 23, by loops."""
+    model, batch = rcan(loss_reduction="sum", contrast_denominator="negatives", temperature=0.5), make_batch(9)
+    with torch.no_grad():
+        encoded = model.encode(batch.inputs)
+        losses = model.losses(batch)
+        logits = model.step(batch.targets.tokens[:, :-1], encoded).logits.log_softmax(-1)
+        pairs = model.wcl.pair(encoded.pooled, batch.inputs.view_mask)
+        views = [F.normalize(model.wcl.head(view), dim=1) for view in pairs.unbind(1)]
+    contrast, compared = 0.0, 0
+    for own, other in ((0, 1), (1, 0)):
+        scores, alike = views[own] @ views[own].T / 0.5, weak_positives(views[other])
+        for i in range(9):
+            negatives = [float(scores[i, j].exp()) for j in range(9) if not alike[i, j]]
+            positives = [float(scores[i, j].exp()) for j in range(9) if alike[i, j] and j != i]
+            compared += bool(negatives and positives)
+            if negatives:
+                terms = [-math.log(positive / sum(negatives)) for positive in positives]
+                contrast += sum(terms) / len(terms) / 2
+    assert compared > 9
+    assert float(losses["weak_contrastive"]) == pytest.approx(contrast, rel=1e-4)
+    words = [(b, t) for b in range(9) for t in range(1, batch.targets.tokens.shape[1]) if batch.targets.mask[b, t]]
+    language = -sum(float(logits[b, t - 1, batch.targets.tokens[b, t]]) for b, t in words) / 9
+    assert float(losses["language"]) == pytest.approx(language, rel=1e-4)
 
 
 def test_a_single_study_contributes_nothing_and_breaks_nothing() -> None:

@@ -1,6 +1,8 @@
-"""REVTAF: retrieval without the own patient, prompts, guidance in training only, the model folder (SPEC 9, 20-24)."""
+"""REVTAF: retrieval without the own patient, prompts, guidance in training only, the model folder."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,11 +207,100 @@ def test_attention_reads_prompts_by_place_and_the_released_code_does_not() -> No
         model = tiny("revtaf", attention=kind)
         image = model.fvtaf.visual(model.backbone.views(inputs)[0][inputs.view_mask])
         prompts = torch.randn(len(image), 5, 16)
-        attended, plan = model.fvtaf.branches[0].attention(image, prompts, torch.ones(len(image), 5, dtype=torch.bool))
+        attended, plan, _ = model.fvtaf.branches[0].attention(
+            image, prompts, torch.ones(len(image), 5, dtype=torch.bool)
+        )
         spread[kind] = float(attended.detach().std(dim=1).amax())
         assert plan.shape[2:] == (image.shape[1], 5)
     assert spread["legacy_uniform"] < 1e-6
     assert min(spread["sinkhorn"], spread["softmax"]) > 1e-4
+
+
+@pytest.mark.parametrize("attention", ["sinkhorn", "legacy_uniform"])
+def test_the_released_consistency_compares_cosines_of_positions_and_prompts(attention: str) -> None:
+    """A transport problem with one prompt has a uniform plan; what the released code calls its map is the cosine."""
+    model, inputs = tiny("revtaf", attention=attention, consistency="legacy"), make_inputs(1)
+    with torch.no_grad():
+        aux = model.encode(inputs).aux
+        fvtaf, mpsa = model.fvtaf, model.fvtaf.branches[0].attention
+        image = mpsa.query(fvtaf.visual(model.backbone.views(inputs)[0][0]))
+        sentences = mpsa.key(fvtaf.sentences(model.database.sentences_of(aux["reference"])[0]))
+        cosine = torch.nn.functional.cosine_similarity(image[:, :, None], sentences[:, None], dim=3)
+    expected = cosine * aux["sentences"][:, None]
+    torch.testing.assert_close(aux["sentence_maps"][0], expected, atol=1e-5, rtol=1e-4)
+    assert expected.std() > 1e-3
+
+
+def test_without_local_prompts_nothing_of_them_is_read() -> None:
+    """Table 3's row of LRE alone: places and presence of entities, which make the local prompts, change no logit."""
+    batch = make_batch(3)
+    for local in (True, False):
+        model = tiny("revtaf", local_prompts=local, attention="softmax", consistency="none", lre=False)
+        logits = model.step(batch.targets.tokens, model.encode(batch.inputs)).logits
+        model.database.phrases.mul_(-1).add_(0.3)
+        changed = model.step(batch.targets.tokens, model.encode(batch.inputs)).logits
+        assert torch.equal(logits, changed) != local
+        assert local == any("phrases" in name for name, _ in model.named_parameters())
+    assert tiny("revtaf", local_prompts=False).losses(batch).keys() == {"language", "diagnosis", "ranking"}
+
+
+def test_presence_in_local_prompts_is_cut_where_the_knowledge_encoder_says() -> None:
+    model, inputs = tiny("revtaf"), make_inputs(2)
+    entities = model.entities(inputs)[0]
+    found = []
+    for threshold in (entities.amin() - 1, entities.amax() + 1):
+        model.knowledge.thresholds.fill_(float(threshold))
+        found.append(model.lrp(model.database, model.entities(inputs)[1], model.knowledge.present(entities)))
+    places = model.entities(inputs)[1]
+    entity = torch.arange(places.shape[1])
+    for index, prompts in zip((1, 0), found, strict=True):
+        assert torch.equal(prompts, model.database.phrases[entity, places, index].float())
+
+
+@pytest.mark.parametrize(("fields", "loss"), [
+    ({"unbalanced_tau": 0.01}, "consistency"), ({"fusion_output": "linear"}, "language"),
+])  # fmt: skip
+def test_options_of_the_fusion_change_what_they_name(fields: dict[str, object], loss: str) -> None:
+    batch, values = make_batch(3), []
+    for given in ({}, fields):
+        torch.manual_seed(3)
+        values.append(float(tiny("revtaf", **given).losses(batch)[loss]))
+    assert abs(values[0] - values[1]) > 1e-4
+    with pytest.raises(UserError, match="'unbalanced_tau'"):
+        tiny("revtaf", unbalanced_tau=-1.0)
+
+
+@pytest.mark.slow
+def test_two_processes_rank_the_whole_batch(tmp_path: Path) -> None:
+    """The nearest study may stand in the other process; averaged gradients are those of one process."""
+    lre = tiny("revtaf").lre.train()
+    generator = torch.Generator().manual_seed(4)
+    entities, labels = torch.randn(7, 75, generator=generator), torch.randint(0, 4, (7, 3), generator=generator)
+    known = torch.tensor([True] * 5 + [False, True])
+    torch.save((lre, entities, labels, known), tmp_path / "given.pt")
+    (tmp_path / "worker.py").write_text(
+        "import sys\n"
+        "import torch, torch.distributed as distributed\n"
+        "folder, rank = sys.argv[1], int(sys.argv[2])\n"
+        "distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)\n"
+        "lre, *given = torch.load(f'{folder}/given.pt', weights_only=False)\n"
+        "own = slice(0, 3) if rank == 0 else slice(3, None)\n"
+        "loss = lre.loss(*(part[own] for part in given))\n"
+        "loss.backward()\n"
+        "gradient = lre.network.layers[0].weight.grad\n"
+        "distributed.all_reduce(gradient)\n"
+        "torch.save((loss.detach(), gradient / 2), f'{folder}/found{rank}.pt')\n"
+    )
+    workers = [
+        subprocess.Popen([sys.executable, str(tmp_path / "worker.py"), str(tmp_path), str(rank)]) for rank in (0, 1)
+    ]
+    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+    expected = lre.loss(entities, labels, known)
+    expected.backward()
+    for rank in (0, 1):
+        loss, gradient = torch.load(tmp_path / f"found{rank}.pt")
+        torch.testing.assert_close(loss, expected.detach())
+        torch.testing.assert_close(gradient, lre.network.layers[0].weight.grad)
 
 
 def test_places_come_from_the_view_that_is_surest() -> None:
@@ -242,11 +333,11 @@ def test_class_priors_follow_the_validation() -> None:
     assert positive.any()
     positive[:, 2] = False  # the last observation is none of CheXpert's: its prior stays
     means = (probabilities * positive).sum(0) / positive.sum(0).clamp_min(1)
-    before = model.adjustment.priors.clone()
+    before = model.ala.priors.clone()
     model.advance(Event("validation"))
     seen = positive.any(0)
-    torch.testing.assert_close(model.adjustment.priors[seen], (means / means[seen].amax())[seen])
-    assert torch.equal(model.adjustment.priors[~seen], before[~seen])
+    torch.testing.assert_close(model.ala.priors[seen], (means / means[seen].amax())[seen])
+    assert torch.equal(model.ala.priors[~seen], before[~seen])
 
 
 def test_a_dataset_without_labels_is_refused() -> None:

@@ -33,8 +33,10 @@ def uar(**overrides: Any) -> UAR:
 def test_every_view_becomes_its_grid_of_tokens() -> None:
     model, inputs = uar(), make_inputs()
     assert isinstance(model.visual, LSU)
-    tokens = model.visual.tokens(inputs)
-    assert tokens.shape == (4, VIEWS, 64)
+    found, shares = model.visual.tokens(inputs)
+    assert shares is None
+    assert found.shape == (4, VIEWS, 64, 1)
+    tokens = found.squeeze(3)
     expected = model.visual.tokenizer.encoder(inputs.images[0, 1:2]).argmax(1)  # row by row
     assert torch.equal(tokens[0, 1], expected[0].flatten())
     assert len(tokens[0, 0].unique()) > 3
@@ -46,6 +48,7 @@ def test_cached_tokens_are_taken_and_small() -> None:
     stored = model.prepare_features(inputs.images.flatten(0, 1))["tokens"]
     assert stored.dtype == torch.int16
     other = (stored.long() + 1) % 24
+    assert stored.shape == (4 * VIEWS, 64, 1)
     cached = dataclasses.replace(inputs, features={"tokens": other.unflatten(0, inputs.view_mask.shape)})
     with torch.no_grad():
         assert not torch.equal(model.encode(cached).memory, model.encode(inputs).memory)
@@ -97,12 +100,11 @@ def test_cra_equals_its_equations() -> None:
     x = torch.randn(3, 5, 16)
     adjusted = block.gain * block.basis + block.bias
     key_map, value_map = block.attention.project.weight.chunk(2)
-    key_bias, value_bias = block.attention.project.bias.chunk(2)
     query = block.attention.query(x)
     heads = []
     for part in (slice(0, 8), slice(8, 16)):
-        key = (adjusted @ key_map.T + key_bias)[:, part]
-        value = (adjusted @ value_map.T + value_bias)[:, part]
+        key = (adjusted @ key_map.T)[:, part]
+        value = (adjusted @ value_map.T)[:, part]
         heads.append((query[..., part] @ key.T / math.sqrt(8)).softmax(-1) @ value)
     found = block.attention.output(torch.cat(heads, -1))
     gate = block.fusion.gate
@@ -121,44 +123,58 @@ def test_cra_of_a_sequence_is_that_of_each_token(fusion: Any) -> None:
     torch.testing.assert_close(block(x), each, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("cra", [True, False])
-def test_the_table_equals_cra_and_forgets_what_changed(cra: bool) -> None:
-    model, batch = uar(cra=cra), make_batch()
-
-    def both() -> tuple[torch.Tensor, torch.Tensor]:
-        found = model.step(batch.targets.tokens, model.encode(batch.inputs)).logits  # with gradients: no table
-        with torch.no_grad():
-            read = model.step(batch.targets.tokens, model.encode(batch.inputs)).logits
-        torch.testing.assert_close(read, found.detach(), atol=1e-5, rtol=1e-5)
-        return found, read
-
-    _, before = both()
-    calls = []
-    if cra:
-        model.cra.register_forward_hook(lambda *_: calls.append(1))
+@pytest.mark.parametrize(("visual", "spread"), [("tokens", 1.0), ("resnet", 1.0)])
+def test_embeddings_and_basis_enter_the_attention_with_variance_one(visual: Any, spread: float) -> None:
+    model, inputs = uar(visual=visual, width=64, basis_size=128), make_inputs()
+    assert model.cra is not None
     with torch.no_grad():
-        model.step(batch.targets.tokens, model.encode(batch.inputs))
-    assert not calls  # nothing was computed again
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)  # counts up no version
-    sum(model.losses(batch).values()).backward()
-    optimizer.step()
-    assert not torch.allclose(both()[1], before)
-    state = {name: tensor + 0.01 for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    model.load_state_dict(state, strict=False)
-    both()
-    model.double()
-    with torch.no_grad():
-        batch.inputs.images = batch.inputs.images.double()
-        assert model.encode(batch.inputs).memory.dtype == torch.float64
+        embedded = model.visual(inputs)[inputs.view_mask]
+        words = model.words(torch.arange(40))
+    for tensor in (embedded, words, model.cra.basis):
+        assert float(tensor.square().mean()) == pytest.approx(spread, rel=0.25)
 
 
-def test_a_model_made_in_inference_mode_reads_without_a_table() -> None:
-    model, batch = uar(), make_batch()
+def test_the_attention_of_equation_7_has_no_biases_and_is_no_plain_mean() -> None:
+    """Scores of variance 2 have a perplexity of K / e; between vectors of length 1 it was K itself."""
+    block = CRA(UARConfig(width=256, heads=8, basis_size=512))
+    assert not [name for name, _ in block.attention.named_parameters() if name.endswith("bias")]
     with torch.no_grad():
-        expected = model.encode(batch.inputs).memory
-    with torch.inference_mode():
-        found = uar().encode(batch.inputs).memory
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        _, weights = block.attention(torch.randn(1, 64, 256), *block.keys_values(), need_weights=True)
+    assert weights is not None
+    perplexity = torch.special.entr(weights).sum(-1).exp().mean()
+    assert float(perplexity) == pytest.approx(512 / math.e, rel=0.15)
+
+
+def test_the_token_table_starts_from_the_codebook() -> None:
+    """Codes that are alike begin alike: the projection keeps cosines."""
+    model = uar(width=512, heads=4, basis_size=512)
+    assert isinstance(model.visual, LSU)
+    codes = model.visual.tokenizer.codebook()
+    centred = F.normalize(codes - codes.mean(dim=0), dim=1)
+    table = F.normalize(model.visual.table.weight.detach(), dim=1)
+    other = F.normalize(uar(width=512, heads=4, basis_size=512, codebook=False).visual.table.weight.detach(), dim=1)
+    upper = torch.ones(len(codes), len(codes)).triu(1).bool()
+    wanted = (centred @ centred.T)[upper]
+    assert float(torch.corrcoef(torch.stack([wanted, (table @ table.T)[upper]]))[0, 1]) > 0.95
+    assert float(torch.corrcoef(torch.stack([wanted, (other @ other.T)[upper]]))[0, 1]) < 0.3
+
+
+def test_soft_codes_and_pooling_are_weighted_means_of_embeddings() -> None:
+    model, inputs = uar(token_codes=3, token_pool=2), make_inputs()
+    assert isinstance(model.visual, LSU)
+    logits = model.visual.tokenizer.encoder(inputs.images[0, 1:2])[0]  # (K, 8, 8)
+    expected = torch.zeros(4, 4, 32)
+    for row in range(8):
+        for column in range(8):
+            scores, codes = logits[:, row, column].topk(3)
+            vector = (scores.softmax(0)[:, None] * model.visual.table(codes)).sum(0)
+            expected[row // 2, column // 2] += vector / 4
+    with torch.no_grad():
+        found = model.visual(inputs)
+    assert found.shape == (4, VIEWS, 16, 32)
+    torch.testing.assert_close(found[0, 1], expected.flatten(0, 1).detach(), atol=1e-5, rtol=1e-4)
+    with pytest.raises(UserError, match="token_pool is 3"):
+        uar(token_pool=3)
 
 
 # --- L_global
@@ -244,7 +260,7 @@ def test_a_report_is_the_mean_of_its_words_with_the_end_and_without_the_begin() 
     model, batch = uar(), make_batch()
     with torch.no_grad():
         found = model.report_vectors(batch.targets)
-        words = model.cra(model.words(batch.targets.tokens))
+        words = model.aligned(model.words(batch.targets.tokens))
     for row, mask in enumerate(batch.targets.mask):
         torch.testing.assert_close(found[row], words[row, mask][1:].mean(0), atol=1e-6, rtol=1e-5)
 

@@ -74,6 +74,36 @@ def labels(report: str) -> dict[str, str]:
         ("Elevation of the left hemidiaphragm.", {"hemidiaphragm_abnormal": "positive"}),
         ("The aorta is tortuous and calcified.", {"aorta_abnormal": "positive"}),
         ("Bones are intact.", {"bone_spine_abnormal": "negative"}),
+        ("Normal heart size and mediastinal contours.", {"cardiomegaly": "negative",
+                                                          "enlarged_cardiomediastinum": "negative"}),
+        ("Normal heart size and tortuous aorta.", {"cardiomegaly": "negative", "aorta_abnormal": "positive"}),
+        ("There is an interval increase in heart size.", {"cardiomegaly": "positive"}),
+        ("Nodule seen on the frontal view, not identified on the lateral view.", {"lung_lesion": "positive"}),
+        ("The collapsed left upper lobe is unchanged.", {"atelectasis": "positive"}),
+        ("Streaks in the midlung, which may represent residual airspace disease, atelectasis, or fibrosis.",
+         {"lung_opacity": "uncertain", "atelectasis": "uncertain"}),
+        # signs, answers and short forms
+        ("Pneumothorax (-). Effusion (+).", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
+        ("(-) pneumothorax, (+) effusion", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
+        ("Effusion\uff08\uff0d\uff09", {"pleural_effusion": "negative"}),
+        ("Pneumothorax -\nEffusion +", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
+        ("PTX neg, effusion pos", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
+        ("Pneumothorax: Absent. Effusion: Present.", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
+        ("PNEUMOTHORAX: No pneumothorax. EFFUSION: Big.", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
+        ("Pneumothorax? No. Effusion? Yes.", {"pneumothorax": "negative", "pleural_effusion": "positive"}),
+        ("Pneumonia?", {"pneumonia": "uncertain"}),
+        ("Opacity, ?pneumonia", {"lung_opacity": "positive", "pneumonia": "uncertain"}),
+        ("Edema (?)", {"edema": "uncertain"}),
+        ("Lungs w/o consolidation or effusion.", {"consolidation": "negative", "pleural_effusion": "negative"}),
+        ("Opacity c/w pneumonia.", {"lung_opacity": "positive", "pneumonia": "positive"}),
+        ("Absent pneumothorax.", {"pneumothorax": "negative"}),
+        # letters and breaks
+        ("Small e\ufb00usion.", {"pleural_effusion": "positive"}),
+        ("Pneumo\u00adthorax, \uff45\uff44\uff45\uff4d\uff41.", {"pneumothorax": "positive", "edema": "positive"}),
+        ("No consolidation\nLarge effusion", {"consolidation": "negative", "pleural_effusion": "positive"}),
+        ("* No consolidation\n* large effusion", {"consolidation": "negative", "pleural_effusion": "positive"}),
+        ("No consolidation<br>Large effusion", {"consolidation": "negative", "pleural_effusion": "positive"}),
+        ("There is no effusion or\nPneumothorax.", {"pleural_effusion": "negative", "pneumothorax": "negative"}),
         # conventions
         ("Vascular congestion.", {"edema": "positive"}),
         ("Vascular congestion without edema.", {"edema": "negative"}),
@@ -136,7 +166,7 @@ def test_many_reports_are_labelled_like_one() -> None:
 @settings(max_examples=150, deadline=None)
 def test_case_and_white_space_change_nothing(parts: list[str], data: st.DataObject) -> None:
     report = " ".join(parts)
-    gaps = data.draw(st.lists(st.sampled_from([" ", "   ", "\t", "\n", "\r\n", " \n  "]), min_size=1, max_size=9))
+    gaps = data.draw(st.lists(st.sampled_from([" ", "   ", "\t", "\u00a0", " \u2003 "]), min_size=1, max_size=9))
     cases = data.draw(st.lists(st.sampled_from([str.upper, str.lower, str.title, str]), min_size=1, max_size=7))
     words = [cases[place % len(cases)](word) for place, word in enumerate(report.split())]
     changed = "".join(word + gaps[place % len(gaps)] for place, word in enumerate(words))
@@ -164,6 +194,13 @@ def test_every_label_has_evidence_and_its_text_is_a_mention(parts: list[str]) ->
         assert label_report(report[entry.start : entry.end]).status(entry.observation) != "blank"
     named = {entry.observation for entry in found.evidence}
     assert named == set(labels(report))
+
+
+def test_evidence_lies_in_the_text_as_it_was_given() -> None:
+    report = "No mass.<br/>Small e\ufb00usion, \u200bpneumo\u00adthorax"
+    spans = {entry.observation: report[entry.start : entry.end] for entry in label_report(report).evidence}
+    assert spans["pleural_effusion"] == "e\ufb00usion"
+    assert spans["pneumothorax"].strip("\u200b") == "pneumo\u00adthorax"
 
 
 @given(st.text() | st.text("no heart is enlarged , . ; - ( ) / : \n vs. ", max_size=200))
@@ -206,9 +243,3 @@ def test_agreement_with_the_indexing_of_iu_xray(real_data: Path) -> None:
     for column, name in enumerate(CLASSES.values()):
         if gold[:, column].sum() > 50:
             assert scores(gold[:, column], found[:, column])["F1"] > 0.87, name
-
-
-def test_the_phrases_are_shipped() -> None:
-    from importlib import resources
-
-    assert resources.files("crossray.text.labeling").joinpath("phrases.yaml").is_file()

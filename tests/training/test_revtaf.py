@@ -37,7 +37,7 @@ def test_training_studies_become_the_database(blob_dataset: Dataset) -> None:
         sentences[0, 0], model.knowledge.encode_texts(["the heart is normal"])[0], atol=1e-2, rtol=1e-2
     )
     positive = (database.labels == POSITIVE).float().mean(0)
-    torch.testing.assert_close(model.adjustment.priors, (positive / positive.amax()).clamp_min(1e-4))
+    torch.testing.assert_close(model.ala.priors, (positive / positive.amax()).clamp_min(1e-4))
     model.database = example_database(model)
     model.learn_from(blob_dataset)  # found in the dataset
     assert torch.equal(model.database.entities, database.entities)

@@ -23,6 +23,7 @@ from crossray.models.baseline import Baseline, BaselineConfig
 from crossray.models.pretraining.vision import Vision
 from crossray.text.observations import OBSERVATIONS
 from crossray.text.tokenizer import ADDED_TOKENS, Tokenizer
+from crossray.training.config import TrainerConfig
 from crossray.training.module import TrainingModule
 from crossray.training.recipe import list_recipes, load
 from crossray.training.run import build_model, train
@@ -37,6 +38,7 @@ def test_the_folder_of_a_run(tiny: Any, blobs: Path, tmp_path: Path) -> None:
     recipe, out = tiny(trainer__log_every=2), tmp_path / "run"
     assert train(recipe, blobs, out) == out / "best"
     assert {path.name for path in out.iterdir()} == {
+        ".lock",
         "recipe.yaml",
         "provenance.json",
         "metrics.jsonl",
@@ -71,7 +73,7 @@ def test_validation_scores_are_those_of_the_written_reports(
 ) -> None:
     hypotheses: list[str] = []
 
-    def write_reports(model: Any, inputs: Any, config: Any) -> list[SimpleNamespace]:
+    def write_reports(model: Any, inputs: Any, config: Any, **_: Any) -> list[SimpleNamespace]:
         first = "the heart is normal ." if not hypotheses else "no opacity is seen ."
         reports = [first, *["the heart is normal . no opacity is seen ."] * inputs.size][: inputs.size]
         hypotheses.extend(reports)
@@ -94,15 +96,22 @@ def test_validation_scores_are_those_of_the_written_reports(
     assert row["distinct"] == pytest.approx(len(set(hypotheses)) / 7)
     labels = [RuleLabeler().label(reports) for reports in (hypotheses, references)]
     clinical = bootstrap(ClinicalStatistics.of(labels[0], labels[1], OBSERVATIONS), resamples=1)
-    for name in ("ce_precision", "ce_recall", "ce_f1"):
+    for name in ("ce_precision", "ce_recall", "ce_f1", "ce_micro_f1", "ce_macro_f1"):
         assert row[name] == pytest.approx(clinical[name].value)
     assert 0 < row["ce_f1"] < 1
 
 
-def test_clinical_efficacy_selects(tiny: Any, blobs: Path, tmp_path: Path) -> None:
-    train(tiny(trainer__monitor="ce_f1", trainer__max_epochs=1), blobs, tmp_path / "run")
+def test_a_mean_of_metrics_selects(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    recipe = tiny(trainer__monitor="cider+ce_macro_f1", trainer__max_epochs=3)
+    train(recipe, blobs, tmp_path / "run")
     provenance = json.loads((tmp_path / "run" / "best" / "provenance.json").read_text())
-    assert provenance["validation"]["ce_f1"] == rows_of(tmp_path / "run", "val")[0]["ce_f1"]
+    best = max(rows_of(tmp_path / "run", "val"), key=lambda row: row["cider"] + row["ce_macro_f1"])
+    assert provenance["step"] == best["step"] and provenance["monitor"] == "cider+ce_macro_f1"
+
+
+def test_no_recipe_selects_by_what_rewards_normal_reports() -> None:
+    for name in list_recipes():
+        assert "ce_f1" not in load(name).trainer.monitor, name
 
 
 def test_word_pieces_are_trained_or_taken(tiny: Any, blobs: Path, tmp_path: Path) -> None:
@@ -231,7 +240,12 @@ def test_the_last_epoch_is_validated_whatever_the_interval(tiny: Any, blobs: Pat
 
 def test_an_unknown_metric_is_an_error(tiny: Any, blobs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"trainer\.monitor.*'meteor'.*cider"):
-        train(tiny(trainer__monitor="meteor"), blobs, tmp_path / "run")
+        tiny(trainer__monitor="meteor")
+    unchecked = dataclasses.replace(tiny(), trainer=TrainerConfig(monitor="cider+meteor"))
+    with pytest.raises(UserError, match=r"trainer\.monitor.*'meteor'.*image_gain"):
+        train(unchecked, blobs, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert tiny(trainer__monitor="cider+loss_language").trainer.monitor == "cider+loss_language"
 
 
 def test_a_loss_that_is_not_finite_stops_cleanly(

@@ -30,6 +30,7 @@ class TwoParts(Trainable):
     """One scalar loss for each of two parts, and a diary."""
 
     system, config_class = "two_parts", TwoPartsConfig
+    loss_weights: ClassVar = {"one": 1.0, "two": 1.0}
 
     def __init__(self, config: TwoPartsConfig) -> None:
         super().__init__()

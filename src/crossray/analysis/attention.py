@@ -17,6 +17,7 @@ from crossray.data.batches.transform import transform_inputs
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, word_tokens, write_reports
 from crossray.errors import UserError
+from crossray.evaluation.utilities import utility_of
 from crossray.models.base import ReportModel
 from crossray.text.tokenizer import Tokenizer
 
@@ -62,7 +63,9 @@ def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -
     transform, tokenizer = transform_of(model), tokenizer_of(model)
     studies, views = inputs.view_mask.shape
     windows = transform.window(inputs.image_size.flatten(0, 1)).view(studies, views, 4).cpu().numpy()
-    reports = write_reports(model, transform_inputs(inputs, transform, train=False), config, need_attention=True)
+    reports = write_reports(
+        model, transform_inputs(inputs, transform, train=False), config, need_attention=True, utility=utility_of(config)
+    )
     masks = inputs.view_mask.cpu().numpy()
     return [
         _laid_out(model, tokenizer, report, window, mask)

@@ -1,6 +1,5 @@
 """Studies of a prepared dataset as a model takes them."""
 
-from crossray.data.batches.features import find_features
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
@@ -23,14 +22,14 @@ def collator_of(
     Raises:
         UserError: the model has no transform.
     """
-    fingerprint = model.features_fingerprint()
+    transform_of(model)
     return Collator(
         dataset,
         tokenizer,
         section=section,
         max_length=model.config.max_length,
         views=model.config.views,
-        features=None if fingerprint is None else find_features(dataset, transform_of(model), fingerprint),
+        features=model.cached_features(dataset),
     )
 
 

@@ -18,7 +18,7 @@ from crossray.errors import UserError
 from crossray.evaluation.metrics.nlg import NlgStatistics, ReportPairs
 from crossray.evaluation.statistics.significance import Interval, bootstrap, paired_difference
 from crossray.layers.ranking import hamming
-from crossray.models.revtaf import REVTAF
+from crossray.models.retrieval.retrieving import RetrievingModel
 from crossray.retrieval.index import ReportIndex
 
 Progress = Callable[[int, int], None]
@@ -64,7 +64,7 @@ class Retrieved:
 
 
 def retrieval_quality(
-    model: REVTAF,
+    model: RetrievingModel,
     dataset: Dataset,
     split: str,
     *,
@@ -131,7 +131,7 @@ def retrieval_quality(
 
 @torch.inference_mode()
 def _queries(
-    model: REVTAF, dataset: Dataset, rows: NDArray[np.int64], batch_size: int, progress: Progress | None
+    model: RetrievingModel, dataset: Dataset, rows: NDArray[np.int64], batch_size: int, progress: Progress | None
 ) -> tuple[Tensor, NDArray[np.int64]]:
     """Log-odds (Q, E) of the studies, and the rows (Q,) that the model itself retrieves."""
     collator, transform = collator_of(model, dataset), transform_of(model)

@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from crossray.commands.ablate import ablate
-from crossray.commands.analyze import analyze_alignment, analyze_grounding, analyze_long_tail, analyze_retrieval
+from crossray.commands.analyze import (
+    analyze_alignment,
+    analyze_grounding,
+    analyze_liveness,
+    analyze_long_tail,
+    analyze_retrieval,
+)
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
 from crossray.commands.demo import demo
-from crossray.commands.evaluate import evaluate
+from crossray.commands.evaluate import evaluate_predictions
 from crossray.commands.explain import explain
 from crossray.commands.export import export
 from crossray.commands.generate import generate
@@ -162,6 +168,13 @@ _MODELS = {
     "help": "model folder, or the folder of a training run (its best model is taken); repeat it to compare several",
 }
 
+_SYSTEMS = {
+    "type": str,
+    "action": "append",
+    "nargs": None,
+    "help": "system to measure; repeat it for several; all by default",
+}
+
 _PREDICTIONS = {
     "type": Path,
     "help": "JSON lines from `crossray generate` or of your own (id, prediction, reference), or a ReXrank submission",
@@ -172,6 +185,7 @@ ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}, outputs=_FOLDER),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
     "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
+    "liveness": Command(analyze_liveness, lists={"system": _SYSTEMS}),
     "long-tail": Command(
         analyze_long_tail,
         {
@@ -217,7 +231,7 @@ COMMANDS: dict[str, Command] = {
         },
         fields=("decoding",),
     ),
-    "evaluate": Command(evaluate, {"name": "predictions", **_PREDICTIONS}),
+    "evaluate": Command(evaluate_predictions, {"name": "predictions", **_PREDICTIONS}),
     "export": Command(export, {"name": "predictions", **_PREDICTIONS}),
     "compare": Command(
         compare,

@@ -6,7 +6,7 @@ from typing import Literal
 from crossray.commands.show import console
 
 
-def evaluate(
+def evaluate_predictions(
     predictions: Path,
     data: Path | None = None,
     out: Path | None = None,
@@ -16,7 +16,7 @@ def evaluate(
     published: Literal["iu-xray", "mimic-cxr"] | None = None,
     references: Path | None = None,
     section: Literal["findings", "impression", "report"] = "findings",
-    cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy",
+    cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] | None = None,
     studies: Path | None = None,
     sample: int | None = None,
     resamples: int = 1000,
@@ -35,7 +35,8 @@ def evaluate(
         published: also print ours under the tables of the papers on this data set, with what keeps them apart.
         references: predictions of another system on the same studies, to take the true reports of both protocols from.
         section: section that predictions without references are about; of a submission to ReXrank, what is compared.
-        cleaner: cleaner of both sides where predictions come without references or from ReXrank.
+        cleaner: clean predictions and references alike; legacy where predictions come without references or from
+            ReXrank, otherwise both are scored as they are written.
         studies: text file with the identifiers of the studies to score, one a line; they are part of the protocol.
         sample: score so many studies drawn at random by --seed, the same ones from every file of the same studies.
         resamples: bootstrap resamples behind every interval.

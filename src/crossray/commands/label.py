@@ -24,7 +24,9 @@ def label(reports: Path, out: Path, labeler: str = "rules", evidence: Path | Non
             f"--evidence: only rules know where in the text a label comes from; leave out --labeler {labeler}"
         )
     opened = open_labeler(labeler)
-    count = label_table(reports, out, opened, lambda report: label_report(report).evidence, evidence)
+    count, notes = label_table(reports, out, opened, lambda report: label_report(report).evidence, evidence)
     console().print(f"{count} reports labelled by {opened.name} in {out}", highlight=False)
+    for note in notes:
+        console().print(f"note: {note}", highlight=False)
     if evidence is not None:
         console().print(f"evidence in {evidence}", highlight=False)

@@ -57,21 +57,34 @@ class Sample:
 
     def __call__(self, totals: Tensor, position: int) -> Tensor:
         """See `Choice`; K is 1, and what earlier words add to `totals` cancels out."""
-        ordered, order = torch.sort(totals / self.config.temperature, dim=1, descending=True, stable=True)
-        probabilities = torch.softmax(ordered, dim=1)
-        if self.config.top_k:
-            probabilities[:, self.config.top_k :] = 0
-        if self.config.top_p < 1:
-            share = probabilities / probabilities.sum(dim=1, keepdim=True)
-            before = share.cumsum(dim=1) - share
-            probabilities[before >= self.config.top_p] = 0
-        cumulative = probabilities.cumsum(dim=1)
-        threshold = self.draws[:, position, None] * cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, threshold, right=True)
-        # rounding may carry the draw past the last word with a probability; a study that has ended has no such word
-        last = ((probabilities > 0).sum(dim=1, keepdim=True) - 1).clamp_min(0)
-        return order.gather(1, torch.minimum(drawn, last))
+        return draw(totals, self.draws[:, position, None], self.config)
 
     def select(self, studies: Tensor) -> None:
         """See `Choice`."""
         self.draws = self.draws.index_select(0, studies)
+
+
+def draw(totals: Tensor, numbers: Tensor, config: DecodingConfig) -> Tensor:
+    """Draw one continuation of each row after temperature, top-k and top-p.
+
+    Args:
+        totals: (N, vocabulary) log-probabilities, up to a constant of each row; -inf for what is forbidden.
+        numbers: (N, 1) random numbers in [0, 1).
+        config: of the search.
+
+    Returns:
+        (N, 1) int64.
+    """
+    ordered, order = torch.sort(totals / config.temperature, dim=1, descending=True, stable=True)
+    probabilities = torch.softmax(ordered, dim=1)
+    if config.top_k:
+        probabilities[:, config.top_k :] = 0
+    if config.top_p < 1:
+        share = probabilities / probabilities.sum(dim=1, keepdim=True)
+        before = share.cumsum(dim=1) - share
+        probabilities[before >= config.top_p] = 0
+    cumulative = probabilities.cumsum(dim=1)
+    drawn = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True)
+    # rounding may carry the draw past the last word with a probability; a study that has ended has no such word
+    last = ((probabilities > 0).sum(dim=1, keepdim=True) - 1).clamp_min(0)
+    return order.gather(1, torch.minimum(drawn, last))

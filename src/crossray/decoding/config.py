@@ -5,7 +5,9 @@ from typing import Literal, get_args
 
 from crossray.errors import UserError
 
-Method = Literal["beam", "greedy", "sample"]
+Method = Literal["beam", "greedy", "sample", "mbr"]
+#: What reports are compared by (`crossray.evaluation.utilities`).
+UtilityName = Literal["bleu", "cider", "clinical"]
 LengthPenalty = Literal["none", "average", "wu"]
 
 
@@ -14,7 +16,8 @@ class DecodingConfig:
     """The search for the words of a report; the defaults are those of the R2Gen family (SPEC 1.7).
 
     Attributes:
-        method: "beam" keeps the best hypotheses of each length, "greedy" the best word, "sample" draws words.
+        method: "beam" keeps the best hypotheses of each length, "greedy" the best word, "sample" draws words, "mbr"
+            (minimum Bayes risk) draws several reports and takes the one on which they agree most.
         beam: hypotheses kept by a beam search.
         max_length: most steps: words of a report, or words and its eos; bos is not counted.
         min_length: fewest words before eos is allowed.
@@ -24,10 +27,13 @@ class DecodingConfig:
         no_repeat_ngram: no sequence of so many words occurs twice in a report; 0: they may.
         forbidden: words that are never written; each must be one token of the model's vocabulary.
         suppress_unk: never write the token of unknown words.
-        temperature: of "sample": below 1 prefers likely words, above 1 evens the odds out.
-        top_k: of "sample": draw from so many most likely words only; 0: from all.
-        top_p: of "sample": draw from the fewest words that reach this probability together.
-        seed: of "sample"; each study has random numbers of its own, whatever its batch.
+        samples: of "mbr": reports drawn for each study.
+        utility: of "mbr": what two reports agree by: "bleu" (sentence BLEU-4), "cider" (every word weighs alike), or
+            "clinical" (F1 of the observations, read by the embedded labeler).
+        temperature: of "sample" and "mbr": below 1 prefers likely words, above 1 evens the odds out.
+        top_k: of both: draw from so many most likely words only; 0: from all.
+        top_p: of both: draw from the fewest words that reach this probability together.
+        seed: of both; each study has random numbers of its own, whatever its batch.
         early_stop: leave a study as soon as no unfinished hypothesis can win; the result is the same.
         force_length: write exactly `max_length` words, eos forbidden (for timing).
     """
@@ -41,6 +47,8 @@ class DecodingConfig:
     no_repeat_ngram: int = 0
     forbidden: tuple[str, ...] = ()
     suppress_unk: bool = False
+    samples: int = 12
+    utility: UtilityName = "bleu"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -63,6 +71,8 @@ class DecodingConfig:
             # an exponent below 0 would favour short reports and void the bound that early stopping rests on
             "length_alpha": (self.length_alpha >= 0, "at least 0"),
             "no_repeat_ngram": (self.no_repeat_ngram >= 0, "at least 0"),
+            "samples": (self.samples >= 1, "at least 1"),
+            "utility": (self.utility in get_args(UtilityName), f"one of {', '.join(get_args(UtilityName))}"),
             "temperature": (self.temperature > 0, "above 0; method greedy is its limit"),
             "top_k": (self.top_k >= 0, "at least 0"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),

@@ -1,5 +1,6 @@
 """From images to report texts; what validation and `crossray generate` run."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from torch import Tensor
 from crossray.data.batches.batch import Inputs
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import SpecialIds
-from crossray.decoding.search import generate
+from crossray.decoding.risk import Utility, least_risk
+from crossray.decoding.search import add_attention, generate
 from crossray.errors import UserError
-from crossray.models.base import ReportModel
+from crossray.models.base import Encoded, ReportModel
 from crossray.text.display import SENTENCE_ENDS
 from crossray.text.tokenizer import CONTINUATION, Tokenizer
 
@@ -56,6 +58,8 @@ def write_reports(
     *,
     need_attention: bool = False,
     seeds: Sequence[int] | None = None,
+    encoded: Encoded | None = None,
+    utility: Utility | None = None,
 ) -> list[WrittenReport]:
     """Write one report a study.
 
@@ -64,7 +68,10 @@ def write_reports(
         inputs: B studies on the model's device, images transformed (`transform_inputs`) or cached features.
         config: the search.
         need_attention: also return the cross-attention weights.
-        seeds: random seed of each study for method "sample", see `generate`.
+        seeds: random seed of each study for the methods that draw, see `study_seed`; by default `config.seed` plus its
+            place in the batch.
+        encoded: what `model.encode` made of `inputs` in eval mode, where the caller has it already.
+        utility: what reports are compared by, needed by method "mbr" (`crossray.evaluation.utilities`).
 
     Raises:
         UserError: the model has no tokenizer, a forbidden word is not in its vocabulary, or it has diverged.
@@ -76,8 +83,18 @@ def write_reports(
     model.eval()
     try:
         with torch.inference_mode():
-            encoded = model.encode(inputs)
-        reports = generate(model, encoded, ids, config, need_attention, seeds)
+            encoded = model.encode(inputs) if encoded is None else encoded
+        if config.method != "mbr":
+            reports = generate(model, encoded, ids, config, need_attention, seeds)
+        elif utility is None:
+            raise ValueError("method 'mbr' needs a utility")
+        else:
+            if seeds is None:
+                seeds = range(config.seed, config.seed + encoded.memory.shape[0])
+            reports = least_risk(model, encoded, ids, config, seeds, model.tokenizer.decode, utility)
+            if need_attention:
+                with torch.inference_mode():
+                    add_attention(model, encoded, ids, reports)
     finally:
         model.train(training)
     return [
@@ -89,6 +106,11 @@ def write_reports(
         )
         for report in reports
     ]
+
+
+def study_seed(seed: int, study: str) -> int:
+    """A study's own seed, whatever its place in the file and its batch."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {study}".encode(), digest_size=7).digest(), "little")
 
 
 def special_ids(tokenizer: Tokenizer, config: DecodingConfig) -> SpecialIds:

@@ -69,7 +69,7 @@ def generate(
                     "use a checkpoint from before the training diverged, or decode in float32."
                 )
             if need_attention:
-                _add_attention(model, encoded, ids, finished, reports)
+                add_attention(model, encoded, ids, reports)
     finally:
         model.train(training)
     return reports
@@ -146,10 +146,16 @@ def _search(model: ReportModel, encoded: Encoded, ids: SpecialIds, config: Decod
         return finished
     running = _Running.begin(count, config.rows, config.max_length, ids.bos, device)
     best = finished.select(running.studies)
-    cache = model.start(encoded, config.rows)
+    cache = model.start(encoded)
     constraints: Constraints | None = None
     for position in range(config.max_length):
-        logits = model.step(running.latest, encoded, cache).logits[:, -1]
+        if position == 0:
+            # the rows of a study are still alike: one of them reads prompt and bos
+            logits = model.step(running.latest[:: config.rows], encoded, cache).logits[:, -1]
+            logits = logits.repeat_interleave(config.rows, dim=0)
+            cache.widen(config.rows)
+        else:
+            logits = model.step(running.latest, encoded, cache).logits[:, -1]
         constraints = constraints or Constraints(ids, config, logits.shape[-1], device)
         rows = running.extend(choice, constraints(logits, running.tokens[:, :position]), position)
         length = position + 1
@@ -187,13 +193,12 @@ def _undecided(scores: Tensor, best: Tensor, config: DecodingConfig) -> Tensor:
     return reachable > -math.inf
 
 
-def _add_attention(
-    model: ReportModel, encoded: Encoded, ids: SpecialIds, finished: Finished, reports: list[Generated]
-) -> None:
+def add_attention(model: ReportModel, encoded: Encoded, ids: SpecialIds, reports: list[Generated]) -> None:
     """Read the chosen reports once more, all positions at a time: cheaper than to keep all beams' weights."""
-    longest = max(len(report.log_probabilities) for report in reports)
-    bos = finished.tokens.new_full((len(reports), 1), ids.bos)
-    inputs = torch.cat([bos, finished.tokens[:, : longest - 1]], dim=1)
+    device = encoded.memory.device
+    written = [[ids.bos, *report.tokens][: len(report.log_probabilities)] for report in reports]
+    longest = max(len(row) for row in written)
+    inputs = torch.tensor([row + [ids.pad] * (longest - len(row)) for row in written], device=device)
     attention = model.step(inputs, encoded, need_attention=True).cross_attention
     if attention is not None:
         for report, weights in zip(reports, attention.float().cpu(), strict=True):

@@ -18,6 +18,7 @@ from crossray.evaluation.metrics.nlg import ReportPairs
 from crossray.evaluation.metrics.statistics import MeteorChoice, Pairings, StudyStatistics, measure
 from crossray.evaluation.predictions import PredictionFile
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
+from crossray.evaluation.predictions.writing import clinical_notes, writing_notes
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
 from crossray.evaluation.statistics.significance import bootstrap, paired_difference
 from crossray.evaluation.trivial import trivial_reports
@@ -72,6 +73,10 @@ def evaluate(
     ours = _system_name(file)
     systems = {ours: file.hypotheses(), **companions.baselines}
     references = {name: file.references(name) for name in names}
+    writing = writing_notes(file.hypotheses(), references[names[-1]])
+    readable, languages = clinical_notes(references[names[-1]]) if labeler is not None else (True, [])
+    if not readable:
+        labeler = None
     measured = measure(systems, references, meteor=meteor, labeler=labeler)
     clinical = measured.statistics[names[-1], ours].clinical  # of `full` where it is there: nothing is cut
 
@@ -98,7 +103,9 @@ def evaluate(
             *_shuffled(file),
             *_missing_protocols(file),
             *companions.notes,
-            *_clinical_notes(clinical, labeler),
+            *writing,
+            *languages,
+            *(_clinical_notes(clinical, labeler) if readable else ()),
             *measured.notes,
         ),
     )

@@ -1,9 +1,8 @@
 """A finished model writes the reports of image files or of a prepared dataset, as a predictions file."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,18 @@ from numpy.typing import NDArray
 
 import crossray
 from crossray.data.batches.batch import Inputs
-from crossray.data.batches.features import FeatureCache, find_features
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.store import Dataset
 from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
-from crossray.decoding.reports import WrittenReport, special_ids, write_reports
+from crossray.decoding.reports import WrittenReport, special_ids, study_seed, write_reports
 from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.evaluation.metrics.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 from crossray.evaluation.predictions.protocol import references
+from crossray.evaluation.utilities import utility_of
 from crossray.files.digest import sha256
 from crossray.files.folders import model_folder
 from crossray.files.names import printable
@@ -102,14 +101,14 @@ class Generator:
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path | str, device: str = "auto", decoding: Mapping[str, Any] | None = None
+        cls, folder: Path | str, device: str = "auto", decoding: DecodingConfig | Mapping[str, Any] | None = None
     ) -> "Generator":
         """Load a model folder, or the best model of a training run's folder.
 
         Args:
             folder: what `ReportModel.save_pretrained` or `crossray train` wrote.
             device: "auto" for a GPU where there is one, "cpu", "cuda" or "cuda:1".
-            decoding: fields of `DecodingConfig` to change; the others are those in the model's `generation.json`.
+            decoding: the search, or fields of it to change; the others are those in the model's `generation.json`.
 
         Raises:
             UserError: there is no model that writes reports, or the device does not exist.
@@ -117,14 +116,9 @@ class Generator:
         folder = model_folder(folder)
         model = ReportModel.from_pretrained(folder)
         settings = GenerationSettings.load(folder, model.config.max_length)
-        known = [field.name for field in fields(DecodingConfig)]
-        for name in decoding or {}:
-            if name not in known:
-                raise UserError(f"--decoding.{name}: there is no such field; choose one of {', '.join(known)}.")
-        search = config_from_dict(DecodingConfig, {**asdict(settings.decoding), **(decoding or {})}, "--decoding")
         return cls(
             model,
-            search,
+            settings.decoding if decoding is None else _changed(settings.decoding, decoding),
             device=device,
             name=str(folder),
             section=settings.section,
@@ -226,7 +220,7 @@ class Generator:
         seen = rows if shuffle_images is None else _shuffled(rows, shuffle_images, f"{data.path}: split {split!r}")
         names, reports = data.ids(rows), data.reports(rows, self.section)
         collator = Collator(
-            data, None, section=self.section, views=self.model.config.views, features=self._features(data)
+            data, None, section=self.section, views=self.model.config.views, features=self.model.cached_features(data)
         )
 
         def predictions() -> Iterator[Prediction]:
@@ -293,12 +287,8 @@ class Generator:
 
     def _write_batch(self, names: Sequence[str], inputs: Inputs) -> list[WrittenReport]:
         prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
-        seeds = [_seed(self.decoding.seed, name) for name in names]
-        return write_reports(self.model, prepared, self.decoding, seeds=seeds)
-
-    def _features(self, dataset: Dataset) -> FeatureCache | None:
-        fingerprint = self.model.features_fingerprint()
-        return None if fingerprint is None else find_features(dataset, self.transform, fingerprint)
+        seeds = [study_seed(self.decoding.seed, name) for name in names]
+        return write_reports(self.model, prepared, self.decoding, seeds=seeds, utility=utility_of(self.decoding))
 
     def _provenance(self) -> Provenance:
         return Provenance(
@@ -334,16 +324,21 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _changed(decoding: DecodingConfig, fields: DecodingConfig | Mapping[str, Any]) -> DecodingConfig:
+    if isinstance(fields, DecodingConfig):
+        return fields
+    known = asdict(decoding)
+    for name in fields:
+        if name not in known:
+            raise UserError(f"--decoding.{name}: there is no such field; choose one of {', '.join(known)}.")
+    return config_from_dict(DecodingConfig, {**known, **fields}, "--decoding")
+
+
 def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:
     """Another of the rows for each of them."""
     if len(rows) < 2:
         raise UserError(f"{place}: shuffle_images: it has {len(rows)} studies; choose a split with at least two.")
     return rows[derangement(len(rows), np.random.default_rng(seed))]
-
-
-def _seed(seed: int, name: str) -> int:
-    """A study's own seed, whatever its place in the file and its batch."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest(), "little")
 
 
 def _out_of_memory(error: BaseException) -> bool:

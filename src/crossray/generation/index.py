@@ -18,8 +18,7 @@ from crossray.files.folders import model_folder
 from crossray.files.write import write_whole
 from crossray.generation.files import read_study, stack_studies, study_ids
 from crossray.generation.generator import Generator
-from crossray.models.retrieval.retrieving import DATABASE
-from crossray.models.revtaf import REVTAF
+from crossray.models.retrieval.retrieving import DATABASE, RetrievingModel
 from crossray.retrieval.database import ReportDatabase
 from crossray.retrieval.index import NO_ROW
 
@@ -93,19 +92,22 @@ def _note(path: Path, dataset: Dataset) -> None:
     write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
 
 
-def retrieving(generator: Generator, folder: Path | str) -> REVTAF:
+def retrieving(generator: Generator, folder: Path | str) -> RetrievingModel:
     """The generator's model, if it retrieves; `folder` is where it is from, for the message.
 
     Raises:
         UserError: it does not.
     """
-    if not isinstance(generator.model, REVTAF):
-        raise UserError(f"{folder}: system '{generator.model.system}' has no index; give the folder of a revtaf model.")
+    if not isinstance(generator.model, RetrievingModel):
+        raise UserError(
+            f"{folder}: system '{generator.model.system}' keeps no training reports and has no index; give the folder "
+            "of a model that retrieves, such as revtaf."
+        )
     return generator.model
 
 
 def query_files(
-    generator: Generator, model: REVTAF, studies: Sequence[Sequence[Path]], k: int
+    generator: Generator, model: RetrievingModel, studies: Sequence[Sequence[Path]], k: int
 ) -> Iterator[tuple[str, list[Neighbour]]]:
     """Nearest reports of image files, study by study.
 
@@ -128,7 +130,7 @@ def query_files(
 
 
 def query_dataset(
-    generator: Generator, model: REVTAF, dataset: Dataset, split: str, k: int, batch_size: int = 16
+    generator: Generator, model: RetrievingModel, dataset: Dataset, split: str, k: int, batch_size: int = 16
 ) -> Iterator[tuple[str, list[Neighbour]]]:
     """Nearest reports of the studies of a split, as `query_files`."""
     rows, collator = dataset.rows(split), collator_of(model, dataset)
@@ -138,7 +140,7 @@ def query_dataset(
         yield from zip(dataset.ids(part), found, strict=True)
 
 
-def _nearest(generator: Generator, model: REVTAF, inputs: Inputs, k: int) -> list[list[Neighbour]]:
+def _nearest(generator: Generator, model: RetrievingModel, inputs: Inputs, k: int) -> list[list[Neighbour]]:
     database = model.database
     with torch.inference_mode():
         prepared = transform_inputs(inputs.to(generator.device), generator.transform, train=False)

@@ -113,14 +113,17 @@ class CrossAttention(nn.Module):
         width: D; `heads`: h, a divisor of it.
         dropout: share of the attention weights that is dropped in training.
         memory_width: width of the memory; `width` when left out.
+        bias: whether the linear maps have biases.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, memory_width: int | None = None) -> None:
+    def __init__(
+        self, width: int, heads: int, dropout: float, memory_width: int | None = None, bias: bool = True
+    ) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query = nn.Linear(width, width)
-        self.project = nn.Linear(memory_width or width, 2 * width)
-        self.output = nn.Linear(width, width)
+        self.query = nn.Linear(width, width, bias=bias)
+        self.project = nn.Linear(memory_width or width, 2 * width, bias=bias)
+        self.output = nn.Linear(width, width, bias=bias)
         for weight in (self.query.weight, *self.project.weight.chunk(2), self.output.weight):
             nn.init.xavier_uniform_(weight)
 

@@ -13,7 +13,8 @@ class Cache:
     N rows = B studies x `beams`, the beams of one study adjacent. What belongs to the image is held once per study and
     shared by its beams. What grows with the text is held once per study too, and never moved: position p of beam j lies
     in slot p * beams + j, and `lineage` says which slots a row descends from. Changing the order of the beams then
-    moves a few booleans instead of every key and value.
+    moves a few booleans instead of every key and value. What is written before the beams part (`widen`), a prompt and
+    the begin token, has one slot a position, behind which these slots begin.
 
     Attributes:
         beams: rows per study.
@@ -21,12 +22,13 @@ class Cache:
         memory_keys: one (B, heads, S, d) a layer, computed once.
         memory_values: the same for the values.
         memory_mask: (B, 1, 1, S) bool, True where attention may look; None when every position is valid.
-        keys: one (B, heads, slots, d) a layer; only the first length * beams slots are written.
+        keys: one (B, heads, room, d) a layer; only the first `slots` are written.
         values: the same for the values.
-        lineage: (B, beams, length * beams) bool, True where a slot belongs to the row's own text; None before the
-            first position, and always with one beam, whose every slot is its own.
+        lineage: (B, beams, slots) bool, True where a slot belongs to the row's own text; None before the first
+            position, and always with one beam, whose every slot is its own.
         state: anything else that grows with the text, (N, ...) each: a running context, for example.
         shared: anything that all studies have in common; neither reordered nor selected.
+        common: positions that were written before the beams parted.
     """
 
     beams: int
@@ -39,13 +41,29 @@ class Cache:
     lineage: Tensor | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[str, Tensor] = field(default_factory=dict)
+    common: int = 0
+
+    @property
+    def slots(self) -> int:
+        """Slots that the positions so far take, in every layer."""
+        return self.common + (self.length - self.common) * self.beams
+
+    def widen(self, beams: int) -> None:
+        """Let `beams` rows of each study continue the one that was read so far; nothing is copied but `state`."""
+        assert self.beams == 1
+        if beams == 1:
+            return
+        if self.keys:
+            self.lineage = torch.ones(1, beams, self.length, dtype=torch.bool, device=self.keys[0].device)
+        self.beams, self.common = beams, self.length
+        self.state = {name: value.repeat_interleave(beams, dim=0) for name, value in self.state.items()}
 
     def extend(self, positions: int, device: torch.device) -> Tensor | None:
         """Make room for `positions` more in every row; layers then `write` them.
 
         Returns:
-            Where each of the new positions may look: bool, broadcastable to (B, heads, beams * positions,
-            length * beams), query (j, t) at j * positions + t; None when it may look everywhere.
+            Where each of the new positions may look: bool, broadcastable to (B, heads, beams * positions, slots),
+            query (j, t) at j * positions + t; None when it may look everywhere.
         """
         past = self.length
         self.length += positions
@@ -81,9 +99,9 @@ class Cache:
             value: the same for the values.
 
         Returns:
-            Keys and values of everything written so far, (B, heads, length * beams, d) each.
+            Keys and values of everything written so far, (B, heads, slots, d) each.
         """
-        end = self.length * self.beams
+        end = self.slots
         first = end - key.shape[2]
         if layer == len(self.keys):
             self.keys.append(_buffer(key, max(end, 16 * self.beams)))

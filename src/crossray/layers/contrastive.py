@@ -4,7 +4,7 @@ Shapes: B rows of this process, N rows of all processes, P channels.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as distributed
@@ -28,6 +28,11 @@ def gather_ranks(tensor: Tensor) -> Tensor:
         return tensor
     gathered: Tensor = _Gather.apply(tensor)
     return gathered
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class _Gather(torch.autograd.Function):
@@ -75,26 +80,52 @@ def connected_components(adjacency: Tensor) -> Tensor:
     return labels
 
 
-def supervised_contrastive(features: Tensor, positive: Tensor, temperature: float) -> Tensor:
-    """Supervised contrastive loss, L_out of Khosla et al. 2020 with all other rows in the denominator (SPEC 3.4).
+@torch.no_grad()
+def weak_positives(unit: Tensor) -> Tensor:
+    """RCAN's weak labels: studies whose graph of nearest neighbours is connected belong together.
+
+    Args:
+        unit: (N, P) normalised vectors.
+
+    Returns:
+        (N, N) bool.
+    """
+    nearest = (unit @ unit.T).fill_diagonal_(-2.0).argmax(dim=1)
+    component = connected_components(F.one_hot(nearest, len(unit)).bool())
+    return component[:, None] == component
+
+
+def supervised_contrastive(
+    features: Tensor,
+    positive: Tensor,
+    temperature: float,
+    denominator: Literal["others", "negatives"] = "others",
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """Supervised contrastive loss, L_out of Khosla et al. 2020.
 
     Args:
         features: (N, P) vectors, compared by their cosine.
         positive: (N, N) bool, True where two rows belong together; its diagonal does not count.
         temperature: divides the cosines.
+        denominator: the rows that a positive is compared with: all "others", or the "negatives" alone, as in the
+            decoupled loss of Yeh et al. 2022. The latter falls below 0.
+        reduction: mean or sum over all rows.
 
     Returns:
-        Mean over all rows, in float32. A row without a positive contributes 0, so a single row gives 0, never NaN.
+        A scalar in float32. A row without a positive contributes 0, so a single row gives 0, never NaN; so does a row
+        without a negative, where the denominator holds nothing else.
     """
     unit = F.normalize(features.float(), dim=1)
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     with torch.autocast(unit.device.type, enabled=False):
         scores = unit @ unit.T / temperature
-    # a large finite number: the row of a batch of one would otherwise hold nothing but -inf
-    others = scores.masked_fill(itself, torch.finfo(scores.dtype).min)
-    surprise = others.logsumexp(dim=1, keepdim=True) - scores
-    chosen = (positive & ~itself).to(scores.dtype)
-    return ((surprise * chosen).sum(dim=1) / chosen.sum(dim=1).clamp_min(1)).mean()
+    compared = ~itself if denominator == "others" else ~(itself | positive)
+    # a large finite number: a row that is compared with nothing would otherwise hold nothing but -inf
+    surprise = scores.masked_fill(~compared, torch.finfo(scores.dtype).min).logsumexp(dim=1, keepdim=True) - scores
+    chosen = (positive & ~itself & compared.any(dim=1, keepdim=True)).to(scores.dtype)
+    rows = (surprise.where(chosen > 0, 0.0) * chosen).sum(dim=1) / chosen.sum(dim=1).clamp_min(1)
+    return rows.sum() if reduction == "sum" else rows.mean()
 
 
 def uniformity(features: Tensor, temperature: float = 2.0) -> Tensor:
@@ -175,7 +206,7 @@ def next_study(studies: int, device: torch.device) -> Tensor:
 
 
 def label_margin(truth: Tensor, known: Tensor) -> Tensor:
-    """M2KT's margins (SPEC 2.3): 0 for equal labels, otherwise the share of the labels that differ, at least 0.5.
+    """M2KT's margins: 0 for equal labels, otherwise the share of the labels that differ, at least 0.5.
 
     Args:
         truth: (N, L) bool, positive labels.

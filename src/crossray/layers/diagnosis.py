@@ -1,11 +1,17 @@
-"""PromptMRG's diagnosis branch (SPEC 4.2): a classifier that reads the reports of similar studies too.
+"""PromptMRG's diagnosis (Jin et al. 2024): a classifier that reads the reports of similar studies, too.
+
+`DiagnosisBranch` is its classifier with cross-modal feature enhancement, `DiagnosisPrompts` what the decoder reads of
+it, `ALA` its loss.
 
 Shapes: B studies, R retrieved reports of each, K observations, D width; statuses are coded as in
 `crossray.text.observations.STATUSES`.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed as distributed
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossray.layers.attention import CrossAttention, SelfAttention
@@ -126,8 +132,30 @@ class DiagnosisBranch(nn.Module):
         return self.classify(torch.cat([pooled, found], dim=1)).unflatten(1, (len(STATUSES), self.classes))
 
 
-class LogitAdjustment(nn.Module):
-    """Adaptive logit adjustment: in training, rare classes must be predicted by a margin that shrinks as they are.
+class DiagnosisPrompts(nn.Module):
+    """Diagnosis prompts: one token an observation, its most probable status, read before the report.
+
+    Args:
+        ids: tokens of the four statuses.
+    """
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        super().__init__()
+        self.ids: Tensor
+        self.register_buffer("ids", torch.tensor(list(ids)), persistent=False)
+
+    def statuses(self, logits: Tensor, labels: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """Status codes (B, K) of logits (B, 4, K); those of `labels` (B, K) where `known` (B,) says so."""
+        found = logits.argmax(dim=1)
+        return found if labels is None or known is None else torch.where(known[:, None], labels, found)
+
+    def forward(self, logits: Tensor, labels: Tensor | None = None, known: Tensor | None = None) -> Tensor:
+        """Tokens (B, K) of these statuses."""
+        return self.ids[self.statuses(logits, labels, known)]
+
+
+class ALA(nn.Module):
+    """Adaptive logit-adjusted loss: in training, rare classes must be predicted by a margin that shrinks as they are.
 
     The positive logit of class k gets log(pi_k) added. After each validation pi_k becomes the mean probability of
     "positive" where it is the truth, divided by the largest of these means.
@@ -144,10 +172,20 @@ class LogitAdjustment(nn.Module):
         self.sums: Tensor
         self.counts: Tensor
         self.adaptive = classes - auxiliary
-        first = torch.ones(classes) if initial is None else initial.float().clamp(_LEAST, 1.0)
-        self.register_buffer("priors", first)
+        self.register_buffer("priors", torch.ones(classes))
         self.register_buffer("sums", torch.zeros(classes, dtype=torch.float64), persistent=False)
         self.register_buffer("counts", torch.zeros(classes, dtype=torch.float64), persistent=False)
+        if initial is not None:
+            self.begin(initial)
+
+    def begin(self, initial: Tensor) -> None:
+        """Set pi, (K,)."""
+        self.priors.copy_(initial.float().clamp(_LEAST, 1.0))
+
+    def forward(self, logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
+        """Mean cross-entropy of adjusted logits (B, 4, K) over the studies whose `labels` (B, K) are `known` (B,)."""
+        each = F.cross_entropy(self.adjust(logits.float()), labels, reduction="none").mean(dim=1)
+        return (each * known).sum() / known.sum().clamp_min(1)
 
     def adjust(self, logits: Tensor) -> Tensor:
         """Logits (B, 4, K) with log(pi) added to the positive ones in training; unchanged in eval mode."""

@@ -1,4 +1,4 @@
-"""Hyperbolic network and distance in the Poincare ball, safe in float32 (REVTAF's LRE; SPEC 4.3, eq. 3-5).
+"""Hyperbolic network and distance in the Poincare ball, safe in float32 (REVTAF's LRE, eq. 3-5).
 
 The ball of curvature -c has the radius 1 / sqrt(c). Shapes: N and M points of D channels.
 """
@@ -19,7 +19,7 @@ _LARGEST = 1 - 1e-5
 
 
 class HyperbolicNetwork(nn.Module):
-    """A multilayer perceptron whose activations are points of the Poincare ball (SPEC 4.3).
+    """A multilayer perceptron whose activations are points of the Poincare ball (Ganea et al. 2018).
 
     The input becomes a point by the exponential map at the origin; each layer is a Moebius product, a Moebius
     translation by the bias, and ReLU in the tangent space of the origin. All of it runs in float32 (float64 for
@@ -63,7 +63,7 @@ def poincare_distance(x: Tensor, y: Tensor, curvature: float) -> Tensor:
 
     The closed form arcosh(1 + 2 r^2) / sqrt(c) with r^2 = c |x - y|^2 / ((1 - c |x|^2) (1 - c |y|^2)) equals
     2 arsinh(r) / sqrt(c), which stays exact where x and y are close and has the gradient 0 where they are equal.
-    Equation 3 of the paper lacks the minus of (-x) + y (SPEC 8, V1).
+    Equation 3 of the paper lacks the minus of (-x) + y.
 
     Args:
         x: (N, D), each c |x|^2 < 1.

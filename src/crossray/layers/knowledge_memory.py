@@ -1,4 +1,4 @@
-"""A memory that reports write and images read (COACL; SPEC 2.5, "Memory").
+"""A memory that reports write and images read (COACL).
 
 Shapes: B studies, M slots, D width, L queries, T words.
 """
@@ -15,10 +15,13 @@ class KnowledgeMemory(nn.Module):
     """Slots, their linear map, and what reports have written.
 
     Published is an update by the report of the same study, in training only: training relies on it and generation lacks
-    it. Here reports write into a buffer that is part of the memory in training and in generation alike: after each step
-    it moves a little towards what the reports of the batch would have added. No gradient can reach that path, so it has
-    no weights of its own: the slots attend to the words by plain scaled products, and words get length 1, as the slots
-    had at the beginning. What is written of a slot can thus never be longer than 1.
+    it. Here reports write into a buffer that is part of the memory in training and in generation alike.
+
+    Each word writes into the one slot that fits it best, as in the codebooks of VQ-VAE (van den Oord et al. 2017), and
+    after a step what is written of a slot moves a little towards the mean of its words. An average over all words would
+    be nearly the same for every slot, which cancels in the softmax over slots. For the same reason the mean of all
+    words is taken away first. No gradient can reach this path, so it has no weights of its own. Words get length 1, as
+    the slots had at the beginning, so that what is written of a slot can never be longer than 1.
 
     Args:
         slots: M; `width`: D.
@@ -39,54 +42,63 @@ class KnowledgeMemory(nn.Module):
         nn.init.zeros_(self.map.bias)
         self.written: Tensor
         self.register_buffer("written", torch.zeros(slots, width))
-        self._sum: Tensor | None = None
-        self._studies = 0
+        self._words: list[Tensor] = []
 
     def forward(self) -> Tensor:
         """The memory, (M, D)."""
-        return self.map(self.slots) + self.written
+        return self.map(self.slots) + self.update()
+
+    def update(self) -> Tensor:
+        """What reports have written, (M, D)."""
+        return self.written
 
     @torch.no_grad()
     def read(self, words: Tensor, mask: Tensor) -> None:
-        """Remember what these reports would add to the memory, until `write`.
+        """Keep the words of these reports until `write`.
 
         Args:
             words: (B, T, D), encoded reports.
             mask: (B, T) bool, True where there is a word.
         """
-        if self.momentum == 1:
-            return
-        with torch.autocast(words.device.type, enabled=False):
-            slots, words = self.map(self.slots.float()), words.float()
-            query = F.layer_norm(slots, slots.shape[1:]).expand(len(words), -1, -1)
-            added = look_up(query, words, F.normalize(words, dim=2), mask).sum(dim=0)
-        self._sum = added if self._sum is None else self._sum + added
-        self._studies += len(words)
+        if self.momentum < 1:
+            self._words.append(words[mask].float())
 
     @torch.no_grad()
     def write(self) -> None:
-        """Move what is written towards the mean over the studies that were read, over all processes."""
-        if self._sum is None:
+        """Move what is written of each slot towards the mean of the words that fit it best, over all processes."""
+        if not self._words:
             return
-        total = torch.cat([self._sum.flatten(), self._sum.new_tensor([self._studies])])
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(total)
-        self.written.lerp_((total[:-1] / total[-1]).view_as(self.written), 1 - self.momentum)
-        self._sum, self._studies = None, 0
+        words = torch.cat(self._words)
+        self._words = []
+        with torch.autocast(words.device.type, enabled=False):
+            total = _over_processes(torch.cat([words.sum(dim=0), words.new_tensor([len(words)])]))
+            words = F.normalize(words - total[:-1] / total[-1], dim=1)
+            slots = self.map(self.slots.float())
+            slot = (words @ F.layer_norm(slots, slots.shape[1:]).T).argmax(dim=1)
+            sums = slots.new_zeros(len(slots), words.shape[1] + 1)
+            sums.index_add_(0, slot, torch.cat([words, words.new_ones(len(words), 1)], dim=1))
+            sums, counts = _over_processes(sums).split([words.shape[1], 1], dim=1)
+        moved = self.written.lerp(sums / counts.clamp_min(1), 1 - self.momentum)
+        self.written.copy_(moved.where(counts > 0, self.written))
 
 
-def look_up(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+def _over_processes(tensor: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def look_up(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Scaled dot-product attention with one head and without weights.
 
     Args:
         query: (B, L, D).
         key: (B, M, D).
         value: (B, M, D).
-        mask: (B, M) bool, True where a key is valid.
 
     Returns:
         (B, L, D).
     """
-    visible = None if mask is None else mask[:, None, None]
-    found, _ = attend(query[:, None], key[:, None], value[:, None], mask=visible)
+    found, _ = attend(query[:, None], key[:, None], value[:, None])
     return found[:, 0]

@@ -1,14 +1,17 @@
-"""Cross-modal memory (SPEC 1.6): a matrix that image and text query through the same projections.
+"""Cross-modal memory of R2GenCMN and RCAN: a matrix that image and text query through the same projections.
 
 Shapes: N rows, T queries a row, M memory slots, D width, h heads of d = D / h channels.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+#: How the numbers of a memory begin, see `CrossModalMemory`.
+Start = Literal["unit", "code"]
 
 #: Groups into which `largest` splits a row; of 2,048 scores each group then has eight.
 _GROUPS = 256
@@ -27,18 +30,26 @@ class CrossModalMemory(nn.Module):
         slots: M; `width`: D; `heads`: h, a divisor of it.
         top: rows that a query keeps in each head.
         dropout: share of the weights that is dropped in training.
+        start: with "unit" keys and values have entries of variance 1, so that the scores of a query differ by about 1;
+            with the "code" of R2GenCMN (a matrix of N(0, 1 / D)) scores are equal to two digits, and every query gets
+            nearly the same response.
     """
 
-    def __init__(self, slots: int, width: int, heads: int, top: int, dropout: float) -> None:
+    def __init__(self, slots: int, width: int, heads: int, top: int, dropout: float, start: Start = "unit") -> None:
         super().__init__()
-        self.heads, self.top = heads, min(top, slots)
-        self.matrix = nn.Parameter(torch.randn(slots, width) / width)
+        self.heads = heads
+        # smaller numbers under larger maps: a step of the optimiser then changes a row by more of its length
+        std, gain = (0.5, 2.0) if start == "unit" else (1 / width, 1.0)
+        self.matrix = nn.Parameter(torch.randn(slots, width) * std)
+        self.choice = RowChoice(min(top, slots))
         self.query = nn.Linear(width, width)
         self.project = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
-        for weight in (self.query.weight, *self.project.weight.chunk(2), self.output.weight):
+        for weight in (self.query.weight, self.output.weight):
             nn.init.xavier_uniform_(weight)
+        for weight in self.project.weight.chunk(2):
+            nn.init.xavier_uniform_(weight, gain)
 
     def keys_values(self) -> tuple[Tensor, Tensor]:
         """Keys (h, d, M), scaled, and float32 values (h * M, d); they depend on no query: one call serves many."""
@@ -51,12 +62,11 @@ class CrossModalMemory(nn.Module):
         """Responses (N, T, D) to queries (N, T, D), given what `keys_values` returned."""
         rows, length, width = x.shape
         query = self.query(x).view(rows * length, self.heads, -1).transpose(0, 1)
-        if self.top == keys.shape[2]:
-            weights = self.dropout((query @ keys).float().softmax(dim=-1))
+        table_row, weights = self.choice(query, keys)
+        weights = self.dropout(weights)
+        if table_row is None:
             response = weights @ values.unflatten(0, (self.heads, -1))
         else:
-            scores, table_row = _LargestScores.apply(query, keys, self.top)
-            weights = self.dropout(scores.float().softmax(dim=-1))
             response = _weighted_sum(values, table_row, weights)
         response = response.to(x.dtype).view(self.heads, rows * length, -1)
         return self.output(response.transpose(0, 1).reshape(rows, length, width))
@@ -66,6 +76,24 @@ class CrossModalMemory(nn.Module):
         response = self(x, *self.keys_values())
         weights = mask.unsqueeze(-1).to(response.dtype)
         return (response * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
+
+
+class RowChoice(nn.Module):
+    """The rows that a query reads, and their weights: a softmax over the scores of the `top` rows that fit best."""
+
+    def __init__(self, top: int) -> None:
+        super().__init__()
+        self.top = top
+
+    def forward(self, query: Tensor, keys: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Queries (h, R, d) and keys (h, d, M) -> rows of the table of values (h, R, top), and float32 weights.
+
+        None, and weights (h, R, M), where all rows are read.
+        """
+        if self.top == keys.shape[2]:
+            return None, (query @ keys).float().softmax(dim=-1)
+        scores, table_row = _LargestScores.apply(query, keys, self.top)
+        return table_row, scores.float().softmax(dim=-1)
 
 
 class _LargestScores(torch.autograd.Function):

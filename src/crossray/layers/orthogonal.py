@@ -1,4 +1,4 @@
-"""Orthonormal vectors out of given ones, in their order: Gram-Schmidt that float32 can bear (SPEC 2.5, MOM).
+"""Orthonormal vectors out of given ones, in their order: Gram-Schmidt that float32 can bear (COACL's MOM, UAR's basis).
 
 Shapes: N vectors of D channels, r of them independent.
 """
@@ -22,11 +22,11 @@ def gram_schmidt(rows: Tensor, tolerance: float = 1e-5) -> tuple[Tensor, Tensor]
         tolerance: a row is left out unless the part of it that is new is longer than this share of its own length.
 
     Returns:
-        The orthonormal rows (r, D) in float32, r <= min(N, D), and the places (r,) int64 of those that were kept. r is
-        0 when all rows are zero.
+        The orthonormal rows (r, D) in float32 (float64 for float64), r <= min(N, D), and the places (r,) int64 of those
+        that were kept. r is 0 when all rows are zero.
     """
     with torch.autocast(rows.device.type, enabled=False):
-        rows = rows.float()
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         kept = _independent(rows.detach(), tolerance)
         orthonormal, triangle = torch.linalg.qr(rows[kept].T)
         return (orthonormal * triangle.diagonal().sign()).T, kept
@@ -56,7 +56,7 @@ Basis = Literal["semi", "blocks", "uniform", "normal"]
 
 
 def make_basis(kind: Basis, rows: int, width: int) -> Tensor:
-    """Vectors that features are written in: UAR's basis (SPEC 5.2).
+    """Vectors that features are written in: UAR's basis.
 
     More than `width` vectors cannot be orthonormal; two readings of the paper's 2,048 of 512 channels remain.
 

@@ -1,4 +1,4 @@
-"""Distances of label vectors, and the loss that makes learned distances rank like them (SPEC 4.3, eq. 6 and 7).
+"""Distances of label vectors, and the loss that makes learned distances rank like them (REVTAF, eq. 6 and 7).
 
 Shapes: B studies of a batch, M others, K categories.
 """
@@ -33,7 +33,7 @@ def ranking_loss(
 ) -> Tensor:
     """Cross-entropy that asks for each study which other one is nearest by its labels (eq. 7).
 
-    The paper's logits are the distances themselves; here they are negated, so that near means likely (SPEC 8, V2).
+    The paper's logits are the distances themselves; here they are negated, so that near means likely.
 
     Args:
         distances: (B, B), learned; the diagonal does not count.

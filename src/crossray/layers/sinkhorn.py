@@ -1,6 +1,7 @@
-"""Attention by optimal transport between image positions and text prompts (REVTAF's FVTAF; SPEC 4.5 and 4.6).
+"""Attention by optimal transport between image positions and text prompts, and the overlap of two maps.
 
-Shapes: B studies, h heads, M image positions, K prompts (N sentences or E entities).
+The parts of REVTAF's MPSA (Zhou et al. 2025, eq. 10; Kim et al. 2024, OTSeg) and FCC (eq. 13) that have no weights of
+their own, and MPSA's projections. Shapes: B studies, h heads, M image positions, K prompts (N sentences or E entities).
 """
 
 import math
@@ -22,8 +23,14 @@ def sinkhorn(
     epsilon: float = 0.05,
     iterations: int = 50,
     tolerance: float = 1e-4,
+    tau: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
-    """Entropic optimal transport between uniform marginals, in the log domain and in float32.
+    """Entropic optimal transport from a uniform distribution over the rows, in the log domain and in float32.
+
+    The plan T minimises <cost, T> - epsilon H(T) + tau KL(column sums, uniform) among all plans whose rows sum to
+    1 / M. With an infinite tau it is balanced: every valid column receives 1 / (number of valid columns). A finite tau
+    lets columns receive less or more, down to nothing (Chizat et al. 2018, relaxed on one side); at tau = 0 it is the
+    softmax of -cost / epsilon in each row.
 
     Each problem stops by its own error, so that its plan does not depend on what else is in the batch. The gradient is
     that of the converged plan, by the implicit function theorem: one linear system, however many iterations there were.
@@ -34,89 +41,106 @@ def sinkhorn(
         epsilon: weight of the entropy.
         iterations: at most so many updates of rows and columns.
         tolerance: a problem stops when its error is at most this.
+        tau: weight of the columns' marginal.
 
     Returns:
-        The plan (..., M, K): its rows sum to 1 / M, its valid columns to 1 / (number of valid columns) within the
-        error; masked columns are exactly 0, and so is the whole plan where every column is masked. And the error (...):
-        the sum over the columns of what is missing or too much, without gradient.
+        The plan (..., M, K): its rows sum to 1 / M, its valid columns to what `tau` asks for within the error; masked
+        columns are exactly 0, and so is the whole plan where every column is masked. And the error (...): the sum over
+        the columns of what is missing or too much, without gradient.
     """
     if column_mask is None:
         column_mask = torch.ones_like(cost[..., 0, :], dtype=torch.bool)
     column_mask = column_mask.expand(*cost.shape[:-2], cost.shape[-1])
     with torch.autocast(cost.device.type, enabled=False):
         cost = cost.to(torch.promote_types(cost.dtype, torch.float32))
-        plan: Tensor = _Transport.apply(cost, column_mask, epsilon, iterations, tolerance)
-        return plan, _error(plan.detach(), column_mask)
+        plan, error = _Transport.apply(cost, column_mask, epsilon, iterations, tolerance, tau)
+        return plan, error
 
 
 class _Transport(torch.autograd.Function):
-    """The plan of `sinkhorn`, with the gradient of the converged plan."""
+    """The plan of `sinkhorn` and its error, with the gradient of the converged plan."""
 
     @staticmethod
     def forward(
-        context: Any, cost: Tensor, column_mask: Tensor, epsilon: float, iterations: int, tolerance: float
-    ) -> Tensor:
-        plan = _solve(-cost / epsilon, column_mask, iterations, tolerance)
+        context: Any, cost: Tensor, column_mask: Tensor, epsilon: float, iterations: int, tolerance: float, tau: float
+    ) -> tuple[Tensor, Tensor]:
+        plan, error = _solve(-cost / epsilon, column_mask, iterations, tolerance, epsilon / tau if tau else math.inf)
         context.save_for_backward(plan)
-        context.epsilon = epsilon
-        return plan
+        context.epsilon, context.tau = epsilon, tau
+        context.mark_non_differentiable(error)
+        return plan, error
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """A change of the cost may not change the marginals: the gradient loses what would.
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        """A change of the cost may not change the rows' sums, and the columns' only as far as tau allows.
 
-        With G the gradient of the plan T, that of the cost is -T (G - a - b) / epsilon, where the row vector a and the
-        column vector b make the rows and the columns of the result sum to 0. The columns are eliminated.
+        With G the gradient of the plan T, that of the cost is -T (G - a - b) / epsilon. The row vector a and the column
+        vector b solve r a + T b = (T G) 1 and T' a + (1 + epsilon / tau) c b = (T G)' 1, where r and c are the sums of
+        the plan's rows and columns. The columns are eliminated.
         """
-        (plan,) = context.saved_tensors
-        rows, columns = plan.sum(-1), plan.sum(-2)
-        share = plan / columns.unsqueeze(-2).where(columns.unsqueeze(-2) > 0, 1)
+        (plan,), gradient, epsilon, tau = context.saved_tensors, gradients[0], context.epsilon, context.tau
         weighted = plan * gradient
         by_row, by_column = weighted.sum(-1), weighted.sum(-2)
-        # the system's null space is a constant added to a and taken from b: the matrix of ones removes it
-        system = rows.diag_embed() - share @ plan.mT + (1 / rows.shape[-1]) ** 2
-        system = system + (_RIDGE / rows.shape[-1]) * torch.eye(rows.shape[-1], dtype=plan.dtype, device=plan.device)
+        rows, count = plan.sum(-1), plan.shape[-2]
+        if tau == 0:  # columns are free: b is 0
+            a = by_row / rows.where(rows > 0, 1)
+            return -plan * (gradient - a.unsqueeze(-1)) / epsilon, None, None, None, None, None
+        columns = (1 + epsilon / tau) * plan.sum(-2)
+        columns = columns.where(columns > 0, 1)
+        share = plan / columns.unsqueeze(-2)
+        system = rows.diag_embed() - share @ plan.mT
+        if math.isinf(tau):
+            # the balanced system's null space is a constant added to a and taken from b: a matrix of ones removes it
+            system = system + (1 / count) ** 2
+        system = system + (_RIDGE / count) * torch.eye(count, dtype=plan.dtype, device=plan.device)
         right = by_row - (share @ by_column.unsqueeze(-1)).squeeze(-1)
         a = torch.linalg.solve(system, right)
-        b = (by_column - (plan.mT @ a.unsqueeze(-1)).squeeze(-1)) / columns.where(columns > 0, 1)
-        return -plan * (gradient - a.unsqueeze(-1) - b.unsqueeze(-2)) / context.epsilon, None, None, None, None
+        b = (by_column - (plan.mT @ a.unsqueeze(-1)).squeeze(-1)) / columns
+        return -plan * (gradient - a.unsqueeze(-1) - b.unsqueeze(-2)) / epsilon, None, None, None, None, None
 
 
-def _solve(kernel: Tensor, column_mask: Tensor, iterations: int, tolerance: float) -> Tensor:
-    """The plan of the log kernel -C / epsilon; the rows are updated last, so that they are exact."""
+def _solve(
+    kernel: Tensor, column_mask: Tensor, iterations: int, tolerance: float, slack: float
+) -> tuple[Tensor, Tensor]:
+    """Plan and error for the log kernel -C / epsilon and slack = epsilon / tau.
+
+    The rows are updated last, so that they are exact. Of a column's sum c and its potential v the optimum asks for
+    log c = log(uniform) - slack * v.
+    """
     # a problem without columns is solved as if it had all of them, and cleared in the end
     valid = column_mask | ~column_mask.any(-1, keepdim=True)
     kernel = kernel.masked_fill(~valid.unsqueeze(-2), -math.inf)
     row = -math.log(kernel.shape[-2])
-    column = -valid.sum(-1, keepdim=True).to(kernel.dtype).log()
+    uniform = -valid.sum(-1, keepdim=True).to(kernel.dtype).log()
     u = row - kernel.logsumexp(-1)
     v = torch.zeros_like(kernel[..., 0, :])
+
+    def plan_and_error() -> tuple[Tensor, Tensor]:
+        plan = (kernel + u.unsqueeze(-1) + v.unsqueeze(-2)).exp()
+        if math.isinf(slack):
+            return plan, torch.zeros_like(plan[..., 0, 0])
+        wanted = (uniform - slack * v).exp() * valid
+        return plan, (plan.sum(-2) - wanted).abs().sum(-1)
+
     open_ = torch.ones_like(u[..., :1], dtype=torch.bool)
-    for done in range(1, iterations + 1):
-        v_next = (column - (kernel + u.unsqueeze(-1)).logsumexp(-2)).where(valid, 0)
+    for done in range(1, iterations + 1 if math.isfinite(slack) else 1):
+        v_next = ((uniform - (kernel + u.unsqueeze(-1)).logsumexp(-2)) / (1 + slack)).where(valid, 0)
         u_next = row - (kernel + v_next.unsqueeze(-2)).logsumexp(-1)
         u, v = u_next.where(open_, u), v_next.where(open_, v)
         if done % _BETWEEN_CHECKS == 0 and done < iterations:
-            error = _error((kernel + u.unsqueeze(-1) + v.unsqueeze(-2)).exp(), valid)
-            open_ = (error > tolerance).unsqueeze(-1)
+            open_ = (plan_and_error()[1] > tolerance).unsqueeze(-1)
             if not open_.any():
                 break
-    plan = (kernel + u.unsqueeze(-1) + v.unsqueeze(-2)).exp()
-    return plan.masked_fill(~column_mask.unsqueeze(-2), 0)
-
-
-def _error(plan: Tensor, column_mask: Tensor) -> Tensor:
-    """Sum over the columns of the distance from their marginal, (...)."""
-    valid = column_mask.to(plan.dtype)
-    target = valid / valid.sum(-1, keepdim=True).clamp_min(1)
-    return (plan.sum(-2) - target).abs().sum(-1)
+    plan, error = plan_and_error()
+    return plan.masked_fill(~column_mask.unsqueeze(-2), 0), error * column_mask.any(-1)
 
 
 class SinkhornAttention(nn.Module):
-    """Multi-prompt Sinkhorn attention of image positions to text prompts (MPSA, eq. 10; SPEC 4.5).
+    """Multi-prompt Sinkhorn attention of image positions to text prompts (MPSA, eq. 10).
 
-    The released code solves one transport problem for each prompt, whose only plan is uniform: every position receives
-    the same vector. Here all prompts of a study share one plan (SPEC 8, V6).
+    The released code solves one transport problem for each prompt. A problem with a single column has one plan, the
+    uniform one: every position receives the same sum of the prompts' values, and what the code calls the score map is
+    the cosine. Here all prompts of a study share one plan.
 
     Args:
         visual_width: channels of the image positions.
@@ -124,7 +148,7 @@ class SinkhornAttention(nn.Module):
         width: channels of the product, a multiple of `heads`.
         heads: transport problems a study, each on its share of the channels.
         kind: "sinkhorn"; "softmax", scaled dot-product attention; "legacy_uniform", what the released code computes.
-        epsilon: see `sinkhorn`; `iterations` and `tolerance` too.
+        epsilon: see `sinkhorn`; `iterations`, `tolerance` and `tau` too.
         dropout: share of the plan that is dropped in training.
     """
 
@@ -139,17 +163,18 @@ class SinkhornAttention(nn.Module):
         iterations: int = 50,
         tolerance: float = 1e-4,
         dropout: float = 0.0,
+        tau: float = math.inf,
     ) -> None:
         super().__init__()
         self.heads, self.kind = heads, kind
-        self.epsilon, self.iterations, self.tolerance = epsilon, iterations, tolerance
+        self.epsilon, self.iterations, self.tolerance, self.tau = epsilon, iterations, tolerance, tau
         self.query = nn.Linear(visual_width, width)
         self.key = nn.Linear(text_width, width)
         self.value = nn.Linear(text_width, width)
         self.output = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, visual: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, visual: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Attend from image positions to the prompts of their study.
 
         Args:
@@ -158,65 +183,48 @@ class SinkhornAttention(nn.Module):
             mask: (B, K) bool, True where a prompt is valid; a study without one receives the output map's bias.
 
         Returns:
-            The attended (B, M, width), and the plan (B, h, M, K) in float32 before dropout: its rows sum to 1 / M
-            ("legacy_uniform": its columns sum to 1). The attention weights are M times the plan.
+            The attended (B, M, width); the plan (B, h, M, K) in float32 before dropout, whose rows sum to 1 / M
+            ("legacy_uniform": whose columns do, to 1), so that the attention weights are M times the plan; and the
+            cosines (B, h, M, K) of positions and prompts in float32, 0 for masked prompts.
         """
         query, key, value = (self._split(x) for x in (self.query(visual), self.key(text), self.value(text)))
-        plan = self._plan(query, key, mask)
+        valid = mask[:, None, None, :]
+        with torch.autocast(query.device.type, enabled=False):
+            query, key = query.float(), key.float()
+            cosine = (F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT).masked_fill(~valid, 0)
+            plan = self._plan(query, key, cosine, mask)
         weights = plan if self.kind == "legacy_uniform" else plan * plan.shape[-2]
         attended = self.dropout(weights).to(value.dtype) @ value
-        return self.output(attended.transpose(1, 2).flatten(2)), plan
+        return self.output(attended.transpose(1, 2).flatten(2)), plan, cosine
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, L, width) to (B, h, L, width / h)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _plan(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    def _plan(self, query: Tensor, key: Tensor, cosine: Tensor, mask: Tensor) -> Tensor:
         mask = mask[:, None, :].expand(-1, self.heads, -1)
         positions = query.shape[-2]
         if self.kind == "legacy_uniform":
             return mask.unsqueeze(-2).expand(-1, -1, positions, -1).float() / positions
-        with torch.autocast(query.device.type, enabled=False):
-            query, key = query.float(), key.float()
-            if self.kind == "sinkhorn":
-                cost = 1 - F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
-                return sinkhorn(cost, mask, self.epsilon, self.iterations, self.tolerance)[0]
-            scores = query @ key.mT / math.sqrt(query.shape[-1])
-            # finite: a study whose prompts are all masked would otherwise hold nothing but -inf
-            scores = scores.masked_fill(~mask.unsqueeze(-2), torch.finfo(scores.dtype).min)
-            return scores.softmax(-1).masked_fill(~mask.unsqueeze(-2), 0) / positions
+        if self.kind == "sinkhorn":
+            return sinkhorn(1 - cosine, mask, self.epsilon, self.iterations, self.tolerance, self.tau)[0]
+        scores = query @ key.mT / math.sqrt(query.shape[-1])
+        # finite: a study whose prompts are all masked would otherwise hold nothing but -inf
+        scores = scores.masked_fill(~mask.unsqueeze(-2), torch.finfo(scores.dtype).min)
+        return scores.softmax(-1).masked_fill(~mask.unsqueeze(-2), 0) / positions
 
 
-def soft_iou_consistency(
-    plan_global: Tensor,
-    plan_local: Tensor,
-    similarity: Tensor,
-    mask: Tensor,
-    kind: Literal["soft", "legacy"] = "soft",
-) -> Tensor:
-    """FCC: prompts that say the same should look at the same place (eq. 12-14; SPEC 4.6).
+def soft_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Soft intersection over union of maps: sum of the minima over sum of the maxima (eq. 13).
 
     Args:
-        plan_global: (B, M, N), column n is where sentence n looks.
-        plan_local: (B, M, E), column e is where entity e looks.
-        similarity: (B, N, E), sigmoid of the cosine of the prompts' raw embeddings.
-        mask: (B, N) bool, True where a sentence is valid.
-        kind: "soft", each map divided by its maximum, soft intersection over union at the native resolution;
-            "legacy", the released code: maps enlarged to 224 x 224, scaled by the extremes of the whole batch and cut
-            at 0.5, which leaves no gradient for the plans. M must be a square number then.
+        first: (B, N, M); each map is divided by its maximum, negative values count as 0.
+        second: (B, E, M).
 
     Returns:
-        Mean of 1 - similarity * IoU over the valid sentences and all entities, in float32; 0 without any sentence.
+        (B, N, E), from 0 to 1; 0 where one of the maps is 0 everywhere.
     """
-    with torch.autocast(plan_global.device.type, enabled=False):
-        overlap = _soft_iou if kind == "soft" else _legacy_iou
-        losses = 1 - similarity.float() * overlap(plan_global.float().mT, plan_local.float().mT)
-        valid = mask.unsqueeze(-1).to(losses.dtype).expand_as(losses)
-        return (losses * valid).sum() / valid.sum().clamp_min(1)
-
-
-def _soft_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Sum of minima over sum of maxima, for maps (B, N, M) and (B, E, M): (B, N, E)."""
+    first, second = (maps.clamp_min(0) for maps in (first, second))
     first, second = (maps / maps.amax(-1, keepdim=True).clamp_min(1e-6) for maps in (first, second))
     # min + max = a + b and max - min = |a - b|, so that no tensor of B x N x E x M is needed
     together = first.sum(-1).unsqueeze(-1) + second.sum(-1).unsqueeze(-2)
@@ -224,16 +232,27 @@ def _soft_iou(first: Tensor, second: Tensor) -> Tensor:
     return (together - apart) / (together + apart).clamp_min(1e-6)
 
 
-def _legacy_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of maps as the released code cuts them, (B, N, E)."""
-    first, second = _legacy_cut(first), _legacy_cut(second)
+def hard_iou(first: Tensor, second: Tensor, side: int = 224) -> Tensor:
+    """Intersection over union of maps as REVTAF's released code cuts them, without gradient.
+
+    The maps are enlarged to side x side, scaled by the extremes of the whole batch, and cut at 0.5.
+
+    Args:
+        first: (B, N, M), M a square number.
+        second: (B, E, M).
+        side: of the enlarged maps.
+
+    Returns:
+        (B, N, E).
+    """
+    first, second = _cut(first.detach(), side), _cut(second.detach(), side)
     both = first @ second.mT
     return both / (first.sum(-1).unsqueeze(-1) + second.sum(-1).unsqueeze(-2) - both).clamp_min(1e-6)
 
 
-def _legacy_cut(maps: Tensor) -> Tensor:
-    """Maps (B, N, M) enlarged, scaled over the whole batch and cut: (B, N, 224 * 224) of 0 and 1."""
-    side = math.isqrt(maps.shape[-1])
-    large = F.interpolate(maps.detach().unflatten(-1, (side, side)), size=(224, 224), mode="bilinear")
+def _cut(maps: Tensor, side: int) -> Tensor:
+    """Maps (B, N, M) enlarged, scaled over the whole batch and cut: (B, N, side * side) of 0 and 1."""
+    small = math.isqrt(maps.shape[-1])
+    large = F.interpolate(maps.unflatten(-1, (small, small)), size=(side, side), mode="bilinear")
     lowest, highest = large.amin(), large.amax()
-    return ((large - lowest) / (highest - lowest).clamp_min(1e-6) > 0.5).float().flatten(-2)
+    return ((large - lowest) / (highest - lowest).clamp_min(1e-6) >= 0.5).float().flatten(-2)

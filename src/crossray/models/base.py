@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Guide, Inputs, Targets, TensorRecord
-from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.features import FeatureCache, find_features
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.errors import UserError
@@ -26,8 +26,9 @@ from crossray.layers.cache import Cache
 from crossray.text.tokenizer import Tokenizer
 
 __all__ = [
-    "BUILD", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "ReportModel", "Step", "Targets",
-    "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register", "registered", "system_class",
+    "BUILD", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "PaperModule", "ReportModel",
+    "Step", "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register",
+    "registered", "system_class",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -75,6 +76,32 @@ class Step:
     cross_attention: Tensor | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PaperModule:
+    """A module that a paper names, and where to measure whether it does anything (`crossray.analysis.liveness`).
+
+    Attributes:
+        path: the submodule that computes it, such as "cra" or "encoder.layers.0.memory"; empty: the model itself.
+        method: which of its methods computes it; "forward" is what calling the submodule runs.
+        output: index of its output, where the method returns a tuple.
+        varies: what the output must vary with: the "token" (every axis but the last counts as tokens), the "study" (the
+            first axis), or the "slot" (the last axis but one). A scalar, such as a loss, must differ between batches.
+        attention: the submodule whose attention weights are measured: a `CrossAttention`, or any submodule that returns
+            weights (..., K), alone or as the second of a tuple. Empty: the module attends to no slots.
+        slots: K, where the weights hold only the largest of K.
+        starts_closed: begins as the identity or as a constant on purpose (a zero scale, for example), so that it is
+            measured after training only.
+    """
+
+    path: str
+    method: str = "forward"
+    output: int = 0
+    varies: Literal["token", "study", "slot"] = "token"
+    attention: str = ""
+    slots: int = 0
+    starts_closed: bool = False
+
+
 @dataclass(frozen=True)
 class Event:
     """Something in training has ended; see `Trainable.advance`.
@@ -109,24 +136,33 @@ class ModelConfig(TrainableConfig):
         max_length: most tokens of a report that the decoder is built for, bos and eos included.
         observations: names of the observations in `Guide.labels`.
         views: most views of a study.
+        label_smoothing: of the language loss in training, as in `torch.nn.functional.cross_entropy`.
     """
 
     vocabulary_size: int = 0
     max_length: int = 60
     observations: tuple[str, ...] = ()
     views: int = 2
+    label_smoothing: float = 0.0
 
 
 class Trainable(nn.Module, ABC):
-    """Everything that goes through the one training path: systems, image tokenizer, knowledge encoder, backbone."""
+    """Everything that goes through the one training path: systems, image tokenizer, knowledge encoder, backbone.
 
+    Attributes:
+        loss_weights: every loss that `losses` may return, with its weight where the stage has none (`Stage`).
+        metrics: names of what `summary` returns; one that ends in * stands for several.
+    """
+
+    loss_weights: ClassVar[Mapping[str, float]]
+    metrics: ClassVar[tuple[str, ...]] = ()
     config_class: ClassVar[type[TrainableConfig]]
     system: ClassVar[str]
     config: Any
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses, unweighted; the stage has the weights. Also called for validation, in eval mode."""
+        """Named scalar losses, unweighted, of those in `loss_weights`. Also called for validation, in eval mode."""
 
     def advance(self, event: Event) -> None:
         """A step, a validation, an epoch or a stage has ended: moving averages, temperatures, class priors."""
@@ -208,6 +244,7 @@ class ReportModel(Trainable):
     own study alone. `tokenizer` and `transform` travel with the weights, so that a saved folder needs nothing else.
     """
 
+    loss_weights: ClassVar = {"language": 1.0}
     config: ModelConfig
     tokenizer: Tokenizer | None = None
     transform: ImageTransform | None = None
@@ -245,6 +282,13 @@ class ReportModel(Trainable):
         """Identifies the frozen weights behind `prepare_features`; None when they cannot be cached (being trained)."""
         return None
 
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What the dataset holds of `prepare_features` already, or of what stands in its place; None without."""
+        fingerprint = self.features_fingerprint()
+        if fingerprint is None or self.transform is None:
+            return None
+        return find_features(dataset, self.transform, fingerprint)
+
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """Take what the model keeps of the training studies besides weights, such as a report database.
 
@@ -277,6 +321,10 @@ class ReportModel(Trainable):
         """
         return None
 
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """The modules of the system's paper by the paper's names, as far as this configuration has them."""
+        return {}
+
     def memories(self) -> dict[str, Tensor]:
         """What image and text are both compared with, (M, D) by name: memories and bases, for analyses."""
         return {}
@@ -288,8 +336,12 @@ class ReportModel(Trainable):
 
     def language_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Cross-entropy of each report token given the ones before it (SPEC 1.5, "Language loss")."""
-        logits = self.step(targets.tokens[:, :-1], encoded).logits
-        return language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:])
+        return self.language_loss_of(self.step(targets.tokens[:, :-1], encoded).logits, targets)
+
+    def language_loss_of(self, logits: Tensor, targets: Targets) -> Tensor:
+        """The same from the logits (B, T - 1, vocabulary) of a step; smoothed in training where configured."""
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        return language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:], smoothing)
 
     def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
         """Write the whole model folder: weights, configuration, tokenizer and image transform."""

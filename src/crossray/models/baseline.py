@@ -1,4 +1,4 @@
-"""The Transformer that the R2Gen family has in common (SPEC 1.5): backbone, encoder, decoder, nothing else."""
+"""The Transformer that the R2Gen family has in common: backbone, encoder, decoder, nothing else."""
 
 from dataclasses import dataclass
 

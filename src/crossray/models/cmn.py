@@ -1,4 +1,4 @@
-"""R2GenCMN: the baseline Transformer with a cross-modal memory (SPEC 1.6; Chen et al. 2021)."""
+"""R2GenCMN: the baseline Transformer with a cross-modal memory (Chen et al. 2021)."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ from torch import Tensor
 
 from crossray.data.batches.batch import Batch, Guide, Inputs
 from crossray.layers.cache import Cache
-from crossray.layers.memory import CrossModalMemory
-from crossray.models.base import Encoded, Step, register
+from crossray.layers.memory import CrossModalMemory, Start
+from crossray.models.base import Encoded, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
@@ -20,11 +20,14 @@ class CMNConfig(EncoderDecoderConfig):
         memory_slots: rows of the memory, as wide as the Transformer.
         memory_heads: heads that query it, a divisor of `width`.
         memory_top: rows that each query keeps in each head.
+        memory_start: the memory begins with keys and values of variance 1 ("unit"), or with numbers so small that every
+            query gets nearly the same response ("code").
     """
 
     memory_slots: int = 2048
     memory_heads: int = 8
     memory_top: int = 32
+    memory_start: Start = "unit"
 
 
 @register("cmn", CMNConfig)
@@ -36,7 +39,12 @@ class CMN(EncoderDecoder):
     def __init__(self, config: CMNConfig) -> None:
         super().__init__(config)
         self.memory = CrossModalMemory(
-            config.memory_slots, config.width, config.memory_heads, config.memory_top, config.dropout
+            config.memory_slots,
+            config.width,
+            config.memory_heads,
+            config.memory_top,
+            config.dropout,
+            config.memory_start,
         )
 
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
@@ -67,6 +75,11 @@ class CMN(EncoderDecoder):
         visual, mask = join_views(self.visual_embedding(tokens), batch.inputs.view_mask)
         text, words = self.embed_words(batch.targets)
         return self.memory.mean_response(visual, mask), self.memory.mean_response(text, words)
+
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """The memory, whose responses image tokens and words add."""
+        slots = self.config.memory_slots
+        return {"memory": PaperModule(path="memory", attention="memory.choice", slots=slots)}
 
     def memories(self) -> dict[str, Tensor]:
         """The memory."""

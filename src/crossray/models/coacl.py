@@ -1,15 +1,14 @@
-"""COACL: cross-modal orthogonal adaptive contrastive learning over M2KT's network (SPEC 2).
+"""COACL: cross-modal orthogonal adaptive contrastive learning over M2KT's network.
 
-Only a README, one figure and partly broken code are public. The network (SPEC 2.2) is read from the code; MOM, GFM and
-ACLM (SPEC 2.5) are our reconstruction from the figure. `docs/models/coacl.md` says which is which.
+Only a README, one figure and partly broken code are public. The network is read from the code; MOM, GFM and ACLM
+(`models.parts.adaptive_contrast`) are our reconstruction from the figure. `docs/models/coacl.md` says which is which.
 
 Shapes: B studies, N studies of all processes, V views, S image tokens, C backbone channels, T words, D width, L = 14
 labels, M memory slots.
 """
 
-import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +17,13 @@ from torch import Tensor, nn
 from crossray.data.batches.batch import Batch, Guide, Inputs
 from crossray.layers.attention import CrossAttention
 from crossray.layers.cache import Cache
-from crossray.layers.contrastive import (
-    different_reports,
-    gather_ranks,
-    hardest,
-    info_nce,
-    label_margin,
-    next_study,
-    triplet,
-    uniformity,
-)
+from crossray.layers.contrastive import at_least_float32, gather_ranks
 from crossray.layers.embedding import PositionalEncoding, TokenEmbedding
-from crossray.layers.gates import Fusion, GuidedFusion
+from crossray.layers.gates import Fusion
 from crossray.layers.knowledge_memory import KnowledgeMemory, look_up
-from crossray.layers.orthogonal import gram_schmidt
 from crossray.layers.transformer import Encoder, FeedForward
-from crossray.models.base import Encoded, Event, Step, register
+from crossray.models.base import Encoded, Event, PaperModule, Step, register
+from crossray.models.parts.adaptive_contrast import ACLM, GFM, MOM
 from crossray.models.parts.backbones import BackboneConfig, square_cells
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from crossray.text.observations import CHEXPERT, STATUSES
@@ -56,6 +46,8 @@ class COACLConfig(EncoderDecoderConfig):
         memory_slots: rows of the knowledge memory.
         memory_heads: heads that query it, a divisor of `width`.
         memory_trained: train its rows; otherwise they stay unit vectors, as in the code, and only their map is trained.
+        memory_norm: normalise each row of the memory before it is looked up; the code does not, and its labels attend
+            to all rows alike.
         memory_momentum: share of what the reports wrote that stays after a step; 1: nothing is ever written.
         orthogonal: MOM, the attention of image and text vectors to their common basis.
         basis: of MOM: orthonormal rows, orthonormal columns, or none (the vectors themselves, as in the code).
@@ -67,6 +59,8 @@ class COACLConfig(EncoderDecoderConfig):
         contrast: ACLM (adaptive), M2KT's next study as the only negative (neighbour), or none (no text branch).
         contrast_loss: triplet with M2KT's label margin, or infonce.
         contrast_temperature: of infonce.
+        contrast_estimated: what ACLM's estimators UE and HNE look at: the "raw" vectors of image and report, as in the
+            figure, or the "fused" ones that the loss compares.
         text_labels: also predict the labels from the report, with a loss "text_label".
         decoder_prefix: give the decoder the priors as positions before the report.
     """
@@ -80,6 +74,7 @@ class COACLConfig(EncoderDecoderConfig):
     memory_slots: int = 90
     memory_heads: int = 8
     memory_trained: bool = True
+    memory_norm: bool = True
     memory_momentum: float = 0.99
     orthogonal: bool = True
     basis: Literal["rows", "cols", "none"] = "rows"
@@ -90,6 +85,7 @@ class COACLConfig(EncoderDecoderConfig):
     contrast: Literal["adaptive", "neighbour", "none"] = "adaptive"
     contrast_loss: Literal["triplet", "infonce"] = "triplet"
     contrast_temperature: float = 0.07
+    contrast_estimated: Literal["raw", "fused"] = "raw"
     text_labels: bool = False
     decoder_prefix: bool = False
 
@@ -98,6 +94,7 @@ class COACLConfig(EncoderDecoderConfig):
 class COACL(EncoderDecoder):
     """M2KT: image tokens joined by priors from a knowledge memory; MOM, GFM and ACLM beside the language loss."""
 
+    loss_weights: ClassVar = {"language": 1.0, "label": 0.1, "contrastive": 0.1, "text_label": 0.1}
     config: COACLConfig
 
     def __init__(self, config: COACLConfig) -> None:
@@ -128,7 +125,7 @@ class COACL(EncoderDecoder):
         self.register_buffer("_places", places.view(-1, 2).long(), persistent=False)
 
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
-        """Views -> joined tokens + priors -> denoising -> encoder (SPEC 2.2, steps 1-3 and 6-9)."""
+        """Views -> joined tokens + priors -> denoising -> encoder."""
         tokens, pooled = self.backbone.views(inputs)
         image = self.image_vector(self._joined(pooled))
         labels = self.image_labels(image)
@@ -168,6 +165,24 @@ class COACL(EncoderDecoder):
         _, pooled = self.backbone.views(batch.inputs)
         words = self.report_encoder(batch.targets.tokens, batch.targets.mask)
         return self.image_vector(self._joined(pooled)), words[:, 0]
+
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """MOM, GFM and ACLM, and M2KT's knowledge memory, its update and denoising attention."""
+        modules = {"denoising attention": PaperModule(path="denoising.attention", attention="denoising.attention")}
+        if self.memory is not None and self.prior_selection is not None:
+            learned = self.prior_selection.attention is not None
+            path = "prior_selection.attention" if learned else "prior_selection"
+            modules["knowledge memory"] = PaperModule(path=path, attention=path if learned else "")
+            if self.memory.momentum < 1:
+                modules["memory update"] = PaperModule(
+                    path="memory", method="update", varies="slot", starts_closed=True
+                )
+        if self.alignment is not None:
+            if self.alignment.mom is not None:
+                modules["MOM"] = PaperModule(path="alignment.mom", varies="study", attention="alignment.mom.attention")
+            modules["GFM"] = PaperModule(path="alignment.gfm", varies="study")
+            modules["ACLM"] = PaperModule(path="alignment.aclm")
+        return modules
 
     def memories(self) -> dict[str, Tensor]:
         """The knowledge memory, if there is one."""
@@ -228,25 +243,34 @@ class COACL(EncoderDecoder):
         return self.join(F.pad(channels, (0, missing)))
 
     def _label_loss(self, logits: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-        """Binary cross-entropy (SPEC 2.3), the mean over studies with labels and observations that the dataset has."""
+        """Binary cross-entropy, the mean over studies with labels and observations that the dataset has."""
         places = self._places[:, 0]
         each = F.binary_cross_entropy_with_logits(logits.float()[:, places], truth[:, places].float(), reduction="none")
         return (each * known[:, None]).sum() / (known.sum() * self.labelled).clamp_min(1)
 
 
 class PriorSelection(nn.Module):
-    """prior = e + dropout(attention(norm(e), memory, memory)) for embedded labels e (SPEC 2.2, step 6)."""
+    """prior = e + dropout(attention(norm(e), norm(memory), norm(memory))) for embedded labels e.
+
+    Rows of the memory are short, with entries of variance 2 / D at first: as they are, as in the code, all scores are
+    nearly 0, and every label of every study gets the mean of all rows (`memory_norm`).
+    """
 
     def __init__(self, config: COACLConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width)
-        learned = config.memory == "learned"
-        self.attention = CrossAttention(config.width, config.memory_heads, config.dropout) if learned else None
+        self.memory_norm = nn.LayerNorm(config.width, elementwise_affine=False) if config.memory_norm else nn.Identity()
+        self.attention: CrossAttention | None = None
+        if config.memory == "learned":
+            self.attention = CrossAttention(config.width, config.memory_heads, config.dropout)
+            if config.memory_norm:
+                # scores with a standard deviation of about 1.5: a label reads about a third of the rows
+                nn.init.xavier_uniform_(self.attention.query.weight, gain=1.5)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, labels: Tensor, memory: Tensor) -> Tensor:
         """Labels (B, L, D) and memory (M, D) -> (B, L, D)."""
-        query = self.norm(labels)
+        query, memory = self.norm(labels), self.memory_norm(memory)
         if self.attention is None:
             everyone = memory.expand(len(query), -1, -1)
             return labels + self.dropout(look_up(query, everyone, everyone))
@@ -258,7 +282,7 @@ class PriorSelection(nn.Module):
 class Denoising(nn.Module):
     """Image tokens attend to the priors, and the priors to the tokens and themselves, with one set of weights.
 
-    SPEC 2.2, steps 7-8: A = [tokens; prior]; v1 = A + f(A, prior); v2 = prior + f(prior, A); [v1; v2].
+    A = [tokens; prior]; v1 = A + f(A, prior); v2 = prior + f(prior, A); [v1; v2].
 
     Args:
         channels: C, with one head for every 64 of them: 12 in a ViT-B/16, as published.
@@ -282,7 +306,7 @@ class Denoising(nn.Module):
 
 
 class ReportEncoder(nn.Module):
-    """The text branch of training (SPEC 2.2, step 4): words to vectors, the first of which stands for all."""
+    """The text branch of training: words to vectors, the first of which stands for all."""
 
     def __init__(self, config: COACLConfig) -> None:
         super().__init__()
@@ -306,9 +330,10 @@ class Alignment(nn.Module):
 
     def __init__(self, config: COACLConfig) -> None:
         super().__init__()
-        self.config = config
-        self.mom = MOM(config) if config.orthogonal else None
-        self.gfm = GuidedFusion(config.width, config.fusion, config.gate_shared)
+        assert config.contrast != "none"
+        self.mom = MOM(config.width, config.heads, config.basis) if config.orthogonal else None
+        self.gfm = GFM(config.width, config.fusion, share_gates=config.gate_shared, swapped=config.gate_swapped)
+        self.aclm = ACLM(config.contrast, config.contrast_loss, config.contrast_temperature, config.contrast_estimated)
 
     def forward(self, image: Tensor, report: Tensor, keys: Tensor, truth: Tensor, known: Tensor) -> Tensor:
         """The contrastive loss, float32; 0 for a single study.
@@ -322,94 +347,23 @@ class Alignment(nn.Module):
         """
         image, report, keys, truth, known = (gather_ranks(x) for x in (image, report, keys, truth, known))
         with torch.autocast(image.device.type, enabled=False):
-            image, report = image.float(), report.float()
+            image, report = at_least_float32(image), at_least_float32(report)
             if len(image) == 1:
                 return 0 * (image.sum() + report.sum())
             basis = None if self.mom is None else self.mom.basis(image, report)
-            image, report = (F.normalize(self._fused(x, basis), dim=1) for x in (image, report))
-            return self._contrast(image, report, keys, truth, known)
+            fused = self._fused(image, basis), self._fused(report, basis)
+            loss: Tensor = self.aclm((image, report), fused, keys, truth, known)
+            return loss
 
     def _fused(self, raw: Tensor, basis: Tensor | None) -> Tensor:
         # without MOM a vector attends to itself alone
         attended = raw if self.mom is None or basis is None else self.mom(raw, basis)
-        return self.gfm(attended, raw) if self.config.gate_swapped else self.gfm(raw, attended)
-
-    def _contrast(self, image: Tensor, report: Tensor, keys: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-        similarity, negative = image @ report.T, different_reports(keys)
-        if self.config.contrast == "adaptive":
-            count = negative_count(image, report, similarity, negative)
-            chosen = [hardest(s, negative, count) for s in (similarity, similarity.T)]
-        else:
-            chosen = [next_study(len(image), image.device) & negative] * 2
-        if self.config.contrast_loss == "infonce":
-            temperature = self.config.contrast_temperature
-            return info_nce(similarity, chosen[0], temperature) + info_nce(similarity.T, chosen[1], temperature)
-        margin = label_margin(truth, known)
-        return triplet(similarity, chosen[0], margin) + triplet(similarity.T, chosen[1], margin)
-
-
-class MOM(nn.Module):
-    """Modal Orthogonality Module: both modalities attend to a basis of the vectors of the whole batch (SPEC 2.5)."""
-
-    def __init__(self, config: COACLConfig) -> None:
-        super().__init__()
-        self.kind = config.basis
-        self.attention = CrossAttention(config.width, config.heads, dropout=0.0)
-
-    def basis(self, image: Tensor, report: Tensor) -> Tensor:
-        """Orthonormal basis of [image; report], (N, D) each.
-
-        Rows: (r, D); the image vectors come first, so that what the reports add is orthogonal to all images. Columns:
-        (2 N, D), of which the first r independent columns are orthonormal and the others 0. None: (2 N, D) as it is.
-        """
-        stacked = torch.cat([image, report])
-        if self.kind == "none":
-            return stacked
-        if self.kind == "rows":
-            return gram_schmidt(stacked)[0]
-        columns, kept = gram_schmidt(stacked.T)
-        return torch.zeros_like(stacked).index_copy(1, kept, columns.T)
-
-    def forward(self, x: Tensor, basis: Tensor) -> Tensor:
-        """Vectors (N, D) attend to the basis (r, D): (N, D)."""
-        attended, _ = self.attention(x[None], *self.attention.keys_values(basis[None]))
-        return attended[0]
-
-
-@torch.no_grad()
-def negative_count(image: Tensor, report: Tensor, similarity: Tensor, negative: Tensor) -> Tensor:
-    """UE and HNE of ACLM: how many negatives each study is compared with, a scalar int64 tensor (SPEC 2.5).
-
-    Args:
-        image: (N, D), of length 1, N at least 2.
-        report: (N, D), of length 1.
-        similarity: (N, N), their products.
-        negative: (N, N) bool, True where j is a negative of i.
-    """
-    evenness = (1 + (uniformity(image) + uniformity(report)) / 4).clamp(-1, 1)
-    each = negative.sum(dim=1)
-    expected = (similarity * negative).sum(dim=1) / each.clamp_min(1)
-    hardness = expected.sum() / (each > 0).sum().clamp_min(1)
-    return allocate(evenness - hardness, len(image) - 1)
-
-
-def allocate(difference: Tensor, most: int) -> Tensor:
-    """DNSA, the drawn curve: all negatives at -2, falling to a quarter of them at 2 (SPEC 2.5).
-
-    Args:
-        difference: uniformity minus expected similarity of negatives, in [-2, 2], any shape.
-        most: number of negatives that there are, at least 1.
-
-    Returns:
-        int64, of the same shape.
-    """
-    least = max(1, math.ceil(most / 4))
-    share = torch.cos(math.pi * (difference.clamp(-2, 2) + 2) / 8)
-    return (least + (most - least) * share).round().long()
+        fused: Tensor = self.gfm(raw, attended)
+        return fused
 
 
 def kaiming(layer: nn.Linear) -> nn.Linear:
-    """M2KT's initialisation of its own linear maps: Kaiming-normal weights, zero bias (SPEC 2.2, step 10)."""
+    """M2KT's initialisation of its own linear maps: Kaiming-normal weights, zero bias."""
     nn.init.kaiming_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -1,4 +1,4 @@
-"""RCAN: recalibrated visual extractor, cross-modal gated memory, weakly supervised contrast (SPEC 3; Hou et al. 2024).
+"""RCAN: recalibrated visual extractor, cross-modal gated memory, weakly supervised contrast (Hou et al. 2024).
 
 In the order of the paper: RVE (eq. 3-7), CGM (eq. 8-15), WCL (eq. 16-19), the report generator (eq. 20-24).
 
@@ -7,19 +7,19 @@ Shapes: B studies, N images or rows, V views, S image tokens, T text positions, 
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossray.data.batches.batch import Batch, Guide, Inputs
+from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.context import Past, running_context
-from crossray.layers.contrastive import connected_components, gather_ranks, supervised_contrastive
-from crossray.layers.memory import CrossModalMemory
-from crossray.models.base import Encoded, Step, register
+from crossray.layers.contrastive import at_least_float32, gather_ranks, supervised_contrastive, weak_positives
+from crossray.layers.memory import CrossModalMemory, Start
+from crossray.models.base import Encoded, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
@@ -35,14 +35,19 @@ class RCANConfig(EncoderDecoderConfig):
         residual_width: channels inside the bottleneck; 0: a quarter of the backbone's, 512 for ResNet-101.
         residual_relu: ReLU after the residual block (eq. 3); the code has none.
         spatial_attention: one map for each channel ("depthwise", eq. 6), or one "shared" map as in the code.
-        attention_fusion: sigmoid of the sum of both maps ("joint", eq. 7), or the sigmoid of the channel map plus the
-            raw spatial one ("code").
-        recalibration_scale: what the recalibration is multiplied with at first, a trained number; 0 starts as the
-            identity, 1 as the code does.
-        cgm: cross-modal gated memory (Table 4); without it there is no memory at all.
+        channel_relu: ReLU between the two linear maps of the channel attention, as in the code; eq. 5 has none.
+        attention_fusion: sigmoid of the sum of both maps ("joint"), a second sigmoid on the channel map before that
+            ("paper", eq. 5 and 7), or the sigmoid of the channel map plus the raw spatial one ("code").
+        recalibration_scale: what the recalibration is multiplied with, at first; 0 starts as the identity, 1 as paper
+            and code do.
+        recalibration_trained: train that number; paper and code have none.
+        cgm: cross-modal gated memory (Table 4); without it there is no memory at all, and with `gate_position` "none"
+            it is that of R2GenCMN.
         memory_slots: rows of the memory, as wide as the Transformer.
         memory_heads: heads that query it, a divisor of `width`.
         memory_top: rows that each query keeps in each head; `memory_slots` is the full softmax of the paper.
+        memory_start: the memory begins with keys and values of variance 1 ("unit"), or with numbers so small that every
+            query gets nearly the same response ("code").
         gate_position: the information gate opens each word before the context is formed ("paper", eq. 13-14), or the
             context after that ("code"); with "none" the memory's response is added as in R2GenCMN.
         cgm_visual: gate the image tokens too, as eq. 20 has it and the code has not.
@@ -53,7 +58,11 @@ class RCANConfig(EncoderDecoderConfig):
             would otherwise be the same, "all" (the paper), or "none" (the code).
         contrast_hidden: width of the two hidden layers of the projection head.
         contrast_width: width of its output.
+        contrast_denominator: the studies that a positive is compared with: all "others", as in the code, or the
+            "negatives" alone (eq. 19).
         temperature: tau, divides the cosines (Table 5).
+        loss_reduction: both losses are a "mean", over words and over studies; or each is a "sum", over the words of a
+            report (eq. 23) and over the studies of a batch (eq. 19), which changes what lambda means.
     """
 
     rve: bool = True
@@ -61,12 +70,15 @@ class RCANConfig(EncoderDecoderConfig):
     residual_width: int = 0
     residual_relu: bool = True
     spatial_attention: Literal["depthwise", "shared"] = "depthwise"
-    attention_fusion: Literal["joint", "code"] = "joint"
-    recalibration_scale: float = 0.0
+    channel_relu: bool = True
+    attention_fusion: Literal["joint", "paper", "code"] = "joint"
+    recalibration_scale: float = 0.5
+    recalibration_trained: bool = True
     cgm: bool = True
     memory_slots: int = 2048
     memory_heads: int = 8
     memory_top: int = 32
+    memory_start: Start = "unit"
     gate_position: Literal["paper", "code", "none"] = "paper"
     cgm_visual: bool = False
     wcl: bool = True
@@ -74,7 +86,9 @@ class RCANConfig(EncoderDecoderConfig):
     contrast_augmentation: Literal["single", "all", "none"] = "single"
     contrast_hidden: int = 512
     contrast_width: int = 128
+    contrast_denominator: Literal["others", "negatives"] = "others"
     temperature: float = 0.1
+    loss_reduction: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be computed."""
@@ -89,7 +103,7 @@ class RVE(nn.Module):
 
     Args:
         channels: C.
-        config: its fields from `residual` to `recalibration_scale`.
+        config: its fields from `residual` to `recalibration_trained`.
     """
 
     def __init__(self, channels: int, config: RCANConfig) -> None:
@@ -108,28 +122,41 @@ class RVE(nn.Module):
                 nn.Conv2d(inner, channels, 1, bias=False), nn.BatchNorm2d(channels),
             )
         )  # fmt: skip
-        self.channel_attention = nn.Sequential(nn.Linear(channels, squeezed), nn.ReLU(), nn.Linear(squeezed, channels))
+        between = nn.ReLU() if config.channel_relu else nn.Identity()
+        self.channel_attention = nn.Sequential(nn.Linear(channels, squeezed), between, nn.Linear(squeezed, channels))
         self.spatial_attention = (
             nn.Conv2d(channels, 1, 3, padding=1, bias=False)
             if config.spatial_attention == "shared"
             else nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         )
-        self.scale = nn.Parameter(torch.tensor(config.recalibration_scale))
+        scale = torch.tensor(float(config.recalibration_scale))
+        self.scale: Tensor
+        if config.recalibration_trained:
+            self.scale = nn.Parameter(scale)
+        else:
+            self.register_buffer("scale", scale, persistent=False)
 
     def gate(self, residual: Tensor) -> Tensor:
-        """How much of the residual features K (N, C, H, W) each place and channel adds (eq. 4-6)."""
-        channel = self.channel_attention(residual.mean(dim=(2, 3)))[:, :, None, None]
-        spatial = self.spatial_attention(residual)
+        """How much of the residual features K (N, C, H, W) each place and channel adds."""
+        pooled = residual.mean(dim=(2, 3))  # eq. 4
+        channel = self.channel_attention(pooled)[:, :, None, None]  # eq. 5, before its sigmoid
+        spatial = self.spatial_attention(residual)  # eq. 6
         if self.config.attention_fusion == "code":
             return channel.sigmoid() + spatial
-        return (channel + spatial).sigmoid()
+        if self.config.attention_fusion == "paper":
+            channel = channel.sigmoid()  # eq. 5
+        return (channel + spatial).sigmoid()  # eq. 7, in the brackets
+
+    def recalibration(self, residual: Tensor) -> Tensor:
+        """What is added to the features: scale * gate(K) * K for K (N, C, H, W)."""
+        return self.scale * self.gate(residual) * residual
 
     def forward(self, maps: Tensor) -> Tensor:
         """V + scale * gate(K) * K for feature maps V (N, C, H, W)."""
         residual = self.residual(maps)
         if self.config.residual_relu:
-            residual = residual.relu()
-        return maps + self.scale * self.gate(residual) * residual
+            residual = residual.relu()  # eq. 3
+        return maps + self.recalibration(residual)  # eq. 7
 
     def tokens(self, tokens: Tensor) -> Tensor:
         """The same for tokens (N, S, C) of square images, row by row; a class token before them is passed on."""
@@ -150,39 +177,61 @@ class CGM(nn.Module):
         super().__init__()
         self.config = config
         self.memory = CrossModalMemory(
-            config.memory_slots, config.width, config.memory_heads, config.memory_top, config.dropout
+            config.memory_slots,
+            config.width,
+            config.memory_heads,
+            config.memory_top,
+            config.dropout,
+            config.memory_start,
         )
         if config.gate_position != "none":
             # W_1 and W_2 side by side: at first the state gate is rather open, the information gate rather closed
             self.gates = nn.Linear(config.width, 2 * config.width)
             nn.init.constant_(self.gates.bias[: config.width], 1.0)
             nn.init.constant_(self.gates.bias[config.width :], -1.0)
-            # W_c; the softmax over positions would make a bias meaningless
+            # W_c; the softmax over positions would make a bias meaningless. A response is a mean of about
+            # `memory_top` values of variance 1: so its scores have variance 1 too, and weights differ
             self.score = nn.Linear(config.width, 1, bias=False)
+            nn.init.normal_(self.score.weight, std=math.sqrt(self.memory.choice.top / config.width))
 
     def visual(self, tokens: Tensor, mask: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Image tokens (B, S, D) with their responses; `mask` (B, S) bool, True where a token is valid."""
-        response = self.memory(tokens, keys, values)
+        response = self.memory(tokens, keys, values)  # eq. 8-10
         if not self.config.cgm_visual:
             return tokens + response
         state, information = self.gates(tokens).sigmoid().chunk(2, dim=-1)
-        weights = self.score(response).float().masked_fill(~mask.unsqueeze(-1), -torch.inf).softmax(dim=1)
+        score = self.score(response).float().masked_fill(~mask.unsqueeze(-1), -torch.inf)
+        weights = score.softmax(dim=1)  # eq. 14, its softmax
         if self.config.gate_position == "code":
             return state * tokens + information * (weights * tokens).sum(dim=1, keepdim=True)
-        return state * tokens + (weights * information * tokens).sum(dim=1, keepdim=True)
+        context = (weights * information * tokens).sum(dim=1, keepdim=True)  # eq. 13-14
+        return state * tokens + context  # eq. 12, 15
 
     def text(self, words: Tensor, keys: Tensor, values: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:
         """Words (N, T, D), each with the context of those up to it, and what the words after them need."""
-        response = self.memory(words, keys, values)
+        response = self.memory(words, keys, values)  # eq. 8-10
         if self.config.gate_position == "none":
             return words + response, None
         state, information = self.gates(words).sigmoid().chunk(2, dim=-1)
-        score = self.score(response).squeeze(-1)
+        context, following = self.information_gate(words, information, response, past)
+        return state * words + context, following  # eq. 12, 15
+
+    def information_gate(
+        self, words: Tensor, opened: Tensor, response: Tensor, past: Past | None
+    ) -> tuple[Tensor, Past]:
+        """G_i of eq. 13-14 for words (N, T, D), over the words up to each one.
+
+        Args:
+            words: (N, T, D).
+            opened: (N, T, D), how far the gate is open, sigmoid(W_2 y + b_2).
+            response: (N, T, D), of the memory: M of eq. 14, the only reading whose shape fits.
+            past: what the call before returned.
+        """
+        score = self.score(response).squeeze(-1)  # eq. 14, M W_c
         if self.config.gate_position == "code":
-            context, past = running_context(score, words, past)
-            return state * words + information * context, past
-        context, past = running_context(score, information * words, past)
-        return state * words + context, past
+            context, following = running_context(score, words, past)
+            return opened * context, following
+        return running_context(score, opened * words, past)  # eq. 13, and 14 with its softmax
 
 
 class HeadNorm(nn.BatchNorm1d):
@@ -196,11 +245,11 @@ class HeadNorm(nn.BatchNorm1d):
 
 
 class WCL(nn.Module):
-    """Weakly supervised contrastive loss over two vectors of each study (eq. 16-19, as SPEC 3.4 corrects it).
+    """Weakly supervised contrastive loss over two vectors of each study (eq. 16-19, with the minus sign that 19 lacks).
 
     Args:
         channels: C.
-        config: its fields from `contrast_augmentation` to `temperature`.
+        config: its fields from `contrast_augmentation` to `loss_reduction`.
     """
 
     def __init__(self, channels: int, config: RCANConfig) -> None:
@@ -220,16 +269,18 @@ class WCL(nn.Module):
             vectors: (B, V, C).
             view_mask: (B, V) bool.
         """
-        tau = self.config.temperature
+        options = self.config.temperature, self.config.contrast_denominator, self.config.loss_reduction
         # in half precision cosines of neighbours would tie, and weak labels change with rounding
         with torch.autocast(vectors.device.type, enabled=False):
-            pairs = self.pair(vectors.float(), view_mask)
+            pairs = self.pair(at_least_float32(vectors), view_mask)  # eq. 16
             # the head's batch statistics are those of one view, as in the code
-            projected = torch.stack([F.normalize(self.head(view), dim=1) for view in pairs.unbind(1)], dim=1)
+            projected = torch.stack(
+                [F.normalize(self.head(view), dim=1) for view in pairs.unbind(1)], dim=1
+            )  # eq. 17-18
             first, second = gather_ranks(projected).unbind(1)
-            # each view learns from the neighbours that the other one has
-            one = supervised_contrastive(first, weak_positives(second), tau)
-            other = supervised_contrastive(second, weak_positives(first), tau)
+            # eq. 19; each view learns from the neighbours that the other one has
+            one = supervised_contrastive(first, weak_positives(second), *options)
+            other = supervised_contrastive(second, weak_positives(first), *options)
         return (one + other) / 2
 
     def pair(self, vectors: Tensor, view_mask: Tensor) -> Tensor:
@@ -253,21 +304,6 @@ class WCL(nn.Module):
         )
 
 
-@torch.no_grad()
-def weak_positives(unit: Tensor) -> Tensor:
-    """Weak labels: studies whose graph of nearest neighbours is connected belong together.
-
-    Args:
-        unit: (N, P) normalised vectors.
-
-    Returns:
-        (N, N) bool.
-    """
-    nearest = (unit @ unit.T).fill_diagonal_(-2.0).argmax(dim=1)
-    component = connected_components(F.one_hot(nearest, len(unit)).bool())
-    return component[:, None] == component
-
-
 @register("rcan", RCANConfig)
 class RCAN(EncoderDecoder):
     """The baseline with RVE behind the backbone, CGM before encoder and decoder, and WCL beside the language loss.
@@ -275,6 +311,8 @@ class RCAN(EncoderDecoder):
     With all three switched off it is the baseline; with CGM alone and without its gates it is R2GenCMN.
     """
 
+    #: Eq. 24 with lambda = 0.7.
+    loss_weights: ClassVar = {"language": 0.7, "weak_contrastive": 0.3}
     config: RCANConfig
 
     def __init__(self, config: RCANConfig) -> None:
@@ -330,6 +368,22 @@ class RCAN(EncoderDecoder):
         text, words = self.embed_words(batch.targets)
         return self.cgm.memory.mean_response(visual, mask), self.cgm.memory.mean_response(text, words)
 
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """RVE, CGM with its memory and its information gate, and WCL, as far as the configuration has them."""
+        modules, config = {}, self.config
+        if config.rve:
+            modules["RVE"] = PaperModule(path="rve", method="recalibration", varies="study")
+        if config.cgm:
+            modules["CGM"] = PaperModule(path="cgm", method="text")
+            modules["CGM memory"] = PaperModule(
+                path="cgm.memory", attention="cgm.memory.choice", slots=config.memory_slots
+            )
+            if config.gate_position != "none":
+                modules["CGM information gate"] = PaperModule(path="cgm", method="information_gate")
+        if config.wcl:
+            modules["WCL"] = PaperModule(path="wcl.head", varies="study")
+        return modules
+
     def memories(self) -> dict[str, Tensor]:
         """The memory of CGM, if there is one."""
         return {"memory": self.cgm.memory.matrix} if self.config.cgm else {}
@@ -343,6 +397,13 @@ class RCAN(EncoderDecoder):
         if past is not None:
             cache.state["context_score"], cache.state["context"] = past
         return text
+
+    def language_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
+        """Eq. 23: the mean over all words of the batch, or the sum over the words of a report, mean over reports."""
+        loss = super().language_loss(encoded, targets)
+        if self.config.loss_reduction == "mean":
+            return loss
+        return loss * (targets.mask[:, 1:].sum() / len(targets.mask))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy and WCL (eq. 23, 19); their weights lambda and 1 - lambda (eq. 24) stand in the stage."""

@@ -1,8 +1,8 @@
-"""UAR: unify, align and then refine (SPEC 5; Li et al., ICCV 2023). No code of the authors is public.
+"""UAR: unify, align and then refine (Li et al., ICCV 2023, arXiv 2303.15932). No code of the authors is public.
 
-In the order of the paper: LSU (image and report become tokens), CRA (both are written in one orthonormal basis, and
-pulled together by a triplet loss), TIR (a learned mask says where each word looks), two stages (they stand in the
-recipe: the second switches `refine` on).
+In the order of the paper: LSU (section 3.2, image and report become embeddings of tokens), CRA (section 3.3, both are
+written in one orthonormal basis, and pulled together by a triplet loss), TIR (section 3.4, a learned mask says where
+each word looks), two stages (section 3.5; the recipe has them: the second switches `refine` on).
 
 Shapes: B studies, N rows, V views, L tokens of a view, S = V * L, T words, D width, K vectors of the basis.
 """
@@ -16,16 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
+from crossray.data.batches.features import FeatureCache
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.attention import CrossAttention
 from crossray.layers.cache import Cache
 from crossray.layers.contrastive import different_reports, gather_ranks, hardest, triplet
 from crossray.layers.embedding import PositionalEncoding
 from crossray.layers.gates import Fusion, GuidedFusion
-from crossray.layers.lookup import TokenFeatures
 from crossray.layers.orthogonal import Basis, make_basis
 from crossray.layers.transformer import Decoder, Encoder, prepend_prompt
-from crossray.models.base import Encoded, ModelConfig, ReportModel, Step, language_loss, register
+from crossray.models.base import Encoded, ModelConfig, PaperModule, ReportModel, Step, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone, join_views, joined_cells
 from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer, grid
 
@@ -38,6 +39,11 @@ class UARConfig(ModelConfig):
         visual: what the image becomes: discrete "tokens" (LSU), or the feature map of a backbone, "resnet", as in the
             rows of Table 2 without LSU.
         image_tokenizer: of LSU; images must then have mean 0 and standard deviation 1, pixels in [0, 1].
+        codebook: the token table starts from the image tokenizer's own codes, so that codes which look alike start
+            alike; otherwise from random numbers.
+        token_codes: codes that make a token: 1, the most probable one (the paper), or so many of the most probable,
+            their embeddings weighted by their probabilities.
+        token_pool: side of the square of neighbouring tokens whose embeddings are averaged; 1: none are (the paper).
         backbone: in its place; any backbone, not only a ResNet.
         image_size: side of the images in pixels; filled in from the data.
         layers: layers of the encoder, and as many of the decoder.
@@ -45,8 +51,6 @@ class UARConfig(ModelConfig):
         heads: attention heads of Transformer and CRA, a divisor of `width`.
         feedforward: width of the hidden layer of the feed-forward blocks.
         dropout: in the Transformer's attention weights, feed-forward blocks and residual paths, and on what enters it.
-        embedding_scale: multiply the features by the square root of the width before the position codes are added,
-            which otherwise are ten times as large.
         cra: write image and words in the basis (Table 2); otherwise their embeddings go on as they are.
         basis: of CRA: orthonormal columns ("semi"), square blocks with orthonormal rows, or random numbers (Table 3).
         basis_size: vectors of the basis.
@@ -67,6 +71,9 @@ class UARConfig(ModelConfig):
 
     visual: Literal["tokens", "resnet"] = "tokens"
     image_tokenizer: ImageTokenizerConfig = field(default_factory=ImageTokenizerConfig)
+    codebook: bool = True
+    token_codes: int = 1
+    token_pool: int = 1
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     image_size: int = 112
     layers: int = 3
@@ -74,7 +81,6 @@ class UARConfig(ModelConfig):
     heads: int = 8
     feedforward: int = 2048
     dropout: float = 0.1
-    embedding_scale: bool = True
     cra: bool = True
     basis: Basis = "semi"
     basis_size: int = 2048
@@ -93,50 +99,95 @@ class UARConfig(ModelConfig):
         if self.basis == "semi" and self.basis_size < self.width:
             raise UserError(f"model.basis_size is {self.basis_size}: {self.width} orthonormal columns (model.width) "
                             "need as many rows; give more.")  # fmt: skip
+        for name in ("token_codes", "token_pool"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} is {getattr(self, name)}; give at least 1.")
+
+
+class Embedding(nn.Embedding):
+    """A look-up table, W_I or W_R of eq. 1: rows of length 1 on average, times the square root of their width.
+
+    The entries of what comes out have variance 1. Of smaller ones the attention of eq. 7 would be a plain mean.
+    """
+
+    def reset_parameters(self) -> None:
+        """Random rows."""
+        nn.init.normal_(self.weight, std=1 / math.sqrt(self.embedding_dim))
+
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor) -> None:
+        """Begin with these vectors (entries, C): centred, of one scale, and projected at random onto the width.
+
+        A random projection keeps distances, up to noise, whatever the two widths are (Johnson-Lindenstrauss).
+        """
+        centred = vectors.float() - vectors.float().mean(dim=0)
+        projected = centred @ torch.randn(vectors.shape[1], self.embedding_dim)
+        self.weight.copy_(projected / (projected.std() * math.sqrt(self.embedding_dim)))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (...) int64 -> embeddings (..., D)."""
+        return super().forward(tokens) * math.sqrt(self.embedding_dim)
 
 
 class LSU(nn.Module):
     """Latent space unifier: an image as discrete tokens, whose embeddings are trained like those of words (eq. 1).
 
     Args:
-        config: its image tokenizer, image size and width.
+        config: its image tokenizer, fields beginning with `token`, image size and width.
     """
 
     def __init__(self, config: UARConfig) -> None:
         super().__init__()
         self.tokenizer = build_image_tokenizer(config.image_tokenizer)
-        self.table = embedding(self.tokenizer.codes, config.width)
-        self.features = TokenFeatures(self.table)
-        self.length = grid(config.image_size)
+        self.table = Embedding(self.tokenizer.codes, config.width)
+        if config.codebook:
+            self.table.start_from(self.tokenizer.codebook())
+        self.side = math.isqrt(grid(config.image_size))
+        if self.side % config.token_pool:
+            raise UserError(f"model.token_pool is {config.token_pool}: the image has {self.side} x {self.side} tokens; "
+                            "give a divisor.")  # fmt: skip
+        self.length = (self.side // config.token_pool) ** 2
         self.config = replace(config, image_tokenizer=self.tokenizer.config)
 
     def prepare(self, images: Tensor) -> dict[str, Tensor]:
-        """What may be cached of images (N, 3, H, W): "tokens" (N, L)."""
-        return {"tokens": self.tokenizer(images)}
+        """What may be cached of images (N, 3, H, W): "tokens" (N, L', C) of L' places, and "shares" if C > 1."""
+        tokens, shares = self.tokenizer.most_probable(images, self.config.token_codes)
+        return {"tokens": tokens} if self.config.token_codes == 1 else {"tokens": tokens, "shares": shares}
 
     def fingerprint(self) -> str:
-        """Hash of the tokenizer; the embeddings, which are trained, do not count."""
-        return self.tokenizer.fingerprint()
+        """Hash of the tokenizer and of what is kept; the embeddings, which are trained, do not count."""
+        return f"{self.tokenizer.fingerprint()}-{self.config.token_codes}"
 
     def frozen(self, prefix: str) -> list[str]:
         """Names of the tokenizer's parameters with `prefix` before them."""
         return [f"{prefix}.tokenizer.{name}" for name, _ in self.tokenizer.named_parameters()]
 
-    def forward(self, inputs: Inputs, cra: nn.Module) -> Tensor:
-        """Features F of all views (B, V, L, D): tokens -> embeddings E -> CRA."""
-        return self.features(self.tokens(inputs), cra)
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Embeddings E^(I) of all views, (B, V, L, D) (eq. 1)."""
+        tokens, shares = self.tokens(inputs)
+        embedded = self.table(tokens)
+        embedded = embedded.squeeze(3) if shares is None else (embedded * shares.unsqueeze(4)).sum(dim=3)
+        pool = self.config.token_pool
+        if pool == 1:
+            return embedded
+        squares = embedded.unflatten(2, (self.side // pool, pool, self.side // pool, pool))
+        return squares.mean(dim=(3, 5)).flatten(2, 3)
 
-    def tokens(self, inputs: Inputs) -> Tensor:
-        """(B, V, L) int64, cached or computed, 0 where a view is missing."""
-        if "tokens" in inputs.features:
-            return inputs.features["tokens"].long()
+    def tokens(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """Tokens (B, V, L', C) int64, cached or computed, and their shares if C > 1; 0 where a view is missing."""
         mask = inputs.view_mask
-        tokens = torch.zeros(*mask.shape, self.length, dtype=torch.long, device=mask.device)
-        return tokens.index_put((mask,), self.tokenizer(inputs.images[mask]).long())
+        found = inputs.features
+        if "tokens" not in found:
+            prepared = self.prepare(inputs.images[mask])
+            found = {
+                name: value.new_zeros(*mask.shape, *value.shape[1:]).index_put((mask,), value)
+                for name, value in prepared.items()
+            }
+        return found["tokens"].long(), found.get("shares")
 
 
 class FeatureMap(nn.Module):
-    """In place of LSU: what a backbone makes of an image, as wide as the embeddings.
+    """In place of LSU: what a backbone makes of an image, as wide as the embeddings and of their scale.
 
     Args:
         config: its backbone, image size and width.
@@ -146,6 +197,7 @@ class FeatureMap(nn.Module):
         super().__init__()
         self.backbone = build_backbone(config.backbone)
         self.project = nn.Linear(self.backbone.width, config.width)
+        self.norm = nn.LayerNorm(config.width)
         self.length = self.backbone.tokens(config.image_size)
         self.config = replace(config, backbone=self.backbone.config)
 
@@ -161,18 +213,25 @@ class FeatureMap(nn.Module):
         """Names of a frozen backbone's parameters with `prefix` before them."""
         return self.backbone.frozen(f"{prefix}.backbone")
 
-    def forward(self, inputs: Inputs, cra: nn.Module) -> Tensor:
-        """Features F of all views (B, V, L, D): feature map -> linear map E -> CRA."""
-        visual = self.project(self.backbone.views(inputs)[0])
-        features: Tensor = cra(visual.flatten(1, 2))
-        return features.view_as(visual)
+    def forward(self, inputs: Inputs) -> Tensor:
+        """In place of the embeddings E^(I) of all views, (B, V, L, D)."""
+        embedded: Tensor = self.norm(self.project(self.backbone.views(inputs)[0]))
+        return embedded
+
+
+#: Keys and values of the basis.
+BasisKeys = tuple[Tensor, Tensor]
 
 
 class CRA(nn.Module):
     """Cross-modal representation aligner: image tokens and words attend to one basis, through one set of weights.
 
-    What becomes of a token depends on the token alone. Causality is kept, and a table can hold it, see `TokenFeatures`.
-    There is no dropout: over 2,048 weights a token it would double the time of CRA.
+    What becomes of a token depends on the token alone, so that causality is kept. There is no dropout: over 2,048
+    weights a token it would double the time of CRA.
+
+    The entries of the basis have variance 1 like those of the embeddings: it is sqrt(K) times one with orthonormal
+    columns. Between vectors of length 1 the scores of eq. 7 would differ by a thousandth, and every token would find
+    the plain mean of the basis. As it is they begin with variance 2, and the attention with a perplexity of K / e.
 
     Args:
         config: its fields `width`, `heads`, `basis`, `basis_size` and `fusion`.
@@ -180,17 +239,33 @@ class CRA(nn.Module):
 
     def __init__(self, config: UARConfig) -> None:
         super().__init__()
+        basis = make_basis(config.basis, config.basis_size, config.width)
         self.basis: Tensor
-        self.register_buffer("basis", make_basis(config.basis, config.basis_size, config.width))
+        self.register_buffer("basis", basis / basis.square().mean().sqrt())
         self.gain = nn.Parameter(torch.ones_like(self.basis))
         self.bias = nn.Parameter(torch.zeros_like(self.basis))
-        self.attention = CrossAttention(config.width, config.heads, dropout=0.0)
+        self.attention = CrossAttention(config.width, config.heads, dropout=0.0, bias=False)
+        nn.init.xavier_uniform_(self.attention.query.weight, gain=math.sqrt(2))
         self.fusion = GuidedFusion(config.width, config.fusion)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embeddings (N, T, D) -> features (N, T, D)."""
-        found, _ = self.attention(x, *self.attention.keys_values(self.adjusted()[None]))  # eq. 7
-        return self.fusion(x, found)  # eq. 8-9
+    def forward(self, embeddings: Tensor, keys: BasisKeys | None = None) -> Tensor:
+        """Embeddings E (..., D) -> features F (..., D).
+
+        Args:
+            embeddings: of image tokens or words.
+            keys: what `keys_values` returned, where it is at hand.
+        """
+        found = self.look_up(embeddings, keys)  # eq. 7
+        return self.fusion(embeddings, found)  # eq. 8-9
+
+    def look_up(self, embeddings: Tensor, keys: BasisKeys | None = None) -> Tensor:
+        """What embeddings E (..., D) find in the basis, (..., D) (eq. 7)."""
+        found, _ = self.attention(embeddings.flatten(0, -2)[None], *(keys or self.keys_values()))
+        return found.view_as(embeddings)
+
+    def keys_values(self) -> BasisKeys:
+        """Keys and values of the adjusted basis, (1, heads, K, D / heads) each; they depend on no input."""
+        return self.attention.keys_values(self.adjusted()[None])
 
     def adjusted(self) -> Tensor:
         """The basis with its gain and bias, (K, D) (eq. 6)."""
@@ -258,15 +333,15 @@ class TIR(nn.Module):
 class UAR(ReportModel):
     """LSU and CRA for image and words, an encoder-decoder over what they make, TIR in its cross-attention."""
 
+    loss_weights: ClassVar = {"language": 1.0, "global": 1.0, "mask": 1.0}
     config: UARConfig
 
     def __init__(self, config: UARConfig) -> None:
         super().__init__()
         self.visual: LSU | FeatureMap = LSU(config) if config.visual == "tokens" else FeatureMap(config)
         self.config = self.visual.config  # with the architecture of its network: a saved folder needs nothing else
-        self.words = embedding(config.vocabulary_size, config.width)
-        self.cra = CRA(config) if config.cra else nn.Identity()
-        self.features = TokenFeatures(self.words)
+        self.words = Embedding(config.vocabulary_size, config.width)
+        self.cra = CRA(config) if config.cra else None
         self.view = nn.Parameter(torch.zeros(config.views, config.width)) if config.views > 1 else None
         self.positions = PositionalEncoding(config.width)
         self.dropout = nn.Dropout(config.dropout)
@@ -283,6 +358,16 @@ class UAR(ReportModel):
         """Hash of the image tokenizer, or of a frozen backbone; None when that is trained."""
         return self.visual.fingerprint()
 
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What a backbone reads out of the dataset itself, if anything; otherwise what was cached."""
+        found = self.visual.backbone.cached_features(dataset) if isinstance(self.visual, FeatureMap) else None
+        return found or super().cached_features(dataset)
+
+    def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
+        """The statistics by which a frozen backbone's features are standardised."""
+        if isinstance(self.visual, FeatureMap):
+            self.visual.backbone.learn_from(dataset, features, self.transform)
+
     def frozen(self) -> list[str]:
         """The image tokenizer, a backbone that is not trainable, and a mask that is built and never used."""
         names = self.visual.frozen("visual")
@@ -292,24 +377,32 @@ class UAR(ReportModel):
 
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
         """LSU -> CRA -> position and view codes -> encoder (eq. 1-3)."""
-        visual, pooled = self._visual_features(inputs)
-        joined, mask = join_views(visual, inputs.view_mask)
-        coded = self.positions(self._scaled(joined))
+        features = self.aligned(self.visual(inputs))
+        joined, mask = join_views(features, inputs.view_mask)
+        coded = self.positions(joined)
         if self.view is not None:
-            coded = coded + self.view[: visual.shape[1]].repeat_interleave(visual.shape[2], dim=0)
+            coded = coded + self.view[: features.shape[1]].repeat_interleave(features.shape[2], dim=0)
+        pooled = mean_of_views(features, inputs.view_mask)
         encoded = Encoded(memory=self.encoder(self.dropout(coded), mask), memory_mask=mask, pooled=pooled)
         if self.config.mask == "dynamic" and self.tir is not None:
             encoded.aux["mask_keys"] = self.tir.keys(joined)
         return encoded
 
-    def _visual_features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Features (B, V, L, D) of the image tokens, and their mean (B, V, D), 0 where a view is missing."""
-        visual = self.visual(inputs, self.cra)
-        return visual, visual.mean(dim=2).masked_fill(~inputs.view_mask.unsqueeze(2), 0.0)
+    def aligned(self, embeddings: Tensor, cache: Cache | None = None) -> Tensor:
+        """Embeddings E (..., D) of image tokens or words -> features F (..., D) (eq. 2); without CRA the same."""
+        if self.cra is None:
+            return embeddings
+        shared = {} if cache is None else cache.shared
+        keys = (shared["basis_keys"], shared["basis_values"]) if shared else None
+        features: Tensor = self.cra(embeddings, keys)
+        return features
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
-        """Keys and values of the encoded image, once a study."""
-        return self.decoder.start(encoded.memory, encoded.memory_mask, beams)
+        """Keys and values of the encoded image, once a study, and of the basis, once for all."""
+        cache = self.decoder.start(encoded.memory, encoded.memory_mask, beams)
+        if self.cra is not None:
+            cache.shared["basis_keys"], cache.shared["basis_values"] = self.cra.keys_values()
+        return cache
 
     def step(
         self, tokens: Tensor, encoded: Encoded, cache: Cache | None = None, *, need_attention: bool = False
@@ -323,7 +416,8 @@ class UAR(ReportModel):
         """`step`, and the mask M that it used."""
         read, prompt = prepend_prompt(tokens, encoded.prompt, cache)
         first = 0 if cache is None else cache.length
-        text = self.dropout(self.positions(self._scaled(self.features(read, self.cra)), first))
+        features = self.aligned(self.words(read), cache)  # F^(R) (eq. 1-2)
+        text = self.dropout(self.positions(features, first))
         mask = bias = None
         if self.tir is not None and self.config.refine:
             # row t of the mask belongs to word t of the report, whatever prompt stands before it
@@ -341,7 +435,7 @@ class UAR(ReportModel):
         encoded = self.encode(batch.inputs, batch.guide)
         tokens, words = batch.targets.tokens, batch.targets.mask[:, 1:]
         step, mask = self._step(tokens[:, :-1], encoded)
-        losses = {"language": language_loss(step.logits, tokens[:, 1:], words)}
+        losses = {"language": self.language_loss_of(step.logits, batch.targets)}
         if self.config.align:
             losses["global"] = self.alignment_loss(encoded, batch)
         if self.tir is not None and mask is not None:
@@ -360,22 +454,39 @@ class UAR(ReportModel):
 
     def report_vectors(self, targets: Targets) -> Tensor:
         """Mean of the features of a report's words, (B, D): its end counts, its begin does not."""
-        words = self.features(targets.tokens[:, 1:], self.cra)
+        words = self.aligned(self.words(targets.tokens[:, 1:]))
         weights = targets.mask[:, 1:].to(words.dtype).unsqueeze(2)
         return (words * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
-    def memory_cells(self, views: int, positions: int) -> Tensor:
-        """The tokens of the views side by side."""
-        return joined_cells(views, positions)
+    def memory_cells(self, views: int, positions: int) -> Tensor | None:
+        """The tokens of the views side by side, where they stand for places."""
+        placed = not isinstance(self.visual, FeatureMap) or self.visual.backbone.placed
+        return joined_cells(views, positions) if placed else None
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The vectors that the triplet loss compares."""
-        pooled = self._visual_features(batch.inputs)[1]
+        pooled = mean_of_views(self.aligned(self.visual(batch.inputs)), batch.inputs.view_mask)
         return image_vectors(pooled, batch.inputs.view_mask), self.report_vectors(batch.targets)
+
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """LSU, CRA and TIR, as far as the configuration has them."""
+        modules = {}
+        if isinstance(self.visual, LSU):
+            modules["LSU"] = PaperModule(path="visual")
+        if self.cra is not None:
+            modules["CRA, attention to the basis (eq. 7)"] = PaperModule(
+                path="cra.attention", attention="cra.attention"
+            )
+            modules["CRA"] = PaperModule(path="cra")
+        if self.config.align:
+            modules["CRA, report vectors (eq. 10)"] = PaperModule(path="", method="report_vectors", varies="study")
+        if self.tir is not None and self.config.refine:
+            modules["TIR"] = PaperModule(path="tir", starts_closed=True)
+        return modules
 
     def memories(self) -> dict[str, Tensor]:
         """The basis, and what gain and bias made of it; without CRA there is none."""
-        return {"basis": self.cra.basis, "adjusted basis": self.cra.adjusted()} if isinstance(self.cra, CRA) else {}
+        return {} if self.cra is None else {"basis": self.cra.basis, "adjusted basis": self.cra.adjusted()}
 
     def _triplet(self, similarity: Tensor, negative: Tensor) -> Tensor:
         chosen = negative
@@ -388,18 +499,13 @@ class UAR(ReportModel):
             chosen = torch.where(last, hardest(-similarity, negative, 1), hardest(similarity, below, 1))
         return triplet(similarity, chosen, self.config.margin)
 
-    def _scaled(self, features: Tensor) -> Tensor:
-        return features * math.sqrt(self.config.width) if self.config.embedding_scale else features
+
+def mean_of_views(features: Tensor, view_mask: Tensor) -> Tensor:
+    """Mean over the tokens of each view, 0 where it is missing: (B, V, L, D) and (B, V) -> (B, V, D)."""
+    return features.mean(dim=2).masked_fill(~view_mask.unsqueeze(2), 0.0)
 
 
 def image_vectors(pooled: Tensor, view_mask: Tensor) -> Tensor:
     """Mean over the views that exist: (B, V, D) and (B, V) -> (B, D)."""
     weights = view_mask.to(pooled.dtype).unsqueeze(2)
     return (pooled * weights).sum(dim=1) / weights.sum(dim=1)
-
-
-def embedding(entries: int, width: int) -> nn.Embedding:
-    """A look-up table whose rows have length 1 on average."""
-    table = nn.Embedding(entries, width)
-    nn.init.normal_(table.weight, std=1 / math.sqrt(width))
-    return table

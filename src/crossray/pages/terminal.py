@@ -1,15 +1,23 @@
 """What the commands show in the terminal: progress and small tables (rich)."""
 
+from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from crossray.text.observations import language_notes, report_language
+from crossray.training.heartbeat import Heartbeat
+
 if TYPE_CHECKING:
     from crossray.data.store import Dataset
+
+#: Unknown headings that `prepare` names.
+MOST_HEADINGS = 8
 
 
 class Progress:
@@ -27,6 +35,7 @@ class Progress:
             TimeRemainingColumn(), console=console,
         )  # fmt: skip
         self._task = self._bar.add_task(title, total=None)
+        self._beat = Heartbeat(title, console)
 
     def __enter__(self) -> Self:
         return self  # the bar appears with the first report: a mistake found before that is all that is printed
@@ -35,11 +44,13 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        self._beat.end()
 
     def __call__(self, done: int, total: int) -> None:
         """`done` of `total` are finished."""
         self._bar.start()
         self._bar.update(self._task, completed=done, total=total)
+        self._beat(done, total)
 
 
 def print_dataset(dataset: "Dataset", console: Console) -> None:
@@ -65,8 +76,27 @@ def print_dataset(dataset: "Dataset", console: Console) -> None:
     if number := counts.get("patients_in_several_splits"):
         patients = "1 patient is" if number == 1 else f"{number} patients are"
         console.print(f"[yellow]{patients} in two splits or more[/]: scores on them are no test", soft_wrap=True)
+    for line in text_notes(dataset):
+        console.print(f"[yellow]{line}[/]", highlight=False)
     if info.source.get("synthetic_images"):
         console.print("[yellow]The images are synthetic: drawn, not taken.[/]")
+
+
+def text_notes(dataset: "Dataset") -> list[str]:
+    """What the reports hold that is not read: words outside all sections, unknown headings, other languages."""
+    unread = [extra["unread"] for extra in dataset.extras() if "unread" in extra]
+    notes = []
+    if unread:
+        words = sum(entry["words"] for entry in unread)
+        notes.append(f"{words} words of {len(unread)} reports stand in none of the stored sections")
+        names = Counter(name for entry in unread for name in entry["headings"])
+        if names:
+            shown = ", ".join(f"{escape(name)} ({count})" for name, count in names.most_common(MOST_HEADINGS))
+            notes.append(f"headings that were not understood, most frequent first: {shown}")
+    if not dataset.info.source.get("synthetic_images"):
+        rows = range(dataset.studies)
+        notes += language_notes(Counter(map(report_language, dataset.reports(rows))))
+    return notes
 
 
 def print_source_statistics(dataset: "Dataset", console: Console) -> None:

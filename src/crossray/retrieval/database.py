@@ -1,4 +1,4 @@
-"""What a system keeps of the training reports: found by image or by label, read as sentence embeddings (SPEC 4.1, 4.4).
+"""What a system keeps of the training reports: found by image or by label, read as sentence embeddings.
 
 Shapes: R reports, N most sentences of one, U different sentences, E entities, P places, K observations, D text width.
 """

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours among stored vectors: hyperbolic, Euclidean or by cosine (SPEC 4.3).
+"""Exact nearest neighbours among stored vectors: hyperbolic, Euclidean or by cosine.
 
 One product in single precision passes over everything; what its rounding error cannot exclude is ranked again in double
 precision. Shapes: N entries and Q queries of D channels.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from crossray.text.labeling.lexicon import Finding, Lexicon, Match, build
 from crossray.text.labeling.mentions import Statement, statements
+from crossray.text.labeling.registry import phrases
 from crossray.text.labeling.scopes import NEGATIVE, POSITIVE, UNCERTAIN, resolve
 from crossray.text.labeling.tokens import sentence_spans, tokens
 from crossray.text.observations import STATUSES
@@ -209,9 +210,7 @@ def place_names(region: str | None, side: str) -> tuple[str, ...]:
 @functools.cache
 def entity_lexicon() -> Lexicon:
     """The phrases of the entities, with the labeler's cues."""
-    labeler = yaml.safe_load(
-        resources.files("crossray.text.labeling").joinpath("phrases.yaml").read_text(encoding="utf-8")
-    )
+    labeler = phrases()
     entries, regions = content()["entities"], content()["regions"]
     parts = [name for structure in labeler["structures"].values() for name in structure["names"]]
     parts += [name for region in regions.values() for name in region["names"]]
@@ -222,7 +221,7 @@ def entity_lexicon() -> Lexicon:
             "findings": {name: entry["nouns"] for name, entry in entries.items() if "nouns" in entry},
             "signs": {},
             "structures": {"part": {"names": parts, "tells": {name: [name] for name in adjectives}}},
-            "qualities": {name: {"status": POSITIVE, "adjectives": phrases} for name, phrases in adjectives.items()},
+            "qualities": {name: {"status": POSITIVE, "adjectives": said} for name, said in adjectives.items()},
         }
     )
 

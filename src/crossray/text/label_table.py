@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from crossray.errors import UserError
 from crossray.files.write import appearing
-from crossray.text.observations import STATUSES, Evidence
+from crossray.text.observations import STATUSES, Evidence, language_notes, report_language
 
 STUDY = "study_id"
 REPORT = "report"
@@ -69,7 +70,7 @@ def label_table(
     labeler: Labeler,
     explain: Callable[[str], Iterable[Evidence]],
     evidence: Path | None = None,
-) -> int:
+) -> tuple[int, list[str]]:
     """Label a table of reports.
 
     Args:
@@ -81,7 +82,7 @@ def label_table(
         evidence: JSON lines to write besides: `study_id` and the list `evidence` with observation, status, start, end.
 
     Returns:
-        Number of reports.
+        Number of reports, and sentences on languages other than English (`observations.language_notes`).
 
     Raises:
         UserError: a wrong input (`read_reports`), or a file that cannot be written.
@@ -92,6 +93,7 @@ def label_table(
             f"{out}: the same file is given twice; name a file of its own for each of input, --out and --evidence"
         )
     count = 0
+    languages: Counter[str] = Counter()
     with ExitStack() as stack:
         table = csv.writer(stack.enter_context(appearing(out, newline="")), lineterminator="\n")
         lines = stack.enter_context(appearing(evidence, newline="")) if evidence else None
@@ -104,8 +106,9 @@ def label_table(
             )
             if lines is not None:
                 lines.writelines(_evidence_line(study, explain(report)) for study, report in batch)
+            languages.update(report_language(report) for _, report in batch)
             count += len(batch)
-    return count
+    return count, language_notes(languages)
 
 
 def _rows(rows: Any, path: Path) -> Iterator[tuple[str, str]]:

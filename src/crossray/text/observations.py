@@ -1,6 +1,7 @@
 """The clinical observations that reports are labelled with, and the rules that read them out of a report.
 
-What is read and how is said in docs/data/labeler.md; the phrases are those of `labeling/phrases.yaml`.
+What is read and how is said in docs/data/labeler.md; observations and phrases are declared in `labeling/observations`
+and `labeling/languages`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,49 +10,38 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossray.text.labeling.language import OTHER, as_in_phrases, language_of
 from crossray.text.labeling.lexicon import lexicon
 from crossray.text.labeling.mentions import statements
+from crossray.text.labeling.registry import ENGLISH, languages, observations
 from crossray.text.labeling.scopes import Mention, resolve
 from crossray.text.labeling.tokens import sentence_spans, token_spans, tokens
+from crossray.text.missing import is_missing
 
-#: The 14 CheXpert observations, then PromptMRG's four auxiliary ones, in the fixed order of SPEC 4.2.
-OBSERVATIONS: tuple[str, ...] = (
-    "enlarged_cardiomediastinum",
-    "cardiomegaly",
-    "lung_opacity",
-    "lung_lesion",
-    "edema",
-    "consolidation",
-    "pneumonia",
-    "atelectasis",
-    "pneumothorax",
-    "pleural_effusion",
-    "pleural_other",
-    "fracture",
-    "support_devices",
-    "no_finding",
-    "aorta_abnormal",
-    "bone_spine_abnormal",
-    "hemidiaphragm_abnormal",
-    "lung_volume_abnormal",
-)
+#: Names of all declared observations (`labeling/observations`): CheXpert's 14, PromptMRG's four, then any others.
+OBSERVATIONS: tuple[str, ...] = tuple(observation.name for observation in observations())
 
 #: The first 14, which CheXpert and CheXbert label.
 CHEXPERT: tuple[str, ...] = OBSERVATIONS[:14]
 
-#: Status of an observation by its code (SPEC 4.2): blank = not mentioned.
+#: The 18 that PromptMRG's files have codes of.
+PROMPTMRG: tuple[str, ...] = OBSERVATIONS[:18]
+
+#: Status of an observation by its code, as in PromptMRG's files: blank = not mentioned.
 STATUSES: tuple[str, ...] = ("blank", "positive", "negative", "uncertain")
 
 #: Name and version of the rules, for what is stored beside labels and scores.
 LABELER = "crossray-rules"
-LABELER_VERSION = "1"
+LABELER_VERSION = "2"
+
+#: Names of the languages that have a phrase file.
+LANGUAGES = {"en": "English", "es": "Spanish", "de": "German", "fr": "French"}
 
 _CODES = {status: code for code, status in enumerate(STATUSES)}
 #: What a report says of an observation is the strongest of its mentions.
 _STRENGTH = {status: strength for strength, status in enumerate(("blank", "negative", "uncertain", "positive"))}
 _NO_FINDING = "no_finding"
-#: Observations that a report without findings may have: devices, and what CheXpert does not know.
-_NO_FINDINGS = frozenset({_NO_FINDING, "support_devices", *OBSERVATIONS[len(CHEXPERT) :]})
+_CANCELS = frozenset(observation.name for observation in observations() if observation.cancels_no_finding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +91,14 @@ def label_report(report: str) -> ReportLabels:
     positive or uncertain, and otherwise blank (CheXpert's rule); a text without words leaves it blank too.
 
     Args:
-        report: text of any section, raw or cleaned by `crossray.text.cleaning.clean`.
+        report: text of any section, raw or cleaned by `crossray.text.cleaning.clean`. In a language that has no phrase
+            file all is blank, "no_finding" too; so is a word such as "nan" or "N/A" (`crossray.text.missing`).
 
     Returns:
         The labels, with the places in `report` that they rest on. The time is linear in the length of the text.
     """
-    words = tokens(report)
-    mentions = list(_mentions(words))
+    words, language = _read(report)
+    mentions = list(_mentions(words, language))
     strongest = _strongest(words, mentions)
     evidence: list[Evidence] = []
     if mentions:
@@ -123,17 +114,61 @@ def label_report(report: str) -> ReportLabels:
 
 
 def label_reports(reports: Sequence[str]) -> NDArray[np.int8]:
-    """Labels of many reports: (N, 18) codes, columns in the order of `OBSERVATIONS`; see `label_report`."""
+    """Labels of many reports: (N, K) codes, columns in the order of `OBSERVATIONS`; see `label_report`."""
     codes = np.empty((len(reports), len(OBSERVATIONS)), np.int8)
     for row, report in enumerate(reports):
-        words = tokens(report)
-        codes[row] = _codes(_strongest(words, _mentions(words)))
+        words, language = _read(report)
+        codes[row] = _codes(_strongest(words, _mentions(words, language)))
     return codes
 
 
-def _mentions(words: Sequence[str]) -> Iterator[tuple[int, Mention]]:
+def report_language(report: str) -> str:
+    """Language of a report: a code of `labeling/languages`, "other", or "" where there are no words."""
+    return "" if is_missing(report) else language_of(tokens(report))
+
+
+def readable_by_rules(report: str) -> bool:
+    """Whether a report is in a language that has a phrase file; a text without words is."""
+    return report_language(report) != OTHER
+
+
+def language_notes(counts: Mapping[str, int]) -> list[str]:
+    """Sentences on the languages of reports: which were read by other phrases than English ones, which by none.
+
+    None where all reports are English or empty.
+
+    Args:
+        counts: language (`report_language`) to number of reports.
+    """
+    total = sum(counts.values())
+    notes = []
+    for code, count in sorted(counts.items()):
+        if code in languages() and code != ENGLISH:
+            notes.append(
+                f"{count} of {total} reports look {LANGUAGES.get(code, code)} and are read by the rules for it"
+            )
+    if unread := counts.get(OTHER, 0):
+        notes.append(
+            f"{unread} of {total} reports are in no language that the rules read "
+            f"({', '.join(LANGUAGES.get(code, code) for code in languages())}): their labels are blank"
+        )
+    return notes
+
+
+def _read(report: str) -> tuple[list[str], str]:
+    """The words of a report and its language; no words where the rules do not read it."""
+    if is_missing(report):
+        return [], ENGLISH
+    words = tokens(report)
+    language = language_of(words)
+    if language not in languages():
+        return [], ENGLISH
+    return as_in_phrases(words, language), language
+
+
+def _mentions(words: Sequence[str], language: str) -> Iterator[tuple[int, Mention]]:
     """Each mention with the place of its sentence in `words`."""
-    phrases = lexicon()
+    phrases = lexicon(language)
     for start, end in sentence_spans(words):
         if matches := phrases.matches(words[start:end]):
             for mention in resolve(statements(matches), matches):
@@ -147,7 +182,7 @@ def _strongest(words: Sequence[str], mentions: Iterable[tuple[int, Mention]]) ->
         for observation in mention.statement.observations:
             if _STRENGTH[mention.status] > _STRENGTH[result.get(observation, "blank")]:
                 result[observation] = mention.status
-    if all(status == "negative" or name in _NO_FINDINGS for name, status in result.items()) and any(
+    if all(status == "negative" or name not in _CANCELS for name, status in result.items()) and any(
         map(str.isalpha, words)
     ):
         result[_NO_FINDING] = "positive"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from crossray.data.batches.batch import Batch
@@ -15,6 +16,7 @@ from crossray.errors import UserError
 from crossray.files.write import replace_folder, replacing
 from crossray.training.config import TrainerConfig
 from crossray.training.module import TrainingModule
+from crossray.training.selection import monitored, monitored_names
 
 #: Checkpoint within the folder of a run.
 LAST = "last.ckpt"
@@ -47,6 +49,17 @@ class BestModel(Callback):
         self.provenance = provenance
         self.best: float | None = None
         self.waited = 0
+        self._weights: dict[str, float] = {}
+
+    def begin(self, module: TrainingModule) -> None:
+        """A stage begins: what was best before stays so until something is better.
+
+        Only a value that is made of weighted losses does not compare with that of a stage which weighs them otherwise.
+        """
+        weights = dict(module.loss_weights)
+        if "loss" in monitored_names(self.config.monitor) and self._weights not in ({}, weights):
+            self.best = None
+        self.waited, self._weights = 0, weights
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Select.
@@ -55,11 +68,7 @@ class BestModel(Callback):
             UserError: the validation has no metric of that name.
         """
         module = cast(TrainingModule, pl_module)
-        metrics = module.validation_metrics
-        if self.config.monitor not in metrics:
-            raise UserError(f"recipe field 'trainer.monitor': validation has no metric '{self.config.monitor}'; "
-                            f"choose one of {', '.join(sorted(metrics))}.")  # fmt: skip
-        value = metrics[self.config.monitor]
+        value = monitored(module.validation_metrics, self.config.monitor)
         ending = trainer.should_stop or trainer.current_epoch + 1 >= module.epochs
         early = trainer.current_epoch + 1 < self.config.min_epochs and not (ending and self.best is None)
         if early:
@@ -89,11 +98,12 @@ class BestModel(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and validations since."""
-        return {"best": self.best, "waited": self.waited}
+        return {"best": self.best, "waited": self.waited, "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.best, self.waited = state_dict["best"], state_dict["waited"]
+        self._weights = dict(state_dict["weights"])
 
 
 class LastCheckpoint(Checkpoint):
@@ -110,6 +120,14 @@ class LastCheckpoint(Checkpoint):
         self.interrupted = False
         self._saved_step = -1
         self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A checkpoint before the first step of a later stage, which may begin with the weights in best/.
+
+        Its own validation replaces these before the first checkpoint after an epoch.
+        """
+        if cast(TrainingModule, pl_module).stage_index and trainer.global_step == 0:
+            self.save(trainer)
 
     def on_train_batch_end(
         self,
@@ -156,3 +174,20 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(beside)
         trainer.strategy.barrier("checkpoint")
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint of a run; nothing in it is run as code.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        for field in ("stage", "step", "steps_before", "epochs_before", "epoch", "finished", "callbacks", "state_dict"):
+            checkpoint[field]
+    except Exception as error:  # PyTorch has as many kinds of errors here as there are kinds of damage
+        raise UserError(
+            f"{path}: is damaged ({type(error).__name__}); restore it, or remove it to begin the run anew."
+        ) from error
+    return checkpoint

@@ -12,7 +12,7 @@ from crossray.errors import UserError
 from crossray.models.base import TrainableConfig
 
 __all__ = [
-    "DataConfig", "OptimizerConfig", "Recipe", "ScheduleConfig", "Stage", "TrainerConfig",
+    "DataConfig", "OptimizerConfig", "Recipe", "RewardConfig", "ScheduleConfig", "Stage", "TrainerConfig",
 ]  # fmt: skip
 
 
@@ -75,7 +75,12 @@ class Stage:
 
     Attributes:
         epochs: passes over the training split.
-        loss_weights: weight of each named loss; losses that are left out weigh 1, those with weight 0 are only logged.
+        objective: what is learned from: the true reports (likelihood), or what sampled reports score (reward, see
+            section `reward`).
+        loss_weights: weight of each named loss; losses that are left out weigh what the system declares, those with
+            weight 0 are only logged. Every system that writes reports has "supervision" besides (the observations, from
+            the mean of what the decoder reads; 0 unless given). A stage of objective reward has "reward" (1) and "kl"
+            (0), and the system's own losses weigh a tenth there.
         freeze: beginnings of the names of parameters that this stage leaves alone; their modules run in eval mode.
         switches: configuration fields of the model that this stage changes (its `switchable` ones).
         learning_rates: like `optimizer.groups`, for this stage; the key "" replaces `optimizer.learning_rate`.
@@ -83,6 +88,7 @@ class Stage:
     """
 
     epochs: int = 30
+    objective: Literal["likelihood", "reward"] = "likelihood"
     loss_weights: dict[str, float] = field(default_factory=dict)
     freeze: tuple[str, ...] = ()
     switches: dict[str, bool | int | float | str] = field(default_factory=dict)
@@ -92,6 +98,39 @@ class Stage:
     def __post_init__(self) -> None:
         """Refuse a stage without epochs."""
         _at_least("stages", self, 1, "epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """What stages of objective reward learn from.
+
+    Attributes:
+        samples: reports that are drawn for each study and step.
+        baseline: what a sample's reward is compared with: the mean of the study's other samples (group), or the reward
+            of the report that greedy search writes (greedy, self-critical training).
+        standardize: divide the advantages of a study by the deviation of its rewards.
+        temperature: of the samples; above 1 they differ more.
+        cider: weight of CIDEr-D (0 to 10), with document frequencies of the training reports.
+        clinical: weight of the F1 of the observations (0 to 1), read by the embedded labeler.
+        length: weight of the logarithm of a length more than a quarter off the true one; it counts against a report.
+        repetition: weight of the share of 4-grams that a report repeats; it counts against it.
+    """
+
+    samples: int = 5
+    baseline: Literal["group", "greedy"] = "group"
+    standardize: bool = False
+    temperature: float = 1.0
+    cider: float = 0.1
+    clinical: float = 1.0
+    length: float = 0.5
+    repetition: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can use."""
+        _at_least("reward", self, 2 if self.baseline == "group" or self.standardize else 1, "samples")
+        _at_least("reward", self, 0, "cider", "clinical", "length", "repetition")
+        if self.temperature <= 0:
+            raise UserError(f"recipe field 'reward.temperature' is {self.temperature}; give a value above 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +199,12 @@ class TrainerConfig:
         accumulate: batches whose gradients are added up before one optimiser step.
         clip_value: largest absolute value of a gradient's element; 0: no limit.
         clip_norm: largest norm of all gradients together; 0: no limit.
+        average: validate and keep an exponential moving average of the weights, of which this share stays at each step
+            (0.99 to 0.9999); 0: the weights themselves.
         seed: of the initial weights, the order of the studies, augmentation and dropout.
-        monitor: validation metric that selects the best model: bleu1 ... bleu4, rouge_l, cider, ce_f1 (example-based,
-            by the embedded labeler), loss, auroc, or any other that metrics.jsonl shows.
+        monitor: validation metric that selects the best model: bleu1 ... bleu4, rouge_l, cider, ce_macro_f1 or
+            ce_micro_f1 (by the embedded labeler), image_gain, loss, auroc, or any other that metrics.jsonl shows; names
+            joined by + stand for their mean. The example-based ce_f1 rewards a model that calls everyone normal.
         mode: whether a larger (max) or a smaller (min) value of it is better.
         patience: validations without improvement before the stage ends; 0: never.
         min_epochs: epochs of a stage before a model can be selected (early models write the same report for all).
@@ -181,6 +223,7 @@ class TrainerConfig:
     accumulate: int = 1
     clip_value: float = 0.0
     clip_norm: float = 0.0
+    average: float = 0.0
     seed: int = 0
     monitor: str = "bleu4"
     mode: Literal["max", "min"] = "max"
@@ -196,6 +239,8 @@ class TrainerConfig:
         """Refuse values that no training can use."""
         _at_least("trainer", self, 1, "devices", "accumulate", "validate_every", "log_every")
         _at_least("trainer", self, 0, "max_epochs", "max_minutes", "clip_value", "clip_norm", "patience", "min_epochs")
+        if not 0 <= self.average < 1:
+            raise UserError(f"recipe field 'trainer.average' is {self.average}; give a share from 0 to below 1.")
         _at_least("trainer", self, 0, "checkpoint_steps", "checkpoint_minutes", "threads", "seed")
 
 
@@ -212,6 +257,7 @@ class Recipe:
         schedule: the learning rate over the steps of every stage.
         trainer: the training loop.
         decoding: how reports are written for validation.
+        reward: what stages of objective reward learn from.
     """
 
     system: str
@@ -222,6 +268,7 @@ class Recipe:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
 
     def stage_epochs(self) -> tuple[int, ...]:
         """Epochs of each stage under the cap `trainer.max_epochs`; the last ones may be 0."""

@@ -1,22 +1,31 @@
 """The one LightningModule, for everything Trainable (DESIGN 3): losses, schedule, validation, events."""
 
+import copy
 import math
+import typing
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 import torch.distributed as distributed
 from torch import Tensor
 
 from crossray.data.batches.batch import Batch
-from crossray.decoding.reports import write_reports
+from crossray.data.batches.module import StudyDataModule
+from crossray.decoding.reports import study_seed, write_reports
 from crossray.errors import UserError
 from crossray.evaluation.labelers import RuleLabeler
 from crossray.evaluation.metrics import clinical, nlg
+from crossray.evaluation.utilities import utility_of
 from crossray.models.base import Event, ReportModel, Trainable
+from crossray.text.tokenizer import Tokenizer
 from crossray.training.config import Recipe
+from crossray.training.image_gain import NO_PARTNER, image_gain, partners
 from crossray.training.optimizers import build_optimizer, schedule_factor
-from crossray.training.stages import StageKeeper
+from crossray.training.reward import RewardObjective
+from crossray.training.stages import StageKeeper, loss_weights
+from crossray.training.supervision import Supervision
 
 #: Losses that are means over tokens rather than over studies.
 TOKEN_LOSSES = frozenset({"language"})
@@ -35,6 +44,8 @@ class TrainingModule(lightning.LightningModule):
         stage: index of the stage.
         steps_before: optimiser steps and `epochs_before` epochs of the stages before.
         epochs: epochs of this stage.
+        supervision: gives the loss of that name, where a stage weighs it.
+        objective: gives the losses of a stage that learns from rewards.
     """
 
     def __init__(
@@ -47,21 +58,31 @@ class TrainingModule(lightning.LightningModule):
         epochs: int = 1,
         steps_before: int = 0,
         epochs_before: int = 0,
+        supervision: Supervision | None = None,
+        objective: RewardObjective | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.stage_index = stage
         self.stage = recipe.stages[stage]
+        self.loss_weights = loss_weights(model, self.stage)
         self.epochs = epochs
         self.steps_before = steps_before
         self.epochs_before = epochs_before
+        self.supervision = supervision
+        self.objective = objective if self.stage.objective == "reward" else None
+        self.reference: ReportModel | None = None
+        if self.objective is not None and self.loss_weights["kl"]:
+            self.reference = copy.deepcopy(typing.cast(ReportModel, model)).requires_grad_(False)
         self.train_losses: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}
         self._keeper = keeper
         self._finished = False
         self._sums: dict[str, list[float]] = {}
         self._written: dict[str, tuple[str, str]] = {}
+        self._partners: dict[str, int] = {}
+        self._utility = utility_of(recipe.decoding)
 
     @property
     def step(self) -> int:
@@ -80,7 +101,12 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """A fresh optimiser for the stage."""
-        return build_optimizer(self.model, self.recipe.optimizer, self.stage.learning_rates)
+        optimizer = build_optimizer(self.model, self.recipe.optimizer, self.stage.learning_rates)
+        if self.supervision is not None and self.loss_weights["supervision"]:
+            rate = self.stage.learning_rates.get("", self.recipe.optimizer.learning_rate)
+            parameters = list(self.supervision.parameters())
+            optimizer.add_param_group({"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": 0.0})
+        return optimizer
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Clip by value, then by norm, as the recipe says."""
@@ -113,11 +139,11 @@ class TrainingModule(lightning.LightningModule):
         Raises:
             UserError: it is not finite.
         """
-        losses = self.model.losses(batch)
+        losses, measured = self._losses(batch)
         total = self._total(losses, batch)
         # one copy to the processor for all losses
         values = torch.stack([total.detach().float(), *(loss.detach().float() for loss in losses.values())]).tolist()
-        self.train_losses = dict(zip(["loss", *(f"loss_{name}" for name in losses)], values, strict=True))
+        self.train_losses = dict(zip(["loss", *(f"loss_{name}" for name in losses)], values, strict=True)) | measured
         if not math.isfinite(values[0]):
             worst = next((name for name, loss in losses.items() if not torch.isfinite(loss)), "total")
             raise UserError(
@@ -125,6 +151,22 @@ class TrainingModule(lightning.LightningModule):
                 "set trainer.clip_norm, and resume from the last checkpoint or start again."
             )
         return total
+
+    def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
+        losses: dict[str, Tensor] = {}
+        measured: dict[str, float] = {}
+        if self.objective is None or any(self.loss_weights[name] for name in self.model.loss_weights):
+            losses = self.model.losses(batch)
+        if self.supervision is not None and self.loss_weights["supervision"]:
+            model = typing.cast(ReportModel, self.model)
+            losses["supervision"] = self.supervision(model.encode(batch.inputs, batch.guide), batch.guide)
+        if self.objective is not None:
+            model = typing.cast(ReportModel, self.model).eval()
+            reference = None if self.reference is None else self.reference.eval()
+            rewarded, measured = self.objective.losses(model, batch, reference)
+            losses |= rewarded
+            self._keeper.train_mode()
+        return losses, measured
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Step, and tell the model so before anything can be saved."""
@@ -136,22 +178,27 @@ class TrainingModule(lightning.LightningModule):
         self.model.advance(self._event("epoch"))
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the validation before."""
+        """Forget the validation before; each study's partner for the image gain is the same in every validation."""
         self._sums, self._written = {}, {}
+        if isinstance(self.model, ReportModel) and not self._partners:
+            data = self._data
+            rows = data.rows("val")
+            places = partners(data.report_keys(rows), self.recipe.trainer.seed)
+            found = np.where(places == NO_PARTNER, NO_PARTNER, rows[places])
+            self._partners = dict(zip(data.dataset.ids(rows), found.tolist(), strict=True))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Losses, the model's own metrics, and for systems that write reports their reports."""
         losses = self.model.losses(batch)
+        if self.supervision is not None and self.loss_weights["supervision"]:
+            model = typing.cast(ReportModel, self.model)
+            losses["supervision"] = self.supervision(model.encode(batch.inputs), batch.guide)
         tokens = float(batch.targets.mask[:, 1:].sum())
         for name, loss in losses.items():
             self._add(f"loss_{name}", float(loss), tokens if name in TOKEN_LOSSES else batch.inputs.size)
         self.model.observe(batch)
         if isinstance(self.model, ReportModel) and self.model.tokenizer is not None:
-            reports = [written.text for written in write_reports(self.model, batch.inputs, self.recipe.decoding)]
-            tokenizer = self.model.tokenizer
-            references = [tokenizer.decode(row) for row in batch.targets.tokens.tolist()]
-            for study, hypothesis, reference in zip(batch.guide.study, reports, references, strict=True):
-                self._written[study] = (hypothesis, reference)
+            self._validate_reports(self.model, self.model.tokenizer, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Bring the results of all processes together; each process then holds the same metrics."""
@@ -163,8 +210,10 @@ class TrainingModule(lightning.LightningModule):
             # a study that the sampler repeated to fill the last batch counts once
             written = {study: pair for part in parts for study, pair in part[1].items()}
         losses = {name: total / weight for name, (total, weight) in sums.items() if weight}
-        weights = {f"loss_{name}": weight for name, weight in self.stage.loss_weights.items()}
-        metrics = {"loss": sum(weights.get(name, 1.0) * value for name, value in losses.items()), **losses}
+        metrics = {
+            "loss": sum(weight * losses.get(f"loss_{name}", 0.0) for name, weight in self.loss_weights.items()),
+            **losses,
+        }
         metrics.update(self.model.summary())
         if written:
             hypotheses, references = zip(*(written[study] for study in sorted(written)), strict=True)
@@ -191,6 +240,28 @@ class TrainingModule(lightning.LightningModule):
         """The largest learning rate of the current step."""
         return max(float(group["lr"]) for group in self.trainer.optimizers[0].param_groups)
 
+    @property
+    def _data(self) -> StudyDataModule:
+        data: StudyDataModule = self.trainer.datamodule
+        return data
+
+    def _validate_reports(self, model: ReportModel, tokenizer: Tokenizer, batch: Batch) -> None:
+        encoded = model.encode(batch.inputs)
+        seeds = [study_seed(self.recipe.decoding.seed, study) for study in batch.guide.study]
+        written = write_reports(
+            model, batch.inputs, self.recipe.decoding, encoded=encoded, seeds=seeds, utility=self._utility
+        )
+        references = [tokenizer.decode(row) for row in batch.targets.tokens.tolist()]
+        for study, report, reference in zip(batch.guide.study, written, references, strict=True):
+            self._written[study] = (report.text, reference)
+        rows = np.array([self._partners[study] for study in batch.guide.study])
+        known = torch.from_numpy(rows != NO_PARTNER).to(self.device)
+        tokens = float((batch.targets.mask[:, 1:].sum(dim=1) * known).sum())
+        if tokens:
+            other = model.encode(self._data.inputs(rows.clip(0), self.device))
+            gain = (image_gain(model, encoded, other, batch.targets) * known).sum()
+            self._add("image_gain", float(gain) / tokens, tokens)
+
     def _position(self, batch_idx: int) -> int:
         # batches since the beginning of the stage; stages are kept apart by a large stride
         before = int(self.trainer.current_epoch) * int(self.trainer.num_training_batches)
@@ -205,7 +276,7 @@ class TrainingModule(lightning.LightningModule):
     def _total(self, losses: dict[str, Tensor], batch: Batch) -> Tensor:
         total = torch.zeros((), device=batch.inputs.view_mask.device)
         for name, loss in losses.items():
-            weight = self.stage.loss_weights.get(name, 1.0)
+            weight = self.loss_weights[name]
             if weight:
                 total = total + weight * loss.float() * (self._token_share(batch) if name in TOKEN_LOSSES else 1.0)
         return total

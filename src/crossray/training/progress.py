@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from crossray.data.batches.batch import Batch
+from crossray.training.heartbeat import Heartbeat
 from crossray.training.module import TrainingModule
 
 
@@ -16,7 +17,7 @@ class ProgressDisplay(Callback):
     """A bar for the epoch with loss and images per second, and one line for each validation.
 
     Args:
-        console: where to; the bar is shown on terminals only.
+        console: where to; without a terminal there is no bar, but a line a minute.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -24,6 +25,8 @@ class ProgressDisplay(Callback):
         self._bar: Progress | None = None
         self._images = 0
         self._since = 0.0
+        self._beat = Heartbeat("training", self.console)
+        self._validating = Heartbeat("validating", self.console)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Open the bar."""
@@ -36,6 +39,7 @@ class ProgressDisplay(Callback):
             self._bar.start()
             self._task = self._bar.add_task("epoch", total=int(trainer.num_training_batches), detail="")
             self._images, self._since = 0, time.monotonic()
+            self._beat = Heartbeat("training", self.console)
 
     def on_train_batch_end(
         self,
@@ -56,11 +60,28 @@ class ProgressDisplay(Callback):
             self._task, completed=batch_idx + 1, description=f"epoch {module.epoch + 1}/{self._epochs(module)}",
             detail=f"{losses}  {rate:.1f} images/s",
         )  # fmt: skip
+        batches = int(trainer.num_training_batches)
+        done, total = trainer.current_epoch * batches + batch_idx + 1, module.epochs * batches
+        self._beat(done, total, f"epoch {module.epoch + 1}/{self._epochs(module)}  {losses}  {rate:.1f} images/s")
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Say that validation runs."""
         if self._bar is not None:
             self._bar.update(self._task, description="validating")
+            self._validating = Heartbeat("validating", self.console)
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say how far the validation is."""
+        if self._bar is not None:
+            self._validating(batch_idx + 1, int(sum(trainer.num_val_batches)))
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """One line of metrics."""

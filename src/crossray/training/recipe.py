@@ -18,7 +18,17 @@ from jsonargparse import ArgumentParser
 from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError
 from crossray.models.base import config_from_dict, system_class
-from crossray.training.config import DataConfig, OptimizerConfig, Recipe, ScheduleConfig, Stage, TrainerConfig
+from crossray.training.config import (
+    DataConfig,
+    OptimizerConfig,
+    Recipe,
+    RewardConfig,
+    ScheduleConfig,
+    Stage,
+    TrainerConfig,
+)
+from crossray.training.selection import check_monitor
+from crossray.training.stages import loss_weights
 
 #: Fields of a system's configuration that training fills in from the dataset and from `data`.
 FILLED_FROM_DATA = frozenset({"vocabulary_size", "status_ids", "observations", "max_length", "views", "image_size"})
@@ -29,6 +39,7 @@ _SECTIONS: dict[str, type] = {
     "schedule": ScheduleConfig,
     "trainer": TrainerConfig,
     "decoding": DecodingConfig,
+    "reward": RewardConfig,
 }
 
 
@@ -177,7 +188,7 @@ def _parser(values: Mapping[str, Any], source: str) -> ArgumentParser:
     parser.add_argument(
         "--stages", type=list[Stage], default=[Stage()],
         help="parts of the training, a JSON list of objects with the fields of crossray.training.config.Stage: epochs, "
-        "loss_weights, freeze, switches, learning_rates, start_from",
+        "objective, loss_weights, freeze, switches, learning_rates, start_from",
     )  # fmt: skip
     return parser
 
@@ -208,7 +219,21 @@ def _recipe(system: str, values: Mapping[str, Any], source: str) -> Recipe:
     )
     if not stages:
         raise UserError(f"{source}: field 'stages' is empty; give at least one stage.")
-    return Recipe(system=system, model=model, stages=stages, **sections)
+    recipe = Recipe(system=system, model=model, stages=stages, **sections)
+    check_names(recipe)
+    return recipe
+
+
+def check_names(recipe: Recipe) -> None:
+    """Find out before anything is trained that a loss or a metric does not exist.
+
+    Raises:
+        UserError: naming those that do.
+    """
+    system = system_class(recipe.system)
+    for stage in recipe.stages:
+        loss_weights(system, stage)
+    check_monitor(system, recipe.trainer)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

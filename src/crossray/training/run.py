@@ -11,11 +11,11 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import platform
 import signal
 import subprocess
 import threading
+import typing
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,17 +37,20 @@ from crossray.files.folders import BEST
 from crossray.files.write import recover_folder, write_whole
 from crossray.models.base import ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
+from crossray.training.averaging import WeightAverage
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
-from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint
+from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint, read_checkpoint
 from crossray.training.config import DataConfig, Recipe
+from crossray.training.folder import LOCK, PROVENANCE, RECIPE, alone, first_process, is_over, say_finished
+from crossray.training.heartbeat import Heartbeat, duration
+from crossray.training.lengths import check_lengths
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
-from crossray.training.recipe import from_dict, to_dict, to_yaml
-from crossray.training.stages import StageKeeper, weights_from
-
-RECIPE = "recipe.yaml"
-PROVENANCE = "provenance.json"
+from crossray.training.recipe import check_names, from_dict, to_dict, to_yaml
+from crossray.training.reward import RewardFunction, RewardObjective
+from crossray.training.stages import StageKeeper, loss_weights, weights_from
+from crossray.training.supervision import Supervision
 
 
 def train(recipe: Recipe, data: Path, out: Path) -> Path:
@@ -65,50 +68,65 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
         UserError: the folder is in use, the recipe does not fit the dataset, or a loss is not finite.
         KeyboardInterrupt: Ctrl-C; the run can be continued.
     """
-    if _first_process() and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
-    dataset = Dataset.open(data)
-    provenance = _provenance(recipe, dataset)
-    filled, built = fulfil(recipe, dataset, _train_or_resume)
-    if built:
-        provenance["built"] = built
-    run = _Run(filled, dataset, out, provenance)
-    if _first_process():
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / RECIPE, to_yaml(recipe))
-        write_whole(out / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
-    return run.go(None)
+    check_names(recipe)
+    with alone(out):
+        # a kill before recipe.yaml was there leaves the other two
+        if first_process() and any(path.name not in (LOCK, PROVENANCE) for path in out.iterdir()):
+            raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
+        dataset = Dataset.open(data)
+        provenance = _provenance(recipe, dataset)
+        filled, built = fulfil(recipe, dataset, train_or_resume)
+        if built:
+            provenance["built"] = built
+        run = _Run(filled, dataset, out, provenance)
+        if first_process():
+            write_whole(out / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+            write_whole(out / RECIPE, to_yaml(recipe))
+        return run.go(None)
 
 
 def resume(out: Path) -> Path:
-    """Continue a run where its last checkpoint was written; a finished one is left as it is.
+    """Continue a run where its last checkpoint was written; a finished one is left as it is, which is said.
 
     Returns:
         The folder of the best model.
 
     Raises:
-        UserError: `out` is not the folder of a run, or its dataset has changed.
+        UserError: `out` is not the folder of a run, a file in it is damaged or missing, its dataset has changed, or
+            another process is writing it.
         KeyboardInterrupt: Ctrl-C; the run can be continued.
     """
-    try:
-        recipe = from_dict(yaml.safe_load((out / RECIPE).read_text(encoding="utf-8")), str(out / RECIPE))
-        provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{out}: not the folder of a training run ({type(error).__name__}); name the --out of "
-                        "`crossray train`.") from error  # fmt: skip
-    dataset = Dataset.open(provenance["data"]["path"])
-    if dataset.info.sha256 != provenance["data"]["sha256"]:
-        raise UserError(f"{dataset.path}: its content is not what the run began with (field 'sha256'); restore it or "
-                        "start a new run.")  # fmt: skip
-    recover_folder(out / BEST)
-    checkpoint = None
-    if (out / LAST).exists():
-        checkpoint = torch.load(out / LAST, map_location="cpu", weights_only=True)
-    filled, _ = fulfil(recipe, dataset, _train_or_resume, provenance.get("built"))
-    return _Run(filled, dataset, out, provenance).go(checkpoint)
+    foreign = f"{out}: not the folder of a training run ({{}}); name the --out of `crossray train`."
+    if not (out / RECIPE).exists():
+        raise UserError(foreign.format(f"it has no {RECIPE}"))
+    with alone(out):
+        try:
+            values = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError(f"{RECIPE} is no mapping")
+            recipe = from_dict(values, str(out / RECIPE))
+            provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
+            data, sha256 = Path(provenance["data"]["path"]), str(provenance["data"]["sha256"])
+            built = dict(provenance.get("built") or {})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(foreign.format(f"{RECIPE} or {PROVENANCE}: {type(error).__name__}")) from error
+        dataset = Dataset.open(data)
+        if dataset.info.sha256 != sha256:
+            raise UserError(
+                f"{dataset.path}: its content is not what the run began with ('sha256'); restore it or start another."
+            )
+        recover_folder(out / BEST)
+        checkpoint = read_checkpoint(out / LAST) if (out / LAST).exists() else None
+        if checkpoint is not None and is_over(recipe, checkpoint):
+            return say_finished(recipe, out, checkpoint)
+        filled, _ = fulfil(recipe, dataset, train_or_resume, built)
+        return _Run(filled, dataset, out, provenance).go(checkpoint)
 
 
-def _train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
+def train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
+    """Train into a new folder, or continue the run that lies there (`prerequisites.Trainer`)."""
     return resume(run) if (run / RECIPE).exists() else train(recipe, data, run)
 
 
@@ -124,18 +142,28 @@ class _Run:
         self.keeper = StageKeeper(self.model)
         self.device = _device(recipe)
         self.dataset = dataset
+        self.features: FeatureCache | None = None
+        for split in ("train", "val"):
+            self._data(0).rows(split)  # a split without studies is found now
         self.features = self._cached_features()
         if isinstance(self.model, ReportModel):
             device = "cuda" if self.device == "gpu" else "cpu"
             self.model.to(device).eval().learn_from(dataset, recipe.data.section, self.features)
+        self.supervision = self._supervision()
+        self.objective = self._objective()
         self.clock = Clock(recipe.trainer.max_minutes * 60)
         self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
+        # a model folder travels: where the dataset lay on this machine stays behind
+        data = {name: value for name, value in provenance["data"].items() if name != "path"}
+        writes = isinstance(self.model, ReportModel)
+        generation = GenerationSettings.of_recipe(recipe.decoding, provenance["recipe"]["data"]) if writes else None
+        self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data}, generation)
 
     def go(self, checkpoint: dict[str, Any] | None) -> Path:
         """Run all stages, or those that `checkpoint` leaves."""
         first = int(checkpoint["stage"]) if checkpoint else 0
-        if _first_process():
+        if first_process():
             self.log.keep_until(int(checkpoint["step"]) if checkpoint else -1)
         for stage in self.recipe.stages[:first]:
             self.keeper.enter(stage)
@@ -150,27 +178,33 @@ class _Run:
             self.keeper.enter(self.recipe.stages[index])
             module = TrainingModule(
                 self.model, self.recipe, self.keeper, stage=index, epochs=epochs, steps_before=steps,
-                epochs_before=epochs_before,
+                epochs_before=epochs_before, supervision=self.supervision, objective=self.objective,
             )  # fmt: skip
             if continued and continued["finished"]:
                 module.load_state_dict(continued["state_dict"])
-                self.clock.load_state_dict(continued["callbacks"][self.clock.state_key])
+                for callback in (self.clock, self.best):
+                    callback.load_state_dict(continued["callbacks"][callback.state_key])
                 steps, epochs_before = int(continued["step"]), epochs_before + int(continued["epoch"])
                 continue
+            self.best.begin(module)
             trainer = self._fit(module, epochs, continued is not None)
             steps, epochs_before = module.step, epochs_before + trainer.current_epoch
             if self.clock.over:
                 break
+        if first_process():
+            self.console.print(
+                f"Training ended at epoch {epochs_before} of {sum(self.recipe.stage_epochs())} after "
+                f"{duration(self.clock.elapsed)}; the best model is in {self.out / BEST}.",
+                soft_wrap=True, highlight=False,
+            )  # fmt: skip
         return self.out / BEST
 
     def _fit(self, module: TrainingModule, epochs: int, continued: bool) -> lightning.Trainer:
         config = self.recipe.trainer
-        # a model folder travels: where the dataset lay on this machine stays behind
-        data = {name: value for name, value in self.provenance["data"].items() if name != "path"}
-        writes = isinstance(self.model, ReportModel)
-        generation = GenerationSettings.of_recipe(self.recipe.decoding, self.provenance["recipe"]["data"])
-        best = BestModel(self.out / BEST, config, {**self.provenance, "data": data}, generation if writes else None)
-        callbacks = [self.clock, LastValidation(), self.log, best, ProgressDisplay(self.console), self.last]
+        average = [WeightAverage(config.average)] if config.average else []
+        callbacks = [
+            self.clock, LastValidation(), self.log, self.best, *average, ProgressDisplay(self.console), self.last,
+        ]  # fmt: skip
         with _quiet(), _ctrl_c(self.last):
             trainer = lightning.Trainer(
                 max_epochs=epochs, callbacks=callbacks, accelerator=self.device, devices=config.devices,
@@ -193,6 +227,26 @@ class _Run:
             self.last.save(trainer)
         return trainer
 
+    def _supervision(self) -> Supervision | None:
+        if not any(loss_weights(self.model, stage).get("supervision") for stage in self.recipe.stages):
+            return None
+        model, data = typing.cast(ReportModel, self.model), self._data(0)
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            width = model.encode(data.inputs(data.rows("train")[:1], device)).memory.shape[-1]
+        torch.manual_seed(self.recipe.trainer.seed)
+        return Supervision(width, len(self.dataset.info.observations))
+
+    def _objective(self) -> RewardObjective | None:
+        if all(stage.objective == "likelihood" for stage in self.recipe.stages):
+            return None
+        tokenizer, data, recipe = typing.cast(ReportModel, self.model).tokenizer, self._data(0), self.recipe
+        if tokenizer is None:
+            raise ValueError("rewards need the tokenizer of the model")
+        reports = self.dataset.reports(data.rows("train"), recipe.data.section)
+        documents = [tokenizer.decode(tokenizer.encode(report, recipe.data.max_length)) for report in reports]
+        return RewardObjective(RewardFunction(documents, recipe.reward), recipe.reward, recipe.decoding)
+
     def _data(self, stage: int) -> StudyDataModule:
         data = self.recipe.data
         return StudyDataModule(
@@ -204,20 +258,29 @@ class _Run:
 
     def _cached_features(self) -> FeatureCache | None:
         data, model = self.recipe.data, self.model
-        if not data.cache_features or not isinstance(model, ReportModel):
+        if not isinstance(model, ReportModel):
             return None
         fingerprint = model.features_fingerprint()
         if fingerprint is None:
+            return model.cached_features(self.dataset)
+        if not data.cache_features:
             return None
         model.eval()
         device = "cuda" if self.device == "gpu" else "cpu"
-        with Progress(*Progress.get_default_columns(), console=self.console, disable=not _first_process()) as bar:
-            task = bar.add_task("caching features")
-            return build_features(
+        with Progress(*Progress.get_default_columns(), console=self.console, disable=not first_process()) as bar:
+            task, beat = bar.add_task("caching features"), Heartbeat("caching features", self.console)
+
+            def progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+                beat(done, total)
+
+            found = build_features(
                 self.dataset, model.to(device).prepare_features, data.image, fingerprint,
                 variants=data.feature_variants, device=device, dtype=data.feature_dtype,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=progress,
             )  # fmt: skip
+            beat.end()
+            return found
 
 
 def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
@@ -227,7 +290,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     configuration has the field `status_ids`.
 
     Raises:
-        UserError: the dataset lacks what the system needs.
+        UserError: the dataset lacks what the system needs, or its reports are shorter than `decoding.min_length`.
     """
     kind = system_class(recipe.system)
     data = recipe.data
@@ -241,6 +304,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     tokenizer = None
     if issubclass(kind, ReportModel):
         tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
+        check_lengths(recipe, dataset, tokenizer)
         filled["vocabulary_size"] = tokenizer.vocabulary_size
         filled["status_ids"] = tokenizer.status_ids
     config = dataclasses.replace(recipe.model, **{name: value for name, value in filled.items() if name in known})
@@ -290,11 +354,6 @@ def _device(recipe: Recipe) -> str:
     if wanted == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return wanted
-
-
-def _first_process() -> bool:
-    """Whether this is the process that writes; Lightning and torchrun number them in the environment."""
-    return os.environ.get("RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 @contextlib.contextmanager

@@ -6,8 +6,37 @@ from safetensors.torch import load_file
 from torch import nn
 
 from crossray.errors import UserError
-from crossray.models.base import Trainable
+from crossray.models.base import ReportModel, Trainable
 from crossray.training.config import Stage
+
+#: What a system's own losses weigh in a stage that learns from rewards, as a share of their weights: they hold it near
+#: the language of the reports.
+ANCHOR = 0.1
+
+
+def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str, float]:
+    """Weight of every loss of a system in a stage: what the stage says, otherwise what the system declares.
+
+    Raises:
+        UserError: the stage names a loss that the system does not have.
+    """
+    kind = system if isinstance(system, type) else type(system)
+    weights = dict(kind.loss_weights)
+    if stage.objective == "reward":
+        weights = {"reward": 1.0, "kl": 0.0, **{name: ANCHOR * weight for name, weight in weights.items()}}
+    if issubclass(kind, ReportModel):
+        weights["supervision"] = 0.0
+    elif stage.objective == "reward":
+        raise UserError(
+            f"recipe field 'stages.objective': {system.system} writes no reports to reward; use likelihood."
+        )
+    unknown = sorted(set(stage.loss_weights) - set(weights))
+    if unknown:
+        raise UserError(
+            f"recipe field 'stages.loss_weights': {system.system} has no loss '{unknown[0]}' in this stage; its losses "
+            f"are {', '.join(weights)}."
+        )
+    return {**weights, **stage.loss_weights}
 
 
 class StageKeeper:

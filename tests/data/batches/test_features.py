@@ -176,14 +176,14 @@ def test_batches_of_features_have_no_images(dataset, noise_tokenizer):
         Collator(dataset, None, features=cache, variant=3)
 
 
-def test_random_variants_are_chosen_by_the_chances_given_and_are_never_the_evaluations(dataset):
+def test_random_variants_are_chosen_by_the_chances_given_from_all_with_the_evaluations(dataset):
     cache = build_features(dataset, Encoder(), TRANSFORM, "weights", variants=3)
     collator = Collator(dataset, None, features=cache, variant="random")
-    chances = np.array([[0.0, 0.6], [0.4, 0.999]])
+    chances = np.array([[0.0, 0.6], [0.34, 0.999]])
     found = collator([1, 2], chances).inputs.features["map"]
     for study, row in enumerate([1, 2]):
         for view, image_row in enumerate(dataset.views(row)):
-            variant = 1 + int(chances[study, view] >= 0.5)
+            variant = int(chances[study, view] * 3)
             assert torch.equal(found[study, view], cache.read(np.array([image_row]), variant)["map"][0])
     with pytest.raises(ValueError, match="chances"):
         collator([1, 2])

@@ -43,6 +43,13 @@ def test_the_encoder_of_dalle() -> None:
     assert sum(parameter.numel() for parameter in encoder.parameters()) == 53_786_240
 
 
+def test_the_decoder_of_dalle() -> None:
+    """43.8 million parameters, whose decoder looks a code up as 128 channels (its `n_init`)."""
+    with torch.device("meta"):
+        decoder = DVAE(DVAEConfig(**vars(DALLE), reconstruction="logit_laplace", decoder_begin=128)).decoder
+    assert sum(parameter.numel() for parameter in decoder.parameters()) == 43_829_766
+
+
 @pytest.mark.parametrize("patch", [1, 2, 4, 8])
 def test_every_patch_gives_the_same_grid_and_the_image_back(patch: int) -> None:
     model = DVAE(DVAEConfig(width=8, blocks=1, codes=24, patch=patch)).eval()

@@ -19,7 +19,7 @@ from crossray.errors import UserError
 from crossray.models.base import Trainable
 from crossray.models.parts.backbones import BackboneConfig, build_backbone
 from crossray.models.parts.text_encoder import TextEncoderConfig
-from crossray.models.pretraining.knowledge import Knowledge, KnowledgeConfig, KnowledgeNetwork
+from crossray.models.pretraining.knowledge import Knowledge, KnowledgeConfig, KnowledgeNetwork, presence_thresholds
 from crossray.models.pretraining.knowledge_encoder import RANDOM, KnowledgeEncoderConfig, build_knowledge_encoder
 from crossray.text.entities import ENTITIES, PLACES, place_text
 
@@ -82,6 +82,42 @@ def test_truth_comes_from_the_reports() -> None:
     assert places[0, effusion].nonzero().flatten().tolist() == [PLACES.index("left_pleural")]
     assert places[2, pneumothorax].nonzero().flatten().tolist() == [PLACES.index("right_apical_lung")]
     assert not places[1, effusion].any() and not places[3].any()
+
+
+def test_reports_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered and what is read again is the same truth."""
+    monkeypatch.setattr("crossray.models.pretraining.knowledge._REMEMBERED", 2)
+    model, batch = small(), reported()
+    first, again = model.truth(batch), model.truth(batch)
+    assert len(model._read) == 2
+    for before, after in zip(first, again, strict=True):
+        assert torch.equal(before, after)
+        assert before.dtype == after.dtype
+
+
+def test_presence_is_called_as_often_as_it_is_asserted() -> None:
+    odds = torch.tensor([[-5.0, 1.0, 3.0, 0.0], [-4.0, 2.0, 1.0, 0.0], [-6.0, 3.0, 2.0, 0.0], [-7.0, 4.0, 0.0, 0.0]])
+    asserted = torch.zeros(4, 4, dtype=torch.bool)
+    asserted[:2, 0] = True  # two of four, all of them far below 0
+    asserted[0, 2] = True
+    asserted[:, 3] = True
+    found = presence_thresholds(odds, asserted)
+    assert found.tolist() == [-5.5, 0.0, 2.5, 0.0]
+    assert ((odds > found).sum(0)[[0, 2]] == asserted.sum(0)[[0, 2]]).all()
+
+
+def test_validation_sets_the_thresholds_and_the_encoder_takes_them(tmp_path: Path) -> None:
+    model, batch = small(), reported()
+    assert not model.thresholds.any()
+    with torch.no_grad():
+        model.observe(batch)
+        odds, statuses = model.scores(batch.inputs)[0], model.truth(batch)[0]
+    model.summary()
+    heart = ENTITIES.index("enlarge")
+    assert int((odds[:, heart] > model.thresholds[heart]).sum()) == int((statuses[:, heart] == 1).sum()) == 1
+    assert model.thresholds[heart] != 0
+    model.save_pretrained(tmp_path)
+    assert torch.equal(encoder(str(tmp_path)).thresholds, model.thresholds)
 
 
 def test_what_is_not_mentioned_or_in_doubt_does_not_count() -> None:

@@ -147,7 +147,7 @@ def build_features(
                 try:
                     for first in range(writer.done, variants * dataset.images, batch_size):
                         images = np.arange(first, min(first + batch_size, variants * dataset.images))
-                        pixels = _transformed(dataset, transform, images, torch.device(device))
+                        pixels = transformed_images(dataset, transform, images, torch.device(device))
                         with torch.inference_mode():
                             writer.add(model_prepare(pixels))
                         if progress is not None:
@@ -189,7 +189,7 @@ def _locked(target: Path) -> Iterator[Path]:
         yield folder
 
 
-def _transformed(
+def transformed_images(
     dataset: Dataset, transform: ImageTransform, numbers: NDArray[np.int64], device: torch.device
 ) -> Tensor:
     """(N, 3, S, S): images by their number, variant x images + image row; each has its own random numbers."""

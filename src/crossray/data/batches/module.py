@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crossray.data.batches.batch import Batch
+from crossray.data.batches.batch import Batch, Inputs
 from crossray.data.batches.features import FeatureCache
 from crossray.data.batches.loading import Collator, PlannedBatch, StudyLoader
 from crossray.data.batches.sampler import StudySampler
@@ -62,6 +62,7 @@ class StudyDataModule(lightning.LightningDataModule):
         self.tokenizer, self.transform, self.features = tokenizer, transform, features
         self.batch_size, self.views, self.section, self.max_length = batch_size, views, section, max_length
         self.workers, self.seed, self.drop_last = workers, seed, drop_last
+        self._evaluation = self._collator(train=False)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Rows of the studies of a split that have the section.
@@ -87,11 +88,20 @@ class StudyDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> StudyLoader:
         """All validation studies once, those with reports of similar length together."""
-        return self._evaluation_loader("val")
+        return self.evaluation_loader("val")
 
     def test_dataloader(self) -> StudyLoader:
         """All test studies once; fitting never asks for it."""
-        return self._evaluation_loader("test")
+        return self.evaluation_loader("test")
+
+    def report_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N,) numbers of the reports of some studies, equal for equal cleaned reports."""
+        keys: NDArray[np.int64] = self._evaluation.targets(rows).report_key.numpy()
+        return keys
+
+    def inputs(self, rows: NDArray[np.int64], device: torch.device | str) -> Inputs:
+        """What a model sees of some studies in an evaluation, on `device`."""
+        return transform_inputs(self._evaluation.inputs(rows).to(device), self.transform, train=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Transform the images of a whole batch where the model is."""
@@ -99,7 +109,8 @@ class StudyDataModule(lightning.LightningDataModule):
         inputs = transform_inputs(batch.inputs, self.transform, train=draws is not None, draws=draws)
         return Batch(inputs, batch.guide, batch.targets)
 
-    def _evaluation_loader(self, split: str) -> StudyLoader:
+    def evaluation_loader(self, split: str) -> StudyLoader:
+        """All studies of a split once and not augmented, those with reports of similar length together."""
         rows = self.rows(split)
         words = np.array([len(report.split()) for report in self.dataset.reports(rows, self.section)])
         sampler = self._sampler(rows[np.argsort(-words, kind="stable")], shuffle=False)
@@ -117,8 +128,8 @@ class StudyDataModule(lightning.LightningDataModule):
             world_size=1 if trainer is None else trainer.world_size,
         )
 
-    def _loader(self, sampler: StudySampler, *, train: bool) -> StudyLoader:
-        collator = Collator(
+    def _collator(self, *, train: bool) -> Collator:
+        return Collator(
             self.dataset,
             self.tokenizer,
             section=self.section,
@@ -127,8 +138,10 @@ class StudyDataModule(lightning.LightningDataModule):
             features=self.features,
             variant="random" if train else 0,
         )
+
+    def _loader(self, sampler: StudySampler, *, train: bool) -> StudyLoader:
         return StudyLoader(
-            collator,
+            self._collator(train=True) if train else self._evaluation,
             sampler,
             seed=self.seed if train else None,
             workers=self.workers,

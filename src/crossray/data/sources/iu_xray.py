@@ -16,7 +16,7 @@ from crossray.data.sources.iu_reports import IuReport, image_key, read_projectio
 from crossray.data.sources.labels import rule_labels
 from crossray.data.sources.r2gen import read_annotation
 from crossray.data.sources.splits import split_patients
-from crossray.data.study import Split, Study
+from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError
 
 #: "Images, reports, patients, average length" as R2Gen and RCAN print them: the raw collection before any filter.
@@ -165,6 +165,10 @@ def read_iu_xray(
         splits = _annotated_splits(annotation)
         found = [report for report in found if report.uid in splits]
         steps.append(_step("in the annotation", found))
+        there = {report.uid for report in found}
+        for split in SPLITS:
+            lacking = sum(chosen == split and uid not in there for uid, chosen in splits.items())
+            oddities[f"{split}_studies_of_the_annotation_left_out"] = lacking
     else:
         chosen = split_patients((str(report.uid) for report in found), seed)
         splits = {report.uid: chosen[str(report.uid)] for report in found}

@@ -19,10 +19,12 @@ from crossray.data.sources.identifiers import PathError, PathFinder, identifier
 from crossray.data.sources.labels import rule_labels
 from crossray.data.sources.manifest_faults import Fault, FaultError, message
 from crossray.data.sources.manifest_table import read_table
-from crossray.data.sources.sections import has_headings, split_sections
+from crossray.data.sources.sections import Sections, split_sections
 from crossray.data.sources.splits import split_patients
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
 from crossray.errors import LONGEST_QUOTE, UserError, quoted
+from crossray.text.lines import one_line
+from crossray.text.missing import or_empty
 from crossray.text.observations import OBSERVATIONS, STATUSES
 
 TEXTS = ("findings", "impression", "indication")
@@ -144,16 +146,18 @@ class _RowReader:
         seen = self._splits.get(patient, (split, line))
         if seen[0] != split:
             raise FaultError("split", f"the patient is in another split in line {seen[1]}; keep a patient in one")
-        findings, impression, indication = _sections(row)
+        sections = _sections(row)
+        findings = sections.findings
         study = Study(
             id=name,
             patient=patient,
             split=split,
             findings=findings,
-            impression=impression,
-            indication=indication,
+            impression=sections.impression,
+            indication=sections.indication,
             images=self._images(row),
             labels=_labels(row) if self._labelled else rule_labels(findings),
+            extra=sections.unread(),
         )
         self._lines[name], self._splits[patient] = line, seen
         return study
@@ -219,22 +223,23 @@ def _described(path: Path) -> FileDescription:
         return FileDescription()
 
 
-def _sections(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    report = _text(row, "report", strip=False)
-    texts = tuple(_text(row, name) for name in TEXTS)
-    if report.strip() and any(texts):
+def _sections(row: Mapping[str, Any]) -> Sections:
+    report = or_empty(_text(row, "report", strip=False))
+    findings, impression, indication = (one_line(or_empty(_text(row, name))) for name in TEXTS)
+    if report.strip() and (findings or impression or indication):
         raise FaultError("report", "stands beside sections; give the whole report or its sections, not both")
-    if report.strip():
-        if not has_headings(report):
-            return " ".join(report.split()), "", ""
-        parts = split_sections(report)
-        if not parts.findings:
-            raise FaultError("report", "has no findings section; add one or give the text in the column findings")
-        return parts.findings, parts.impression, parts.indication
-    findings, impression, indication = texts
-    if not findings:
-        raise FaultError("findings", "is empty; give the report's findings, or leave the row out")
-    return findings, impression, indication
+    if not report.strip():
+        if not findings:
+            raise FaultError("findings", "is empty; give the report's findings, or leave the row out")
+        return Sections(findings, impression, indication, "", "heading")
+    parts = split_sections(report)
+    if parts.origin == "last_paragraph" and not parts.headings:
+        return parts if not parts.remainder else Sections(one_line(report), "", "", "", "heading")
+    if parts.findings and parts.origin != "last_paragraph":  # a last paragraph may as well be a signature
+        return parts
+    named = ", ".join(repr(name) for name in dict.fromkeys(parts.unknown))
+    seen = f" (not understood: {named[:200]})" if named else ""
+    raise FaultError("report", f"has no findings section{seen}; head it FINDINGS: or use the column findings")
 
 
 def _labels(row: Mapping[str, Any]) -> dict[str, str]:

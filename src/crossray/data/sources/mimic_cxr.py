@@ -142,7 +142,9 @@ class MimicStudies:
         except UnicodeDecodeError:
             return None, ("report", "the report is not UTF-8 text")
         if self.findings == "headed" and sections.origin != "heading":
-            found = {"combined": "is one with the impression", "last_paragraph": "has no heading"}
+            found = dict.fromkeys(("last_paragraph", "preamble"), "has no heading") | {
+                "combined": "is one with the impression"
+            }
             return sections, ("findings", f"the findings section {found.get(sections.origin, 'is missing or empty')}")
         if not sections.findings:
             return sections, ("findings", "the report has nothing that could be its findings")
@@ -235,6 +237,7 @@ def _extra(entry: MimicStudy, sections: Sections | None, names: list[str]) -> di
     extra: dict[str, Any] = {"study_id": str(entry.study), "dicom_ids": names}
     if sections is not None:
         extra["findings_from"] = sections.origin
+        extra |= sections.unread()
         if sections.addendum:
             extra["addendum"] = sections.addendum
     return extra

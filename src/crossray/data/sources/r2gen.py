@@ -18,7 +18,8 @@ from crossray.data.sources.labels import rule_labels
 from crossray.data.sources.r2gen_formats import FIELDS, Entry, Kind, detect, entries, json_type, load
 from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError, quoted
-from crossray.text.observations import CHEXPERT, OBSERVATIONS, STATUSES
+from crossray.text.missing import or_empty
+from crossray.text.observations import CHEXPERT, PROMPTMRG, STATUSES
 
 #: Largest annotation file that is read, in bytes; MIMIC-CXR's has about a fifth of it.
 MAX_BYTES = 2**30
@@ -120,9 +121,9 @@ def read_r2gen(
             id=entry["id"],
             patient=identifier(str(entry.get("subject_id", entry["id"]))),
             split=split,
-            findings=entry["report"],
-            impression=entry.get("impression", ""),
-            indication=entry.get("indication", ""),
+            findings=or_empty(entry["report"]),
+            impression=or_empty(entry.get("impression", "")),
+            indication=or_empty(entry.get("indication", "")),
             images=_images(entry, finder, place),
             labels=_labels(entry["labels"]) if own else rule_labels(entry["report"]),
             extra={"study_id": str(entry["study_id"])} if "study_id" in entry else {},
@@ -143,7 +144,7 @@ def _images(entry: dict[str, Any], finder: PathFinder, place: str) -> tuple[Imag
 
 def _labels(codes: list[int]) -> dict[str, str]:
     """PromptMRG's codes are ours: 0 blank, 1 positive, 2 negative, 3 uncertain; 14 observations, or its 18."""
-    return {name: STATUSES[code] for name, code in zip(OBSERVATIONS, codes, strict=False)}
+    return {name: STATUSES[code] for name, code in zip(PROMPTMRG, codes, strict=False)}
 
 
 def _read_json(path: Path) -> Any:
@@ -200,8 +201,8 @@ def _checked_entry(found: Entry, kind: Kind) -> dict[str, Any]:
 
 
 def _check_labels(codes: Any, place: str) -> None:
-    if not isinstance(codes, list) or len(codes) not in (len(CHEXPERT), len(OBSERVATIONS)):
-        raise UserError(f"{place}: a list of {len(CHEXPERT)} or {len(OBSERVATIONS)} codes is needed; copy it again")
+    if not isinstance(codes, list) or len(codes) not in (len(CHEXPERT), len(PROMPTMRG)):
+        raise UserError(f"{place}: a list of {len(CHEXPERT)} or {len(PROMPTMRG)} codes is needed; copy it again")
     for j, code in enumerate(codes):
         if isinstance(code, bool) or code not in range(len(STATUSES)):
             raise UserError(f"{place}[{j}]: is none of 0 (blank), 1 (positive), 2 (negative), 3 (uncertain)")

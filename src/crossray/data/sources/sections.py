@@ -1,54 +1,65 @@
-"""Sections of a free-text radiology report: MIMIC-CXR's, or a user's own.
+"""Sections of a free-text radiology report: MIMIC-CXR's, a table's, or a language model's.
 
-A heading stands at the start of a line, in capitals, closed by a colon. The rules are our own. They mean to agree with
-the parser of MIMIC-CXR's makers (`txt/section_parser.py` of MIT-LCP/mimic-cxr) on which reports have findings;
-docs/data/mimic-cxr.md lists where they differ and why. They were never run on a true report of MIMIC-CXR.
+A heading stands at the start of a line, in capitals, closed by a colon; well-known ones (findings, impression,
+indication, comparison, ...) in any case, in bold, or behind the end of a sentence, as where an export has taken the
+line breaks away. No word vanishes: what belongs to no section is the remainder, and is counted. The rules are our
+own; they mean to agree with the parser of MIMIC-CXR's makers (`txt/section_parser.py` of MIT-LCP/mimic-cxr) on which
+reports have findings; docs/data/mimic-cxr.md lists where they differ and why. They were never run on a true report of
+MIMIC-CXR.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import lru_cache
 from typing import Literal
 
-#: Where `Sections.findings` come from.
-Origin = Literal["heading", "combined", "last_paragraph", ""]
+from crossray.data.sources.headings import NAMES, Kind, exact_kind, kind_of, stands_alone
+from crossray.text.lines import one_line, unified
 
-_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z ()/,&.-]{1,60}?)[ \t]*:", re.MULTILINE)
-#: Titles and drawn lines are no text.
-_TITLE = re.compile(
-    r"^[ \t]*(?:FINAL REPORT\b.*|WET READ\b(?!:).*|(?:FINAL )?ADDENDUM[ \t]*:?[ \t]*|_{8,}[ \t]*)$", re.MULTILINE
+#: Where `Sections.findings` come from.
+Origin = Literal["heading", "combined", "preamble", "last_paragraph", ""]
+
+#: Longest name of a heading that is kept for messages, in characters.
+LONGEST_NAME = 40
+
+_MARKS = r"[ \t>*#\u2022\u2013-]*+"
+#: A name closed by a colon at the start of a line; of a clock's colon no digit stands on both sides.
+_LINE = re.compile(
+    rf"{_MARKS}(?P<name>[^\W\d_][\w \t()/,&.'-]{{1,60}}?)[ \t*]*(?:(?<!\d)[:\uff1a]|[:\uff1a](?!\d))[ \t*]*"
 )
-_ADDENDUM = re.compile(r"^[ \t]*(?:FINAL )?ADDENDUM\b[ \t]*:?", re.MULTILINE)
-_FINAL = re.compile(r"^[ \t]*FINAL REPORT\b", re.MULTILINE)
+#: A line that is a name and no more.
+_ALONE = re.compile(rf"{_MARKS}(?P<name>[^\W\d_][^\W\d_ /&]{{3,40}})[ \t*#:.-]*")
+_KNOWN = "|".join(re.escape(name) for name in NAMES)
+#: A known name behind the end of a sentence in any case, and in capitals behind a blank; any in capitals behind an end.
+_WITHIN = re.compile(
+    rf"(?:(?<=[.!?*#])[\"')\]]?[ \t*#]{{0,8}}+(?P<any>(?i:{_KNOWN}))[ \t*]{{0,8}}+[:\uff1a][ \t*]*+)"
+    rf"|(?:(?<=\s)(?P<caps>{_KNOWN})[ \t]{{0,8}}+[:\uff1a][ \t*]*+)"
+    r"|(?:(?<=[.!?])[ \t]{1,8}+(?P<other>[A-Z][A-Z ()/,&-]{3,40})[:\uff1a](?!\d)[ \t]*)"
+)
+_TITLE = re.compile(r"[ \t]*(?P<title>FINAL REPORT|WET READ)\b(?!:).*|[ \t]*_{8,}[ \t]*$")
+_ADDENDUM = re.compile(r"[ \t]*(?:FINAL )?ADDENDUM\b[ \t]*:?[ \t]*", re.IGNORECASE)
+#: Who wrote or checked a report: what follows is none of its sections.
+_SIGNATURE = re.compile(
+    r"[ \t]*(?:this report (?:was|has been) )?(?:electronically|digitally) (?:signed|verified|authenticated|approved)\b"
+    r"|[ \t]*(?:signed|dictated|transcribed|verified|reviewed|interpreted|reported) (?:and \w+ )?by\b"
+    r"|[ \t]*(?:elektronisch signiert|firmado electr|sign[e\u00e9] [e\u00e9]lectroniquement)",
+    re.IGNORECASE,
+)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 
-#: Words that decide what a heading opens, wherever they stand in it; the first that is there counts.
-_WORDS = (
-    ("addendum", ("ADDENDUM",)),
-    ("other", ("PROVISIONAL", "PRELIMINARY", "WET READ")),
-    ("impression", ("IMPRESSION", "CONCLUSION", "OPINION", "SUMMARY")),
-    ("findings", ("FINDING", "OBSERVATIONS")),
-    ("indication", ("INDICATION", "HISTORY", "REASON FOR", "CLINICAL")),
-    ("other", ("COMPARISON", "TECHNIQUE", "EXAMINATION", "RECOMMENDATION", "NOTIFICATION", "REFERENCE EXAM")),
-)
-
-#: A heading that says how the image was taken stands for the findings that follow: "CHEST, TWO VIEWS: ...".
-_STUDY = re.compile(r"\b(?:CHEST|PORTABLE|RADIOGRAPHS?|VIEWS?|FRONTAL|LATERAL|LAT|PA|AP|RIBS|UPRIGHT)\b")
-
-#: Headings within the findings of a structured report; they stay with their text.
-_PLACES = re.compile(
-    r"\b(?:HEART|CARDIAC|CARDIOMEDIASTINAL|LUNGS?|PLEURAL?|BONES?|OSSEOUS|MEDIASTINUM|HILA|DIAPHRAGM|TUBES?|LINES?|"
-    r"CATHETERS?|DEVICES?|ABDOMEN|SOFT TISSUES|OTHER)\b"
-)
-
-#: Titles of whole words that a slip of the keyboard may have changed.
-_MAIN = ("FINDINGS", "IMPRESSION", "INDICATION", "CONCLUSION", "COMPARISON")
+#: What stays in a section that is open: headings of parts, and those that are not understood, with their text.
+_STAYS: dict[Kind, frozenset[str]] = {
+    "place": frozenset({"findings", "combined", "impression", "result", "interpretation"}),
+    "unknown": frozenset({"findings", "combined", "impression", "result", "interpretation"}),
+    "study": frozenset({"findings", "result"}),
+}
 
 
 @dataclass(frozen=True)
 class Sections:
-    """Text of the sections, lines joined; "" where there is none.
+    """Text of the sections, lines joined (`crossray.text.lines.one_line`); "" where there is none.
+
+    Every word of the report stands in exactly one of the texts or in `headings`.
 
     Attributes:
         findings: the findings, or what stands for them (`origin`).
@@ -56,7 +67,13 @@ class Sections:
         indication: indication, history or reason for the examination.
         addendum: what was added later; it belongs to none of the others.
         origin: where `findings` come from: "heading" (their own section, or one headed by the views taken), "combined"
-            (one section of findings and impression), "last_paragraph" (`split_sections`), or "" (there are none).
+            (one section of findings and impression), "preamble" (sentences before the first heading, where no section
+            holds findings), "last_paragraph" (`split_sections`), or "" (there are none).
+        remainder: everything else: comparison, technique, preliminary readings, signatures, and what stands under
+            headings that are not understood.
+        headings: names of the headings that were taken out of the text, in order.
+        unknown: those of them that are not understood: their text is part of the remainder. Shortened to
+            `LONGEST_NAME` characters.
     """
 
     findings: str
@@ -64,104 +81,189 @@ class Sections:
     indication: str
     addendum: str
     origin: Origin
+    remainder: str = ""
+    headings: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def unread(self) -> dict[str, object]:
+        """What `prepare` counts of a study: words of the remainder, and names of unknown headings."""
+        words = len(self.remainder.split())
+        return {"unread": {"words": words, "headings": list(self.unknown)}} if words or self.unknown else {}
+
+
+@dataclass
+class _Part:
+    """A stretch of the report: its kind, the heading's name where one was taken out, and the range of its text."""
+
+    kind: Kind | Literal[""]
+    name: str
+    start: int
+    end: int = 0
+
+
+@dataclass(frozen=True)
+class _Event:
+    """Something that may end a section: its kind and name, where it begins and where its text does."""
+
+    kind: Kind | Literal["final", "title"]
+    name: str
+    start: int
+    end: int
 
 
 def split_sections(report: str) -> Sections:
-    """Part a report into its sections.
+    """Part a report into its sections, in linear time.
 
     * Sections of one kind that occur more than once are joined in their order.
-    * "FINDINGS AND IMPRESSION" counts as findings where there are none of their own.
-    * Headings of places ("LUNGS:") stay in the section that they stand in, and open the findings elsewhere.
+    * "FINDINGS AND IMPRESSION" counts as findings where there are none of their own; so do "RESULT" and "REPORT".
+    * Within findings and impression only headings of other known sections end them: "LUNGS:" and whatever else stands
+      in capitals before a colon stays, with its text. Headings of places open the findings elsewhere.
     * An addendum before the final report, or behind everything, is kept apart, and so is a preliminary reading.
-    * A report with neither gives as findings what stands below the last heading's own paragraph ("last paragraph").
+    * A report with neither findings nor impression gives as findings what stands below the last heading's own
+      paragraph ("last_paragraph").
 
     Args:
-        report: the whole text, with its line breaks.
+        report: the whole text, with whatever line breaks it has, HL7's, HTML's and escaped ones too.
     """
-    body, addendum = _without_addenda(report.replace("\r\n", "\n").replace("\r", "\n"))
-    parts: dict[str, list[str]] = {}
-    for kind, text in _parts(_TITLE.sub("", body)):
-        parts.setdefault(kind, []).append(text)
-    own, combined, impression, indication = (
-        " ".join(filter(None, parts.get(kind, []))) for kind in ("findings", "combined", "impression", "indication")
-    )
+    text = unified(report)
+    parts, addenda = _parts(text)
+    texts = {id(part): one_line(text[part.start : part.end]) for part in (*parts, *addenda)}
+
+    def joined(*kinds: str) -> str:
+        return " ".join(filter(None, (texts[id(part)] for part in parts if part.kind in kinds)))
+
+    own, combined, impression = joined("findings"), joined("combined"), joined("impression")
+    result, interpretation = joined("result"), joined("interpretation")
+    used = {"findings", "impression", "indication", "combined", "interpretation", "result"}
+    origin: Origin = "heading" if own else ""
+    findings, aside = own, ""
     if own:
-        return Sections(own, " ".join(filter(None, (impression, combined))), indication, addendum, "heading")
-    if combined:
-        return Sections(combined, impression, indication, addendum, "combined")
-    last = "" if impression else _last_paragraph(body)
-    return Sections(last, impression, indication, addendum, "last_paragraph" if last else "")
+        impression = " ".join(filter(None, (impression, combined, interpretation)))
+        aside = result
+    elif combined or result or interpretation:
+        origin = "combined" if combined else "heading"
+        findings = combined or result or interpretation
+        rest = [result if combined else "", interpretation if combined or result else ""]
+        impression = " ".join(filter(None, (impression, *rest)))
+    remaining = [part for part in parts if part.kind not in used]
+    pieces: dict[int, str] = {}
+    if not findings:
+        stand_in, origin, pieces = _stand_in(text, parts, texts, bool(impression))
+        findings = stand_in
+    remainder = [aside, *(pieces.get(id(part), texts[id(part)]) for part in remaining)]
+    return Sections(
+        findings=findings,
+        impression=impression,
+        indication=joined("indication"),
+        addendum=" ".join(filter(None, (texts[id(part)] for part in addenda))),
+        origin=origin,
+        remainder=" ".join(filter(None, remainder)),
+        headings=tuple(part.name for part in sorted((*parts, *addenda), key=lambda part: part.start) if part.name),
+        unknown=tuple(" ".join(part.name.split())[:LONGEST_NAME] for part in remaining if part.kind == "unknown"),
+    )
 
 
 def has_headings(report: str) -> bool:
     """Whether findings, impression or indication stand under a heading."""
-    return any(kind not in ("", "other", "addendum") for kind, _ in _parts(report))
+    parts, _ = _parts(unified(report))
+    return any(part.kind not in ("", "other", "unknown") for part in parts)
 
 
-def _parts(body: str) -> list[tuple[str, str]]:
-    """Kind and text of every section, in order; what stands before the first heading is left out."""
-    parts: list[tuple[str, str]] = []
-    kind, start = "", len(body)
-    for match in _HEADING.finditer(body):
-        opened = _kind(match[1])
-        within = {"place": ("findings", "combined", "impression"), "study": ("findings",)}.get(opened, ())
-        if kind in within:
+def _stand_in(
+    text: str, parts: list[_Part], texts: dict[int, str], has_impression: bool
+) -> tuple[str, Origin, dict[int, str]]:
+    """What stands for findings that no heading opens, its origin, and what is left of the part that it comes from."""
+    unsigned = [part for part in parts if part.name or part.kind != "other"]  # a signature has no name
+    named = [part for part in unsigned if part.name]
+    preamble = [part for part in parts if not part.kind and texts[id(part)]]
+    if (
+        any(part.kind for part in parts)
+        and preamble
+        and texts[id(preamble[-1])].endswith(".")
+        and len(texts[id(preamble[-1])].split()) > 1
+    ):
+        return texts[id(preamble[-1])], "preamble", {id(preamble[-1]): ""}
+    if has_impression:
+        return "", "", {}
+    last = unsigned[-1]
+    body = text[last.start : last.end]
+    paragraphs = [paragraph for paragraph in map(one_line, _PARAGRAPH.split(body)) if paragraph or named]
+    titled = bool(last.name) or (len(paragraphs) > 1 and not paragraphs[0].endswith("."))
+    if last.kind == "indication":  # a part of a section that is kept
+        return "", "", {}
+    taken = " ".join(filter(None, paragraphs[1:] if titled else paragraphs))
+    left = paragraphs[0] if titled and paragraphs else ""
+    return taken, "last_paragraph" if taken else "", {id(last): left}
+
+
+def _parts(text: str) -> tuple[list[_Part], list[_Part]]:
+    """The parts of a text in order, and its addenda."""
+    events = list(_events(text))
+    last_final = max((number for number, event in enumerate(events) if event.kind == "final"), default=-1)
+    parts, addenda = [_Part("", "", 0)], []
+    current = parts[0]
+    until: Literal["", "final", "end", "heading"] = ""  # what ends the open addendum
+    seen = False  # findings or impression
+    for number, event in enumerate(events):
+        if until in ("final", "end") and event.kind not in ("final" if until == "final" else "", "addendum"):
             continue
-        if kind:
-            parts.append((kind, _joined(body[start : match.start()])))
-        kind = "findings" if opened in ("place", "study") else opened
-        start = match.start() if opened == "place" else match.end()
-    if kind:
-        parts.append((kind, _joined(body[start:])))
-    return parts
+        if event.kind in _STAYS and not until and current.kind in _STAYS[event.kind]:
+            continue
+        current.end = event.start
+        kind = "findings" if event.kind in ("place", "study") else event.kind
+        if kind == "addendum":
+            until = until or ("final" if number < last_final else "end" if seen else "heading")
+            current = _Part("addendum", event.name, event.end)
+            addenda.append(current)
+            continue
+        until = ""
+        kept = event.kind == "place"  # "LUNGS: ..." opens the findings, and is part of them
+        opened = "" if kind in ("final", "title") else kind
+        current = _Part(opened, "" if kept else event.name, event.start if kept else event.end)  # type: ignore[arg-type]
+        parts.append(current)
+        seen = seen or kind in ("findings", "combined", "impression", "result", "interpretation")
+    current.end = len(text)
+    return parts, addenda
 
 
-@lru_cache(maxsize=4096)
-def _kind(heading: str) -> str:
-    """What a heading opens: a section, "place", "study", or "other" for a section that is not kept."""
-    heading = " ".join(heading.split())
-    for kind, words in _WORDS:
-        if any(word in heading for word in words):
-            return "combined" if kind == "impression" and "FINDING" in heading else kind
-    meant = get_close_matches(heading, _MAIN, n=1, cutoff=0.87)
-    if meant:
-        return _kind(meant[0])
-    if _STUDY.search(heading):
-        return "study"
-    return "place" if _PLACES.search(heading) else "other"
+def _events(text: str) -> Iterator[_Event]:
+    """Headings, titles and signatures of a text in order."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield from _line_events(text, start, end)
+        start = end + 1
 
 
-def _without_addenda(report: str) -> tuple[str, str]:
-    """The report without its addenda, and these."""
-    addenda = []
-    while (start := _ADDENDUM.search(report)) is not None:
-        end = _end_of_addendum(report, start)
-        addenda.append(_joined(_TITLE.sub("", report[start.end() : end])))
-        report = report[: start.start()] + report[end:]
-    return report, " ".join(filter(None, addenda))
+def _line_events(text: str, start: int, end: int) -> Iterator[_Event]:
+    line = text[start:end]
+    place = 0
+    if title := _TITLE.match(line):
+        kind = "final" if title["title"] == "FINAL REPORT" else "other" if title["title"] else "title"
+        if kind == "title":
+            return  # a drawn line
+        yield _Event(kind, line.strip(), start, end)  # type: ignore[arg-type]
+        return
+    if addendum := _ADDENDUM.match(line):
+        yield _Event("addendum", addendum[0].strip(" \t:"), start, start + addendum.end())
+        place = addendum.end()
+    elif _SIGNATURE.match(line):
+        yield _Event("other", "", start, start)
+        return
+    elif (match := _LINE.match(line)) and (found := _heading(match["name"])):
+        yield _Event(found, match["name"].strip(), start, start + match.end())
+        place = match.end()
+    elif (match := _ALONE.fullmatch(line)) and stands_alone(match["name"]):
+        yield _Event(kind_of(match["name"]), match["name"].strip(), start, end)
+        return
+    for match in _WITHIN.finditer(line, place):
+        name = match["any"] or match["caps"] or match["other"]
+        yield _Event(kind_of(name), name.strip(), start + match.start(match.lastgroup or 0), start + match.end())
 
 
-def _end_of_addendum(report: str, start: re.Match[str]) -> int:
-    """Where the final report follows; the end where the report stands before; else the next heading."""
-    final = _FINAL.search(report, start.end())
-    if final is not None:
-        return final.start()
-    if any(kind in ("findings", "combined", "impression") for kind, _ in _parts(report[: start.start()])):
-        return len(report)
-    heading = _HEADING.search(report, start.end())
-    return len(report) if heading is None else heading.start()
-
-
-def _last_paragraph(body: str) -> str:
-    """What stands below the last heading's own paragraph; of a report without headings, all but a title."""
-    final = list(_FINAL.finditer(body))
-    body = _TITLE.sub("", body[final[-1].start() :] if final else body)
-    headings = list(_HEADING.finditer(body))
-    last = body[headings[-1].end() :] if headings else body
-    paragraphs = [joined for joined in map(_joined, _PARAGRAPH.split(last)) if joined or headings]
-    titled = bool(headings) or (len(paragraphs) > 1 and not paragraphs[0].endswith("."))
-    return " ".join(filter(None, paragraphs[1:] if titled else paragraphs))
-
-
-def _joined(text: str) -> str:
-    return " ".join(text.split())
+def _heading(name: str) -> Kind | None:
+    """What a name before a colon at the start of a line opens; None where it is no heading."""
+    if name.upper() == name:
+        return kind_of(name) if sum(map(str.isalpha, name)) > 1 else None
+    return exact_kind(name)

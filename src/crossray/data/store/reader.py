@@ -2,7 +2,7 @@
 
 import json
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -160,6 +160,11 @@ class Dataset:
     def ids(self, rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Identifiers of studies."""
         return self._take(rows, "id")
+
+    def extras(self) -> Iterator[dict[str, Any]]:
+        """The source's own values of every study, in the order of the rows."""
+        for values in self._table.column("extra").to_pylist():
+            yield json.loads(values)
 
     def patients(self, rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
         """Identifiers of the studies' patients."""

@@ -26,6 +26,7 @@ from crossray.data.study import SPLITS, FindingMask, Study, View
 from crossray.errors import UserError
 from crossray.files.write import sync
 from crossray.text.cleaning import clean
+from crossray.text.missing import is_missing
 from crossray.text.observations import OBSERVATIONS, STATUSES
 
 SUMMARY = "shard.json"
@@ -170,7 +171,7 @@ def _record(study: Study, cleaner: str, *, repeated: bool) -> dict[str, Any]:
     if not study.images:
         raise _RejectedError("no_image", "the study has no image")
     words = clean(study.findings, cleaner).split()
-    if not any(character.isalnum() for word in words for character in word):
+    if is_missing(study.findings) or not any(character.isalnum() for word in words for character in word):
         raise _RejectedError("empty_report", "the findings section is empty after cleaning")
     return {
         "id": study.id,

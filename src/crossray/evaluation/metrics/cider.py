@@ -14,21 +14,25 @@ from crossray.evaluation.metrics.ngrams import CodedReports, Integers, NgramCoun
 SIGMA = 6.0
 
 
-def cider(hypotheses: CodedReports, references: CodedReports, partner: Integers) -> NDArray[np.float64]:
+def cider(
+    hypotheses: CodedReports, references: CodedReports, partner: Integers, documents: CodedReports | None = None
+) -> NDArray[np.float64]:
     """CIDEr of each study.
 
     Args:
         hypotheses: coded together with `references`.
         references: one a study; document frequencies are counted in them, whatever the pairing.
         partner: (N,) the hypothesis that is compared with each reference.
+        documents: reports in which document frequencies are counted instead, coded together with both.
 
     Returns:
         (N,) scores between 0 and 10; the corpus score is their mean.
     """
     studies = len(references.lengths)
     total = np.zeros(studies)
-    for ours, theirs in zip(hypotheses.orders, references.orders, strict=True):
-        inverse_frequency = _inverse_document_frequency(theirs, studies)
+    counted = references if documents is None else documents
+    for ours, theirs, known in zip(hypotheses.orders, references.orders, counted.orders, strict=True):
+        inverse_frequency = _inverse_document_frequency(known, len(counted.lengths))
         our_weight = ours.count * inverse_frequency[ours.code]
         their_weight = theirs.count * inverse_frequency[theirs.code]
         here, there = ours.shared(theirs, partner)

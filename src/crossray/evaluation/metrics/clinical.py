@@ -95,6 +95,9 @@ METRICS = tuple(
     for measure in MEASURES
 )
 
+#: Those that a validation in training computes. The example-based ones reward a report that calls everyone normal.
+SELECTION_METRICS = (*map(metric_name, MEASURES), metric_name("f1", "micro"), metric_name("f1", "macro"))
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -271,8 +274,25 @@ def scores_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.divide(found, possible, out=np.zeros_like(found), where=possible > 0))
 
 
+def clinical_f1(
+    hypothesis: NDArray[np.int8], reference: NDArray[np.int8], observations: Sequence[str]
+) -> NDArray[np.float64]:
+    """(N,) F1 of each report, positive only over all observations: the mean of these is `ce_f1`.
+
+    Args:
+        hypothesis: (N, K) status codes of the generated reports.
+        reference: (N, K) status codes of the true reports.
+        observations: names of the K columns.
+
+    Raises:
+        UserError: an observation of CheXpert is not among them.
+    """
+    counts = ClinicalStatistics.of(hypothesis, reference, observations)._counts[CONVENTIONS.index(POSITIVE)]
+    return np.asarray(scores_of_counts(counts.sum(axis=1))[:, MEASURES.index("f1")])
+
+
 def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler) -> dict[str, float]:
-    """Example-based clinical efficacy of generated reports, positive only: what a validation selects by.
+    """Clinical efficacy of generated reports over all observations, positive only: what a validation selects by.
 
     Args:
         hypotheses: N generated reports.
@@ -280,8 +300,8 @@ def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler
         labeler: of both.
 
     Returns:
-        `ce_precision`, `ce_recall` and `ce_f1`, between 0 and 1.
+        The metrics of `SELECTION_METRICS`, between 0 and 1.
     """
     labels = labeler.label(hypotheses), labeler.label(references)
     scores = ClinicalStatistics.of(*labels, labeler.observations).weighted_scores(np.ones((1, len(references))))
-    return {name: float(scores[name][0]) for name in map(metric_name, MEASURES)}
+    return {name: float(scores[name][0]) for name in SELECTION_METRICS}

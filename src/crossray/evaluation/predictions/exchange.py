@@ -31,7 +31,7 @@ def open_predictions(
     dataset: Path | str | None = None,
     references: Path | str | None = None,
     section: str = "findings",
-    cleaner: str = "legacy",
+    cleaner: str | None = None,
     studies: Path | str | None = None,
     sample: int | None = None,
     seed: int = 0,
@@ -44,7 +44,8 @@ def open_predictions(
             None.
         references: predictions file of another system with the true reports, under both protocols.
         section: section that a file without references is about, or that is compared of a submission to ReXrank.
-        cleaner: of predictions and references of such a file.
+        cleaner: of predictions and references of such a file, "legacy" when None; given, both sides of a file that
+            brings its references go through it too.
         studies: text file with the identifiers of the studies to keep, one a line.
         sample: keep so many studies, drawn at random.
         seed: of the drawing.
@@ -52,14 +53,34 @@ def open_predictions(
     Raises:
         UserError: a file or dataset is wrong, or does not hold a study.
     """
-    file = PredictionFile.load(path, section=section, cleaner=cleaner)
+    chosen = cleaner or "legacy"
+    file = PredictionFile.load(path, section=section, cleaner=chosen)
     if references is not None:
         file = with_references_of(file, PredictionFile.load(references))
     elif not file.protocols() and (dataset or file.provenance.data):
-        file = with_references(file, Dataset.open(str(dataset or file.provenance.data)), section, cleaner)
+        file = with_references(file, Dataset.open(str(dataset or file.provenance.data)), section, chosen)
+    elif cleaner is not None and file.provenance.cleaner != cleaner:
+        file = recleaned(file, cleaner)
     if studies is not None:
         file = choose(file, _identifiers(Path(studies)))
     return file if sample is None else draw(file, sample, seed)
+
+
+def recleaned(file: PredictionFile, cleaner: str) -> PredictionFile:
+    """The file with predictions and references through one cleaner; text that has been cleaned before stays."""
+
+    def cleaned(text: str) -> str:
+        return " ".join(clean(text, cleaner).split())
+
+    rows = tuple(
+        replace(
+            row,
+            prediction=cleaned(row.prediction),
+            references={name: cleaned(text) for name, text in row.references.items()},
+        )
+        for row in file.rows
+    )
+    return replace(file, rows=rows, provenance=replace(file.provenance, cleaner=cleaner))
 
 
 def with_references(file: PredictionFile, dataset: Dataset, section: str, cleaner: str) -> PredictionFile:

@@ -7,6 +7,7 @@ can be scored, more is read: lines without the header, with the fields `id` and 
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -297,8 +298,9 @@ def _prediction(values: dict[str, Any], place: str) -> Prediction:
             raise UserError(f"{place}: {name}: missing or of the wrong type; {remedy}")
     return Prediction(
         id=values["id"],
-        prediction=values["prediction"],
-        references=references,
+        # the same letter may be written as one character or as two
+        prediction=unicodedata.normalize("NFC", values["prediction"]),
+        references={name: unicodedata.normalize("NFC", text) for name, text in references.items()},
         images=tuple(images),
         log_probability=None if log_probability is None else float(log_probability),
         seconds=None if seconds is None else float(seconds),

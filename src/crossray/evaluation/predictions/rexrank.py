@@ -6,21 +6,18 @@ Fields: image_path, key_image_path, frontal_lateral, context, section_findings, 
 Source: `data/` and `example_files/` of github.com/rajpurkarlab/ReXrank.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from crossray.data.sources.sections import split_sections
 from crossray.errors import UserError
 from crossray.text.cleaning import clean
+from crossray.text.lines import one_line
 
 #: Sections that a reference can be made of; "report" is the benchmark's own reference, findings and impression.
 SECTIONS = ("findings", "impression", "report")
 
 PREDICTION = "model_prediction"
-
-# A heading opens a line, or follows the end of a sentence at once: "... spine.Impression: no change"; a language model
-# may set it in bold.
-_HEADING = re.compile(r"(?:^|(?<=[.!?*#\n]))[\s*#]*(findings|impression)\b[\s*]*:[\s*]*", re.IGNORECASE | re.MULTILINE)
 
 
 def section_of(report: str, section: str) -> str:
@@ -31,16 +28,15 @@ def section_of(report: str, section: str) -> str:
         section: one of `SECTIONS`.
 
     Returns:
-        What stands under the heading of this section; the whole text when it has no headings. Text before the first
-        heading counts as findings. White space is joined: a line break is no word.
+        What stands under the heading of this section (`sections.split_sections`); the whole text when neither findings
+        nor impression have one. Text before the first heading counts as findings where there are no others. It is one
+        line, with a full stop where a line break alone ended a statement.
     """
-    before, *parts = _HEADING.split(report)
-    if section != "report" and parts:
-        texts = {"findings": [before], "impression": []}
-        for heading, text in zip(parts[::2], parts[1::2], strict=True):
-            texts[heading.lower()].append(text)
-        report = " ".join(texts[section])
-    return " ".join(report.split())
+    if section != "report":
+        parts = split_sections(report)
+        if parts.impression or parts.origin in ("heading", "combined", "preamble"):
+            return parts.findings if section == "findings" else parts.impression
+    return one_line(report)
 
 
 def comparable(prediction: str, section: str, cleaner: str) -> str:

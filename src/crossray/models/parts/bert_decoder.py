@@ -1,4 +1,4 @@
-"""BERT as a decoder of reports: causal, with cross-attention in every layer, as in PromptMRG and REVTAF (SPEC 4.2).
+"""BERT as a decoder of reports: causal, with cross-attention in every layer, as in PromptMRG and REVTAF.
 
 Shapes: B studies, N = B x beams rows, T text positions, S memory positions, D width, h heads.
 """

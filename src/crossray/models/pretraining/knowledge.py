@@ -1,4 +1,4 @@
-"""MedKLIP: what a radiograph shows of 75 entities, and where, learned from reports (Wu et al. 2023; SPEC 4.1).
+"""MedKLIP: what a radiograph shows of 75 entities, and where, learned from reports (Wu et al. 2023).
 
 What REVTAF takes of it is `knowledge_encoder.py`.
 
@@ -6,10 +6,12 @@ Shapes: B studies, N images, E = 75 entities, A = 51 places, W width of a text's
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Inputs
@@ -35,6 +37,9 @@ _BLANK, _POSITIVE, _NEGATIVE, _UNCERTAIN = range(len(STATUSES))
 
 #: Of the cosines between sentences and triplets.
 _TEMPERATURE = 0.07
+
+#: Reports whose triplets are kept, about 0.7 kB each; those that come later are read again in every epoch.
+_REMEMBERED = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,7 @@ class KnowledgeNetwork(nn.Module):
 
     def __init__(self, config: KnowledgeNetworkConfig, text_width: int) -> None:
         super().__init__()
-        self.backbone = _cut(build_backbone(config.backbone), config.stages)
+        self.backbone = _cut(build_backbone(replace(config.backbone, standardize=False)), config.stages)
         channels, width = self.backbone.width, config.width
         self.expand = nn.Linear(channels, channels)
         self.contract = nn.Linear(channels, width)
@@ -150,9 +155,17 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
 
 @register("knowledge", KnowledgeConfig)
 class Knowledge(Trainable):
-    """The network in training, on the triplets that the rules of `text.entities` read out of the reports."""
+    """The network in training, on the triplets that the rules of `text.entities` read out of the reports.
 
+    Attributes:
+        thresholds: (E,) log-odds from which on an entity counts as present. Each validation sets them so that in as
+            many studies as the reports assert an entity it is called present; 0 for an entity that none asserts.
+    """
+
+    loss_weights: ClassVar = {"existence": 1.0, "position": 1.0, "sentences": 1.0}
+    metrics: ClassVar = ("place_accuracy", "auroc", "auroc_*")
     config: KnowledgeConfig
+    thresholds: Tensor
 
     def __init__(self, config: KnowledgeConfig) -> None:
         super().__init__()
@@ -164,7 +177,8 @@ class Knowledge(Trainable):
             known = config.text.architecture is not None
             for name, texts in (("entity_vectors", DESCRIPTIONS), ("place_vectors", _PLACE_TEXTS)):
                 self.register_buffer(name, torch.zeros(len(texts), self.text.width) if known else self.text(texts))
-        self._read: dict[int, tuple[Tensor, Tensor]] = {}
+        self.register_buffer("thresholds", torch.zeros(len(ENTITIES)))
+        self._read: dict[int, tuple[bytes, bytes]] = {}
         self._scores: list[Tensor] = []
         self._found: list[Tensor] = []
         self._statuses: list[Tensor] = []
@@ -196,13 +210,24 @@ class Knowledge(Trainable):
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Codes of `STATUSES` (B, E) int8 and places of the positive mentions (B, E, A) bool, from the reports."""
-        for key, report in zip(batch.targets.report_key.tolist(), batch.targets.reports, strict=True):
-            if key not in self._read:
-                said = summarize([triplet for _, triplets in read_sentences(report) for triplet in triplets])
-                self._read[key] = torch.from_numpy(said.statuses), torch.from_numpy(said.places)
-        rows = [self._read[key] for key in batch.targets.report_key.tolist()]
+        said = [
+            self._said(key, report)
+            for key, report in zip(batch.targets.report_key.tolist(), batch.targets.reports, strict=True)
+        ]
         device = batch.inputs.view_mask.device
-        return torch.stack([row[0] for row in rows]).to(device), torch.stack([row[1] for row in rows]).to(device)
+        statuses, places = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*said, strict=True))
+        return statuses, places
+
+    def _said(self, key: int, report: str) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """Codes (E,) and places (E, A) of one report, read once while there is room to remember it."""
+        shape = len(ENTITIES), len(PLACES)
+        if key in self._read:
+            statuses, places = (np.frombuffer(part, np.uint8) for part in self._read[key])
+            return statuses.view(np.int8), np.unpackbits(places, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+        said = summarize([triplet for _, triplets in read_sentences(report) for triplet in triplets])
+        if len(self._read) < _REMEMBERED:
+            self._read[key] = said.statuses.tobytes(), np.packbits(said.places).tobytes()
+        return said.statuses, said.places
 
     def scores(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Log-odds (B, E) of the entities and scores (B, E, A) of their places, means over the views of each study."""
@@ -228,6 +253,7 @@ class Knowledge(Trainable):
             return {}
         odds, statuses = gather_rows(torch.cat(self._scores)), gather_rows(torch.cat(self._statuses))
         found = gather_rows(torch.cat(self._found))
+        self.thresholds.copy_(presence_thresholds(odds, statuses == _POSITIVE))
         self._scores, self._statuses, self._found = [], [], []
         values = {}
         for index, name in enumerate(ENTITIES):
@@ -284,6 +310,25 @@ class Knowledge(Trainable):
         return (
             sum(((similarity.logsumexp(axis) - own.logsumexp(axis)).mean() for axis in (0, 1)), own.new_zeros(())) / 2
         )
+
+
+def presence_thresholds(odds: Tensor, asserted: Tensor) -> Tensor:
+    """Log-odds from which on each entity is called present in as many studies as the reports assert it.
+
+    A network that learns blanks as absent stays below log-odds 0 for most entities, however well it ranks the studies.
+
+    Args:
+        odds: (N, E).
+        asserted: (N, E) bool.
+
+    Returns:
+        (E,) half way between the last study that is called present and the next one; 0 for an entity that no report,
+        or every report, asserts.
+    """
+    ranked, counts = odds.double().sort(dim=0, descending=True).values, asserted.sum(dim=0)
+    between = counts.clamp(1, max(1, len(odds) - 1))[None]
+    middle = (ranked.gather(0, between - 1) + ranked.gather(0, between.clamp_max(len(odds) - 1)))[0] / 2
+    return middle.where((counts > 0) & (counts < len(odds)), 0).float()
 
 
 _PLACE_TEXTS = tuple(place_text(place) for place in PLACES)

@@ -1,4 +1,4 @@
-"""A frozen network of `knowledge.py` as REVTAF uses it: images to entities and places, texts to vectors (SPEC 4.1).
+"""A frozen network of `knowledge.py` as REVTAF uses it: images to entities and places, texts to vectors.
 
 It comes from a folder that CrossRay trained or from MedKLIP's checkpoint, of which only tensors are read.
 """
@@ -73,6 +73,7 @@ class KnowledgeEncoder(nn.Module):
     Attributes:
         entities: names of the entities, in the order of what `forward` returns.
         places: names of the places.
+        thresholds: (E,) log-odds from which on an entity counts as present; MedKLIP's checkpoint has none, which is 0.
     """
 
     entities: tuple[str, ...] = ENTITIES
@@ -83,6 +84,8 @@ class KnowledgeEncoder(nn.Module):
         self.network, self.text, self.config = network, text, config
         self.entity_vectors: Tensor
         self.place_vectors: Tensor
+        self.thresholds: Tensor
+        self.register_buffer("thresholds", torch.zeros(len(ENTITIES)))
         self.register_buffer("entity_vectors", torch.zeros(len(ENTITIES), text.width))
         self.register_buffer("place_vectors", torch.zeros(len(PLACES), text.width))
         self.requires_grad_(False)
@@ -110,6 +113,10 @@ class KnowledgeEncoder(nn.Module):
             "entities": existence[..., 1] - existence[..., 0],
             "places": scores.argmax(dim=-1).to(torch.int16),
         }
+
+    def present(self, log_odds: Tensor) -> Tensor:
+        """Which entities are there, (..., E) bool, of log-odds (..., E)."""
+        return log_odds > self.thresholds
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -175,9 +182,11 @@ def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path
         UserError: they do not fit.
     """
     own = encoder.state_dict()
-    needed = {name: own[name] for name in own.keys() - {"entity_vectors", "place_vectors"}}
+    needed = {name: own[name] for name in own.keys() - {"entity_vectors", "place_vectors", "thresholds"}}
     _require(needed, weights, source)
     encoder.load_state_dict({name: weights[name] for name in needed}, strict=False)
+    if "thresholds" in weights and weights["thresholds"].shape == encoder.thresholds.shape:
+        encoder.thresholds.copy_(weights["thresholds"])
 
 
 def _require(needed: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Path) -> None:

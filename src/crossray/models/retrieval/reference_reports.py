@@ -1,4 +1,4 @@
-"""From the training split of a dataset to the report database of a model (SPEC 4.1, 4.4)."""
+"""From the training split of a dataset to the report database of a model."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
-"""Systems that read reports of similar training studies: what they find them with, and by what rules (SPEC 4.1-4.3).
+"""Systems that read reports of similar training studies: what they find them with, and by what rules.
 
-LRE, REVTAF's learnable retrieval enhancer (eq. 3-7), learns the distance; the report database holds what can be found.
+`LRE`, REVTAF's learnable retrieval enhancer (Zhou et al. 2025, section 3.3, eq. 3-7), learns the distance; the report
+database holds what can be found. `RetrievingModel` is the base of every system that has such a database.
 
 Shapes: B studies, V views, E entities, K observations, R reports of the database.
 """
@@ -19,6 +20,7 @@ from crossray.data.batches.batch import Guide, Inputs
 from crossray.data.batches.features import FeatureCache
 from crossray.data.store import Dataset
 from crossray.errors import UserError
+from crossray.layers.contrastive import gather_ranks
 from crossray.layers.hyperbolic import HyperbolicNetwork, poincare_distance
 from crossray.layers.ranking import hamming, ranking_loss
 from crossray.models.base import Event, ModelConfig
@@ -129,15 +131,22 @@ class LRE(nn.Module):
         self.steady.load_state_dict(self.network.state_dict())
 
     def loss(self, entities: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-        """The ranking loss of a batch (eq. 7).
+        """The ranking loss (eq. 7) of a batch; in training of the batches of all processes together.
+
+        The entities have no gradient, so every process can compute all points and the same loss from them: averaged
+        over the processes its gradient is that of one process with the whole batch.
 
         Args:
             entities: (B, E) log-odds.
             labels: (B, K) status codes.
             known: (B,) bool, True where a study has labels.
         """
-        config, points = self.config, self.network(self._values(entities))
-        distances = poincare_distance(points, points, config.curvature)
+        config, labels = self.config, labels.where(known[:, None], -1)
+        if self.training:
+            entities, labels = gather_ranks(entities), gather_ranks(labels)
+        points = self.network(self._values(entities))
+        distances = poincare_distance(points, points, config.curvature)  # eq. 5
+        known = (labels >= 0).all(dim=1)
         pairs = known[:, None] & known[None, :]
         return ranking_loss(distances, hamming(labels, labels), config.ties, config.ranking_temperature, pairs)
 
@@ -155,6 +164,11 @@ class RetrievingModel(BackboneReportModel):
     def __init__(self, config: RetrievalConfig) -> None:
         super().__init__()
         self.backbone = build_backbone(config.backbone)
+        if not self.backbone.placed:
+            raise UserError(
+                f"recipe field 'model.backbone.name' is {config.backbone.name}, but the knowledge encoder of "
+                f"{self.system} needs images; choose another backbone."
+            )
         self.knowledge = build_knowledge_encoder(config.knowledge)
         self.config = replace(config, backbone=self.backbone.config, knowledge=self.knowledge.config)
         entities, places = len(self.knowledge.entities), len(self.knowledge.places)
@@ -169,6 +183,7 @@ class RetrievingModel(BackboneReportModel):
         """Build the report database of the training split, or find it in the dataset."""
         if self.tokenizer is None or self.transform is None:
             raise ValueError("learn_from needs the tokenizer and the transform of the model")
+        super().learn_from(dataset, section, features)
         device = self._epochs.device
         self.database = read_training_reports(
             dataset, self.knowledge, self.transform, self.tokenizer, section=section, views=self.config.views,
@@ -262,7 +277,7 @@ class RetrievingModel(BackboneReportModel):
         return self._indices[metric][1]
 
     def _reference(self, entities: Tensor, guide: Guide | None, exclude: Tensor | None) -> Tensor:
-        """Rows (B,) of the reports whose sentences are the global prompts (SPEC 4.3, "GRP selection")."""
+        """Rows (B,) of the reports whose sentences are the global prompts (section 3.3, last paragraph)."""
         metric: Metric = "hyperbolic" if self.lre is not None else "euclidean"
         labels, known = self.status_codes(guide)
         if labels is None or exclude is None or not len(self.database):

@@ -1,16 +1,14 @@
-"""The phrases of `phrases.yaml` and a trie over words that finds all of them in one pass."""
+"""A trie over words that finds all phrases of a language in one pass."""
 
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from string import ascii_lowercase
 from typing import Any, NamedTuple
 
-import yaml
-
-from crossray.text.labeling.tokens import tokens
+from crossray.text.labeling import registry
+from crossray.text.labeling.tokens import folded, tokens
 
 
 class Finding(NamedTuple):
@@ -36,7 +34,7 @@ class Quality(NamedTuple):
 
 
 class Cue(NamedTuple):
-    """A phrase that changes what is asserted around it, by its kind: a key of `cues` in phrases.yaml."""
+    """A phrase that changes what is asserted around it, by its kind: a key of `cues` in the phrase file."""
 
     kind: str
 
@@ -75,11 +73,13 @@ class Lexicon:
         roots: first word -> node.
         fillers: words that may stand between the words of a phrase.
         spellings: misspelled word -> the word of a phrase that it stands for.
+        words: all words of the phrases, and the fillers.
     """
 
     roots: Mapping[str, _Node]
     fillers: frozenset[str]
     spellings: Mapping[str, str]
+    words: frozenset[str]
 
     def matches(self, words: Sequence[str]) -> list[Match]:
         """The phrases in a sentence from left to right: at each place the longest, none overlapping another.
@@ -111,29 +111,35 @@ class Lexicon:
 
 
 @functools.cache
-def lexicon() -> Lexicon:
-    """The lexicon of `phrases.yaml`, which explains its own structure."""
-    text = resources.files(__package__).joinpath("phrases.yaml").read_text(encoding="utf-8")
-    return build(yaml.safe_load(text))
+def lexicon(language: str = registry.ENGLISH) -> Lexicon:
+    """The lexicon of a language's phrases (`registry.phrases`)."""
+    return build(registry.phrases(language), folds=language != registry.ENGLISH)
 
 
-def build(content: Mapping[str, Any]) -> Lexicon:
-    """A lexicon from the content of a phrase file."""
+def build(content: Mapping[str, Any], *, folds: bool = False) -> Lexicon:
+    """A lexicon from phrases in the form of `registry.phrases`.
+
+    Args:
+        content: the phrases.
+        folds: whether accents do not count (`tokens.folded`); sentences must be folded too.
+    """
+    fold = folded if folds else str
     sets: Mapping[str, Sequence[str]] = content["sets"]
     root = _Node()
     known: set[str] = set()
     for phrase, role in _roles(content):
         for words in expand(phrase, sets):
-            known.update(words)
             node = root
-            for word in words:
+            for word in map(fold, words):
+                known.add(word)
                 node = node.following.setdefault(word, _Node())
             node.roles = _joined(node.roles, role)
-    spellings = {wrong: word for word in content["often_misspelled"] for wrong in _misspelled(word)}
+    spellings = {wrong: word for word in map(fold, content["often_misspelled"]) for wrong in _misspelled(word)}
     return Lexicon(
         root.following,
-        frozenset(content["fillers"]),
+        frozenset(map(fold, content["fillers"])),
         {wrong: word for wrong, word in spellings.items() if wrong not in known},
+        frozenset(known).union(map(fold, content["fillers"])),
     )
 
 
@@ -146,8 +152,11 @@ def expand(phrase: str, sets: Mapping[str, Sequence[str]]) -> Iterator[list[str]
     """
     choices: list[list[str]] = []
     for word in phrase.split():
-        options = [option for part in word.rstrip("?").split("|") for option in _set_or_word(part, sets)]
-        choices.append([*options, ""] if word.endswith("?") else options)
+        optional = word.endswith("?") and word != "?"  # a question mark alone is a sign
+        options = [
+            option for part in word.removesuffix("?" * optional).split("|") for option in _set_or_word(part, sets)
+        ]
+        choices.append([*options, ""] if optional else options)
     for chosen in itertools.product(*choices):
         yield tokens(" ".join(chosen))
 

@@ -90,7 +90,7 @@ def statements(matches: Sequence[Match]) -> list[Statement]:
                     subjects[-1].has_verb = True
                 elif subjects and role.kind in ("with", "cause"):
                     subjects[-1].is_apart = True
-                elif role.kind == "break" and not (subjects and subjects[-1].match is matches[index - 1]):
+                elif role.kind in ("break", "colon") and not (subjects and subjects[-1].match is matches[index - 1]):
                     subjects.clear()  # but not in "Lungs: clear"
     found.sort(key=lambda statement: statement.place)
     return found
@@ -160,12 +160,36 @@ def _of_next(quality: Quality, match: Match, index: int, matches: Sequence[Match
         structures = [role for role in following.roles if isinstance(role, Structure)]
         told = [observations for role in structures if (observations := role.tells.get(quality.name))]
         if told:
-            return [
+            said = [
                 Statement(observations, quality.status, match.start, following.end, match.start)
                 for observations in told
             ]
+            return said + (_of_listed(quality, match, following, matches) if quality.status == "negative" else [])
         between = following.cues() & {"and", "or"} or any(isinstance(role, Quality) for role in following.roles)
         if structures or not between:
             break
         end = following.end
     return []
+
+
+def _of_listed(quality: Quality, match: Match, first: Match, matches: Sequence[Match]) -> list[Statement]:
+    """Statements about what is listed behind the first structure: "normal heart size and mediastinal contours".
+
+    Only for normal qualities: what is abnormal behind the list is said with a quality of its own, and that counts more.
+    """
+    result: list[Statement] = []
+    before, listed = first, False
+    for following in matches[matches.index(first) + 1 :]:
+        if following.cues() & LISTING:
+            listed = True
+            continue
+        structures = [role for role in following.roles if isinstance(role, Structure)]
+        if not listed or not structures or following.start - before.end > FARTHEST_IN_LIST:
+            break
+        result += [
+            Statement(observations, quality.status, match.start, following.end, match.start)
+            for role in structures
+            if (observations := role.tells.get(quality.name))
+        ]
+        before, listed = following, False
+    return result

@@ -18,7 +18,7 @@ FARTHEST_DENIAL = 2
 
 # What stands between a mention and the one before, as bits; `enum.IntFlag` takes a tenth of the time of a report.
 # CLAUSE is a comma, "and" or "or" behind a verb: the statement before is at its end.
-COMMA, AND, OR, VERB, BREAK, CUE, CLAUSE = (1 << bit for bit in range(7))
+COMMA, AND, OR, VERB, BREAK, CUE, CLAUSE, COLON = (1 << bit for bit in range(8))
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Mention:
 
 
 _AFTER = {"negation_after": NEGATIVE, "doubt_after": UNCERTAIN}
-_ITEM_ENDS = frozenset({"comma", "and", "or", "verb", "boundary", "break", "existence"})
+_ITEM_ENDS = frozenset({"comma", "and", "or", "verb", "boundary", "break", "colon", "existence"})
 _BREAKS = frozenset({"boundary", "break"})
 _LISTING = {"comma": COMMA, "and": AND, "or": OR}
 
@@ -50,11 +50,14 @@ def resolve(statements: Sequence[Statement], matches: Sequence[Match]) -> list[M
     for index, match in enumerate(matches):
         while waiting and waiting[-1].place < match.start:
             reader.mention(waiting.pop())
+        # "The heart is negative": the word is said of the structure, and denies nothing else.
+        is_said = bool(waiting) and waiting[-1].place == match.start
         for role in match.roles:
-            if isinstance(role, Cue):
+            if isinstance(role, Cue) and not (is_said and role.kind.startswith("negation")):
                 reader.cue(role.kind, index)
         while waiting and waiting[-1].place == match.start:
             reader.mention(waiting.pop())
+    reader.settle_heading()
     if not any(mention.statement.is_sign for mention in reader.mentions):
         return reader.mentions
     named = {
@@ -82,7 +85,9 @@ class _Reader:
         self._silent = False  # under a heading such as "indication:"
         self._used = False  # a mention lies within the scope
         self._verb = False  # a verb lies within the scope
+        self._comma = False  # so does a comma
         self._gap = 0
+        self._heading: Mention | None = None  # a finding before a colon: "PNEUMOTHORAX: ..."
         self._matches = matches
 
     def mention(self, statement: Statement) -> None:
@@ -110,6 +115,7 @@ class _Reader:
             if self._gap & VERB:
                 self._gap = self._gap & ~VERB | CLAUSE
             self._gap |= _LISTING[kind]
+            self._comma = self._comma or kind == "comma"
             self._item(kind, index)
         elif kind == "negation_before":
             self._open(NEGATIVE, index)
@@ -132,7 +138,19 @@ class _Reader:
             self._silent = kind == "heading_unsaid"
             self._gap |= BREAK
             self.scope = None
+        elif kind == "negation_either":
+            if self.mentions and not self._gap & ~COLON:
+                self._look_back(NEGATIVE)
+                self._gap |= CUE
+            elif self._finding_follows(index):
+                self._open(NEGATIVE, index)
+        elif kind == "colon":
+            self.settle_heading()
+            self._heading = self.mentions[-1] if len(self.mentions) == 1 and not self._gap else None
+            self._gap |= COLON
+            self.scope, self._used = None, False
         elif kind in _BREAKS:
+            self.settle_heading()
             self._gap |= BREAK
             self.scope = None
         elif kind == "existence":
@@ -143,16 +161,27 @@ class _Reader:
             self._gap |= VERB
             self._verb = True
         elif (
-            kind == "relative"
+            kind in ("relative", "asserted")
             or (kind == "with" and self._used)
             or (kind == "cause" and self.scope == NEGATIVE)
-            or (kind == "presence" and self._gap & COMMA)
+            or (kind == "presence" and self._gap & COMMA and self._comma)
         ):
             self.scope = None
 
+    def settle_heading(self) -> None:
+        """Decide on a finding that headed what was read: what is said of it behind the colon counts instead."""
+        heading, self._heading = self._heading, None
+        if heading is None:
+            return
+        named = set(heading.statement.observations)
+        if any(named & set(mention.statement.observations) for mention in self.mentions if mention is not heading):
+            self.mentions.remove(heading)
+        elif self.scope == NEGATIVE and not self._used:
+            heading.status = NEGATIVE  # "PNEUMOTHORAX: No."
+
     def _open(self, scope: str, index: int) -> None:
         self.scope, self._opened = scope, self._matches[index].start
-        self._used = self._verb = False
+        self._used = self._verb = self._comma = False
         self._gap |= CUE
 
     def _item(self, kind: str, index: int) -> None:

@@ -1,12 +1,25 @@
-"""Words and signs of a report, their places, and the sentences that they form."""
+"""Words and signs of a report, their places, and the sentences that they form.
+
+Reports come with letters and breaks of many kinds. Words are read from a normalised text: Unicode's NFKC without soft
+hyphens and zero-width characters, with every line break as one character; places are those of the text as it was given.
+"""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
+from crossray.text import lines
 from crossray.text.sentences import ABBREVIATIONS
 
+#: Ends a statement at a line break; no report holds it, as it is a break itself.
+_STATEMENT_END = "\x1e"
+
 #: Tokens that end a sentence; "\n" is a blank line.
-SENTENCE_ENDS: frozenset[str] = frozenset(".!?\n")
+SENTENCE_ENDS: frozenset[str] = frozenset((".", "!", "?", "\n", _STATEMENT_END))
+
+#: Signs behind a finding, where nothing follows in its item ("Pneumothorax -"), and the question mark before a word.
+ABSENT, PRESENT, ASKED = "\u00ac", "\u207a", "\u00bf"
 
 #: A sentence is cut after this many tokens, so that text without full stops costs linear time.
 LONGEST_SENTENCE = 256
@@ -16,11 +29,22 @@ _TOKEN = re.compile(
     r"\d++\.\d++"
     r"|[^\W_]++(?:['\u2019][^\W_]++)*+"
     rf"|{_NO_ABBREVIATION}\.(?:(?![^\W_])|(?=[^\W\d_]{{2}}))"  # neither "vs." nor the first stop of "e.g."
+    r"|\([^\S\n]?[-+?\u2013\u2014]{1,3}[^\S\n]?\)"
     r"|[!?,;:()/]"
     r"|\n(?=[^\S\n]*+\n)"
+    rf"|[{_STATEMENT_END}{ABSENT}{PRESENT}{ASKED}]"
     r"|(?<=\s)-(?=\s)"
+    r"|(?<!\w)[-+]ve\b"
     r"|[\u2013\u2014]"
 )
+# What parts a sentence and keeps its length: done on a text of the same length, so that places stay.
+_ASKED = re.compile(r"(?<![^\s(/,;:])\?(?=[^\S\n]?[^\W\d_])")
+_SIGN = re.compile(r"([^\W_][^\S\n]*(?::[^\S\n]*|[^\S\n]))([-+\u2013])(?=[^\S\n]*(?:[.,;\n]|$))")
+_MAY_HOLD_SIGN = re.compile(r"[\s:][-+\u2013]\s*(?:[.,;\n]|$)")
+_ANSWER = re.compile(r"\?(?=\s*(?:no|none|nil|negative|absent|yes|present)\s*(?:[.;,\n]|$))", re.IGNORECASE)
+
+#: Characters that mean another one to a reader and keep their form under NFKC.
+_LIKE = str.maketrans({"\u2212": "-", "\u2010": "-", "\u02d7": "-", "\u3002": ".", "\u3001": ","})
 
 
 def tokens(report: str) -> list[str]:
@@ -28,21 +52,36 @@ def tokens(report: str) -> list[str]:
 
     A hyphen inside a word parts it in two; a dash between blanks is a sign.
     """
-    return _TOKEN.findall(_lower(report))
+    return _TOKEN.findall(_prepared(_normalised(report)[0]))
 
 
 def token_spans(report: str) -> list[tuple[int, int]]:
     """The half-open span in `report` of each of its `tokens`."""
-    return [token.span() for token in _TOKEN.finditer(_lower(report))]
+    text, origins = _normalised(report)
+    spans = [token.span() for token in _TOKEN.finditer(_prepared(text))]
+    if origins is None:
+        return spans
+    return [(origins[start][0], origins[end - 1][1]) for start, end in spans]
+
+
+def folded(word: str) -> str:
+    """A lower-case word without accents; "ß" is "ss", and an article elided before a vowel is left out ("l'aorte")."""
+    word = word.replace("\u2019", "'")
+    if len(word) > 2 and word[1] == "'" and word[0] in "ldnsjc":
+        word = word[2:]
+    if word.isascii():
+        return word
+    decomposed = unicodedata.normalize("NFD", word.replace("\u00df", "ss").replace("\u0153", "oe"))
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
 def sentence_spans(words: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of `words` that are sentences, without what ends them; none is empty."""
+    """Half-open ranges of `words` that are sentences, without what ends them but a question mark; none is empty."""
     start = 0
     for place, word in enumerate(words):
         if word in SENTENCE_ENDS:
             if place > start:
-                yield start, place
+                yield start, place + (word == "?")
             start = place + 1
         elif place - start == LONGEST_SENTENCE:
             yield start, place
@@ -51,9 +90,83 @@ def sentence_spans(words: Sequence[str]) -> Iterator[tuple[int, int]]:
         yield start, len(words)
 
 
-def _lower(text: str) -> str:
-    """Lower case without a change of length, so that places stay those of `text`."""
+def _prepared(text: str) -> str:
+    """A normalised text in lower case, with ends of statements, signs and leading question marks as signs of their own.
+
+    The length stays the same.
+    """
+    if "\n" in text:
+        text = _with_statement_ends(text)
+    if "?" in text:
+        text = _ASKED.sub(ASKED, _ANSWER.sub(":", text))
+    if _MAY_HOLD_SIGN.search(text):
+        text = _SIGN.sub(lambda found: found[1] + (PRESENT if found[2] == "+" else ABSENT), text)
     lowered = text.lower()
     if len(lowered) == len(text):
         return lowered
     return "".join(character.lower() if len(character.lower()) == 1 else character for character in text)
+
+
+def _with_statement_ends(text: str) -> str:
+    parts = text.split("\n")
+    joined = [parts[0]]
+    for before, after in pairwise(parts):
+        ends = bool(before.strip()) and bool(after.strip()) and lines.ends_statement(before, after)
+        joined += (_STATEMENT_END if ends else "\n", after)
+    return "".join(joined)
+
+
+def _normalised(report: str) -> tuple[str, list[tuple[int, int]] | None]:
+    """The text as it is read, and the span in `report` of each of its characters; None where nothing was changed."""
+    if report.isascii() and not lines.may_hold_break(report):
+        return report, None
+    text: str = report
+    origins: list[tuple[int, int]] | None = None
+    if not report.isascii():
+        mapped = report.translate(_LIKE)
+        if not unicodedata.is_normalized("NFKC", mapped) or any(unicodedata.category(c) == "Cf" for c in set(mapped)):
+            text, origins = _nfkc(mapped)
+        else:
+            text = mapped
+    for pattern, replacement in zip(lines.breaks(), "\n ", strict=True):
+        text, origins = _replaced(text, origins, pattern, replacement)
+    return text, origins
+
+
+def _nfkc(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """NFKC, character by character with its combining marks, without characters that show nothing."""
+    result: list[str] = []
+    origins: list[tuple[int, int]] = []
+    place = 0
+    while place < len(text):
+        end = place + 1
+        while end < len(text) and unicodedata.combining(text[end]):
+            end += 1
+        cluster = "".join(c for c in text[place:end] if unicodedata.category(c) != "Cf")
+        normal = unicodedata.normalize("NFKC", cluster).translate(_LIKE)
+        result.append(normal)
+        origins += [(place, end)] * len(normal)
+        place = end
+    return "".join(result), origins
+
+
+def _replaced(
+    text: str, origins: list[tuple[int, int]] | None, pattern: re.Pattern[str], replacement: str
+) -> tuple[str, list[tuple[int, int]] | None]:
+    """Each match replaced by one character."""
+    found = [match.span() for match in pattern.finditer(text)]
+    if not found:
+        return text, origins
+    if all(end - start == 1 for start, end in found):
+        return pattern.sub(replacement, text), origins
+    origins = origins or [(place, place + 1) for place in range(len(text))]
+    result: list[str] = []
+    kept: list[tuple[int, int]] = []
+    last = 0
+    for start, end in found:
+        result += (text[last:start], replacement)
+        kept += (*origins[last:start], (origins[start][0], origins[end - 1][1]))
+        last = end
+    result.append(text[last:])
+    kept += origins[last:]
+    return "".join(result), kept

@@ -1,0 +1,137 @@
+"""Liveness of systems as their recipes make them: as they are born, and after a few steps on a few drawn studies."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from crossray.analysis.liveness import Measured, measure
+from crossray.data.batches.batch import Batch
+from crossray.data.batches.features import build_features
+from crossray.data.batches.module import StudyDataModule
+from crossray.data.store import Dataset, write_dataset
+from crossray.models.base import ReportModel
+from crossray.phantom.source import phantom_studies
+from crossray.training.config import Recipe, ScheduleConfig
+from crossray.training.module import TrainingModule
+from crossray.training.prerequisites import fulfil
+from crossray.training.recipe import load
+from crossray.training.run import build_model, train
+from crossray.training.stages import StageKeeper
+
+#: Studies to train on, and steps.
+STUDIES, STEPS = 64, 50
+
+#: Overrides that make a training cheap and leave the model as it is.
+SMALL: Mapping[str, Any] = {
+    "data.batch_size": 8, "data.feature_variants": 3, "trainer.accelerator": "cpu", "trainer.threads": 1,
+}  # fmt: skip
+
+#: Side of the images of a system that trains its own backbone.
+_SIDE = 96
+
+
+@dataclass
+class Newborn:
+    """A system with fresh weights and what it is trained on.
+
+    Attributes:
+        recipe: with the stages joined into one: the switches of all, the loss weights of the last.
+        model: in the state of that stage.
+        data: its batches, augmented in training.
+    """
+
+    recipe: Recipe
+    model: ReportModel
+    keeper: StageKeeper
+    data: StudyDataModule
+
+    def batches(self) -> list[Batch]:
+        """The training studies in batches, not augmented."""
+        return [self.data.on_after_batch_transfer(batch, 0) for batch in self.data.evaluation_loader("train")]
+
+    def weights(self) -> Mapping[str, float]:
+        """Weights of the losses."""
+        return self.recipe.stages[0].loss_weights
+
+    def measure(self) -> Measured:
+        """See `crossray.analysis.liveness.measure`; half of the studies are enough."""
+        return measure(self.model, self.batches()[:4], self.weights())
+
+    def train(self, steps: int = STEPS) -> None:
+        """Take optimiser steps as `crossray train` does, without validation."""
+        epochs = -(-steps // len(self.data.train_dataloader()))
+        module = TrainingModule(self.model, self.recipe, self.keeper, epochs=epochs)
+        trainer = lightning.Trainer(
+            max_steps=steps, max_epochs=epochs, accelerator="cpu", devices=1, logger=False, limit_val_batches=0,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            use_distributed_sampler=False,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=self.data)
+
+
+def draw_studies(folder: Path, studies: int = STUDIES) -> Dataset:
+    """Drawn training studies, and an eighth as many for validation, by which prerequisites are selected."""
+    drawn = list(phantom_studies(studies + studies // 8, 0, "easy"))
+    split = [dataclasses.replace(s, split="train" if n < studies else "val") for n, s in enumerate(drawn)]
+    return write_dataset(folder, split, size=256, source={"kind": "phantom", "studies": studies}, workers=0)
+
+
+def newborn(name: str, dataset: Dataset, overrides: Mapping[str, Any] | None = None) -> Newborn:
+    """The system of a recipe with fresh weights, on images as small as it allows.
+
+    What the recipe needs trained first is trained for two epochs, once for the dataset.
+
+    Args:
+        name: of the recipe.
+        dataset: from `draw_studies`.
+        overrides: dotted field -> value, for an ablation's row.
+    """
+    recipe, _ = fulfil(joined(load(name, {**SMALL, **(overrides or {})})), dataset, _briefly)
+    if recipe.data.image.size > _SIDE and _trains_backbone(recipe):
+        image = dataclasses.replace(recipe.data.image, size=_SIDE, resize=_SIDE + 8)
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, image=image))
+    model = build_model(recipe, dataset)
+    assert isinstance(model, ReportModel)
+    keeper = StageKeeper(model)
+    keeper.enter(recipe.stages[0])
+    model.eval()
+    data, features, fingerprint = recipe.data, None, model.features_fingerprint()
+    if fingerprint is not None:
+        features = build_features(
+            dataset, model.prepare_features, data.image, fingerprint, variants=data.feature_variants,
+            dtype=data.feature_dtype,
+        )  # fmt: skip
+    model.learn_from(dataset, data.section, features)
+    module = StudyDataModule(
+        dataset, model.tokenizer, data.image, section=data.section, max_length=data.max_length, views=data.views,
+        batch_size=data.batch_size, features=features, seed=recipe.trainer.seed,
+    )  # fmt: skip
+    return Newborn(recipe, model, keeper, module)
+
+
+def _trains_backbone(recipe: Recipe) -> bool:
+    """Whether images go through a backbone that is trained: the size of other images is part of what they are."""
+    backbone = getattr(recipe.model, "backbone", None)
+    return backbone is not None and backbone.trainable and getattr(recipe.model, "visual", "") != "tokens"
+
+
+def joined(recipe: Recipe) -> Recipe:
+    """The recipe with one stage: the switches of all its stages, the last one's loss weights, a constant rate."""
+    switches: dict[str, Any] = {}
+    for stage in recipe.stages:
+        switches.update(stage.switches)
+    last = recipe.stages[-1]
+    stage = dataclasses.replace(last, switches=switches, learning_rates={}, start_from="last")
+    schedule = ScheduleConfig(name="constant", warmup_steps=5)
+    return dataclasses.replace(recipe, stages=(stage,), schedule=schedule)
+
+
+def _briefly(recipe: Recipe, data: Path, run: Path) -> None:
+    """Train a prerequisite, and before it what it needs itself, for two epochs."""
+    filled, _ = fulfil(recipe, Dataset.open(data), _briefly)
+    trainer = dataclasses.replace(filled.trainer, max_epochs=2, min_epochs=0, validate_every=1, accelerator="cpu")
+    train(dataclasses.replace(filled, trainer=trainer), data, run)

@@ -1,0 +1,294 @@
+"""Whether the modules that a paper names do anything: dependence on the input, effect, attention, gradients.
+
+A module can run and pass tests of its shapes while its output is the same for every input. Each number here tells such
+a module from one that works, at the model's true weights:
+
+* dependent share: the norm of what is left of the output when its mean is taken away, over the norm of the output;
+* effect: how much logits and losses change when the output is replaced by that mean, against what rounding changes;
+* perplexity of the attention over K slots: K when it is a plain mean;
+* gradient: the smallest relative gradient of the module's parameters, against the median of the whole model's.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossray.data.batches.batch import Batch
+from crossray.layers.attention import CrossAttention
+from crossray.models.base import PaperModule, ReportModel
+
+#: Least size that a parameter is taken to have (RMS), the usual scale of fresh weights: relative to a bias that is
+#: still 0, even the gradient that rounding leaves would be large.
+_LEAST_SIZE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Liveness:
+    """What is measured of one module.
+
+    Attributes:
+        dependent: dependent share of its output, 0 to 1; None for a scalar: a loss may be alike for all batches.
+        effect: relative change (RMS) of what changes most against rounding when the mean replaces the output.
+        observed: what that is: "logits", or the name of a loss.
+        over_rounding: the change as a multiple of rounding noise, the difference between float32 and float64.
+        perplexity: of the attention, mean over queries and heads; None without attention.
+        slots: K, the number of slots that it attends to.
+        gradient: smallest relative gradient of its parameters over the median of all parameters of the model; None for
+            a module without trained parameters.
+        weakest: name of the parameter with that gradient.
+    """
+
+    dependent: float | None
+    effect: float
+    observed: str
+    over_rounding: float
+    perplexity: float | None
+    slots: int
+    gradient: float | None
+    weakest: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of a model.
+
+    Attributes:
+        modules: by the name that the paper gives the module.
+        gradients: relative gradient of every trained parameter, see `relative_gradients`.
+    """
+
+    modules: Mapping[str, Liveness]
+    gradients: Mapping[str, float]
+
+
+def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, float]) -> Measured:
+    """Measure all modules that `model.paper_modules` names, and the gradients of all parameters.
+
+    The model is not changed. Outputs are those of eval mode; gradients are those of a training step.
+
+    Args:
+        model: with the weights to be measured; parameters that are not trained have `requires_grad` off.
+        batches: at least two; their images are transformed already.
+        weights: weights of the losses; those left out weigh 1.
+    """
+    gradients = relative_gradients(model, batches, weights)
+    training = model.training
+    model.eval()
+    declared = model.paper_modules()
+    outputs = {name: _Outputs(module) for name, module in declared.items()}
+    attention = {name: _Attention(module.slots) for name, module in declared.items() if module.attention}
+    try:
+        with ExitStack() as taps:
+            for name, module in declared.items():
+                taps.enter_context(_tapped(model, module.path, module.method, outputs[name].add))
+                if module.attention:
+                    taps.enter_context(_attending(model, module.attention, attention[name]))
+            before, *_ = [observed(model, batch) for batch in batches]
+        noise = rounding(model, batches[0])
+        found = {}
+        for name, module in declared.items():
+            if not outputs[name].calls:
+                raise ValueError(f"{model.system}: {module.path}.{module.method} is never called")
+            with _tapped(model, module.path, module.method, outputs[name].replaced):
+                after = observed(model, batches[0])
+            what, multiple, relative = largest_change(before, after, noise)
+            own = {n: g for n, g in gradients.items() if n.startswith(f"{module.path}.") and module.path}
+            weakest = min(own, key=lambda n: own[n], default="")
+            looked = attention.get(name)
+            found[name] = Liveness(
+                dependent=outputs[name].dependent(), effect=relative, observed=what, over_rounding=multiple,
+                perplexity=None if looked is None else looked.perplexity(), slots=0 if looked is None else looked.slots,
+                gradient=own.get(weakest), weakest=weakest,
+            )  # fmt: skip
+        return Measured(found, gradients)
+    finally:
+        model.train(training)
+
+
+def relative_gradients(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, float]:
+    """Size of each trained parameter's gradient over the parameter's own, as a multiple of the median parameter's.
+
+    Args:
+        model: see `measure`.
+        batches: their gradients are added up.
+        weights: see `measure`.
+
+    Returns:
+        By parameter; 0 where no gradient arrives.
+    """
+    model = copy.deepcopy(model).train()  # a training step moves running statistics
+    torch.manual_seed(0)
+    for batch in batches:
+        total = sum(weights.get(name, 1.0) * loss for name, loss in model.losses(batch).items())
+        assert isinstance(total, Tensor)
+        total.backward()  # type: ignore[no-untyped-call]
+    ratios = {
+        name: 0.0 if p.grad is None else _rms(p.grad) / max(_rms(p), _LEAST_SIZE)
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+    median = sorted(ratios.values())[len(ratios) // 2]
+    return {name: ratio / median for name, ratio in ratios.items()}
+
+
+def observed(model: ReportModel, batch: Batch) -> dict[str, Tensor]:
+    """Logits under teacher forcing, and all losses."""
+    with torch.no_grad():
+        logits = model.step(batch.targets.tokens[:, :-1], model.encode(batch.inputs)).logits
+        return {"logits": logits, **model.losses(batch)}
+
+
+def largest_change(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], noise: Mapping[str, float]
+) -> tuple[str, float, float]:
+    """What of `observed` changed most against rounding: its name, the change in multiples of rounding, and relatively.
+
+    A loss that only one of them has changed infinitely.
+    """
+    found = ("", 0.0, 0.0)
+    for name in sorted({*before, *after}):
+        if name not in before or name not in after or before[name].shape != after[name].shape:
+            return name, math.inf, math.inf
+        change = _rms(after[name].double() - before[name].double())
+        if change / noise[name] > found[1]:
+            found = name, change / noise[name], change / max(_rms(before[name]), 1e-30)
+    return found
+
+
+def rounding(model: ReportModel, batch: Batch) -> dict[str, float]:
+    """What rounding changes (RMS) of each of `observed`, which the model's float32 and float64 results differ by."""
+    exact = observed(copy.deepcopy(model).double(), batch.apply(_double))
+    found = observed(model, batch)
+    # a result that happens to be exact has rounding of its last place all the same
+    return {
+        name: max(_rms(found[name].double() - exact[name]), torch.finfo(torch.float32).eps * _rms(exact[name]), 1e-30)
+        for name in found
+    }
+
+
+class _Outputs:
+    """Collects outputs of a module: how large they are, and how large what is left without their mean."""
+
+    def __init__(self, module: PaperModule) -> None:
+        self.module = module
+        self.calls = 0
+        self._whole = self._rest = 0.0
+        self._scalars: list[float] = []
+
+    def add(self, result: Any) -> Any:
+        output = self._output(result).detach().double()
+        self.calls += 1
+        if output.ndim == 0:
+            self._scalars.append(float(output))
+        else:
+            self._whole += float(output.square().sum())
+            self._rest += float((output - self._mean(output)).square().sum())
+        return result
+
+    def replaced(self, result: Any) -> Any:
+        """The result with the mean in place of the output."""
+        output = self._output(result)
+        mean = self._mean(output.double()) if output.ndim else torch.tensor(sum(self._scalars) / len(self._scalars))
+        mean = (mean if output.is_floating_point() else mean.round()).to(output.dtype).expand_as(output)
+        if not isinstance(result, tuple):
+            return mean
+        return (*result[: self.module.output], mean, *result[self.module.output + 1 :])
+
+    def dependent(self) -> float | None:
+        if self._scalars:
+            return None
+        return math.sqrt(self._rest / self._whole) if self._whole else 0.0
+
+    def _output(self, result: Any) -> Tensor:
+        found = result[self.module.output] if isinstance(result, tuple) else result
+        assert isinstance(found, Tensor)
+        return found
+
+    def _mean(self, output: Tensor) -> Tensor:
+        axes = {"token": tuple(range(output.ndim - 1)) or (0,), "study": (0,), "slot": (output.ndim - 2,)}
+        return output.mean(axes[self.module.varies], keepdim=True)
+
+
+@dataclass
+class _Attention:
+    """Collects attention weights."""
+
+    known_slots: int
+    _sum: float = 0.0
+    _rows: int = 0
+    _seen: list[float] = field(default_factory=list)
+
+    def add(self, result: Any) -> Any:
+        weights = (result[1] if isinstance(result, tuple) else result).detach().double()
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(1e-300)
+        entropy = -(weights * weights.clamp_min(1e-300).log()).sum(-1)
+        self._sum += float(entropy.exp().sum())
+        self._rows += entropy.numel()
+        # masked slots have no weight at all
+        self._seen.append(float((weights > 0).sum(-1).double().mean()))
+        return result
+
+    def perplexity(self) -> float:
+        return self._sum / self._rows if self._rows else math.nan
+
+    @property
+    def slots(self) -> int:
+        return self.known_slots or round(sum(self._seen) / max(1, len(self._seen)))
+
+
+@contextmanager
+def _tapped(model: nn.Module, path: str, method: str, tap: Callable[[Any], Any]) -> Iterator[None]:
+    """While it is open, what a method of a submodule returns goes through `tap`."""
+    owner = model.get_submodule(path)
+    original = getattr(owner, method)
+
+    def through(*arguments: Any, **options: Any) -> Any:
+        return tap(original(*arguments, **options))
+
+    with _in_place(owner, method, through):
+        yield
+
+
+@contextmanager
+def _attending(model: nn.Module, path: str, attention: _Attention) -> Iterator[None]:
+    """While it is open, `attention` collects the weights of a submodule."""
+    if not path:
+        yield
+        return
+    owner = model.get_submodule(path)
+    forward = owner.forward
+
+    def through(*arguments: Any, **options: Any) -> Any:
+        if isinstance(owner, CrossAttention):
+            options["need_weights"] = True
+        return attention.add(forward(*arguments, **options))
+
+    with _in_place(owner, "forward", through):
+        yield
+
+
+@contextmanager
+def _in_place(owner: nn.Module, method: str, function: Callable[..., Any]) -> Iterator[None]:
+    """While it is open, `function` stands in the place of a method; several may stand there one over the other."""
+    before = vars(owner).get(method)
+    setattr(owner, method, function)
+    try:
+        yield
+    finally:
+        delattr(owner, method)
+        if before is not None:
+            setattr(owner, method, before)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _rms(tensor: Tensor) -> float:
+    return float(tensor.detach().double().square().mean().sqrt())

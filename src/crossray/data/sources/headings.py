@@ -1,0 +1,105 @@
+"""What the headings of a report open: English ones, and those of the other languages that the labeler reads."""
+
+import re
+import unicodedata
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Literal
+
+#: What a heading opens. "place" and "study" stand for findings; "result" and "interpretation" do where the report has
+#: no findings of their own; "other" is a known section that is not kept, "unknown" a heading that is not understood.
+Kind = Literal[
+    "findings", "impression", "combined", "indication", "addendum", "result", "interpretation", "place", "study",
+    "other", "unknown",
+]  # fmt: skip
+
+#: Headings that are understood in small letters, too, and some of them without a colon, by what they open.
+_EXACT: dict[Kind, str] = {
+    "findings": "finding findings observation observations befund befunde hallazgos hallazgo",
+    "impression": "impression impressions conclusion conclusions opinion summary beurteilung zusammenfassung impresion "
+    "conclusiones impresion_diagnostica",
+    "combined": "findings_and_impression findings/impression impression/findings impression_and_findings "
+    "findings_/_impression findings_&_impression befund_und_beurteilung",
+    "indication": "indication indications history clinical_history clinical_indication clinical_information "
+    "clinical_data reason_for_exam reason_for_examination reason_for_study reason_for_this_examination indikation "
+    "fragestellung klinische_angaben klinische_frage anamnese indicacion indicaciones antecedentes motivo "
+    "datos_clinicos motivo_de_consulta antecedents renseignements_cliniques motif",
+    "addendum": "addendum",
+    "result": "result results report resultat resultats resultado resultados informe compte_rendu ergebnis",
+    "interpretation": "interpretation interpretacion",
+    "other": "comparison comparisons technique procedure recommendation recommendations notification exam examination "
+    "exam_type study_date dictated_by signed_by electronically_signed_by transcribed_by read_by reported_by "
+    "approved_by verified_by reviewed_by vergleich voraufnahmen technik comparacion "
+    "tecnica firmado_por comparaison signe_par "
+    "lu_par exploracion",
+}
+#: Of these the names that stand for a heading on a line of their own, without a colon.
+_WITHOUT_COLON = ("findings", "impression", "combined", "indication")
+
+#: Words that decide what a heading in capitals opens, wherever they stand in it; the first that is there counts.
+_WORDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    ("addendum", ("ADDENDUM",)),
+    ("other", ("PROVISIONAL", "PRELIMINARY", "WET READ")),
+    ("impression", ("IMPRESSION", "CONCLUSION", "OPINION", "SUMMARY")),
+    ("findings", ("FINDING", "OBSERVATIONS")),
+    ("indication", ("INDICATION", "HISTORY", "REASON FOR", "CLINICAL")),
+    ("other", ("COMPARISON", "TECHNIQUE", "EXAMINATION", "RECOMMENDATION", "NOTIFICATION", "REFERENCE EXAM",
+               "SIGNED", "DICTATED", "TRANSCRIBED", "TRANSCRIPTIONIST", "VERIFIED", "APPROVED", "REPORTED BY",
+               "READ BY",
+               "ATTENDING", "RADIOLOGIST", "RESIDENT", "PHYSICIAN", "ELECTRONICALLY", "ACCESSION", "DATE OF")),
+)  # fmt: skip
+
+#: A heading that says how the image was taken stands for the findings that follow: "CHEST, TWO VIEWS: ...".
+_STUDY = re.compile(r"\b(?:CHEST|PORTABLE|RADIOGRAPHS?|VIEWS?|FRONTAL|LATERAL|LAT|PA|AP|RIBS|UPRIGHT)\b")
+
+#: Headings of a structured report's parts: findings.
+_PLACES = re.compile(
+    r"\b(?:HEART|CARDIAC|CARDIOMEDIASTIN\w+|LUNGS?|PLEURA\w*|BONES?|OSSEOUS|MEDIASTIN\w+|HILA|HILUM|HILAR|DIAPHRAGM\w*|"
+    r"TUBES?|LINES?|CATHETERS?|DEVICES?|ABDOMEN|SOFT TISSUES?|OTHER|PNEUMOTHORAX|EFFUSIONS?|AORTA|SPINE|CONSOLIDATION|"
+    r"EDEMA|OPACIT\w+|ATELECTASIS|FRACTURES?|NODULES?|TRACHEA|AIRWAYS?|VASCULA\w+|CHEST WALL|MUSCULOSKELETAL|THORAX|"
+    r"HERZ|LUNGEN?|SKELETT|CORAZON|PULMONES|COEUR|POUMONS)\b"
+)
+
+#: Titles of whole words that a slip of the keyboard may have changed.
+_MAIN = ("FINDINGS", "IMPRESSION", "INDICATION", "CONCLUSION", "COMPARISON")
+
+
+def _plain(name: str) -> str:
+    """A heading in capitals without accents, blanks made single."""
+    decomposed = unicodedata.normalize("NFD", " ".join(name.split()).upper())
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
+_KINDS: dict[str, Kind] = {
+    _plain(name.replace("_", " ")): kind for kind, names in _EXACT.items() for name in names.split()
+}
+
+#: Names that are headings anywhere behind the end of a sentence, in capitals even without one; longest first.
+NAMES: tuple[str, ...] = tuple(sorted(_KINDS, key=len, reverse=True))
+
+
+def exact_kind(name: str) -> Kind | None:
+    """What a well-known heading opens, whatever its case; None for any other text."""
+    return _KINDS.get(_plain(name))
+
+
+def stands_alone(name: str) -> bool:
+    """Whether the name is a heading on a line of its own without a colon."""
+    return exact_kind(name) in _WITHOUT_COLON
+
+
+@lru_cache(maxsize=4096)
+def kind_of(name: str) -> Kind:
+    """What a heading in capitals opens."""
+    heading = _plain(name)
+    if heading in _KINDS:
+        return _KINDS[heading]
+    for kind, words in _WORDS:
+        if any(word in heading for word in words):
+            return "combined" if kind == "impression" and "FINDING" in heading else kind
+    meant = get_close_matches(heading, _MAIN, n=1, cutoff=0.87)
+    if meant:
+        return kind_of(meant[0])
+    if _STUDY.search(heading):
+        return "study"
+    return "place" if _PLACES.search(heading) else "unknown"

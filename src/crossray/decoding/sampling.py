@@ -1,0 +1,82 @@
+"""Several sampled reports of each study at once, which share the keys and values of its image.
+
+Shapes: B studies, K samples a study, N = B x K rows, T tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crossray.decoding.choice import draw
+from crossray.decoding.config import DecodingConfig
+from crossray.decoding.constraints import Constraints, SpecialIds
+from crossray.models.base import Encoded, ReportModel
+
+#: Studies whose samples have all ended are dropped when they are at least this share of the batch.
+_IDLE_SHARE = 1 / 8
+
+
+@dataclass
+class Samples:
+    """Sampled reports.
+
+    Attributes:
+        tokens: (B, K, T) int64, eos included where a report ended by itself; 0 after its end.
+        length: (B, K) int64, tokens of each, eos included.
+        log_probabilities: (B, K, T), the model's own of each token; 0 after the end.
+    """
+
+    tokens: Tensor
+    length: Tensor
+    log_probabilities: Tensor
+
+
+def sample(
+    model: ReportModel, encoded: Encoded, ids: SpecialIds, config: DecodingConfig, count: int, seeds: Sequence[int]
+) -> Samples:
+    """Draw `count` reports of each study, with random numbers of the study's own.
+
+    All numbers are drawn at the start, on the CPU, from one generator a study: its samples depend neither on the batch
+    nor on the device, and the first of them is what method "sample" writes.
+
+    Args:
+        model: the system, in eval mode.
+        encoded: B studies.
+        ids: special tokens of its vocabulary.
+        config: temperature, top_k, top_p, and what a report may not say.
+        count: K.
+        seeds: of each study.
+    """
+    studies, device, room = encoded.memory.shape[0], encoded.memory.device, config.max_length
+    numbers = torch.stack([torch.rand(count, room, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    found = Samples(
+        tokens=torch.zeros(studies, count, room, dtype=torch.long, device=device),
+        length=torch.full((studies, count), room, dtype=torch.long, device=device),
+        log_probabilities=torch.zeros(studies, count, room, device=device),
+    )
+    numbers = numbers.to(device)
+    place = torch.arange(studies, device=device)  # of the studies that are left
+    latest = torch.full((studies, count), ids.bos, dtype=torch.long, device=device)
+    going = torch.ones(studies, count, dtype=torch.bool, device=device)
+    cache, constraints = model.start(encoded, count), None
+    for position in range(room):
+        logits = model.step(latest.view(-1, 1), encoded, cache).logits[:, -1]
+        constraints = constraints or Constraints(ids, config, logits.shape[-1], device)
+        probable = constraints(logits, found.tokens[place, :, :position].flatten(0, 1))
+        latest = draw(probable, numbers[place, :, position].reshape(-1, 1), config).view_as(going)
+        chosen = probable.gather(1, latest.view(-1, 1)).view_as(going)
+        found.tokens[place, :, position] = latest.masked_fill(~going, 0)
+        found.log_probabilities[place, :, position] = chosen.masked_fill(~going, 0.0)
+        ending = going & (latest == ids.eos)
+        found.length[place] = torch.where(ending, position + 1, found.length[place])
+        going = going & ~ending
+        left = going.any(dim=1).nonzero()[:, 0]
+        if not len(left):
+            break
+        if len(going) - len(left) >= _IDLE_SHARE * len(going):
+            place, going, latest = place[left], going[left], latest[left]
+            encoded = encoded.select(left)
+            cache.select(left)
+    return found

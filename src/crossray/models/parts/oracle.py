@@ -1,0 +1,97 @@
+"""The findings that are drawn in phantom images, in place of what an encoder sees of them.
+
+How well a system writes when nothing is left to see separates its decoder from its eye: a collapse that stays with
+these features is the decoder's, one that goes is the encoder's.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from crossray.data.batches.features import FeatureCache
+from crossray.data.store import Dataset
+from crossray.errors import UserError
+from crossray.phantom.catalogue import ANY_SIDE, CATALOGUE
+from crossray.phantom.scene import DEGREES
+
+#: `BackboneConfig.name` that stands for these features.
+ORACLE = "oracle:findings"
+#: Name of the feature.
+FINDINGS = "findings"
+#: Slots of a view: one token each, more than any drawn view has findings.
+SLOTS = 24
+
+_PLACES = sorted({place for kind in CATALOGUE.values() for place in kind.places})
+#: What a column of the table may say. Code 0 stands for an empty slot; in all columns but the first also for "".
+_WORDS: dict[str, tuple[str, ...]] = {
+    "finding": tuple(CATALOGUE), "side": ANY_SIDE, "place": tuple(_PLACES), "degree": DEGREES,
+    "status": ("positive", "uncertain"),
+}  # fmt: skip
+
+
+class DrawnFindings(FeatureCache):
+    """The drawn findings of every image of a dataset, as cached features: (SLOTS, 5) int16 codes an image.
+
+    Args:
+        dataset: drawn images.
+
+    Raises:
+        UserError: nothing in it is drawn.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        table = dataset.findings()
+        if table is None:
+            raise UserError(
+                f"{dataset.path}: recipe field 'model.backbone.name' is {ORACLE}, which reads what is drawn, and these "
+                "images are not drawn; use `crossray prepare phantom`, or another backbone."
+            )
+        codes = np.zeros((1, dataset.images, SLOTS, len(_WORDS)), np.int16)
+        images = dataset.first_image[table.column("study").to_numpy()] + table.column("view").to_numpy()
+        if int(np.bincount(images, minlength=1).max()) > SLOTS:
+            raise UserError(
+                f"{dataset.path}: a view has more than {SLOTS} findings, too many for {ORACLE}; draw fewer."
+            )
+        columns = [
+            [0 if word == "" else 1 + words.index(word) for word in table.column(name).to_pylist()]
+            for name, words in _WORDS.items()
+        ]
+        taken = np.zeros(dataset.images, np.int64)
+        for image, finding in zip(images, np.array(columns).T, strict=True):
+            codes[0, image, taken[image]] = finding
+            taken[image] += 1
+        super().__init__(dataset.path, 1, {FINDINGS: codes})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _drawn_findings, (self.path,)
+
+
+def _drawn_findings(path: Path) -> DrawnFindings:
+    return DrawnFindings(Dataset.open(path))
+
+
+class FindingEmbedding(nn.Module):
+    """One token for each drawn finding: the sum of what its name, side, place, degree and status are embedded as.
+
+    Args:
+        width: channels C.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.columns = nn.ModuleList(nn.Embedding(len(words) + 1, width) for words in _WORDS.values())
+
+    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (..., SLOTS, 5) -> tokens (..., SLOTS, C), all alike in empty slots, and their sum (..., C)."""
+        codes = codes.long()
+        tokens = torch.stack([embed(codes[..., index]) for index, embed in enumerate(self.columns)]).sum(dim=0)
+        there = codes[..., :1] > 0
+        return tokens, (tokens * there).sum(dim=-2)
+
+
+def refuse_images() -> UserError:
+    """What `ORACLE` says when there are only images to look at."""
+    return UserError(f"backbone '{ORACLE}' reads what is drawn and cannot see images; give drawn studies with --data.")

@@ -1,0 +1,89 @@
+"""Standardised features of a frozen backbone: each channel minus its mean, over its deviation, on training images.
+
+The last feature map of a network that ends in a ReLU is half zeros, and what all images have in common outweighs what
+tells them apart. Nothing that is trained behind a frozen backbone makes up for that quickly.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from crossray.data.batches.features import FeatureCache, Prepare, transformed_images
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
+
+#: Most images that the statistics are taken from.
+MOST_IMAGES = 2048
+
+_CHUNK = 32
+
+
+class Standardization(nn.Module):
+    """Minus the mean, over the deviation, of each channel; the identity until `learn` is called.
+
+    Args:
+        width: channels C.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return (x - self.mean) / self.deviation
+
+    def learn(self, moments: "Moments") -> None:
+        """Take mean and deviation over; a channel that never changes keeps its scale."""
+        deviation = (moments.squares / max(moments.count, 1)).sqrt()
+        self.mean.copy_(moments.mean)
+        self.deviation.copy_(deviation.where(deviation > 1e-6, 1.0))
+
+
+class Moments:
+    """Mean and sum of squared differences from it of each channel, over features that come in parts.
+
+    Args:
+        width: channels C.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean, self.squares = torch.zeros(2, width, dtype=torch.float64)
+
+    def add(self, features: Tensor) -> None:
+        """Count (N, ..., C) features; exact where the mean is large beside the deviation, too (Chan et al. 1979)."""
+        rows = features.detach().reshape(-1, features.shape[-1]).double().cpu()
+        mean, total = rows.mean(dim=0), self.count + len(rows)
+        apart = mean - self.mean
+        self.squares += ((rows - mean) ** 2).sum(dim=0) + apart**2 * self.count * len(rows) / total
+        self.mean += apart * len(rows) / total
+        self.count = total
+
+
+def training_features(
+    dataset: Dataset, features: FeatureCache | None, prepare: Prepare, transform: ImageTransform, device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    """Features of images of the training split, not augmented, at most `MOST_IMAGES` evenly spread ones.
+
+    Args:
+        dataset: the images.
+        features: where they are cached; otherwise they are computed.
+        prepare: normalised images (N, 3, S, S) -> (N, ...) tensors by name.
+        transform: applied before.
+        device: where to compute.
+    """
+    images = np.array([image for row in dataset.rows("train").tolist() for image in dataset.views(row)], np.int64)
+    images = images[np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).astype(np.int64)]
+    for first in range(0, len(images), _CHUNK):
+        rows = images[first : first + _CHUNK]
+        if features is not None:
+            yield features.read(rows)
+        else:
+            with torch.no_grad():
+                yield prepare(transformed_images(dataset, transform, rows, device))

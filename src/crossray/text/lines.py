@@ -1,0 +1,185 @@
+"""Line breaks of a report: which of them end a statement, and a report in one line that has lost none of these ends.
+
+Reports are wrapped at some width, and they are lists of statements on lines of their own without full stops. A break
+before a capital letter or a list mark ends a statement; a break before a small letter does not.
+"""
+
+import re
+
+#: What systems write for a line break: HL7's escape sequences, HTML's elements, escaped and other line ends.
+_BREAK = re.compile(
+    r"\\\.(?:br|sp|in|ce)\\|\\x0[ad]\\(?:\\x0a\\)?|<\s*/?\s*(?:br|p|div|li|ul|ol|tr|td|h[1-6])\b[^<>]{0,80}>|\\r\\n|\\n|\\r"
+    r"|_x000d_|&#0*1[03];|&#x0*[ad];|\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]",
+    re.IGNORECASE,
+)
+_SPACE = re.compile(r"&nbsp;|&#160;|&#xa0;", re.IGNORECASE)
+
+#: Text that may hold such a break.
+_MAY_HOLD_BREAK = re.compile(r"[\\<&\r\v\f\x1c-\x1e\x85\u2028\u2029]|_x000d_", re.IGNORECASE)
+
+#: What stands before the items of a list: signs, "o" before a capital letter, numbers.
+LIST_MARK = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]++|o(?=\s+[A-Z])|\(?\d{1,2}[.)])(?=\s)")
+_SIGNS = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]++\s++)++")
+
+#: Words that no statement ends with: the next line goes on with it, whatever its first letter.
+_OPEN_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "but",
+        "by",
+        "for",
+        "from",
+        "has",
+        "have",
+        "in",
+        "into",
+        "is",
+        "its",
+        "may",
+        "no",
+        "non",
+        "nor",
+        "not",
+        "of",
+        "on",
+        "or",
+        "per",
+        "that",
+        "the",
+        "their",
+        "there",
+        "this",
+        "to",
+        "via",
+        "was",
+        "were",
+        "which",
+        "with",
+        "without",
+        "e",
+        "ni",
+        "o",
+        "y",
+        "con",
+        "sin",
+        "de",
+        "del",
+        "la",
+        "el",
+        "los",
+        "las",
+        "un",
+        "una",
+        "der",
+        "die",
+        "das",
+        "ein",
+        "eine",
+        "kein",
+        "keine",
+        "und",
+        "oder",
+        "mit",
+        "ohne",
+        "von",
+        "im",
+        "am",
+        "zum",
+        "zur",
+        "et",
+        "ou",
+        "le",
+        "les",
+        "des",
+        "du",
+        "sans",
+        "avec",
+        "pas",
+        "aucun",
+        "aucune",
+        "une",
+    ]
+)
+
+#: Names with which a wrapped line may begin.
+_NAMES = frozenset(
+    {"dr", "swan", "kerley", "dobbhoff", "dobhoff", "hickman", "port", "january", "february", "march", "april", "june"}
+    | {"july", "august", "september", "october", "november", "december", "monday", "tuesday", "wednesday", "thursday"}
+    | {"friday", "saturday", "sunday"}
+)
+
+#: Shortest line that may have been wrapped before an abbreviation or a name ("... and the right / PICC line").
+_WRAPPED = 55
+
+_FIRST_WORD = re.compile(r"[^\W_]+")
+_LAST_WORD = re.compile(r"[^\W\d_]+$")
+
+
+def unified(text: str) -> str:
+    r"""The text with every kind of line break as "\n", and with blanks for HTML's non-breaking ones."""
+    if not _MAY_HOLD_BREAK.search(text):
+        return text
+    return _SPACE.sub(" ", _BREAK.sub("\n", text))
+
+
+def breaks() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Patterns of what `unified` replaces: by a line break, and by a blank."""
+    return _BREAK, _SPACE
+
+
+def may_hold_break(text: str) -> bool:
+    r"""Whether the text may hold a line break other than "\n"."""
+    return _MAY_HOLD_BREAK.search(text) is not None
+
+
+def ends_statement(before: str, after: str) -> bool:
+    """Whether a statement ends between two neighbouring lines.
+
+    Args:
+        before: the line before the break.
+        after: the line behind it.
+    """
+    before, after = before.strip(), after.strip()
+    if not before or not after:
+        return True
+    if before[-1] in ",;:(/-&":
+        return False
+    if LIST_MARK.match(after):
+        return True
+    first = _FIRST_WORD.search(after)
+    if first is None or not first[0][0].isupper():
+        return False
+    last = _LAST_WORD.search(before)
+    if last is not None and last[0].lower() in _OPEN_WORDS and len(last[0]) < len(before):
+        return False
+    return len(before) < _WRAPPED or not (
+        (first[0].isupper() and len(first[0]) > 1) or first[0].lower() in _NAMES or first[0][-1].isdigit()
+    )
+
+
+def one_line(text: str) -> str:
+    """A report in one line: white space made single, and a full stop where a break alone ended a statement.
+
+    Signs of a list at the beginning of a line are left out; numbers stay.
+    """
+    text = unified(text)
+    if "\n" not in text:
+        return " ".join(text.split())
+    before = ""
+    parts: list[str] = []
+    for line in text.split("\n"):
+        line = " ".join(line.split())
+        if not line:
+            continue
+        bare = _SIGNS.sub("", line, count=1) if _SIGNS.match(line) else line
+        if before and ends_statement(before, line) and before[-1] not in ".!?:;,":
+            parts.append(".")
+        parts.append(f" {bare}" if parts else bare)
+        before = line
+    return "".join(parts).strip()

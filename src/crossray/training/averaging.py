@@ -1,0 +1,75 @@
+"""Averaged weights: what is validated and kept as best is a running mean of the weights, not the last step's."""
+
+from typing import Any, cast
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from crossray.training.module import TrainingModule
+
+
+class WeightAverage(Callback):
+    """An exponential moving average of the trained parameters; it takes their place during every validation.
+
+    It must stand behind whatever saves the model at the end of a validation. Statistics of normalisation layers stay
+    those of training. Every stage begins a new average.
+
+    Args:
+        decay: what of the average stays at each step, below 1; the first steps weigh more (Tarvainen and Valpola 2017).
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self._average: dict[str, Tensor] = {}
+        self._own: dict[str, Tensor] = {}
+        self._steps = 0
+        self._restored = False
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin with the weights of the stage, unless a checkpoint brought an average."""
+        if not self._restored:
+            self._average = {name: p.detach().clone() for name, p in _trained(pl_module).items()}
+            self._steps = 0
+        self._restored = False
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
+        """Take a step's weights in."""
+        if trainer.global_step == self._steps:  # no optimiser step: gradients are being added up
+            return
+        self._steps = trainer.global_step
+        decay = min(self.decay, (1 + self._steps) / (10 + self._steps))
+        for name, parameter in _trained(pl_module).items():
+            average = self._average[name] = self._average[name].to(parameter.device)
+            average.lerp_(parameter.detach(), 1 - decay)
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the average in."""
+        self._own = {name: parameter.detach().clone() for name, parameter in _trained(pl_module).items()}
+        _put(pl_module, self._average)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take it out."""
+        _put(pl_module, self._own)
+        self._own = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average."""
+        return {"average": self._average, "steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._average, self._steps = dict(state_dict["average"]), int(state_dict["steps"])
+        self._restored = True
+
+
+def _trained(module: lightning.LightningModule) -> dict[str, torch.nn.Parameter]:
+    model = cast(TrainingModule, module).model
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _put(module: lightning.LightningModule, weights: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in _trained(module).items():
+            parameter.copy_(weights[name])

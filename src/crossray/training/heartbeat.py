@@ -1,0 +1,54 @@
+"""What long work says where there is no terminal, as under nohup or in a job of a cluster: a line a minute."""
+
+import time
+
+from rich.console import Console
+
+#: Seconds between two lines.
+EVERY = 60.0
+
+
+class Heartbeat:
+    """A callback `beat(done, total)` that prints what is done, how far it is and how long it will take.
+
+    It says nothing on a terminal, which has bars, and nothing about work that ends within the first minute.
+
+    Args:
+        title: of the work.
+        console: where to.
+        every: seconds between two lines.
+    """
+
+    def __init__(self, title: str, console: Console, every: float = EVERY) -> None:
+        self.title, self.console, self.every = title, console, every
+        self._start = self._last = time.monotonic()
+        self._first: int | None = None
+        self._said = False
+
+    def __call__(self, done: int, total: int, detail: str = "") -> None:
+        """`done` of `total` are finished."""
+        now = time.monotonic()
+        if self._first is None:  # work that is continued began somewhere else
+            self._first, self._start = done, now
+        if self.console.is_terminal or now - self._last < self.every:
+            return
+        self._last, self._said = now, True
+        rate = (done - self._first) / max(now - self._start, 1e-9)
+        left = f", about {duration((total - done) / rate)} left" if rate > 0 else ""
+        self._print(f"{done} of {total} ({done / max(total, 1):.0%}){left}{'  ' + detail if detail else ''}")
+
+    def end(self) -> None:
+        """Say that the work has ended, where its progress was told."""
+        if self._said:
+            self._print(f"ended after {duration(time.monotonic() - self._start)}")
+
+    def _print(self, text: str) -> None:
+        self.console.print(f"{time.strftime('%H:%M:%S')} {self.title}: {text}", soft_wrap=True, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it: 45 s, 12 min, 3 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

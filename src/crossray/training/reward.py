@@ -1,0 +1,198 @@
+"""Learning from rewards: a system writes several reports of each study and becomes surer of those that score well.
+
+Self-critical sequence training (Rennie et al. 2017) compares each sampled report with the one that greedy search
+writes; the group-relative advantage (Kool et al. 2019; Shao et al. 2024) with the study's other samples. Both are
+unbiased: their mean is the exact gradient of the expected reward. The policy is the system as it writes: in eval mode,
+without dropout, from the image alone.
+
+Shapes: B studies, K samples a study, T tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crossray.data.batches.batch import Batch
+from crossray.decoding.config import DecodingConfig
+from crossray.decoding.constraints import Constraints, SpecialIds
+from crossray.decoding.reports import special_ids
+from crossray.decoding.sampling import Samples, sample
+from crossray.decoding.search import generate
+from crossray.evaluation.labelers import Labeler, RuleLabeler
+from crossray.evaluation.metrics.cider import cider
+from crossray.evaluation.metrics.clinical import clinical_f1
+from crossray.evaluation.metrics.ngrams import code_reports
+from crossray.models.base import Encoded, ReportModel
+from crossray.text.tokenizer import Tokenizer
+from crossray.training.config import RewardConfig
+
+#: Most training reports in which document frequencies are counted, evenly spread ones of a larger set.
+MOST_DOCUMENTS = 5000
+
+#: Ratio of two lengths within which the reward does not look at them.
+_FREE_RATIO = 1.25
+
+
+class RewardFunction:
+    """Scores reports against the true ones: a stated mix of CIDEr-D and clinical F1, less what guards its language.
+
+    Args:
+        documents: training reports as the tokenizer writes them; CIDEr-D takes its document frequencies from these.
+        config: the mix.
+        labeler: reads the observations.
+    """
+
+    def __init__(self, documents: Sequence[str], config: RewardConfig, labeler: Labeler | None = None) -> None:
+        places = np.linspace(0, len(documents) - 1, min(len(documents), MOST_DOCUMENTS)).astype(np.int64)
+        self.documents = [documents[place] for place in places]
+        self.config = config
+        self.labeler = labeler or RuleLabeler()
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Rewards of N reports.
+
+        Returns:
+            (N,) each: "cider" from 0 to 10, "clinical" (F1) from 0 to 1, "length", the logarithm of how much longer or
+            shorter than a quarter off the report is, "repetition", the share of its 4-grams that it has written
+            before, and "total", their sum with the weights of the configuration; the last two count against it.
+        """
+        ours, theirs, documents = code_reports(hypotheses, references, self.documents)
+        codes = self.labeler.label([*hypotheses, *references])
+        lengths = [np.maximum(1, side.lengths) for side in (ours, theirs)]
+        off = np.abs(np.log(lengths[0] / lengths[1])) - np.log(_FREE_RATIO)
+        parts = {
+            "cider": cider(ours, theirs, np.arange(len(references)), documents),
+            "clinical": clinical_f1(codes[: len(hypotheses)], codes[len(hypotheses) :], self.labeler.observations),
+            "length": np.maximum(0.0, off),
+            "repetition": _repetition(hypotheses),
+        }
+        config = self.config
+        total = config.cider * parts["cider"] + config.clinical * parts["clinical"]
+        return {**parts, "total": total - config.length * parts["length"] - config.repetition * parts["repetition"]}
+
+
+def _repetition(reports: Sequence[str]) -> NDArray[np.float64]:
+    shares = []
+    for report in reports:
+        words = report.split()
+        grams = [tuple(words[place : place + 4]) for place in range(len(words) - 3)]
+        shares.append(1 - len(set(grams)) / len(grams) if grams else 0.0)
+    return np.array(shares)
+
+
+@dataclass
+class RewardObjective:
+    """The losses of a stage that learns from rewards.
+
+    Attributes:
+        function: scores reports.
+        config: samples, baseline, temperature.
+        decoding: what a report may not say, and how long it may be, besides the model's own limit.
+    """
+
+    function: RewardFunction
+    config: RewardConfig
+    decoding: DecodingConfig
+
+    def losses(
+        self, model: ReportModel, batch: Batch, reference: ReportModel | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The losses "reward" and, with a reference model, "kl"; and what the samples scored.
+
+        "reward" is minus the mean of advantage times log-probability of a report, over `max_length`, so that it is of
+        the size of a loss a token. "kl" is the divergence from the reference, mean over the sampled tokens.
+
+        Args:
+            model: in eval mode.
+            batch: B studies.
+            reference: what the model shall stay near, in eval mode; it has no gradient.
+        """
+        if model.tokenizer is None:
+            raise ValueError("rewards need the tokenizer of the model")
+        tokenizer, count = model.tokenizer, self.config.samples
+        encoded = model.encode(batch.inputs)
+        search = replace(
+            DecodingConfig(), method="sample", max_length=self.decoding.max_length, temperature=self.config.temperature,
+            forbidden=self.decoding.forbidden, suppress_unk=self.decoding.suppress_unk,
+        )  # fmt: skip
+        ids = special_ids(tokenizer, search)
+        still = encoded.apply(torch.Tensor.detach)
+        seeds = torch.randint(2**62, (batch.inputs.size,)).tolist()
+        with torch.no_grad():
+            samples = sample(model, still, ids, search, count, seeds)
+        truth = [tokenizer.decode(row) for row in batch.targets.tokens.tolist()]
+        written = [decoded for rows in _texts(samples, tokenizer) for decoded in rows]
+        scores = self.function(written, [text for text in truth for _ in range(count)])
+        rewards = torch.from_numpy(scores["total"]).float().view(-1, count).to(still.memory.device)
+        advantages = self._advantages(rewards, self._greedy(model, still, ids, search, tokenizer, truth))
+
+        policy, valid = log_policy(model, encoded, samples, ids, search)
+        # after its end a sample has padding, which is never written: minus infinity
+        chosen = policy.gather(3, samples.tokens[..., : policy.shape[2], None]).squeeze(3).masked_fill(~valid, 0.0)
+        losses = {"reward": policy_loss(chosen.sum(dim=2), advantages) / search.max_length}
+        if reference is not None:
+            with torch.no_grad():
+                near, _ = log_policy(reference, reference.encode(batch.inputs), samples, ids, search)
+            ratio = (policy - near).masked_fill(policy.isneginf(), 0.0)
+            apart = (policy.exp() * ratio).sum(dim=3)
+            losses["kl"] = (apart * valid).sum() / valid.sum().clamp_min(1)
+        measured = {f"reward_{name}": float(values.mean()) for name, values in scores.items()}
+        return losses, measured
+
+    def _greedy(
+        self, model: ReportModel, encoded: Encoded, ids: SpecialIds, search: DecodingConfig, tokenizer: Tokenizer,
+        truth: Sequence[str],
+    ) -> Tensor | None:  # fmt: skip
+        if self.config.baseline != "greedy":
+            return None
+        best = generate(model, encoded, ids, replace(search, method="greedy"))
+        scores = self.function([tokenizer.decode(report.tokens) for report in best], truth)["total"]
+        return torch.from_numpy(scores).float().to(encoded.memory.device)
+
+    def _advantages(self, rewards: Tensor, greedy: Tensor | None) -> Tensor:
+        if greedy is not None:
+            advantages = rewards - greedy[:, None]
+        else:
+            count = rewards.shape[1]
+            advantages = (rewards - rewards.mean(dim=1, keepdim=True)) * (count / (count - 1))
+        if self.config.standardize:
+            advantages = advantages / rewards.std(dim=1, keepdim=True).clamp_min(1e-3)
+        return advantages
+
+
+def policy_loss(log_probabilities: Tensor, advantages: Tensor) -> Tensor:
+    """Minus the mean of advantage times log-probability, (B, K) each: its gradient is that of the expected reward."""
+    return -(advantages.detach() * log_probabilities).mean()
+
+
+def log_policy(
+    model: ReportModel, encoded: Encoded, samples: Samples, ids: SpecialIds, config: DecodingConfig
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities with which each token of the samples was drawn, with gradients.
+
+    Returns:
+        (B, K, T', vocabulary) float32, -inf for what is never written, T' the longest sample, and where a sample has a
+        token, (B, K, T') bool.
+    """
+    studies, count, _ = samples.tokens.shape
+    longest = int(samples.length.max())
+    rows = samples.tokens[..., :longest].flatten(0, 1)
+    inputs = torch.cat([torch.full_like(rows[:, :1], ids.bos), rows[:, :-1]], dim=1)
+    repeated = encoded.apply(lambda tensor: tensor.repeat_interleave(count, dim=0))
+    logits = model.step(inputs, repeated).logits.float()
+    never = Constraints(ids, config, logits.shape[-1], logits.device).always
+    policy = torch.log_softmax(logits / config.temperature + never, dim=-1)
+    valid = torch.arange(longest, device=logits.device) < samples.length[..., None]
+    return policy.view(studies, count, longest, -1), valid
+
+
+def _texts(samples: Samples, tokenizer: Tokenizer) -> list[list[str]]:
+    lengths = samples.length.tolist()
+    return [
+        [tokenizer.decode(row[:length]) for row, length in zip(rows, own, strict=True)]
+        for rows, own in zip(samples.tokens.tolist(), lengths, strict=True)
+    ]

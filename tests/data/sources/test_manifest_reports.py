@@ -1,0 +1,43 @@
+"""What a manifest's column `report` may hold: sections, none, or nothing but a word for nothing."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from crossray.data.sources.manifest import read_manifest
+from crossray.data.study import Study
+from crossray.errors import UserError
+
+
+def study(folder: Path, **columns: str) -> Study:
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    with (folder / "m.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["images", *columns], ["a.png", *columns.values()]])
+    return read_manifest(folder / "m.csv").studies[0]
+
+
+def test_a_last_paragraph_is_no_findings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no findings section.*not understood: 'SCAN NOTES'"):
+        study(tmp_path, report="INDICATION: Cough.\n\nSCAN NOTES: Large effusion.\n\nCHECKED BY X\n\nOn Monday")
+
+
+def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
+    found = study(tmp_path, report="TECHNIQUE: Two views.\nRESULT: No mass\nLarge effusion\nSIGNED BY: Dr X")
+    assert found.findings == "No mass. Large effusion"
+    assert found.extra == {"unread": {"words": 6, "headings": []}}
+    assert found.labels is not None
+    assert found.labels["pleural_effusion"] == "positive"
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "N/A", "NULL", "-", "#N/A"])
+@pytest.mark.parametrize("column", ["report", "findings"])
+def test_a_word_for_nothing_is_an_empty_report(tmp_path: Path, column: str, word: str) -> None:
+    with pytest.raises(UserError, match="is empty"):
+        study(tmp_path, **{column: word})
+
+
+def test_text_without_headings_is_the_findings_as_a_whole(tmp_path: Path) -> None:
+    assert study(tmp_path, report="Chest film\n\nNo mass.").findings == "Chest film. No mass."

@@ -1,0 +1,105 @@
+"""Every module that a paper names does something: at the true weights of its recipe, at first and after 50 steps.
+
+A system declares its modules in `paper_modules`; a module that is declared is measured here without more.
+"""
+
+import functools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from crossray.ablation.liveness import STEPS, Newborn, draw_studies, newborn
+from crossray.analysis.liveness import Liveness, Measured
+from crossray.data.store import Dataset
+from crossray.models.registry import list_models
+
+pytestmark = pytest.mark.slow
+
+#: Least share of an output's norm that depends on the input.
+DEPENDENT = 0.05
+#: Least change when an output is replaced by its mean, in multiples of what rounding changes.
+OVER_ROUNDING = 100
+#: Least relative gradient of a parameter, in multiples of the median parameter's.
+GRADIENT = 1e-3
+#: Largest perplexity of an attention after training, as a share of its slots.
+PERPLEXITY = 0.5
+
+#: The modules that the papers name.
+NAMED = {
+    "baseline": set(),
+    "cmn": {"memory"},
+    "coacl": {"denoising attention", "knowledge memory", "memory update", "MOM", "GFM", "ACLM"},
+    "rcan": {"RVE", "CGM", "CGM memory", "CGM information gate", "WCL"},
+    "revtaf": {"LRE", "GRP", "LRP", "FVTAF", "MPSA", "FCC", "diagnosis", "diagnosis prompts", "ALA"},
+    "uar": {"LSU", "CRA", "CRA, attention to the basis (eq. 7)", "CRA, report vectors (eq. 10)", "TIR"},
+}
+
+SYSTEMS = [name for name in list_models() if NAMED.get(name)]
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """64 drawn training studies."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return draw_studies(tmp_path_factory.mktemp("liveness") / "data")
+
+
+@dataclass(frozen=True)
+class Lives:
+    """A system, and what is measured of it at first and after training."""
+
+    subject: Newborn
+    fresh: Measured
+    trained: Measured
+
+    def modules(self) -> dict[str, Liveness]:
+        """Both times, without the fresh modules that start closed."""
+        declared = self.subject.model.paper_modules()
+        fresh = {f"{n}, fresh": m for n, m in self.fresh.modules.items() if not declared[n].starts_closed}
+        return fresh | {f"{n}, trained": m for n, m in self.trained.modules.items()}
+
+
+@functools.cache
+def _lives(system: str, folder: Path) -> Lives:
+    subject = newborn(f"{system}/phantom", Dataset.open(folder))
+    fresh = subject.measure()
+    subject.train(STEPS)
+    return Lives(subject, fresh, subject.measure())
+
+
+@pytest.fixture(params=SYSTEMS)
+def lives(request: pytest.FixtureRequest, studies: Dataset) -> Lives:
+    return _lives(request.param, studies.path)
+
+
+def test_all_systems_are_looked_at() -> None:
+    assert set(list_models()) == set(NAMED)
+
+
+def test_the_papers_modules_are_declared(lives: Lives) -> None:
+    model = lives.subject.model
+    assert set(model.paper_modules()) == NAMED[model.system]
+
+
+def test_outputs_depend_on_the_input(lives: Lives) -> None:
+    found = {name: m.dependent for name, m in lives.modules().items() if m.dependent is not None}
+    assert {name: share for name, share in found.items() if share < DEPENDENT} == {}
+
+
+def test_a_mean_in_place_of_the_output_changes_the_result(lives: Lives) -> None:
+    assert {name: m.over_rounding for name, m in lives.modules().items() if m.over_rounding < OVER_ROUNDING} == {}
+
+
+def test_gradients_reach_every_parameter(lives: Lives) -> None:
+    declared = lives.subject.model.paper_modules().values()
+    closed = tuple(f"{module.path}." for module in declared if module.starts_closed)
+    fresh = {name: ratio for name, ratio in lives.fresh.gradients.items() if not name.startswith(closed)}
+    for gradients in (fresh, lives.trained.gradients):
+        assert {name: ratio for name, ratio in gradients.items() if ratio < GRADIENT} == {}
+
+
+def test_attention_is_no_plain_mean_after_training(lives: Lives) -> None:
+    found = {n: (m.perplexity, m.slots) for n, m in lives.trained.modules.items() if m.perplexity is not None}
+    assert {name: pair for name, pair in found.items() if not pair[0] < PERPLEXITY * pair[1]} == {}
