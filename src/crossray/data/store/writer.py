@@ -112,7 +112,8 @@ def write_dataset(
         job = Job(folder.resolve(), size, cleaner)
         shards = _write_shards(job, studies, engine, _worker_count(workers, total), total, progress)
         try:
-            merge(out, folder, shards, identity, dict(notes or {}), rejected)
+            # what was begun in parts keeps that nothing is known of the images
+            merge(out, folder, shards, _parsed(folder / _JOB), dict(notes or {}), rejected)
         except OSError as error:
             raise UserError(f"{out}: cannot be written ({error.strerror}); free space, then run the same command "
                             "again: it continues.") from error  # fmt: skip
