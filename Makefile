@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test lint types imports clean
+.PHONY: demo test lint types imports results clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
@@ -23,6 +23,15 @@ types: .venv/.installed-dev
 
 imports: .venv/.installed-dev
 	$(BIN)/lint-imports
+
+# The tables of docs/results, from a prepared IU X-Ray (docs/data/iu-xray.md); resumable. One table, one seed:
+#   make results RESULTS="--tables main --seeds 0"
+DATA ?= data/iu
+RUNS ?= runs/results
+RESULTS ?=
+
+results: .venv/.installed-dev
+	$(BIN)/python benchmarks/results --data $(DATA) --runs $(RUNS) $(RESULTS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

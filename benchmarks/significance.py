@@ -25,9 +25,11 @@ def made_up_statistics(studies: int, seed: int) -> StudyStatistics:
     draw = np.random.default_rng(seed)
     hypotheses, references = (made_up_reports(studies, 60, 760, part) for part in (seed, 0))
     return StudyStatistics(
-        nlg=ReportPairs(hypotheses, references).statistics(),
-        meteor=MeteorStatistics(draw.integers(1, 40, size=(studies, 23)).astype(np.float64)),
-        clinical=ClinicalStatistics(*draw.integers(4, size=(2, studies, 14)).astype(np.int8)),
+        {
+            "nlg": ReportPairs(hypotheses, references).statistics(),
+            "meteor": MeteorStatistics(draw.integers(1, 40, size=(studies, 23)).astype(np.float64)),
+            "clinical": ClinicalStatistics(*draw.integers(4, size=(2, studies, 14)).astype(np.int8)),
+        }
     )
 
 

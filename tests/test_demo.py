@@ -1,19 +1,17 @@
 """The demo's own check: it must be able to fail."""
 
-import inspect
-import typing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from crossray.commands.demo import demo
 from crossray.demo import make_checks, run_demo
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 from crossray.models.registry import list_models
+from crossray.training.recipe import list_recipes
 
 REPORTS = [
     f"the heart is {size} . the lungs are {lungs} . no {absent} ."
@@ -52,5 +50,9 @@ def test_too_few_test_studies_are_refused_before_training(tmp_path: Path) -> Non
 
 
 def test_every_system_has_a_demo() -> None:
-    annotation = inspect.signature(demo).parameters["system"].annotation
-    assert set(typing.get_args(annotation)) == set(list_models())
+    assert {f"{system}/demo" for system in list_models()} <= set(list_recipes())
+
+
+def test_a_system_without_demo_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="recipe 'nothing/demo' is neither"):
+        run_demo(tmp_path / "demo", system="nothing", studies=700, seed=0, console=Console(quiet=True))

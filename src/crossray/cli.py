@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from crossray import __version__
-from crossray.commands import COMMANDS, GROUPS, Command
+from crossray.commands import COMMANDS, GROUPS
+from crossray.commands.command import Command
 from crossray.errors import UserError
 from crossray.files.guard import check_outputs
 
@@ -25,7 +26,7 @@ INTERRUPTED = 130
 
 
 #: The parser calls an option by its place among the commands (prepare.phantom.out); a user types --out.
-_KEY = re.compile(rf"\b(?:(?:{'|'.join(GROUPS)})\.\w+|{'|'.join(COMMANDS)})\.(\w+)")
+_KEY = re.compile(rf"\b(?:(?:{'|'.join(GROUPS)})\.[\w-]+|{'|'.join(COMMANDS)})\.(\w+)")
 
 
 #: What jsonargparse says of a name with bytes that are no UTF-8.
@@ -93,7 +94,9 @@ def _command_parser(command: Command) -> Parser:
     return parser
 
 
-def _build() -> Parser:
+def _build(arguments: Sequence[str] = ()) -> Parser:
+    """The parser of these arguments; a second command has options in it only where the first word is typed."""
+    first, second, *_ = *arguments, "", ""
     parser = Parser(
         prog="crossray",
         description="Writes the radiology report of a chest X-ray. Research software: not for clinical use.",
@@ -102,10 +105,12 @@ def _build() -> Parser:
     commands = parser.add_subcommands(dest="command", required=True)
     for name, group in GROUPS.items():
         parent = Parser(description=group.summary)
-        commands.add_subcommand(name, parent, help=f"{group.summary[:-1]}: {', '.join(group.commands)}.")
-        seconds = parent.add_subcommands(dest="source", required=True)
-        for second, command in group.commands.items():
-            seconds.add_subcommand(second, _command_parser(command), help=command.summary)
+        commands.add_subcommand(name, parent, help=f"{group.summary[:-1]}; `crossray {name} --help` lists what.")
+        if name == first:
+            seconds = parent.add_subcommands(dest="source", required=True)
+            for chosen in [second] if second in group.commands else group.commands:
+                command = group.commands[chosen]
+                seconds.add_subcommand(chosen, _command_parser(command), help=command.summary)
     for name, text in _TRAINING.items():
         commands.add_subcommand(name, Parser(), help=text)  # parsed by the recipe, see `main`
     for name, command in COMMANDS.items():
@@ -131,7 +136,7 @@ def _run(arguments: list[str]) -> None:
     if arguments[:1] and arguments[0] in COMMANDS and COMMANDS[arguments[0]].fields:
         arguments, fields = _split_fields(arguments, COMMANDS[arguments[0]].fields)
         more |= fields
-    parsed: Namespace = _build().parse_args(_spelled_out(arguments))
+    parsed: Namespace = _build(arguments).parse_args(_spelled_out(arguments))
     chosen: Any = parsed[parsed.command]
     if parsed.command in GROUPS:
         command, chosen = GROUPS[parsed.command].commands[chosen.source], chosen[chosen.source]

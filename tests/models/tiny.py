@@ -1,7 +1,7 @@
 """Small instances of every registered system, and batches for them.
 
-`tiny(system)` works for every system whose configuration uses the field names below; a new system adds to `SMALL` the
-names that only it has. Whatever is not named there keeps its default.
+`tiny(system)` works for every system whose configuration uses the field names below; values of fields that only a new
+system has stand in its configuration (`TrainableConfig.small`). Whatever is named in neither keeps its default.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ def tiny(system: str, **overrides: Any) -> ReportModel:
     """A small model with seeded weights, in eval mode."""
     config_class = system_class(system).config_class
     known = {field.name for field in dataclasses.fields(config_class)}
-    values = small(known) | overrides
+    values = small(known) | dict(config_class.small) | overrides
     torch.manual_seed(1)
     return furnished(system_class(system)(config_class(**values))).eval()
 

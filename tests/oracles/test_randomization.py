@@ -49,7 +49,7 @@ def texts() -> tuple[list[str], list[str], list[str]]:
 
 def test_exchanges_are_those_of_the_reports(texts) -> None:
     first, second, true = texts
-    ours, theirs = (StudyStatistics(ReportPairs(system, true).statistics()) for system in (first, second))
+    ours, theirs = (StudyStatistics({"nlg": ReportPairs(system, true).statistics()}) for system in (first, second))
     found = exchanged_differences(ours, theirs, resamples=RESAMPLES, seed=5)
     naive = []
     for moved in np.concatenate(list(exchanges_of(STUDIES, RESAMPLES, seed=5))):
@@ -72,7 +72,7 @@ def test_exchanges_are_those_of_the_reports(texts) -> None:
 def test_intervals_are_those_of_repeated_reports(texts) -> None:
     """CIDEr is left out: scoring the repeated reports anew would count the document frequencies anew."""
     first, second, true = texts
-    ours, theirs = (StudyStatistics(ReportPairs(system, true).statistics()) for system in (first, second))
+    ours, theirs = (StudyStatistics({"nlg": ReportPairs(system, true).statistics()}) for system in (first, second))
     naive: list[tuple[dict[str, float], dict[str, float]]] = []
     for multiplicities in np.concatenate(list(resamples_of(STUDIES, RESAMPLES, seed=5))).astype(int):
         chosen = np.repeat(np.arange(STUDIES), multiplicities)

@@ -21,10 +21,11 @@ import torch
 from crossray.ablation.comparison import PREDICTIONS, SCORES
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
-from crossray.evaluation.metrics.statistics import MeteorChoice
+from crossray.evaluation.metrics.family import MeteorChoice
 from crossray.files import lock
 from crossray.training.config import Recipe
-from crossray.training.run import PROVENANCE, resume, train
+from crossray.training.folder import PROVENANCE
+from crossray.training.run import resume, train
 
 #: Writes the reports of a split with the best model of a run: folder of the run, dataset, split, predictions file.
 Writer = Callable[[Path, Path, str, Path], object]

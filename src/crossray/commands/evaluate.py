@@ -31,7 +31,8 @@ def evaluate_predictions(
         out: also write the scores to this JSON file; default: beside the predictions.
         markdown: also write the tables to this Markdown file.
         meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
-        labeler: who reads the clinical observations: rules (embedded), or a folder with converted CheXbert weights.
+        labeler: who reads the clinical observations: rules (embedded), a folder with converted CheXbert weights, or the
+            name of a labeler that another package adds.
         published: also print ours under the tables of the papers on this data set, with what keeps them apart.
         references: predictions of another system on the same studies, to take the true reports of both protocols from.
         section: section that predictions without references are about; of a submission to ReXrank, what is compared.

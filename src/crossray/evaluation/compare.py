@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 from crossray.errors import UserError
 from crossray.evaluation.labelers import RULES, Labeler, open_labeler
-from crossray.evaluation.metrics import nlg
 from crossray.evaluation.metrics.degeneracy import variety
-from crossray.evaluation.metrics.meteor import METRIC
-from crossray.evaluation.metrics.statistics import AVERAGE, MeteorChoice, StudyStatistics, measure
+from crossray.evaluation.metrics.family import MeteorChoice, families
+from crossray.evaluation.metrics.statistics import StudyStatistics, measure
 from crossray.evaluation.predictions import PredictionFile, Provenance
 from crossray.evaluation.predictions.exchange import choose
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
@@ -26,9 +25,6 @@ ALL_PAIRS = 4
 
 # What a header says of its protocol. Which studies were chosen is not among it: studies are matched by their ids.
 _HEADER_FIELDS = ("section", "cleaner", "views", "data", "split", "max_length", "min_count", "tokenizer")
-
-#: The metrics that are tested when none is named. Testing all variants of clinical efficacy would cost power.
-TESTED = (*nlg.METRICS, METRIC, "ce_precision", "ce_recall", "ce_f1", AVERAGE)
 
 
 @dataclass(frozen=True)
@@ -108,8 +104,9 @@ def compare(
         predictions: JSON lines (`crossray.evaluation.predictions`), one file a system.
         common: compare on the studies that all files hold, instead of demanding the same studies in each.
         against: test every pair ("all") or every system against the first; by default all up to `ALL_PAIRS` systems.
-        metrics: metrics to test; those of `TESTED` when None. Fewer tests are corrected less: name the ones that
-            decide before the results are known.
+        metrics: metrics to test; those with a column of their own when None, because testing all variants of clinical
+            efficacy would cost power. Fewer tests are corrected less: name the ones that decide before the results are
+            known.
         meteor: "auto", "yes" or "no".
         labeler: labels all reports for clinical efficacy: a labeler or the choice of one (`open_labeler`); None leaves
             the clinical scores out.
@@ -153,7 +150,7 @@ def compare(
         protocols=compared,
         resamples=resamples,
         seed=seed,
-        meteor_jar_sha256=measured.meteor_jar_sha256,
+        meteor_jar_sha256=measured.implementations.get("meteor"),
         notes=(*notes, *protocol_notes, *measured.notes, CIDER_NOTE),
     )
 
@@ -278,7 +275,8 @@ def _compare_protocol(
     for metric in metrics or ():
         if metric not in known:
             raise UserError(f"metrics: {metric!r} is not computed; choose among {', '.join(known)}")
-    chosen = [name for name in metrics or TESTED if name in known]
+    columns = [metric.name for family in families() for metric in family.metrics if metric.heading]
+    chosen = [name for name in metrics or columns if name in known]
     tests = {
         pair: {name: metric_tests[name] for name in chosen}
         for pair, metric_tests in paired_tests(statistics, pairs, resamples=resamples, seed=seed).items()

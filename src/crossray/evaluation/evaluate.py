@@ -12,10 +12,10 @@ from crossray.errors import UserError
 from crossray.evaluation.alarms import alarms
 from crossray.evaluation.labelers import RULES, Labeler, open_labeler
 from crossray.evaluation.labelers.tags import normal_studies
-from crossray.evaluation.metrics.clinical import ClinicalStatistics
+from crossray.evaluation.metrics.clinical import ClinicalStatistics, clinical_statistics
 from crossray.evaluation.metrics.degeneracy import shuffle_check, variety
-from crossray.evaluation.metrics.nlg import ReportPairs
-from crossray.evaluation.metrics.statistics import MeteorChoice, Pairings, StudyStatistics, measure
+from crossray.evaluation.metrics.family import MeteorChoice
+from crossray.evaluation.metrics.statistics import Pairings, StudyStatistics, measure
 from crossray.evaluation.predictions import PredictionFile
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
 from crossray.evaluation.predictions.writing import clinical_notes, writing_notes
@@ -78,7 +78,9 @@ def evaluate(
     if not readable:
         labeler = None
     measured = measure(systems, references, meteor=meteor, labeler=labeler)
-    clinical = measured.statistics[names[-1], ours].clinical  # of `full` where it is there: nothing is cut
+    # of `full` where it is there: nothing is cut
+    clinical = clinical_statistics(measured.statistics[names[-1], ours].families)
+    others = dict(measured.implementations)
 
     evaluations = {}
     for name in names:
@@ -97,7 +99,8 @@ def evaluate(
         protocols=evaluations,
         resamples=resamples,
         seed=seed,
-        meteor_jar_sha256=measured.meteor_jar_sha256,
+        meteor_jar_sha256=others.pop("meteor", None),
+        implementations=others,
         seconds=file.seconds(),
         notes=(
             *_shuffled(file),
@@ -125,10 +128,10 @@ def _evaluate_protocol(
     ours, *baselines = systems
     drawn = {"resamples": resamples, "seed": seed}
     results = {system: _result(system, protocol, systems[system], statistics[system], **drawn) for system in systems}
-    clinical = statistics[ours].clinical
+    clinical = clinical_statistics(statistics[ours].families)
     true_reports = variety(references, None if clinical is None else clinical.without_findings[1])
     differences = {system: paired_difference(statistics[ours], statistics[system], **drawn) for system in baselines}
-    shuffle = shuffle_check(Pairings(ReportPairs(systems[ours], references), clinical), **drawn)
+    shuffle = shuffle_check(Pairings.of((systems[ours], references), statistics[ours]), **drawn)
     groups_of_ours = []
     for group, mask in groups.items():
         reports = [report for report, chosen in zip(systems[ours], mask, strict=True) if chosen]
@@ -160,7 +163,7 @@ def _result(
     resamples: int,
     seed: int,
 ) -> Result:
-    clinical = statistics.clinical
+    clinical = clinical_statistics(statistics.families)
     return Result(
         system=system,
         protocol=protocol,
@@ -205,7 +208,7 @@ def _missing_protocols(file: PredictionFile) -> tuple[str, ...]:
 
 def _clinical_notes(clinical: ClinicalStatistics | None, labeler: Labeler | None) -> tuple[str, ...]:
     if clinical is None or labeler is None:
-        return ("clinical efficacy not computed: left out on request",)
+        return ()
     if not clinical.references_differ:
         return (f"clinical scores say nothing here: to {labeler.name} all true reports state the same observations",)
     return ()

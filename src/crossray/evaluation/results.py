@@ -111,6 +111,7 @@ class Evaluation:
         meteor_jar_sha256: digest of the jar that METEOR was computed with; None when METEOR was not computed.
         seconds: that a report took, the mean of what the predictions say; None where they do not.
         notes: what was not computed, and why.
+        implementations: metric of another package to that package and its version.
     """
 
     predictions: str
@@ -121,10 +122,14 @@ class Evaluation:
     meteor_jar_sha256: str | None = None
     seconds: float | None = None
     notes: tuple[str, ...] = ()
+    implementations: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        return {"format": FORMAT, **asdict(self)}
+        values = {"format": FORMAT, **asdict(self)}
+        if not self.implementations:  # as files were written before other packages could add metrics
+            del values["implementations"]
+        return values
 
     def save(self, path: Path | str) -> None:
         """Write JSON; the file appears whole or not at all."""
@@ -155,6 +160,7 @@ class Evaluation:
                 meteor_jar_sha256=values["meteor_jar_sha256"],
                 seconds=values.get("seconds"),
                 notes=tuple(values["notes"]),
+                implementations=values.get("implementations", {}),
             )
         except OSError as error:
             raise UserError(

@@ -11,5 +11,7 @@ def sha256(path: Path) -> str:
 
 
 def file_digest(path: Path) -> dict[str, str]:
-    """Name and digest of a source file: another file of the same name is another source."""
+    """Name and digest of a source file: another file of the same name is another source. Of a folder, its name."""
+    if path.is_dir():
+        return {"folder": path.resolve().name}
     return {"name": path.name, "sha256": sha256(path)}

@@ -4,7 +4,6 @@ Shapes: B studies, V views, S memory positions, D memory width, T tokens, P prom
 """
 
 import dataclasses
-import importlib
 import json
 import typing
 from abc import ABC, abstractmethod
@@ -23,12 +22,13 @@ from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
+from crossray.registry import Registry
 from crossray.text.tokenizer import Tokenizer
 
 __all__ = [
-    "BUILD", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "PaperModule", "ReportModel",
-    "Step", "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register",
-    "registered", "system_class",
+    "BUILD", "SYSTEMS", "Batch", "Cache", "Encoded", "Event", "Guide", "Inputs", "ModelConfig", "PaperModule",
+    "ReportModel", "Step", "Targets", "Trainable", "TrainableConfig", "config_from_dict", "language_loss", "register",
+    "system_class",
 ]  # fmt: skip
 
 FORMAT = 1
@@ -125,6 +125,10 @@ class TrainableConfig:
 
     #: Fields that a stage may change while the weights stay (`Stage.switches`).
     switchable: ClassVar[tuple[str, ...]] = ()
+
+    #: Fields with the values that make the model small enough to be built and run in milliseconds: what the tests of
+    #: every system use. Only fields that no other system has need a value here.
+    small: ClassVar[Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,24 +384,26 @@ def language_loss(logits: Tensor, tokens: Tensor, mask: Tensor, label_smoothing:
     return (losses * weights).sum() / weights.sum().clamp_min(1)
 
 
-_REGISTRY: dict[str, type[Trainable]] = {}
+#: Everything that can be trained. Another package adds a system with an entry point of the group `crossray.systems`.
+SYSTEMS: Registry[type[Trainable]] = Registry(
+    "system",
+    "crossray.systems",
+    ["crossray.models", "crossray.models.pretraining"],
+    "`crossray models` lists those that do",
+)
+
 _T = TypeVar("_T", bound=type[Trainable])
 
 
 def register(name: str, config: type[TrainableConfig]) -> Callable[[_T], _T]:
-    """Class decorator: the file `crossray/models/NAME.py` defines the system NAME with this configuration."""
+    """Class decorator: the class is the system `name`, with this configuration."""
 
     def decorate(cls: _T) -> _T:
+        SYSTEMS.add(name, cls)
         cls.system, cls.config_class = name, config
-        _REGISTRY[name] = cls
         return cls
 
     return decorate
-
-
-def registered() -> Mapping[str, type[Trainable]]:
-    """All systems whose file has been imported."""
-    return _REGISTRY
 
 
 def system_class(name: str) -> type[Trainable]:
@@ -406,17 +412,7 @@ def system_class(name: str) -> type[Trainable]:
     Raises:
         UserError: there is none.
     """
-    if name.isidentifier():
-        for package in ("crossray.models", "crossray.models.pretraining"):
-            if name not in _REGISTRY:
-                try:
-                    importlib.import_module(f"{package}.{name}")
-                except ModuleNotFoundError as error:
-                    if error.name != f"{package}.{name}":
-                        raise
-    if name not in _REGISTRY:
-        raise UserError(f"system '{name}' does not exist; `crossray models` lists those that do.")
-    return _REGISTRY[name]
+    return SYSTEMS.get(name)
 
 
 _C = TypeVar("_C")

@@ -1,26 +1,18 @@
-"""All systems by name. A new system is one file in this folder with the decorator `register` on its class."""
+"""The systems by name: those in this folder and those that other packages add (`crossray.models.base.SYSTEMS`)."""
 
-import importlib
-import pkgutil
 from typing import Any
 
-import crossray.models
-import crossray.models.pretraining
-from crossray.models.base import ReportModel, Trainable, registered, system_class
+from crossray.models.base import SYSTEMS, ReportModel, Trainable, system_class
 
 
 def list_trainables() -> list[str]:
     """Names of everything that goes through the training path, sorted."""
-    for package in (crossray.models, crossray.models.pretraining):
-        for module in pkgutil.iter_modules(package.__path__):
-            if not module.ispkg:
-                importlib.import_module(f"{package.__name__}.{module.name}")
-    return sorted(registered())
+    return SYSTEMS.names()
 
 
 def list_models() -> list[str]:
     """Names of the systems that write reports, sorted."""
-    return [name for name in list_trainables() if issubclass(registered()[name], ReportModel)]
+    return [name for name, cls in SYSTEMS.all().items() if issubclass(cls, ReportModel)]
 
 
 def create_model(system: str, **overrides: Any) -> Trainable:

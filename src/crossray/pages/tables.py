@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from crossray.evaluation.alarms import IGNORES_IMAGE
 from crossray.evaluation.alarms import signed as signed  # formats a difference: part of what tables offer
-from crossray.evaluation.metrics.meteor import METRIC
+from crossray.evaluation.metrics.family import headings as metric_headings
 from crossray.evaluation.metrics.nlg import METRICS
-from crossray.evaluation.metrics.statistics import AVERAGE
 from crossray.evaluation.predictions.protocol import Protocol, require_same
 from crossray.evaluation.results import ProtocolEvaluation, Result
 from crossray.evaluation.statistics.significance import Interval
@@ -17,20 +16,8 @@ from crossray.evaluation.statistics.significance import Interval
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Metric name to the heading of its column: REVTAF's ten and CIDEr. CE: example-based, over 14 observations.
-HEADINGS = {
-    "bleu1": "BLEU-1",
-    "bleu2": "BLEU-2",
-    "bleu3": "BLEU-3",
-    "bleu4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    METRIC: "METEOR 1.5 (jar)",
-    "cider": "CIDEr-D",
-    "ce_precision": "CE precision",
-    "ce_recall": "CE recall",
-    "ce_f1": "CE F1",
-    AVERAGE: "Avg (REVTAF)",
-}
+#: Metric name to the heading of its column: REVTAF's ten, CIDEr, and those of other packages.
+HEADINGS = metric_headings()
 
 # Columns that are named by a folder would leave no place for the others.
 _WIDEST_HEADING = 20

@@ -111,6 +111,8 @@ def print_source_statistics(dataset: "Dataset", console: Console) -> None:
     for name, count in info.notes.items():
         if isinstance(count, int):
             console.print(f"{name.replace('_', ' ')}: {count}", highlight=False)
+    if "paper_statistics" not in info.notes:
+        return
     table = Table(title="the papers count the raw collection; ours is what is left")
     for heading in ("split", "images", "reports", "patients", "average length"):
         table.add_column(heading, justify="left" if heading == "split" else "right")

@@ -11,8 +11,10 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from crossray.data.sources.r2gen import read_annotation
+from crossray.data.sources.source import Collection, source
 from crossray.data.study import SPLITS, Split, Study, View
 from crossray.errors import UserError
+from crossray.files.digest import file_digest
 from crossray.phantom.draw import draw
 from crossray.phantom.labels import labels_of
 from crossray.phantom.report import write_report
@@ -81,6 +83,35 @@ class PhantomStudies(Sequence[Study]):
             images=_images(scene, both=scene.exposure.position == "pa"),
             labels=labels_of(scene),
         )
+
+
+@source("phantom")
+def phantom(
+    studies: int = 600,
+    seed: int = 0,
+    severity: Literal["easy", "realistic"] = "realistic",
+    like: Path | None = None,
+    tags: Path | None = None,
+) -> Collection:
+    """Draw synthetic radiographs with known findings, masks and reports; or images for true reports (--like, --tags).
+
+    Args:
+        studies: number of studies to draw (without --like).
+        seed: the same seed draws the same studies, whatever the number of workers.
+        severity: how clearly findings show: easy or realistic.
+        like: R2Gen's annotation.json: keep its reports and splits, draw the images.
+        tags: indiana_reports.csv with the MeSH tags that say what to draw for --like.
+    """
+    if (like is None) != (tags is None):
+        raise UserError("--like and --tags belong together: give R2Gen's annotation.json and indiana_reports.csv.")
+    described: dict[str, Any] = {"kind": "phantom", "seed": seed, "severity": severity, "synthetic_images": True}
+    if like is not None and tags is not None:
+        records = like_studies(like, tags, seed, severity)
+        described |= {"like": file_digest(like), "tags": file_digest(tags)}
+        return Collection(records, described, tag_notes(records))
+    if studies < 1:
+        raise UserError(f"--studies {studies}: draw at least 1.")
+    return Collection(phantom_studies(studies, seed, severity), described | {"studies": studies})
 
 
 def phantom_studies(count: int, seed: int = 0, severity: Severity = "realistic") -> Sequence[Study]:

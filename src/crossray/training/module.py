@@ -16,7 +16,7 @@ from crossray.data.batches.module import StudyDataModule
 from crossray.decoding.reports import study_seed, write_reports
 from crossray.errors import UserError
 from crossray.evaluation.labelers import RuleLabeler
-from crossray.evaluation.metrics import clinical, nlg
+from crossray.evaluation.metrics.statistics import validation_scores
 from crossray.evaluation.utilities import utility_of
 from crossray.models.base import Event, ReportModel, Trainable
 from crossray.text.tokenizer import Tokenizer
@@ -217,8 +217,7 @@ class TrainingModule(lightning.LightningModule):
         metrics.update(self.model.summary())
         if written:
             hypotheses, references = zip(*(written[study] for study in sorted(written)), strict=True)
-            metrics.update(nlg.score(hypotheses, references))
-            metrics.update(clinical.score(hypotheses, references, RuleLabeler()))
+            metrics.update(validation_scores(hypotheses, references, RuleLabeler()))
             metrics["distinct"] = len(set(hypotheses)) / len(hypotheses)
         self.validation_metrics = metrics
         self.model.advance(self._event("validation"))

@@ -7,8 +7,8 @@ The parser's options come from the dataclasses of `config.py` and of the system'
 import argparse
 import copy
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser
 
 from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError
-from crossray.models.base import config_from_dict, system_class
+from crossray.models.base import SYSTEMS, config_from_dict, system_class
 from crossray.training.config import (
     DataConfig,
     OptimizerConfig,
@@ -33,6 +33,8 @@ from crossray.training.stages import loss_weights
 #: Fields of a system's configuration that training fills in from the dataset and from `data`.
 FILLED_FROM_DATA = frozenset({"vocabulary_size", "status_ids", "observations", "max_length", "views", "image_size"})
 
+_RECIPES = Path(__file__).with_name("recipes")
+
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "optimizer": OptimizerConfig,
@@ -44,15 +46,10 @@ _SECTIONS: dict[str, type] = {
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipes in the package, such as "baseline/phantom", sorted."""
-    root = resources.files("crossray.training") / "recipes"
-    return sorted(
-        f"{folder.name}/{file.name.removesuffix('.yaml')}"
-        for folder in root.iterdir()
-        if folder.is_dir()
-        for file in folder.iterdir()
-        if file.name.endswith(".yaml")
-    )
+    """Names of all recipes, such as "baseline/phantom", sorted: those of this package and of packages with a system."""
+    own = [path for path in _RECIPES.iterdir() if path.is_dir()]
+    others = [_plugin_recipes(system) for system in SYSTEMS.names() if system in SYSTEMS.plugins()]
+    return sorted(f"{folder.name}/{file.stem}" for folder in (*own, *others) for file in folder.glob("*.yaml"))
 
 
 def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -114,7 +111,10 @@ def read_values(name: str) -> tuple[dict[str, Any], str]:
     Raises:
         UserError: there is no such recipe, or it is no mapping.
     """
-    packaged = resources.files("crossray.training") / "recipes" / f"{name}.yaml"
+    packaged = _RECIPES / f"{name}.yaml"
+    system, _, file = name.partition("/")
+    if file and not packaged.is_file() and system in SYSTEMS.plugins():
+        packaged = _plugin_recipes(system) / f"{file}.yaml"
     if not name.startswith(("/", ".")) and packaged.is_file():
         source, text = f"recipe {name}", packaged.read_text(encoding="utf-8")
     elif Path(name).is_file():
@@ -128,6 +128,15 @@ def read_values(name: str) -> tuple[dict[str, Any], str]:
     if not isinstance(values, dict):
         raise UserError(f"{source}: not a mapping of fields; begin with 'system: NAME'.")
     return values, source
+
+
+def _plugin_recipes(system: str) -> Path:
+    """The recipes of a system from another package: its folder recipes/SYSTEM, beside the module that has the system.
+
+    Raises:
+        UserError: that package cannot be imported.
+    """
+    return Path(inspect.getfile(system_class(system))).parent / "recipes" / system
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
             raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
         dataset = Dataset.open(data)
         provenance = _provenance(recipe, dataset)
-        filled, built = fulfil(recipe, dataset, _train_or_resume)
+        filled, built = fulfil(recipe, dataset, train_or_resume)
         if built:
             provenance["built"] = built
         run = _Run(filled, dataset, out, provenance)
@@ -121,11 +121,12 @@ def resume(out: Path) -> Path:
         checkpoint = read_checkpoint(out / LAST) if (out / LAST).exists() else None
         if checkpoint is not None and is_over(recipe, checkpoint):
             return say_finished(recipe, out, checkpoint)
-        filled, _ = fulfil(recipe, dataset, _train_or_resume, built)
+        filled, _ = fulfil(recipe, dataset, train_or_resume, built)
         return _Run(filled, dataset, out, provenance).go(checkpoint)
 
 
-def _train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
+def train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
+    """Train into a new folder, or continue the run that lies there (`prerequisites.Trainer`)."""
     return resume(run) if (run / RECIPE).exists() else train(recipe, data, run)
 
 

@@ -5,17 +5,19 @@ from fnmatch import fnmatchcase
 from statistics import fmean
 
 from crossray.errors import UserError
-from crossray.evaluation.metrics import clinical, nlg
+from crossray.evaluation.metrics.family import families
 from crossray.models.base import ReportModel, Trainable
 from crossray.training.config import TrainerConfig
 
-#: What `TrainingModule` measures of every system that writes reports.
-REPORT_METRICS = (*nlg.METRICS, *clinical.SELECTION_METRICS, "distinct", "image_gain")
+
+def report_metrics() -> tuple[str, ...]:
+    """What `TrainingModule` measures of every system that writes reports."""
+    return (*(name for family in families() for name in family.validated), "distinct", "image_gain")
 
 
 def known_metrics(system: type[Trainable]) -> list[str]:
     """Names of a system's validation metrics; one that ends in * stands for several."""
-    own = REPORT_METRICS if issubclass(system, ReportModel) else ()
+    own = report_metrics() if issubclass(system, ReportModel) else ()
     losses = [*system.loss_weights, *(["supervision"] if own else [])]
     return [*own, *system.metrics, "loss", *(f"loss_{name}" for name in losses)]
 

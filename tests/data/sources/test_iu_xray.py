@@ -1,10 +1,12 @@
 """IU X-Ray in the layouts in which it is published, with invented reports; then the round trip of the true ones."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tests.data.sources.openi import png, tgz, xml
 
 from crossray import cli
@@ -109,6 +111,30 @@ def test_kaggles_tables_give_the_same_studies_and_their_projections(tmp_path: Pa
         read_iu_xray(table, images, tmp_path / "c")
 
 
+@pytest.mark.parametrize("archives", [True, False])
+def test_jpeg_copies_are_taken_as_the_png_images_are(tmp_path: Path, archives: bool) -> None:
+    _, images = openi(tmp_path / "openi", archives=False)
+    table, projections = kaggle(tmp_path)
+    copies = {}
+    for path in images.iterdir():
+        number, _, rest = path.stem.removeprefix("CXR").partition("_")
+        buffer = io.BytesIO()
+        Image.open(path).convert("RGB").save(buffer, "JPEG", quality=95)
+        copies[f"{number}_{rest[rest.index('IM-') :]}.dcm.jpg"] = buffer.getvalue()
+    (tmp_path / "jpeg").mkdir()
+    for name, content in copies.items():
+        (tmp_path / "jpeg" / name).write_bytes(content)
+    jpeg = tgz(tmp_path / "jpeg.tgz", copies) if archives else tmp_path / "jpeg"
+    expected = list(read_iu_xray(table, images, tmp_path / "a", projections=projections))
+    found = list(read_iu_xray(table, jpeg, tmp_path / "b", projections=projections))
+    assert [study.id for study in found] == [study.id for study in expected]
+    for mine, other in zip(found, expected, strict=True):
+        for copy, original in zip(mine.images, other.images, strict=True):
+            assert (copy.position, image_key(copy.name)) == (original.position, image_key(original.name))
+            difference = copy.read(32).pixels.astype(int) - original.read(32).pixels.astype(int)
+            assert abs(difference).mean() < 8
+
+
 def test_all_views(tmp_path: Path) -> None:
     studies = read_iu_xray(*openi(tmp_path, archives=False), tmp_path, views="all")
     assert steps(studies) == STEPS[:4]
@@ -116,7 +142,12 @@ def test_all_views(tmp_path: Path) -> None:
 
 
 def test_names_of_images_agree() -> None:
-    for name in ("CXR1_1_IM-0001-3001.png", "1_IM-0001-3001.dcm.png", "x/y/CXR1_1_IM-0001-3001"):
+    for name in (
+        "CXR1_1_IM-0001-3001.png",
+        "1_IM-0001-3001.dcm.png",
+        "1_IM-0001-3001.dcm.jpg",
+        "x/y/CXR1_1_IM-0001-3001",
+    ):
         assert image_key(name) == "CXR1_1_IM-0001-3001"
     assert image_key("2_IM-0652-1001.dcm.png") == image_key("CXR2_IM-0652-1001.png") == "CXR2_IM-0652-1001"
 

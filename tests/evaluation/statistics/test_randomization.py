@@ -96,9 +96,11 @@ def test_statistics_of_all_metrics_are_joined(made_up) -> None:
     def system(seed: int) -> StudyStatistics:
         codes = draw.integers(4, size=(2, 12, 14)).astype(np.int8)
         return StudyStatistics(
-            ReportPairs(made_up(12, seed), made_up(12, 9)).statistics(),
-            MeteorStatistics(draw.random((12, 23))),
-            ClinicalStatistics(*codes),
+            {
+                "nlg": ReportPairs(made_up(12, seed), made_up(12, 9)).statistics(),
+                "meteor": MeteorStatistics(draw.random((12, 23))),
+                "clinical": ClinicalStatistics(*codes),
+            }
         )
 
     one, two = system(1), system(2)
@@ -113,8 +115,9 @@ def test_statistics_of_all_metrics_are_joined(made_up) -> None:
         assert {"bleu4", "meteor_1.5_jar", "ce_f1", "avg"} < found.keys() == alone.keys()
         for name in alone:
             np.testing.assert_allclose(found[name], alone[name], err_msg=name)
-    with pytest.raises(ValueError, match=r"StudyStatistics\.meteor"):
-        joined(one, StudyStatistics(two.nlg, None, two.clinical))
+    fewer = StudyStatistics({name: two.families[name] for name in ("nlg", "clinical")})
+    with pytest.raises(ValueError, match=r"StudyStatistics\.families"):
+        joined(one, fewer)
 
 
 def test_holm_by_hand() -> None:

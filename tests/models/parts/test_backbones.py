@@ -2,12 +2,24 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.models.tiny import make_batch, make_inputs, tiny
-from transformers import Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel, ViTConfig, ViTForImageClassification
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModel,
+    Dinov2Config,
+    Dinov2Model,
+    ResNetConfig,
+    ResNetModel,
+    SiglipConfig,
+    SiglipModel,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from crossray.errors import UserError
 from crossray.models.base import ReportModel
@@ -188,3 +200,72 @@ def test_architecture_is_json_ready() -> None:
     config = build_backbone(BackboneConfig(name="random:resnet_tiny")).config
     again = build_backbone(dataclasses.replace(config, name="gone"))
     assert again.config.architecture == config.architecture
+
+
+SMALL = {"image_size": 64, "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+#: Model type to the fields that make it small, and its places of 96 x 96 pixels and channels.
+OTHERS: dict[str, tuple[dict[str, Any], int, int]] = {
+    "convnext": (STAGES, 9, 32),
+    "efficientnet": ({"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128}, 9, 128),
+    "regnet": (STAGES | {"embedding_size": 8, "groups_width": 8}, 9, 32),
+    "swin": (
+        {"image_size": 96, "window_size": 3, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]},
+        9,
+        64,
+    ),
+    "siglip_vision_model": (SMALL | {"intermediate_size": 40}, 36, 32),
+    "deit": (SMALL | {"intermediate_size": 40}, 36, 32),
+    "dinov2_with_registers": (SMALL | {"mlp_ratio": 2, "num_register_tokens": 3}, 36, 32),
+    "dinov3_vit": (SMALL | {"intermediate_size": 40, "num_register_tokens": 2}, 36, 32),
+}
+
+
+@pytest.mark.parametrize("model_type", OTHERS)
+def test_any_vision_model_of_transformers(model_type: str, tmp_path: Path) -> None:
+    """From a folder in the format of the hub: places in order, weights as saved, gradients for all that is trained."""
+    fields, places, width = OTHERS[model_type]
+    network = AutoModel.from_config(CONFIG_MAPPING[model_type](**fields)).eval()
+    network.save_pretrained(tmp_path / "saved")
+    backbone = build_backbone(BackboneConfig(name=str(tmp_path / "saved"))).eval()
+    images = torch.randn(2, 3, 96, 96)
+    tokens, pooled = backbone(images)
+    assert tokens.shape == (2, places, width)
+    assert (backbone.tokens(96), backbone.width, pooled.shape) == (places, width, (2, width))
+    known = {"interpolate_pos_encoding": True} if model_type in ("siglip_vision_model", "deit") else {}
+    with torch.no_grad():
+        whole = network(images, **known).last_hidden_state
+    expected = whole.flatten(2).transpose(1, 2) if whole.dim() == 4 else whole[:, -places:]
+    torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
+    (tokens.square().sum() + pooled.square().sum()).backward()
+    trained = {name for name, parameter in backbone.named_parameters() if parameter.grad is not None}
+    assert trained | set(backbone.idle) == {name for name, _ in backbone.named_parameters()}
+    assert not trained & set(backbone.idle)
+    again = build_backbone(dataclasses.replace(backbone.config, name="gone"))
+    again.load_state_dict(backbone.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(images)[0], tokens.detach())
+
+
+def test_image_part_of_a_model_of_images_and_texts(tmp_path: Path) -> None:
+    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    vision = SMALL | {"intermediate_size": 40}
+    model = SiglipModel(SiglipConfig(text_config=text | {"vocab_size": 9}, vision_config=vision)).eval()
+    model.save_pretrained(tmp_path)
+    backbone = build_backbone(BackboneConfig(name=str(tmp_path), trainable=False, standardize=False))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.vision_model(images).last_hidden_state
+        tokens, pooled = backbone(images)
+    torch.testing.assert_close(tokens, expected)
+    torch.testing.assert_close(pooled, expected.mean(1))
+
+
+def test_a_system_trains_over_any_of_them(tmp_path: Path) -> None:
+    """What no loss depends on is named as frozen, so that nothing waits for its gradient."""
+    network = AutoModel.from_config(CONFIG_MAPPING["dinov3_vit"](**OTHERS["dinov3_vit"][0]))
+    network.save_pretrained(tmp_path)
+    model = tiny("baseline", backbone=BackboneConfig(name=str(tmp_path))).train()
+    sum(model.losses(make_batch()).values()).backward()
+    without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert without == set(model.frozen()) == {"backbone.network.embeddings.mask_token"}

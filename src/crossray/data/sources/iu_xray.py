@@ -13,11 +13,13 @@ from typing import Any, Literal
 from crossray.data.images import MAX_BYTES, ImageFile
 from crossray.data.sources.archives import members
 from crossray.data.sources.iu_reports import IuReport, image_key, read_projections, read_reports
-from crossray.data.sources.labels import rule_labels
+from crossray.data.sources.labels import RULE_LABELS, rule_labels
 from crossray.data.sources.r2gen import read_annotation
+from crossray.data.sources.source import Collection, source
 from crossray.data.sources.splits import split_patients
-from crossray.data.study import Split, Study
+from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError
+from crossray.files.digest import file_digest
 
 #: "Images, reports, patients, average length" as R2Gen and RCAN print them: the raw collection before any filter.
 PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
@@ -107,6 +109,59 @@ class IuStudies:
         }
 
 
+@source("iu-xray")
+def iu_xray(
+    reports: Path,
+    images: Path,
+    scratch: Path,
+    projections: Path | None = None,
+    split: str = "seeded",
+    seed: int = 0,
+    views: Views = "pair",
+) -> Collection:
+    """Prepare IU X-Ray from the files of Open-i or Kaggle; say what every filter leaves, beside the papers' numbers.
+
+    Args:
+        reports: NLMCXR_reports.tgz, the folder that it unpacks to, or indiana_reports.csv.
+        images: NLMCXR_png.tgz, the folder that it unpacks to, or Kaggle's folder of images.
+        scratch: folder to unpack images into.
+        projections: indiana_projections.csv; without it nobody knows which view is frontal. Taken from beside
+            indiana_reports.csv when left out.
+        split: r2gen:annotation.json takes the studies and splits of that file; seeded draws 70/10/20 by patient.
+        seed: seed of the drawn split.
+        views: pair keeps studies with two views or more and two of each, as R2Gen does; all keeps every view.
+    """
+    annotation = _split_file(split)
+    beside = reports.with_name("indiana_projections.csv")
+    if projections is None and reports.suffix.lower() == ".csv" and beside.exists():
+        projections = beside
+    studies = read_iu_xray(
+        reports, images, scratch, projections=projections, annotation=annotation, views=views, seed=seed
+    )
+    described = {
+        "kind": "iu_xray",
+        "reports": file_digest(reports),
+        "images": file_digest(images),
+        "projections": None if projections is None else file_digest(projections),
+        "split": {"seed": seed} if annotation is None else file_digest(annotation),
+        "views": views,
+        "synthetic_images": False,
+        "labels": RULE_LABELS,
+    }
+    files = studies.image_paths() if images.is_dir() else None
+    return Collection(studies, described, studies.notes(), files=files)
+
+
+def _split_file(split: str) -> Path | None:
+    """The annotation behind --split r2gen:FILE; None for a drawn split."""
+    kind, _, name = split.partition(":")
+    if split == "seeded":
+        return None
+    if kind != "r2gen" or not name:
+        raise UserError(f"--split {split!a}: is neither 'seeded' nor 'r2gen:annotation.json'; give one of them.")
+    return Path(name)
+
+
 def read_iu_xray(
     reports: Path,
     images: Path,
@@ -165,6 +220,10 @@ def read_iu_xray(
         splits = _annotated_splits(annotation)
         found = [report for report in found if report.uid in splits]
         steps.append(_step("in the annotation", found))
+        there = {report.uid for report in found}
+        for split in SPLITS:
+            lacking = sum(chosen == split and uid not in there for uid, chosen in splits.items())
+            oddities[f"{split}_studies_of_the_annotation_left_out"] = lacking
     else:
         chosen = split_patients((str(report.uid) for report in found), seed)
         splits = {report.uid: chosen[str(report.uid)] for report in found}

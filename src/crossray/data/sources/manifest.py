@@ -16,13 +16,16 @@ from typing import Any
 from crossray.data.images import SUFFIXES, FileDescription, ImageFile, describe_image, view_position
 from crossray.data.images.folders import listed_frontal_first, study_views
 from crossray.data.sources.identifiers import PathError, PathFinder, identifier
-from crossray.data.sources.labels import rule_labels
+from crossray.data.sources.labels import RULE_LABELS, rule_labels
 from crossray.data.sources.manifest_faults import Fault, FaultError, message
 from crossray.data.sources.manifest_table import read_table
 from crossray.data.sources.sections import Sections, split_sections
+from crossray.data.sources.source import Collection, source
 from crossray.data.sources.splits import split_patients
+from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
 from crossray.errors import LONGEST_QUOTE, UserError, quoted
+from crossray.files.digest import file_digest
 from crossray.text.lines import one_line
 from crossray.text.missing import or_empty
 from crossray.text.observations import OBSERVATIONS, STATUSES
@@ -59,7 +62,7 @@ class Manifest:
     labelled: bool
 
 
-def template() -> str:
+def filled_template() -> str:
     """A CSV manifest with two invented studies, to be filled in."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -68,15 +71,48 @@ def template() -> str:
     return text.getvalue()
 
 
+@source("manifest", cleaner="fixed", positional="manifest", alone={"template": "-"}, always_writes=False)
+def manifest(
+    manifest: Path | None = None, template: Path | None = None, skip_bad: bool = False, seed: int = 0
+) -> Collection | str:
+    """Prepare your own studies from a CSV or JSONL table of image paths and reports; every bad row is named.
+
+    Args:
+        manifest: CSV or JSONL table, one study a row; image paths are relative to its folder.
+        template: write a table to be filled in to this .csv file, or print it when no file is named, and do nothing
+            else.
+        skip_bad: leave bad rows out and list them in rejected.jsonl, instead of refusing the table.
+        seed: seed of the 70/10/20 split by patient that is drawn when the table has no column split.
+    """
+    if template == Path("-"):
+        return filled_template().rstrip()
+    if template is not None:
+        write_template(template)
+        return f"{template} written: fill it in, then `crossray prepare manifest {template} --out FOLDER`"
+    if manifest is None:
+        raise UserError("the manifest and --out are needed (or --template FILE.csv, which writes a table to fill in).")
+    read = read_manifest(manifest, seed=seed, skip_bad=skip_bad)
+    described = {
+        "kind": "manifest",
+        "manifest": file_digest(manifest),
+        "seed": seed,
+        "skip_bad": skip_bad,
+        "synthetic_images": False,
+        "labels": "manifest" if read.labelled else RULE_LABELS,
+    }
+    skipped = [{"study": f"line-{f.line}", "step": "manifest", "reason": str(f)} for f in read.faults]
+    return Collection(read.studies, described, rejected=skipped, files=image_paths(read.studies))
+
+
 def write_template(path: Path) -> None:
-    """Write `template` to a new file.
+    """Write `filled_template` to a new file.
 
     Raises:
         UserError: the file exists already or cannot be written.
     """
     try:
         with path.open("x", encoding="utf-8", newline="") as file:
-            file.write(template())
+            file.write(filled_template())
     except FileExistsError:
         raise UserError(f"{path}: exists already; choose another name for the template") from None
     except OSError as error:

@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 from crossray.data.images import ImageFile
 from crossray.data.sources.archives import zip_members
-from crossray.data.sources.labels import rule_labels
+from crossray.data.sources.labels import RULE_LABELS, rule_labels
 from crossray.data.sources.mimic_tables import MimicStudy, MimicTables
 from crossray.data.sources.sections import Sections, split_sections
+from crossray.data.sources.source import Collection, source
 from crossray.data.study import Study
 from crossray.errors import UserError
+from crossray.files.digest import file_digest
 
 #: "Images, reports, patients, average length" as R2Gen and RCAN print them: the raw collection before any filter.
 PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
@@ -154,6 +156,42 @@ class MimicStudies:
         if self.labels == "rules":
             return rule_labels(sections.findings)
         return self.tables.labels(entry.study)
+
+
+@source("mimic-cxr", cleaner="legacy_mimic")
+def mimic_cxr(
+    root: Path,
+    reports: Path,
+    tables: Path | None = None,
+    views: Views = "frontal",
+    unit: Unit = "study",
+    findings: Findings = "headed",
+    labels: Labels = "rules",
+) -> Collection:
+    """Prepare MIMIC-CXR from PhysioNet's files; say beforehand how long it will take and how large it will be.
+
+    Args:
+        root: folder of a version of MIMIC-CXR-JPG (or MIMIC-CXR, with DICOM files), which holds the folder files.
+        reports: mimic-cxr-reports.zip, or the folder that it unpacks to.
+        tables: folder with the tables mimic-cxr-2.0.0-*.csv.gz of MIMIC-CXR-JPG; root when left out.
+        views: frontal keeps PA and AP, all keeps every view.
+        unit: study makes one record a study; image one a view with its study's report, as R2Gen's annotation has them.
+        findings: headed keeps reports with a findings section; any takes a common section or last paragraph instead.
+        labels: rules reads them out of the findings; chexpert takes the table mimic-cxr-2.0.0-chexpert.csv.gz.
+    """
+    studies = read_mimic_cxr(root, reports, tables=tables, views=views, unit=unit, findings=findings, labels=labels)
+    described = {
+        "kind": "mimic_cxr",
+        "images": {"folder": root.resolve().name, "suffix": studies.suffix},
+        "tables": studies.tables.digests,
+        "reports": file_digest(reports),
+        "views": views,
+        "unit": unit,
+        "findings": findings,
+        "synthetic_images": False,
+        "labels": RULE_LABELS if labels == "rules" else "CheXpert, table of MIMIC-CXR-JPG",
+    }
+    return Collection(studies, described, studies.notes(), files=studies.image_paths())
 
 
 def read_mimic_cxr(

@@ -14,10 +14,13 @@ from typing import Any, Literal
 from crossray.data.images import ImageFile
 from crossray.data.images.folders import listed_frontal_first
 from crossray.data.sources.identifiers import PathError, PathFinder, identifier
-from crossray.data.sources.labels import rule_labels
+from crossray.data.sources.labels import RULE_LABELS, rule_labels
 from crossray.data.sources.r2gen_formats import FIELDS, Entry, Kind, detect, entries, json_type, load
+from crossray.data.sources.source import Collection, source
+from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError, quoted
+from crossray.files.digest import file_digest
 from crossray.text.missing import or_empty
 from crossray.text.observations import CHEXPERT, PROMPTMRG, STATUSES
 
@@ -43,6 +46,32 @@ class Annotation:
     labelled: bool
     splits: dict[Split, list[dict[str, Any]]]
     places: dict[Split, list[str]]
+
+
+@source("r2gen")
+def r2gen(
+    annotation: Path,
+    images: Path,
+    kind: Literal["auto", "r2gen", "promptmrg", "coacl", "rexrank"] = "auto",
+    labels: Literal["annotation", "rules"] = "annotation",
+) -> Collection:
+    """Prepare a dataset in R2Gen's layout or a relative's: an annotation and a folder of images.
+
+    Args:
+        annotation: R2Gen's annotation.json, PromptMRG's or ReXrank's file, or COACL's folder of three files.
+        images: folder that the annotation's image paths are relative to.
+        kind: what the annotation is; auto tells it by its form.
+        labels: annotation takes the file's labels where it has them (PromptMRG), rules reads them out of the reports.
+    """
+    opened = open_annotation(annotation, None if kind == "auto" else kind)
+    described = {
+        "kind": opened.kind,
+        "annotation": list(map(file_digest, sorted(annotation.glob("*.json")))) or file_digest(annotation),
+        "synthetic_images": False,
+        "labels": "annotation" if opened.labelled and labels == "annotation" else RULE_LABELS,
+    }
+    studies = read_r2gen(opened, images, labels)
+    return Collection(studies, described, files=image_paths(studies))
 
 
 def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:

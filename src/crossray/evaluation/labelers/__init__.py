@@ -4,12 +4,14 @@ Labels of the generated and of the true report come from the same labeler, as in
 mistakes are therefore part of a clinical score, and scores of two labelers do not compare.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossray.registry import Registry
 from crossray.text.observations import LABELER, LABELER_VERSION, OBSERVATIONS, label_reports
 
 #: The choice of `open_labeler` that needs no weights.
@@ -38,6 +40,16 @@ class Labeler(Protocol):
         """
 
 
+#: What opens a labeler, by the name of its kind; it is given what stands behind "NAME:", "" for nothing. A labeler is
+#: one file in this folder, or in another package that names its module in an entry point of `crossray.labelers`.
+LABELERS: Registry[Callable[[str], Labeler]] = Registry(
+    "labeler",
+    "crossray.labelers",
+    ["crossray.evaluation.labelers"],
+    "choose rules, a folder with converted CheXbert weights, or a labeler that a package adds",
+)
+
+
 class RuleLabeler:
     """The embedded labeler of `crossray.text.observations`: rules, no weights."""
 
@@ -56,18 +68,24 @@ class RuleLabeler:
         return np.asarray(label_reports(reports), dtype=np.int8)
 
 
+@LABELERS.register(RULES)
+def open_rules(argument: str) -> Labeler:
+    """The rules; there is nothing to choose about them."""
+    return RuleLabeler()
+
+
 def open_labeler(choice: str = RULES) -> Labeler:
     """The labeler of this name.
 
     Args:
-        choice: "rules", or a folder with converted CheXbert weights.
+        choice: "rules", another name in `LABELERS`, such a name with what it needs ("chexbert:FOLDER"), or just a
+            folder with converted CheXbert weights.
 
     Raises:
-        UserError: the folder is missing or holds no such weights.
+        UserError: there is no such labeler, or the folder is missing or holds no such weights.
     """
-    if choice == RULES:
-        return RuleLabeler()
+    name, _, argument = choice.partition(":")
+    if Path(choice).exists() or "/" in name or not name:
+        name, argument = "chexbert", choice
     # Only who asks for CheXbert pays for importing torch and transformers.
-    from crossray.evaluation.labelers.chexbert import CheXbertLabeler
-
-    return CheXbertLabeler.from_pretrained(choice)
+    return LABELERS.get(name)(argument)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from crossray.errors import UserError
+from crossray.evaluation.labelers import LABELERS, Labeler
 from crossray.text.observations import CHEXPERT, STATUSES
 
 #: Version of the folder of converted weights, in the field `format` of its `config.json`.
@@ -203,3 +204,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: cannot be read; --labeler takes rules, or a folder that crossray convert wrote")
     return values
+
+
+@LABELERS.register("chexbert")
+def open_chexbert(argument: str) -> Labeler:
+    """The weights in this folder."""
+    return CheXbertLabeler.from_pretrained(argument)

@@ -14,7 +14,7 @@ resample has keeps its place in the macro mean, with 0: the mean is always over 
 sets, like the lower ends of their intervals, are pessimistic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +23,16 @@ from numpy.typing import NDArray
 
 from crossray.errors import UserError
 from crossray.evaluation.labelers import Labeler
+from crossray.evaluation.metrics.family import (
+    Family,
+    FamilyStatistics,
+    Metric,
+    NotComputedError,
+    Repaired,
+    Reports,
+    Setting,
+    register,
+)
 from crossray.evaluation.statistics.significance import Interval, interval, resamples_of
 from crossray.text.observations import CHEXPERT, STATUSES
 
@@ -305,3 +315,43 @@ def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler
     labels = labeler.label(hypotheses), labeler.label(references)
     scores = ClinicalStatistics.of(*labels, labeler.observations).weighted_scores(np.ones((1, len(references))))
     return {name: float(scores[name][0]) for name in SELECTION_METRICS}
+
+
+_HEADINGS = {"ce_precision": "CE precision", "ce_recall": "CE recall", "ce_f1": "CE F1"}
+
+
+@register("clinical")
+class Clinical(Family):
+    """Clinical efficacy. Its main columns are REVTAF's: example-based, over 14 observations, positive only."""
+
+    metrics = (
+        *(Metric(name, heading, place) for place, (name, heading) in enumerate(_HEADINGS.items(), start=8)),
+        *(Metric(name) for name in METRICS if name not in _HEADINGS),
+    )
+    validated = SELECTION_METRICS
+
+    def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
+        """Labels of all reports. Equal ones are labelled once: baselines and protocols share most of them."""
+        labeler = setting.labeler
+        if labeler is None:
+            raise NotComputedError("clinical efficacy not computed: left out on request")
+        texts = dict.fromkeys(report for both in reports for side in both for report in side)
+        place = {text: row for row, text in enumerate(texts)}
+        codes = labeler.label(list(texts))
+        coded = [[codes[[place[report] for report in side]] for side in both] for both in reports]
+        return [ClinicalStatistics.of(ours, theirs, labeler.observations) for ours, theirs in coded]
+
+    def repaired(self, reports: Reports, statistics: FamilyStatistics) -> Repaired:
+        """Labels move with their reports."""
+        assert isinstance(statistics, ClinicalStatistics)
+        return statistics.paired
+
+    def validate(self, reports: Reports, labeler: Labeler) -> dict[str, float]:
+        """What a validation selects by."""
+        return score(*reports, labeler)
+
+
+def clinical_statistics(families: Mapping[str, FamilyStatistics]) -> ClinicalStatistics | None:
+    """The clinical ones among the statistics of all families; None without a labeler."""
+    found = families.get(Clinical.name)
+    return found if isinstance(found, ClinicalStatistics) else None

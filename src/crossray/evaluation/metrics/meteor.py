@@ -20,6 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossray.errors import UserError
+from crossray.evaluation.metrics.family import (
+    Family,
+    FamilyStatistics,
+    Metric,
+    NotComputedError,
+    Reports,
+    Setting,
+    register,
+)
 
 #: Name of the score in every result.
 METRIC = "meteor_1.5_jar"
@@ -51,18 +60,18 @@ class MeteorStatistics:
 
     def score(self) -> float:
         """The score of all studies together, between 0 and 1."""
-        return float(self.weighted_score(np.ones((1, len(self))))[0])
+        return float(self.weighted_scores(np.ones((1, len(self))))[METRIC][0])
 
-    def weighted_score(self, weights: NDArray[np.floating]) -> NDArray[np.float64]:
+    def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
         """Scores of R resamples.
 
         Args:
             weights: (R, N) how often each study stands in each resample.
 
         Returns:
-            (R,) scores.
+            `METRIC` to (R,) scores.
         """
-        return score_of_counts(np.asarray(weights, dtype=np.float64) @ self.counts)
+        return {METRIC: score_of_counts(np.asarray(weights, dtype=np.float64) @ self.counts)}
 
     def part(self, studies: NDArray[np.integer] | NDArray[np.bool_]) -> "MeteorStatistics":
         """Statistics of some of the studies, by index or mask."""
@@ -131,6 +140,36 @@ def jar_sha256() -> str:
         UserError: the wheel is missing.
     """
     return hashlib.sha256(_jar().read_bytes()).hexdigest()
+
+
+@register("meteor")
+class Meteor(Family):
+    """METEOR 1.5 of its jar."""
+
+    metrics = (Metric(METRIC, "METEOR 1.5 (jar)", 6),)
+
+    def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
+        """Counts of all lists. Java starts once: that takes seconds.
+
+        Raises:
+            UserError: METEOR was demanded and cannot be computed.
+        """
+        if setting.meteor == "no":
+            raise NotComputedError(f"{METRIC} not computed: left out on request")
+        try:
+            everything = meteor(
+                [report for hypotheses, _ in reports for report in hypotheses],
+                [report for _, references in reports for report in references],
+            )
+        except UserError as error:
+            if setting.meteor == "yes":
+                raise
+            raise NotComputedError(f"{METRIC} not computed: {error}") from None
+        return [everything.part(part) for part in np.split(np.arange(len(everything)), len(reports))]
+
+    def implementation(self) -> str:
+        """Digest of the jar."""
+        return jar_sha256()
 
 
 def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:

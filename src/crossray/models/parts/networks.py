@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from crossray.errors import UserError
-from crossray.models.parts.efficientnet_lite import EfficientNetLite, load_imagenet
+from crossray.models.parts.resnet_files import read_resnet
+from crossray.registry import Registry
 
 _VIT_TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
 
@@ -44,6 +46,27 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 _INCIDENTAL = ("transformers_version", "architectures", "_name_or_path", "dtype", "id2label", "label2id")
 
 
+#: Families of backbones that `transformers` does not have: a class of `crossray.models.parts.backbones.Backbone` with
+#: `model_type`, `load` and `build`, each in a file of this folder, or in another package that names its module in an
+#: entry point of the group `crossray.backbones`. PREFIX:NAME stands for what the family PREFIX calls NAME.
+FAMILIES: Registry[Any] = Registry(
+    "backbone family",
+    "crossray.backbones",
+    ["crossray.models.parts"],
+    "write random: and an architecture, a local folder, or the name of a model on the hub",
+)
+
+#: Files of weights alone.
+_WEIGHT_FILES = (".pth", ".pt", ".safetensors")
+
+
+def family_of(model_type: Any) -> Any | None:
+    """The family of the networks with this `model_type` in their architecture; None for those of `transformers`."""
+    if model_type in _SETTINGS:
+        return None
+    return next((family for family in FAMILIES.all().values() if family.model_type == model_type), None)
+
+
 @dataclass(frozen=True)
 class _Kind:
     config: Any
@@ -51,19 +74,30 @@ class _Kind:
     options: dict[str, Any]
 
 
-def _kind(model_type: Any, source: str) -> _Kind:
-    from transformers import Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel, ViTConfig, ViTModel
+#: Fields of configurations that are set so that no parameter is left without a gradient: DINOv2 masks patches in its
+#: own training only, SigLIP pools for its own loss.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "resnet": {}, "vit": {}, "dinov2": {"use_mask_token": False}, "siglip_vision_model": {"vision_use_head": False},
+}  # fmt: skip
 
-    kinds = {
-        "resnet": _Kind(ResNetConfig, ResNetModel, {}),
-        "vit": _Kind(ViTConfig, ViTModel, {"add_pooling_layer": False}),
-        "dinov2": _Kind(Dinov2Config, Dinov2Model, {}),
-    }
-    if model_type not in kinds:
+
+def _kind(model_type: Any, source: str) -> _Kind:
+    """The classes of `transformers` for a model type that looks at images."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    try:
+        config = CONFIG_MAPPING[model_type]
+        model = MODEL_MAPPING[config]
+    except KeyError:
+        config = model = None
+    if getattr(model, "main_input_name", None) != "pixel_values" or getattr(config, "sub_configs", None):
         raise UserError(
-            f"backbone '{source}': model type '{model_type}' is not supported; name a model of {sorted(kinds)}."
+            f"backbone '{source}': model type '{model_type}' is not supported; name a vision model of transformers, "
+            "such as resnet, convnext, efficientnet, swin, vit, dinov2, dinov3_vit or siglip_vision_model."
         )
-    return kinds[model_type]
+    pooled = "add_pooling_layer" in inspect.signature(model.__init__).parameters
+    return _Kind(config, model, {"add_pooling_layer": False} if pooled else {})
 
 
 def load_network(name: str) -> nn.Module:
@@ -77,9 +111,14 @@ def load_network(name: str) -> nn.Module:
         if architecture is None:
             raise UserError(f"backbone '{name}' does not exist; write random: and one of {sorted(ARCHITECTURES)}.")
         return build_network(architecture, name)
-    if name.startswith("lite:"):
-        return load_imagenet(name.removeprefix("lite:"))
+    prefix, colon, rest = name.partition(":")
+    if colon and not Path(name).exists():
+        loaded: nn.Module = FAMILIES.get(prefix).load(rest)
+        return loaded
     folder = Path(name)
+    if name.endswith(_WEIGHT_FILES):
+        architecture, weights = read_resnet(folder)
+        return _filled(build_network(architecture, name), weights, folder)
     saved = _crossray_config(folder)
     return _pretrained(name) if saved is None else _from_crossray(folder, saved)
 
@@ -94,11 +133,23 @@ def build_network(architecture: dict[str, Any], source: str) -> nn.Module:
     Raises:
         UserError: the model type is not supported.
     """
+    model_type = architecture.get("model_type")
     fields = {key: value for key, value in architecture.items() if key != "model_type"}
-    if architecture.get("model_type") == "efficientnet_lite":
-        return EfficientNetLite(**fields)
-    kind = _kind(architecture.get("model_type"), source)
-    network: nn.Module = kind.model(_without_mask_token(kind.config(**fields)), **kind.options)
+    network: nn.Module
+    if family := family_of(model_type):
+        network = family.build(fields)
+        return network
+    kind = _kind(model_type, source)
+    network = kind.model(_set(kind.config(**fields)), **kind.options)
+    return network
+
+
+def _filled(network: nn.Module, weights: dict[str, Tensor], path: Path) -> nn.Module:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not the weights of a ResNet ({reason}); give another file.") from None
     return network
 
 
@@ -107,10 +158,9 @@ def describe_network(network: Any) -> dict[str, Any]:
     return {key: value for key, value in network.config.to_dict().items() if key not in _INCIDENTAL}
 
 
-def _without_mask_token(config: Any) -> Any:
-    # DINOv2 masks patches in its own training only; here the token would be a parameter without a gradient
-    if config.model_type == "dinov2":
-        config.use_mask_token = False
+def _set(config: Any) -> Any:
+    for name, value in _SETTINGS.get(config.model_type, {}).items():
+        setattr(config, name, value)
     return config
 
 
@@ -120,9 +170,11 @@ def _pretrained(name: str) -> nn.Module:
     try:
         with quiet():
             config = AutoConfig.from_pretrained(name)
+            # of a model of images and texts, the part that looks at images
+            config = getattr(config, "vision_config", config)
             kind = _kind(config.model_type, name)
             network, report = kind.model.from_pretrained(
-                name, config=_without_mask_token(config), use_safetensors=True, output_loading_info=True,
+                name, config=_set(config), use_safetensors=True, output_loading_info=True,
                 dtype=torch.float32, **kind.options,
             )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:

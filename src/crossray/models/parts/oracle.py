@@ -4,16 +4,21 @@ How well a system writes when nothing is left to see separates its decoder from 
 these features is the decoder's, one that goes is the encoder's.
 """
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from crossray.data.batches.batch import Inputs
 from crossray.data.batches.features import FeatureCache
 from crossray.data.store import Dataset
 from crossray.errors import UserError
+from crossray.models.parts.backbones import Backbone, BackboneConfig
+from crossray.models.parts.networks import FAMILIES
 from crossray.phantom.catalogue import ANY_SIDE, CATALOGUE
 from crossray.phantom.scene import DEGREES
 
@@ -82,6 +87,8 @@ class FindingEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        fields = {"model_type": "oracle", "width": width}
+        self.config = SimpleNamespace(**fields, to_dict=lambda: dict(fields))
         self.columns = nn.ModuleList(nn.Embedding(len(words) + 1, width) for words in _WORDS.values())
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,3 +102,56 @@ class FindingEmbedding(nn.Module):
 def refuse_images() -> UserError:
     """What `ORACLE` says when there are only images to look at."""
     return UserError(f"backbone '{ORACLE}' reads what is drawn and cannot see images; give drawn studies with --data.")
+
+
+@FAMILIES.register("oracle")
+class OracleBackbone(Backbone):
+    """The drawn findings of each view, one token each; pooled: their sum. It is trained, whatever the configuration."""
+
+    placed = False
+
+    model_type = "oracle"
+
+    def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
+        super().__init__(network, replace(config, trainable=True))
+
+    @classmethod
+    def load(cls, name: str) -> nn.Module:
+        """Fresh embeddings; there is one such backbone."""
+        if f"oracle:{name}" != ORACLE:
+            raise UserError(f"backbone 'oracle:{name}' does not exist; write {ORACLE}.")
+        return FindingEmbedding(256)
+
+    @classmethod
+    def build(cls, architecture: dict[str, Any]) -> nn.Module:
+        """The same."""
+        return FindingEmbedding(**architecture)
+
+    @property
+    def width(self) -> int:
+        """Channels of an embedding."""
+        return int(self.network.columns[0].embedding_dim)
+
+    def tokens(self, size: int) -> int:
+        """As many as a view may have findings."""
+        return SLOTS
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Refuse.
+
+        Raises:
+            UserError: always.
+        """
+        raise refuse_images()
+
+    def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one."""
+        if FINDINGS not in inputs.features:
+            raise refuse_images()
+        tokens, pooled = self.network(inputs.features[FINDINGS])
+        missing = ~inputs.view_mask.unsqueeze(-1)
+        return tokens.masked_fill(missing.unsqueeze(-1), 0.0), pooled.masked_fill(missing, 0.0)
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """The drawn findings."""
+        return DrawnFindings(dataset)

@@ -6,6 +6,7 @@ Shapes: B studies, V views, K observations, P pooled width.
 
 import dataclasses
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,6 +20,9 @@ from crossray.errors import UserError
 from crossray.models.base import Trainable, TrainableConfig, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone
 from crossray.text.observations import STATUSES
+
+#: Positives from which an observation counts in `auroc_frequent`.
+FREQUENT = 10
 
 _BLANK, _POSITIVE, _NEGATIVE, _UNCERTAIN = range(len(STATUSES))
 
@@ -36,6 +40,9 @@ class VisionConfig(TrainableConfig):
         dropout: before the linear map.
         lateral_apart: lateral views have a linear map of their own; otherwise all views of a study share one.
         label_smoothing: share of the truth that is moved to the other answer.
+        contrast: in training each image's contrast and brightness change by up to this share, at random.
+        mixup: in training every study is mixed with another one of its batch, images and truth alike, by shares from
+            Beta(mixup, mixup) (Zhang et al., 2018); 0: not at all.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -46,6 +53,8 @@ class VisionConfig(TrainableConfig):
     dropout: float = 0.1
     lateral_apart: bool = False
     label_smoothing: float = 0.0
+    contrast: float = 0.0
+    mixup: float = 0.0
 
 
 @register("vision", VisionConfig)
@@ -81,12 +90,33 @@ class Vision(Trainable):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Binary cross-entropy, the mean over the studies and observations that count."""
-        truth = self.truth(batch)
-        known = truth >= 0
+        truth, inputs = self.truth(batch), batch.inputs
+        known = (truth >= 0).float()
         smoothing = self.config.label_smoothing
         target = truth.clamp_min(0).float() * (1 - smoothing) + smoothing / 2
-        losses = F.binary_cross_entropy_with_logits(self(batch.inputs).float(), target, reduction="none")
+        if self.training:
+            inputs, target, known = self._augmented(inputs, target, known)
+        losses = F.binary_cross_entropy_with_logits(self(inputs).float(), target, reduction="none")
         return {"observations": (losses * known).sum() / known.sum().clamp_min(1)}
+
+    def _augmented(self, inputs: Inputs, target: Tensor, known: Tensor) -> tuple[Inputs, Tensor, Tensor]:
+        """Contrast, brightness and mixup; an observation counts where it is known of both studies of a mixture."""
+        images, strength = inputs.images, self.config.contrast
+        if strength:
+            factor, shift = ((2 * torch.rand(2, *images.shape[:2], 1, 1, 1) - 1) * strength).to(images)
+            images = images * (1 + factor) + shift
+        if self.config.mixup:
+            order = torch.randperm(len(images), device=images.device)
+            # a study with fewer views is mixed with one that has as many, or stays as it is
+            alike = (inputs.view_mask == inputs.view_mask[order]).all(1) & (
+                inputs.view_position == inputs.view_position[order]
+            ).all(1)
+            share = torch.distributions.Beta(self.config.mixup, self.config.mixup).sample((len(images),))
+            own = torch.where(alike.cpu(), torch.maximum(share, 1 - share), 1.0).to(images)
+            images = torch.lerp(images[order], images, own.view(-1, 1, 1, 1, 1))
+            target = torch.lerp(target[order], target, own.unsqueeze(1))
+            known = torch.where(own.unsqueeze(1) < 1, known * known[order], known)
+        return dataclasses.replace(inputs, images=images), target, known
 
     def truth(self, batch: Batch) -> Tensor:
         """(B, K) int8: 1 positive, 0 negative, -1 not counted.
@@ -110,19 +140,27 @@ class Vision(Trainable):
         self._truth.append(self.truth(batch).cpu())
 
     def summary(self) -> dict[str, float]:
-        """`auroc`, the mean over the observations that occur both ways, and `auroc_NAME` for each of them."""
+        """`auroc`, the mean over the observations that occur both ways, and `auroc_NAME` for each of them.
+
+        `auroc_frequent` is the mean over those with at least `FREQUENT` positives, which chance moves less.
+        """
         if not self._scores:
             return {}
         scores, truth = gather_rows(torch.cat(self._scores)), gather_rows(torch.cat(self._truth))
         self._scores, self._truth = [], []
-        values = {}
+        values, frequent = {}, []
         for index, name in enumerate(self.config.observations):
             known = truth[:, index] >= 0
-            value = auroc(scores[known, index], truth[known, index] == 1)
+            positive = truth[known, index] == 1
+            value = auroc(scores[known, index], positive)
             if value is not None:
                 values[f"auroc_{name}"] = value
-        mean = sum(values.values()) / len(values) if values else float("nan")
-        return {"auroc": mean, **values}
+                if positive.sum() >= FREQUENT:
+                    frequent.append(value)
+        means = {"auroc": fmean(values.values()) if values else float("nan")}
+        if frequent:
+            means["auroc_frequent"] = fmean(frequent)
+        return {**means, **values}
 
     def frozen(self) -> list[str]:
         """Names of the backbone's parameters when it is not trainable."""

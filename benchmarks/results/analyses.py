@@ -1,0 +1,117 @@
+"""Tables 2 to 7: what `crossray ablate` and `crossray analyze` say of the runs behind table 1."""
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from crossray import cli
+from formats import SPLITS, grid, over_seeds
+from main_table import minutes
+from steps import Bench, scored, trained
+
+#: Systems whose images and reports share a space (`ReportModel.embeddings`).
+_ALIGNED = ("coacl", "rcan", "uar", "revtaf")
+#: Systems that retrieve training reports.
+_RETRIEVING = ("revtaf",)
+
+
+def long_tail(bench: Bench) -> str:
+    """Table 4: every observation from the most to the least frequent one."""
+    files = []
+    for system in bench.systems:
+        for seed in bench.seeds:
+            scored(bench, system, seed)
+        files.append(",".join(str(bench.predictions(system, seed)) for seed in bench.seeds))
+    return _page("Observations from frequent to rare", bench, ["analyze", "long-tail", *files])
+
+
+def retrieval(bench: Bench) -> str:
+    """Table 5: quality of the retrieved training reports."""
+    return _analysis("The reports that are retrieved", bench, "retrieval", _RETRIEVING, "retrieval.json")
+
+
+def alignment(bench: Bench) -> str:
+    """Table 6: how well images and reports are aligned."""
+    return _analysis("How images and reports are aligned", bench, "alignment", _ALIGNED, "alignment")
+
+
+def cost(bench: Bench) -> str:
+    """Table 7: parameters, seconds and memory of every system as it was trained here."""
+    rows = []
+    for system in bench.systems:
+        runs = [trained(bench, system, seed) for seed in bench.seeds]
+        steps, seconds = zip(*(_last_step(run) for run in runs), strict=True)
+        scores = [json.loads(scored(bench, system, seed).read_text(encoding="utf-8")) for seed in bench.seeds]
+        frozen, learned = _parameters(runs[0])
+        rows.append(
+            [
+                system,
+                f"{learned / 1e6:.2f}",
+                f"{frozen / 1e6:.2f}",
+                over_seeds([spent / count for spent, count in zip(seconds, steps, strict=True)]),
+                over_seeds([minutes(bench, system, seed) for seed in bench.seeds], 1),
+                over_seeds([1000 * score["seconds"] for score in scores if score["seconds"]], 0),
+            ]
+        )
+    headings = [
+        "system", "millions of parameters trained", "frozen", "seconds a step, validations included",
+        "minutes of training", "ms a report",
+    ]  # fmt: skip
+    return "# What it costs\n\nOn the machine that made this page, other work beside it.\n\n" + grid(headings, rows)
+
+
+def ablation(bench: Bench) -> str:
+    """Table 2: every row of every recipe's ablation table beside the published value."""
+    from crossray.ablation.rows import ablations
+
+    pages = [f"# Ablations ({SPLITS[bench.split]})\n"]
+    for system in bench.systems:
+        name = f"{system}/{bench.recipe}"
+        for table in ablations(name):
+            out = bench.runs / f"ablation-{system}"
+            seeds = ["--seeds", *map(str, bench.seeds)]
+            _said(["ablate", name, "--data", str(bench.data), "--out", str(out), "--table", table, "--split",
+                   bench.split, "--meteor", "no", *seeds])  # fmt: skip
+            pages.append(f"## {name}, {table}\n\n" + (out / table / "table.md").read_text(encoding="utf-8"))
+    return "\n".join(pages)
+
+
+def _analysis(title: str, bench: Bench, kind: str, systems: Sequence[str], out: str) -> str:
+    chosen = [system for system in bench.systems if system in systems]
+    if not chosen:
+        return f"# {title}\n\nNone of {', '.join(bench.systems)} has this.\n"
+    models = [part for system in chosen for part in ("--model", str(trained(bench, system, bench.seeds[0])))]
+    options = ["--data", str(bench.data), "--split", bench.split, "--out", str(bench.runs / out)]
+    return _page(title, bench, ["analyze", kind, *models, *options])
+
+
+def _page(title: str, bench: Bench, command: list[str]) -> str:
+    """What a command prints, without the folders of this machine."""
+    said = _said(command).replace(f"{bench.runs}/", "runs/results/").rstrip()
+    return f"# {title} ({SPLITS[bench.split]})\n\n```text\n{said}\n```\n"
+
+
+def _said(command: list[str]) -> str:
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        cli.main(command)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
+
+
+def _last_step(run: Path) -> tuple[int, float]:
+    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    return int(last["step"]), float(last["seconds"])
+
+
+def _parameters(run: Path) -> tuple[int, int]:
+    """Parameters that training leaves alone, and that it learns."""
+    from crossray.models.base import ReportModel
+
+    model = ReportModel.from_pretrained(run / "best")
+    still = set(model.frozen())
+    counts = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    frozen = sum(count for name, count in counts.items() if name in still)
+    return frozen, sum(counts.values()) - frozen

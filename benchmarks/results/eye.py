@@ -1,0 +1,70 @@
+"""The encoder that the systems share: AUROC of every observation, with intervals over studies."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from crossray.data.batches.module import StudyDataModule
+from crossray.data.store import Dataset
+from crossray.models.pretraining.vision import FREQUENT, Vision, auroc
+from crossray.training.config import Recipe
+from crossray.training.prerequisites import fulfil
+from crossray.training.recipe import load
+from crossray.training.run import train_or_resume
+from formats import SPLITS, grid
+from steps import Bench
+
+#: Bootstrap resamples over studies.
+RESAMPLES = 1000
+
+
+def table(bench: Bench) -> str:
+    """Train the encoder of the systems' recipes, or find it in the dataset, and score it."""
+    dataset = Dataset.open(bench.data)
+    recipe = load(f"{bench.systems[0]}/{bench.recipe}")
+    filled, _ = fulfil(recipe, dataset, train_or_resume)
+    model = Vision.from_pretrained(filled.model.backbone.name)
+    scores, truth = _observed(model, dataset, recipe, bench.split)
+    names = model.config.observations
+    drawn = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES)
+    values = {name: _auroc(scores[:, i], truth[:, i], drawn) for i, name in enumerate(names)}
+    positives = {name: int((truth[:, i] == 1).sum()) for i, name in enumerate(names)}
+    frequent = [name for name in names if positives[name] >= FREQUENT]
+    rows = [
+        [name.replace("_", " "), str(positives[name]), *_shown(values[name])]
+        for name in sorted(names, key=lambda name: -positives[name])
+    ]
+    mean = np.mean([values[name] for name in frequent], axis=0)
+    rows.insert(0, [f"**mean of the {len(frequent)} with at least {FREQUENT} positives**", "", *_shown(mean)])
+    return (
+        f"# The encoder ({SPLITS[bench.split]})\n\n{len(truth)} studies, labels of the rules; an uncertain finding "
+        f"counts as positive, one that is not mentioned as negative. Intervals: {RESAMPLES} resamples of the set.\n\n"
+        + grid(["observation", "positives", "AUROC", "95% interval"], rows)
+    )
+
+
+def _observed(
+    model: Vision, dataset: Dataset, recipe: Recipe, split: str
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    data = StudyDataModule(dataset, None, recipe.data.image, views=recipe.data.views, batch_size=16)
+    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
+    scores, truth = [], []
+    with torch.inference_mode():
+        for batch in loader:
+            shown = data.on_after_batch_transfer(batch, 0)
+            scores.append(model(shown.inputs))
+            truth.append(model.truth(shown))
+    return torch.cat(scores).double().numpy(), torch.cat(truth).numpy()
+
+
+def _auroc(scores: NDArray[np.float64], truth: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(1 + resamples,): the AUROC, then that of every resample; one without both answers says 0.5."""
+    counts = np.concatenate([np.ones((1, len(truth)), np.int64), drawn])
+    rows = [np.repeat(np.arange(len(truth)), count) for count in counts]
+    found = [auroc(torch.from_numpy(scores[row]), torch.from_numpy(truth[row] == 1)) for row in rows]
+    return np.array([0.5 if value is None else value for value in found])
+
+
+def _shown(values: NDArray[np.float64]) -> list[str]:
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return [f"{values[0]:.3f}", f"[{low:.3f}, {high:.3f}]"]

@@ -1,0 +1,26 @@
+"""Markdown tables, and what a mean over seeds says."""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from scipy.stats import t as student
+
+#: What the dataset's splits are called in the tables.
+SPLITS = {"val": "validation", "test": "test"}
+
+
+def grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned to the right."""
+    lines = [list(headings), ["---", *["---:"] * (len(headings) - 1)], *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def over_seeds(values: Sequence[float], digits: int = 3) -> str:
+    """Mean, deviation and the 95% interval of the mean by Student's t; the value alone for one seed."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}" if values else ""
+    deviation = stdev(values)
+    half = float(student.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+    mean = fmean(values)
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"

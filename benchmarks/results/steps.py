@@ -1,0 +1,93 @@
+"""Runs the commands behind the result tables, each once: what is there is kept, what was interrupted goes on."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Written into the folder of a run when its training has ended.
+_FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all tables have in common.
+
+    Attributes:
+        data: prepared dataset.
+        runs: folder of the runs.
+        split: split that is scored: val, or test once it is there.
+        seeds: seeds of every system.
+        systems: systems of the tables, each with a recipe SYSTEM/RECIPE.
+        recipe: second part of the recipes' names.
+        external: folder of other hospitals' images, if there is one.
+    """
+
+    data: Path
+    runs: Path
+    split: str
+    seeds: tuple[int, ...]
+    systems: tuple[str, ...]
+    recipe: str = "iu_xray-laptop"
+    external: Path | None = None
+
+    def run(self, system: str, seed: int) -> Path:
+        """Folder of a training run."""
+        return self.runs / f"{system}-seed{seed}"
+
+    def best(self, system: str, seed: int) -> Path:
+        """What is known of the best model of a run, its validation metrics among it."""
+        return self.run(system, seed) / "best" / "provenance.json"
+
+    def predictions(self, system: str, seed: int) -> Path:
+        """Predictions of that run's best model."""
+        return self.run(system, seed) / f"{self.split}.jsonl"
+
+    def scores(self, system: str, seed: int) -> Path:
+        """Scores of those predictions."""
+        return self.run(system, seed) / f"{self.split}.scores.json"
+
+    def done(self) -> list[tuple[str, int]]:
+        """Systems and seeds that are scored."""
+        pairs = [(system, seed) for system in self.systems for seed in self.seeds]
+        return [pair for pair in pairs if self.scores(*pair).exists()]
+
+
+def crossray(*arguments: object) -> None:
+    """Run `crossray ARGUMENTS` in a process of its own and say so.
+
+    Raises:
+        SystemExit: it failed; its own message has been printed.
+    """
+    words = [str(argument) for argument in arguments]
+    print("crossray", shlex.join(words), flush=True)
+    code = subprocess.run(
+        [sys.executable, "-c", "from crossray.cli import main; main()", *words], check=False
+    ).returncode
+    if code:
+        raise SystemExit(code)
+
+
+def trained(bench: Bench, system: str, seed: int, overrides: Sequence[str] = ()) -> Path:
+    """The folder of a finished training run: trained now, continued, or kept."""
+    run = bench.run(system, seed)
+    if not (run / _FINISHED).exists():
+        if (run / "recipe.yaml").exists():
+            crossray("train", "--resume", run)
+        else:
+            name = f"{system}/{bench.recipe}"
+            crossray("train", name, "--data", bench.data, "--out", run, "--trainer.seed", seed, *overrides)
+        (run / _FINISHED).touch()
+    return run
+
+
+def scored(bench: Bench, system: str, seed: int) -> Path:
+    """The scores of a run on the bench's split, with predictions beside them."""
+    run, target = trained(bench, system, seed), bench.predictions(system, seed)
+    if not target.exists():
+        crossray("generate", "--model", run, "--data", bench.data, "--split", bench.split, "--out", target)
+    if not bench.scores(system, seed).exists():
+        crossray("evaluate", target, "--data", bench.data, "--out", bench.scores(system, seed))
+    return bench.scores(system, seed)

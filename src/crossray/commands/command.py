@@ -1,0 +1,82 @@
+"""What a command of the command line is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossray.errors import UserError
+from crossray.files.guard import Kind, check_outputs
+
+#: `Command.outputs` of commands that write a folder.
+FOLDER: Mapping[str, Kind] = {"out": "folder"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line.
+
+    Attributes:
+        function: what it calls; every parameter is an option.
+        positional: options of argparse's `add_argument` for the parameter that is given without a name; `name` is
+            that parameter's.
+        lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
+            and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
+            name.
+        alone: options that may stand without a value, and the value that this means.
+        fields: parameters that are a group of options: `--decoding.method greedy` for the parameter `decoding`.
+        outputs: parameters that name what the command writes, and whether that is a file or a folder.
+        takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
+            them as its parameter `recipe_options`.
+    """
+
+    function: Callable[..., None]
+    positional: Mapping[str, Any] | None = None
+    lists: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fields: Sequence[str] = ()
+    outputs: Mapping[str, Kind] = field(default_factory=lambda: {"out": "file", "markdown": "file", "evidence": "file"})
+    takes_recipe: bool = False
+    alone: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, **values: Any) -> None:
+        """Check numbers and outputs, then do it.
+
+        Raises:
+            UserError: a number is too small, or an output would destroy an input or cannot be written.
+        """
+        for name, value in values.items():
+            least = _AT_LEAST.get(name)
+            if least is not None and isinstance(value, int) and value < least:
+                raise UserError(f"--{name.replace('_', '-')} {value}: give {least} or more.")
+        outputs = {
+            f"--{name}": (Path(values[name]), kind)
+            for name, kind in self.outputs.items()
+            if values.get(name) is not None
+        }
+        inputs = {name: _paths(value) for name, value in values.items() if name not in self.outputs}
+        check_outputs(outputs, {name: paths for name, paths in inputs.items() if paths})
+        self.function(**values)
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (self.function.__doc__ or "").strip().splitlines()[0]
+
+
+def _paths(value: Any) -> list[Path]:
+    """The existing files and folders that an argument names: a path, or a text with commas, or several of them."""
+    if isinstance(value, Path):
+        return [value]
+    if isinstance(value, str):
+        return [Path(part) for part in value.split(",") if part and len(part) < _LONGEST and Path(part).exists()]
+    return [path for part in value for path in _paths(part)] if isinstance(value, list | tuple) else []
+
+
+#: Longest text that may be a path.
+_LONGEST = 4000
+
+#: Smallest value of numbers that mean the same in every command.
+_AT_LEAST = {
+    "seed": 0, "shuffle_images": 0, "sample": 1, "resamples": 1, "batch_size": 1, "size": 1, "workers": 0, "k": 1,
+    "jobs": 1, "examples": 0,
+}  # fmt: skip

@@ -1,0 +1,28 @@
+"""REVTAF's last column: the mean of its other nine. It exists where all nine do."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.evaluation.metrics.family import Family, Metric, register
+
+#: Name of the score.
+AVERAGE = "avg"
+
+_AVERAGED = (
+    "bleu1", "bleu2", "bleu3", "bleu4", "meteor_1.5_jar", "rouge_l", "ce_precision", "ce_recall", "ce_f1",
+)  # fmt: skip
+
+
+@register("average")
+class Average(Family):
+    """The mean of the metrics in REVTAF's tables."""
+
+    metrics = (Metric(AVERAGE, "Avg (REVTAF)", 11),)
+
+    def derived(self, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+        """(R,) means, where nothing is missing."""
+        if not all(name in scores for name in _AVERAGED):
+            return {}
+        return {AVERAGE: np.mean([scores[name] for name in _AVERAGED], axis=0)}
