@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from crossray import __version__
-from crossray.commands import COMMANDS, GROUPS, Command
+from crossray.commands import COMMANDS, GROUPS
+from crossray.commands.command import Command
 from crossray.errors import UserError
 from crossray.files.guard import check_outputs
 

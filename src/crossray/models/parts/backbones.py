@@ -222,8 +222,9 @@ class FeatureMapBackbone(Backbone):
 
 def _writes_outside(module: nn.Module) -> bool:
     """OneDNN's backward pass of such a strided 1 x 1 convolution, channels last, writes outside its buffers."""
-    strided = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1)
-    return strided and bool(module.in_channels % 16 or module.out_channels % 16)
+    if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1) or module.stride == (1, 1):
+        return False
+    return bool(module.in_channels % 16 or module.out_channels % 16)
 
 
 class ResNetBackbone(FeatureMapBackbone):
