@@ -90,7 +90,7 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch:
     (tmp_path / "empty_thing.py").write_text("")
     (tmp_path / "good_thing.py").write_text("from tests.test_package import THINGS\nTHINGS.add('good', dict)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match="thing 'sick' of the package broken cannot be .*nowhere_to_be_found"):
+    with pytest.raises(UserError, match=r"thing 'sick' of the package broken cannot be .*nowhere_to_be_found"):
         THINGS.get("sick")
     with pytest.raises(UserError, match="empty_thing registers no thing of that name"):
         THINGS.get("silent")

@@ -20,7 +20,7 @@ from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.recipe import load
 from crossray.training.run import build_model, train
-from crossray.training.stages import StageKeeper
+from crossray.training.stages import StageKeeper, loss_weights
 
 #: Studies to train on, and steps.
 STUDIES, STEPS = 64, 50
@@ -55,7 +55,7 @@ class Newborn:
 
     def weights(self) -> Mapping[str, float]:
         """Weights of the losses."""
-        return self.recipe.stages[0].loss_weights
+        return loss_weights(self.model, self.recipe.stages[0])
 
     def measure(self) -> Measured:
         """See `crossray.analysis.liveness.measure`; half of the studies are enough."""
