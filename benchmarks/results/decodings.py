@@ -18,6 +18,8 @@ _WAYS = {
     "minimum Bayes risk of 12 at 0.7, CIDEr": DecodingConfig(method="mbr", temperature=0.7, utility="cider"),
     "minimum Bayes risk of 12 at 0.7, clinical": DecodingConfig(method="mbr", temperature=0.7, utility="clinical"),
     "minimum Bayes risk of 24 at 1, BLEU": DecodingConfig(method="mbr", samples=24),
+    "minimum Bayes risk of 24 at 1, CIDEr": DecodingConfig(method="mbr", samples=24, utility="cider"),
+    "minimum Bayes risk of 24 at 1, clinical": DecodingConfig(method="mbr", samples=24, utility="clinical"),
 }
 
 _METRICS = {"bleu1": "BLEU-1", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "ce_macro_f1": "macro F1"}
@@ -29,8 +31,8 @@ def table(bench: Bench) -> str:
     longest = Generator.from_pretrained(run).decoding.max_length
     rows = []
     for number, (name, way) in enumerate(_WAYS.items()):
-        stem = run / f"{bench.split}.decoding{number}"
-        predictions, scores = stem.with_suffix(".jsonl"), stem.with_suffix(".scores.json")
+        predictions = run / f"{bench.split}-decoding{number}.jsonl"
+        scores = predictions.with_suffix(".scores.json")
         if not scores.exists():
             generator = Generator.from_pretrained(run, decoding=replace(way, max_length=longest))
             generator.generate_dataset(bench.data, bench.split, predictions)

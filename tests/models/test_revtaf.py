@@ -123,6 +123,17 @@ def test_standardized_entities_have_no_unit_and_no_common_mean() -> None:
     assert not torch.allclose(retrieved("log_odds", scale, shift), retrieved("log_odds", *plain), rtol=0.05)
 
 
+def test_prompts_have_mean_zero_and_deviation_one_over_the_database() -> None:
+    model = tiny("revtaf")
+    sentences = model.grp.standardization(model.database.sentences.float())
+    phrases = model.lrp.standardization(model.database.phrases.float()).flatten(0, 2)
+    for prompts in (sentences, phrases):
+        torch.testing.assert_close(prompts.mean(0), torch.zeros(prompts.shape[1]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(prompts.std(0, correction=0), torch.ones(prompts.shape[1]), atol=1e-4, rtol=0)
+    raw = tiny("revtaf", prompt_values="raw")
+    assert torch.equal(raw.grp.standardization(sentences), sentences)
+
+
 def test_an_entity_that_never_changes_is_not_divided_by_zero() -> None:
     model = tiny("revtaf")
     model.database.entities[:, 0] = -7
@@ -219,7 +230,7 @@ def test_attention_reads_prompts_by_place_and_the_released_code_does_not() -> No
 @pytest.mark.parametrize("attention", ["sinkhorn", "legacy_uniform"])
 def test_the_released_consistency_compares_cosines_of_positions_and_prompts(attention: str) -> None:
     """A transport problem with one prompt has a uniform plan; what the released code calls its map is the cosine."""
-    model, inputs = tiny("revtaf", attention=attention, consistency="legacy"), make_inputs(1)
+    model, inputs = tiny("revtaf", attention=attention, consistency="legacy", prompt_values="raw"), make_inputs(1)
     with torch.no_grad():
         aux = model.encode(inputs).aux
         fvtaf, mpsa = model.fvtaf, model.fvtaf.branches[0].attention
@@ -245,7 +256,7 @@ def test_without_local_prompts_nothing_of_them_is_read() -> None:
 
 
 def test_presence_in_local_prompts_is_cut_where_the_knowledge_encoder_says() -> None:
-    model, inputs = tiny("revtaf"), make_inputs(2)
+    model, inputs = tiny("revtaf", prompt_values="raw"), make_inputs(2)
     entities = model.entities(inputs)[0]
     found = []
     for threshold in (entities.amin() - 1, entities.amax() + 1):

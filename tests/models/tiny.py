@@ -79,6 +79,7 @@ def furnished(model: Any) -> Any:
         model.database = example_database(model)
         if model.lre is not None:
             model.lre.standardize(model.database.entities)
+        model.standardize_prompts()
     return model
 
 

@@ -140,7 +140,8 @@ def test_a_run_with_a_reward_stage(run: Path) -> None:
     assert len(rewarded) == 15
     names = {"loss_reward", "loss_kl", "loss_language", "reward_total", "reward_cider", "reward_clinical"}
     assert all(names <= row.keys() for row in rewarded)
-    assert rewarded[0]["loss_kl"] == pytest.approx(0, abs=1e-6) and rewarded[-1]["loss_kl"] > 0
+    # the first pass has moved the batch statistics, no more
+    assert rewarded[0]["loss_kl"] < 1e-4 < rewarded[-1]["loss_kl"]
     ReportModel.from_pretrained(run / "best")  # the reference stays with the training
 
 

@@ -48,14 +48,14 @@ def write(
     part = Part.parse(shard) if shard is not None else None
     if part is not None and engine == "ray":
         raise UserError("--shard and --engine ray are two ways of using several machines; give one of them.")
-    files = None if collection.files is None else identify(collection.files, identity)
+    files = None if collection.files is None or part is not None else identify(collection.files, identity)
     if isinstance(collection.studies, PreviewedStudies):
         print_estimate(collection.studies, size, workers, parts=part.of if part is not None else 1)
     with progress_bar("preparing studies") as progress:
         if part is not None:
             count = write_part(
                 out, collection.studies, part, size=size, source=collection.source, cleaner=cleaner, workers=workers,
-                progress=progress, images=files,
+                progress=progress,
             )  # fmt: skip
         else:
             dataset = write_dataset(

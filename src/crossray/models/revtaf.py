@@ -112,6 +112,15 @@ class REVTAF(RetrievingModel):
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """Build the report database of the training split, or find it in the dataset; begin with its class priors."""
         super().learn_from(dataset, section, features)
+        self.standardize_prompts()
+        labelled = self.database.labels[(self.database.labels >= 0).all(1)]
+        if len(labelled):
+            priors = base_probabilities(labelled[:, : self.classes])
+            priors[len(priors) - self._auxiliary :] = 1
+            self.ala.begin(priors)
+
+    def standardize_prompts(self) -> None:
+        """Take mean and deviation of the encoded texts from the database, where the configuration asks for them."""
         if self.config.prompt_values == "standardized" and len(self.database):
             database = self.database
             for standardization, texts in (
@@ -122,11 +131,6 @@ class REVTAF(RetrievingModel):
                 moments = Moments(texts.shape[-1])
                 moments.add(texts)
                 standardization.learn(moments)
-        labelled = self.database.labels[(self.database.labels >= 0).all(1)]
-        if len(labelled):
-            priors = base_probabilities(labelled[:, : self.classes])
-            priors[len(priors) - self._auxiliary :] = 1
-            self.ala.begin(priors)
 
     def frozen(self) -> list[str]:
         """Besides what retrieves, queries and keys that nothing reads, or only what has no gradient."""

@@ -155,6 +155,21 @@ def test_summary_leaves_out_what_occurs_one_way_only_and_forgets() -> None:
     assert model.summary() == {}
 
 
+def test_the_mean_over_frequent_observations_leaves_rare_ones_out() -> None:
+    model = Vision(VisionConfig(backbone=TINY, observations=NAMES)).eval()
+    rows = [[1, 1]] + [[1, 2]] * 9 + [[2, 2]] * 8  # ten positives of the first, one of the second
+    with torch.no_grad():
+        for first in range(0, len(rows), 6):
+            model.observe(batch_of(rows[first : first + 6]))
+    summary = model.summary()
+    assert summary["auroc_frequent"] == summary["auroc_cardiomegaly"]
+    both = [summary["auroc_cardiomegaly"], summary["auroc_edema"]]
+    assert summary["auroc"] == pytest.approx(sum(both) / 2)
+    with torch.no_grad():
+        model.observe(batch_of(rows[1:7]))
+    assert "auroc_frequent" not in model.summary()
+
+
 def test_a_dataset_without_labels_is_an_error() -> None:
     with pytest.raises(UserError, match="no labels"):
         Vision(VisionConfig(backbone=TINY))

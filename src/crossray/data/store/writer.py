@@ -112,7 +112,8 @@ def write_dataset(
         job = Job(folder.resolve(), size, cleaner)
         shards = _write_shards(job, studies, engine, _worker_count(workers, total), total, progress)
         try:
-            merge(out, folder, shards, identity, dict(notes or {}), rejected)
+            # what was begun in parts keeps that nothing is known of the images
+            merge(out, folder, shards, _parsed(folder / _JOB), dict(notes or {}), rejected)
         except OSError as error:
             raise UserError(f"{out}: cannot be written ({error.strerror}); free space, then run the same command "
                             "again: it continues.") from error  # fmt: skip
@@ -129,7 +130,6 @@ def write_part(
     cleaner: str = "legacy",
     workers: int | None = None,
     progress: Progress | None = None,
-    images: Mapping[str, Any] | None = None,
 ) -> int:
     """Write one machine's share of a dataset, and no dataset yet.
 
@@ -145,7 +145,6 @@ def write_part(
         cleaner: report cleaner.
         workers: processes.
         progress: called with studies done and studies of this share, nearly.
-        images: what identifies the image files.
 
     Returns:
         Number of shards of this share.
@@ -154,7 +153,7 @@ def write_part(
         UserError: as `write_dataset`.
     """
     out = Path(out)
-    identity = _identity(source, size, cleaner, images)
+    identity = _identity(source, size, cleaner)
     if (out / layout.DESCRIPTION).exists():
         _existing(out, identity)
         return 0
@@ -251,7 +250,9 @@ def _claim(out: Path, folder: Path, identity: Mapping[str, Any]) -> None:
         write_whole(path, text)
     elif path.read_bytes() != text:
         begun = _parsed(path)
-        if begun.get("images") != identity.get("images") and {**begun, "images": 0} == {**identity, "images": 0}:
+        if {**begun, "images": 0} == {**identity, "images": 0}:
+            if "images" not in begun:  # parts, whose copies of the images may have other times
+                return
             raise UserError(f"{out}: the image files have changed since this dataset was begun (or --identity has); "
                             "remove the folder and run the command again.")  # fmt: skip
         raise UserError(f"{out}: holds an unfinished dataset of another source, size or cleaner; run that command "

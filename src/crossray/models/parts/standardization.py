@@ -17,6 +17,10 @@ from crossray.data.store import Dataset
 #: Most images that the statistics are taken from.
 MOST_IMAGES = 2048
 
+#: Share of the channels' mean deviation below which a channel counts as constant: what it does then is rounding, above
+#: all of features that are cached in half precision, and would be blown up.
+LEAST_SHARE = 1e-2
+
 _CHUNK = 32
 
 
@@ -39,10 +43,10 @@ class Standardization(nn.Module):
         return (x - self.mean) / self.deviation
 
     def learn(self, moments: "Moments") -> None:
-        """Take mean and deviation over; a channel that never changes keeps its scale."""
+        """Take mean and deviation over; a channel that hardly changes beside the others keeps its scale."""
         deviation = (moments.squares / max(moments.count, 1)).sqrt()
         self.mean.copy_(moments.mean)
-        self.deviation.copy_(deviation.where(deviation > 1e-6, 1.0))
+        self.deviation.copy_(deviation.where(deviation > LEAST_SHARE * deviation.mean(), 1.0))
 
 
 class Moments:

@@ -1,1 +1,0 @@
-"""Finished models at work: reports for images and for prepared datasets."""
