@@ -112,4 +112,6 @@ def test_gradients_reach_every_parameter(lives: Lives) -> None:
 def test_attention_is_no_plain_mean_after_training(lives: Lives) -> None:
     found = {n: (m.perplexity, m.slots) for n, m in lives.trained.modules.items() if m.perplexity is not None}
     known = KNOWN.get(lives.subject.model.system, ())
-    assert {n: pair for n, pair in found.items() if not pair[0] < PERPLEXITY * pair[1] and not n.startswith(known)} == {}
+    assert {
+        n: pair for n, pair in found.items() if not pair[0] < PERPLEXITY * pair[1] and not n.startswith(known)
+    } == {}
