@@ -5,14 +5,19 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test lint types imports results clean
+.PHONY: demo test test-slow lint types imports results clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
 	$(BIN)/crossray demo --out demo
 
+# The tests of a few minutes, in parallel; `make test-slow` runs the others, `.ci/run` both.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --durations=25
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/.installed-dev
+	$(PYTEST) -m slow
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

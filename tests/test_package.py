@@ -12,6 +12,8 @@ import pytest
 from crossray.errors import UserError
 from crossray.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).with_name("package")
 
 

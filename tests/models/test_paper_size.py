@@ -15,6 +15,8 @@ from crossray.models.registry import create_model
 from crossray.text.observations import OBSERVATIONS
 from crossray.training.recipe import load
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 761
 
 

@@ -11,6 +11,8 @@ from crossray.phantom.labels import labels_of
 from crossray.phantom.sample import sample_scene
 from crossray.text.observations import OBSERVATIONS
 
+pytestmark = pytest.mark.slow
+
 linear_model = pytest.importorskip("sklearn.linear_model")
 metrics = pytest.importorskip("sklearn.metrics")
 

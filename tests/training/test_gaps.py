@@ -14,6 +14,8 @@ from crossray.training.config import Recipe
 from crossray.training.recipe import load
 from crossray.training.run import resume, train
 
+pytestmark = pytest.mark.slow
+
 
 class Writes:
     """Counts what changes the folder of a run - renames and new rows - and dies before one of them."""

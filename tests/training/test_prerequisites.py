@@ -73,6 +73,7 @@ def test_a_missing_tokenizer_is_built_said_and_shared(
     (dataset / "pretrained").rename(tmp_path / "elsewhere")
     saved = json.loads((tmp_path / "one" / "best" / "provenance.json").read_text())
     assert ReportModel.from_pretrained(tmp_path / "one" / "best").config.refine == (saved["stage"] == 1)
+    (tmp_path / "one" / "last.ckpt").unlink()  # a finished run would need neither
     with pytest.raises(UserError, match="the run began with what"):
         resume(tmp_path / "one")
 
