@@ -55,10 +55,8 @@ def jpeg_2000() -> bytes:
 
 
 def rejection(content: bytes) -> str:
-    started = time.perf_counter()
     with pytest.raises(UserError) as caught:
         read_image(content)
-    assert time.perf_counter() - started < 10
     return str(caught.value)
 
 
