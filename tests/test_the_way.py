@@ -47,7 +47,7 @@ def test_train_then_resume_a_finished_run(run: Path) -> None:
     best = (run / "best" / "model.safetensors").read_bytes()
     assert {path.name for path in run.iterdir()} >= {"recipe.yaml", "metrics.jsonl", "provenance.json", "last.ckpt"}
     assert {path.name for path in (run / "best").iterdir()} == {
-        "config.json", "model.safetensors", "tokenizer.json", "preprocess.json", "provenance.json",
+        "config.json", "model.safetensors", "tokenizer.json", "preprocess.json", "generation.json", "provenance.json",
     }  # fmt: skip
     cli.main(["train", "--resume", str(run)])
     assert (run / "best" / "model.safetensors").read_bytes() == best
@@ -134,4 +134,6 @@ def test_commands_of_the_documents_parse(command: str) -> None:
         words, fields = cli._split_recipe_options(words)
         if fields:
             given_fields(words[1], fields)
-    cli._build().parse_args(cli._spelled_out(words))
+    if words[0] in cli.COMMANDS and cli.COMMANDS[words[0]].fields:
+        words, _ = cli._split_fields(words, cli.COMMANDS[words[0]].fields)
+    cli._build(words).parse_args(cli._spelled_out(words))

@@ -26,6 +26,12 @@ ROWS = [
 #: Which network is read: tiny ones stand in for all of them here.
 NETWORKS = ("model.backbone.name", "model.image_tokenizer.name")
 
+#: Sizes, which fit together only as a whole and are small here; they change the number of parameters.
+SIZES = ("model.layers", "model.width", "model.heads", "model.feedforward")
+
+#: What needs more than the four studies of this batch to matter; tests/models/test_coacl.py tests it.
+LARGE_BATCHES = ("model.contrast_estimated",)
+
 #: Parts of a recipe that decide about training by themselves; what they do is tested where they are read.
 SECTIONS = ("data", "optimizer", "schedule", "trainer", "decoding")
 
@@ -48,7 +54,7 @@ def tiny_model(recipe: Recipe, reference: Recipe) -> ReportModel:
 
 
 #: Fields that decide what parameters begin with: the compared models then keep their own fresh weights.
-INITIAL = ("codebook", "recalibration_scale")
+INITIAL = ("codebook", "memory_start", "recalibration_scale")
 
 #: Least relative change (RMS) of an output, a hundred times what rounding leaves of float32.
 CHANGE = 100 * torch.finfo(torch.float32).eps
@@ -86,6 +92,15 @@ def trained(model: ReportModel) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad and p.dim() > 1}
 
 
+def dropouts(model: ReportModel) -> list[float]:
+    """Every dropout of a model, which `without_dropout` takes away."""
+    return [
+        float(module.p) if isinstance(module, torch.nn.Dropout) else float(module.dropout)
+        for module in model.modules()
+        if isinstance(module, torch.nn.Dropout) or isinstance(getattr(module, "dropout", None), float)
+    ]
+
+
 def without_dropout(model: ReportModel) -> ReportModel:
     """Dropout would draw other numbers in a network with other layers."""
     for module in model.modules():
@@ -99,9 +114,13 @@ def without_dropout(model: ReportModel) -> ReportModel:
 def what_changes(recipe: Recipe, reference: Recipe) -> list[str]:
     """What a row does to the outputs and the training of a small fresh model, whose weights are otherwise the same."""
     torch.manual_seed(1)
-    theirs = without_dropout(tiny_model(reference, recipe))
+    theirs = tiny_model(reference, recipe)
     torch.manual_seed(1)
-    ours = without_dropout(tiny_model(recipe, reference))
+    ours = tiny_model(recipe, reference)
+    changes = ["dropout"] if dropouts(ours) != dropouts(theirs) else []
+    # such as the statistics of features, which only training images fill
+    changes += ["state"] if ours.state_dict().keys() != theirs.state_dict().keys() else []
+    theirs, ours = without_dropout(theirs), without_dropout(ours)
     if all(getattr(ours.config, name, None) == getattr(theirs.config, name, None) for name in INITIAL):
         given = dict(theirs.named_parameters())
         with torch.no_grad():
@@ -109,7 +128,7 @@ def what_changes(recipe: Recipe, reference: Recipe) -> list[str]:
                 if name in given and given[name].shape == parameter.shape:
                     parameter.copy_(given[name])
     found, before = outputs(ours), outputs(theirs)
-    changes = [
+    changes += [
         name for name in sorted(found.keys() | before.keys())
         if name not in found or name not in before or changed(found[name], before[name])
     ]  # fmt: skip
@@ -142,10 +161,13 @@ def test_every_override_changes_what_is_trained(recipe: str, table: str, row: st
     (chosen,) = ablation.select([row])
     whole = ablation.recipe_of(chosen)
     for field in chosen.overrides:  # each by itself: a second one must not hide that the first does nothing
-        if field in NETWORKS:
+        if field in (*NETWORKS, *SIZES, *LARGE_BATCHES):
             continue
         rest = {name: value for name, value in chosen.overrides.items() if name != field}
-        without = ablation.recipe_of(dataclasses.replace(chosen, overrides=rest))
+        try:
+            without = ablation.recipe_of(dataclasses.replace(chosen, overrides=rest))
+        except UserError:  # the others make no recipe without it
+            continue
         assert what_changes(whole, without), f"{field} changes nothing"
 
 
@@ -171,7 +193,7 @@ def test_a_loss_weight_is_that_of_the_stage_or_of_the_system() -> None:
     assert loss_weights(system_class("rcan"), load("rcan/phantom", weight).stages[0])["language"] == 0.7
     # stages that are given anew keep the weights that the system declares
     (stage,) = load("rcan/phantom", {"stages": [{"epochs": 5}]}).stages
-    assert loss_weights(system_class("rcan"), stage) == {"language": 0.7, "weak_contrastive": 0.3}
+    assert loss_weights(system_class("rcan"), stage) == {"language": 0.7, "weak_contrastive": 0.3, "supervision": 0.0}
     with pytest.raises(UserError, match=r"rcan has no loss 'weak_constrastive'; its losses are language, weak_contr"):
         load("rcan/phantom", {"stages.0.loss_weights.weak_constrastive": 0.5})
 

@@ -150,7 +150,7 @@ class TestIndex:
         cmn = tiny("cmn", vocabulary_size=model_for(dataset).config.vocabulary_size)
         cmn.tokenizer, cmn.transform = Tokenizer.load(folder / "tokenizer.json"), ImageTransform(size=64, resize=64)
         cmn.save_pretrained(tmp_path / "cmn")
-        with pytest.raises(UserError, match=r"cmn: system 'cmn' has no index"):
+        with pytest.raises(UserError, match=r"cmn: system 'cmn' keeps no training reports"):
             build_index(tmp_path / "cmn", dataset)
 
     def test_query_prints_studies_and_text_only_when_asked(

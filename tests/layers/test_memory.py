@@ -9,7 +9,7 @@ from crossray.layers.memory import CrossModalMemory, largest
 
 
 def dense(memory: CrossModalMemory, x: torch.Tensor) -> torch.Tensor:
-    """R2GenCMN as published: all scores, those below the top masked out, softmax, product with all values."""
+    """R2GenCMN's look-up as published: all scores, those below the top masked out, softmax, product with all values."""
     heads, (slots, width) = memory.heads, memory.matrix.shape
     key_map, value_map = memory.project.weight.chunk(2)
     key_bias, value_bias = memory.project.bias.chunk(2)

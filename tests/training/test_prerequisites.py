@@ -71,7 +71,8 @@ def test_a_missing_tokenizer_is_built_said_and_shared(
     assert (built / "best" / "model.safetensors").stat().st_mtime_ns == before
     # the model's folder needs neither dataset nor tokenizer
     (dataset / "pretrained").rename(tmp_path / "elsewhere")
-    assert ReportModel.from_pretrained(tmp_path / "one" / "best").config.refine
+    saved = json.loads((tmp_path / "one" / "best" / "provenance.json").read_text())
+    assert ReportModel.from_pretrained(tmp_path / "one" / "best").config.refine == (saved["stage"] == 1)
     with pytest.raises(UserError, match="the run began with what"):
         resume(tmp_path / "one")
 

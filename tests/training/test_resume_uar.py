@@ -1,5 +1,6 @@
 """UAR's two stages, killed in either, continue bit for bit."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,4 +52,5 @@ def test_killed_in_either_stage(recipe: Recipe, blobs: Path, tmp_path: Path, mon
         resume(out)
         found = state(out)
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    assert ReportModel.from_pretrained(tmp_path / "whole" / "best").config.refine
+    saved = json.loads((tmp_path / "whole" / "best" / "provenance.json").read_text())
+    assert ReportModel.from_pretrained(tmp_path / "whole" / "best").config.refine == (saved["stage"] == 1)

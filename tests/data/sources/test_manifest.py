@@ -10,7 +10,7 @@ from tests.data.sources.openi import png
 
 from crossray import cli
 from crossray.data.sources import manifest, manifest_table
-from crossray.data.sources.manifest import read_manifest, template, write_template
+from crossray.data.sources.manifest import filled_template, read_manifest, write_template
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 
@@ -213,5 +213,5 @@ def test_the_command_writes_the_template(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_template(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["prepare", "manifest", "--template"])
-    assert capsys.readouterr().out == template()
-    assert template().startswith("study,patient,split,images,views,findings,")
+    assert capsys.readouterr().out == filled_template()
+    assert filled_template().startswith("study,patient,split,images,views,findings,")

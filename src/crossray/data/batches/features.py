@@ -183,10 +183,12 @@ def _locked(target: Path) -> Iterator[Path]:
     """The folder in which `target` is being made, for one process at a time."""
     folder = target.with_name(f"{target.name}{_UNFINISHED}")
     target.parent.mkdir(exist_ok=True)
-    with locked(target.with_name(f"{target.name}.lock")):
+    lock = target.with_name(f"{target.name}.lock")
+    with locked(lock):
         if not target.exists():
             folder.mkdir(exist_ok=True)
         yield folder
+        lock.unlink(missing_ok=True)
 
 
 def transformed_images(

@@ -142,7 +142,8 @@ class Vision(Trainable):
     def summary(self) -> dict[str, float]:
         """`auroc`, the mean over the observations that occur both ways, and `auroc_NAME` for each of them.
 
-        `auroc_frequent` is the mean over those with at least `FREQUENT` positives, which chance moves less.
+        `auroc_frequent` is the mean over those with at least `FREQUENT` positives, which chance moves less;
+        `auroc` where there is none.
         """
         if not self._scores:
             return {}
@@ -157,10 +158,8 @@ class Vision(Trainable):
                 values[f"auroc_{name}"] = value
                 if positive.sum() >= FREQUENT:
                     frequent.append(value)
-        means = {"auroc": fmean(values.values()) if values else float("nan")}
-        if frequent:
-            means["auroc_frequent"] = fmean(frequent)
-        return {**means, **values}
+        mean = fmean(values.values()) if values else float("nan")
+        return {"auroc": mean, "auroc_frequent": fmean(frequent) if frequent else mean, **values}
 
     def frozen(self) -> list[str]:
         """Names of the backbone's parameters when it is not trainable."""
