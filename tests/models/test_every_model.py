@@ -164,7 +164,7 @@ def test_beam_of_one_is_greedy_and_beams_find_no_worse(system: str) -> None:
 
 @every_variant
 def test_every_parameter_learns_and_none_is_born(system: str, variant: dict) -> None:
-    model, batch = tiny(system, **variant).train(), make_batch()
+    model, batch = tiny(system, **variant).train(), make_batch(9)  # enough for negatives besides positives
     names = [name for name, _ in model.named_parameters()]
     modules = [name for name, _ in model.named_modules()]
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
