@@ -134,6 +134,7 @@ def test_killed_while_the_checkpoint_is_written(
 def test_ctrl_c_saves_and_says_how_to_continue(
     recipe: Recipe, whole: Path, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have it ignored
     out = tmp_path / "run"
     with (
         monkeypatch.context() as patch,
