@@ -4,6 +4,7 @@ Every file and folder that CrossRay writes goes through this module: written bes
 renamed. After a kill at any moment the old content or the new one is there, never a mixture.
 """
 
+import errno
 import glob
 import os
 import platform
@@ -26,7 +27,7 @@ class WriteError(UserError, OSError):
     """
 
     def __init__(self, path: Path, reason: OSError) -> None:
-        remedy = "free space or choose another place" if reason.errno == 28 else "choose another place"
+        remedy = "free space or choose another place" if reason.errno == errno.ENOSPC else "choose another place"
         super().__init__(f"{path}: cannot be written ({reason.strerror or reason}); {remedy}.")
         self.strerror = reason.strerror or str(reason)
 
@@ -46,7 +47,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         target = path.resolve() if path.is_symlink() else path
         if target.exists() and not target.is_file():
             if target.is_dir():
-                raise IsADirectoryError(21, "it is a folder")
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
             yield target
             return
         target.parent.mkdir(parents=True, exist_ok=True)
