@@ -209,6 +209,8 @@ class TrainerConfig:
         patience: validations without improvement before the stage ends; 0: never.
         min_epochs: epochs of a stage before a model can be selected (early models write the same report for all).
         validate_every: epochs between two validations.
+        greedy_validation: write the reports of a validation by greedy search instead of the recipe's decoding, which may
+            cost as much as the training between two validations.
         log_every: optimiser steps between two rows of training losses in metrics.jsonl.
         checkpoint_steps: optimiser steps between two checkpoints inside an epoch; 0: none by steps.
         checkpoint_minutes: minutes between two checkpoints inside an epoch; 0: none by time.
@@ -230,6 +232,7 @@ class TrainerConfig:
     patience: int = 0
     min_epochs: int = 0
     validate_every: int = 1
+    greedy_validation: bool = False
     log_every: int = 20
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 5.0
