@@ -83,8 +83,8 @@ class TrainingModule(lightning.LightningModule):
         self._sums: dict[str, list[float]] = {}
         self._written: dict[str, tuple[str, str]] = {}
         self._partners: dict[str, int] = {}
-        quick = {"method": "greedy"} if recipe.trainer.greedy_validation else {}
-        self._decoding = dataclasses.replace(recipe.decoding, **quick)
+        quick = recipe.trainer.greedy_validation
+        self._decoding = dataclasses.replace(recipe.decoding, method="greedy") if quick else recipe.decoding
         self._utility = utility_of(self._decoding)
 
     @property
