@@ -113,6 +113,8 @@ class RewardConfig:
         temperature: of the samples; above 1 they differ more.
         cider: weight of CIDEr-D (0 to 10), with document frequencies of the training reports.
         clinical: weight of the F1 of the observations (0 to 1), read by the embedded labeler.
+        rarity: of that F1: an observation weighs its frequency among the training reports to the power of minus this.
+            With 0 all weigh alike, and a report that calls everyone normal earns most.
         length: weight of the logarithm of a length more than a quarter off the true one; it counts against a report.
         repetition: weight of the share of 4-grams that a report repeats; it counts against it.
     """
@@ -123,13 +125,14 @@ class RewardConfig:
     temperature: float = 1.0
     cider: float = 0.1
     clinical: float = 1.0
+    rarity: float = 0.0
     length: float = 0.5
     repetition: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""
         _at_least("reward", self, 2 if self.baseline == "group" or self.standardize else 1, "samples")
-        _at_least("reward", self, 0, "cider", "clinical", "length", "repetition")
+        _at_least("reward", self, 0, "cider", "clinical", "rarity", "length", "repetition")
         if self.temperature <= 0:
             raise UserError(f"recipe field 'reward.temperature' is {self.temperature}; give a value above 0.")
 
