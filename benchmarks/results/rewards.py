@@ -34,8 +34,8 @@ def table(bench: Bench) -> str:
         "contradicts itself",
     ]  # fmt: skip
     about = (
-        f"Protocol `r2gen`. {EPOCHS} epochs of objective `reward` (CIDEr-D and clinical F1, [docs](../training.md)) from "
-        "the best model of the language loss. `normal`: reports whose labels are without findings. A report contradicts "
+        f"Protocol `r2gen`. {EPOCHS} epochs of objective `reward` (CIDEr-D, clinical F1; [docs](../training.md)) from "
+        "the best model of the language loss. `normal`: reports labelled as without findings. A report contradicts "
         "itself when two of its sentences state and deny the same observation."
     )
     return f"# The reward stage ({SPLITS[bench.split]})\n\n{about}\n\n" + grid(headings, rows)
