@@ -218,6 +218,8 @@ class TrainerConfig:
         log_every: optimiser steps between two rows of training losses in metrics.jsonl.
         checkpoint_steps: optimiser steps between two checkpoints inside an epoch; 0: none by steps.
         checkpoint_minutes: minutes between two checkpoints inside an epoch; 0: none by time.
+        logger: tracker that receives the rows of metrics.jsonl besides: csv, tensorboard (both in the run's folder),
+            wandb or mlflow; none.
         threads: threads of PyTorch on the processor; 0: leave as they are.
     """
 
@@ -240,6 +242,7 @@ class TrainerConfig:
     log_every: int = 20
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 5.0
+    logger: Literal["none", "csv", "tensorboard", "wandb", "mlflow"] = "none"
     threads: int = 0
 
     def __post_init__(self) -> None:
