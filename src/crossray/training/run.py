@@ -221,7 +221,8 @@ class _Run:
                 precision="bf16-mixed" if config.precision == "bf16" else "32-true",
                 accumulate_grad_batches=config.accumulate, check_val_every_n_epoch=config.validate_every,
                 num_sanity_val_steps=0, logger=self.logger or False, enable_checkpointing=True,
-                enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, default_root_dir=self.out,
+                enable_progress_bar=False, enable_model_summary=False,
+                use_distributed_sampler=False, default_root_dir=self.out,
             )  # fmt: skip
             try:
                 trainer.fit(
