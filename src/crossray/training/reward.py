@@ -64,7 +64,6 @@ class RewardFunction:
         """
         ours, theirs, documents = code_reports(hypotheses, references, self.documents)
         codes = self.labeler.label([*hypotheses, *references])
-        sides = codes[: len(hypotheses)], codes[len(hypotheses) :]
         lengths = [np.maximum(1, side.lengths) for side in (ours, theirs)]
         off = np.abs(np.log(lengths[0] / lengths[1])) - np.log(_FREE_RATIO)
         parts = {
