@@ -10,8 +10,8 @@ from crossray.text.sentences import split_sentences
 from formats import SPLITS, grid, over_seeds
 from steps import Bench, scored, trained
 
-#: Epochs of the stage, its learning rate, and how much more a rare observation earns (`reward.rarity`).
-EPOCHS, RATE, RARITY = 3, 1e-4, 0.5
+#: Epochs of the stage, its learning rate, and the weights of the reward (`reward.cider`, `.rarity`).
+EPOCHS, RATE, CIDER, RARITY = 3, 1e-4, 1.0, 0.5
 
 _METRICS = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "ce_macro_f1": "macro F1"}
 
@@ -48,7 +48,12 @@ def rewarded(bench: Bench, system: str, seed: int) -> None:
     stage = {"epochs": EPOCHS, "objective": "reward", "learning_rates": {"": RATE}}
     stage["start_from"] = str(bench.run(system, seed))
     options = ["--stages", json.dumps([stage]), "--trainer.monitor", "cider+ce_macro_f1", "--trainer.mode", "max"]
-    trained(after, system, seed, [*options, "--trainer.validate_every", "1", "--reward.rarity", RARITY])
+    trained(
+        after,
+        system,
+        seed,
+        [*options, "--trainer.validate_every", "1", "--reward.cider", CIDER, "--reward.rarity", RARITY],
+    )
 
 
 def _row(name: str, bench: Bench, system: str) -> list[str]:
