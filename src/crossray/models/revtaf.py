@@ -1,7 +1,7 @@
 """REVTAF: learnable retrieval enhanced visual-text alignment and fusion (Zhou et al. 2025, arXiv 2507.07568).
 
-PromptMRG with the features of a knowledge encoder, and what the paper adds to it. `REVTAF.encode` and `REVTAF.losses`
-are the paper's order:
+PromptMRG with the features of a knowledge encoder, and what the paper adds to it. `REVTAF.encode` and
+`REVTAF.losses_of` are the paper's order:
 
 * section 3.2: entities and places that MedKLIP sees (F_logit; `pretraining/knowledge_encoder.py`)
 * section 3.3, `LRE` (eq. 3-7; `retrieval/retrieving.py`): the report of a similar study, found in hyperbolic space
@@ -208,9 +208,8 @@ class REVTAF(RetrievingModel):
 
     # training
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """Language, "diagnosis", "ranking" and "consistency" (eq. 15); validation predicts its own prompts."""
-        encoded = self.encode(batch.inputs, batch.guide)
         targets = batch.targets
         logits = self.step(targets.tokens[:, :-1], encoded).logits
         smoothing = self.config.label_smoothing if self.training else 0.0
@@ -233,6 +232,9 @@ class REVTAF(RetrievingModel):
         """What the configuration has of LRE, the prompts, FVTAF with MPSA and FCC, and PromptMRG's diagnosis."""
         modules = {
             "diagnosis": PaperModule(path="diagnosis", varies="study"),
+            "diagnosis, attention to reports": PaperModule(
+                path="diagnosis.decoder.0.cross", varies="study", attention="diagnosis.decoder.0.cross"
+            ),
             "diagnosis prompts": PaperModule(path="prompts", method="statuses"),
             "ALA": PaperModule(path="ala", method="adjust"),
         }
