@@ -239,7 +239,8 @@ class REVTAF(RetrievingModel):
     def paper_modules(self) -> dict[str, PaperModule]:
         """What the configuration has of LRE, the prompts, FVTAF with MPSA and FCC, and PromptMRG's diagnosis."""
         modules = {
-            "diagnosis": PaperModule(path="diagnosis", varies="study"),
+            # begins with the shares of the statuses for everyone
+            "diagnosis": PaperModule(path="diagnosis", varies="study", starts_closed=True),
             "diagnosis, attention to reports": PaperModule(
                 path="diagnosis.decoder.0.cross", varies="study", attention="diagnosis.decoder.0.cross"
             ),
