@@ -132,7 +132,7 @@ COMMANDS: dict[str, Command] = {
         fields=("decoding",),
     ),
     "evaluate": Command(evaluate_predictions, {"name": "predictions", **_PREDICTIONS}),
-    "export": Command(export, {"name": "predictions", **_PREDICTIONS}),
+    "export": Command(export, {"name": "predictions", **_PREDICTIONS}, outputs={}),  # a file or a folder: see there
     "compare": Command(
         compare,
         {"name": "predictions", "nargs": "+", **_PREDICTIONS},
