@@ -84,7 +84,8 @@ class Stage:
         freeze: beginnings of the names of parameters that this stage leaves alone; their modules run in eval mode.
         switches: configuration fields of the model that this stage changes (its `switchable` ones).
         learning_rates: like `optimizer.groups`, for this stage; the key "" replaces `optimizer.learning_rate`.
-        start_from: weights that the stage begins with: "last" or "best" of the stage before.
+        start_from: weights that the stage begins with: "last" or "best" of the stage before. In the first stage also
+            the folder of a saved model or run of the same system and sizes; the vocabulary is then that model's.
     """
 
     epochs: int = 30
@@ -93,7 +94,7 @@ class Stage:
     freeze: tuple[str, ...] = ()
     switches: dict[str, bool | int | float | str] = field(default_factory=dict)
     learning_rates: dict[str, float] = field(default_factory=dict)
-    start_from: Literal["last", "best"] = "last"
+    start_from: str = "last"
 
     def __post_init__(self) -> None:
         """Refuse a stage without epochs."""
@@ -209,6 +210,8 @@ class TrainerConfig:
         patience: validations without improvement before the stage ends; 0: never.
         min_epochs: epochs of a stage before a model can be selected (early models write the same report for all).
         validate_every: epochs between two validations.
+        greedy_validation: write the reports of a validation by greedy search instead of the recipe's decoding, which
+            may cost as much as the training between two validations.
         log_every: optimiser steps between two rows of training losses in metrics.jsonl.
         checkpoint_steps: optimiser steps between two checkpoints inside an epoch; 0: none by steps.
         checkpoint_minutes: minutes between two checkpoints inside an epoch; 0: none by time.
@@ -230,6 +233,7 @@ class TrainerConfig:
     patience: int = 0
     min_epochs: int = 0
     validate_every: int = 1
+    greedy_validation: bool = False
     log_every: int = 20
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 5.0

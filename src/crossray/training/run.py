@@ -49,7 +49,7 @@ from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
 from crossray.training.recipe import check_names, from_dict, to_dict, to_yaml
 from crossray.training.reward import RewardFunction, RewardObjective
-from crossray.training.stages import StageKeeper, loss_weights, weights_from
+from crossray.training.stages import StageKeeper, first_model, loss_weights, weights_from
 from crossray.training.supervision import Supervision
 
 
@@ -173,8 +173,8 @@ class _Run:
             if index < first or not epochs:
                 continue
             continued = checkpoint if index == first else None
-            if index and continued is None and self.recipe.stages[index].start_from == "best":
-                weights_from(self.model, self.out / BEST)
+            if continued is None:
+                self._warm_start(index)
             self.keeper.enter(self.recipe.stages[index])
             module = TrainingModule(
                 self.model, self.recipe, self.keeper, stage=index, epochs=epochs, steps_before=steps,
@@ -198,6 +198,13 @@ class _Run:
                 soft_wrap=True, highlight=False,
             )  # fmt: skip
         return self.out / BEST
+
+    def _warm_start(self, index: int) -> None:
+        """Load what the stage starts from; without anything it goes on with the weights that are there."""
+        if index and self.recipe.stages[index].start_from == "best":
+            weights_from(self.model, self.out / BEST)
+        elif not index and (folder := first_model(self.recipe)):
+            weights_from(self.model, folder)
 
     def _fit(self, module: TrainingModule, epochs: int, continued: bool) -> lightning.Trainer:
         config = self.recipe.trainer
@@ -303,7 +310,11 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     known = {field.name for field in dataclasses.fields(kind.config_class)}
     tokenizer = None
     if issubclass(kind, ReportModel):
-        tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
+        folder = first_model(recipe)
+        if folder is not None:
+            tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        else:
+            tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
         check_lengths(recipe, dataset, tokenizer)
         filled["vocabulary_size"] = tokenizer.vocabulary_size
         filled["status_ids"] = tokenizer.status_ids
