@@ -42,7 +42,7 @@ def test_text(folder: Path) -> None:
     export("--format", "text")
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["ward_a-2.txt", "ward_a.txt"]
     text = (folder / "out" / "ward_a.txt").read_text()
-    assert text.startswith("The heart is enlarged. ") and "not a medical device" in text
+    assert text.startswith("The heart is enlarged. ") and "Not a medical device" in text
 
 
 def test_fhir(folder: Path) -> None:

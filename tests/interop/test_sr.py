@@ -55,7 +55,7 @@ def test_it_says_what_it_is() -> None:
     observer = next(item for item in items(made) if name(item) == "Observer Type")
     assert observer.ConceptCodeSequence[0].CodeMeaning == "Device"
     comment = next(item for item in items(made) if name(item) == "Comment")
-    assert "not a medical device" in comment.TextValue
+    assert "Not a medical device" in comment.TextValue
 
 
 def test_it_refers_to_every_image_in_content_and_evidence() -> None:

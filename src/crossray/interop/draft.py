@@ -12,7 +12,7 @@ from crossray.text.display import readable
 from crossray.text.observations import OBSERVATIONS, label_report
 
 #: What every report says of itself, wherever a person reads it.
-NOTICE = "Draft written by a machine and verified by nobody. Research use only, not a medical device."
+NOTICE = "Research use only. Not a medical device. This draft was written by a machine and checked by nobody."
 
 _NAMESPACE = uuid.UUID("6f5cf6fe-21d4-5f3c-9b43-7a2b4a1f6c55")
 

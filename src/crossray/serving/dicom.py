@@ -1,20 +1,19 @@
-"""The DICOM node: radiographs come by C-STORE, a study that is complete waits in the journal for its report.
+"""The DICOM node: radiographs come by C-STORE and are collected in the journal.
 
     node = DicomNode(journal, NodeSettings(port=11112), model="rcan")
     node.start()
     ...
     node.stop()
 
-A C-STORE is answered with success once the object is on disk (`Journal.collect`). A study is complete when nothing new
-came for `quiet_seconds`. When too many studies wait, the node answers 0xA700 (out of resources), and the sender tries
-again later. The node logs counts and status codes, never an identifier or a value of an object.
+A C-STORE is answered with success once the object is on disk (`Journal.collect`); the service lets the study wait for
+its report when nothing new came for a while (`Journal.release`). When too many studies wait, the node answers 0xA700
+(out of resources), and the sender tries again later. The node logs status codes, never an identifier or a value of an
+object.
 """
 
 import logging
 import re
 import ssl
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +36,6 @@ SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
 
 #: Longest PDU that is read; the node asks for a fraction of it, and an association request needs less.
 MAX_PDU = 2**20
-
-#: Seconds between two looks for complete studies.
-_PERIOD = 0.2
 
 _TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?")
 
@@ -64,7 +60,6 @@ class NodeSettings:
         host: address to listen on.
         port: 0 for any free one.
         callers: AE titles that may send; anyone when empty. A title is no proof of who calls: use TLS and a firewall.
-        quiet_seconds: a study is complete when nothing new came for so long.
         most_studies: studies that may be unfinished at once, before the node answers 0xA700.
         most_bytes: of one object; the association of a longer one is closed.
         most_associations: at once; more are rejected.
@@ -75,7 +70,6 @@ class NodeSettings:
     host: str = "127.0.0.1"
     port: int = 11112
     callers: tuple[str, ...] = ()
-    quiet_seconds: float = 10.0
     most_studies: int = 200
     most_bytes: int = MAX_BYTES
     most_associations: int = 16
@@ -85,8 +79,6 @@ class NodeSettings:
         """Check the values."""
         for title in (self.title, *self.callers):
             ae_title(title, "--dicom-ae-title" if title == self.title else "--dicom-callers")
-        if self.quiet_seconds < 0:
-            raise UserError(f"--quiet-seconds {self.quiet_seconds}: give 0 or more.")
 
 
 class DicomNode:
@@ -97,13 +89,7 @@ class DicomNode:
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        settings: NodeSettings,
-        *,
-        model: str,
-        tls: ssl.SSLContext | None = None,
-        on_complete: Callable[[], None] = lambda: None,
+        self, journal: Journal, settings: NodeSettings, *, model: str, tls: ssl.SSLContext | None = None
     ) -> None:
         """Make a node; `start` lets it listen.
 
@@ -112,7 +98,6 @@ class DicomNode:
             settings: how it listens.
             model: served model that shall report them.
             tls: of a server, for DICOM over TLS.
-            on_complete: called when a study begins to wait for its report.
 
         Raises:
             UserError: pynetdicom is not installed.
@@ -123,10 +108,8 @@ class DicomNode:
             raise UserError("--dicom-port: needs pynetdicom; pip install 'crossray[hospital]'.") from None
         logging.getLogger(pynetdicom.__name__).setLevel(logging.CRITICAL + 1)  # it quotes identifiers
         self.settings = settings
-        self._journal, self._model, self._tls, self._on_complete = journal, model, tls, on_complete
+        self._journal, self._model, self._tls = journal, model, tls
         self._server: ThreadedAssociationServer | None = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._complete_studies, name="crossray-dicom", daemon=True)
 
     @property
     def port(self) -> int:
@@ -154,14 +137,11 @@ class DicomNode:
             )
         except OSError as error:
             raise UserError(f"--dicom-port {self.settings.port}: cannot listen ({error.strerror}).") from None
-        self._thread.start()
 
     def stop(self) -> None:
-        """End every association and the threads; what has been accepted stays in the journal."""
-        self._ended.set()
+        """End every association; what has been accepted stays in the journal."""
         if self._server is not None:
             self._server.shutdown()
-            self._thread.join()
 
     def _entity(self) -> Any:
         from pynetdicom import AE
@@ -214,16 +194,6 @@ class DicomNode:
     def _unfinished(self) -> int:
         counts = self._journal.counts()
         return sum(counts.get(state, 0) for state in ("collecting", "waiting", "working"))
-
-    def _complete_studies(self) -> None:
-        while not self._ended.wait(_PERIOD):
-            try:
-                complete = self._journal.release(self.settings.quiet_seconds)
-            except Exception as error:  # the database may come back
-                _LOGGER.error("the journal cannot be read (%s)", type(error).__name__)
-                continue
-            if complete:
-                self._on_complete()
 
 
 def _storage_classes() -> tuple[str, ...]:
