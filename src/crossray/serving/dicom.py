@@ -15,7 +15,7 @@ import logging
 import re
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError
@@ -23,6 +23,7 @@ from crossray.interop.source import read_source
 from crossray.serving.journal import File, Journal
 
 if TYPE_CHECKING:
+    from pynetdicom.dimse_primitives import C_STORE
     from pynetdicom.events import Event
     from pynetdicom.transport import ThreadedAssociationServer
 
@@ -33,6 +34,9 @@ ORIGIN = "dicom"
 
 #: Answers to a C-STORE (PS3.4 B.2.3).
 SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
+
+#: SOP class of C-ECHO.
+_VERIFICATION = "1.2.840.10008.1.1"
 
 #: Longest PDU that is read; the node asks for a fraction of it, and an association request needs less.
 MAX_PDU = 2**20
@@ -145,7 +149,6 @@ class DicomNode:
 
     def _entity(self) -> Any:
         from pynetdicom import AE
-        from pynetdicom.sop_class import Verification
 
         entity = AE(self.settings.title)
         entity.require_called_aet = True
@@ -153,7 +156,7 @@ class DicomNode:
         entity.maximum_associations = self.settings.most_associations
         entity.maximum_pdu_size = MAX_PDU // 16
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self.settings.timeout
-        entity.add_supported_context(Verification)
+        entity.add_supported_context(_VERIFICATION)
         for kind in _storage_classes():
             entity.add_supported_context(kind, _transfer_syntaxes())
         return entity
@@ -179,12 +182,12 @@ class DicomNode:
     def _store(self, event: "Event", caller: str) -> int:
         if self._unfinished() >= self.settings.most_studies:
             return OUT_OF_RESOURCES
-        content = event.encoded_dataset()
+        content, request = event.encoded_dataset(), cast("C_STORE", event.request)
         try:
             source = read_source(content, "C-STORE")
         except UserError:
             return NOT_UNDERSTOOD
-        if source.text("SOPInstanceUID") != str(event.request.AffectedSOPInstanceUID):
+        if source.text("SOPInstanceUID") != str(request.AffectedSOPInstanceUID):
             return NOT_UNDERSTOOD
         file = File(source.text("SOPInstanceUID"), content)
         study = source.text("StudyInstanceUID")
@@ -238,4 +241,5 @@ def _bound(association: Any, most_bytes: int, timeout: float) -> None:
 
 def _on_message(event: "Event") -> None:
     """A whole message has come: count from nothing again."""
-    event.assoc.crossray_received = 0
+    association: Any = event.assoc
+    association.crossray_received = 0
