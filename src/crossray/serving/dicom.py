@@ -14,6 +14,7 @@ object.
 import logging
 import re
 import ssl
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -110,7 +111,7 @@ class DicomNode:
             import pynetdicom
         except ModuleNotFoundError:
             raise UserError("--dicom-port: needs pynetdicom; pip install 'crossray[hospital]'.") from None
-        logging.getLogger(pynetdicom.__name__).setLevel(logging.CRITICAL + 1)  # it quotes identifiers
+        _quiet(pynetdicom.__name__, "pydicom")
         self.settings = settings
         self._journal, self._model, self._tls = journal, model, tls
         self._server: ThreadedAssociationServer | None = None
@@ -163,6 +164,7 @@ class DicomNode:
 
     def _on_connection(self, event: "Event") -> None:
         _bound(event.assoc, self.settings.most_bytes, self.settings.timeout)
+        _end_cleanly(event.assoc)
 
     def _on_echo(self, event: "Event") -> int:
         return SUCCESS
@@ -237,6 +239,29 @@ def _bound(association: Any, most_bytes: int, timeout: float) -> None:
         return content
 
     socket.recv = bounded
+
+
+def _end_cleanly(association: Any) -> None:
+    """End an association whose message is damaged as pynetdicom ends others.
+
+    A command without its fields would end pynetdicom's thread, and leave the association open until it times out.
+    """
+    receive = association.dimse.receive_primitive
+
+    def guarded(primitive: Any) -> None:
+        try:
+            receive(primitive)
+        except Exception:
+            association.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 9.2.1)
+
+    association.dimse.receive_primitive = guarded
+
+
+def _quiet(*libraries: str) -> None:
+    """Their lines and warnings quote identifiers and values."""
+    for library in libraries:
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
+        warnings.filterwarnings("ignore", module=library)
 
 
 def _on_message(event: "Event") -> None:
