@@ -1,7 +1,6 @@
 """A few damaged associations; `python -m tests.fuzz.associations` plays 2,000."""
 
 import pytest
-
 from tests.fuzz.associations import fuzz_node
 
 
