@@ -29,7 +29,8 @@ def test_a_calibrator_is_the_logistic_function_of_weighted_log_odds() -> None:
 
 
 def test_certainty_has_finite_odds() -> None:
-    assert np.isfinite(fit({"a": np.array([0.0, 1.0, 1.0, 0.0])}, np.array([False, True, True, False]), ["a"]).intercept)
+    found = fit({"a": np.array([0.0, 1.0, 1.0, 0.0])}, np.array([False, True, True, False]), ["a"])
+    assert np.isfinite([found.intercept, found.weights["a"]]).all()
     assert 0 < Calibrator({"a": 1.0}, 0.0)({"a": np.array([1.0])})[0] < 1
 
 

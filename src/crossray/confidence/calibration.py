@@ -1,7 +1,7 @@
 """Calibration of one model, kept in its folder as `calibration.json`."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from crossray.text.observations import OBSERVATIONS
 
 FILE = "calibration.json"
 FORMAT = 1
+
+_REMEDY = "remove it, or run `crossray calibrate` again"
 
 #: What has a confidence.
 Unit = Literal["sentences", "observations"]
@@ -54,7 +56,9 @@ class Calibration:
         """Whether reports of this search are calibrated."""
         return comparable(asdict(decoding)) == comparable(self.decoding)
 
-    def confidence(self, unit: Unit, statements: Sequence[Statement], samples: Sequence[str] = ()) -> list[float | None]:
+    def confidence(
+        self, unit: Unit, statements: Sequence[Statement], samples: Sequence[str] = ()
+    ) -> list[float | None]:
         """Probability that each statement of a report agrees with a radiologist's report; None of what claims nothing.
 
         Args:
@@ -103,7 +107,9 @@ class Calibration:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path}: cannot be read; remove it, or run `crossray calibrate` again.") from None
         if found.weights != weights:
-            raise UserError(f"{path}: field 'weights' is of another model; remove it, or run `crossray calibrate` again.")
+            raise UserError(
+                f"{path}: field 'weights' is of another model; remove it, or run `crossray calibrate` again."
+            )
         return found
 
 
@@ -120,6 +126,3 @@ def rates_of(rates: Mapping[str, float]) -> NDArray[np.float64]:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {str(name): float(value) for name, value in values.items()}
-
-
-Progress = Callable[[int, int], None]

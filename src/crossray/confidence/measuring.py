@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
-from crossray.confidence.calibration import UNITS, Calibration, Unit, rates_of
+from crossray.confidence.calibration import UNITS, Calibration, Unit
 from crossray.confidence.calibrators import Signals, cross_fitted, fit, fit_isotonic
 from crossray.confidence.measures import (
     area,
@@ -31,7 +31,7 @@ from crossray.confidence.statements import (
 from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.decoding.config import DecodingConfig
-from crossray.decoding.reports import WrittenReport, study_seed, with_samples, write_reports
+from crossray.decoding.reports import study_seed, with_samples, write_reports
 from crossray.errors import UserError
 from crossray.evaluation.labelers import RuleLabeler
 from crossray.evaluation.utilities import utility_of
