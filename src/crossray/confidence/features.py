@@ -67,7 +67,7 @@ def _inputs(images: Sequence[NDArray[np.uint8]], views: int) -> Inputs:
     height, width = sizes.amax(dim=(0, 1)).tolist()
     padded = torch.zeros(len(images), views, 1, height, width, dtype=torch.uint8)
     for place, pixels in enumerate(images):
-        padded[place, 0, 0, : pixels.shape[0], : pixels.shape[1]] = torch.from_numpy(np.ascontiguousarray(pixels))
+        padded[place, 0, 0, : pixels.shape[0], : pixels.shape[1]] = torch.from_numpy(pixels.copy())
     return Inputs(padded, sizes, sizes[..., 0] > 0, torch.zeros(len(images), views, dtype=torch.int64))
 
 

@@ -1,7 +1,7 @@
 """Learns the input check of a model from its own training images, and chooses its limits on the validation split.
 
-Every training image is looked at twice: as it is, and in a random pose. What is familiar, and where frontal and lateral
-views lie, is learned from the first; which way up, inverted or mirrored from the second. No other images are needed.
+Training images are looked at as they are, and some of them again in a random pose. What is familiar is learned from the
+first, which way up, inverted or mirrored from the second, frontal or lateral from both. No other images are needed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +24,9 @@ from crossray.models.pretraining.vision import auroc
 
 #: Most training studies that are looked at, drawn at random.
 MOST_STUDIES = 2500
+
+#: Most training images that are looked at in a random pose; no cached features help there.
+POSED = 2000
 
 #: Validation images, at most, that each mistake is tried on.
 TRIED = 200
@@ -71,10 +74,12 @@ def fit_check(
             "to 0.5; give a share between them."
         )
     few = np.sort(random.permutation(tried)[:TRIED])
-    source.total = 2 * len(images) + len(tried) + len(MISTAKES) * len(few)
+    turned = np.sort(random.permutation(len(images))[:POSED])
+    poses = draw_poses(len(turned), random)
+    source.total = len(images) + len(turned) + len(tried) + len(MISTAKES) * len(few)
     plain, positions = source.studies(rows)
-    poses = draw_poses(len(images), random)
-    checker = replace(learn(plain, positions, source.posed(images, poses), poses), weights=weights)
+    posed = source.posed(images[turned], poses)
+    checker = replace(learn(plain, positions, posed, positions[turned], poses), weights=weights)
     vectors, claims = source.studies(held)
     study = np.repeat(np.arange(len(held)), [len(source.images(held[[place]])) for place in range(len(held))])
     good = good_scores(checker, vectors, claims, study)
@@ -102,30 +107,38 @@ def fit_check(
     return replace(checker, measured=measured, about=about)
 
 
-def learn(plain: Vectors, positions: NDArray[np.int64], posed: Vectors, poses: Sequence[Pose]) -> InputChecker:
+def learn(
+    plain: Vectors,
+    positions: NDArray[np.int64],
+    posed: Vectors,
+    posed_positions: NDArray[np.int64],
+    poses: Sequence[Pose],
+) -> InputChecker:
     """A checker without limits.
 
     Args:
         plain: (N, P) vectors of images as they are.
         positions: (N,) codes of `VIEW_POSITIONS`.
-        posed: (N, P) vectors of the same images in `poses`.
-        poses: N of them.
+        posed: (M, P) vectors of images in `poses`.
+        posed_positions: (M,) codes of theirs.
+        poses: M of them.
     """
     mean, deviation = plain.mean(axis=0), np.maximum(plain.std(axis=0), 1e-6)
     standard, turned = (plain - mean) / deviation, (posed - mean) / deviation
-    side = (positions == _LATERAL).astype(np.int64)
-    known = positions > 0
+    side, posed_side = (np.asarray(one == _LATERAL, np.int64) for one in (positions, posed_positions))
+    known, posed_known = positions > 0, posed_positions > 0
     told = len(np.unique(side[known])) == 2
-    either = known & (side == 1)  # a lateral view is as right from either side
+    one_sided = ~(posed_known & (posed_side == 1))  # a lateral view is as right from either side
     inverted, mirrored, turns = np.array([(pose.inverted, pose.mirrored, pose.turns) for pose in poses]).T
+    both = np.concatenate([standard[known], turned[posed_known]])
     return InputChecker(
         mean=mean,
         deviation=deviation,
         density=fit_density(standard, side if told else np.zeros_like(side)),
         rotation=fit_head(turned, turns),
         inverted=fit_head(turned, inverted),
-        mirrored=fit_head(turned[~either], mirrored[~either]),
-        lateral=fit_head(np.concatenate([standard[known], turned[known]]), np.tile(side[known], 2)) if told else None,
+        mirrored=fit_head(turned[one_sided], mirrored[one_sided]),
+        lateral=fit_head(both, np.concatenate([side[known], posed_side[posed_known]])) if told else None,
         limits={},
     )
 

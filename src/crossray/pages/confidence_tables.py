@@ -9,9 +9,9 @@ from crossray.pages.tables import Grid
 #: What stands under the tables of confidence.
 CONFIDENCE_NOTE = (
     "A statement is right when every observation that it claims is, by the rules, there or not there in the true "
-    "report too. All rows but the first are cross-fitted: each patient is measured with a calibration that has not seen it. "
-    "Risk is the share of wrong statements; its area is the mean risk over all coverages, lower is better, and only a "
-    "better order of the statements lowers it."
+    "report too. All rows but the first are cross-fitted: each patient is measured with a calibration that has not "
+    "seen it. Risk is the share of wrong statements; its area is the mean risk over all coverages, lower is better, "
+    "and only a better order of the statements lowers it."
 )
 
 #: What stands under the table of the input check.
