@@ -1,6 +1,6 @@
 """Learns a calibration from the reports of one split, and measures it on studies that it was not learned from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from crossray.confidence.statements import (
     AGREEMENT,
     BASE_RATE,
     PROBABILITY,
+    Statement,
     holds,
     observations,
     presence,
@@ -31,7 +32,7 @@ from crossray.confidence.statements import (
 from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.decoding.config import DecodingConfig
-from crossray.decoding.reports import study_seed, with_samples, write_reports
+from crossray.decoding.reports import WrittenReport, study_seed, with_samples, write_reports
 from crossray.errors import UserError
 from crossray.evaluation.labelers import RuleLabeler
 from crossray.evaluation.utilities import utility_of
@@ -58,6 +59,7 @@ class Collected:
     signals: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SAMPLED})
     correct: list[bool] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
+    there: list[bool] = field(default_factory=list)
     silent: int = 0
 
     def arrays(self) -> tuple[Signals, NDArray[np.bool_]]:
@@ -102,10 +104,10 @@ def calibrate(
     patients = dataset.patients(rows)
     found: dict[Unit, Collected] = {unit: Collected() for unit in UNITS}
     tokenizer = tokenizer_of(model)
-    for place, report in enumerate(_written(model, decoding, dataset, rows, samples, batch_size, progress)):
+    for place, report in enumerate(written_reports(model, decoding, dataset, rows, samples, batch_size, progress)):
         drawn = presence(report.samples)
-        for unit, read in (("sentences", sentences), ("observations", observations)):
-            _collect(found[unit], read(report, tokenizer), rates, drawn, truth[place], patients[place])  # type: ignore[index]
+        _collect(found["sentences"], sentences(report, tokenizer), rates, drawn, truth[place], patients[place])
+        _collect(found["observations"], observations(report, tokenizer), rates, drawn, truth[place], patients[place])
     return Calibration(
         weights=weights,
         decoding=asdict(decoding),
@@ -151,7 +153,19 @@ def measure(collected: Collected, seed: int = 0) -> dict[str, Any]:
         "area_random": float(loss.mean()),
         "coverages": list(COVERAGES),
         "ways": {name: _scores(confidence, correct) for name, confidence in ways.items()},
+        "parts": {
+            name: _part(ways, correct, np.array(collected.there) == there)
+            for name, there in (("something is there", True), ("nothing is there", False))
+        },
     }
+
+
+def _part(ways: Mapping[str, NDArray[np.float64]], correct: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> Any:
+    """Of some statements: how many, the share that is right, and each way's mean confidence."""
+    if not chosen.any():
+        return {"statements": 0}
+    means = {name: float(confidence[chosen].mean()) for name, confidence in ways.items()}
+    return {"statements": int(chosen.sum()), "right": float(correct[chosen].mean()), "confidence": means}
 
 
 def _scores(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> Mapping[str, Any]:
@@ -169,7 +183,7 @@ def _scores(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> Mapp
 
 def _collect(
     found: Collected,
-    statements: Any,
+    statements: Sequence[Statement],
     rates: NDArray[np.float64],
     drawn: NDArray[np.bool_],
     truth: NDArray[np.bool_],
@@ -183,18 +197,29 @@ def _collect(
         found.signals[name] += values.tolist()
     found.correct += [bool(holds(statement.claims, truth[None])[0]) for statement in claiming]
     found.patients += [patient] * len(claiming)
+    found.there += [any(statement.claims.values()) for statement in claiming]
 
 
-def _written(
+def written_reports(
     model: ReportModel,
     decoding: DecodingConfig,
     dataset: Dataset,
     rows: NDArray[np.int64],
     samples: int,
-    batch_size: int,
-    progress: Callable[[int, int], None] | None,
-) -> Any:
-    """A report of every study, with those that were drawn for it."""
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[WrittenReport]:
+    """A report of every study, with those that were drawn for it.
+
+    Args:
+        model: with tokenizer and transform, in eval mode on its device.
+        decoding: how it writes.
+        dataset: where the studies are.
+        rows: of the studies.
+        samples: reports to draw for each, where the search draws none itself.
+        batch_size: studies at once.
+        progress: called with studies done and studies in all.
+    """
     collator, transform = collator_of(model, dataset), transform_of(model)
     device = next(model.parameters()).device
     utility = utility_of(decoding)

@@ -26,8 +26,9 @@ def confidence_page(name: str, calibration: Calibration, checker: InputChecker) 
         checker: of its inputs.
     """
     body = [page.title(f"{name}: when not to answer"), page.paragraph(_NOTICE, "notice")]
-    for unit, grid in zip(UNITS, confidence_grids(calibration), strict=True):
-        body += [page.heading(f"Confidence of {unit}"), *_charts(calibration.measured[unit]), _table(grid)]
+    grids = confidence_grids(calibration)
+    for unit, tables in zip(UNITS, (grids[:2], grids[2:]), strict=True):
+        body += [page.heading(f"Confidence of {unit}"), *_charts(calibration.measured[unit]), *map(_table, tables)]
     body += [page.paragraph(CONFIDENCE_NOTE, "muted"), page.heading("Input check")]
     body += [*map(_table, check_grids(checker)), page.paragraph(CHECK_NOTE, "muted")]
     return page.document(f"{name}: when not to answer", body)

@@ -22,8 +22,15 @@ CHECK_NOTE = (
 
 
 def confidence_grids(calibration: Calibration) -> list[Grid]:
-    """A table for sentences and one for observations."""
-    return [_grid(unit, calibration.measured[unit], calibration.about) for unit in UNITS]
+    """Two tables for sentences and two for observations."""
+    return [
+        grid
+        for unit in UNITS
+        for grid in (
+            _ways(unit, calibration.measured[unit], calibration.about),
+            _parts(unit, calibration.measured[unit]),
+        )
+    ]
 
 
 def check_grids(checker: InputChecker) -> list[Grid]:
@@ -49,7 +56,18 @@ def check_grids(checker: InputChecker) -> list[Grid]:
     ]
 
 
-def _grid(unit: str, measured: Any, about: Any) -> Grid:
+def _parts(unit: str, measured: Any) -> Grid:
+    """Whether both kinds of statements are as often right as is said: one of them is rare."""
+    ways = list(measured["ways"])
+    lines = []
+    for name, part in measured.get("parts", {}).items():
+        if part["statements"]:
+            means = [f"{part['confidence'][way]:.3f}" for way in ways]
+            lines.append([name, str(part["statements"]), f"{part['right']:.3f}", *means])
+    return Grid(f"mean confidence of {unit} by what they say", ["", unit, "right", *ways], lines)
+
+
+def _ways(unit: str, measured: Any, about: Any) -> Grid:
     title = (
         f"confidence of {unit}: {measured['statements']} in the reports of {about['studies']} studies of split "
         f"{about['split']}, labeler {about['labeler']}"
