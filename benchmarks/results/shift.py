@@ -94,8 +94,8 @@ def table(bench: Bench) -> str:
         f"The model is `{bench.systems[0]}`, seed {bench.seeds[0]}, trained on the radiographs of one hospital. Beside "
         f"its own {len(rows)} studies of split {bench.split}, most of two views, stand {len(nih_files)} single frontal "
         "radiographs of ChestX-ray14, half of them without findings. Written: images whose report states the "
-        "observation as there or uncertain, read by the rules. Drawn: AUROC of the share of drawn reports that state it. "
-        "Encoder: AUROC of its own head. At home the truth is what the rules read out of the true report; there it is "
+        "observation as there or uncertain, read by the rules. Drawn: AUROC of the share of drawn reports that say so."
+        " Encoder: AUROC of its own head. At home the truth is what the rules read out of the true report; there it is "
         "what another program read out of reports that are not published."
     )
     one = ["positives", "written", "F1", "drawn", "encoder"]
