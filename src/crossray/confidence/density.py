@@ -8,6 +8,7 @@ Shapes: N vectors, P dimensions, C kinds of view.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,13 @@ class Density:
 
     def distance(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """(N,) distance of vectors (N, P) to the nearest centre, divided by the root of P: about 1 within the data."""
-        white = vectors.astype(np.float64) @ self.whitening.astype(np.float64)
-        centres = self.centres.astype(np.float64) @ self.whitening.astype(np.float64)
-        apart = np.stack([np.linalg.norm(white - centre, axis=1) for centre in centres])
+        white = vectors.astype(np.float32) @ self.whitening
+        apart = np.stack([np.linalg.norm(white - centre, axis=1) for centre in self._white_centres])
         return np.asarray(apart.min(axis=0) / np.sqrt(vectors.shape[1]), np.float64)
+
+    @cached_property
+    def _white_centres(self) -> NDArray[np.float32]:
+        return np.asarray(self.centres @ self.whitening, np.float32)
 
 
 def fit_density(vectors: NDArray[np.floating], kinds: NDArray[np.int64]) -> Density:
