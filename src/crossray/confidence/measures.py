@@ -61,7 +61,7 @@ def brier_score(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> 
     return float(np.mean((confidence - correct) ** 2))
 
 
-def risk_coverage(confidence: NDArray[np.float64], loss: NDArray[np.floating]) -> NDArray[np.float64]:
+def risk_coverage(confidence: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray[np.float64]:
     """Mean loss of the k most confident statements, for k from 1 to N (El-Yaniv and Wiener, 2010).
 
     Equal confidences are kept in random order; what is returned is the expectation over it.
