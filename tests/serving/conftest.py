@@ -71,4 +71,6 @@ def service(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def images(*contents: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
-    return [("images", (f"name of patient {place}.png", content, "image/png")) for place, content in enumerate(contents)]
+    return [
+        ("images", (f"name of patient {place}.png", content, "image/png")) for place, content in enumerate(contents)
+    ]

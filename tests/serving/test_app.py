@@ -57,7 +57,12 @@ def test_two_views_and_a_single_body(service: TestClient) -> None:
 
 @pytest.mark.parametrize(
     ("content", "status", "words"),
-    [(b"", 400, "no file"), (b"nonsense", 422, "image 1"), (png()[:-30], 422, "truncated"), (png(size=(8, 8)), 422, "")],
+    [
+        (b"", 400, "no file"),
+        (b"nonsense", 422, "image 1"),
+        (png()[:-30], 422, "truncated"),
+        (png(size=(8, 8)), 422, ""),
+    ],
 )
 def test_what_is_no_radiograph_is_refused(service: TestClient, content: bytes, status: int, words: str) -> None:
     answer = service.post("/v1/reports", files=images(content))

@@ -83,8 +83,6 @@ class Decoder:
         except (TimeoutError, TooLong):
             self.deaths += 1
             raise UserError(f"images: decoding took over {self._seconds:g} s; export the study again.") from None
-        except MemoryError:
-            raise UserError("images: decoding needs more memory than the service gives; send smaller images.") from None
         except ProcessExpired:
             self.deaths += 1
             raise UserError("images: a file ended the process that decoded it; export the study again.") from None
@@ -118,6 +116,14 @@ class _Collecting(logging.Handler):
 
 
 def _decode(contents: list[bytes], size: int, views: int, preview: bool) -> Decoded:
+    try:
+        return _read(contents, size, views, preview)
+    except MemoryError:
+        pass  # the error holds on to what filled the memory: it must be gone before the next study comes
+    raise UserError("images: decoding needs more memory than the service gives; send smaller images.")
+
+
+def _read(contents: list[bytes], size: int, views: int, preview: bool) -> Decoded:
     from crossray.data.images import read_image, resize_short_side
     from crossray.data.images.folders import listed_frontal_first
     from crossray.data.images.read import describe_content
