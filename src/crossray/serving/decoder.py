@@ -12,6 +12,7 @@ import resource
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as TooLong
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +100,8 @@ def _confine(memory: int) -> None:
     import crossray.data.images.folders  # noqa: F401  what is imported now does not count
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    pages = int(open("/proc/self/statm").read().split()[0]) if os.path.exists("/proc/self/statm") else 0  # noqa: SIM115, PTH123, PTH110
+    statistics = Path("/proc/self/statm")  # not on every system; there the limit is of all memory
+    pages = int(statistics.read_text().split()[0]) if statistics.exists() else 0
     limit = pages * resource.getpagesize() + memory
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
@@ -124,9 +126,8 @@ def _decode(contents: list[bytes], size: int, views: int, preview: bool) -> Deco
 
 
 def _read(contents: list[bytes], size: int, views: int, preview: bool) -> Decoded:
-    from crossray.data.images import read_image, resize_short_side
+    from crossray.data.images import describe_content, read_image, resize_short_side
     from crossray.data.images.folders import listed_frontal_first
-    from crossray.data.images.read import describe_content
 
     # names of files can be names of patients: messages say numbers
     described = {place: describe_content(content, f"image {place + 1}") for place, content in enumerate(contents)}
