@@ -57,7 +57,7 @@ def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator
 
 
 def send(page: Any, *contents: bytes) -> None:
-    page.wait_for_function("document.querySelector('#model').options.length > 0")
+    page.wait_for_selector("#model option", state="attached")
     files = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": content} for n, content in enumerate(contents)]
     page.set_input_files("#files", files)
     page.wait_for_selector(".sentence")
@@ -119,7 +119,7 @@ def test_a_view_is_windowed_zoomed_and_inverted(page: Any) -> None:
 
 
 def test_a_refusal_is_a_sentence_and_the_next_study_comes(page: Any) -> None:
-    page.wait_for_function("document.querySelector('#model').options.length > 0")
+    page.wait_for_selector("#model option", state="attached")
     page.set_input_files("#files", [{"name": "a.png", "mimeType": "image/png", "buffer": b"nonsense"}])
     page.wait_for_selector("#problem:visible")
     assert "neither PNG nor JPEG nor DICOM" in page.locator("#problem").inner_text()

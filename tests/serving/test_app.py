@@ -14,6 +14,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 import crossray
+from crossray.errors import UserError
 from crossray.serving.settings import NOTICE, Limits
 
 
@@ -197,6 +198,24 @@ def test_a_model_is_swapped_under_load(serving: Callable[..., TestClient], tmp_p
     (folder / "config.json").write_text("{")
     assert client.post("/v1/models/a/reload").status_code == 409
     assert client.post("/v1/reports", files=images(png())).status_code == 200
+
+
+def test_flagged_images_are_marked_and_refused_when_strict(
+    serving: Callable[..., TestClient], monkeypatch: Any
+) -> None:
+    from crossray.confidence.check import Flag, InputCheck
+
+    client = serving()
+    assert "no input check" in client.post("/v1/reports?strict=true", files=images(png())).json()["detail"]
+    found = InputCheck((Flag("rotated", "The image lies on its side.", 0.9, 0.5, 0),))
+    monkeypatch.setattr("crossray.generation.in_memory.checks_of", lambda _, pooled, __: [found] * len(pooled))
+    answer = client.post("/v1/reports", files=images(png())).json()
+    flags = [{"name": "rotated", "reason": "The image lies on its side.", "view": 0}]
+    assert answer["input"] == {"checked": True, "flags": flags, "remarks": []}
+    refused = client.post("/v1/reports?strict=true", files=images(png()))
+    assert (refused.status_code, refused.json()["flags"]) == (422, flags)
+    with pytest.raises(UserError, match="no input check"):
+        serving(strict=True)
 
 
 def test_nothing_is_kept_when_nothing_shall_be(serving: Callable[..., TestClient]) -> None:

@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 
+import torch
+
 from crossray.data.batches.batch import Inputs
 from crossray.data.batches.transform import transform_inputs
 from crossray.decoding.reports import study_seed, write_reports
 from crossray.evaluation.utilities import utility_of
+from crossray.generation.checks import checks_of
 from crossray.generation.files import FileStudy, stack_studies
 from crossray.generation.generator import Generator, StudyReport
 
@@ -37,10 +40,15 @@ def write_studies(
     started = time.perf_counter()
     views, decode = generator.model.config.views, generator.tokenizer.decode
     inputs = stack_studies(studies, views).to(generator.device)
+    prepared = transform_inputs(inputs, generator.transform, train=False)
+    with torch.inference_mode():
+        encoded = generator.model.encode(prepared)
+    checks = checks_of(generator.checker, encoded.pooled, inputs)
     reports = write_reports(
         generator.model,
-        transform_inputs(inputs, generator.transform, train=False),
+        prepared,
         generator.decoding,
+        encoded=encoded,
         need_attention=need_attention,
         seeds=[study_seed(generator.decoding.seed, name) for name in names],
         utility=utility_of(generator.decoding),
@@ -48,8 +56,8 @@ def write_studies(
     )
     seconds = (time.perf_counter() - started) / max(len(studies), 1)
     return [
-        StudyReport(name, report, _one(inputs, row), study.paths, seconds)
-        for row, (name, report, study) in enumerate(zip(names, reports, studies, strict=True))
+        StudyReport(name, report, _one(inputs, row), study.paths, seconds, check)
+        for row, (name, report, study, check) in enumerate(zip(names, reports, studies, checks, strict=True))
     ]
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 import crossray
-from crossray.api import Report
-from crossray.data.study import VIEW_POSITIONS
+from crossray.api import InputCheck, Report
 from crossray.errors import UserError
 from crossray.serving.decoder import Decoded
 from crossray.serving.settings import NOTICE
@@ -39,7 +38,7 @@ def answer_of(
         attention: whether to say where the model looked.
         similar: how many training studies to name.
     """
-    check = getattr(report, "check", None)
+    check = report.check
     answer: Answer = {
         "format": 1,
         "id": study,
@@ -57,9 +56,7 @@ def answer_of(
         ],
         "input": {
             "checked": check is not None,
-            "flags": []
-            if check is None
-            else [{"name": flag.name, "reason": flag.reason, "view": flag.view} for flag in check.flags],
+            "flags": [] if check is None else flags_of(check),
             "remarks": list(decoded.remarks),
         },
         "similar": [
@@ -70,6 +67,11 @@ def answer_of(
     if attention:
         _add_attention(answer, report)
     return answer
+
+
+def flags_of(check: InputCheck) -> list[Answer]:
+    """What the input check says, as JSON values."""
+    return [{"name": flag.name, "reason": flag.reason, "view": flag.view} for flag in check.flags]
 
 
 def with_previews(answer: Answer, decoded: Decoded) -> Answer:
@@ -86,7 +88,7 @@ def _sentences(report: Report, doubt: float) -> list[Answer]:
         {
             "text": sentence.text,
             "confidence": round(sentence.confidence, 4),
-            "calibrated": bool(getattr(sentence, "calibrated", False)),
+            "calibrated": sentence.calibrated,
             "doubtful": sentence.confidence < doubt,
         }
         for sentence in report.sentences
@@ -96,7 +98,7 @@ def _sentences(report: Report, doubt: float) -> list[Answer]:
 def _observations(report: Report) -> list[Answer]:
     """Each observation with the words that it rests on, and the sentence that they stand in."""
     ends = [word.end for word in shown_words(report.raw) if word.shown in SENTENCE_ENDS]
-    confidences: Mapping[str, float] = getattr(report, "observation_confidence", {})
+    confidences = report.observation_confidence
     found = []
     for name, status in report.observations.items():
         words = [
@@ -137,11 +139,6 @@ def _add_attention(answer: Answer, report: Report) -> None:
         row["attention"] = [[round(share, 5) for share in mean[view].flatten().tolist()] for view in present]
 
 
-def edited(answer: Answer, sentences: list[str]) -> str:
-    """The text of an answer whose sentences a person has edited, accepted or discarded."""
+def edited(sentences: list[str]) -> str:
+    """The text of a report whose sentences a person has edited, accepted or discarded."""
     return " ".join(sentence.strip() for sentence in sentences if sentence.strip())
-
-
-def positions() -> tuple[str, ...]:
-    """Names that a view's position can have."""
-    return VIEW_POSITIONS

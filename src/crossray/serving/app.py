@@ -54,8 +54,9 @@ def create_app(settings: Settings) -> FastAPI:
     journal, metrics = Journal(settings.store), Metrics()
     doors = Doorkeeper(settings)
     shelf = Shelf(
-        settings.models, device=settings.device, batch=settings.batch, window=settings.window, observe=metrics.batch
-    )
+        settings.models, device=settings.device, batch=settings.batch, window=settings.window,
+        strict=settings.strict, observe=metrics.batch,
+    )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -12,7 +12,7 @@ from functools import partial
 
 from crossray.errors import UserError
 from crossray.generation.files import FileStudy
-from crossray.serving.answers import Answer, answer_of
+from crossray.serving.answers import Answer, answer_of, flags_of
 from crossray.serving.batcher import Job
 from crossray.serving.decoder import Decoded, Decoder
 from crossray.serving.journal import Entry, File, Journal
@@ -208,10 +208,12 @@ class Desk:
         )
         self.shelf.submit(entry.model, job)
         report = await asyncio.wrap_future(job.future)
-        check = getattr(report, "check", None)
-        if (self.settings.strict or entry.options.get("strict")) and check is not None and not check.ok:
-            flags = [{"name": flag.name, "reason": flag.reason, "view": flag.view} for flag in check.flags]
-            raise Problem(422, f"images: refused by the input check. {check}", more={"flags": flags})
+        check = report.check
+        if self.settings.strict or entry.options.get("strict"):
+            if check is None:
+                raise Problem(422, "strict: this model has no input check; ask without strict.")
+            if not check.ok:
+                raise Problem(422, f"images: refused by the input check. {check}", more={"flags": flags_of(check)})
         model = described(entry.model, self.shelf.get(entry.model))
         details = partial(
             answer_of, entry.id, report, decoded, model, doubt=self.settings.doubt, attention=attention, similar=SIMILAR

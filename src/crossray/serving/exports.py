@@ -61,7 +61,7 @@ async def export(kind: Format, answer: Answer, files: Sequence[File], changes: E
     Raises:
         Problem: 422, the format cannot be made of this study; 501, its packages are not installed.
     """
-    text = answer["text"] if changes is None else edited(answer, changes.sentences)
+    text = answer["text"] if changes is None else edited(changes.sentences)
     if kind == "json":
         return JSONResponse(answer if changes is None else {**answer, "text": text})
     if kind == "text":

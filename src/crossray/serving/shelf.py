@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossray.api import Reporter, load
+from crossray.generation.checks import no_check
 from crossray.serving.batcher import Batcher, Job
 from crossray.serving.problems import Problem
 
@@ -36,6 +37,7 @@ class Shelf:
         device: str = "auto",
         batch: int = 16,
         window: float = 0.01,
+        strict: bool = False,
         observe: Callable[[str, int, float], None] | None = None,
     ) -> None:
         """Load every model.
@@ -45,16 +47,19 @@ class Shelf:
             device: of all.
             batch: see `Batcher`.
             window: see `Batcher`.
+            strict: whether every model needs an input check.
             observe: told model, studies and seconds of each batch.
 
         Raises:
-            UserError: a model cannot be loaded.
+            UserError: a model cannot be loaded, or lacks its input check.
         """
         self._folders, self._device, self._batch, self._window = dict(folders), device, batch, window
         self._observe, self._lock = observe, threading.Lock()
         self._models: dict[str, Shelved] = {}
         for name in self._folders:
             self._models[name] = self._load(name)
+            if strict and self._models[name].reporter.generator.checker is None:
+                raise no_check(name)
         self.default = next(iter(self._folders))
 
     @property
@@ -120,5 +125,7 @@ def described(name: str, model: Shelved) -> dict[str, Any]:
         "section": generator.section,
         "views": generator.model.config.views,
         "decoding": generator.decoding.method,
+        "calibrated": generator.calibration is not None,
+        "checks_inputs": generator.checker is not None,
         "loaded": model.loaded,
     }

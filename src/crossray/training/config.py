@@ -113,6 +113,8 @@ class RewardConfig:
         temperature: of the samples; above 1 they differ more.
         cider: weight of CIDEr-D (0 to 10), with document frequencies of the training reports.
         clinical: weight of the F1 of the observations (0 to 1), read by the embedded labeler.
+        rarity: of that F1: an observation weighs its frequency among the training reports to the power of minus this.
+            With 0 all weigh alike, and a report that calls everyone normal earns most.
         length: weight of the logarithm of a length more than a quarter off the true one; it counts against a report.
         repetition: weight of the share of 4-grams that a report repeats; it counts against it.
     """
@@ -123,13 +125,14 @@ class RewardConfig:
     temperature: float = 1.0
     cider: float = 0.1
     clinical: float = 1.0
+    rarity: float = 0.0
     length: float = 0.5
     repetition: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""
         _at_least("reward", self, 2 if self.baseline == "group" or self.standardize else 1, "samples")
-        _at_least("reward", self, 0, "cider", "clinical", "length", "repetition")
+        _at_least("reward", self, 0, "cider", "clinical", "rarity", "length", "repetition")
         if self.temperature <= 0:
             raise UserError(f"recipe field 'reward.temperature' is {self.temperature}; give a value above 0.")
 
@@ -215,6 +218,8 @@ class TrainerConfig:
         log_every: optimiser steps between two rows of training losses in metrics.jsonl.
         checkpoint_steps: optimiser steps between two checkpoints inside an epoch; 0: none by steps.
         checkpoint_minutes: minutes between two checkpoints inside an epoch; 0: none by time.
+        logger: tracker that receives the rows of metrics.jsonl besides: csv, tensorboard (both in the run's folder),
+            wandb or mlflow; none.
         threads: threads of PyTorch on the processor; 0: leave as they are.
     """
 
@@ -237,6 +242,7 @@ class TrainerConfig:
     log_every: int = 20
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 5.0
+    logger: Literal["none", "csv", "tensorboard", "wandb", "mlflow"] = "none"
     threads: int = 0
 
     def __post_init__(self) -> None:

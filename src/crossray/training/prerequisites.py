@@ -6,7 +6,8 @@ on the same dataset:
     DATASET/pretrained/RECIPE-HASH/     a training run; `best` in it is the model folder
 
 HASH covers the recipe and the content of the dataset, so that every run on a dataset shares one, and a changed recipe
-gets another. A run made by an earlier version, whose recipe had fewer fields and says the same, is taken as it is. It lies in the dataset because it is made of it and of nothing else, as `features/` is.
+gets another. A run made by an earlier version, whose recipe had fewer fields and says the same, is taken as it is. It
+lies in the dataset because it is made of it and of nothing else, as `features/` is.
 """
 
 import dataclasses

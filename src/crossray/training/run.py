@@ -44,6 +44,7 @@ from crossray.training.config import DataConfig, Recipe
 from crossray.training.folder import LOCK, PROVENANCE, RECIPE, alone, first_process, is_over, say_finished
 from crossray.training.heartbeat import Heartbeat, duration
 from crossray.training.lengths import check_lengths
+from crossray.training.loggers import build_logger
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
@@ -153,6 +154,7 @@ class _Run:
         self.objective = self._objective()
         self.clock = Clock(recipe.trainer.max_minutes * 60)
         self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
+        self.logger = build_logger(recipe.trainer.logger, out)
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
         # a model folder travels: where the dataset lay on this machine stays behind
         data = {name: value for name, value in provenance["data"].items() if name != "path"}
@@ -218,8 +220,9 @@ class _Run:
                 strategy="auto" if config.devices == 1 else "ddp_find_unused_parameters_true",
                 precision="bf16-mixed" if config.precision == "bf16" else "32-true",
                 accumulate_grad_batches=config.accumulate, check_val_every_n_epoch=config.validate_every,
-                num_sanity_val_steps=0, logger=False, enable_checkpointing=True, enable_progress_bar=False,
-                enable_model_summary=False, use_distributed_sampler=False, default_root_dir=self.out,
+                num_sanity_val_steps=0, logger=self.logger or False, enable_checkpointing=True,
+                enable_progress_bar=False, enable_model_summary=False,
+                use_distributed_sampler=False, default_root_dir=self.out,
             )  # fmt: skip
             try:
                 trainer.fit(
