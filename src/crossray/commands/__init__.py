@@ -177,7 +177,20 @@ COMMANDS: dict[str, Command] = {
     "reconstruct": Command(reconstruct),
     "models": Command(models),
     "serve": Command(
-        serve, lists={"model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat it to serve several"}}
+        serve,
+        lists={
+            "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat it to serve several"},
+            "dicom_callers": {
+                "type": str,
+                "help": "AE titles that may send studies; anyone on this machine by default",
+            },
+            "dicomweb": {
+                "type": str,
+                "action": "append",
+                "nargs": None,
+                "help": "root of a DICOMweb archive whose studies may be reported by their address; repeat it for more",
+            },
+        },
     ),
     "keys": Command(
         keys, lists={"scopes": {"type": str, "help": "what a new key may do: report, metrics, admin (default: report)"}}

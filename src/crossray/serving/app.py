@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +19,7 @@ import crossray
 from crossray.serving.access import Doorkeeper
 from crossray.serving.decoder import Decoder
 from crossray.serving.desk import Desk, log_failure
+from crossray.serving.hospital import HospitalLinks
 from crossray.serving.journal import Journal
 from crossray.serving.metrics import Metrics
 from crossray.serving.problems import Problem
@@ -45,8 +47,12 @@ _HEADERS = {
 }
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application; models are loaded and the journal is opened here.
+def create_app(settings: Settings, dicom_tls: ssl.SSLContext | None = None) -> FastAPI:
+    """The application; models are loaded, the journal and the DICOM port are opened here.
+
+    Args:
+        settings: of the service.
+        dicom_tls: of a server, for DICOM over TLS.
 
     Raises:
         UserError: a model, the keys or the journal cannot be opened.
@@ -58,6 +64,9 @@ def create_app(settings: Settings) -> FastAPI:
         strict=settings.strict, observe=metrics.batch,
     )  # fmt: skip
 
+    links = HospitalLinks(settings, journal, shelf.default, dicom_tls)
+    links.start()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         limits = settings.limits
@@ -67,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
+            await asyncio.to_thread(links.stop)
             worker.cancel()
             with suppress(asyncio.CancelledError):
                 await worker
@@ -86,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.desk, app.state.doors, app.state.journal, app.state.metrics = None, doors, journal, metrics
-    app.state.settings, app.state.shelf = settings, shelf
+    app.state.settings, app.state.shelf, app.state.links = settings, shelf, links
     _handle_errors(app)
     app.middleware("http")(_note)
     if settings.open:  # without keys a page of the internet must not reach the service by a name that leads here

@@ -12,6 +12,7 @@ from crossray.serving.access import Caller
 from crossray.serving.answers import Answer, with_previews
 from crossray.serving.callers import Reporting
 from crossray.serving.desk import Desk, Reported
+from crossray.serving.dicom import CHOOSE
 from crossray.serving.exports import Edited, Format, export, wanted
 from crossray.serving.problems import Problem
 from crossray.serving.schema import ANSWERS, UPLOAD
@@ -38,6 +39,8 @@ async def write(
 ) -> Response:
     """Send the views of one study as PNG, JPEG or DICOM.
 
+    Or name a study of an archive that the service may ask: {"study": "https://archive/dicom-web/studies/..."}.
+
     * The answer comes when the report is written. With `Prefer: respond-async` it comes as soon as the study is in the
       journal, with the address of the report in `Location`.
     * With `Accept: text/event-stream` the words come while they are written: events `accepted`, `words` (the text so
@@ -52,9 +55,11 @@ async def write(
     parts = {part for part in include.split(",") if part}
     if parts - {"attention", "views"}:
         raise Problem(422, "include: give attention, views, or both with a comma.")
-    files = await read_upload(request, desk.settings.limits)
+    files = await read_upload(request, desk.settings.limits, desk.settings.archives)
     name = model or request.app.state.shelf.default
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
+    if request.headers.get("content-type", "").startswith("application/json"):
+        options |= CHOOSE  # the archive's study is as it is
     words: asyncio.Queue[str] = asyncio.Queue()
     entry, task = await desk.accept(
         files,

@@ -33,11 +33,11 @@ def run(
     Raises:
         UserError: anybody on the network could use the service, or something cannot be opened.
     """
-    check_doors(settings, host, certificate, private_key)
+    dicom_tls = check_doors(settings, host, certificate, private_key)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # names of routes and states, never a request's values; uvicorn's own lines hold addresses of callers and paths
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, dicom_tls),
         host=host,
         port=port,
         access_log=False,
@@ -52,19 +52,29 @@ def run(
     uvicorn.Server(config).run()
 
 
-def check_doors(settings: Settings, host: str, certificate: Path | None, private_key: Path | None) -> None:
+def check_doors(
+    settings: Settings, host: str, certificate: Path | None, private_key: Path | None
+) -> ssl.SSLContext | None:
     """See that a service which others reach knows its callers and keeps their secrets.
+
+    Returns:
+        TLS of the DICOM port, None without a certificate.
 
     Raises:
         UserError: it does not.
     """
     if settings.open and host not in LOOPBACK:
         raise UserError(f"--host {host}: anybody could use the service; give --keys FILE or --oidc-issuer as well.")
+    if settings.dicom is not None and host not in LOOPBACK and not settings.dicom.callers:
+        raise UserError(f"--host {host}: anybody could send studies; name who may with --dicom-callers.")
     if (certificate is None) != (private_key is None):
         raise UserError("--tls-certificate and --tls-key belong together; give both.")
     if certificate is not None and private_key is not None:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, private_key)
         except (OSError, ssl.SSLError) as error:
             reason = getattr(error, "reason", None) or error.strerror or "damaged"
             raise UserError(f"--tls-certificate {certificate}: cannot be used ({reason}); give PEM files.") from None
+        return context
+    return None

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError
-
-#: Shown wherever a person or a program reads a report of the service.
-NOTICE = "Research use only. Not a medical device. This draft was written by a machine and checked by nobody."
-
+from crossray.interop.draft import NOTICE as NOTICE
+from crossray.serving.delivery import destination
+from crossray.serving.dicom import NodeSettings
+from crossray.serving.dicomweb import Archive
 
 #: Names of this machine, on which alone a service without keys listens.
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -53,6 +53,9 @@ class Settings:
         keys: file of API keys.
         issuer: of OpenID Connect tokens; `audience`: that they must name; `jwks`: file or URL of the issuer's keys.
         metrics_open: whether /metrics needs no key.
+        dicom: the DICOM node; None for none.
+        send_to: who gets the reports of its studies, see `delivery.destination`; None for nobody.
+        archives: DICOMweb services whose studies may be reported by their address.
         limits: what is refused.
     """
 
@@ -71,6 +74,9 @@ class Settings:
     audience: str | None = None
     jwks: str | None = None
     metrics_open: bool = False
+    dicom: NodeSettings | None = None
+    send_to: str | None = None
+    archives: tuple[Archive, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -82,6 +88,12 @@ class Settings:
             raise UserError(f"--doubt {self.doubt}: give a confidence from 0 to 1.")
         if self.batch < 1 or self.decoders < 1 or self.window < 0:
             raise UserError("--batch-size, --decoders and --window: give 1 or more, 1 or more, 0 or more.")
+        if self.quiet < 0:
+            raise UserError(f"--quiet-seconds {self.quiet}: give 0 or more.")
+        if self.send_to is not None:
+            destination(self.send_to)
+            if self.dicom is None:
+                raise UserError("--send-to: gets the reports of studies that come by DICOM; give --dicom-port as well.")
         if (self.issuer is None) != (self.audience is None):
             raise UserError("--oidc-issuer and --oidc-audience belong together; give both.")
 
