@@ -1,5 +1,6 @@
 """What a service may take, and how it works."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class Settings:
         limits: what is refused.
     """
 
-    models: dict[str, Path | str]
+    models: Mapping[str, Path | str]
     store: str = "sqlite:///crossray.db"
     device: str = "auto"
     batch: int = 16
