@@ -26,6 +26,9 @@ from crossray.serving.settings import Limits, Settings
 #: Longest time for an answer, in seconds, on a machine under load.
 PATIENCE = 60.0
 
+#: Seconds without an answer after which a request is taken for one that the service waits for the end of.
+SILENCE = 1.0
+
 
 @dataclass
 class Outcome:
@@ -100,18 +103,28 @@ def fuzz(count: int, first: int = 0) -> Outcome:
 
 
 def exchange(address: str, request: bytes) -> bytes:
-    """Send bytes, tell that there are no more, and read the answer."""
+    """Send bytes and read the answer; after `SILENCE` seconds without any, tell that there are no more bytes."""
     parts = urlsplit(address)
-    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE) as connection:
-        answer = b""
+    with socket.create_connection((parts.hostname or "", parts.port or 0)) as connection:
+        answer, ended = b"", False
         try:
+            connection.settimeout(SILENCE)
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
-            while part := connection.recv(2**16):
+            while True:
+                try:
+                    part = connection.recv(2**16)
+                except TimeoutError:
+                    if ended:
+                        raise
+                    ended = True  # the service waits for more of the request
+                    connection.settimeout(PATIENCE)
+                    connection.shutdown(socket.SHUT_WR)
+                    continue
+                if not part:
+                    return answer
                 answer += part
-        except (ConnectionError, BrokenPipeError):
-            pass
-    return answer
+        except ConnectionError:
+            return answer
 
 
 def main() -> int:

@@ -135,7 +135,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "evaluate": Command(evaluate_predictions, {"name": "predictions", **_PREDICTIONS}),
     "calibrate": Command(calibrate),
-    "export": Command(export, {"name": "predictions", **_PREDICTIONS}),
+    "export": Command(export, {"name": "predictions", **_PREDICTIONS}, outputs={}),  # a file or a folder: see there
     "compare": Command(
         compare,
         {"name": "predictions", "nargs": "+", **_PREDICTIONS},
@@ -177,7 +177,12 @@ COMMANDS: dict[str, Command] = {
     "reconstruct": Command(reconstruct),
     "models": Command(models),
     "serve": Command(
-        serve, lists={"model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat it to serve several"}}
+        serve,
+        lists={
+            "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat it to serve several"},
+            "dicom_callers": {"type": str, "help": "AE titles that may send by DICOM; anyone when left out"},
+            "dicomweb": {"type": str, "help": "roots of DICOMweb archives whose studies may be asked for by address"},
+        },
     ),
     "keys": Command(
         keys, lists={"scopes": {"type": str, "help": "what a new key may do: report, metrics, admin (default: report)"}}

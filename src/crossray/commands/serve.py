@@ -9,6 +9,8 @@ from crossray.errors import UserError
 
 def serve(
     model: list[str],
+    dicom_callers: list[str] | None = None,
+    dicomweb: list[str] | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     store: str = "sqlite:///crossray.db",
@@ -19,6 +21,10 @@ def serve(
     oidc_jwks: str | None = None,
     tls_certificate: Path | None = None,
     tls_key: Path | None = None,
+    dicom_port: int | None = None,
+    dicom_ae_title: str = "CROSSRAY",
+    send_to: str | None = None,
+    quiet_seconds: float = 10.0,
     strict: bool = False,
     doubt: float = 0.5,
     batch_size: int = 16,
@@ -37,6 +43,8 @@ def serve(
 
     Args:
         model: model folder, or NAME=FOLDER; repeat it to serve several.
+        dicom_callers: AE titles that may send; anyone when left out.
+        dicomweb: roots of archives whose studies may be asked for by their address.
         host: address to listen on; other than the loopback only with keys or an issuer.
         port: to listen on; 0 for any that is free.
         store: database of accepted studies and reports, such as sqlite:///crossray.db or
@@ -48,6 +56,10 @@ def serve(
         oidc_jwks: file or URL of its keys; by default what the issuer says.
         tls_certificate: certificate with its chain, PEM.
         tls_key: private key of the certificate, PEM.
+        dicom_port: also receive radiographs by C-STORE there.
+        dicom_ae_title: AE title of this node.
+        send_to: who gets the reports of studies that came by DICOM: AE@host:port or the root of a DICOMweb service.
+        quiet_seconds: a study that came by DICOM is complete when nothing new came for so long.
         strict: refuse images that the input check flags.
         doubt: sentences of less confidence are marked.
         batch_size: most studies of a batch.
@@ -76,9 +88,11 @@ def serve(
     settings = Settings(
         models=named_models(model), store=store, device=device, batch=batch_size, window=window, decoders=decoders,
         keep=keep, strict=strict, doubt=doubt, keys=keys, issuer=oidc_issuer, audience=oidc_audience, jwks=oidc_jwks,
-        metrics_open=metrics_open, limits=limits,
+        metrics_open=metrics_open, limits=limits, host=host, certificate=tls_certificate, private_key=tls_key,
+        dicom_port=dicom_port, dicom_title=dicom_ae_title, dicom_callers=tuple(dicom_callers or ()), send_to=send_to,
+        quiet=quiet_seconds, archives=tuple(dicomweb or ()),
     )  # fmt: skip
-    run(settings, host=host, port=port, certificate=tls_certificate, private_key=tls_key)
+    run(settings, port=port)
 
 
 def keys(

@@ -20,6 +20,7 @@ from crossray.serving.decoder import Decoder
 from crossray.serving.desk import Desk, log_failure
 from crossray.serving.journal import Journal
 from crossray.serving.metrics import Metrics
+from crossray.serving.neighbours import beside_neighbours, check_neighbours
 from crossray.serving.problems import Problem
 from crossray.serving.routes_admin import admin
 from crossray.serving.routes_reports import reports
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         UserError: a model, the keys or the journal cannot be opened.
     """
+    check_neighbours(settings)
     journal, metrics = Journal(settings.store), Metrics()
     doors = Doorkeeper(settings)
     shelf = Shelf(
@@ -65,7 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.desk = Desk(settings, journal, shelf, decoder, metrics)
         worker = asyncio.create_task(app.state.desk.run())
         try:
-            yield
+            with beside_neighbours(settings, journal, shelf.default) as app.state.node:
+                yield
         finally:
             worker.cancel()
             with suppress(asyncio.CancelledError):

@@ -36,7 +36,7 @@ async def write(
     prefer: Annotated[str, Header()] = "",
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
-    """Send the views of one study as PNG, JPEG or DICOM.
+    """Send the views of one study as PNG, JPEG or DICOM, or the address of a study of an archive (--dicomweb).
 
     * The answer comes when the report is written. With `Prefer: respond-async` it comes as soon as the study is in the
       journal, with the address of the report in `Location`.
@@ -52,7 +52,7 @@ async def write(
     parts = {part for part in include.split(",") if part}
     if parts - {"attention", "views"}:
         raise Problem(422, "include: give attention, views, or both with a comma.")
-    files = await read_upload(request, desk.settings.limits)
+    files = await read_upload(request, desk.settings.limits, desk.settings.archives)
     name = model or request.app.state.shelf.default
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
     words: asyncio.Queue[str] = asyncio.Queue()

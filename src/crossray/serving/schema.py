@@ -129,6 +129,7 @@ UPLOAD: dict[str, Any] = {
         "required": True,
         "content": {
             "multipart/form-data": {"schema": _object({"images": {"type": "array", "items": _FILE}})},
+            "application/json": {"schema": _object({"study_url": _TEXT})},
             **{kind: {"schema": _FILE} for kind in ("image/png", "image/jpeg", "application/dicom")},
         },
     }

@@ -54,6 +54,12 @@ class Settings:
         keys: file of API keys.
         issuer: of OpenID Connect tokens; `audience`: that they must name; `jwks`: file or URL of the issuer's keys.
         metrics_open: whether /metrics needs no key.
+        certificate: of TLS, PEM with its chain, for HTTP and DICOM; `private_key`: of the certificate.
+        host: address to listen on, for HTTP and DICOM.
+        dicom_port: where radiographs come by C-STORE; None: nowhere. `dicom_title`: AE title there; `dicom_callers`: AE
+            titles that may send, anyone when empty.
+        send_to: who gets the reports of studies that came so: AE@host:port or the root of a DICOMweb service.
+        archives: roots of DICOMweb services whose studies may be asked for by their address.
         limits: what is refused.
     """
 
@@ -72,6 +78,14 @@ class Settings:
     audience: str | None = None
     jwks: str | None = None
     metrics_open: bool = False
+    certificate: Path | None = None
+    private_key: Path | None = None
+    host: str = "127.0.0.1"
+    dicom_port: int | None = None
+    dicom_title: str = "CROSSRAY"
+    dicom_callers: tuple[str, ...] = ()
+    send_to: str | None = None
+    archives: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -85,6 +99,10 @@ class Settings:
             raise UserError("--batch-size, --decoders and --window: give 1 or more, 1 or more, 0 or more.")
         if (self.issuer is None) != (self.audience is None):
             raise UserError("--oidc-issuer and --oidc-audience belong together; give both.")
+        if (self.certificate is None) != (self.private_key is None):
+            raise UserError("--tls-certificate and --tls-key belong together; give both.")
+        if self.send_to is not None and self.dicom_port is None:
+            raise UserError("--send-to sends the reports of studies that came by DICOM; give --dicom-port as well.")
 
     @property
     def open(self) -> bool:
