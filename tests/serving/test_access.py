@@ -165,12 +165,12 @@ def test_a_bucket_fills_evenly() -> None:
 
 
 def test_an_open_service_stays_on_the_loopback(tmp_path: Path) -> None:
-    settings = Settings(models={"a": "x"})
-    check_doors(settings, "127.0.0.1", None, None)
+    check_doors(Settings(models={"a": "x"}))
     with pytest.raises(UserError, match="--keys"):
-        check_doors(settings, "0.0.0.0", None, None)
+        check_doors(Settings(models={"a": "x"}, host="0.0.0.0"))
+    pem = tmp_path / "a.pem"
     with pytest.raises(UserError, match="--tls-key"):
-        check_doors(settings, "localhost", tmp_path / "a.pem", None)
-    (tmp_path / "a.pem").write_text("x")
+        Settings(models={"a": "x"}, certificate=pem)
+    pem.write_text("x")
     with pytest.raises(UserError, match="PEM"):
-        check_doors(settings, "localhost", tmp_path / "a.pem", tmp_path / "a.pem")
+        check_doors(Settings(models={"a": "x"}, certificate=pem, private_key=pem))

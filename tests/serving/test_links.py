@@ -1,9 +1,9 @@
 """The service with its DICOM node, its way to an archive, and studies by their address."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -21,9 +21,8 @@ from tests.serving.test_dicomweb import Handler, multipart
 
 from crossray.cli import main
 from crossray.errors import UserError
-from crossray.serving.dicom import NodeSettings
 from crossray.serving.dicomweb import Archive
-from crossray.serving.run import check_doors
+from crossray.serving.neighbours import check_neighbours
 from crossray.serving.settings import Settings
 
 
@@ -57,8 +56,8 @@ def test_a_study_comes_by_dicom_and_its_report_goes_to_the_archive(
     serving: Callable[..., Any], pacs: tuple[str, list[Any]]
 ) -> None:
     place, got = pacs
-    client = serving(dicom=NodeSettings(port=0), send_to=place, quiet=0.2, keep=0.0)
-    port = client.app.state.links.node.port
+    client = serving(dicom_port=0, send_to=place, quiet=0.2, keep=0.0)
+    port = client.app.state.node.port
     made = AE("WARD").associate("127.0.0.1", port, [build_context(DX, uid.ExplicitVRLittleEndian)], "CROSSRAY")
     # more views than the model takes: it is given a frontal and a lateral one
     for number, position in enumerate(("AP", "PA", "LL", "LL"), start=1):
@@ -78,8 +77,8 @@ def test_a_study_comes_by_dicom_and_its_report_goes_to_the_archive(
 
 
 def test_a_study_of_dicom_is_nobody_elses(serving: Callable[..., Any]) -> None:
-    client = serving(dicom=NodeSettings(port=0), quiet=0.0)
-    port = client.app.state.links.node.port
+    client = serving(dicom_port=0, quiet=0.0)
+    port = client.app.state.node.port
     made = AE("local").associate("127.0.0.1", port, [build_context(DX, uid.ExplicitVRLittleEndian)], "CROSSRAY")
     made.send_c_store(dcmread(BytesIO(image(1))))
     made.release()
@@ -91,9 +90,9 @@ def test_a_study_of_dicom_is_nobody_elses(serving: Callable[..., Any]) -> None:
 
 
 def test_a_study_is_reported_by_its_address(serving: Callable[..., Any], archive: Archive) -> None:
-    client = serving(archives=(archive,))
+    client = serving(archives=(archive.root,))
     Handler.body = multipart(image(1), image(2), image(3))
-    asked = {"study": f"{archive.root}/studies/{STUDY}"}
+    asked = {"study_url": f"{archive.root}/studies/{STUDY}"}
     answer = client.post("/v1/reports?format=fhir", json=asked)
     assert answer.status_code == 200
     Bundle.model_validate(answer.json())
@@ -104,12 +103,11 @@ def test_a_study_is_reported_by_its_address(serving: Callable[..., Any], archive
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ('{"study": "http://127.0.0.1:1/dicom-web/studies/1.2"}', 422, "in no allowed archive"),
-        ('{"study": "file:///etc/passwd"}', 422, "in no allowed archive"),
-        ('{"study": 1}', 400, "send {"),
+        ('{"study_url": "http://127.0.0.1:1/dicom-web/studies/1.2"}', 422, "in no allowed archive"),
+        ('{"study_url": "file:///etc/passwd"}', 422, "in no allowed archive"),
+        ('{"study_url": 1}', 422, "in no allowed archive"),
         ("[]", 400, "send {"),
         ("nonsense", 400, "send {"),
-        (json.dumps({"study": "x" * 5000}), 413, "too long"),
     ],
 )
 def test_an_address_that_is_not_fetched(service: Any, body: str, status: int, words: str) -> None:
@@ -117,16 +115,11 @@ def test_an_address_that_is_not_fetched(service: Any, body: str, status: int, wo
     assert answer.status_code == status and words in answer.json()["detail"]
 
 
-def test_settings(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give --dicom-port as well"):
-        Settings(models={"a": tmp_path}, send_to="PACS@host:104")
-    with pytest.raises(UserError, match="give AE@host:port"):
-        Settings(models={"a": tmp_path}, send_to="PACS", dicom=NodeSettings())
-    with pytest.raises(UserError, match="give 0 or more"):
-        Settings(models={"a": tmp_path}, quiet=-1)
-    open_node = Settings(models={"a": tmp_path}, keys=tmp_path / "k.json", dicom=NodeSettings())
+def test_a_node_that_others_reach_knows_who_may_send(tmp_path: Path) -> None:
+    open_node = Settings(models={"a": tmp_path}, keys=tmp_path / "k.json", dicom_port=104, host="10.0.0.1")
     with pytest.raises(UserError, match="--dicom-callers"):
-        check_doors(open_node, "0.0.0.0", None, None)
+        check_neighbours(open_node)
+    check_neighbours(replace(open_node, dicom_callers=("WARD",)))
 
 
 @pytest.mark.parametrize(

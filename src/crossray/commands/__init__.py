@@ -70,11 +70,11 @@ _MODELS = {
     "help": "model folder, or the folder of a training run (its best model is taken); repeat it to compare several",
 }
 
-_SYSTEMS = {
+_RECIPES = {
     "type": str,
     "action": "append",
     "nargs": None,
-    "help": "system to measure; repeat it for several; all by default",
+    "help": "recipe to measure; repeat it for several; the phantom and the laptop recipe of every system by default",
 }
 
 _PREDICTIONS = {
@@ -87,7 +87,7 @@ ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}, outputs=FOLDER),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
     "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
-    "liveness": Command(analyze_liveness, lists={"system": _SYSTEMS}),
+    "liveness": Command(analyze_liveness, lists={"recipe": _RECIPES}),
     "long-tail": Command(
         analyze_long_tail,
         {
@@ -180,16 +180,8 @@ COMMANDS: dict[str, Command] = {
         serve,
         lists={
             "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat it to serve several"},
-            "dicom_callers": {
-                "type": str,
-                "help": "AE titles that may send studies; anyone on this machine by default",
-            },
-            "dicomweb": {
-                "type": str,
-                "action": "append",
-                "nargs": None,
-                "help": "root of a DICOMweb archive whose studies may be reported by their address; repeat it for more",
-            },
+            "dicom_callers": {"type": str, "help": "AE titles that may send by DICOM; anyone when left out"},
+            "dicomweb": {"type": str, "help": "roots of DICOMweb archives whose studies may be asked for by address"},
         },
     ),
     "keys": Command(

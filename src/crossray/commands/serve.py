@@ -9,6 +9,8 @@ from crossray.errors import UserError
 
 def serve(
     model: list[str],
+    dicom_callers: list[str] | None = None,
+    dicomweb: list[str] | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     store: str = "sqlite:///crossray.db",
@@ -19,6 +21,10 @@ def serve(
     oidc_jwks: str | None = None,
     tls_certificate: Path | None = None,
     tls_key: Path | None = None,
+    dicom_port: int | None = None,
+    dicom_ae_title: str = "CROSSRAY",
+    send_to: str | None = None,
+    quiet_seconds: float = 10.0,
     strict: bool = False,
     doubt: float = 0.5,
     batch_size: int = 16,
@@ -31,18 +37,14 @@ def serve(
     decode_seconds: float = 30.0,
     decode_memory: int = 2048,
     metrics_open: bool = False,
-    dicom_port: int | None = None,
-    dicom_ae_title: str = "CROSSRAY",
-    dicom_callers: list[str] | None = None,
-    send_to: str | None = None,
-    quiet_seconds: float = 10.0,
-    dicomweb: list[str] | None = None,
     device: str = "auto",
 ) -> None:
     """Serve models: an HTTP interface and a page to read drafts on. Research use only, not a medical device.
 
     Args:
         model: model folder, or NAME=FOLDER; repeat it to serve several.
+        dicom_callers: AE titles that may send; anyone when left out.
+        dicomweb: roots of archives whose studies may be asked for by their address.
         host: address to listen on; other than the loopback only with keys or an issuer.
         port: to listen on; 0 for any that is free.
         store: database of accepted studies and reports, such as sqlite:///crossray.db or
@@ -54,6 +56,10 @@ def serve(
         oidc_jwks: file or URL of its keys; by default what the issuer says.
         tls_certificate: certificate with its chain, PEM.
         tls_key: private key of the certificate, PEM.
+        dicom_port: also receive radiographs by C-STORE there.
+        dicom_ae_title: AE title of this node.
+        send_to: who gets the reports of studies that came by DICOM: AE@host:port or the root of a DICOMweb service.
+        quiet_seconds: a study that came by DICOM is complete when nothing new came for so long.
         strict: refuse images that the input check flags.
         doubt: sentences of less confidence are marked.
         batch_size: most studies of a batch.
@@ -66,19 +72,9 @@ def serve(
         decode_seconds: longest time to decode a study.
         decode_memory: most memory of such a process, in MiB.
         metrics_open: give the numbers at /metrics to anybody.
-        dicom_port: listen there for studies by DICOM (C-STORE); 0 for any free port.
-        dicom_ae_title: what senders must call the node.
-        dicom_callers: AE titles that may send; anyone on this machine when left out.
-        send_to: gets the reports of these studies as DICOM SR: AE@host:port, or the root of a DICOMweb service.
-        quiet_seconds: a study that comes by DICOM is complete when nothing new came for so long.
-        dicomweb: root of a DICOMweb archive whose studies may be reported by their address; repeat it for several.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     _need("fastapi", "uvicorn", "sqlalchemy", "prometheus_client", "multipart", "jwt", "pebble")
-    if dicom_port is not None or dicomweb:
-        _need("pydicom", "highdicom", "pynetdicom", "httpx", extra="hospital")
-    from crossray.serving.dicom import NodeSettings
-    from crossray.serving.dicomweb import Archive
     from crossray.serving.run import run
     from crossray.serving.settings import Limits, Settings
 
@@ -92,13 +88,11 @@ def serve(
     settings = Settings(
         models=named_models(model), store=store, device=device, batch=batch_size, window=window, decoders=decoders,
         keep=keep, strict=strict, doubt=doubt, keys=keys, issuer=oidc_issuer, audience=oidc_audience, jwks=oidc_jwks,
-        metrics_open=metrics_open, limits=limits, send_to=send_to, quiet=quiet_seconds,
-        dicom=None if dicom_port is None else NodeSettings(
-            title=dicom_ae_title, host=host, port=dicom_port, callers=tuple(dicom_callers or ())
-        ),
-        archives=tuple(map(Archive, dicomweb or ())),
+        metrics_open=metrics_open, limits=limits, host=host, certificate=tls_certificate, private_key=tls_key,
+        dicom_port=dicom_port, dicom_title=dicom_ae_title, dicom_callers=tuple(dicom_callers or ()), send_to=send_to,
+        quiet=quiet_seconds, archives=tuple(dicomweb or ()),
     )  # fmt: skip
-    run(settings, host=host, port=port, certificate=tls_certificate, private_key=tls_key)
+    run(settings, port=port)
 
 
 def keys(
@@ -151,6 +145,6 @@ def named_models(given: list[str]) -> dict[str, str]:
     return dict(zip(names, folders, strict=True))
 
 
-def _need(*modules: str, extra: str = "serve") -> None:
+def _need(*modules: str) -> None:
     if any(importlib.util.find_spec(module) is None for module in modules):
-        raise UserError(f"`crossray serve` needs more packages; pip install 'crossray[{extra}]'.")
+        raise UserError("`crossray serve` needs more packages; pip install 'crossray[serve]'.")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,9 +18,9 @@ import crossray
 from crossray.serving.access import Doorkeeper
 from crossray.serving.decoder import Decoder
 from crossray.serving.desk import Desk, log_failure
-from crossray.serving.hospital import HospitalLinks
 from crossray.serving.journal import Journal
 from crossray.serving.metrics import Metrics
+from crossray.serving.neighbours import beside_neighbours, check_neighbours
 from crossray.serving.problems import Problem
 from crossray.serving.routes_admin import admin
 from crossray.serving.routes_reports import reports
@@ -47,25 +46,19 @@ _HEADERS = {
 }
 
 
-def create_app(settings: Settings, dicom_tls: ssl.SSLContext | None = None) -> FastAPI:
-    """The application; models are loaded, the journal and the DICOM port are opened here.
-
-    Args:
-        settings: of the service.
-        dicom_tls: of a server, for DICOM over TLS.
+def create_app(settings: Settings) -> FastAPI:
+    """The application; models are loaded and the journal is opened here.
 
     Raises:
         UserError: a model, the keys or the journal cannot be opened.
     """
+    check_neighbours(settings)
     journal, metrics = Journal(settings.store), Metrics()
     doors = Doorkeeper(settings)
     shelf = Shelf(
         settings.models, device=settings.device, batch=settings.batch, window=settings.window,
         strict=settings.strict, observe=metrics.batch,
     )  # fmt: skip
-
-    links = HospitalLinks(settings, journal, shelf.default, dicom_tls)
-    links.start()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -74,9 +67,9 @@ def create_app(settings: Settings, dicom_tls: ssl.SSLContext | None = None) -> F
         app.state.desk = Desk(settings, journal, shelf, decoder, metrics)
         worker = asyncio.create_task(app.state.desk.run())
         try:
-            yield
+            with beside_neighbours(settings, journal, shelf.default) as app.state.node:
+                yield
         finally:
-            await asyncio.to_thread(links.stop)
             worker.cancel()
             with suppress(asyncio.CancelledError):
                 await worker
@@ -96,7 +89,7 @@ def create_app(settings: Settings, dicom_tls: ssl.SSLContext | None = None) -> F
         redoc_url=None,
     )
     app.state.desk, app.state.doors, app.state.journal, app.state.metrics = None, doors, journal, metrics
-    app.state.settings, app.state.shelf, app.state.links = settings, shelf, links
+    app.state.settings, app.state.shelf = settings, shelf
     _handle_errors(app)
     app.middleware("http")(_note)
     if settings.open:  # without keys a page of the internet must not reach the service by a name that leads here

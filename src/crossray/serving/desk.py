@@ -202,13 +202,18 @@ class Desk:
                 choose=bool(entry.options.get("choose")),
             )
         loop = asyncio.get_running_loop()
+
+        def told(text: str) -> None:
+            if watch is not None:
+                loop.call_soon_threadsafe(watch, readable(text))
+
         attention = bool(entry.options.get("attention"))
         job = Job(
             study=FileStudy((), decoded.pixels, decoded.positions),
             # the same images give the same report, also where words are drawn
             name=hashlib.sha256(b"".join(pixels.tobytes() for pixels in decoded.pixels)).hexdigest(),
             attention=attention,
-            watch=None if watch is None else lambda text: loop.call_soon_threadsafe(watch, readable(text)) and None,
+            watch=None if watch is None else told,
         )
         self.shelf.submit(entry.model, job)
         report = await asyncio.wrap_future(job.future)

@@ -116,10 +116,10 @@ class DicomNode:
             UserError: pynetdicom is not installed.
         """
         try:
-            import pynetdicom
+            import pynetdicom  # noqa: F401
         except ModuleNotFoundError:
             raise UserError("--dicom-port: needs pynetdicom; pip install 'crossray[hospital]'.") from None
-        _quiet(pynetdicom.__name__, "pydicom")
+        quiet_libraries()
         self.settings = settings
         self._journal, self._model, self._tls = journal, model, tls
         self._server: ThreadedAssociationServer | None = None
@@ -274,9 +274,9 @@ def _end_cleanly(association: Any) -> None:
     association.dimse.receive_primitive, machine.do_action = guarded, careful
 
 
-def _quiet(*libraries: str) -> None:
-    """Their lines and warnings quote identifiers and values."""
-    for library in libraries:
+def quiet_libraries() -> None:
+    """Silence those whose lines and warnings quote identifiers and values."""
+    for library in ("pynetdicom", "pydicom", "highdicom", "httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.CRITICAL + 1)
         warnings.filterwarnings("ignore", module=library)
 

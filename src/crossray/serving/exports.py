@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from crossray.errors import UserError
 from crossray.serving.answers import Answer, edited
+from crossray.serving.hospital import fhir_json, sr_file
 from crossray.serving.journal import File
 from crossray.serving.problems import Problem
 from crossray.serving.settings import NOTICE
@@ -59,17 +60,13 @@ async def export(kind: Format, answer: Answer, files: Sequence[File], changes: E
         changes: what a person made of it.
 
     Raises:
-        Problem: 422, the format cannot be made of this study; 501, its packages are not installed.
+        Problem: 422, the format cannot be made of this study.
     """
     text = answer["text"] if changes is None else edited(changes.sentences)
     if kind == "json":
         return JSONResponse(answer if changes is None else {**answer, "text": text})
     if kind == "text":
         return Response(f"{text}\n\n{NOTICE}\n", media_type="text/plain; charset=utf-8")
-    try:
-        from crossray.serving.hospital import fhir_json, sr_file
-    except ModuleNotFoundError:
-        raise Problem(501, "the service was installed without its hospital formats.") from None
     made = datetime.fromisoformat(answer["created"])
     contents = [(f"image {number + 1}", file.content) for number, file in enumerate(files)]
     try:

@@ -1,7 +1,6 @@
 """The service's answers in a hospital's formats, and its reports on their way to an archive."""
 
 import hashlib
-import ssl
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from json import loads
@@ -11,10 +10,7 @@ from crossray.interop.draft import DraftReport, ModelIdentity, draft_report
 from crossray.interop.fhir import fhir_bundle
 from crossray.interop.source import Source, read_sources
 from crossray.interop.sr import dicom_bytes, structured_report
-from crossray.serving.delivery import Delivery, destination
-from crossray.serving.dicom import DicomNode
-from crossray.serving.journal import Entry, Journal
-from crossray.serving.settings import Settings
+from crossray.serving.journal import Entry
 
 
 def fhir_json(
@@ -47,43 +43,6 @@ def stored_sr(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) 
     """The structured report of a study in the journal, for `Delivery`: the same object as `sr_file` of it unedited."""
     answer = loads(report)
     return sr_file(answer, answer["text"], datetime.fromisoformat(answer["created"]), contents)
-
-
-class HospitalLinks:
-    """The DICOM node of a service and the way of its reports to an archive, as far as the settings name them."""
-
-    def __init__(self, settings: Settings, journal: Journal, model: str, tls: ssl.SSLContext | None = None) -> None:
-        """Make them; `start` opens the port.
-
-        Args:
-            settings: of the service.
-            journal: of the service, which reports what waits there.
-            model: that reports studies that come by DICOM.
-            tls: of a server, for DICOM over TLS.
-        """
-        self.node = None if settings.dicom is None else DicomNode(journal, settings.dicom, model=model, tls=tls)
-        self._delivery = None
-        if settings.dicom is not None and settings.send_to is not None:
-            receiver = destination(settings.send_to, settings.dicom.title)
-            self._delivery = Delivery(journal, receiver, stored_sr)
-
-    def start(self) -> None:
-        """Listen and deliver.
-
-        Raises:
-            UserError: the port cannot be opened.
-        """
-        if self.node is not None:
-            self.node.start()
-        if self._delivery is not None:
-            self._delivery.start()
-
-    def stop(self) -> None:
-        """End both; what has been accepted or not delivered stays in the journal."""
-        if self.node is not None:
-            self.node.stop()
-        if self._delivery is not None:
-            self._delivery.stop()
 
 
 def _draft(answer: Mapping[str, Any], text: str, made: datetime) -> DraftReport:

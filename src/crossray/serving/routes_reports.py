@@ -37,9 +37,7 @@ async def write(
     prefer: Annotated[str, Header()] = "",
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
-    """Send the views of one study as PNG, JPEG or DICOM.
-
-    Or name a study of an archive that the service may ask: {"study": "https://archive/dicom-web/studies/..."}.
+    """Send the views of one study as PNG, JPEG or DICOM, or the address of a study of an archive (--dicomweb).
 
     * The answer comes when the report is written. With `Prefer: respond-async` it comes as soon as the study is in the
       journal, with the address of the report in `Location`.
@@ -59,7 +57,7 @@ async def write(
     name = model or request.app.state.shelf.default
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
     if request.headers.get("content-type", "").startswith("application/json"):
-        options |= CHOOSE  # the archive's study is as it is
+        options |= CHOOSE  # nobody can send an archive's study again with fewer views
     words: asyncio.Queue[str] = asyncio.Queue()
     entry, task = await desk.accept(
         files,

@@ -129,10 +129,7 @@ UPLOAD: dict[str, Any] = {
         "required": True,
         "content": {
             "multipart/form-data": {"schema": _object({"images": {"type": "array", "items": _FILE}})},
-            "application/json": {
-                "schema": _object({"study": _TEXT}),
-                "example": {"study": "https://archive/dicom-web/studies/1.2.840.113619.2.1"},
-            },
+            "application/json": {"schema": _object({"study_url": _TEXT})},
             **{kind: {"schema": _FILE} for kind in ("image/png", "image/jpeg", "application/dicom")},
         },
     }

@@ -1,14 +1,16 @@
 """What a service may take, and how it works."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError
-from crossray.interop.draft import NOTICE as NOTICE
-from crossray.serving.delivery import destination
-from crossray.serving.dicom import NodeSettings
-from crossray.serving.dicomweb import Archive
+from crossray.interop import draft
+
+#: Shown wherever a person or a program reads a report of the service.
+NOTICE = draft.NOTICE
+
 
 #: Names of this machine, on which alone a service without keys listens.
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -53,13 +55,16 @@ class Settings:
         keys: file of API keys.
         issuer: of OpenID Connect tokens; `audience`: that they must name; `jwks`: file or URL of the issuer's keys.
         metrics_open: whether /metrics needs no key.
-        dicom: the DICOM node; None for none.
-        send_to: who gets the reports of its studies, see `delivery.destination`; None for nobody.
-        archives: DICOMweb services whose studies may be reported by their address.
+        certificate: of TLS, PEM with its chain, for HTTP and DICOM; `private_key`: of the certificate.
+        host: address to listen on, for HTTP and DICOM.
+        dicom_port: where radiographs come by C-STORE; None: nowhere. `dicom_title`: AE title there; `dicom_callers`: AE
+            titles that may send, anyone when empty.
+        send_to: who gets the reports of studies that came so: AE@host:port or the root of a DICOMweb service.
+        archives: roots of DICOMweb services whose studies may be asked for by their address.
         limits: what is refused.
     """
 
-    models: dict[str, Path | str]
+    models: Mapping[str, Path | str]
     store: str = "sqlite:///crossray.db"
     device: str = "auto"
     batch: int = 16
@@ -74,9 +79,14 @@ class Settings:
     audience: str | None = None
     jwks: str | None = None
     metrics_open: bool = False
-    dicom: NodeSettings | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    host: str = "127.0.0.1"
+    dicom_port: int | None = None
+    dicom_title: str = "CROSSRAY"
+    dicom_callers: tuple[str, ...] = ()
     send_to: str | None = None
-    archives: tuple[Archive, ...] = ()
+    archives: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -88,14 +98,12 @@ class Settings:
             raise UserError(f"--doubt {self.doubt}: give a confidence from 0 to 1.")
         if self.batch < 1 or self.decoders < 1 or self.window < 0:
             raise UserError("--batch-size, --decoders and --window: give 1 or more, 1 or more, 0 or more.")
-        if self.quiet < 0:
-            raise UserError(f"--quiet-seconds {self.quiet}: give 0 or more.")
-        if self.send_to is not None:
-            destination(self.send_to)
-            if self.dicom is None:
-                raise UserError("--send-to: gets the reports of studies that come by DICOM; give --dicom-port as well.")
         if (self.issuer is None) != (self.audience is None):
             raise UserError("--oidc-issuer and --oidc-audience belong together; give both.")
+        if (self.certificate is None) != (self.private_key is None):
+            raise UserError("--tls-certificate and --tls-key belong together; give both.")
+        if self.send_to is not None and self.dicom_port is None:
+            raise UserError("--send-to sends the reports of studies that came by DICOM; give --dicom-port as well.")
 
     @property
     def open(self) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from functools import partial
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -20,19 +19,15 @@ from crossray.serving.settings import Limits
 IMAGES = ("image/png", "image/jpeg", "application/dicom", "application/octet-stream")
 
 
-#: Longest body that names a study.
-_LONGEST_NAME = 4096
+async def read_upload(request: Request, limits: Limits, archives: Sequence[str] = ()) -> list[File]:
+    """The files of a request: the parts of a form, a body that is one image, or a study of an archive.
 
-
-async def read_upload(request: Request, limits: Limits, archives: Sequence[Archive] = ()) -> list[File]:
-    """The files of a request: the parts "images" of a multipart form, or a body that is one image.
-
-    Or a JSON object {"study": URL} that names a study of a DICOMweb archive, whose radiographs are fetched.
+    A study of an archive is a body of JSON, {"study_url": "https://pacs/dicom-web/studies/UID"}.
 
     Names are replaced by numbers: they can be names of patients.
 
     Raises:
-        Problem: 400, 411, 413, 415, or 422 for a study that cannot be fetched.
+        Problem: 400, 413, 415 or 422.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     length = request.headers.get("content-length")
@@ -41,10 +36,10 @@ async def read_upload(request: Request, limits: Limits, archives: Sequence[Archi
     try:
         if kind == "multipart/form-data":
             contents = await _parts(request, limits)
-        elif kind == "application/json":
-            contents = await _fetched(request, limits, archives)
         elif kind in IMAGES:
             contents = [b"".join([part async for part in _limited(request, limits)])]
+        elif kind == "application/json":
+            return await _fetched(b"".join([part async for part in _limited(request, limits)]), archives, limits)
         else:
             raise Problem(415, f"send multipart/form-data with files named images, or one of {', '.join(IMAGES)}.")
     except ClientDisconnect:
@@ -56,23 +51,19 @@ async def read_upload(request: Request, limits: Limits, archives: Sequence[Archi
     return [File(f"{number:04}", content) for number, content in enumerate(contents)]
 
 
-async def _fetched(request: Request, limits: Limits, archives: Sequence[Archive]) -> list[bytes]:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _LONGEST_NAME:
-            raise Problem(413, "study: its address is too long.")
+async def _fetched(body: bytes, archives: Sequence[str], limits: Limits) -> list[File]:
     try:
-        url = json.loads(body)["study"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        url = None
-    if not isinstance(url, str):
-        raise Problem(400, 'study: send {"study": "https://archive/dicom-web/studies/..."}.')
+        address = json.loads(body)["study_url"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Problem(400, 'send {"study_url": "https://pacs/dicom-web/studies/..."}.') from None
+    roots = [Archive(root.rstrip("/")) for root in archives]
     try:
-        files = await asyncio.to_thread(partial(fetch_study, url, archives, most_bytes=limits.upload))
+        found = await asyncio.to_thread(fetch_study, str(address), roots, most_bytes=limits.upload)
     except UserError as error:
         raise Problem(422, str(error)) from None
-    return [file.content for file in files]
+    if len(found) > limits.files:
+        raise Problem(413, f"the study has more than {limits.files} objects; send its radiographs instead.")
+    return [File(f"{number:04}", file.content) for number, file in enumerate(found)]
 
 
 async def _parts(request: Request, limits: Limits) -> list[bytes]:
