@@ -1,0 +1,68 @@
+"""Links from pages into the source: in the repository they lead to the file, on the site to its highlighted copy.
+
+`[LRE](../src/crossray/models/revtaf.py#Revtaf)` works in both; a name that the file does not define is a warning.
+Files at the root of the repository, such as CONTRIBUTING.md, are pages of `project/`.
+"""
+
+import ast
+import os
+import posixpath
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sphinx.util import logging
+
+ROOT = Path(__file__).parents[2]
+_LOG = logging.getLogger(__name__)
+_SOURCE = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])+)\]\(((?:\.\./)*src/crossray/[\w/]+\.py)(?:#(\w+(?:\.\w+)*))?\)")
+_PROJECT = re.compile(r"\]\(((?:\.\./)+)([A-Z_]+)\.md\)")
+_OTHER = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])+)\]\(((?:\.\./)+(?:tests|benchmarks|constraints|\.ci)[\w/.-]*)\)")
+
+
+@cache
+def _defined(path: Path) -> frozenset[str]:
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+            names |= {f"{node.name}.{inner.name}" for inner in getattr(node, "body", ())
+                      if isinstance(inner, ast.FunctionDef)}  # fmt: skip
+    return frozenset(names)
+
+
+def _read(app: Any, name: str, source: list[str]) -> None:
+    folder = posixpath.dirname(name)
+    up = os.path.relpath(".", folder or ".")
+
+    def link(match: re.Match[str]) -> str:
+        text, path, anchor = match.groups()
+        file = (Path(app.srcdir) / folder / path).resolve()
+        if not file.is_file():
+            _LOG.warning("%s does not exist", path, location=name)
+            return text
+        if anchor and anchor not in _defined(file):
+            _LOG.warning("%s defines no %s", path, anchor, location=name)
+        page = file.relative_to(ROOT / "src").with_suffix(".html").as_posix()
+        if page.endswith("/__init__.html"):
+            page = page.removesuffix("/__init__.html") + ".html"
+        fragment = f"#{file.relative_to(ROOT / 'src').with_suffix('').as_posix().replace('/', '.')}.{anchor}"
+        return f'<a href="{up}/_modules/{page}{fragment if anchor else ""}">{text}</a>'
+
+    def project(match: re.Match[str]) -> str:
+        page = {"README": "index"}.get(match[2], f"project/{match[2].lower().replace('_', '-')}")
+        return f"]({up}/{page}.md)" if (Path(app.srcdir) / f"{page}.md").exists() else match[0]
+
+    def other(match: re.Match[str]) -> str:
+        if not (Path(app.srcdir) / folder / match[2]).exists():
+            _LOG.warning("%s does not exist", match[2], location=name)
+        return match[1]  # tests and benchmarks are in the repository, not on the site
+
+    source[0] = _OTHER.sub(other, _PROJECT.sub(project, _SOURCE.sub(link, source[0])))
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Register with Sphinx."""
+    app.connect("source-read", _read)
+    return {"parallel_read_safe": True}
