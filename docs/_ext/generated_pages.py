@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import yaml
 from docstring_parser import parse
 
-#: Packages whose modules have a page, in the order of the imports (docs/architecture.md), and what each is.
+#: Packages whose modules have a page, and what each is.
 PACKAGES = {
     "models": "Contract of a system, the six systems, what they share",
     "layers": "Building blocks of the papers",
@@ -23,13 +23,6 @@ PACKAGES = {
     "evaluation": "Metrics, labelers, predictions, statistics",
     "text": "Cleaning, tokenizing, labelling",
     "data": "Images, stored datasets, batches, sources",
-    "retrieval": "Databases of reports and exact search",
-    "training": "Recipes, the training path, checkpoints",
-    "generation": "From image files to predictions",
-    "analysis": "What models have learned, in numbers",
-    "ablation": "Tables of the papers, run by run",
-    "phantom": "Synthetic radiographs",
-    "files": "Writing, locking and reading files safely",
 }
 
 
@@ -57,7 +50,7 @@ def _commands() -> str:
     from crossray.commands import COMMANDS, GROUPS
 
     parts = [
-        "# Commands\n\nWritten from the parser of `crossray`. `crossray COMMAND --help` prints the same. Options may be "
+        "# Commands\n\nWritten from the parser. `crossray COMMAND --help` prints the same. Options may be "
         "written with hyphens or underscores. A user's mistake ends in one sentence and exit code 2; Ctrl-C in 130.\n"
     ]
     for name, text in _TRAINING.items():
@@ -68,10 +61,9 @@ def _commands() -> str:
                  ("`--data`", "prepared dataset"),
                  ("`--out`", "folder of the run; must not exist yet"),
                  ("`--resume`", "folder of an interrupted run: continue it exactly where it stopped"),
-                 ("`--SECTION.FIELD`", "every field of the recipe: [training](recipes/training.md), or a system's own")],
+                 ("`--SECTION.FIELD`", "every field of [the recipe](recipes/training.md), or of its system")],
             ) + "\n")  # fmt: skip
-    for name in COMMANDS:
-        parts.append(_command(f"crossray {name}", _subparser(_build([name]), name)))
+    parts += [_command(f"crossray {name}", _subparser(_build([name]), name)) for name in COMMANDS]
     for name, group in GROUPS.items():
         parts.append(f"## crossray {name}\n\n{group.summary}\n")
         for second in group.commands:
@@ -112,10 +104,10 @@ def _fields(config: type, prefix: str) -> str:
             for param in parse(base.__doc__ or "").params:
                 described.setdefault(param.arg_name, param.description or "")
     types = get_type_hints(config)
-    rows = []
-    for field in dataclasses.fields(config):
-        rows.append((f"`{prefix}{field.name}`", f"`{_type(types[field.name])}`", _default(field),
-                     described.get(field.name, "")))  # fmt: skip
+    rows = [
+        (f"`{prefix}{field.name}`", f"`{_type(types[field.name])}`", _default(field), described.get(field.name, ""))
+        for field in dataclasses.fields(config)
+    ]
     return _table(("field", "type", "default", "what it is"), rows)
 
 
@@ -164,7 +156,7 @@ def _recipes(folder: Path) -> None:
     sections.append("## Stages\n\nEntries of the list `stages`.\n\n" + _fields(Stage, ""))
     _write(
         folder / "recipes" / "training.md",
-        "# Fields of every recipe\n\nThese sections are the same for every system; `crossray train RECIPE --help` lists "
+        "# Fields of every recipe\n\nThese sections are the same for every system. `crossray train RECIPE --help` has "
         "them with the recipe's own values.\n\n" + "\n\n".join(sections) + "\n",
     )
     contents = "\n".join(["recipes/training", *(f"recipes/{name}" for name in systems)])
@@ -203,7 +195,7 @@ def _api(folder: Path) -> None:
         _write(folder / "api" / f"{name}.md", "\n".join(parts))
     _write(
         folder / "api" / "shared.md",
-        "# crossray.registry and crossray.errors\n\nHow systems, sources, metrics, labelers and backbones are found, and "
+        "# crossray.registry and crossray.errors\n\nSystems, sources, metrics, labelers and backbones by name, and "
         "what a user's mistake is.\n\n"
         + "\n".join(
             f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
@@ -246,28 +238,36 @@ def _indented(options: str) -> str:
 
 
 _CODE = re.compile(r"(``.+?``|`[^`]+`)")
+_SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Example|Examples|Note|Notes|Warns):$")
 
 
-def _escape(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with names in backquotes: stars and bars in them are no markup."""
-    code = False
-    for place, line in enumerate(lines):
-        code = code or line.lstrip().startswith(">>>")
-        if not line.strip():
-            code = False
-            continue
-        if code or line.startswith("    ") and not lines[place - 1].strip():
-            continue
-        if line.lstrip().startswith((":", "..")):  # a field of napoleon: its text, not its mark
-            head, _, text = line.lstrip().partition(": ") if line.lstrip().startswith(":") else (line, "", "")
-            lines[place] = line[: len(line) - len(line.lstrip())] + head + (f": {_plain(text)}" if text else "")
-            continue
-        lines[place] = _plain(line)
+def _as_rst(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text with names in backquotes; what is indented in their body is shown as it stands."""
+    result: list[str] = []
+    section = literal = False
+    for line in lines:
+        if line.strip() and not line.startswith(" "):
+            if literal:
+                result.append("")
+            section, literal = bool(_SECTION.match(line)), False
+        elif line.strip() and not section and not literal and (result or what != "module"):
+            result += ["", "::", ""]
+            literal = True
+        result.append(line if literal or ">>>" in line else _plain(line))
+    lines[:] = result
 
 
 def _plain(text: str) -> str:
+    """Stars and bars are no markup; what is in backquotes and no name is code."""
     parts = _CODE.split(text)
-    return "".join(part if i % 2 else re.sub(r"(?<!\\)([*|])", r"\\\1", part) for i, part in enumerate(parts))
+    for i, part in enumerate(parts):
+        if i % 2 == 0:
+            parts[i] = re.sub(r"(?<!\\)([*|])", r"\\\1", part)
+        elif not part.startswith("``") and not re.fullmatch(r"`[\w.]+`", part):
+            parts[i] = f"`{part}`"
+        if i % 2 and i + 1 < len(parts) and re.match(r"\w", parts[i + 1]):
+            parts[i] += "\\ "
+    return "".join(parts)
 
 
 def _generate(app: Any) -> None:
@@ -280,5 +280,5 @@ def _generate(app: Any) -> None:
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("builder-inited", _generate)
-    app.connect("autodoc-process-docstring", _escape, priority=400)
+    app.connect("autodoc-process-docstring", _as_rst, priority=400)
     return {"parallel_read_safe": True}

@@ -25,9 +25,9 @@ ROOMS = {
 
 def page_room(name: str) -> tuple[str, int]:
     """Room of a page, and its rank there."""
-    for folder in ("tutorials", "reference", "project"):
-        if name.startswith(f"{folder}/"):
-            return folder, _rank(ROOMS[folder], name)
+    folder = name.partition("/")[0]
+    if folder in ROOMS and name != folder:
+        return folder, _rank(ROOMS[folder], name)
     for room, patterns in ROOMS.items():
         rank = _rank(patterns, name)
         if rank < len(patterns):
@@ -45,7 +45,7 @@ def _contents(app: Any, name: str, source: list[str]) -> None:
     room = name.partition("/")[0]
     pages = []
     for page in app.env.found_docs:
-        nested = page.startswith("reference/api/") or page.startswith("reference/recipes/")
+        nested = page.startswith(("reference/api/", "reference/recipes/"))
         if page == "index" or page.endswith("/index") or nested:
             continue
         where, rank = page_room(page)

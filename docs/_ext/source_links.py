@@ -14,7 +14,13 @@ from typing import Any
 
 from sphinx.util import logging
 
+from generated_pages import PACKAGES
+
 ROOT = Path(__file__).parents[2]
+
+#: Packages whose source is on the site, and modules of `crossray` itself.
+_SHOWN = {*PACKAGES, "registry.py", "errors.py", "api.py"}
+
 _LOG = logging.getLogger(__name__)
 _SOURCE = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])+)\]\(((?:\.\./)*src/crossray/[\w/]+\.py)(?:#(\w+(?:\.\w+)*))?\)")
 _PROJECT = re.compile(r"\]\(((?:\.\./)+)([A-Z_]+)\.md\)")
@@ -44,6 +50,8 @@ def _read(app: Any, name: str, source: list[str]) -> None:
             return text
         if anchor and anchor not in _defined(file):
             _LOG.warning("%s defines no %s", path, anchor, location=name)
+        if file.relative_to(ROOT / "src" / "crossray").parts[0] not in _SHOWN:
+            return text  # in the repository, not on the site
         page = file.relative_to(ROOT / "src").with_suffix(".html").as_posix()
         if page.endswith("/__init__.html"):
             page = page.removesuffix("/__init__.html") + ".html"

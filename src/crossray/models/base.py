@@ -1,4 +1,4 @@
-"""The contract of everything that is trained here (DESIGN 3): `Trainable`, and `ReportModel` for the systems.
+"""The contract of everything that is trained here: `Trainable`, and `ReportModel` for the systems.
 
 Shapes: B studies, V views, S memory positions, D memory width, T tokens, P prompt tokens or pooled width.
 """
@@ -339,7 +339,7 @@ class ReportModel(Trainable):
         return {"language": self.language_loss(encoded, batch.targets)}
 
     def language_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
-        """Cross-entropy of each report token given the ones before it (SPEC 1.5, "Language loss")."""
+        """Cross-entropy of each report token given the ones before it."""
         return self.language_loss_of(self.step(targets.tokens[:, :-1], encoded).logits, targets)
 
     def language_loss_of(self, logits: Tensor, targets: Targets) -> Tensor:

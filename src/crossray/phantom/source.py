@@ -1,4 +1,4 @@
-"""Sources of drawn studies (DESIGN 6): wholly synthetic ones, and true reports with images drawn from their tags."""
+"""Sources of drawn studies: wholly synthetic ones, and true reports with images drawn from their tags."""
 
 import csv
 import re

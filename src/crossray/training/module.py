@@ -1,4 +1,4 @@
-"""The one LightningModule, for everything Trainable (DESIGN 3): losses, schedule, validation, events."""
+"""The one LightningModule, for everything Trainable (docs/architecture.md): losses, schedule, validation, events."""
 
 import copy
 import math

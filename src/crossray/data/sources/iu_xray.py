@@ -1,4 +1,4 @@
-"""IU X-Ray from the files that Open-i or Kaggle give: reports, images, and what is filtered on the way (SPEC 1.1).
+"""IU X-Ray from the files that Open-i or Kaggle give: reports, images, and what is filtered on the way.
 
 R2Gen's 2,955 studies are those with a findings section and at least two images; its identifiers are the name of a
 study's first image without the last number. `docs/data/iu-xray.md` shows both on the true reports.

@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports (SPEC 1.1).
+"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports.
 
     ROOT/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz                 one row an image, an image, a study
     ROOT/files/p10/p10000032/s50414267/02aa804e-...-4e381014.jpg          or .dcm, in MIMIC-CXR
