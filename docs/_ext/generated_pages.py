@@ -21,8 +21,6 @@ PACKAGES = {
     "layers": "Building blocks of the papers",
     "decoding": "How reports are searched for",
     "evaluation": "Metrics, labelers, predictions, statistics",
-    "text": "Cleaning, tokenizing, labelling",
-    "data": "Images, stored datasets, batches, sources",
 }
 
 
