@@ -37,9 +37,10 @@ def broken(site: Path) -> list[str]:
             where = f"{path.relative_to(site)}: {link}"
             if not target.is_file():
                 faults.append(f"{where}: no such file")
-            elif parts.fragment and (known := pages.get(site / target.relative_to(site.resolve()))):
-                if unquote(parts.fragment) not in known.anchors:
-                    faults.append(f"{where}: no such place")
+                continue
+            known = pages.get(site / target.relative_to(site.resolve()))
+            if known and parts.fragment and unquote(parts.fragment) not in known.anchors:
+                faults.append(f"{where}: no such place")
     return faults
 
 

@@ -26,8 +26,8 @@ HOLDS = {
 
 def layers() -> list[list[str]]:
     """The rooms, top first, as the import contract lists them."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
-    rows = next(contract["layers"] for contract in contracts if contract.get("root_package") or not contract.get("containers"))
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    rows = settings["tool"]["importlinter"]["contracts"][0]["layers"]
     return [[name.strip().removeprefix("crossray.") for name in row.split("|")] for row in rows]
 
 
@@ -36,9 +36,9 @@ def edges(rooms: set[str]) -> set[tuple[str, str]]:
     graph = grimp.build_graph("crossray", exclude_type_checking_imports=True)
     direct: dict[str, set[str]] = {room: set() for room in rooms}
     for module in graph.modules:
-        room = (module.split(".") + [""])[1]
+        room = f"{module}.".split(".")[1]
         for other in graph.find_modules_directly_imported_by(module):
-            target = (other.split(".") + [""])[1]
+            target = f"{other}.".split(".")[1]
             if room in rooms and target in rooms and target != room:
                 direct[room].add(target)
 
@@ -78,17 +78,19 @@ def main() -> None:
         start, end = x + (BOX / 2 - 12) * (side > 0) - (BOX / 2 - 12) * (side < 0), u
         end += (BOX / 2 - 12) * (side > 0) - (BOX / 2 - 12) * (side < 0)
         path = f"M{start:.0f} {y} C{start + side:.0f} {y + 22} {end + side:.0f} {v - 22} {end:.0f} {v}"
-        parts.append(f'<path d="{path}" fill="none" stroke="{EDGE}" stroke-width="1.2" opacity=".75" marker-end="url(#a)"/>')
+        style = f'fill="none" stroke="{EDGE}" stroke-width="1.2" opacity=".75" marker-end="url(#a)"'
+        parts.append(f'<path d="{path}" {style}/>')
     for room, (x, y) in place.items():
         parts.append(
             f'<rect x="{x - BOX / 2:.0f}" y="{y}" width="{BOX}" height="{HIGH}" rx="6" fill="{FILL}" stroke="{INK}"/>'
             f'<text x="{x:.0f}" y="{y + 16}" text-anchor="middle" font-weight="600">{room}</text>'
-            f'<text x="{x:.0f}" y="{y + 29}" text-anchor="middle" font-size="11" fill="#52606d">{HOLDS.get(room, "")}</text>'
+            f'<text x="{x:.0f}" y="{y + 29}" text-anchor="middle" font-size="11" fill="#52606d">'
+            f"{HOLDS.get(room, '')}</text>"
         )
     height = 8 + len(rows) * ROW
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="14" '
-        f'fill="{INK}" role="img" aria-label="Packages of crossray in layers, with their imports">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+        f'font-size="14" fill="{INK}" role="img" aria-label="Packages of crossray in layers, with their imports">'
         f'<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path d="M0 0L8 4L0 8z" fill="{EDGE}"/></marker></defs>{"".join(parts)}</svg>\n'
     )

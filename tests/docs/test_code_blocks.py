@@ -94,7 +94,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     GenerationSettings(DecodingConfig(method="greedy", max_length=12), "findings", 2).save(folder / "runs/a")
     for name, index in (("frontal.png", 0), ("lateral.png", 1), ("other.jpg", 2)):
         Image.fromarray(np.asarray(dataset.image(index))).save(folder / name)
-    (folder / "list.csv").write_text("study_id,images\n1,\"frontal.png,lateral.png\"\n", encoding="utf-8")
+    (folder / "list.csv").write_text('study_id,images\n1,"frontal.png,lateral.png"\n', encoding="utf-8")
     (folder / "reports.csv").write_text("study_id,report\n1,The heart is enlarged.\n", encoding="utf-8")
     predictions = folder / "predictions.jsonl"
     cli.main(["generate", "--model", str(folder / "runs/a"), "--data", str(folder / "data/phantom"), "--split", "test",
