@@ -175,7 +175,8 @@ def draw(title: str, boxes: Mapping[str, Box], arrows: tuple[str, ...]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         f'font-size="12.5" fill="{INK}" role="img" aria-label="{title}">'
-        f'<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="{INK}"/></marker></defs>'
+        f'<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        f'<path d="M0 0L8 4L0 8z" fill="{INK}"/></marker></defs>'
         f'<text x="{EDGE}" y="26" font-size="15" font-weight="600">{title}</text>{"".join(parts)}</svg>\n'
     )
 

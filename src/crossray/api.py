@@ -176,7 +176,7 @@ class Reporter:
 
         Args:
             studies: each a file, several views, or a folder.
-            batch_size: studies at once; halved by itself when memory runs out.
+            batch_size: studies per batch; halved automatically when memory runs out.
 
         Raises:
             UserError: a file cannot be read, or a study has more views than the model takes.

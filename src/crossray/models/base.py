@@ -104,7 +104,7 @@ class PaperModule:
 
 @dataclass(frozen=True)
 class Event:
-    """Something in training has ended; see `Trainable.advance`.
+    """End of a step, validation, epoch or stage; see `Trainable.advance`.
 
     Attributes:
         kind: "step" (an optimiser step), "validation", "epoch" or "stage".
@@ -169,7 +169,7 @@ class Trainable(nn.Module, ABC):
         """Named scalar losses, unweighted, of those in `loss_weights`. Also called for validation, in eval mode."""
 
     def advance(self, event: Event) -> None:
-        """A step, a validation, an epoch or a stage has ended: moving averages, temperatures, class priors."""
+        """Called at the end of a step, validation, epoch or stage: moving averages, temperatures, class priors."""
 
     def frozen(self) -> list[str]:
         """Names of parameters that no stage trains."""

@@ -97,7 +97,7 @@ def phantom(
 
     Args:
         studies: number of studies to draw (without --like).
-        seed: the same seed draws the same studies, whatever the number of workers.
+        seed: seed; the same seed draws the same studies for any number of workers.
         severity: how clearly findings show: easy or realistic.
         like: R2Gen's annotation.json: keep its reports and splits, draw the images.
         tags: indiana_reports.csv with the MeSH tags that say what to draw for --like.

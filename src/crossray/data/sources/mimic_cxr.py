@@ -168,7 +168,7 @@ def mimic_cxr(
     findings: Findings = "headed",
     labels: Labels = "rules",
 ) -> Collection:
-    """Prepare MIMIC-CXR from PhysioNet's files; say beforehand how long it will take and how large it will be.
+    """Prepare MIMIC-CXR from PhysioNet's files; prints an estimate of time and size first.
 
     Args:
         root: folder of a version of MIMIC-CXR-JPG (or MIMIC-CXR, with DICOM files), which holds the folder files.
