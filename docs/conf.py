@@ -44,6 +44,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 add_module_names = False
 
+smartquotes = False  # --option stays as it is typed
 html_theme = "furo"
 html_title = f"CrossRay {release}"
 html_static_path = ["_static"]

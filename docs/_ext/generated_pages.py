@@ -188,7 +188,7 @@ def _api(folder: Path) -> None:
     for name, summary in PACKAGES.items():
         parts = [f"# crossray.{name}\n\n{summary}.\n"]
         for module in _modules(f"crossray.{name}"):
-            members = "" if module == f"crossray.{name}" else ":members:\n:show-inheritance:\n"
+            members = "" if module == f"crossray.{name}" else ":members:\n:show-inheritance:\n:ignore-module-all:\n"
             parts.append(f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n{_indented(members)}```\n")
         _write(folder / "api" / f"{name}.md", "\n".join(parts))
     _write(
@@ -224,8 +224,9 @@ def _api(folder: Path) -> None:
 def _modules(package: str) -> Iterator[str]:
     import importlib
 
-    yield package
     found = importlib.import_module(package)
+    if found.__doc__:
+        yield package
     for module in sorted(pkgutil.walk_packages(found.__path__, f"{package}."), key=lambda one: one.name):
         if not any(part.startswith("_") for part in module.name.split(".")):
             yield module.name
