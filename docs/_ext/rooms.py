@@ -13,7 +13,7 @@ MARK = "<!-- pages of this room -->"
 #: Room to the patterns of its pages, in the order in which they are listed; the first pattern that fits decides.
 ROOMS = {
     "tutorials": ["tutorials/first-report", "tutorials/own-data", "tutorials/ablation", "tutorials/plug-in",
-                  "tutorials/evaluation", "tutorials/*"],
+                  "tutorials/evaluation", "tutorials/pacs", "tutorials/*"],
     "explanation": ["explanation/*", "architecture", "models/*", "phantom", "first-run", "demo", "liveness", "speed",
                     "results/*", "decisions/README", "decisions/*"],
     "reference": ["reference/commands", "reference/recipes", "reference/api", "reference/glossary", "reference/*",

@@ -48,7 +48,10 @@ NOT_RUN = {
     "reconstruct": "needs a trained image tokenizer",
     "index": "needs a trained retrieving model",
     "analyze": "needs trained models",
+    "calibrate": "needs a trained model; runs in tests/confidence",
     "convert": "needs published weights",
+    "keys": "writes a file of keys; runs in tests/serving",
+    "serve": "runs until it is stopped; tests/serving",
     "prepare": "reads archives that are not distributed, or draws hundreds of studies",
 }
 
