@@ -75,7 +75,7 @@ def _linked(table_cell: str, folder: str, home: Path) -> str:
         if path.relative_to(ROOT / "src" / "crossray").parts[0] not in _SHOWN:
             return match[0]
         dotted = path.relative_to(ROOT / "src").with_suffix("").as_posix()
-        fragment = f"#{dotted.replace('/', '.')}.{anchor}" if anchor else ""
+        fragment = f"#{anchor}" if anchor else ""
         return f'<a href="{folder}_modules/{dotted}.html{fragment}">{match[0]}</a>'
 
     return re.sub(r"`([\w./]+)`", link, table_cell)
@@ -112,7 +112,7 @@ def _read(app: Any, name: str, source: list[str]) -> None:
         page = file.relative_to(ROOT / "src").with_suffix(".html").as_posix()
         if page.endswith("/__init__.html"):
             page = page.removesuffix("/__init__.html") + ".html"
-        fragment = f"#{file.relative_to(ROOT / 'src').with_suffix('').as_posix().replace('/', '.')}.{anchor}"
+        fragment = f"#{anchor}"
         return f'<a href="{up}/_modules/{page}{fragment if anchor else ""}">{text}</a>'
 
     def project(match: re.Match[str]) -> str:

@@ -82,7 +82,7 @@ def point_at_a_word(page: Any) -> None:
 PICTURES: dict[str, tuple[Callable[[Path], Path | None], int, int, Callable[[Any], None] | None]] = {
     "report-page.jpg": (report_page, 1120, 1000, show_studies),
     "inspect-page.jpg": (inspect_page, 1120, 900, None),
-    "ablation-table.jpg": (ablation_page, 1120, 620, None),
+    "ablation-table.jpg": (ablation_page, 1120, 680, None),
     "explain.jpg": (explain_page, 1120, 640, point_at_a_word),
 }
 
