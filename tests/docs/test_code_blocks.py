@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 RUN = {
     "generate": ["--decoding.max-length", "12"],
     "evaluate": ["--meteor", "no", "--resamples", "20"],
-    "compare": ["--resamples", "20"],
+    "compare": ["--meteor", "no", "--resamples", "20"],
     "report": [],
     "explain": [],
     "inspect": [],
