@@ -35,7 +35,8 @@ imports: .venv/.installed-dev  ## which package may import which
 # Warnings are errors, and every link inside the site is followed. `notebooks` runs the tutorials too.
 SITE := docs/_build/html
 docs: .venv/.installed-dev  ## the documentation site: docs/_build/html/index.html
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs $(SITE)
+	rm -rf $(SITE)
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs $(SITE)
 	$(BIN)/python docs/check_links.py $(SITE)
 
 notebooks: .venv/.installed-dev  ## the same with the tutorials executed (3 minutes)

@@ -132,4 +132,4 @@ def _read(app: Any, name: str, source: list[str]) -> None:
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("source-read", _read)
-    return {"parallel_read_safe": True}
+    return {"parallel_read_safe": True, "env_version": 1}
