@@ -33,6 +33,7 @@ from crossray.commands.models import models
 from crossray.commands.prepare import SourceCommands
 from crossray.commands.reconstruct import reconstruct
 from crossray.commands.report import report
+from crossray.commands.serve import keys, serve
 
 
 @dataclass(frozen=True)
@@ -175,5 +176,16 @@ COMMANDS: dict[str, Command] = {
     "label": Command(label, {"name": "reports", "type": Path, "help": "CSV file with the columns study_id and report"}),
     "reconstruct": Command(reconstruct),
     "models": Command(models),
+    "serve": Command(
+        serve,
+        lists={
+            "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat it to serve several"},
+            "dicom_callers": {"type": str, "help": "AE titles that may send by DICOM; anyone when left out"},
+            "dicomweb": {"type": str, "help": "roots of DICOMweb archives whose studies may be asked for by address"},
+        },
+    ),
+    "keys": Command(
+        keys, lists={"scopes": {"type": str, "help": "what a new key may do: report, metrics, admin (default: report)"}}
+    ),
     "demo": Command(demo, outputs=FOLDER),
 }
