@@ -24,10 +24,10 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
 nb_custom_formats: dict[str, str] = {}
-# `make notebooks` runs the tutorials; `make docs` shows their text and code, and the outputs of an earlier run.
+# `make notebooks` runs the tutorials; `make docs` shows their text and code alone.
 nb_execution_mode = "cache" if os.environ.get("CROSSRAY_NOTEBOOKS") else "off"
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / "notebooks")
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
