@@ -5,7 +5,11 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
+<<<<<<< HEAD
 .PHONY: help demo test test-slow lint types imports docs notebooks pictures wheel-test results clean
+=======
+.PHONY: demo test test-slow e2e lint types imports results clean
+>>>>>>> main
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -22,7 +26,15 @@ test: .venv/.installed-dev  ## the tests of a few minutes, in parallel
 test-slow: .venv/.installed-dev  ## the other tests
 	$(PYTEST) -m slow
 
+<<<<<<< HEAD
 lint: .venv/.installed-dev  ## ruff: rules and format
+=======
+# An archive, the service and a browser: a drawn study goes the whole way (docs/interoperability.md). Part of test-slow.
+e2e: .venv/.installed-dev
+	$(BIN)/python -m pytest -n 0 -q -rs tests/e2e
+
+lint: .venv/.installed-dev
+>>>>>>> main
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
