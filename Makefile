@@ -5,15 +5,11 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-<<<<<<< HEAD
-.PHONY: help demo test test-slow lint types imports docs notebooks pictures wheel-test results clean
-=======
-.PHONY: demo test test-slow e2e lint types imports results clean
->>>>>>> main
+.PHONY: help demo test test-slow e2e lint types imports docs notebooks pictures wheel-test results clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 12
 
 demo: .venv/.installed  ## draw, train, write and score reports: demo/baseline/index.html (5 minutes)
 	$(BIN)/crossray demo --out demo
@@ -26,15 +22,11 @@ test: .venv/.installed-dev  ## the tests of a few minutes, in parallel
 test-slow: .venv/.installed-dev  ## the other tests
 	$(PYTEST) -m slow
 
-<<<<<<< HEAD
-lint: .venv/.installed-dev  ## ruff: rules and format
-=======
-# An archive, the service and a browser: a drawn study goes the whole way (docs/interoperability.md). Part of test-slow.
-e2e: .venv/.installed-dev
+# An archive, the service and a browser: a drawn study from end to end (docs/interoperability.md). Part of test-slow.
+e2e: .venv/.installed-dev  ## a drawn study through archive, service and browser
 	$(BIN)/python -m pytest -n 0 -q -rs tests/e2e
 
-lint: .venv/.installed-dev
->>>>>>> main
+lint: .venv/.installed-dev  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
