@@ -19,7 +19,7 @@ test: .venv/.installed-dev
 test-slow: .venv/.installed-dev
 	$(PYTEST) -m slow
 
-# An archive, the service and a browser: a drawn study goes the whole way (docs/serving.md). Part of test-slow.
+# An archive, the service and a browser: a drawn study goes the whole way (docs/interoperability.md). Part of test-slow.
 e2e: .venv/.installed-dev
 	$(BIN)/python -m pytest -n 0 -q -rs tests/e2e
 

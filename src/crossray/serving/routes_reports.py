@@ -12,6 +12,7 @@ from crossray.serving.access import Caller
 from crossray.serving.answers import Answer, with_previews
 from crossray.serving.callers import Reporting
 from crossray.serving.desk import Desk, Reported
+from crossray.serving.dicom import CHOOSE
 from crossray.serving.exports import Edited, Format, export, wanted
 from crossray.serving.problems import Problem
 from crossray.serving.schema import ANSWERS, UPLOAD
@@ -55,6 +56,8 @@ async def write(
     files = await read_upload(request, desk.settings.limits, desk.settings.archives)
     name = model or request.app.state.shelf.default
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
+    if request.headers.get("content-type", "").startswith("application/json"):
+        options |= CHOOSE  # nobody can send an archive's study again with fewer views
     words: asyncio.Queue[str] = asyncio.Queue()
     entry, task = await desk.accept(
         files,

@@ -7,6 +7,7 @@ import uvicorn
 
 from crossray.errors import UserError
 from crossray.serving.app import create_app
+from crossray.serving.dicom import quiet_libraries
 from crossray.serving.settings import LOOPBACK, NOTICE, Settings
 from crossray.serving.tls import tls_context
 
@@ -47,8 +48,7 @@ def set_up_log() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("crossray.serving", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)
-    for name in ("highdicom", "pydicom", "pynetdicom", "httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    quiet_libraries()
     warnings.simplefilter("ignore")
 
 
