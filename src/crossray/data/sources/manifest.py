@@ -16,7 +16,7 @@ from typing import Any
 from crossray.data.images import SUFFIXES, FileDescription, ImageFile, describe_image, view_position
 from crossray.data.images.folders import listed_frontal_first, study_views
 from crossray.data.sources.identifiers import PathError, PathFinder, identifier
-from crossray.data.sources.labels import RULE_LABELS, rule_labels
+from crossray.data.sources.labels import OWN_CONVENTION, label_origin, rule_labels
 from crossray.data.sources.manifest_faults import Fault, FaultError, message
 from crossray.data.sources.manifest_table import read_table
 from crossray.data.sources.sections import Sections, split_sections
@@ -73,7 +73,11 @@ def filled_template() -> str:
 
 @source("manifest", cleaner="fixed", positional="manifest", alone={"template": "-"}, always_writes=False)
 def manifest(
-    manifest: Path | None = None, template: Path | None = None, skip_bad: bool = False, seed: int = 0
+    manifest: Path | None = None,
+    template: Path | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    convention: str = OWN_CONVENTION,
 ) -> Collection | str:
     """Prepare your own studies from a CSV or JSONL table of image paths and reports; every bad row is named.
 
@@ -83,6 +87,7 @@ def manifest(
             else.
         skip_bad: leave bad rows out and list them in rejected.jsonl, instead of refusing the table.
         seed: seed of the 70/10/20 split by patient that is drawn when the table has no column split.
+        convention: how the rules draw the observations: crossray, or chexpert, as CheXpert's labeler does.
     """
     if template == Path("-"):
         return filled_template().rstrip()
@@ -91,14 +96,14 @@ def manifest(
         return f"{template} written: fill it in, then `crossray prepare manifest {template} --out FOLDER`"
     if manifest is None:
         raise UserError("the manifest and --out are needed (or --template FILE.csv, which writes a table to fill in).")
-    read = read_manifest(manifest, seed=seed, skip_bad=skip_bad)
+    read = read_manifest(manifest, seed=seed, skip_bad=skip_bad, convention=convention)
     described = {
         "kind": "manifest",
         "manifest": file_digest(manifest),
         "seed": seed,
         "skip_bad": skip_bad,
         "synthetic_images": False,
-        "labels": "manifest" if read.labelled else RULE_LABELS,
+        "labels": label_origin("manifest" if read.labelled else None, convention),
     }
     skipped = [{"study": f"line-{f.line}", "step": "manifest", "reason": str(f)} for f in read.faults]
     return Collection(read.studies, described, rejected=skipped, files=image_paths(read.studies))
@@ -119,13 +124,16 @@ def write_template(path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
-def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False) -> Manifest:
+def read_manifest(
+    path: Path, *, seed: int = 0, skip_bad: bool = False, convention: str = OWN_CONVENTION
+) -> Manifest:
     """Read a manifest and find what is wrong in it.
 
     Args:
         path: .csv or .jsonl file in UTF-8.
         seed: seed of the 70/10/20 split by patient that is drawn when the column `split` is left out.
         skip_bad: leave rows with a fault out instead of refusing the manifest.
+        convention: of the rule labeler.
 
     Returns:
         The studies. A row without `study` is called `line-<number>`, one without `patient` is a patient of its own.
@@ -138,7 +146,7 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False) -> Manif
     columns, rows = read_table(path, "images")
     _check_columns(path, set(columns))
     labelled = "labels" in columns or any(name in columns for name in OBSERVATIONS)
-    reader = _RowReader(path, "split" in columns, labelled)
+    reader = _RowReader(path, "split" in columns, labelled, convention)
     studies: list[Study] = []
     faults: list[Fault] = []
     for line, row in rows:
@@ -163,9 +171,9 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False) -> Manif
 class _RowReader:
     """Turns rows into studies, and knows those before."""
 
-    def __init__(self, path: Path, has_split: bool, labelled: bool) -> None:
+    def __init__(self, path: Path, has_split: bool, labelled: bool, convention: str) -> None:
         self._finder = PathFinder(path.parent)
-        self._has_split, self._labelled = has_split, labelled
+        self._has_split, self._labelled, self._convention = has_split, labelled, convention
         self._lines: dict[str, int] = {}
         self._splits: dict[str, tuple[str, int]] = {}
 
@@ -192,7 +200,7 @@ class _RowReader:
             impression=sections.impression,
             indication=sections.indication,
             images=self._images(row),
-            labels=_labels(row) if self._labelled else rule_labels(findings),
+            labels=_labels(row) if self._labelled else rule_labels(findings, self._convention),
             extra=sections.unread(),
         )
         self._lines[name], self._splits[patient] = line, seen
