@@ -19,10 +19,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from crossray.text.labeling.registry import OWN, conventions
 from crossray.text.observations import CHEXPERT, label_report
 from labeler_quality import is_held_out
 
-VERDICTS = Path(__file__).with_suffix("").parent / "labeler_verdicts.csv"
+VERDICTS = Path(__file__).with_name("labeler_verdicts.csv")
 CODES = {"1": "positive", "0": "negative", "-1": "uncertain", "-": "blank"}
 #: What a verdict may be. "definition": the text is not in dispute, the observation is drawn differently.
 KINDS = ("ours", "definition", "chexpert", "neither")
@@ -44,7 +45,7 @@ class Case:
         return hashlib.sha256(f"{self.study}/{self.observation}".encode()).hexdigest()[:12]
 
 
-def disagreements(data: Path) -> Iterator[Case]:
+def disagreements(data: Path, convention: str = OWN) -> Iterator[Case]:
     """All cases of the studies that are not held back, in the order of the files."""
     with (data / "indiana_reports.csv").open(encoding="utf-8-sig", newline="") as file:
         texts = {row["uid"]: row["findings"] for row in csv.DictReader(file)}
@@ -54,7 +55,7 @@ def disagreements(data: Path) -> Iterator[Case]:
             text = texts[row.pop("uid")]
             if is_held_out(study) or not text.strip():
                 continue
-            labels = label_report(text)
+            labels = label_report(text, convention)
             for name, code in row.items():
                 observation = name.lower().replace(" ", "_")
                 if (ours := labels.status(observation)) != CODES[code]:
@@ -71,6 +72,16 @@ def drawn(cases: list[Case], seed: int, per_class: int) -> list[Case]:
     return chosen
 
 
+def show_counts(data: Path) -> None:
+    """Number of cases by class under each convention."""
+    counts = {name: Counter(case.observation for case in disagreements(data, name)) for name in conventions()}
+    table = Table("class", *counts)
+    for observation in CHEXPERT:
+        table.add_row(observation, *(str(count[observation]) for count in counts.values()))
+    table.add_row("all", *(str(count.total()) for count in counts.values()))
+    Console(width=100).print(table)
+
+
 def verdicts() -> list[dict[str, str]]:
     """Rows of the file of verdicts."""
     with VERDICTS.open(encoding="utf-8", newline="") as file:
@@ -80,7 +91,9 @@ def verdicts() -> list[dict[str, str]]:
 def show_cases(cases: list[Case]) -> None:
     """The cases with their text, to be read on the terminal and nowhere else."""
     for case in cases:
-        spans = [case.text[e.start : e.end] for e in label_report(case.text).evidence if e.observation == case.observation]
+        spans = [
+            case.text[e.start : e.end] for e in label_report(case.text).evidence if e.observation == case.observation
+        ]
         print(f"{case.key} {case.observation}: ours {case.ours} {spans}, CheXpert {case.theirs}")
         print(f"    {' '.join(case.text.split())}")
 
@@ -110,14 +123,20 @@ def show_verdicts(sample: str | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="print cases with their text instead of verdicts")
+    parser.add_argument("--count", action="store_true", help="print how many cases there are under each convention")
     parser.add_argument("--seed", type=int, default=29, help="of the draw")
     parser.add_argument("--per-class", type=int, default=12, help="most cases of an observation")
-    parser.add_argument("--sample", help="count the verdicts of this sample only; with --draw: may hold its cases again")
+    parser.add_argument(
+        "--sample", help="count the verdicts of this sample only; with --draw: may hold its cases again"
+    )
     chosen = parser.parse_args()
+    data = Path(os.environ.get("CROSSRAY_TEST_DATA", "../shared/data")) / "iu_xray"
+    if chosen.count:
+        show_counts(data)
+        return
     if not chosen.draw:
         show_verdicts(chosen.sample)
         return
-    data = Path(os.environ.get("CROSSRAY_TEST_DATA", "../shared/data")) / "iu_xray"
     read = {row["key"] for row in verdicts()} - {row["key"] for row in verdicts() if row["sample"] == chosen.sample}
     cases = [case for case in disagreements(data) if case.key not in read]
     show_cases(drawn(cases, chosen.seed, chosen.per_class))

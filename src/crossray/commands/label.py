@@ -28,9 +28,7 @@ def label(
             f"--evidence: only rules know where in the text a label comes from; leave out --labeler {labeler}"
         )
     opened = open_labeler(labeler, convention)
-    count, notes = label_table(
-        reports, out, opened, lambda report: label_report(report, convention).evidence, evidence
-    )
+    count, notes = label_table(reports, out, opened, lambda report: label_report(report, convention).evidence, evidence)
     console().print(f"{count} reports labelled by {opened.name} in {out}", highlight=False)
     for note in notes:
         console().print(f"note: {note}", highlight=False)

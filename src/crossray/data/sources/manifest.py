@@ -124,9 +124,7 @@ def write_template(path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
-def read_manifest(
-    path: Path, *, seed: int = 0, skip_bad: bool = False, convention: str = OWN_CONVENTION
-) -> Manifest:
+def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, convention: str = OWN_CONVENTION) -> Manifest:
     """Read a manifest and find what is wrong in it.
 
     Args:
