@@ -48,7 +48,7 @@ LABELERS: Registry[Callable[[str], Labeler]] = Registry(
     "labeler",
     "crossray.labelers",
     ["crossray.evaluation.labelers"],
-    "choose rules (or crossray-rules, which is the same), a folder with converted CheXbert weights, or a labeler that a package adds",
+    "choose rules, a folder with converted CheXbert weights, or a labeler that a package adds",
 )
 
 
