@@ -154,12 +154,13 @@ def test_a_break_that_ends_a_statement_stays_an_end() -> None:
 @pytest.mark.parametrize(
     "heading",
     [
-        "{} - ", "{} -- ", "{} \u2013 ", "{}; ", "{} = ", "{}. ", "{}... ", "{} > ", "{}\t", "{} ",  # other signs than a colon
+        "{} - ", "{} -- ", "{} \u2013 ", "{}; ", "{} = ", "{}. ", "{}... ", "{} > ", "{}\t", "{} ",
         "[{}]\n", "({}):\n", "__{}__:\n", "== {} ==\n", "| {}: |\n", "<b>{}</b>: ", "<strong>{}</strong><br>",
         "1. {}:\n", "2) {}\n", "\u25a0 {}: ", "\ufeff{}: ", "\u200b{}:\u00a0", "{}\n-----\n", "{}\n=====\n",
     ],
 )  # fmt: skip
 def test_headings_in_other_shapes(heading: str) -> None:
+    """Other signs than a colon, brackets, marks, numbers, and characters that show nothing."""
     report = "".join(
         f"{heading.format(name)}{text}\n\n"
         for name, text in (("INDICATION", "Cough."), ("FINDINGS", "Lungs are clear."), ("IMPRESSION", "No change."))

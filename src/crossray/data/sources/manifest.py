@@ -8,7 +8,8 @@ fault is found before anything is written. Frontal views come first in a study, 
 
 import csv
 import io
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,15 @@ from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
 from crossray.errors import LONGEST_QUOTE, UserError, quoted
 from crossray.files.digest import file_digest
+from crossray.files.tables import is_rich_text
 from crossray.text.lines import one_line
 from crossray.text.missing import or_empty
 from crossray.text.observations import OBSERVATIONS, STATUSES
 
 TEXTS = ("findings", "impression", "indication")
 COLUMNS = ("study", "patient", "split", "images", "views", "report", *TEXTS)
+
+_LOGGER = logging.getLogger(__name__)
 
 #: Most rows; MIMIC-CXR has 227,835 studies.
 MAX_ROWS = 2**18
@@ -163,7 +167,23 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, conventi
     if "split" not in columns:
         drawn = split_patients((study.patient for study in studies), seed)
         studies = [replace(study, split=drawn[study.patient]) for study in studies]
+    _remark_shared_images(path, studies)
     return Manifest(tuple(studies), tuple(faults), labelled)
+
+
+def _remark_shared_images(path: Path, studies: Sequence[Study]) -> None:
+    """Warn of images that belong to more than one patient: a test image may then stand in training, too."""
+    patients: dict[object, set[str]] = {}
+    for study in studies:
+        for image in study.images:
+            patients.setdefault(getattr(image, "path", image), set()).add(study.patient)
+    if shared := sum(len(found) > 1 for found in patients.values()):
+        _LOGGER.warning(
+            "%s: %d images belong to more than one patient, so that training may see images of the test; check the "
+            "columns images and patient",
+            path,
+            shared,
+        )
 
 
 class _RowReader:
@@ -267,6 +287,9 @@ def _described(path: Path) -> FileDescription:
 
 def _sections(row: Mapping[str, Any]) -> Sections:
     report = or_empty(_text(row, "report", strip=False))
+    for name in ("report", *TEXTS):
+        if is_rich_text(_text(row, name)):
+            raise FaultError(name, "is RTF and no plain text; export plain text")
     findings, impression, indication = (one_line(or_empty(_text(row, name))) for name in TEXTS)
     if report.strip() and (findings or impression or indication):
         raise FaultError("report", "stands beside sections; give the whole report or its sections, not both")
