@@ -199,13 +199,12 @@ def test_bad_values_end_in_one_sentence(
             code = stop.code
         except Exception as error:
             code = type(error).__name__
-        said = capsys.readouterr().err
+        said = capsys.readouterr().err.strip()  # a progress bar leaves an empty line
         after = listing(place)
-        is_sentence = said.startswith("crossray") and said.count("\n") == 1 and "<class" not in said
+        is_sentence = said.startswith("crossray") and said.count("\n") == 0 and "<class" not in said
         if code != 2 or not is_sentence or after != before:
             faults.append((arguments, code, said[-300:], sorted(after.items() ^ before.items())))
             before = after
-        open("/tmp/walk.now","a").write(f"{__import__('time').process_time():.1f} {code} {len(faults)} {arguments} {said}\n")
     assert not faults, "\n".join(map(str, faults))
 
 
@@ -238,6 +237,6 @@ def test_bad_fields_of_decoding_end_in_one_sentence(
         for value in bad_values(annotation)[:1]:
             with pytest.raises(SystemExit) as stop:
                 cli.main([*typed(("generate",), "--device", "cpu"), f"--decoding.{field}", value])
-            said = capsys.readouterr().err
-            assert stop.value.code == 2 and said.count("\n") == 1 and field in said, (field, value, said)
+            said = capsys.readouterr().err.strip()
+            assert stop.value.code == 2 and said.count("\n") == 0 and field in said, (field, value, said)
             assert listing(place) == before, (field, value)

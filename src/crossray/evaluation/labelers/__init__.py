@@ -104,6 +104,7 @@ def open_labeler(choice: str = RULES, convention: str = OWN) -> Labeler:
     Raises:
         UserError: there is no such labeler or convention, or the folder is missing or holds no such weights.
     """
+    check_convention(convention)
     if convention != OWN:
         if not is_rules(choice) or ":" in choice:
             raise UserError(f"--convention {convention}: only the rules have conventions; leave out --labeler {choice}")
