@@ -21,6 +21,7 @@ from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
 from crossray.generation.generator import Generator
 from crossray.models.base import Encoded, ReportModel, Step
+from crossray.models.baseline import Baseline
 from crossray.training.config import Recipe, RewardConfig
 from crossray.training.reward import RewardFunction, RewardObjective, log_policy, policy_loss
 from crossray.training.run import resume, train
@@ -122,6 +123,18 @@ def test_rewards_are_what_the_evaluation_computes(run: Path, blobs: Path, tmp_pa
     assert rewards["cider"].mean() > 0
 
 
+def test_a_rare_finding_earns_more_than_a_frequent_one() -> None:
+    documents = ["the heart is enlarged ."] * 8 + ["there is a pneumothorax ."]
+    truth = ["the heart is enlarged . there is a pneumothorax ."] * 2
+    written = ["the heart is enlarged .", "there is a pneumothorax ."]
+    plain, rare = (
+        RewardFunction(documents, RewardConfig(rarity=power))(written, truth)["clinical"] for power in (0.0, 1.0)
+    )
+    assert plain[0] == plain[1]
+    weights = 1 / 9, 1 / 2  # of 8 and of 1 report
+    assert rare == pytest.approx([2 * weight / (weight + sum(weights)) for weight in weights])
+
+
 def test_guards_count_against_a_report() -> None:
     truth = "the heart is normal . no opacity is seen ."
     function = RewardFunction([truth, "a b c d e"], RewardConfig(cider=0, clinical=0, length=1, repetition=1))
@@ -177,10 +190,22 @@ def test_supervision_is_learned_by_every_kind_of_system(tiny: Any, blobs: Path, 
     train(recipe, blobs, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss_supervision"] for row in rows if row["split"] == "train"]
-    assert losses[-1] < 0.7 * losses[0]
+    assert np.median(losses[-10:]) < 0.7 * np.median(losses[:10])  # one batch says little
     assert "loss_supervision" in rows[-1]
     ReportModel.from_pretrained(tmp_path / "run" / "best")
     assert Dataset.open(blobs).labels is not None
+
+
+def test_a_supervised_batch_is_encoded_once(
+    tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    plain = Baseline.encode
+    monkeypatch.setattr(Baseline, "encode", lambda self, *given: calls.append(self.training) or plain(self, *given))
+    recipe = tiny(stages=[{"epochs": 1, "loss_weights": {"supervision": 1.0}}], trainer__max_epochs=0)
+    train(recipe, blobs, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert calls.count(True) == rows[-1]["step"]
 
 
 def test_what_cannot_be_rewarded_is_refused(tiny: Any) -> None:
