@@ -35,7 +35,8 @@ ALL: dict[tuple[str, ...], Command] = {
     **{(group, name): command for group in GROUPS for name, command in GROUPS[group].commands.items()},
 }
 
-#: Valid values of what each command needs; OUT stands for a place that nothing may be written to.
+#: Valid values of what each command needs; OUT stands for a place that nothing may be written to. What would serve, or
+#: takes any text, is given something bad besides.
 NEEDED: dict[tuple[str, ...], list[str]] = {
     ("generate",): ["a.png", "--model", "model", "--out", "OUT.jsonl"],
     ("evaluate",): ["predictions.jsonl", "--out", "OUT.json"],
@@ -48,6 +49,9 @@ NEEDED: dict[tuple[str, ...], list[str]] = {
     ("label",): ["reports.csv", "--out", "OUT.csv"],
     ("reconstruct",): ["--model", "model", "--data", "data", "--out", "OUT.png"],
     ("models",): [],
+    ("calibrate",): ["--model", "model", "--data", "data", "--out", "OUT.md"],
+    ("serve",): ["--model", "no-such-model"],
+    ("keys",): ["no-such-scope", "--keys", "OUT.keys"],
     ("demo",): ["--out", "OUT"],
     ("prepare", "iu-xray"): ["--reports", "iu.csv", "--images", "images", "--out", "OUT"],
     ("prepare", "manifest"): ["manifest.csv", "--out", "OUT"],
