@@ -126,9 +126,7 @@ def main() -> None:
     parser.add_argument("--count", action="store_true", help="print how many cases there are under each convention")
     parser.add_argument("--seed", type=int, default=29, help="of the draw")
     parser.add_argument("--per-class", type=int, default=12, help="most cases of an observation")
-    parser.add_argument(
-        "--sample", help="count this sample's verdicts only; with --draw: its cases too"
-    )
+    parser.add_argument("--sample", help="count this sample's verdicts only; with --draw: its cases too")
     chosen = parser.parse_args()
     data = Path(os.environ.get("CROSSRAY_TEST_DATA", "../shared/data")) / "iu_xray"
     if chosen.count:
