@@ -14,9 +14,9 @@ def label(
     Args:
         reports: CSV file with the columns study_id and report.
         out: CSV file to write: study_id and one column an observation.
-        labeler: rules, which know 18 observations, a folder with converted CheXbert weights, which know 14, or the
+        labeler: rules (18 observations), a folder with converted CheXbert weights (14 observations), or the
             name of a labeler that another package adds.
-        convention: how the rules draw the observations: crossray, or chexpert, as CheXpert's labeler does.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
         evidence: also write the places in the text that the labels rest on, to this file of JSON lines.
     """
     from crossray.evaluation.labelers import is_rules, open_labeler

@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as TooLong
 from dataclasses import dataclass
@@ -66,7 +67,9 @@ class Decoder:
         )
         self.deaths = 0
 
-    async def decode(self, contents: Sequence[bytes], size: int, views: int, *, preview: bool = False) -> Decoded:
+    async def decode(
+        self, contents: Sequence[bytes], size: int, views: int, *, preview: bool = False, choose: bool = False
+    ) -> Decoded:
         """Decode the files of a study.
 
         Args:
@@ -74,11 +77,12 @@ class Decoder:
             size: length of the short side that the model wants.
             views: most views that the model takes.
             preview: also make pictures to look at.
+            choose: of more views take a frontal one, a lateral one, then the others, and remark it.
 
         Raises:
             UserError: a file is no radiograph, or too large for the limits, or there are too many.
         """
-        future = self._pool.submit(_decode, self._seconds, list(contents), size, views, preview)
+        future = self._pool.submit(_decode, self._seconds, list(contents), size, views, preview, choose)
         try:
             return await asyncio.wrap_future(future)
         except (TimeoutError, TooLong):
@@ -100,6 +104,7 @@ def _confine(memory: int) -> None:
     import crossray.data.images.folders  # noqa: F401  what is imported now does not count
 
     os.environ["OMP_NUM_THREADS"] = "1"
+    warnings.simplefilter("ignore")  # they quote values of headers
     statistics = Path("/proc/self/statm")  # not on every system; there the limit is of all memory
     pages = int(statistics.read_text().split()[0]) if statistics.exists() else 0
     limit = pages * resource.getpagesize() + memory
@@ -117,15 +122,15 @@ class _Collecting(logging.Handler):
         self.texts.append(record.getMessage())
 
 
-def _decode(contents: list[bytes], size: int, views: int, preview: bool) -> Decoded:
+def _decode(contents: list[bytes], size: int, views: int, preview: bool, choose: bool = False) -> Decoded:
     try:
-        return _read(contents, size, views, preview)
+        return _read(contents, size, views, preview, choose)
     except MemoryError:
         pass  # the error holds on to what filled the memory: it must be gone before the next study comes
     raise UserError("images: decoding needs more memory than the service gives; send smaller images.")
 
 
-def _read(contents: list[bytes], size: int, views: int, preview: bool) -> Decoded:
+def _read(contents: list[bytes], size: int, views: int, preview: bool, choose: bool) -> Decoded:
     from crossray.data.images import describe_content, read_image, resize_short_side
     from crossray.data.images.folders import listed_frontal_first
 
@@ -134,7 +139,7 @@ def _read(contents: list[bytes], size: int, views: int, preview: bool) -> Decode
     given = [place for place, found in described.items() if found.is_image]
     if not given:
         raise UserError("images: there is none; send the PNG, JPEG or DICOM files of a study.")
-    if len(given) > views:
+    if len(given) > views and not choose:
         raise UserError(f"images: {len(given)} views, but the model takes {views}; leave some out.")
     if len({described[place].study for place in given if described[place].study}) > 1:
         raise UserError("images: StudyInstanceUID differs between them; send one study at a time.")
@@ -142,6 +147,11 @@ def _read(contents: list[bytes], size: int, views: int, preview: bool) -> Decode
     order = listed_frontal_first(positions)
     log = logging.getLogger("crossray")
     remarks = _Collecting()
+    if len(order) > views:
+        remarks.texts.append(f"{views} of {len(order)} views were chosen; the model takes no more")
+        firsts = {positions[number] == "lateral": number for number in reversed(order)}
+        leading = [firsts[kind] for kind in (False, True) if kind in firsts]
+        order = [*leading, *(number for number in order if number not in leading)][:views]
     log.handlers, log.propagate = [remarks], False
     pixels, previews = [], []
     for number in order:

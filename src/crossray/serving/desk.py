@@ -195,7 +195,11 @@ class Desk:
         size = generator.transform.resize or generator.transform.size
         with self.metrics.decoding.time():
             decoded = await self.decoder.decode(
-                [file.content for file in files], size, generator.model.config.views, preview=preview
+                [file.content for file in files],
+                size,
+                generator.model.config.views,
+                preview=preview,
+                choose=bool(entry.options.get("choose")),
             )
         loop = asyncio.get_running_loop()
 

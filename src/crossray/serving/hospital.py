@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from json import loads
 from typing import Any
@@ -28,7 +27,7 @@ def fhir_json(
     Raises:
         UserError: the DICOM files are of several studies, or their identifiers are malformed.
     """
-    return fhir_bundle(_draft(answer, text, made), _sources(contents))
+    return fhir_bundle(_draft(answer, text, made), sources_of(answer, contents))
 
 
 def sr_file(answer: Mapping[str, Any], text: str, made: datetime, contents: Sequence[tuple[str, bytes]]) -> bytes:
@@ -37,13 +36,13 @@ def sr_file(answer: Mapping[str, Any], text: str, made: datetime, contents: Sequ
     Raises:
         UserError: the study's files are no DICOM, or as for `fhir_json`.
     """
-    return dicom_bytes(structured_report(_draft(answer, text, made), _sources(contents)))
+    return dicom_bytes(structured_report(_draft(answer, text, made), sources_of(answer, contents)))
 
 
-def draft_of(entry: Entry, report: str) -> DraftReport:
-    """The draft of a study from its entry and its report in the journal, for `Delivery`."""
+def stored_sr(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> bytes:
+    """The structured report of a study in the journal, for `Delivery`: the same object as `sr_file` of it unedited."""
     answer = loads(report)
-    return replace(_draft(answer, answer["text"], datetime.fromisoformat(answer["created"])), identity=entry.id)
+    return sr_file(answer, answer["text"], datetime.fromisoformat(answer["created"]), contents)
 
 
 def _draft(answer: Mapping[str, Any], text: str, made: datetime) -> DraftReport:
@@ -54,8 +53,15 @@ def _draft(answer: Mapping[str, Any], text: str, made: datetime) -> DraftReport:
     return draft_report(answer["id"], text, identity, written=made, identity=f"{answer['id']}{edited}")
 
 
-def _sources(contents: Sequence[tuple[str, bytes]]) -> tuple[Source, ...]:
-    """The study's DICOM images; none where a file is of another format, which names no patient."""
+def sources_of(answer: Mapping[str, Any], contents: Sequence[tuple[str, bytes]]) -> tuple[Source, ...]:
+    """The DICOM images that a report was written of; none where a file is of another format, which names no patient.
+
+    Args:
+        answer: of the service, which says which files the model looked at.
+        contents: names and contents of the study's files.
+    """
+    seen = sorted({view["file"] for view in answer["views"]})
+    contents = [contents[place] for place in seen if place < len(contents)]
     if not contents or any(content[128:132] != b"DICM" for _, content in contents):
         return ()
     return read_sources(contents)

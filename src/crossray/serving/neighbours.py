@@ -5,10 +5,11 @@ from contextlib import contextmanager
 
 from crossray.errors import UserError
 from crossray.serving.delivery import Delivery, destination
-from crossray.serving.dicom import DicomNode, NodeSettings
-from crossray.serving.hospital import draft_of
+from crossray.serving.dicom import DicomNode, NodeSettings, quiet_libraries
+from crossray.serving.dicomweb import Archive
+from crossray.serving.hospital import stored_sr
 from crossray.serving.journal import Journal
-from crossray.serving.settings import Settings
+from crossray.serving.settings import LOOPBACK, Settings
 from crossray.serving.tls import tls_context
 
 
@@ -41,7 +42,7 @@ def beside_neighbours(settings: Settings, journal: Journal, model: str) -> Itera
     node = DicomNode(journal, named, model=model, tls=tls_context(settings))
     delivery = None
     if settings.send_to is not None:
-        delivery = Delivery(journal, destination(settings.send_to, settings.dicom_title), draft_of)
+        delivery = Delivery(journal, destination(settings.send_to, settings.dicom_title), stored_sr)
     node.start()
     if delivery is not None:
         delivery.start()
@@ -59,13 +60,14 @@ def check_neighbours(settings: Settings) -> None:
     Raises:
         UserError: one cannot.
     """
-    from crossray.serving.dicomweb import Archive
-
+    quiet_libraries()
     for root in settings.archives:
         Archive(root.rstrip("/"))
     if settings.send_to is not None:
         destination(settings.send_to, settings.dicom_title)
     if settings.dicom_port is not None:
         NodeSettings(title=settings.dicom_title, callers=settings.dicom_callers)
+        if settings.host not in LOOPBACK and not settings.dicom_callers:
+            raise UserError(f"--host {settings.host}: anybody could send studies; name who may with --dicom-callers.")
         if not 0 <= settings.dicom_port < 65536:
             raise UserError(f"--dicom-port {settings.dicom_port}: give a port from 1 to 65535.")

@@ -12,6 +12,7 @@ from crossray.serving.access import Caller
 from crossray.serving.answers import Answer, with_previews
 from crossray.serving.callers import Reporting
 from crossray.serving.desk import Desk, Reported
+from crossray.serving.dicom import CHOOSE
 from crossray.serving.exports import Edited, Format, export, wanted
 from crossray.serving.problems import Problem
 from crossray.serving.schema import ANSWERS, UPLOAD
@@ -55,6 +56,8 @@ async def write(
     files = await read_upload(request, desk.settings.limits, desk.settings.archives)
     name = model or request.app.state.shelf.default
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
+    if request.headers.get("content-type", "").startswith("application/json"):
+        options |= CHOOSE  # nobody can send an archive's study again with fewer views
     words: asyncio.Queue[str] = asyncio.Queue()
     entry, task = await desk.accept(
         files,
@@ -125,7 +128,7 @@ async def _entry(request: Request, desk: Desk, study: str, caller: Caller) -> An
     if len(study) == 32 and study.isalnum() and study.isascii():
         request.state.study = study
         entry = await asyncio.to_thread(desk.journal.entry, study, owner=caller.name)
-    if entry is None:
+    if entry is None or entry.origin != "http":  # an AE title may read like the name of a key
         raise Problem(404, "there is no such study of yours; it may have been deleted.")
     return entry
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError
+from crossray.interop import draft
 
 #: Shown wherever a person or a program reads a report of the service.
-NOTICE = "Research use only. Not a medical device. This draft was written by a machine and checked by nobody."
+NOTICE = draft.NOTICE
 
 
 #: Names of this machine, on which alone a service without keys listens.

@@ -83,7 +83,7 @@ def manifest(
     seed: int = 0,
     convention: str = OWN_CONVENTION,
 ) -> Collection | str:
-    """Prepare your own studies from a CSV or JSONL table of image paths and reports; every bad row is named.
+    """Prepare your own studies from a CSV or JSONL table of image paths and reports.
 
     Args:
         manifest: CSV or JSONL table, one study a row; image paths are relative to its folder.
@@ -91,7 +91,7 @@ def manifest(
             else.
         skip_bad: leave bad rows out and list them in rejected.jsonl, instead of refusing the table.
         seed: seed of the 70/10/20 split by patient that is drawn when the table has no column split.
-        convention: how the rules draw the observations: crossray, or chexpert, as CheXpert's labeler does.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     if template == Path("-"):
         return filled_template().rstrip()

@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports (SPEC 1.1).
+"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports.
 
     ROOT/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz                 one row an image, an image, a study
     ROOT/files/p10/p10000032/s50414267/02aa804e-...-4e381014.jpg          or .dcm, in MIMIC-CXR
@@ -174,7 +174,7 @@ def mimic_cxr(
     labels: Labels = "rules",
     convention: str = OWN_CONVENTION,
 ) -> Collection:
-    """Prepare MIMIC-CXR from PhysioNet's files; say beforehand how long it will take and how large it will be.
+    """Prepare MIMIC-CXR from PhysioNet's files; prints an estimate of time and size first.
 
     Args:
         root: folder of a version of MIMIC-CXR-JPG (or MIMIC-CXR, with DICOM files), which holds the folder files.
@@ -184,7 +184,7 @@ def mimic_cxr(
         unit: study makes one record a study; image one a view with its study's report, as R2Gen's annotation has them.
         findings: headed keeps reports with a findings section; any takes a common section or last paragraph instead.
         labels: rules reads them out of the findings; chexpert takes the table mimic-cxr-2.0.0-chexpert.csv.gz.
-        convention: how the rules draw the observations: crossray, or chexpert, as CheXpert's labeler does.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     origin = label_origin(None if labels == "rules" else TABLE_LABELS, convention)
     studies = read_mimic_cxr(root, reports, tables=tables, views=views, unit=unit, findings=findings, labels=labels)

@@ -1,4 +1,4 @@
-"""R2Gen's annotation file and its relatives (SPEC 1.1; `r2gen_formats` tells them apart): reports, splits, image paths.
+"""R2Gen's annotation file and its relatives (`r2gen_formats` tells them apart): reports, splits, image paths.
 
 All listed images are kept: how many are used is decided later. The order of IU X-Ray's two views is not guaranteed, so
 their position is "unknown" unless the file says it.
@@ -63,7 +63,7 @@ def r2gen(
         images: folder that the annotation's image paths are relative to.
         kind: what the annotation is; auto tells it by its form.
         labels: annotation takes the file's labels where it has them (PromptMRG), rules reads them out of the reports.
-        convention: how the rules draw the observations: crossray, or chexpert, as CheXpert's labeler does.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     opened = open_annotation(annotation, None if kind == "auto" else kind)
     described = {

@@ -96,7 +96,8 @@ function point(number) {
   const { attention, sentences } = answer;
   const on = attention && part("heat-on").checked && number !== null;
   const maps = on ? sentences[number].attention : [];
-  const most = Math.max(...maps.flat(), 1e-9);
+  // drawn strongest: the most, but at least four times an even spread, so that no difference is not drawn as one
+  const most = Math.max(...maps.flat(), on ? 4 / (attention.side ** 2 * maps.length) : 1);
   viewers.forEach((viewer, place) => viewer.show(on ? maps[place] : null, most));
 }
 
