@@ -235,7 +235,9 @@ def _train(command: str, arguments: list[str]) -> None:
     if command == "pretrain":
         chosen.recipe = _full_name(chosen.recipe, chosen.name)
     if chosen.help:
-        recipe_parser(chosen.recipe).print_help()
+        explained = recipe_parser(chosen.recipe)
+        explained.formatter_class = Formatter
+        explained.print_help()
         return
     if chosen.data is None or chosen.out is None:
         raise UserError("--data and --out are needed: the prepared dataset and the folder of the new run.")
