@@ -5,7 +5,6 @@ from pathlib import Path
 
 from crossray.commands.show import console
 from crossray.errors import UserError
-from crossray.files.folders import CONFIG, model_folder
 
 
 def serve(
@@ -86,12 +85,8 @@ def serve(
         if value < least:
             raise UserError(f"--{name} {value}: give {least} or more.")
     limits = Limits(max_upload * 2**20, max_files, in_flight, rate, decode_seconds, decode_memory * 2**20)
-    models = named_models(model)
-    for folder in models.values():  # before the store is made
-        if folder.count("/") != 1 and not (model_folder(folder) / CONFIG).is_file():
-            raise UserError(f"--model {folder}: no config.json there; name a model folder or the folder of a run.")
     settings = Settings(
-        models=models, store=store, device=device, batch=batch_size, window=window, decoders=decoders,
+        models=named_models(model), store=store, device=device, batch=batch_size, window=window, decoders=decoders,
         keep=keep, strict=strict, doubt=doubt, keys=keys, issuer=oidc_issuer, audience=oidc_audience, jwks=oidc_jwks,
         metrics_open=metrics_open, limits=limits, host=host, certificate=tls_certificate, private_key=tls_key,
         dicom_port=dicom_port, dicom_title=dicom_ae_title, dicom_callers=tuple(dicom_callers or ()), send_to=send_to,
