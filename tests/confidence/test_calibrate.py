@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from crossray.cli import main
 from crossray.confidence.calibration import FILE, Calibration
 from crossray.confidence.check import FLAGS
 from crossray.confidence.features import pooled_of_images, pooled_of_studies
-from crossray.confidence.fitting import LEAST_AREA
-from crossray.confidence.folder import ARRAYS, DESCRIPTION, load_check
-from crossray.confidence.poses import MISTAKES, Pose
+from crossray.confidence.fitting import LEAST_AREA, learn
+from crossray.confidence.folder import ARRAYS, DESCRIPTION, load_check, save_check
+from crossray.confidence.poses import MISTAKES, Pose, draw_poses
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.files.digest import sha256
@@ -72,6 +73,23 @@ def test_a_damaged_file_or_one_of_other_weights_is_named(calibrated: Path, tmp_p
     (folder / name).write_text("{}")
     with pytest.raises(UserError, match=rf"{name}: cannot be read"):
         crossray.load(folder, device="cpu")
+
+
+def test_a_check_that_is_read_back_gives_the_same_scores(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    vectors, positions = random.normal(size=(90, 5)).astype(np.float32), np.arange(90) % 2 * 4 + (np.arange(90) + 1) % 2
+    poses = draw_poses(90, random)
+    checker = replace(
+        learn(vectors, positions, vectors[::-1], positions[::-1], poses), weights="w", limits={"view": 0.5}
+    )
+    save_check(checker, tmp_path)
+    found = load_check(tmp_path, "w")
+    assert found is not None
+    assert found.limits == checker.limits
+    expected = checker.scores(vectors)
+    assert {name: values.tolist() for name, values in found.scores(vectors).items()} == {
+        name: values.tolist() for name, values in expected.items()
+    }
 
 
 def test_arrays_that_were_cut_off_are_noticed(calibrated: Path, tmp_path: Path) -> None:
