@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint types imports results clean
+.PHONY: demo test test-slow e2e lint types imports results clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.installed
@@ -18,6 +18,10 @@ test: .venv/.installed-dev
 
 test-slow: .venv/.installed-dev
 	$(PYTEST) -m slow
+
+# An archive, the service and a browser: a drawn study goes the whole way (docs/interoperability.md). Part of test-slow.
+e2e: .venv/.installed-dev
+	$(BIN)/python -m pytest -n 0 -q -rs tests/e2e
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

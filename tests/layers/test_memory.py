@@ -72,3 +72,14 @@ def test_initial_spread_of_the_matrix() -> None:
     assert abs(float((keys * 8).detach().std()) - 1) < 0.05
     assert abs(float(values.detach().std()) - 1) < 0.05
     assert abs(float(CrossModalMemory(2048, 512, 8, 32, 0.1, start="code").matrix.std()) * 512 - 1) < 0.02
+
+
+def test_the_whole_softmax_is_no_plain_mean() -> None:
+    """Queries are those of image tokens, half of whose channels are 0: their mean square is 0.6."""
+    memory = CrossModalMemory(512, 128, 4, 512, 0.0)
+    x = (1.1 * torch.randn(1, 64, 128)).relu()
+    with torch.no_grad():
+        query = memory.query(x).view(64, 4, -1).transpose(0, 1)
+        rows, weights = memory.choice(query, memory.keys_values()[0])
+    assert rows is None
+    assert float(torch.special.entr(weights).sum(-1).exp().mean()) < 512 / 2

@@ -334,8 +334,16 @@ class ReportModel(Trainable):
         return {}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The language loss under teacher forcing; systems with more losses extend this."""
-        encoded = self.encode(batch.inputs, batch.guide)
+        """Encode the batch and compute its losses."""
+        return self.losses_of(self.encode(batch.inputs, batch.guide), batch)
+
+    def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
+        """The language loss under teacher forcing; systems with more losses extend this.
+
+        Args:
+            encoded: result of `encode` for this batch and its guide.
+            batch: see `losses`.
+        """
         return {"language": self.language_loss(encoded, batch.targets)}
 
     def language_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
