@@ -197,3 +197,14 @@ def test_the_page_says_what_it_is_not(calibrated: Path) -> None:
 def test_a_share_that_cannot_be_measured_is_refused(bare: Path, phantom: Dataset) -> None:
     with pytest.raises(SystemExit):
         main(["calibrate", "--model", str(bare), "--data", str(phantom.path), "--false-alarms", "0.0001"])
+
+
+def test_a_channel_that_training_never_moved_does_not_decide_alone() -> None:
+    random = np.random.default_rng(0)
+    vectors, positions = random.normal(size=(120, 6)).astype(np.float32), np.arange(120) % 2 * 3 + 1
+    vectors[:, 0] = 0
+    checker = learn(vectors, positions, vectors, positions, draw_poses(120, random))
+    moved = vectors[:1].copy()
+    moved[0, 0] = 0.3  # a third of what the other channels vary by
+    before, after = (checker.scores(one)["unfamiliar"][0] for one in (vectors[:1], moved))
+    assert after < before + 10

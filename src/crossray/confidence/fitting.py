@@ -38,6 +38,9 @@ FALSE_ALARMS = 0.01
 #: mistake would refuse good images for nothing.
 LEAST_AREA = 0.9
 
+#: Least deviation of a channel, as a share of the median one.
+LEAST_SPREAD = 0.1
+
 _LATERAL = VIEW_POSITIONS.index("lateral")
 
 Progress = Callable[[int, int], None]
@@ -130,7 +133,9 @@ def learn(
         posed_positions: (M,) codes of theirs.
         poses: M of them.
     """
-    mean, deviation = plain.mean(axis=0), np.maximum(plain.std(axis=0), 1e-6)
+    mean, spread = plain.mean(axis=0), plain.std(axis=0)
+    # a channel that no training image moves must not decide alone, as soon as another one does
+    deviation = np.maximum(spread, max(LEAST_SPREAD * float(np.median(spread)), 1e-6)).astype(np.float32)
     standard, turned = (plain - mean) / deviation, (posed - mean) / deviation
     side, posed_side = (np.asarray(one == _LATERAL, np.int64) for one in (positions, posed_positions))
     known, posed_known = positions > 0, posed_positions > 0
