@@ -250,7 +250,7 @@ class Reporter:
 
         Args:
             studies: each a file, several views, or a folder.
-            batch_size: studies at once; halved by itself when memory runs out.
+            batch_size: studies per batch; halved automatically when memory runs out.
             agreement: draw more reports of each study, where the search draws none: how many of them say the same makes
                 calibrated confidence better, and writing slower.
             strict: refuse a study whose images the input check flags.

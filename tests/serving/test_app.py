@@ -269,3 +269,21 @@ def test_a_failure_says_nothing_of_the_patient(
     for text in (answer.text, caplog.text, client.get("/metrics").text):
         assert "Jane" not in text
         assert "patient" not in text
+
+
+def test_libraries_that_quote_values_are_not_heard(caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    from crossray.serving.run import set_up_log
+
+    names = ("highdicom.base", "pydicom", "pynetdicom.acse", "httpx")
+    loggers = [logging.getLogger(name.split(".")[0]) for name in names]
+    before = [logger.level for logger in loggers]
+    try:
+        set_up_log()
+        for name in names:
+            assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
+        assert logging.getLogger("crossray.serving").isEnabledFor(logging.INFO)
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

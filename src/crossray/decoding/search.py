@@ -1,4 +1,4 @@
-"""Searching for the most probable report of each study: greedy, beam search and sampling (SPEC 1.7).
+"""Searching for the most probable report of each study: greedy, beam search and sampling.
 
 All methods are one loop over `ReportModel.step`: K hypotheses of each study are continued by one token, K of all
 continuations are chosen, those that end are compared with the best finished report, and studies that no running

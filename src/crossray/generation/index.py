@@ -1,4 +1,4 @@
-"""The retrieval index of a trained folder: built anew from a dataset, and asked for the nearest reports."""
+"""The retrieval index of a trained folder: rebuilt from a dataset, and queried for the nearest reports."""
 
 import json
 import tempfile

@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as TooLong
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ def _confine(memory: int) -> None:
     import crossray.data.images.folders  # noqa: F401  what is imported now does not count
 
     os.environ["OMP_NUM_THREADS"] = "1"
+    warnings.simplefilter("ignore")  # they quote values of headers
     statistics = Path("/proc/self/statm")  # not on every system; there the limit is of all memory
     pages = int(statistics.read_text().split()[0]) if statistics.exists() else 0
     limit = pages * resource.getpagesize() + memory

@@ -1,11 +1,13 @@
 """Runs the service until it is told to end."""
 
 import logging
+import warnings
 
 import uvicorn
 
 from crossray.errors import UserError
 from crossray.serving.app import create_app
+from crossray.serving.dicom import quiet_libraries
 from crossray.serving.settings import LOOPBACK, NOTICE, Settings
 from crossray.serving.tls import tls_context
 
@@ -23,8 +25,8 @@ def run(settings: Settings, *, port: int = 8000) -> None:
         UserError: anybody on the network could use the service, or something cannot be opened.
     """
     check_doors(settings)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # names of routes and states, never a request's values; uvicorn's own lines hold addresses of callers and paths
+    set_up_log()
+    # uvicorn's own lines of requests hold addresses of callers and paths
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
@@ -39,6 +41,15 @@ def run(settings: Settings, *, port: int = 8000) -> None:
     )
     _LOGGER.info("%s", NOTICE)
     uvicorn.Server(config).run()
+
+
+def set_up_log() -> None:
+    """Log what the service itself says; other libraries quote identifiers and values of what they read."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("crossray.serving", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    quiet_libraries()
+    warnings.simplefilter("ignore")
 
 
 def check_doors(settings: Settings) -> None:

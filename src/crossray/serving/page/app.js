@@ -96,7 +96,8 @@ function point(number) {
   const { attention, sentences } = answer;
   const on = attention && part("heat-on").checked && number !== null;
   const maps = on ? sentences[number].attention : [];
-  const most = Math.max(...maps.flat(), 1e-9);
+  // drawn strongest: the most, but at least four times an even spread, so that no difference is not drawn as one
+  const most = Math.max(...maps.flat(), on ? 4 / (attention.side ** 2 * maps.length) : 1);
   viewers.forEach((viewer, place) => viewer.show(on ? maps[place] : null, most));
 }
 
@@ -152,7 +153,9 @@ function showSimilar() {
 for (const button of document.querySelectorAll("[data-format]")) button.addEventListener("click", async () => {
   const { format } = button.dataset;
   try {
-    const blob = await take(answer.id, format, draft.kept);
+    // the text needs nothing of the service, which may have deleted the study (--keep 0)
+    const blob = format === "text" ? new Blob([`${draft.kept.join(" ")}\n\n${answer.notice}\n`], { type: "text/plain" })
+      : await take(answer.id, format, draft.kept);
     const name = `draft-${answer.id.slice(0, 8)}.${{ text: "txt", fhir: "json", sr: "dcm" }[format]}`;
     const link = Object.assign(make("a"), { href: URL.createObjectURL(blob), download: name });
     link.click();
