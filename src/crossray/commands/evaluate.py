@@ -45,6 +45,7 @@ def evaluate_predictions(
         resamples: bootstrap resamples behind every interval.
         seed: seed of the resampling and of --sample.
     """
+    from crossray.data.store import Dataset
     from crossray.evaluation.evaluate import evaluate as score
     from crossray.evaluation.labelers import open_labeler
     from crossray.evaluation.predictions.exchange import open_predictions
@@ -53,10 +54,11 @@ def evaluate_predictions(
     from crossray.pages.published_tables import print_published, published_page
 
     reader = open_labeler(labeler, convention)
+    dataset = None if data is None else Dataset.open(data)
     with console().status("scoring"):
         file = open_predictions(
             predictions,
-            dataset=data,
+            dataset=dataset,
             references=references,
             section=section,
             cleaner=cleaner,
@@ -64,15 +66,15 @@ def evaluate_predictions(
             sample=sample,
             seed=seed,
         )
-        result = score(file, dataset=data, meteor=meteor, labeler=reader, resamples=resamples, seed=seed)
+        result = score(file, dataset=dataset, meteor=meteor, labeler=reader, resamples=resamples, seed=seed)
     subset = file.provenance.subset
     target = out or predictions.with_suffix(f".{subset}.scores.json" if subset else ".scores.json")
     if markdown is not None:
         tables = markdown_page(result)
-        write_whole(markdown, tables + ("\n" + published_page(result, published, dataset=data) if published else ""))
+        write_whole(markdown, tables + ("\n" + published_page(result, published, dataset=dataset) if published else ""))
     print_evaluation(result, console())
     if published is not None:
-        print_published(result, published, console(), dataset=data)
+        print_published(result, published, console(), dataset=dataset)
     if markdown is not None:
         console().print(f"tables in {markdown}")
     try:

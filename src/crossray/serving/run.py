@@ -61,7 +61,7 @@ def check_models(settings: Settings) -> None:
         UserError: one is not.
     """
     for folder in settings.models.values():
-        if folder.count("/") != 1 and not (model_folder(folder) / CONFIG).is_file():
+        if str(folder).count("/") != 1 and not (model_folder(folder) / CONFIG).is_file():
             raise UserError(f"--model {folder}: no config.json there; name a model folder or the folder of a run.")
 
 
