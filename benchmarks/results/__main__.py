@@ -14,6 +14,7 @@ import analyses
 import decodings
 import eye
 import main_table
+import rewards
 import shift
 from steps import Bench
 
@@ -22,6 +23,7 @@ TABLES: dict[str, Callable[[Bench], str]] = {
     "eye": eye.table,
     "main": main_table.table,
     "decoding": decodings.table,
+    "reward": rewards.table,
     "long-tail": analyses.long_tail,
     "alignment": analyses.alignment,
     "retrieval": analyses.retrieval,

@@ -70,7 +70,7 @@ def crossray(*arguments: object) -> None:
         raise SystemExit(code)
 
 
-def trained(bench: Bench, system: str, seed: int, overrides: Sequence[str] = ()) -> Path:
+def trained(bench: Bench, system: str, seed: int, overrides: Sequence[object] = ()) -> Path:
     """The folder of a finished training run: trained now, continued, or kept."""
     run = bench.run(system, seed)
     if not (run / _FINISHED).exists():

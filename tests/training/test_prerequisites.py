@@ -87,6 +87,22 @@ def test_it_is_cached_by_recipe_and_content(small_tokenizer: Path, dataset: Path
     assert prerequisites._folder_name(str(small_tokenizer), opened) != name
 
 
+def test_what_an_earlier_version_built_is_taken(tiny: Any, small_tokenizer: Path, dataset: Path) -> None:
+    opened = Dataset.open(dataset)
+    today = prerequisites._folder_name(str(small_tokenizer), opened)
+    run = dataset / "pretrained" / f"small-{'0' * 16}"
+    train(load(str(small_tokenizer)), dataset, run)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    del recipe["trainer"]["greedy_validation"]  # a field that the earlier version did not have
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert prerequisites._folder_name(str(small_tokenizer), opened) == today  # not finished
+    (run / "finished").touch()
+    assert prerequisites._folder_name(str(small_tokenizer), opened) == run.name
+    recipe["model"]["codes"] = 17
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert prerequisites._folder_name(str(small_tokenizer), opened) == today  # says something else
+
+
 def test_an_interrupted_build_goes_on(
     tiny: Any, small_tokenizer: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,18 @@ def test_rewards_are_what_the_evaluation_computes(run: Path, blobs: Path, tmp_pa
     assert rewards["cider"].mean() > 0
 
 
+def test_a_rare_finding_earns_more_than_a_frequent_one() -> None:
+    documents = ["the heart is enlarged ."] * 8 + ["there is a pneumothorax ."]
+    truth = ["the heart is enlarged . there is a pneumothorax ."] * 2
+    written = ["the heart is enlarged .", "there is a pneumothorax ."]
+    plain, rare = (
+        RewardFunction(documents, RewardConfig(rarity=power))(written, truth)["clinical"] for power in (0.0, 1.0)
+    )
+    assert plain[0] == plain[1]
+    weights = 1 / 9, 1 / 2  # of 8 and of 1 report
+    assert rare == pytest.approx([2 * weight / (weight + sum(weights)) for weight in weights])
+
+
 def test_guards_count_against_a_report() -> None:
     truth = "the heart is normal . no opacity is seen ."
     function = RewardFunction([truth, "a b c d e"], RewardConfig(cider=0, clinical=0, length=1, repetition=1))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossray.layers.cache import Cache
+from crossray.layers.dropout import dropout as drop
 
 #: Up to so many queries (a narrow beam's next word) two plain products are faster on a CPU than the blocked kernel.
 _FEW_QUERIES = 4
@@ -44,8 +45,10 @@ def attend(
     if bias is not None:
         bias = bias.to(query.dtype)
         mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
-    few = query.device.type == "cpu" and query.shape[-2] <= _FEW_QUERIES and not torch.is_grad_enabled()
-    if not (need_weights or few):
+    on_processor = query.device.type == "cpu"
+    few = on_processor and query.shape[-2] <= _FEW_QUERIES and not torch.is_grad_enabled()
+    # with dropout PyTorch's own way on a processor is the same products, and its dropout is slow
+    if not (need_weights or few or (on_processor and dropout)):
         return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal), None
     scores = (query @ key.transpose(-2, -1)).float() / math.sqrt(query.shape[-1])
     if causal:
@@ -53,7 +56,7 @@ def attend(
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
     weights = scores.softmax(dim=-1)
-    attended = F.dropout(weights, dropout).to(value.dtype) @ value
+    attended = drop(weights.to(value.dtype), dropout) @ value
     return attended, weights if need_weights else None
 
 

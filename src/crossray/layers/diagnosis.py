@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossray.layers.attention import CrossAttention, SelfAttention
+from crossray.layers.dropout import Dropout
 from crossray.layers.transformer import FeedForward
 from crossray.text.observations import STATUSES
 
@@ -37,7 +38,7 @@ class RetrievedLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.feedforward = FeedForward(width, 4 * width, dropout)
         self.feedforward_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, R, D) -> (B, R, D); `mask` (B, 1, 1, R) bool, True where a report is valid."""
@@ -67,7 +68,7 @@ class QueryLayer(nn.Module):
         self.cross_norm = nn.LayerNorm(width)
         self.feedforward = FeedForward(width, 4 * width, dropout)
         self.feedforward_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.cross.query.weight, gain=2.0)
         if self.own is not None:
             nn.init.xavier_uniform_(self.own.weight)

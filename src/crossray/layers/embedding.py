@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from crossray.layers.dropout import Dropout
+
 
 def sinusoids(length: int, width: int) -> Tensor:
     """Sinusoidal position codes (length, width) with base 10,000: sine in even channels, cosine in odd ones."""
@@ -67,7 +69,7 @@ class VisualEmbedding(nn.Module):
         super().__init__()
         self.project = nn.Linear(features, width)
         self.relu = nn.ReLU() if relu else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, S, features) -> (B, S, D)."""

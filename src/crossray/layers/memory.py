@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossray.layers.dropout import Dropout
+
 #: How the numbers of a memory begin, see `CrossModalMemory`.
 Start = Literal["unit", "code"]
 
@@ -46,7 +48,7 @@ class CrossModalMemory(nn.Module):
         self.query = nn.Linear(width, width)
         self.project = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.query.weight, 2.0 if start == "unit" and self.choice.top == slots else 1.0)
         nn.init.xavier_uniform_(self.output.weight)
         for weight in self.project.weight.chunk(2):

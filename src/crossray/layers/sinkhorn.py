@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crossray.layers.dropout import Dropout
+
 #: Iterations between two looks at the marginals.
 _BETWEEN_CHECKS = 10
 #: Added to the diagonal of the system behind the gradient, which is singular where a plan falls apart into blocks.
@@ -172,7 +174,7 @@ class SinkhornAttention(nn.Module):
         self.key = nn.Linear(text_width, width)
         self.value = nn.Linear(text_width, width)
         self.output = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, visual: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Attend from image positions to the prompts of their study.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from crossray.layers.attention import CrossAttention, SelfAttention
 from crossray.layers.cache import Cache
+from crossray.layers.dropout import Dropout
 
 Norm = Literal["standard", "r2gen"]
 
@@ -51,7 +52,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, feedforward: int, dropout: float) -> None:
         super().__init__()
         self.expand = nn.Linear(width, feedforward)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.contract = nn.Linear(feedforward, width)
         nn.init.xavier_uniform_(self.expand.weight)
         nn.init.xavier_uniform_(self.contract.weight)
@@ -74,7 +75,7 @@ class EncoderLayer(nn.Module):
         self.attention = SelfAttention(width, heads, dropout)
         self.feedforward_norm = layer_norm(width, norm)
         self.feedforward = FeedForward(width, feedforward, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, S, D) -> (B, S, D); `mask` (B, 1, 1, S) bool, True where a position is valid."""
@@ -155,7 +156,7 @@ class DecoderLayer(nn.Module):
         self.cross = CrossAttention(width, heads, dropout, memory_width)
         self.feedforward_norm = layer_norm(width, norm)
         self.feedforward = FeedForward(width, feedforward, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, read: Reading) -> tuple[Tensor, Tensor | None]:
         """(N, T, D) -> (N, T, D) and cross-attention weights (N, h, T, S) or None."""

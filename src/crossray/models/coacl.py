@@ -18,6 +18,7 @@ from crossray.data.batches.batch import Batch, Guide, Inputs
 from crossray.layers.attention import CrossAttention
 from crossray.layers.cache import Cache
 from crossray.layers.contrastive import at_least_float32, gather_ranks
+from crossray.layers.dropout import Dropout
 from crossray.layers.embedding import PositionalEncoding, TokenEmbedding
 from crossray.layers.gates import Fusion
 from crossray.layers.knowledge_memory import KnowledgeMemory, look_up
@@ -265,7 +266,7 @@ class PriorSelection(nn.Module):
             if config.memory_norm:
                 # scores with a standard deviation of about 1.5: a label reads about a third of the rows
                 nn.init.xavier_uniform_(self.attention.query.weight, gain=1.5)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, labels: Tensor, memory: Tensor) -> Tensor:
         """Labels (B, L, D) and memory (M, D) -> (B, L, D)."""
@@ -292,7 +293,7 @@ class Denoising(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.attention = CrossAttention(channels, max(1, channels // 64), dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, prior: Tensor) -> Tensor:
         """Tokens (B, S, C) and priors (B, L, C) -> (B, S + 2 L, C)."""
@@ -311,7 +312,7 @@ class ReportEncoder(nn.Module):
         super().__init__()
         self.embedding = TokenEmbedding(config.vocabulary_size, config.width)
         self.positions = PositionalEncoding(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = Encoder(
             config.layers, config.width, config.heads, config.feedforward, config.dropout, config.norm
         )

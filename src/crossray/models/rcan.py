@@ -18,6 +18,7 @@ from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.context import Past, running_context
 from crossray.layers.contrastive import at_least_float32, gather_ranks, supervised_contrastive, weak_positives
+from crossray.layers.dropout import dropout
 from crossray.layers.memory import CrossModalMemory, Start
 from crossray.models.base import Encoded, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
@@ -295,7 +296,7 @@ class WCL(nn.Module):
         pairs = vectors.gather(1, chosen.unsqueeze(-1).expand(-1, -1, vectors.shape[2]))
         if not self.training or self.config.contrast_augmentation == "none":
             return pairs
-        changed = F.dropout(pairs, 0.2)
+        changed = dropout(pairs, 0.2)
         changed = changed + 0.05 * pairs.detach().std(dim=2, keepdim=True) * torch.randn_like(pairs)
         return (
             changed

@@ -25,6 +25,7 @@ from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.contrastive import different_reports, gather_ranks, hardest, triplet
+from crossray.layers.dropout import Dropout
 from crossray.layers.embedding import PositionalEncoding
 from crossray.layers.transformer import Decoder, Encoder, prepend_prompt
 from crossray.models.base import Encoded, PaperModule, ReportModel, Step, register
@@ -220,7 +221,7 @@ class UAR(ReportModel):
         self.cra = CRA(config) if config.cra else None
         self.view = nn.Parameter(torch.zeros(config.views, config.width)) if config.views > 1 else None
         self.positions = PositionalEncoding(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         stack = (config.layers, config.width, config.heads, config.feedforward, config.dropout)
         self.encoder, self.decoder = Encoder(*stack), Decoder(*stack)
         self.tir = TIR(config, self.visual.length) if config.mask != "none" else None

@@ -64,7 +64,7 @@ class Clock(Callback):
 
 
 class MetricsLog(Callback):
-    """Appends rows to metrics.jsonl: training losses every `log_every` steps, and every validation.
+    """Appends rows to metrics.jsonl and the run's tracker: training losses every `log_every` steps, every validation.
 
     Args:
         path: the file; rows later than the checkpoint are removed when a run continues, see `keep_until`.
@@ -122,6 +122,10 @@ class MetricsLog(Callback):
         values = {name: value if math.isfinite(value) else None for name, value in row.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**place, "seconds": round(self.clock.elapsed, 2), **values}) + "\n")
+        for logger in trainer.loggers:
+            known = {f"{split}/{name}": value for name, value in values.items() if value is not None}
+            logger.log_metrics(known, module.step)
+            logger.save()
 
 
 class LastValidation(Callback):

@@ -84,7 +84,8 @@ class Stage:
         freeze: beginnings of the names of parameters that this stage leaves alone; their modules run in eval mode.
         switches: configuration fields of the model that this stage changes (its `switchable` ones).
         learning_rates: like `optimizer.groups`, for this stage; the key "" replaces `optimizer.learning_rate`.
-        start_from: weights that the stage begins with: "last" or "best" of the stage before.
+        start_from: weights that the stage begins with: "last" or "best" of the stage before. In the first stage also
+            the folder of a saved model or run of the same system and sizes; the vocabulary is then that model's.
     """
 
     epochs: int = 30
@@ -93,7 +94,7 @@ class Stage:
     freeze: tuple[str, ...] = ()
     switches: dict[str, bool | int | float | str] = field(default_factory=dict)
     learning_rates: dict[str, float] = field(default_factory=dict)
-    start_from: Literal["last", "best"] = "last"
+    start_from: str = "last"
 
     def __post_init__(self) -> None:
         """Refuse a stage without epochs."""
@@ -112,6 +113,8 @@ class RewardConfig:
         temperature: of the samples; above 1 they differ more.
         cider: weight of CIDEr-D (0 to 10), with document frequencies of the training reports.
         clinical: weight of the F1 of the observations (0 to 1), read by the embedded labeler.
+        rarity: of that F1: an observation weighs its frequency among the training reports to the power of minus this.
+            With 0 all weigh alike, and a report that calls everyone normal earns most.
         length: weight of the logarithm of a length more than a quarter off the true one; it counts against a report.
         repetition: weight of the share of 4-grams that a report repeats; it counts against it.
     """
@@ -122,13 +125,14 @@ class RewardConfig:
     temperature: float = 1.0
     cider: float = 0.1
     clinical: float = 1.0
+    rarity: float = 0.0
     length: float = 0.5
     repetition: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""
         _at_least("reward", self, 2 if self.baseline == "group" or self.standardize else 1, "samples")
-        _at_least("reward", self, 0, "cider", "clinical", "length", "repetition")
+        _at_least("reward", self, 0, "cider", "clinical", "rarity", "length", "repetition")
         if self.temperature <= 0:
             raise UserError(f"recipe field 'reward.temperature' is {self.temperature}; give a value above 0.")
 
@@ -209,9 +213,13 @@ class TrainerConfig:
         patience: validations without improvement before the stage ends; 0: never.
         min_epochs: epochs of a stage before a model can be selected (early models write the same report for all).
         validate_every: epochs between two validations.
+        greedy_validation: write the reports of a validation by greedy search instead of the recipe's decoding, which
+            may cost as much as the training between two validations.
         log_every: optimiser steps between two rows of training losses in metrics.jsonl.
         checkpoint_steps: optimiser steps between two checkpoints inside an epoch; 0: none by steps.
         checkpoint_minutes: minutes between two checkpoints inside an epoch; 0: none by time.
+        logger: tracker that receives the rows of metrics.jsonl besides: csv, tensorboard (both in the run's folder),
+            wandb or mlflow; none.
         threads: threads of PyTorch on the processor; 0: leave as they are.
     """
 
@@ -230,9 +238,11 @@ class TrainerConfig:
     patience: int = 0
     min_epochs: int = 0
     validate_every: int = 1
+    greedy_validation: bool = False
     log_every: int = 20
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 5.0
+    logger: Literal["none", "csv", "tensorboard", "wandb", "mlflow"] = "none"
     threads: int = 0
 
     def __post_init__(self) -> None:

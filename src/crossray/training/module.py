@@ -1,6 +1,7 @@
 """The one LightningModule, for everything Trainable (DESIGN 3): losses, schedule, validation, events."""
 
 import copy
+import dataclasses
 import math
 import typing
 from typing import Any
@@ -82,7 +83,9 @@ class TrainingModule(lightning.LightningModule):
         self._sums: dict[str, list[float]] = {}
         self._written: dict[str, tuple[str, str]] = {}
         self._partners: dict[str, int] = {}
-        self._utility = utility_of(recipe.decoding)
+        quick = recipe.trainer.greedy_validation
+        self._decoding = dataclasses.replace(recipe.decoding, method="greedy") if quick else recipe.decoding
+        self._utility = utility_of(self._decoding)
 
     @property
     def step(self) -> int:
@@ -248,9 +251,9 @@ class TrainingModule(lightning.LightningModule):
 
     def _validate_reports(self, model: ReportModel, tokenizer: Tokenizer, batch: Batch) -> None:
         encoded = model.encode(batch.inputs)
-        seeds = [study_seed(self.recipe.decoding.seed, study) for study in batch.guide.study]
+        seeds = [study_seed(self._decoding.seed, study) for study in batch.guide.study]
         written = write_reports(
-            model, batch.inputs, self.recipe.decoding, encoded=encoded, seeds=seeds, utility=self._utility
+            model, batch.inputs, self._decoding, encoded=encoded, seeds=seeds, utility=self._utility
         )
         references = [tokenizer.decode(row) for row in batch.targets.tokens.tolist()]
         for study, report, reference in zip(batch.guide.study, written, references, strict=True):

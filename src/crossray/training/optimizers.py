@@ -47,7 +47,7 @@ def build_optimizer(
     return kind(
         [{"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
          for (rate, decay), parameters in groups.items()],
-        betas=config.betas, eps=config.eps, amsgrad=config.amsgrad,
+        betas=config.betas, eps=config.eps, amsgrad=config.amsgrad, fused=True,
     )  # fmt: skip
 
 

@@ -6,7 +6,8 @@ on the same dataset:
     DATASET/pretrained/RECIPE-HASH/     a training run; `best` in it is the model folder
 
 HASH covers the recipe and the content of the dataset, so that every run on a dataset shares one, and a changed recipe
-gets another. It lies in the dataset because it is made of it and of nothing else, as `features/` is.
+gets another. A run made by an earlier version, whose recipe had fewer fields and says the same, is taken as it is. It
+lies in the dataset because it is made of it and of nothing else, as `features/` is.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from crossray.files.folders import BEST
 from crossray.files.lock import locked
 from crossray.models.base import BUILD, TrainableConfig
 from crossray.training.config import Recipe
+from crossray.training.folder import PROVENANCE, RECIPE
 from crossray.training.recipe import load, to_dict
 
 #: Folder inside the dataset.
@@ -80,9 +82,27 @@ def _fields(value: Any) -> list[dataclasses.Field[Any]]:
 
 
 def _folder_name(name: str, dataset: Dataset) -> str:
-    identity = json.dumps({"recipe": to_dict(load(name)), "dataset": dataset.info.sha256}, sort_keys=True)
+    wanted = to_dict(load(name))
+    identity = json.dumps({"recipe": wanted, "dataset": dataset.info.sha256}, sort_keys=True)
     label = Path(name).stem if name.endswith(".yaml") else name.replace("/", "-")
-    return f"{label}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    folder = f"{label}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    for run in sorted((dataset.path / _FOLDER).glob(f"{label}-{'[0-9a-f]' * 16}")):
+        if run.name != folder and (run / "finished").exists() and _says(run, wanted, dataset):
+            return run.name
+    return folder
+
+
+def _says(run: Path, wanted: dict[str, Any], dataset: Dataset) -> bool:
+    """Whether a finished run was made by this recipe on this dataset; where it ran does not matter."""
+    try:
+        recipe = load(str(run / RECIPE))
+        provenance = json.loads((run / PROVENANCE).read_text(encoding="utf-8"))
+        made_of = provenance["data"]["sha256"]
+    except (UserError, OSError, ValueError, LookupError, TypeError):
+        return False
+    places = {name: wanted["trainer"][name] for name in ("accelerator", "threads")}
+    made = to_dict(recipe)
+    return made_of == dataset.info.sha256 and {**made, "trainer": {**made["trainer"], **places}} == wanted
 
 
 def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: Trainer) -> Path:

@@ -24,7 +24,7 @@ from crossray.decoding.sampling import Samples, sample
 from crossray.decoding.search import generate
 from crossray.evaluation.labelers import Labeler, RuleLabeler
 from crossray.evaluation.metrics.cider import cider
-from crossray.evaluation.metrics.clinical import clinical_f1
+from crossray.evaluation.metrics.clinical import clinical_f1, rarity_weights
 from crossray.evaluation.metrics.ngrams import code_reports
 from crossray.models.base import Encoded, ReportModel
 from crossray.text.tokenizer import Tokenizer
@@ -51,6 +51,8 @@ class RewardFunction:
         self.documents = [documents[place] for place in places]
         self.config = config
         self.labeler = labeler or RuleLabeler()
+        labels = self.labeler.label(self.documents)
+        self.weights = rarity_weights(labels, self.labeler.observations, config.rarity)
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """Rewards of N reports.
@@ -66,7 +68,9 @@ class RewardFunction:
         off = np.abs(np.log(lengths[0] / lengths[1])) - np.log(_FREE_RATIO)
         parts = {
             "cider": cider(ours, theirs, np.arange(len(references)), documents),
-            "clinical": clinical_f1(codes[: len(hypotheses)], codes[len(hypotheses) :], self.labeler.observations),
+            "clinical": clinical_f1(
+                codes[: len(hypotheses)], codes[len(hypotheses) :], self.labeler.observations, self.weights
+            ),
             "length": np.maximum(0.0, off),
             "repetition": _repetition(hypotheses),
         }

@@ -44,12 +44,13 @@ from crossray.training.config import DataConfig, Recipe
 from crossray.training.folder import LOCK, PROVENANCE, RECIPE, alone, first_process, is_over, say_finished
 from crossray.training.heartbeat import Heartbeat, duration
 from crossray.training.lengths import check_lengths
+from crossray.training.loggers import build_logger
 from crossray.training.module import TrainingModule
 from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
 from crossray.training.recipe import check_names, from_dict, to_dict, to_yaml
 from crossray.training.reward import RewardFunction, RewardObjective
-from crossray.training.stages import StageKeeper, loss_weights, weights_from
+from crossray.training.stages import StageKeeper, first_model, loss_weights, weights_from
 from crossray.training.supervision import Supervision
 
 
@@ -153,6 +154,7 @@ class _Run:
         self.objective = self._objective()
         self.clock = Clock(recipe.trainer.max_minutes * 60)
         self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
+        self.logger = build_logger(recipe.trainer.logger, out)
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
         # a model folder travels: where the dataset lay on this machine stays behind
         data = {name: value for name, value in provenance["data"].items() if name != "path"}
@@ -173,8 +175,8 @@ class _Run:
             if index < first or not epochs:
                 continue
             continued = checkpoint if index == first else None
-            if index and continued is None and self.recipe.stages[index].start_from == "best":
-                weights_from(self.model, self.out / BEST)
+            if continued is None:
+                self._warm_start(index)
             self.keeper.enter(self.recipe.stages[index])
             module = TrainingModule(
                 self.model, self.recipe, self.keeper, stage=index, epochs=epochs, steps_before=steps,
@@ -199,6 +201,13 @@ class _Run:
             )  # fmt: skip
         return self.out / BEST
 
+    def _warm_start(self, index: int) -> None:
+        """Load what the stage starts from; without anything it goes on with the weights that are there."""
+        if index and self.recipe.stages[index].start_from == "best":
+            weights_from(self.model, self.out / BEST)
+        elif not index and (folder := first_model(self.recipe)):
+            weights_from(self.model, folder)
+
     def _fit(self, module: TrainingModule, epochs: int, continued: bool) -> lightning.Trainer:
         config = self.recipe.trainer
         average = [WeightAverage(config.average)] if config.average else []
@@ -211,8 +220,9 @@ class _Run:
                 strategy="auto" if config.devices == 1 else "ddp_find_unused_parameters_true",
                 precision="bf16-mixed" if config.precision == "bf16" else "32-true",
                 accumulate_grad_batches=config.accumulate, check_val_every_n_epoch=config.validate_every,
-                num_sanity_val_steps=0, logger=False, enable_checkpointing=True, enable_progress_bar=False,
-                enable_model_summary=False, use_distributed_sampler=False, default_root_dir=self.out,
+                num_sanity_val_steps=0, logger=self.logger or False, enable_checkpointing=True,
+                enable_progress_bar=False, enable_model_summary=False,
+                use_distributed_sampler=False, default_root_dir=self.out,
             )  # fmt: skip
             try:
                 trainer.fit(
@@ -303,7 +313,11 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     known = {field.name for field in dataclasses.fields(kind.config_class)}
     tokenizer = None
     if issubclass(kind, ReportModel):
-        tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
+        folder = first_model(recipe)
+        if folder is not None:
+            tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        else:
+            tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
         check_lengths(recipe, dataset, tokenizer)
         filled["vocabulary_size"] = tokenizer.vocabulary_size
         filled["status_ids"] = tokenizer.status_ids

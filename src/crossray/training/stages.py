@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from crossray.errors import UserError
+from crossray.files.folders import find_model
 from crossray.models.base import ReportModel, Trainable
-from crossray.training.config import Stage
+from crossray.training.config import Recipe, Stage
 
 #: What a system's own losses weigh in a stage that learns from rewards, as a share of their weights: they hold it near
 #: the language of the reports.
@@ -80,6 +82,32 @@ class StageKeeper:
             module.eval()
 
 
+def first_model(recipe: Recipe) -> Path | None:
+    """The model folder that the first stage starts from; None where it starts from fresh weights.
+
+    Raises:
+        UserError: there is no model, or a later stage names one.
+    """
+    names = [stage.start_from for stage in recipe.stages]
+    for name in names[1:]:
+        if name not in ("last", "best"):
+            raise UserError(f"recipe field 'stages.start_from' is '{name}'; in a later stage give last or best.")
+    if names[0] in ("last", "best"):
+        return None
+    return find_model(names[0], "recipe field 'stages.start_from'", "name the folder of a saved model or of a run")
+
+
 def weights_from(model: Trainable, folder: Path) -> None:
-    """Load the weights of a saved model folder into `model`, as a stage with `start_from: best` begins."""
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    """Load the weights of a saved model folder into `model`.
+
+    Raises:
+        UserError: it is a model of another system or of other sizes.
+    """
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"recipe field 'stages.start_from': the weights in {folder} do not fit this recipe ({reason}); use the "
+            "system and the model section that they were trained with."
+        ) from error

@@ -285,7 +285,10 @@ def scores_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def clinical_f1(
-    hypothesis: NDArray[np.int8], reference: NDArray[np.int8], observations: Sequence[str]
+    hypothesis: NDArray[np.int8],
+    reference: NDArray[np.int8],
+    observations: Sequence[str],
+    weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """(N,) F1 of each report, positive only over all observations: the mean of these is `ce_f1`.
 
@@ -293,12 +296,31 @@ def clinical_f1(
         hypothesis: (N, K) status codes of the generated reports.
         reference: (N, K) status codes of the true reports.
         observations: names of the K columns.
+        weights: (14,) what a hit or a miss of each of `CHEXPERT` weighs; alike when None.
 
     Raises:
         UserError: an observation of CheXpert is not among them.
     """
     counts = ClinicalStatistics.of(hypothesis, reference, observations)._counts[CONVENTIONS.index(POSITIVE)]
+    if weights is not None:
+        counts = counts * weights[None, :, None]
     return np.asarray(scores_of_counts(counts.sum(axis=1))[:, MEASURES.index("f1")])
+
+
+def rarity_weights(labels: NDArray[np.int8], observations: Sequence[str], power: float) -> NDArray[np.float64]:
+    """(14,) weights of the observations of `CHEXPERT`: (how many of N reports have it, plus one) ** -power, mean 1.
+
+    Args:
+        labels: (N, K) status codes of the reports that are counted.
+        observations: names of the K columns.
+        power: 0 weighs all alike, 1 by the inverse of their frequency.
+
+    Raises:
+        UserError: an observation of CheXpert is not among them.
+    """
+    present = ClinicalStatistics.of(labels, labels, observations)._counts[CONVENTIONS.index(POSITIVE)][:, :, 0]
+    weights = (present.sum(axis=0) + 1) ** -power
+    return np.asarray(weights / weights.mean())
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler) -> dict[str, float]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from crossray.errors import UserError
 from crossray.layers.attention import CrossAttention, SelfAttention
 from crossray.layers.cache import Cache
+from crossray.layers.dropout import Dropout
 from crossray.layers.transformer import DecoderStack, Reading
 from crossray.models.parts.networks import quiet
 from crossray.text.tokenizer import ADDED_TOKENS
@@ -68,7 +69,7 @@ class BertLayer(nn.Module):
         self.expand = nn.Linear(width, config.feedforward)
         self.contract = nn.Linear(config.feedforward, width)
         self.feedforward_norm = nn.LayerNorm(width, _EPSILON)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, read: Reading) -> tuple[Tensor, Tensor | None]:
         """(N, T, D) -> (N, T, D) and cross-attention weights (N, h, T, S) or None."""
@@ -103,7 +104,7 @@ class BertDecoder(nn.Module):
         # a report has one token type, whose vector is part of the positions
         self.positions = nn.Embedding(config.positions, config.width)
         self.norm = nn.LayerNorm(config.width, _EPSILON)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.stack = DecoderStack((BertLayer(config) for _ in range(config.layers)), nn.Identity())
         self.transform = nn.Linear(config.width, config.width)
         self.transform_norm = nn.LayerNorm(config.width, _EPSILON)

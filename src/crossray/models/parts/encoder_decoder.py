@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from crossray.data.batches.batch import Targets
 from crossray.layers.cache import Cache
+from crossray.layers.dropout import Dropout
 from crossray.layers.embedding import PositionalEncoding, TokenEmbedding, VisualEmbedding
 from crossray.layers.transformer import Decoder, Encoder, Norm, prepend_prompt
 from crossray.models.base import Encoded, ModelConfig, Step
@@ -62,7 +63,7 @@ class EncoderDecoder(BackboneReportModel):
         )
         self.text_embedding = TokenEmbedding(config.vocabulary_size, config.width)
         self.positions = PositionalEncoding(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = Encoder(*stack)
         self.decoder = Decoder(*stack)
         self.vocabulary = nn.Linear(config.width, config.vocabulary_size)

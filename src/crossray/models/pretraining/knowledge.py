@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Inputs
 from crossray.errors import UserError
+from crossray.layers.dropout import Dropout
 from crossray.models.base import Trainable, TrainableConfig, register
 from crossray.models.parts.backbones import Backbone, BackboneConfig, ResNetBackbone, build_backbone
 from crossray.models.parts.networks import describe_network
@@ -93,7 +94,7 @@ class KnowledgeNetwork(nn.Module):
             width, config.heads, config.feedforward, config.dropout, batch_first=True, norm_first=True
         )
         self.decoder = nn.TransformerDecoder(layer, config.layers, nn.LayerNorm(width))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.existence = nn.Linear(width, 2)
         self.position = nn.Linear(width, text_width)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from crossray.data.batches.batch import Batch, Inputs
 from crossray.data.study import VIEW_POSITIONS
 from crossray.errors import UserError
+from crossray.layers.dropout import Dropout
 from crossray.models.base import Trainable, TrainableConfig, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone
 from crossray.text.observations import STATUSES
@@ -71,7 +72,7 @@ class Vision(Trainable):
             raise UserError("system 'vision': the dataset has no labels to learn; prepare one that has (phantom has).")
         self.backbone = build_backbone(config.backbone)
         self.config = dataclasses.replace(config, backbone=self.backbone.config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         kinds = 2 if config.lateral_apart else 1
         self.head = nn.Linear(kinds * self.backbone.width, len(config.observations))
         self._scores: list[Tensor] = []

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossray.errors import UserError
+from crossray.layers.dropout import Dropout
 from crossray.layers.sinkhorn import SinkhornAttention, hard_iou, soft_iou
 from crossray.layers.transformer import FeedForward
 from crossray.models.base import ModelConfig
@@ -134,7 +135,7 @@ class MPSA(nn.Module):
             dropout=config.fusion_dropout, tau=math.inf if config.unbalanced_tau is None else config.unbalanced_tau,
         )  # fmt: skip
         self.attention_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.fusion_dropout)
+        self.dropout = Dropout(config.fusion_dropout)
         self.project = nn.Linear(width, width) if config.fusion_output == "linear" else None
         self.feedforward = FeedForward(width, 4 * width, config.fusion_dropout) if self.project is None else None
         self.feedforward_norm = nn.LayerNorm(width) if self.project is None else None

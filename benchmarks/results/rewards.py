@@ -1,0 +1,85 @@
+"""The reward stage: what learning from CIDEr-D and clinical F1 adds to a trained system, and whether it games them."""
+
+import dataclasses
+import json
+
+from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.results import Evaluation
+from crossray.text.observations import label_report
+from crossray.text.sentences import split_sentences
+from formats import SPLITS, grid, over_seeds
+from steps import Bench, scored, trained
+
+#: Epochs of the stage, its learning rate, and how much more a rare observation earns (`reward.rarity`).
+EPOCHS, RATE, RARITY = 3, 1e-4, 0.5
+
+_METRICS = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "ce_macro_f1": "macro F1"}
+
+
+def table(bench: Bench) -> str:
+    """Every system and seed before and after the stage; the stage begins with the system's best model."""
+    rows = []
+    after = dataclasses.replace(bench, runs=bench.runs / "reward")
+    for system in bench.systems:
+        for seed in bench.seeds:
+            scored(bench, system, seed)
+            rewarded(bench, system, seed)
+            scored(after, system, seed)
+        rows += [_row(f"{system}", bench, system), _row(f"{system}, reward stage", after, system)]
+    truth = PredictionFile.load(bench.predictions(bench.systems[0], bench.seeds[0]))
+    language = _language([row.references["full"] for row in truth.rows])
+    rows.append(["true reports", *[""] * (len(_METRICS) + 2), *language])
+    headings = [
+        "system", *_METRICS.values(), "image gain", "CIDEr-D minus shuffled", "words", "normal", "repeats a sentence",
+        "contradicts itself",
+    ]  # fmt: skip
+    about = (
+        f"Protocol `r2gen`. {EPOCHS} epochs of objective `reward` (CIDEr-D, clinical F1; [docs](../training.md)) from "
+        "the best model of the language loss. `normal`: reports labelled as without findings. A report contradicts "
+        "itself when two of its sentences state and deny the same observation."
+    )
+    return f"# The reward stage ({SPLITS[bench.split]})\n\n{about}\n\n" + grid(headings, rows)
+
+
+def rewarded(bench: Bench, system: str, seed: int) -> None:
+    """Train the stage, or keep it."""
+    after = dataclasses.replace(bench, runs=bench.runs / "reward")
+    after.runs.mkdir(parents=True, exist_ok=True)
+    stage = {"epochs": EPOCHS, "objective": "reward", "learning_rates": {"": RATE}}
+    stage["start_from"] = str(bench.run(system, seed))
+    options = ["--stages", json.dumps([stage]), "--trainer.monitor", "cider+ce_macro_f1", "--trainer.mode", "max"]
+    trained(after, system, seed, [*options, "--trainer.validate_every", "1", "--reward.rarity", RARITY])
+
+
+def _row(name: str, bench: Bench, system: str) -> list[str]:
+    runs = [Evaluation.load(bench.scores(system, seed)).protocols["r2gen"] for seed in bench.seeds]
+    best = [json.loads(bench.best(system, seed).read_text(encoding="utf-8")) for seed in bench.seeds]
+    texts = [
+        row.prediction for seed in bench.seeds for row in PredictionFile.load(bench.predictions(system, seed)).rows
+    ]  # fmt: skip
+    shuffles = [run.shuffle.differences["cider"].value for run in runs if run.shuffle is not None]
+    return [
+        name,
+        *(over_seeds([run.result.scores[metric].value for run in runs]) for metric in _METRICS),
+        over_seeds([run["validation"]["image_gain"] for run in best]),
+        over_seeds(shuffles),
+        *_language(texts),
+    ]
+
+
+def _language(reports: list[str]) -> list[str]:
+    """Mean number of words; shares of reports that are normal, repeat a sentence, contradict themselves."""
+    cut = [split_sentences(report) for report in reports]
+    normal = [label_report(report).status("no_finding") == "positive" for report in reports]
+    repeats = [len({*sentences}) < len(sentences) for sentences in cut]
+    contradicts = [_contradicts(sentences) for sentences in cut]
+    words = sum(len(report.split()) for report in reports) / len(reports)
+    return [f"{words:.1f}", *(f"{sum(found) / len(reports):.2f}" for found in (normal, repeats, contradicts))]
+
+
+def _contradicts(sentences: list[str]) -> bool:
+    stated: dict[str, set[str]] = {}
+    for sentence in sentences:
+        for place in label_report(sentence).evidence:
+            stated.setdefault(place.observation, set()).add(place.status)
+    return any({"positive", "negative"} <= statuses for statuses in stated.values())

@@ -1,0 +1,48 @@
+"""Experiment trackers: Lightning's loggers, filled with the rows of metrics.jsonl."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from lightning.pytorch import loggers
+from lightning.pytorch.loggers import Logger
+
+from crossray.errors import UserError
+
+LoggerName = Literal["none", "csv", "tensorboard", "wandb", "mlflow"]
+
+#: Folder inside a run's folder that local trackers write to.
+FOLDER = "logs"
+
+
+def build_logger(name: LoggerName, out: Path) -> Logger | None:
+    """The logger of a run; a run that is continued goes on in the same place.
+
+    Metrics are named `train/loss`, `val/cider` and so on, over optimiser steps. No report and no name of a study is
+    logged.
+
+    Args:
+        name: which; none: metrics.jsonl alone.
+        out: folder of the run. csv and tensorboard write to `logs` in it, mlflow to `logs/mlruns` unless
+            MLFLOW_TRACKING_URI is set; wandb keeps its files in `logs` and uploads to the project "crossray".
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    try:
+        if name == "csv":
+            return loggers.CSVLogger(
+                out, name=FOLDER
+            )  # a folder for each time that the run is continued: it overwrites
+        if name == "tensorboard":
+            return loggers.TensorBoardLogger(out, name=None, version=FOLDER)
+        if name == "wandb":
+            return loggers.WandbLogger(project="crossray", name=out.name, save_dir=out / FOLDER)
+        if name == "mlflow":
+            return loggers.MLFlowLogger("crossray", run_name=out.name, save_dir=str(out / FOLDER / "mlruns"))
+    except ModuleNotFoundError:
+        raise UserError(
+            f"recipe field 'trainer.logger' is {name}, which is not installed; pip install crossray[{name}]."
+        ) from None
+    if name not in get_args(LoggerName):
+        raise UserError(f"recipe field 'trainer.logger' is {name}; choose one of {', '.join(get_args(LoggerName))}.")
+    return None
