@@ -33,8 +33,16 @@ NAMED = {
     "coacl": {"denoising attention", "knowledge memory", "memory update", "MOM", "GFM", "ACLM"},
     "rcan": {"RVE", "CGM", "CGM memory", "CGM information gate", "WCL"},
     "revtaf": {
-        "LRE", "GRP", "LRP", "FVTAF", "MPSA", "FCC", "diagnosis", "diagnosis, attention to reports",
-        "diagnosis prompts", "ALA",
+        "LRE",
+        "GRP",
+        "LRP",
+        "FVTAF",
+        "MPSA",
+        "FCC",
+        "diagnosis",
+        "diagnosis, attention to reports",
+        "diagnosis prompts",
+        "ALA",
     },
     "uar": {"LSU", "CRA", "CRA, attention to the basis (eq. 7)", "CRA, report vectors (eq. 10)", "TIR"},
 }

@@ -151,7 +151,8 @@ class Union(EncoderDecoder):
         """CRA and the diagnosis prompts, as far as the configuration has them."""
         modules = {}
         if self.config.cra:
-            modules["CRA"] = PaperModule(path="cra", attention="cra.attention", slots=self.config.basis_size)
+            modules["CRA, attention to the basis"] = PaperModule(path="cra.attention", attention="cra.attention")
+            modules["CRA"] = PaperModule(path="cra")
         if self.config.diagnosis:
             modules["diagnosis"] = PaperModule(path="diagnosis", varies="study")
             modules["diagnosis prompts"] = PaperModule(path="diagnosis", method="prompts")

@@ -389,7 +389,14 @@ class Journal:
         options: Mapping[str, Any],
     ) -> str:
         study, now = uuid.uuid4().hex, self._clock()
-        row: dict[str, Any] = {"id": study, "state": state, "origin": origin, "owner": owner, "key": key, "model": model}
+        row: dict[str, Any] = {
+            "id": study,
+            "state": state,
+            "origin": origin,
+            "owner": owner,
+            "key": key,
+            "model": model,
+        }
         row |= {"options": json.dumps(dict(options)), "received": now, "changed": now, "attempts": 0}
         connection.execute(insert(studies), row)
         return study
