@@ -17,6 +17,7 @@ from crossray.commands.analyze import (
     analyze_long_tail,
     analyze_retrieval,
 )
+from crossray.commands.calibrate import calibrate
 from crossray.commands.command import FOLDER, Command
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
@@ -132,7 +133,8 @@ COMMANDS: dict[str, Command] = {
         fields=("decoding",),
     ),
     "evaluate": Command(evaluate_predictions, {"name": "predictions", **_PREDICTIONS}),
-    "export": Command(export, {"name": "predictions", **_PREDICTIONS}),
+    "calibrate": Command(calibrate),
+    "export": Command(export, {"name": "predictions", **_PREDICTIONS}, outputs={}),  # a file or a folder: see there
     "compare": Command(
         compare,
         {"name": "predictions", "nargs": "+", **_PREDICTIONS},

@@ -19,6 +19,7 @@ def generate(
     decoding: dict[str, str] | None = None,
     batch_size: int = 16,
     shuffle_images: int | None = None,
+    strict: bool = False,
     device: str = "auto",
 ) -> None:
     """Write the reports of some images, or of one split of a prepared dataset.
@@ -35,6 +36,8 @@ def generate(
         decoding: fields of the search to change, each an option of its own, such as --decoding.method greedy.
         batch_size: studies at once; halved by itself when memory runs out.
         shuffle_images: a seed: give every study of --data the images of another, to see what the scores owe to them.
+        strict: write nothing when the input check flags an image: turned, inverted, mirrored, unlike the training
+            images. Without it, flags are warnings. The check is made by `crossray calibrate`.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.api import load
@@ -43,6 +46,8 @@ def generate(
         raise UserError("give either image files, --studies FILE or --data FOLDER.")
     if data is None and shuffle_images is not None:
         raise UserError("--shuffle-images belongs to --data: single images have no studies to be shuffled between.")
+    if data is not None and strict:
+        raise UserError("--strict belongs to image files: the studies of --data have been prepared already.")
     listed = [[Path(name) for name in study.split(",")] for study in images] or (
         [] if studies is None else _listed(studies)
     )
@@ -56,11 +61,11 @@ def generate(
                 data, split, out, batch_size=batch_size, shuffle_images=shuffle_images, progress=progress
             )
         elif out is not None:
-            count = generator.generate_files(listed, out, batch_size=batch_size, progress=progress)
+            count = generator.generate_files(listed, out, batch_size=batch_size, strict=strict, progress=progress)
         else:
             from crossray.text.display import readable
 
-            (written,) = generator.report_files(listed)
+            (written,) = generator.report_files(listed, strict=strict)
             console().print(readable(written.report.text), markup=False, highlight=False, soft_wrap=True)
             return
     console().print(f"{count} reports in {out}")

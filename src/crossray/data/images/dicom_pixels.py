@@ -45,6 +45,9 @@ _JPEG_FRAMES = {
 
 _JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 
+#: Every transfer syntax that is read.
+TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (*_NATIVE, uid.RLELossless, *_JPEG_FRAMES, *_JPEG_2000)
+
 
 def first_frame(content: bytes, header: Header, layout: Layout, remark: Remarks) -> NDArray[Any]:
     """Decode the first frame.
@@ -152,7 +155,7 @@ def _spread(pixels: NDArray[np.uint8]) -> float:
 
 
 def _known(syntax: uid.UID | None) -> uid.UID | None:
-    return syntax if syntax in (*_NATIVE, uid.RLELossless, *_JPEG_FRAMES, *_JPEG_2000) else None
+    return syntax if syntax in TRANSFER_SYNTAXES else None
 
 
 def _not_read(header: Header) -> UserError:

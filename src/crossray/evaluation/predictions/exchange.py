@@ -62,7 +62,7 @@ def open_predictions(
     elif cleaner is not None and file.provenance.cleaner != cleaner:
         file = recleaned(file, cleaner)
     if studies is not None:
-        file = choose(file, _identifiers(Path(studies)))
+        file = choose(file, identifiers(Path(studies)))
     return file if sample is None else draw(file, sample, seed)
 
 
@@ -268,7 +268,12 @@ def _benchmark(path: Path) -> dict[str, dict[str, Any]]:
     return content
 
 
-def _identifiers(path: Path) -> Sequence[str]:
+def identifiers(path: Path) -> Sequence[str]:
+    """Identifiers of studies from a text file, one a line.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
