@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossray.layers.diagnosis import ALA, POSITIVE, DiagnosisBranch, base_probabilities
+from crossray.layers.diagnosis import ALA, POSITIVE, DiagnosisBranch, base_probabilities, status_shares
 
 IMAGE, TEXT, CLASSES = 24, 20, 5
 
@@ -114,6 +114,32 @@ def test_the_first_layer_reads_no_plain_mean_of_the_reports(scale: float) -> Non
         model(scale * torch.randn(8, 64), torch.randn(8, 21, 48), torch.ones(8, 21, dtype=torch.bool))
     (found,) = weights
     assert float(torch.special.entr(found).sum(-1).exp().mean()) < 21 / 2
+
+
+@pytest.mark.parametrize(("known", "apart"), [(False, False), (True, True)])
+def test_a_branch_that_begins_with_the_shares_goes_on_reading_its_reports(known: bool, apart: bool) -> None:
+    """Nine of ten statuses are blank: a branch that must learn this first makes all reports alike."""
+    torch.manual_seed(0)
+    pooled, reports, mask = torch.randn(32, 64), torch.randn(32, 21, 48), torch.ones(32, 21, dtype=torch.bool)
+    labels = torch.where(torch.rand(32, 12) < 0.1, torch.randint(4, (32, 12)), 0)
+    model = DiagnosisBranch(64, 48, 12, width=64).train()
+    if known:
+        model.begin_with(status_shares(labels).log())
+    found: list[Tensor] = []
+    model.decoder[0].cross.register_forward_hook(lambda _module, _given, result: found.append(result[0]))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(50):
+        loss = F.cross_entropy(model(pooled, reports, mask), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    last = found[-1].detach()
+    assert bool((last - last.mean(0)).norm() > 0.3 * last.norm()) == apart
+
+
+def test_shares_of_statuses() -> None:
+    shares = status_shares(torch.tensor([[0, 1], [0, 2], [0, 1], [0, 1]]))
+    torch.testing.assert_close(shares, torch.tensor([[5, 1], [1, 4], [1, 2], [1, 1]]) / 8)
 
 
 def test_begins_undecided() -> None:

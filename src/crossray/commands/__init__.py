@@ -69,11 +69,11 @@ _MODELS = {
     "help": "model folder, or the folder of a training run (its best model is taken); repeat it to compare several",
 }
 
-_SYSTEMS = {
+_RECIPES = {
     "type": str,
     "action": "append",
     "nargs": None,
-    "help": "system to measure; repeat it for several; all by default",
+    "help": "recipe to measure; repeat it for several; the phantom and the laptop recipe of every system by default",
 }
 
 _PREDICTIONS = {
@@ -86,7 +86,7 @@ ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}, outputs=FOLDER),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
     "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
-    "liveness": Command(analyze_liveness, lists={"system": _SYSTEMS}),
+    "liveness": Command(analyze_liveness, lists={"recipe": _RECIPES}),
     "long-tail": Command(
         analyze_long_tail,
         {

@@ -153,36 +153,33 @@ def analyze_long_tail(
         console().print(f"{out}", highlight=False)
 
 
-def analyze_liveness(system: list[str] | None = None, out: Path | None = None) -> None:
+def analyze_liveness(recipe: list[str] | None = None, out: Path | None = None) -> None:
     """Measure whether the modules that the papers name do anything, in fresh systems and after 50 steps.
 
-    The systems are those of the phantom recipes, on 64 drawn studies.
+    On 64 drawn studies. Every system is measured as the recipes `SYSTEM/phantom` and `SYSTEM/iu_xray-laptop` make it.
 
     Args:
-        system: system to measure; repeat it for several; all by default.
+        recipe: recipe to measure; repeat it for several; the two of every system by default.
         out: also write the table as Markdown to this file.
     """
     import tempfile
 
-    from crossray.ablation.liveness import STEPS, draw_studies, newborn
+    from crossray.ablation.liveness import RECIPES, STEPS, draw_studies, newborn
     from crossray.files.write import write_whole
-    from crossray.models.registry import list_models
     from crossray.pages.liveness_table import grid
 
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         studies = draw_studies(Path(folder) / "data")
-        for name in system or list_models():
-            subject = newborn(f"{name}/phantom", studies)
-            if not subject.model.paper_modules():
-                continue
+        for name in recipe or RECIPES:
+            subject = newborn(name, studies)
             fresh = subject.measure()
             subject.train()
             found[name] = fresh, subject.measure()
-    table = grid(found, STEPS)
-    console().print(table.render(), crop=False)
+            if out is not None:  # after each recipe: all of them take long
+                write_whole(out, grid(found, STEPS).markdown())
+    console().print(grid(found, STEPS).render(), crop=False)
     if out is not None:
-        write_whole(out, table.markdown())
         console().print(f"{out}", highlight=False)
 
 

@@ -29,7 +29,14 @@ from crossray.data.batches.features import FeatureCache
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
-from crossray.layers.diagnosis import ALA, POSITIVE, DiagnosisBranch, DiagnosisPrompts, base_probabilities
+from crossray.layers.diagnosis import (
+    ALA,
+    POSITIVE,
+    DiagnosisBranch,
+    DiagnosisPrompts,
+    base_probabilities,
+    status_shares,
+)
 from crossray.layers.transformer import prepend_prompt
 from crossray.models.base import Encoded, Event, PaperModule, Step, language_loss, register
 from crossray.models.parts.backbones import join_views
@@ -110,7 +117,7 @@ class REVTAF(RetrievingModel):
         self.config = replace(self.config, decoder="", **built)
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
-        """Build the report database of the training split, or find it in the dataset; begin with its class priors."""
+        """Build the report database of the training split, or find it in the dataset; begin with its statuses."""
         super().learn_from(dataset, section, features)
         self.standardize_prompts()
         labelled = self.database.labels[(self.database.labels >= 0).all(1)]
@@ -118,6 +125,7 @@ class REVTAF(RetrievingModel):
             priors = base_probabilities(labelled[:, : self.classes])
             priors[len(priors) - self._auxiliary :] = 1
             self.ala.begin(priors)
+            self.diagnosis.begin_with(status_shares(labelled[:, : self.classes]).log() - self.ala.offset())
 
     def standardize_prompts(self) -> None:
         """Take mean and deviation of the encoded texts from the database, where the configuration asks for them."""
@@ -231,7 +239,8 @@ class REVTAF(RetrievingModel):
     def paper_modules(self) -> dict[str, PaperModule]:
         """What the configuration has of LRE, the prompts, FVTAF with MPSA and FCC, and PromptMRG's diagnosis."""
         modules = {
-            "diagnosis": PaperModule(path="diagnosis", varies="study"),
+            # begins with the shares of the statuses for everyone
+            "diagnosis": PaperModule(path="diagnosis", varies="study", starts_closed=True),
             "diagnosis, attention to reports": PaperModule(
                 path="diagnosis.decoder.0.cross", varies="study", attention="diagnosis.decoder.0.cross"
             ),
