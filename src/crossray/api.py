@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     import pandas
 
     from crossray.analysis.attention import ReportAttention
+    from crossray.generation.files import FileStudy
+    from crossray.generation.in_memory import WatchText
+    from crossray.generation.index import Neighbour
 
 __all__ = ["InputCheck", "Report", "Reporter", "Scores", "Sentence", "evaluate", "load"]
 
@@ -125,6 +128,32 @@ class Report:
             UserError: the system does not tell where in the image it looks.
         """
         return Attention(self._written, self._generator)
+
+    @cached_property
+    def maps(self) -> ReportAttention:
+        """The numbers behind `attention`.
+
+        Raises:
+            UserError: the system does not tell where in the image it looks.
+        """
+        if self._written.report.cross_attention is None:
+            return self.attention.maps
+        from crossray.analysis.attention import lay_out
+
+        return lay_out(self._generator.model, [self._written.report], self._written.inputs)[0]
+
+    def similar(self, k: int = 3) -> list[Neighbour]:
+        """The training studies that lie nearest, with their reports where the model's folder keeps them.
+
+        Returns:
+            At most `k`, nearest first; none where the system does not retrieve.
+        """
+        from crossray.generation.index import nearest
+        from crossray.models.retrieval.retrieving import RetrievingModel
+
+        if not isinstance(self._generator.model, RetrievingModel):
+            return []
+        return nearest(self._generator, self._generator.model, self._written.inputs, k)[0]
 
     def __str__(self) -> str:
         """The text."""
@@ -221,7 +250,7 @@ class Reporter:
 
         Args:
             studies: each a file, several views, or a folder.
-            batch_size: studies at once; halved by itself when memory runs out.
+            batch_size: studies per batch; halved automatically when memory runs out.
             agreement: draw more reports of each study, where the search draws none: how many of them say the same makes
                 calibrated confidence better, and writing slower.
             strict: refuse a study whose images the input check flags.
@@ -237,6 +266,30 @@ class Reporter:
         while chunk := [_views(study) for study in islice(given, batch_size)]:
             for written in self.generator.report_files(chunk, batch_size=batch_size, samples=samples, strict=strict):
                 yield Report(written, self.generator)
+
+    def write(
+        self,
+        studies: Sequence[FileStudy],
+        names: Sequence[str],
+        *,
+        need_attention: bool = False,
+        watch: WatchText | None = None,
+    ) -> list[Report]:
+        """Write the reports of studies that are in memory, as one batch.
+
+        Args:
+            studies: pixels and positions of their views.
+            names: of the studies.
+            need_attention: keep what `Report.maps` is made of, so that it costs nothing more.
+            watch: called with a study's place and its text so far, in the tokenizer's form, after every token.
+
+        Raises:
+            UserError: the model has diverged.
+        """
+        from crossray.generation.in_memory import write_studies
+
+        written = write_studies(self.generator, studies, names, need_attention=need_attention, watch=watch)
+        return [Report(one, self.generator) for one in written]
 
     def card(self) -> str:
         """A model card in Markdown: what the model is, how it was trained, and its validation scores."""

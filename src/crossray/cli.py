@@ -122,7 +122,7 @@ _TRUTHS = ("true", "false", "yes", "no")
 
 _TRAINING = {
     "train": "Train a system on a prepared dataset, or continue a run (--resume).",
-    "pretrain": "Train what systems start from: `pretrain vision` an image encoder, `tokenizer`, `knowledge`.",
+    "pretrain": "Train what a system starts from: `pretrain vision` (image encoder), `tokenizer`, `knowledge`.",
 }
 
 
@@ -197,11 +197,11 @@ def _train(command: str, arguments: list[str]) -> None:
     own = argparse.ArgumentParser(prog=f"crossray {command}", description=_TRAINING[command], add_help=False)
     own.add_argument("recipe", nargs="?", help="a recipe's name (baseline/phantom) or a YAML file")
     if command == "pretrain":
-        own.add_argument("name", nargs="?", help="a recipe of that kind (tokenizer iu_xray); phantom when left out")
+        own.add_argument("name", nargs="?", help="recipe of that kind, such as tokenizer iu_xray; default: phantom")
     own.add_argument("--data", type=Path, help="prepared dataset")
-    own.add_argument("--out", type=Path, help="folder of the run; must not exist yet")
-    own.add_argument("--resume", type=Path, help="folder of an interrupted run: continue it exactly where it stopped")
-    own.add_argument("-h", "--help", action="store_true", help="with a recipe: also every option of the recipe")
+    own.add_argument("--out", type=Path, help="output folder of the run; must not exist yet")
+    own.add_argument("--resume", type=Path, help="folder of an interrupted run to continue exactly where it stopped")
+    own.add_argument("-h", "--help", action="store_true", help="show this help; with a recipe, also its options")
     chosen, overrides = own.parse_known_args(arguments)
     if chosen.help:
         own.print_help()

@@ -1,13 +1,15 @@
 """Liveness: planted constants are found, and what works is not taken for one."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 from tests.models.tiny import make_batch, tiny
 
-from crossray.analysis.liveness import Measured, measure, relative_gradients
+from crossray.analysis.liveness import Liveness, Measured, measure, relative_gradients
 from crossray.models.base import ReportModel
+from crossray.pages.liveness_table import grid
 
 
 def cmn(**options: Any) -> ReportModel:
@@ -74,3 +76,28 @@ def test_a_gradient_counts_beside_those_of_the_same_loss(monkeypatch: pytest.Mon
     others = [name for name in before if name != "visual_embedding.project.weight"]
     assert {name: after[name] for name in others} == pytest.approx({name: before[name] for name in others})
     assert relative_gradients(model, batches, {"language": 0.0, "steep": 1.0})["memory.matrix"] == 0
+
+
+def test_the_table_has_a_line_a_module_and_one_for_the_weakest_parameter() -> None:
+    fresh = Liveness(
+        dependent=0.5, effect=0.01, observed="logits", over_rounding=1e4, perplexity=None, slots=0, gradient=0.5,
+        weakest="memory.matrix",
+    )  # fmt: skip
+    trained = dataclasses.replace(fresh, perplexity=6.0, slots=48)
+    found = {
+        "cmn/phantom": (Measured({"m": fresh}, {"a": 0.2, "b": 3.0}), Measured({"m": trained}, {"a": 0.1, "b": 2.0}))
+    }
+    module, parameters = grid(found, 50).lines
+    assert module == [
+        "cmn/phantom",
+        "m",
+        "50% / 50%",
+        "1.0% / 1.0%",
+        "logits",
+        "1e+04 / 1e+04",
+        "- / 6",
+        "48",
+        "0.5000 / 0.5000",
+    ]
+    assert parameters[1] == "all parameters (a)"
+    assert parameters[-1] == "0.2000 / 0.1000"

@@ -162,7 +162,7 @@ def test_positive_logits_are_adjusted_in_training_only() -> None:
 
 
 def test_priors_follow_the_definition() -> None:
-    """SPEC 9, test 24."""
+    """Mean probability of the true positives, relative to the largest."""
     adjustment = ALA(4, torch.tensor([1.0, 0.5, 0.25, 1.0]), auxiliary=1)
     probabilities = torch.tensor([[0.9, 0.2, 0.7, 0.3], [0.6, 0.4, 0.1, 0.3], [0.3, 0.1, 0.2, 0.3]])
     labels = torch.tensor([[1, 0, 0, 1], [1, 1, 2, 1], [2, 1, 3, 0]])

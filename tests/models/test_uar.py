@@ -1,4 +1,4 @@
-"""UAR's equations (SPEC 5; SPEC 9, numbers 26-30), each against what the paper says."""
+"""UAR's equations, each against what the paper says."""
 
 import copy
 import dataclasses

@@ -1,6 +1,6 @@
 """Reports of the journal on their way out; the receiver is a list, or a pynetdicom node."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from pynetdicom import AE, evt
 from tests.interop.studies import draft, image
 
 from crossray.errors import UserError
-from crossray.interop.draft import DraftReport
 from crossray.interop.source import read_sources
 from crossray.interop.sr import dicom_bytes, structured_report
 from crossray.serving.delivery import Delivery, Peer, Web, destination
@@ -38,8 +37,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened.close()
 
 
-def draft_of(entry: Entry, report: str) -> DraftReport:
-    return draft(report, identity=entry.id)
+def objects_of(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    return [dicom_bytes(structured_report(draft(report, identity=entry.id), read_sources(contents)))]
 
 
 def finished(journal: Journal, study: str, text: str = "small pneumothorax .", origin: str = "dicom") -> str:
@@ -51,7 +50,7 @@ def finished(journal: Journal, study: str, text: str = "small pneumothorax .", o
 
 def test_every_report_is_delivered_once(journal: Journal) -> None:
     receiver: Any = Receiver()
-    delivery = Delivery(journal, receiver, draft_of)
+    delivery = Delivery(journal, receiver, objects_of)
     for study in ("1.2.1", "1.2.2"):
         finished(journal, study)
     finished(journal, "1.2.3", origin="http")
@@ -65,7 +64,7 @@ def test_a_report_that_was_refused_is_sent_again(journal: Journal, monkeypatch: 
     monkeypatch.setattr("crossray.serving.delivery.time.monotonic", lambda: now[0])
     receiver: Any = Receiver()
     receiver.refuses = True
-    delivery = Delivery(journal, receiver, draft_of)
+    delivery = Delivery(journal, receiver, objects_of)
     entry = finished(journal, "1.2.1")
     assert delivery.send_all() == 0
     receiver.refuses = False
@@ -82,7 +81,7 @@ def test_sent_twice_it_is_the_same_object(journal: Journal) -> None:
     finished(journal, "1.2.1")
     undelivered = journal.undelivered("dicom")
     for _ in range(2):
-        Delivery(journal, receiver, draft_of)._send(undelivered[0])
+        Delivery(journal, receiver, objects_of)._send(undelivered[0])
     first, second = (dcmread(BytesIO(content)) for content in receiver.got)
     assert first.SOPInstanceUID == second.SOPInstanceUID
 

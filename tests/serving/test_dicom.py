@@ -65,7 +65,7 @@ def test_echo_and_store(journal: Journal) -> None:
     assert journal.counts() == {"collecting": 1}
     journal.release(0)
     (entry,) = journal.claim()
-    assert (entry.origin, entry.owner, entry.model) == ("dicom", "WARD", "m")
+    assert (entry.origin, entry.owner, entry.model) == ("dicom", "dicom:WARD", "m")
     (file,) = journal.files(entry.id)
     assert file.name == f"{SERIES}.1"
     assert dcmread(BytesIO(file.content)).PixelData == dcmread(BytesIO(image(1))).PixelData

@@ -61,6 +61,11 @@ def test_a_study_is_fetched(archive: Archive) -> None:
     assert len({file.name for file in files}) == 2
 
 
+def test_other_objects_of_the_study_are_left_out(archive: Archive) -> None:
+    Handler.body = multipart(image(1), image(2, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33"))
+    assert len(fetch_study(f"{archive.root}/studies/{STUDY}", [archive])) == 1
+
+
 @pytest.mark.parametrize(
     "path",
     ["", "/", "/studies", f"/studies/{STUDY}/series/1.2", "/studies/../admin", "/studies/1.2?x=y", "/studies/1.2#x",
@@ -90,8 +95,8 @@ def test_an_archive_has_a_plain_address(root: str) -> None:
         ({"status": 404}, "answers 404"),
         ({"status": 302}, "answers 302"),
         ({"kind": "text/html"}, "not multipart/related"),
-        ({"body": multipart(b"no dicom")}, "holds no DICOM object"),
-        ({"body": b"--b1"}, "holds no DICOM object"),
+        ({"body": multipart(b"no dicom")}, "holds no radiograph"),
+        ({"body": b"--b1"}, "holds no radiograph"),
         ({"body": multipart(*[b"x"] * 102)}, "more than 100 objects"),
         ({"body": multipart(b"\0" * 128 + b"DICM" + b"\xff" * 50)}, "damaged|missing"),
     ],

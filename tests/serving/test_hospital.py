@@ -1,7 +1,7 @@
 """The node and its reports against real counterparts: Orthanc, and the tools of dcmtk."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,6 @@ from tests.interop.studies import STUDY, TEXT, draft, image
 from tests.serving.orthanc import Orthanc, needs_dcmtk, needs_orthanc, running_orthanc
 from tests.serving.test_dicom import node
 
-from crossray.interop.draft import DraftReport
 from crossray.interop.source import read_sources
 from crossray.interop.sr import dicom_bytes, structured_report
 from crossray.serving.delivery import Delivery, destination
@@ -32,8 +31,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened.close()
 
 
-def draft_of(entry: Entry, report: str) -> DraftReport:
-    return draft(report, identity=entry.id)
+def objects_of(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    return [dicom_bytes(structured_report(draft(report, identity=entry.id), read_sources(contents)))]
 
 
 def storescu(running: DicomNode, *files: Path, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -80,7 +79,7 @@ def test_storescu_sends_a_study_and_orthanc_gets_its_report(
     assert len(journal.release(0)) == 1
     report_all(journal)
     receiver = destination(f"ORTHANC@127.0.0.1:{archive.dicom}" if by == "c-store" else f"{archive.root}/dicom-web")
-    assert Delivery(journal, receiver, draft_of).send_all() == 1
+    assert Delivery(journal, receiver, objects_of).send_all() == 1
 
     found = archive.wait_for_reports(known + 1)
     (content,) = (one for one in found if study.encode() in one)

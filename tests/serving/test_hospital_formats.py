@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 from pydicom import dcmread
-from tests.interop.studies import STUDY, image
+from tests.interop.studies import SERIES, STUDY, image
 
 from crossray.errors import UserError
-from crossray.interop.sr import structured_report
-from crossray.serving.hospital import _sources, draft_of, fhir_json, sr_file
+from crossray.serving.hospital import fhir_json, sr_file, stored_objects
 from crossray.serving.journal import Entry
 
 MADE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -22,6 +21,7 @@ ANSWER: dict[str, Any] = {
     "model": {"name": "a", "system": "baseline", "weights_sha256": "ab" * 32},
     "crossray": "1.0",
     "text": "Small left pleural effusion. No pneumothorax.",
+    "views": [{"number": 0, "position": "pa", "file": 0}, {"number": 1, "position": "lateral", "file": 1}],
 }
 IMAGES = [("image 1", image(1)), ("image 2", image(2))]
 
@@ -55,5 +55,13 @@ def test_an_edited_report_is_another_object_with_its_own_findings() -> None:
 
 def test_what_is_delivered_is_what_is_downloaded() -> None:
     entry = Entry(ANSWER["id"], "done", "dicom", "WARD", None, "a", {}, 0.0, 0.0, 1, None, None, None)
-    sent = structured_report(draft_of(entry, json.dumps(ANSWER)), _sources(IMAGES))
+    (content,) = stored_objects(entry, json.dumps(ANSWER), IMAGES)
+    sent = dcmread(BytesIO(content))
     assert sent.SOPInstanceUID == dcmread(BytesIO(sr_file(ANSWER, ANSWER["text"], MADE, IMAGES))).SOPInstanceUID
+
+
+def test_the_report_refers_to_the_views_that_the_model_saw() -> None:
+    answer = {**ANSWER, "views": [{"number": 0, "position": "pa", "file": 1}]}
+    made = dcmread(BytesIO(sr_file(answer, ANSWER["text"], MADE, IMAGES)))
+    series = made.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert [one.ReferencedSOPInstanceUID for one in series.ReferencedSOPSequence] == [f"{SERIES}.2"]

@@ -16,7 +16,7 @@ def analyze_alignment(
     examples: int = 3,
     device: str = "auto",
 ) -> None:
-    """Compare how well models align images with their reports: alignment score, similarities, retrieval, memories.
+    """Measure how well models align images with reports: alignment score, similarities, retrieval, memories.
 
     Args:
         model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
@@ -24,7 +24,7 @@ def analyze_alignment(
         out: folder to write: alignment.json, index.html, and figures where matplotlib is installed.
         split: which studies of --data.
         batch_size: studies at once.
-        examples: how many studies to show with what is retrieved for them.
+        examples: number of studies to show with their retrieved reports.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.alignment import align
@@ -54,7 +54,7 @@ def analyze_grounding(
     resamples: int = 1000,
     device: str = "auto",
 ) -> None:
-    """Score where models look against the places where a phantom's findings are drawn: pointing game and mass.
+    """Score attention against the drawn findings of a phantom dataset: pointing game and attention mass.
 
     Args:
         model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
@@ -62,7 +62,7 @@ def analyze_grounding(
         out: JSON file to write.
         split: which studies of --data.
         batch_size: studies at once.
-        resamples: of the bootstrap over studies, for the intervals.
+        resamples: bootstrap resamples over studies, for the intervals.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.grounding_targets import ground
@@ -98,9 +98,9 @@ def analyze_retrieval(
         model: folder of a revtaf model, or of its training run (the best model is taken); repeat it for several.
         data: prepared dataset that the model's index was built from.
         out: JSON file to write.
-        split: which studies of --data ask.
+        split: split of --data whose studies are the queries.
         batch_size: studies at once.
-        resamples: of the bootstrap over studies, for the intervals.
+        resamples: bootstrap resamples over studies, for the intervals.
         seed: of all draws.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
@@ -129,14 +129,14 @@ def analyze_long_tail(
     resamples: int = 1000,
     seed: int = 0,
 ) -> None:
-    """Score each observation from the most to the least frequent one, and the means of head, middle and tail.
+    """Report the F1 of every observation from frequent to rare, with means over head, middle and tail.
 
     Args:
         predictions: one or more systems' files of JSON lines on the same studies; the others are compared with the
             first. Files of one system's runs with several seeds are joined by commas (seed-0.jsonl,seed-1.jsonl).
         labeler: who reads the observations: rules, or a folder that `crossray convert` wrote.
         out: also write a page with chart and tables to this HTML file.
-        resamples: of the bootstrap over studies, for the intervals.
+        resamples: bootstrap resamples over studies, for the intervals.
         seed: of the bootstrap.
     """
     from crossray.analysis.long_tail import long_tail
@@ -154,7 +154,7 @@ def analyze_long_tail(
 
 
 def analyze_liveness(recipe: list[str] | None = None, out: Path | None = None) -> None:
-    """Measure whether the modules that the papers name do anything, in fresh systems and after 50 steps.
+    """Measure whether the modules that the papers name change anything, at initialization and after 50 steps.
 
     On 64 drawn studies. Every system is measured as the recipes `SYSTEM/phantom` and `SYSTEM/iu_xray-laptop` make it.
 

@@ -18,14 +18,14 @@ def compare(
     out: Path | None = None,
     markdown: Path | None = None,
 ) -> None:
-    """Compare several systems' predictions on the same studies: scores, differences and their significance.
+    """Compare the predictions of several systems on the same studies, with significance tests.
 
     Args:
         predictions: two or more files of JSON lines, one a system.
-        common: compare on the studies that all files hold, instead of demanding the same studies in each.
+        common: compare on the studies that all files contain, instead of requiring the same studies in each.
         against: test every pair (all) or every system against the first; default: all up to four systems.
         metrics: metrics to test, such as cider ce_f1: fewer tests are corrected less.
-        labeler: who reads observations for the clinical scores: rules, or a folder that `crossray convert` wrote.
+        labeler: labeler for the clinical scores: rules, or a folder that `crossray convert` wrote.
         meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
         resamples: bootstrap resamples, and exchanges of the randomisation test.
         seed: seed of both.

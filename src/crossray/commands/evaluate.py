@@ -22,7 +22,7 @@ def evaluate_predictions(
     resamples: int = 1000,
     seed: int = 0,
 ) -> None:
-    """Score predictions under both protocols, beside trivial baselines and the image-shuffle check, with alarms.
+    """Evaluate predictions under both protocols, with trivial baselines, the shuffled-image check, and alarms.
 
     Args:
         predictions: JSON lines from `crossray generate` or of your own; JSON of such rows; a submission to ReXrank.
@@ -31,15 +31,15 @@ def evaluate_predictions(
         out: also write the scores to this JSON file; default: beside the predictions.
         markdown: also write the tables to this Markdown file.
         meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
-        labeler: who reads the clinical observations: rules (embedded), a folder with converted CheXbert weights, or the
+        labeler: labeler for the clinical scores: rules (built in), a folder with converted CheXbert weights, or the
             name of a labeler that another package adds.
-        published: also print ours under the tables of the papers on this data set, with what keeps them apart.
+        published: also print the result below the published tables for this dataset, with the differences in protocol.
         references: predictions of another system on the same studies, to take the true reports of both protocols from.
         section: section that predictions without references are about; of a submission to ReXrank, what is compared.
         cleaner: clean predictions and references alike; legacy where predictions come without references or from
             ReXrank, otherwise both are scored as they are written.
         studies: text file with the identifiers of the studies to score, one a line; they are part of the protocol.
-        sample: score so many studies drawn at random by --seed, the same ones from every file of the same studies.
+        sample: number of studies to draw at random with --seed; the same ones for every file of the same studies.
         resamples: bootstrap resamples behind every interval.
         seed: seed of the resampling and of --sample.
     """

@@ -14,7 +14,7 @@ def explain(
     study: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Show where models look while they write a report: a page to point at its words; it opens without a network.
+    """Show where models look while they write a report, as an interactive page that works offline.
 
     Args:
         images: the views of one study, separated by commas (frontal.png,lateral.png).

@@ -32,14 +32,14 @@ def export(
         out: file to write; with text, fhir and sr a folder, which gets a file a study.
         format: a submission to ReXrank; pairs, which is one JSON of ids, references and hypotheses; our JSON lines;
             text; fhir, a bundle of FHIR R4; or sr, a DICOM structured report beside the DICOM images it is of.
-        benchmark: of a submission, ReXrank's own file of the studies.
+        benchmark: ReXrank's own file of the studies, for a submission.
         data: prepared dataset with the true reports; by default the one that the predictions name.
-        protocol: of pairs, which references.
+        protocol: which references to write as pairs.
         references: predictions of another system on the same studies, to take the true reports of both protocols from.
         section: section that predictions without references are about; of a submission to ReXrank, what is compared.
         cleaner: cleaner of both sides where predictions come without references or from ReXrank.
         studies: text file with the identifiers of the studies to write, one a line.
-        sample: write so many studies drawn at random by --seed.
+        sample: number of studies to draw at random with --seed.
         seed: seed of --sample.
         images: of fhir and sr, the folder that the images' paths in the predictions start from; by default the one
             that the command is run in.

@@ -22,20 +22,21 @@ def generate(
     strict: bool = False,
     device: str = "auto",
 ) -> None:
-    """Write the reports of some images, or of one split of a prepared dataset.
+    """Generate reports for images, or for one split of a prepared dataset.
 
     Args:
         images: one study an argument: PNG, JPEG or DICOM files, the views of a study separated by commas
             (frontal.png,lateral.png), or a folder that holds the views of one study.
         model: model folder, the folder of a training run (its best model is taken), or user/name on the hub.
-        out: predictions as JSON lines; a single study's report is printed when this is left out.
+        out: predictions file (JSON lines); without it, the report of a single study is printed.
         data: prepared dataset, instead of images.
-        split: which studies of --data; all: for a model that was trained on another dataset.
+        split: split of --data; use all for a model trained on another dataset.
         studies: list of studies instead of images: a text file, one study a line with its views separated by commas,
             or a CSV file whose column "images" says the same; paths are relative to the file.
-        decoding: fields of the search to change, each an option of its own, such as --decoding.method greedy.
-        batch_size: studies at once; halved by itself when memory runs out.
-        shuffle_images: a seed: give every study of --data the images of another, to see what the scores owe to them.
+        decoding: decoding fields to override, such as --decoding.method greedy.
+        batch_size: studies per batch; halved automatically when memory runs out.
+        shuffle_images: seed for giving every study of --data the images of another study, to measure what scores owe to
+            the images.
         strict: write nothing when the input check flags an image: turned, inverted, mirrored, unlike the training
             images. Without it, flags are warnings. The check is made by `crossray calibrate`.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.

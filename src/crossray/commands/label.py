@@ -12,7 +12,7 @@ def label(reports: Path, out: Path, labeler: str = "rules", evidence: Path | Non
     Args:
         reports: CSV file with the columns study_id and report.
         out: CSV file to write: study_id and one column an observation.
-        labeler: rules, which know 18 observations, a folder with converted CheXbert weights, which know 14, or the
+        labeler: rules (18 observations), a folder with converted CheXbert weights (14 observations), or the
             name of a labeler that another package adds.
         evidence: also write the places in the text that the labels rest on, to this file of JSON lines.
     """

@@ -1,4 +1,4 @@
-"""How a report is searched for (SPEC 1.7). Imports nothing heavy: the command line reads its help from here."""
+"""How a report is searched for. Imports nothing heavy: the command line reads its help from here."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,7 +13,7 @@ LengthPenalty = Literal["none", "average", "wu"]
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """The search for the words of a report; the defaults are those of the R2Gen family (SPEC 1.7).
+    """The search for the words of a report; the defaults are those of the R2Gen family.
 
     Attributes:
         method: "beam" keeps the best hypotheses of each length, "greedy" the best word, "sample" draws words, "mbr"

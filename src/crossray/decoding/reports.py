@@ -13,7 +13,7 @@ from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import SpecialIds
 from crossray.decoding.risk import Utility, least_risk
 from crossray.decoding.sampling import sample
-from crossray.decoding.search import add_attention, generate
+from crossray.decoding.search import Watch, add_attention, generate
 from crossray.errors import UserError
 from crossray.models.base import Encoded, ReportModel
 from crossray.text.display import SENTENCE_ENDS
@@ -63,6 +63,7 @@ def write_reports(
     seeds: Sequence[int] | None = None,
     encoded: Encoded | None = None,
     utility: Utility | None = None,
+    watch: Watch | None = None,
 ) -> list[WrittenReport]:
     """Write one report a study.
 
@@ -75,6 +76,7 @@ def write_reports(
             place in the batch.
         encoded: what `model.encode` made of `inputs` in eval mode, where the caller has it already.
         utility: what reports are compared by, needed by method "mbr" (`crossray.evaluation.utilities`).
+        watch: called with every token that is written; not by method "mbr", which chooses at the end.
 
     Raises:
         UserError: the model has no tokenizer, a forbidden word is not in its vocabulary, or it has diverged.
@@ -88,7 +90,7 @@ def write_reports(
         with torch.inference_mode():
             encoded = model.encode(inputs) if encoded is None else encoded
         if config.method != "mbr":
-            reports = generate(model, encoded, ids, config, need_attention, seeds)
+            reports = generate(model, encoded, ids, config, need_attention, seeds, watch)
         elif utility is None:
             raise ValueError("method 'mbr' needs a utility")
         else:

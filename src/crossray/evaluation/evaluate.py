@@ -1,4 +1,4 @@
-"""Scores a predictions file under both protocols, beside what it has to beat (DESIGN 7)."""
+"""Scores a predictions file under both protocols, beside what it has to beat (docs/evaluation.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -7,13 +7,10 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crossray.errors import UserError, quoted
-from crossray.interop.draft import DraftReport
-from crossray.interop.source import read_sources
-from crossray.interop.sr import dicom_bytes, structured_report
 from crossray.serving.dicom import ORIGIN, ae_title
 from crossray.serving.dicomweb import Archive, store_report
 from crossray.serving.journal import Entry, Journal
@@ -62,7 +59,7 @@ class Peer:
         try:
             accepted = [context.transfer_syntax[0] for context in association.accepted_contexts]
             if not accepted:
-                raise UserError(f"--send-to {self.title}: takes no Comprehensive SR.")
+                raise UserError(f"--send-to {self.title}: takes no {report.SOPClassUID.name}.")
             if report.file_meta.TransferSyntaxUID not in accepted:
                 report.file_meta.TransferSyntaxUID = accepted[0]
                 implicit = BytesIO()
@@ -114,7 +111,7 @@ class Delivery:
         self,
         journal: Journal,
         receiver: Peer | Web,
-        draft_of: Callable[[Entry, str], DraftReport],
+        objects_of: Callable[[Entry, str, Sequence[tuple[str, bytes]]], list[bytes]],
         origin: str = ORIGIN,
     ) -> None:
         """Make it; `start` lets it send.
@@ -122,10 +119,11 @@ class Delivery:
         Args:
             journal: with the reports.
             receiver: who gets them.
-            draft_of: the draft of a study from its entry and report in the journal; `identity` is the entry's id.
+            objects_of: the DICOM objects of a report, from its entry, its report in the journal and the study's files;
+                the same study gives objects of the same identifiers.
             origin: which studies' reports.
         """
-        self._journal, self._receiver, self._draft_of, self._origin = journal, receiver, draft_of, origin
+        self._journal, self._receiver, self._objects_of, self._origin = journal, receiver, objects_of, origin
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crossray-delivery", daemon=True)
         #: Entry to when it is tried again, and the pause before.
@@ -175,5 +173,6 @@ class Delivery:
         if report is None:
             raise UserError("its report is gone.")
         files = enumerate(self._journal.files(entry.id), start=1)
-        sources = read_sources((f"image {number}", file.content) for number, file in files)
-        self._receiver.send(dicom_bytes(structured_report(self._draft_of(entry, report), sources)))
+        contents = [(f"image {number}", file.content) for number, file in files]
+        for content in self._objects_of(entry, report, contents):
+            self._receiver.send(content)

@@ -12,9 +12,11 @@ object.
 """
 
 import logging
+import queue
 import re
 import ssl
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,11 +35,17 @@ _LOGGER = logging.getLogger(__name__)
 #: How a study came, in the journal.
 ORIGIN = "dicom"
 
+#: Option of a study that nobody can send again with fewer views: the service chooses among them.
+CHOOSE = {"choose": True}
+
 #: Answers to a C-STORE (PS3.4 B.2.3).
 SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
 
 #: SOP class of C-ECHO.
 _VERIFICATION = "1.2.840.10008.1.1"
+
+#: State of an association that waits for its connection to end, and events that would send something (PS3.8 9.2).
+_CLOSING, _OURS = "Sta13", ("Evt7", "Evt8", "Evt9", "Evt11", "Evt14")
 
 #: Longest PDU that is read; the node asks for a fraction of it, and an association request needs less.
 MAX_PDU = 2**20
@@ -69,6 +77,7 @@ class NodeSettings:
         most_bytes: of one object; the association of a longer one is closed.
         most_associations: at once; more are rejected.
         timeout: seconds that a sender may be silent.
+        attention: whether a report shall say where the model looked.
     """
 
     title: str = "CROSSRAY"
@@ -79,6 +88,7 @@ class NodeSettings:
     most_bytes: int = MAX_BYTES
     most_associations: int = 16
     timeout: float = 30.0
+    attention: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -108,10 +118,10 @@ class DicomNode:
             UserError: pynetdicom is not installed.
         """
         try:
-            import pynetdicom
+            import pynetdicom  # noqa: F401
         except ModuleNotFoundError:
             raise UserError("--dicom-port: needs pynetdicom; pip install 'crossray[hospital]'.") from None
-        _quiet(pynetdicom.__name__, "pydicom")
+        quiet_libraries()
         self.settings = settings
         self._journal, self._model, self._tls = journal, model, tls
         self._server: ThreadedAssociationServer | None = None
@@ -158,7 +168,7 @@ class DicomNode:
         entity.maximum_pdu_size = MAX_PDU // 16
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self.settings.timeout
         entity.add_supported_context(_VERIFICATION)
-        for kind in _storage_classes():
+        for kind in storage_classes():
             entity.add_supported_context(kind, _transfer_syntaxes())
         return entity
 
@@ -178,7 +188,7 @@ class DicomNode:
             status = OUT_OF_RESOURCES
         if status != SUCCESS:
             _LOGGER.warning("C-STORE: answered 0x%04X", status)
-            self._journal.note(caller, "C-STORE", f"0x{status:04X}")
+            self._journal.note(f"dicom:{caller}", "C-STORE", f"0x{status:04X}")
         return status
 
     def _store(self, event: "Event", caller: str) -> int:
@@ -192,8 +202,9 @@ class DicomNode:
         if source.text("SOPInstanceUID") != str(request.AffectedSOPInstanceUID):
             return NOT_UNDERSTOOD
         file = File(source.text("SOPInstanceUID"), content)
-        study = source.text("StudyInstanceUID")
-        self._journal.collect(study, file, model=self._model, owner=caller, origin=ORIGIN)
+        study, owner = source.text("StudyInstanceUID"), f"dicom:{caller}"  # no key has a name with a colon
+        options = {**CHOOSE, "attention": self.settings.attention}
+        self._journal.collect(study, file, model=self._model, owner=owner, origin=ORIGIN, options=options)
         return SUCCESS
 
     def _unfinished(self) -> int:
@@ -201,8 +212,8 @@ class DicomNode:
         return sum(counts.get(state, 0) for state in ("collecting", "waiting", "working"))
 
 
-def _storage_classes() -> tuple[str, ...]:
-    """SOP classes of radiographs; others are refused when the association is made."""
+def storage_classes() -> tuple[str, ...]:
+    """SOP classes of radiographs; others are refused when the association is made, and left out of a fetched study."""
     from pydicom import uid
 
     return (
@@ -242,11 +253,13 @@ def _bound(association: Any, most_bytes: int, timeout: float) -> None:
 
 
 def _end_cleanly(association: Any) -> None:
-    """End an association whose message is damaged as pynetdicom ends others.
+    """End an association whose messages are damaged as pynetdicom ends others.
 
-    A command without its fields would end pynetdicom's thread, and leave the association open until it times out.
+    A command without its fields, or an answer that is ready when the association has just been aborted, would end
+    pynetdicom's thread with an error, and leave the connection open until it times out.
     """
-    receive = association.dimse.receive_primitive
+    receive, machine = association.dimse.receive_primitive, association.dul.state_machine
+    act = machine.do_action
 
     def guarded(primitive: Any) -> None:
         try:
@@ -254,12 +267,19 @@ def _end_cleanly(association: Any) -> None:
         except Exception:
             association.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 9.2.1)
 
-    association.dimse.receive_primitive = guarded
+    def careful(event: str) -> None:
+        if machine.current_state == _CLOSING and event in _OURS:
+            with suppress(queue.Empty):
+                association.dul.to_provider_queue.get(block=False)
+        else:
+            act(event)
+
+    association.dimse.receive_primitive, machine.do_action = guarded, careful
 
 
-def _quiet(*libraries: str) -> None:
-    """Their lines and warnings quote identifiers and values."""
-    for library in libraries:
+def quiet_libraries() -> None:
+    """Silence those whose lines and warnings quote identifiers and values."""
+    for library in ("pynetdicom", "pydicom", "highdicom", "httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.CRITICAL + 1)
         warnings.filterwarnings("ignore", module=library)
 

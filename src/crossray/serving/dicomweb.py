@@ -5,6 +5,7 @@ to a limit.
 """
 
 import re
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError, quoted
 from crossray.interop.source import read_source
+from crossray.serving.dicom import storage_classes
 from crossray.serving.journal import File
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Seconds for a connection, and for each piece of an answer.
 TIMEOUT = 30.0
+
+#: Seconds for a whole answer.
+LONGEST = 120.0
 
 #: Most objects of a study.
 MOST_OBJECTS = 100
@@ -51,7 +56,7 @@ class Archive:
 
 
 def fetch_study(url: str, allowed: Sequence[Archive], *, most_bytes: int = 4 * MAX_BYTES) -> list[File]:
-    """The objects of a study.
+    """The radiographs of a study; its other objects, such as reports, are left out.
 
     Args:
         url: ROOT/studies/STUDY-INSTANCE-UID.
@@ -71,16 +76,18 @@ def fetch_study(url: str, allowed: Sequence[Archive], *, most_bytes: int = 4 * M
         with _client() as client, client.stream("GET", url, headers=accept) as answer:
             if answer.status_code != 200:
                 raise UserError(f"study: the archive answers {answer.status_code}; see that it holds the study.")
-            boundary = _boundary(answer.headers.get("content-type", ""))
+            boundary, end = _boundary(answer.headers.get("content-type", "")), time.monotonic() + LONGEST
             for piece in answer.iter_bytes():
                 content += piece
+                if time.monotonic() > end:
+                    raise UserError("study: the archive takes too long; send its radiographs instead.")
                 if len(content) > most_bytes:
                     raise UserError(f"study: it is longer than {most_bytes // 2**20} MiB; send its radiographs alone.")
     except httpx.HTTPError as error:
         raise UserError(f"study: the archive cannot be reached ({type(error).__name__}); try again later.") from None
     found = list(_objects(bytes(content), boundary))
     if not found:
-        raise UserError("study: the archive's answer holds no DICOM object; see that it holds the study.")
+        raise UserError("study: the archive's answer holds no radiograph; see that the study has some.")
     return found
 
 
@@ -146,5 +153,8 @@ def _objects(content: bytes, boundary: bytes) -> Iterator[File]:
         if part.startswith(b"--"):
             return
         _, _, body = part.partition(b"\r\n\r\n")
-        if body[128:132] == b"DICM":
-            yield File(read_source(body, "study").text("SOPInstanceUID"), body)
+        if body[128:132] != b"DICM":
+            continue
+        source = read_source(body, "study")
+        if source.text("SOPClassUID") in storage_classes():
+            yield File(source.text("SOPInstanceUID"), body)

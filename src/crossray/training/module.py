@@ -1,4 +1,4 @@
-"""The one LightningModule, for everything Trainable (DESIGN 3): losses, schedule, validation, events."""
+"""The one LightningModule, for everything Trainable (docs/architecture.md): losses, schedule, validation, events."""
 
 import copy
 import dataclasses
@@ -182,7 +182,7 @@ class TrainingModule(lightning.LightningModule):
         self.model.advance(self._event("step", extra_steps=1))
 
     def on_train_epoch_end(self) -> None:
-        """Tell the model that an epoch has ended, and the stage with its last epoch."""
+        """Tell the model about the end of an epoch, and of the stage after its last epoch."""
         self.model.advance(self._event("epoch"))
 
     def on_validation_epoch_start(self) -> None:
@@ -228,7 +228,7 @@ class TrainingModule(lightning.LightningModule):
         self.model.advance(self._event("validation"))
 
     def finish(self) -> None:
-        """The stage has ended: tell the model, and say so in the checkpoint."""
+        """End of a stage: tell the model, and record it in the checkpoint."""
         self._finished = True
         self.model.advance(self._event("stage"))
 

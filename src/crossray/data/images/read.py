@@ -161,6 +161,23 @@ def describe_image(path: Path) -> FileDescription:
     return FileDescription(is_image=_kind(content) is not None or not _is_something_else(path, content))
 
 
+def describe_content(content: bytes, name: str) -> FileDescription:
+    """`describe_image` of a file in memory.
+
+    Args:
+        content: the file.
+        name: what a message calls it.
+
+    Raises:
+        UserError: its DICOM header is damaged.
+    """
+    if _kind(content) != "DICOM":
+        return FileDescription()
+    reader = _dicom(name)
+    described: FileDescription = reader.describe(content[: reader.MAX_HEADER + 1], name)
+    return described
+
+
 def _is_something_else(path: Path, content: bytes) -> bool:
     """Whether a file of unknown format is certainly no image: by its suffix, or because it is text."""
     suffix = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""IU X-Ray from the files that Open-i or Kaggle give: reports, images, and what is filtered on the way (SPEC 1.1).
+"""IU X-Ray from the files that Open-i or Kaggle give: reports, images, and what is filtered on the way.
 
 R2Gen's 2,955 studies are those with a findings section and at least two images; its identifiers are the name of a
 study's first image without the last number. `docs/data/iu-xray.md` shows both on the true reports.
@@ -119,13 +119,13 @@ def iu_xray(
     seed: int = 0,
     views: Views = "pair",
 ) -> Collection:
-    """Prepare IU X-Ray from the files of Open-i or Kaggle; say what every filter leaves, beside the papers' numbers.
+    """Prepare IU X-Ray from the files of Open-i or Kaggle, and report what each filter removes.
 
     Args:
         reports: NLMCXR_reports.tgz, the folder that it unpacks to, or indiana_reports.csv.
         images: NLMCXR_png.tgz, the folder that it unpacks to, or Kaggle's folder of images.
         scratch: folder to unpack images into.
-        projections: indiana_projections.csv; without it nobody knows which view is frontal. Taken from beside
+        projections: indiana_projections.csv; without it, views are unknown. Taken from beside
             indiana_reports.csv when left out.
         split: r2gen:annotation.json takes the studies and splits of that file; seeded draws 70/10/20 by patient.
         seed: seed of the drawn split.

@@ -75,7 +75,7 @@ def filled_template() -> str:
 def manifest(
     manifest: Path | None = None, template: Path | None = None, skip_bad: bool = False, seed: int = 0
 ) -> Collection | str:
-    """Prepare your own studies from a CSV or JSONL table of image paths and reports; every bad row is named.
+    """Prepare your own studies from a CSV or JSONL table of image paths and reports.
 
     Args:
         manifest: CSV or JSONL table, one study a row; image paths are relative to its folder.

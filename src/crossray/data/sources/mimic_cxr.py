@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports (SPEC 1.1).
+"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports.
 
     ROOT/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz                 one row an image, an image, a study
     ROOT/files/p10/p10000032/s50414267/02aa804e-...-4e381014.jpg          or .dcm, in MIMIC-CXR
@@ -168,7 +168,7 @@ def mimic_cxr(
     findings: Findings = "headed",
     labels: Labels = "rules",
 ) -> Collection:
-    """Prepare MIMIC-CXR from PhysioNet's files; say beforehand how long it will take and how large it will be.
+    """Prepare MIMIC-CXR from PhysioNet's files; prints an estimate of time and size first.
 
     Args:
         root: folder of a version of MIMIC-CXR-JPG (or MIMIC-CXR, with DICOM files), which holds the folder files.

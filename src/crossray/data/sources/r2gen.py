@@ -1,4 +1,4 @@
-"""R2Gen's annotation file and its relatives (SPEC 1.1; `r2gen_formats` tells them apart): reports, splits, image paths.
+"""R2Gen's annotation file and its relatives (`r2gen_formats` tells them apart): reports, splits, image paths.
 
 All listed images are kept: how many are used is decided later. The order of IU X-Ray's two views is not guaranteed, so
 their position is "unknown" unless the file says it.
