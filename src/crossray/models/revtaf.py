@@ -244,7 +244,8 @@ class REVTAF(RetrievingModel):
             "diagnosis, attention to reports": PaperModule(
                 path="diagnosis.decoder.0.cross", varies="study", attention="diagnosis.decoder.0.cross"
             ),
-            "diagnosis prompts": PaperModule(path="prompts", method="statuses"),
+            # begin as the most frequent statuses for everyone
+            "diagnosis prompts": PaperModule(path="prompts", method="statuses", starts_closed=True),
             "ALA": PaperModule(path="ala", method="adjust"),
         }
         if self.lre is not None and self.fvtaf is not None:
