@@ -18,6 +18,7 @@ from crossray.data.batches.transform import ImageTransform
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.settings import GenerationSettings
 from crossray.serving.app import create_app
+from crossray.serving.decoder import Decoder
 from crossray.serving.settings import Settings
 from crossray.text.tokenizer import Tokenizer
 
@@ -44,9 +45,21 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("served"))
 
 
+@pytest.fixture(scope="session")
+def decoder() -> Iterator[Decoder]:
+    """One process that decodes, for all services: to start one takes seconds."""
+    made = Decoder(1, 2**30, 60.0)
+    end, made.close = made.close, lambda: None  # type: ignore[method-assign]
+    yield made
+    end()
+
+
 @pytest.fixture
-def serving(model_folder: Path, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+def serving(
+    model_folder: Path, tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., TestClient]]:
     """Starts services with these settings; they end with the test."""
+    monkeypatch.setattr("crossray.serving.app.Decoder", lambda *_: decoder)
     clients: list[TestClient] = []
 
     def start(**options: Any) -> TestClient:

@@ -37,8 +37,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened.close()
 
 
-def sr_of(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> bytes:
-    return dicom_bytes(structured_report(draft(report, identity=entry.id), read_sources(contents)))
+def objects_of(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    return [dicom_bytes(structured_report(draft(report, identity=entry.id), read_sources(contents)))]
 
 
 def finished(journal: Journal, study: str, text: str = "small pneumothorax .", origin: str = "dicom") -> str:
@@ -50,7 +50,7 @@ def finished(journal: Journal, study: str, text: str = "small pneumothorax .", o
 
 def test_every_report_is_delivered_once(journal: Journal) -> None:
     receiver: Any = Receiver()
-    delivery = Delivery(journal, receiver, sr_of)
+    delivery = Delivery(journal, receiver, objects_of)
     for study in ("1.2.1", "1.2.2"):
         finished(journal, study)
     finished(journal, "1.2.3", origin="http")
@@ -64,7 +64,7 @@ def test_a_report_that_was_refused_is_sent_again(journal: Journal, monkeypatch: 
     monkeypatch.setattr("crossray.serving.delivery.time.monotonic", lambda: now[0])
     receiver: Any = Receiver()
     receiver.refuses = True
-    delivery = Delivery(journal, receiver, sr_of)
+    delivery = Delivery(journal, receiver, objects_of)
     entry = finished(journal, "1.2.1")
     assert delivery.send_all() == 0
     receiver.refuses = False
@@ -81,7 +81,7 @@ def test_sent_twice_it_is_the_same_object(journal: Journal) -> None:
     finished(journal, "1.2.1")
     undelivered = journal.undelivered("dicom")
     for _ in range(2):
-        Delivery(journal, receiver, sr_of)._send(undelivered[0])
+        Delivery(journal, receiver, objects_of)._send(undelivered[0])
     first, second = (dcmread(BytesIO(content)) for content in receiver.got)
     assert first.SOPInstanceUID == second.SOPInstanceUID
 

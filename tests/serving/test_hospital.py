@@ -31,8 +31,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     opened.close()
 
 
-def sr_of(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> bytes:
-    return dicom_bytes(structured_report(draft(report, identity=entry.id), read_sources(contents)))
+def objects_of(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    return [dicom_bytes(structured_report(draft(report, identity=entry.id), read_sources(contents)))]
 
 
 def storescu(running: DicomNode, *files: Path, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -79,7 +79,7 @@ def test_storescu_sends_a_study_and_orthanc_gets_its_report(
     assert len(journal.release(0)) == 1
     report_all(journal)
     receiver = destination(f"ORTHANC@127.0.0.1:{archive.dicom}" if by == "c-store" else f"{archive.root}/dicom-web")
-    assert Delivery(journal, receiver, sr_of).send_all() == 1
+    assert Delivery(journal, receiver, objects_of).send_all() == 1
 
     found = archive.wait_for_reports(known + 1)
     (content,) = (one for one in found if study.encode() in one)

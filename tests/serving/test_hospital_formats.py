@@ -11,7 +11,7 @@ from pydicom import dcmread
 from tests.interop.studies import SERIES, STUDY, image
 
 from crossray.errors import UserError
-from crossray.serving.hospital import fhir_json, sr_file, stored_sr
+from crossray.serving.hospital import fhir_json, sr_file, stored_objects
 from crossray.serving.journal import Entry
 
 MADE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -55,7 +55,8 @@ def test_an_edited_report_is_another_object_with_its_own_findings() -> None:
 
 def test_what_is_delivered_is_what_is_downloaded() -> None:
     entry = Entry(ANSWER["id"], "done", "dicom", "WARD", None, "a", {}, 0.0, 0.0, 1, None, None, None)
-    sent = dcmread(BytesIO(stored_sr(entry, json.dumps(ANSWER), IMAGES)))
+    (content,) = stored_objects(entry, json.dumps(ANSWER), IMAGES)
+    sent = dcmread(BytesIO(content))
     assert sent.SOPInstanceUID == dcmread(BytesIO(sr_file(ANSWER, ANSWER["text"], MADE, IMAGES))).SOPInstanceUID
 
 

@@ -31,7 +31,8 @@ def pacs() -> Iterator[tuple[str, list[Any]]]:
     """Where an archive listens, and what it got."""
     got: list[Any] = []
     entity = AE("PACS")
-    entity.add_supported_context(uid.ComprehensiveSRStorage)
+    for kind in (uid.ComprehensiveSRStorage, uid.GrayscaleSoftcopyPresentationStateStorage):
+        entity.add_supported_context(kind)
 
     def keep(event: evt.Event) -> int:
         got.append(event.dataset)
@@ -56,7 +57,7 @@ def test_a_study_comes_by_dicom_and_its_report_goes_to_the_archive(
     serving: Callable[..., Any], pacs: tuple[str, list[Any]]
 ) -> None:
     place, got = pacs
-    client = serving(dicom_port=0, send_to=place, quiet=0.2, keep=0.0)
+    client = serving(dicom_port=0, send_to=place, quiet=0.2, keep=0.0, overlay=True)
     port = client.app.state.node.port
     made = AE("WARD").associate("127.0.0.1", port, [build_context(DX, uid.ExplicitVRLittleEndian)], "CROSSRAY")
     # more views than the model takes: it is given a frontal and a lateral one
@@ -65,15 +66,18 @@ def test_a_study_comes_by_dicom_and_its_report_goes_to_the_archive(
         assert sent.Status == 0
     made.release()
     end = time.monotonic() + 60
-    while not got:
+    while len(got) < 2:
         assert time.monotonic() < end, client.app.state.journal.counts()
         time.sleep(0.05)
-    (report,) = got
+    report, overlay = got
     assert (report.StudyInstanceUID, str(report.PatientName)) == (STUDY, "Drawn^Study")
     series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
     views = client.app.state.shelf.get("a").reporter.model.config.views
     assert views == 2
-    assert [one.ReferencedSOPInstanceUID for one in series.ReferencedSOPSequence] == [f"{SERIES}.1", f"{SERIES}.3"]
+    read = [f"{SERIES}.1", f"{SERIES}.3"]
+    assert [one.ReferencedSOPInstanceUID for one in series.ReferencedSOPSequence] == read
+    shown = [one.ReferencedImageSequence[0].ReferencedSOPInstanceUID for one in overlay.GraphicAnnotationSequence]
+    assert (overlay.Modality, overlay.StudyInstanceUID, shown) == ("PR", STUDY, read)
 
 
 def test_a_study_of_dicom_is_nobody_elses(serving: Callable[..., Any]) -> None:

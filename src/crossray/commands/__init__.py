@@ -180,7 +180,7 @@ COMMANDS: dict[str, Command] = {
         serve,
         lists={
             "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat it to serve several"},
-            "dicom_callers": {"type": str, "help": "AE titles that may send by DICOM; anyone when left out"},
+            "dicom_callers": {"type": str, "help": "AE titles that may send by DICOM; needed with another --host"},
             "dicomweb": {"type": str, "help": "roots of DICOMweb archives whose studies may be asked for by address"},
         },
     ),

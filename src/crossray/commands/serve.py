@@ -24,6 +24,7 @@ def serve(
     dicom_port: int | None = None,
     dicom_ae_title: str = "CROSSRAY",
     send_to: str | None = None,
+    attention_overlay: bool = False,
     quiet_seconds: float = 10.0,
     strict: bool = False,
     doubt: float = 0.5,
@@ -43,7 +44,7 @@ def serve(
 
     Args:
         model: model folder, or NAME=FOLDER; repeat it to serve several.
-        dicom_callers: AE titles that may send; anyone when left out.
+        dicom_callers: AE titles that may send; needed when others than this machine reach the port.
         dicomweb: roots of archives whose studies may be asked for by their address.
         host: address to listen on; other than the loopback only with keys or an issuer.
         port: to listen on; 0 for any that is free.
@@ -59,6 +60,7 @@ def serve(
         dicom_port: also receive radiographs by C-STORE there.
         dicom_ae_title: AE title of this node.
         send_to: who gets the reports of studies that came by DICOM: AE@host:port or the root of a DICOMweb service.
+        attention_overlay: send with each of these reports a presentation state that outlines where the model looked.
         quiet_seconds: a study that came by DICOM is complete when nothing new came for so long.
         strict: refuse images that the input check flags.
         doubt: sentences of less confidence are marked.
@@ -90,6 +92,7 @@ def serve(
         keep=keep, strict=strict, doubt=doubt, keys=keys, issuer=oidc_issuer, audience=oidc_audience, jwks=oidc_jwks,
         metrics_open=metrics_open, limits=limits, host=host, certificate=tls_certificate, private_key=tls_key,
         dicom_port=dicom_port, dicom_title=dicom_ae_title, dicom_callers=tuple(dicom_callers or ()), send_to=send_to,
+        overlay=attention_overlay,
         quiet=quiet_seconds, archives=tuple(dicomweb or ()),
     )  # fmt: skip
     run(settings, port=port)

@@ -25,7 +25,16 @@ _CARRIED = (
 #: What identifies an image.
 _IMAGE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 
-_FIELDS = (*_CARRIED, *_IMAGE, "SpecificCharacterSet", "Modality", "Rows", "Columns", "NumberOfFrames")
+_FIELDS = (
+    *_CARRIED,
+    *_IMAGE,
+    "SpecificCharacterSet",
+    "Modality",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+)
 
 #: Fields that a receiver files a report by: one that cannot be carried over is refused, another one left empty.
 _FILED_BY = ("PatientName", "PatientID", "AccessionNumber", *_IMAGE)

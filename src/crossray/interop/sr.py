@@ -52,7 +52,7 @@ def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset
         from pydicom.valuerep import DA, TM
     except ModuleNotFoundError:
         raise UserError("structured reports are written with highdicom; pip install 'crossray[hospital]'.") from None
-    evidence = [_evidence(source) for source in sources]
+    evidence = [evidence_of(source) for source in sources]
     if not evidence:
         raise UserError(f"{draft.id}: a structured report belongs to DICOM images, and there is none; export as fhir.")
     with warnings.catch_warnings():
@@ -97,7 +97,7 @@ def dicom_bytes(report: "Dataset") -> bytes:
     return buffer.getvalue()
 
 
-def _evidence(source: Source) -> "Dataset":
+def evidence_of(source: Source) -> "Dataset":
     """What highdicom copies from: every field it asks for is there, empty where it is unknown."""
     dataset = deepcopy(source.dataset)
     for field in _EMPTY:

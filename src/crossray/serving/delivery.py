@@ -59,7 +59,7 @@ class Peer:
         try:
             accepted = [context.transfer_syntax[0] for context in association.accepted_contexts]
             if not accepted:
-                raise UserError(f"--send-to {self.title}: takes no Comprehensive SR.")
+                raise UserError(f"--send-to {self.title}: takes no {report.SOPClassUID.name}.")
             if report.file_meta.TransferSyntaxUID not in accepted:
                 report.file_meta.TransferSyntaxUID = accepted[0]
                 implicit = BytesIO()
@@ -111,7 +111,7 @@ class Delivery:
         self,
         journal: Journal,
         receiver: Peer | Web,
-        sr_of: Callable[[Entry, str, Sequence[tuple[str, bytes]]], bytes],
+        objects_of: Callable[[Entry, str, Sequence[tuple[str, bytes]]], list[bytes]],
         origin: str = ORIGIN,
     ) -> None:
         """Make it; `start` lets it send.
@@ -119,11 +119,11 @@ class Delivery:
         Args:
             journal: with the reports.
             receiver: who gets them.
-            sr_of: the structured report of a study, from its entry, its report in the journal and its files; the same
-                study gives an object of the same identifiers.
+            objects_of: the DICOM objects of a report, from its entry, its report in the journal and the study's files;
+                the same study gives objects of the same identifiers.
             origin: which studies' reports.
         """
-        self._journal, self._receiver, self._sr_of, self._origin = journal, receiver, sr_of, origin
+        self._journal, self._receiver, self._objects_of, self._origin = journal, receiver, objects_of, origin
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crossray-delivery", daemon=True)
         #: Entry to when it is tried again, and the pause before.
@@ -173,4 +173,6 @@ class Delivery:
         if report is None:
             raise UserError("its report is gone.")
         files = enumerate(self._journal.files(entry.id), start=1)
-        self._receiver.send(self._sr_of(entry, report, [(f"image {number}", file.content) for number, file in files]))
+        contents = [(f"image {number}", file.content) for number, file in files]
+        for content in self._objects_of(entry, report, contents):
+            self._receiver.send(content)

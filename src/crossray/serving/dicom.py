@@ -77,6 +77,7 @@ class NodeSettings:
         most_bytes: of one object; the association of a longer one is closed.
         most_associations: at once; more are rejected.
         timeout: seconds that a sender may be silent.
+        attention: whether a report shall say where the model looked.
     """
 
     title: str = "CROSSRAY"
@@ -87,6 +88,7 @@ class NodeSettings:
     most_bytes: int = MAX_BYTES
     most_associations: int = 16
     timeout: float = 30.0
+    attention: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -201,7 +203,8 @@ class DicomNode:
             return NOT_UNDERSTOOD
         file = File(source.text("SOPInstanceUID"), content)
         study, owner = source.text("StudyInstanceUID"), f"dicom:{caller}"  # no key has a name with a colon
-        self._journal.collect(study, file, model=self._model, owner=owner, origin=ORIGIN, options=CHOOSE)
+        options = {**CHOOSE, "attention": self.settings.attention}
+        self._journal.collect(study, file, model=self._model, owner=owner, origin=ORIGIN, options=options)
         return SUCCESS
 
     def _unfinished(self) -> int:

@@ -7,7 +7,7 @@ from crossray.errors import UserError
 from crossray.serving.delivery import Delivery, destination
 from crossray.serving.dicom import DicomNode, NodeSettings, quiet_libraries
 from crossray.serving.dicomweb import Archive
-from crossray.serving.hospital import stored_sr
+from crossray.serving.hospital import stored_objects
 from crossray.serving.journal import Journal
 from crossray.serving.settings import LOOPBACK, Settings
 from crossray.serving.tls import tls_context
@@ -38,11 +38,12 @@ def beside_neighbours(settings: Settings, journal: Journal, model: str) -> Itera
         callers=settings.dicom_callers,
         most_studies=settings.limits.in_flight,
         most_bytes=settings.limits.upload,
+        attention=settings.overlay,
     )
     node = DicomNode(journal, named, model=model, tls=tls_context(settings))
     delivery = None
     if settings.send_to is not None:
-        delivery = Delivery(journal, destination(settings.send_to, settings.dicom_title), stored_sr)
+        delivery = Delivery(journal, destination(settings.send_to, settings.dicom_title), stored_objects)
     node.start()
     if delivery is not None:
         delivery.start()

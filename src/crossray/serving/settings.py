@@ -60,6 +60,7 @@ class Settings:
         dicom_port: where radiographs come by C-STORE; None: nowhere. `dicom_title`: AE title there; `dicom_callers`: AE
             titles that may send, anyone when empty.
         send_to: who gets the reports of studies that came so: AE@host:port or the root of a DICOMweb service.
+        overlay: whether they get a presentation state of the model's attention with each.
         archives: roots of DICOMweb services whose studies may be asked for by their address.
         limits: what is refused.
     """
@@ -86,6 +87,7 @@ class Settings:
     dicom_title: str = "CROSSRAY"
     dicom_callers: tuple[str, ...] = ()
     send_to: str | None = None
+    overlay: bool = False
     archives: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 

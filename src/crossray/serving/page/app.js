@@ -153,7 +153,9 @@ function showSimilar() {
 for (const button of document.querySelectorAll("[data-format]")) button.addEventListener("click", async () => {
   const { format } = button.dataset;
   try {
-    const blob = await take(answer.id, format, draft.kept);
+    // the text needs nothing of the service, which may have deleted the study (--keep 0)
+    const blob = format === "text" ? new Blob([`${draft.kept.join(" ")}\n\n${answer.notice}\n`], { type: "text/plain" })
+      : await take(answer.id, format, draft.kept);
     const name = `draft-${answer.id.slice(0, 8)}.${{ text: "txt", fhir: "json", sr: "dcm" }[format]}`;
     const link = Object.assign(make("a"), { href: URL.createObjectURL(blob), download: name });
     link.click();
