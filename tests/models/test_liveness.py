@@ -28,6 +28,7 @@ PERPLEXITY = 0.5
 
 #: The modules that the papers name.
 NAMED = {
+    "union": {"CRA", "CRA, attention to the basis", "diagnosis", "diagnosis prompts"},
     "baseline": {"encoder", "attention to the image"},
     "cmn": {"memory"},
     "coacl": {"denoising attention", "knowledge memory", "memory update", "MOM", "GFM", "ACLM"},
