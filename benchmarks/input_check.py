@@ -155,7 +155,8 @@ def _area(good: NDArray[np.float64], bad: NDArray[np.float64]) -> str:
 
 
 def _share(checker: InputChecker, scores: dict[str, NDArray[np.float64]], flags: Sequence[str]) -> str:
-    return f"{np.any([scores[flag] > checker.limits[flag] for flag in flags], axis=0).mean():.1%}"
+    used = [scores[flag] > checker.limits[flag] for flag in flags if flag in checker.limits]
+    return f"{np.any(used, axis=0).mean():.1%}" if used else "not used"
 
 
 def _neighbours(train: Vectors, vectors: Vectors) -> NDArray[np.float64]:

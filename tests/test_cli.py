@@ -86,12 +86,18 @@ def test_recipe_help_explains_every_field(capsys: pytest.CaptureFixture[str]) ->
     text = capsys.readouterr().out
     for field in (
         "--model.layers",
-        "--data.batch_size",
-        "--optimizer.learning_rate",
-        "--trainer.max_epochs",
+        "--data.batch-size",
+        "--optimizer.learning-rate",
+        "--trainer.max-epochs",
         "--stages",
     ):
         assert field in text
+
+
+@pytest.mark.parametrize("spelling", ["--data.batch-size", "--data.batch_size"])
+def test_recipe_options_take_hyphens_and_underscores(spelling: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = mistake(capsys, "train", "baseline/phantom", "--data", "d", "--out", "o", spelling, "many")
+    assert "batch_size" in message and "many" in message and "unrecognized" not in message.lower()
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -64,6 +64,19 @@ def _hyphenated(text: str) -> str:
     return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), text)
 
 
+#: What the library calls a type, and what a reader does.
+_TYPES = {
+    "int": "whole number", "float": "number", "bool": "true or false", "str": "text", "Path": "path",
+    "pathlib.Path": "path", "pathlib._local.Path": "path", "NoneType": "null",
+}  # fmt: skip
+_CLASS = re.compile(r"<class '([\w.]+)'>")
+
+
+def _plain_types(message: str) -> str:
+    """A message of the parser without the names of Python's types."""
+    return _CLASS.sub(lambda found: _TYPES.get(found[1], found[1].rpartition(".")[2]), message)
+
+
 class Parser(ArgumentParser):
     """Says a mistake in one sentence instead of the whole usage."""
 
@@ -72,7 +85,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: D102
         message = _NO_UTF8.sub("the name is not UTF-8, which an option cannot take; rename the file or folder", message)
-        sentence = _KEY.sub(r"--\1", " ".join(message.split()).rstrip("."))
+        sentence = _KEY.sub(r"--\1", _plain_types(" ".join(message.split()).rstrip(".")))
         sys.stderr.write(f"{self.prog.replace(' [options]', '')}: {sentence}; --help explains every option.\n")
         raise SystemExit(MISTAKE)
 
@@ -222,7 +235,9 @@ def _train(command: str, arguments: list[str]) -> None:
     if command == "pretrain":
         chosen.recipe = _full_name(chosen.recipe, chosen.name)
     if chosen.help:
-        recipe_parser(chosen.recipe).print_help()
+        explained = recipe_parser(chosen.recipe)
+        explained.formatter_class = Formatter
+        explained.print_help()
         return
     if chosen.data is None or chosen.out is None:
         raise UserError("--data and --out are needed: the prepared dataset and the folder of the new run.")

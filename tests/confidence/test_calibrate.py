@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from crossray.cli import main
 from crossray.confidence.calibration import FILE, Calibration
 from crossray.confidence.check import FLAGS
 from crossray.confidence.features import pooled_of_images, pooled_of_studies
-from crossray.confidence.folder import ARRAYS, DESCRIPTION, load_check
-from crossray.confidence.poses import MISTAKES, Pose
+from crossray.confidence.fitting import LEAST_AREA, learn
+from crossray.confidence.folder import ARRAYS, DESCRIPTION, load_check, save_check
+from crossray.confidence.poses import MISTAKES, Pose, draw_poses
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.files.digest import sha256
@@ -73,6 +75,23 @@ def test_a_damaged_file_or_one_of_other_weights_is_named(calibrated: Path, tmp_p
         crossray.load(folder, device="cpu")
 
 
+def test_a_check_that_is_read_back_gives_the_same_scores(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    vectors, positions = random.normal(size=(90, 5)).astype(np.float32), np.arange(90) % 2 * 4 + (np.arange(90) + 1) % 2
+    poses = draw_poses(90, random)
+    checker = replace(
+        learn(vectors, positions, vectors[::-1], positions[::-1], poses), weights="w", limits={"view": 0.5}
+    )
+    save_check(checker, tmp_path)
+    found = load_check(tmp_path, "w")
+    assert found is not None
+    assert found.limits == checker.limits
+    expected = checker.scores(vectors)
+    assert {name: values.tolist() for name, values in found.scores(vectors).items()} == {
+        name: values.tolist() for name, values in expected.items()
+    }
+
+
 def test_arrays_that_were_cut_off_are_noticed(calibrated: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(calibrated, folder)
@@ -93,7 +112,12 @@ def test_a_vector_does_not_depend_on_the_company_of_its_image(bare: Path, phanto
 
 def test_false_alarms_stay_within_what_was_allowed(calibrated: Path) -> None:
     described = json.loads((calibrated / DESCRIPTION).read_text())
-    assert set(described["limits"]) == set(FLAGS)
+    mistakes = described["measured"]["mistakes"]
+    trusted = {"inverted": mistakes["inverted"]["auroc"], "mirrored": mistakes["mirrored"]["auroc"]}
+    trusted["rotated"] = min(mistakes[f"turned by {degrees} degrees"]["auroc"] for degrees in (90, 180, 270))
+    assert set(described["limits"]) == {flag for flag in FLAGS if trusted.get(flag, 1.0) >= LEAST_AREA}
+    assert "inverted" in described["limits"]
+    assert "mirrored" not in described["limits"]
     assert all(share <= 0.1 for share in described["measured"]["false_alarms"].values())
 
 
@@ -173,3 +197,14 @@ def test_the_page_says_what_it_is_not(calibrated: Path) -> None:
 def test_a_share_that_cannot_be_measured_is_refused(bare: Path, phantom: Dataset) -> None:
     with pytest.raises(SystemExit):
         main(["calibrate", "--model", str(bare), "--data", str(phantom.path), "--false-alarms", "0.0001"])
+
+
+def test_a_channel_that_training_never_moved_does_not_decide_alone() -> None:
+    random = np.random.default_rng(0)
+    vectors, positions = random.normal(size=(120, 6)).astype(np.float32), np.arange(120) % 2 * 3 + 1
+    vectors[:, 0] = 0
+    checker = learn(vectors, positions, vectors, positions, draw_poses(120, random))
+    moved = vectors[:1].copy()
+    moved[0, 0] = 0.3  # a third of what the other channels vary by
+    before, after = (checker.scores(one)["unfamiliar"][0] for one in (vectors[:1], moved))
+    assert after < before + 10

@@ -5,6 +5,7 @@ its DICOMweb address as a FHIR bundle, and a person goes through it on the page 
 """
 
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -173,6 +174,32 @@ def test_a_study_from_the_modality_to_the_readers_draft(data: Path, model: Path,
         assert service.process.wait(60) in (0, -signal.SIGTERM)
     log = (tmp_path / "service.log").read_text()
     assert not any(word in log for word in ("Drawn", "P-1", STUDY)), log
+
+
+@pytest.mark.slow
+@needs_orthanc
+@needs_dcmtk
+def test_killed_at_any_moment_each_study_is_reported_once(data: Path, model: Path, tmp_path: Path) -> None:
+    """Received, being reported, being delivered: SIGKILL, and the next start goes on.
+
+    Twice: a study that was begun three times without an end is given up (`journal.MOST_ATTEMPTS`).
+    """
+    chance = random.Random(16)
+    with running_orthanc(tmp_path) as archive:
+        for number in range(2):
+            file = tmp_path / f"{number}.dcm"
+            fields = {"StudyInstanceUID": f"{STUDY}.{number}", "SOPInstanceUID": f"{STUDY}.{number}.1"}
+            file.write_bytes(image(number, **fields))
+            with running_service(tmp_path, model, archive) as service:
+                send = ["storescu", "-aec", "CROSSRAY", "127.0.0.1", str(service.dicom), str(file)]
+                subprocess.run(send, check=True, timeout=60)
+                time.sleep(chance.uniform(0, 3))
+                service.process.kill()
+        with running_service(tmp_path, model, archive):
+            archive.wait_for_reports(2, seconds=120)
+            time.sleep(2)  # long enough to send one again
+            found = [dcmread(BytesIO(content)).StudyInstanceUID for content in archive.reports()]
+    assert sorted(found) == [f"{STUDY}.{number}" for number in range(2)]
 
 
 def _wait_for_overlay(archive: Orthanc, folder: Path) -> None:

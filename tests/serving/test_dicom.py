@@ -1,8 +1,11 @@
 """The DICOM node against pynetdicom's own sender, and against peers that mean no good."""
 
 import logging
+import shutil
 import socket
+import ssl
 import struct
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -164,6 +167,41 @@ def test_nothing_of_the_patient_is_logged(journal: Journal, caplog: pytest.LogCa
     assert not any(word in caplog.text for word in ("Drawn", "P-1", STUDY, "A-7"))
     notes = [str(note) for note in journal.notes()]
     assert notes and not any(word in note for word in ("Drawn", "P-1", STUDY) for note in notes)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_tls(journal: Journal, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made_for = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        *made_for,
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(certificate, key)
+    running = DicomNode(journal, NodeSettings(port=0, timeout=5.0), model="m", tls=server)
+    running.start()
+    try:
+        entity = AE("WARD")
+        client = ssl.create_default_context(cafile=str(certificate))
+        contexts = [build_context(DX, uid.ExplicitVRLittleEndian)]
+        made = entity.associate("127.0.0.1", running.port, contexts, "CROSSRAY", tls_args=(client, "localhost"))
+        assert store(made, image(1)) == 0
+        made.release()
+        entity.acse_timeout = entity.network_timeout = 1
+        assert not entity.associate("127.0.0.1", running.port, contexts, "CROSSRAY").is_established
+    finally:
+        running.stop()
 
 
 def test_settings_are_checked(journal: Journal) -> None:

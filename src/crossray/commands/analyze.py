@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossray.commands.show import console, progress_bar
+from crossray.errors import UserError
 
 
 def analyze_alignment(
@@ -143,8 +144,10 @@ def analyze_long_tail(
     from crossray.evaluation.predictions import PredictionFile
     from crossray.pages.long_tail_page import grids, write_page
 
+    if not all(runs.strip(", ") for runs in predictions):
+        raise UserError("predictions: an argument names no file; give a predictions file for every system.")
     systems = [[PredictionFile.load(Path(path)) for path in runs.split(",") if path] for runs in predictions]
-    found = long_tail([runs for runs in systems if runs], labeler=labeler, resamples=resamples, seed=seed)
+    found = long_tail(systems, labeler=labeler, resamples=resamples, seed=seed)
     for grid in grids(found):
         console().print(grid.render(), crop=False)
         console().print()

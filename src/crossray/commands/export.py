@@ -64,12 +64,14 @@ def export(
         count = export_reports(given, out, format, images=images, subject=subject, transaction=transaction)
         console().print(f"{count} reports in {out}: drafts by a machine, not verified; not a medical device")
         return
+    from crossray.data.store import Dataset
     from crossray.evaluation.predictions.exchange import export as write
     from crossray.evaluation.predictions.exchange import open_predictions
 
+    dataset = None if data is None else Dataset.open(data)
     file = open_predictions(
         predictions,
-        dataset=data,
+        dataset=dataset,
         references=references,
         section=section,
         cleaner=cleaner,
@@ -77,5 +79,5 @@ def export(
         sample=sample,
         seed=seed,
     )
-    count = write(file, out, format, studies=benchmark, dataset=data, protocol=protocol)
+    count = write(file, out, format, studies=benchmark, dataset=dataset, protocol=protocol)
     console().print(f"{count} studies in {out}")

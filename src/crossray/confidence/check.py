@@ -6,6 +6,7 @@ validation split, so that a stated share of its images is flagged by each (`cros
 Shapes: N images, P pooled width.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,7 +83,7 @@ class InputChecker:
         density: of the training images.
         rotation: 4 classes, quarter-turns clockwise; `inverted`, `mirrored`: 2 classes, the second is the mistake.
         lateral: 2 classes, frontal and lateral; None where the training images do not say.
-        limits: flag to the score from which on an image is flagged.
+        limits: flag to the score from which on an image is flagged; a flag that could not be trusted has none.
         weights: SHA-256 of the model's weights: the check is of no others.
         about: dataset, numbers of images and date.
         measured: false alarms and what was caught on the validation split, JSON-ready.
@@ -139,7 +140,7 @@ class InputChecker:
         looks: tuple[str, ...] = ("",) * len(vectors)
         if "lateral" in scores:
             looks = tuple("lateral" if one >= 0.5 else "frontal" for one in scores["lateral"])
-            least, limit = float(scores["lateral"].min()), self.limits["no_frontal_view"]
+            least, limit = float(scores["lateral"].min()), self.limits.get("no_frontal_view", math.inf)
             if least > limit:
                 reason = "No view looks frontal: the reports that the model learned from rest on a frontal view."
                 flags.append(Flag("no_frontal_view", reason, least, limit))
@@ -160,10 +161,10 @@ class InputChecker:
         found = [
             Flag(flag, reason, scores[flag], self.limits[flag], view)
             for flag, reason in reasons.items()
-            if scores[flag] > self.limits[flag]
+            if scores[flag] > self.limits.get(flag, math.inf)
         ]
         said = positions[view] if view < len(positions) else 0
-        if said and "lateral" in scores:
+        if said and "lateral" in scores and "view" in self.limits:
             other = opposite(scores["lateral"], said)
             if other > self.limits["view"]:
                 look, claim = ("frontal", "lateral") if said == _LATERAL else ("lateral", "frontal")

@@ -34,6 +34,13 @@ TRIED = 200
 #: Share of the validation images that each flag may mark by mistake.
 FALSE_ALARMS = 0.01
 
+#: Least area under the ROC curve, on validation images with a mistake, of a flag that is used: one that cannot tell the
+#: mistake would refuse good images for nothing.
+LEAST_AREA = 0.9
+
+#: Least deviation of a channel, as a share of the median one.
+LEAST_SPREAD = 0.1
+
 _LATERAL = VIEW_POSITIONS.index("lateral")
 
 Progress = Callable[[int, int], None]
@@ -83,17 +90,20 @@ def fit_check(
     vectors, claims = source.studies(held)
     study = np.repeat(np.arange(len(held)), [len(source.images(held[[place]])) for place in range(len(held))])
     good = good_scores(checker, vectors, claims, study)
-    checker = replace(checker, limits={name: limit(name, values, false_alarms) for name, values in good.items()})
+    bad = {
+        name: _Tried.of(checker, pose, good, source.posed(few, [pose] * len(few)), dataset.image_positions[few])
+        for name, pose in MISTAKES.items()
+    }
+    unsure = {tried.flag for tried in bad.values() if tried.area < LEAST_AREA}
+    limits = {name: limit(name, values, false_alarms) for name, values in good.items() if name not in unsure}
+    checker = replace(checker, limits=limits)
     flagged = [
         not checker.check(vectors[study == place], claims[study == place].tolist()).ok for place in range(len(held))
     ]
     measured = {
-        "false_alarms": {name: float((good[name] > checker.limits[name]).mean()) for name in good},
+        "false_alarms": {name: float((good[name] > limits[name]).mean()) for name in limits},
         "studies_flagged": float(np.mean(flagged)),
-        "mistakes": {
-            name: _tried(checker, pose, good, source.posed(few, [pose] * len(few)), dataset.image_positions[few])
-            for name, pose in MISTAKES.items()
-        },
+        "mistakes": {name: tried.described(limits) for name, tried in bad.items()},
     }
     about = {
         "data_sha256": dataset.info.sha256,
@@ -123,7 +133,9 @@ def learn(
         posed_positions: (M,) codes of theirs.
         poses: M of them.
     """
-    mean, deviation = plain.mean(axis=0), np.maximum(plain.std(axis=0), 1e-6)
+    mean, spread = plain.mean(axis=0), plain.std(axis=0)
+    # a channel that no training image moves must not decide alone, as soon as another one does
+    deviation = np.maximum(spread, max(LEAST_SPREAD * float(np.median(spread)), 1e-6)).astype(np.float32)
     standard, turned = (plain - mean) / deviation, (posed - mean) / deviation
     side, posed_side = (np.asarray(one == _LATERAL, np.int64) for one in (positions, posed_positions))
     known, posed_known = positions > 0, posed_positions > 0
@@ -155,7 +167,8 @@ def good_scores(
         study: (N,) number of each image's study, from 0.
     """
     scores = checker.scores(vectors)
-    good = {name: scores[name] for name in ("unfamiliar", "inverted", "rotated", "mirrored")}
+    good = {name: scores[name] for name in ("unfamiliar", "inverted", "rotated")}
+    good["mirrored"] = scores["mirrored"][positions != _LATERAL]  # of lateral ones it is 0, which would look easy
     if "lateral" in scores:
         said = np.flatnonzero(positions > 0)
         good["view"] = np.array([opposite(scores["lateral"][row], int(positions[row])) for row in said])
@@ -171,28 +184,48 @@ def limit(flag: str, scores: NDArray[np.float64], false_alarms: float) -> float:
     return found if flag == "unfamiliar" else max(found, 0.5)
 
 
-def _tried(
-    checker: InputChecker,
-    pose: Pose,
-    good: Mapping[str, NDArray[np.float64]],
-    vectors: Vectors,
-    positions: NDArray[np.int64],
-) -> dict[str, float]:
-    """How well a mistake is told from the good images, by its own flag, and how often it is flagged at all."""
-    flag = "inverted" if pose.inverted else "mirrored" if pose.mirrored else "rotated"
-    if pose.mirrored:
-        vectors = vectors[positions != _LATERAL]
-    bad = checker.scores(vectors)
-    told = np.concatenate([good[flag], bad[flag]])
-    wrong = np.arange(len(told)) >= len(good[flag])
-    area = auroc(torch.from_numpy(told), torch.from_numpy(wrong))
-    beyond = [bad[name] > checker.limits[name] for name in ("unfamiliar", "inverted", "rotated", "mirrored")]
-    return {
-        "images": len(vectors),
-        "auroc": 0.5 if area is None else area,
-        "named": float((bad[flag] > checker.limits[flag]).mean()),
-        "flagged": float(np.any(beyond, axis=0).mean()),
-    }
+@dataclass(frozen=True)
+class _Tried:
+    """Validation images with one mistake.
+
+    Attributes:
+        flag: the one that should be raised.
+        scores: of the images, by flag.
+        area: how well the flag's score tells them from images that are as they should be (AUROC).
+    """
+
+    flag: str
+    scores: Mapping[str, NDArray[np.float64]]
+    area: float
+
+    @classmethod
+    def of(
+        cls,
+        checker: InputChecker,
+        pose: Pose,
+        good: Mapping[str, NDArray[np.float64]],
+        vectors: Vectors,
+        positions: NDArray[np.int64],
+    ) -> "_Tried":
+        """Score images (N, P) in this pose; of mirrored ones those that are not lateral, by their positions (N,)."""
+        flag = "inverted" if pose.inverted else "mirrored" if pose.mirrored else "rotated"
+        if pose.mirrored:
+            vectors = vectors[positions != _LATERAL]
+        scores = checker.scores(vectors)
+        told = np.concatenate([good[flag], scores[flag]])
+        wrong = np.arange(len(told)) >= len(good[flag])
+        return cls(flag, scores, auroc(torch.from_numpy(told), torch.from_numpy(wrong)) or 0.0)
+
+    def described(self, limits: Mapping[str, float]) -> dict[str, float]:
+        """Number of images, area, and the shares that the own flag and any flag mark."""
+        marked = {name: self.scores[name] > limits[name] for name in limits if name in self.scores}
+        none = np.zeros(len(self.scores[self.flag]), np.bool_)
+        return {
+            "images": len(none),
+            "auroc": self.area,
+            "named": float(marked.get(self.flag, none).mean()),
+            "flagged": float(np.any([none, *marked.values()], axis=0).mean()),
+        }
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import safetensors.numpy
 
 from crossray.confidence.check import FLAGS, InputChecker
@@ -31,7 +32,10 @@ def save_check(checker: InputChecker, folder: Path) -> None:
         head: Head | None = getattr(checker, name)
         if head is not None:
             arrays |= {f"{name}.weights": head.weights, f"{name}.bias": head.bias}
-    write_whole(folder / ARRAYS, safetensors.numpy.save(arrays))
+    # what scikit-learn returns may lie in memory column by column, which safetensors would store as if row by row
+    write_whole(
+        folder / ARRAYS, safetensors.numpy.save({name: np.ascontiguousarray(one) for name, one in arrays.items()})
+    )
     described = {
         "format": FORMAT,
         "weights": checker.weights,

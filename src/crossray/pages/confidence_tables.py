@@ -4,6 +4,7 @@ from typing import Any
 
 from crossray.confidence.calibration import UNITS, Calibration
 from crossray.confidence.check import InputChecker
+from crossray.confidence.fitting import LEAST_AREA
 from crossray.pages.tables import Grid
 
 #: What stands under the tables of confidence.
@@ -17,7 +18,8 @@ CONFIDENCE_NOTE = (
 #: What stands under the table of the input check.
 CHECK_NOTE = (
     "AUROC: how often the score of the mistake's own flag is higher on an image with the mistake than on one as it is. "
-    "Named: share that this flag marks; flagged: share that any flag marks."
+    "Named: share that this flag marks; flagged: share that any flag marks. "
+    f"A flag whose AUROC is below {LEAST_AREA} is not used."
 )
 
 

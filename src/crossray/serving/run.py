@@ -6,6 +6,7 @@ import warnings
 import uvicorn
 
 from crossray.errors import UserError
+from crossray.files.folders import CONFIG, model_folder
 from crossray.serving.app import create_app
 from crossray.serving.dicom import quiet_libraries
 from crossray.serving.settings import LOOPBACK, NOTICE, Settings
@@ -25,6 +26,7 @@ def run(settings: Settings, *, port: int = 8000) -> None:
         UserError: anybody on the network could use the service, or something cannot be opened.
     """
     check_doors(settings)
+    check_models(settings)
     set_up_log()
     # uvicorn's own lines of requests hold addresses of callers and paths
     config = uvicorn.Config(
@@ -50,6 +52,17 @@ def set_up_log() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     quiet_libraries()
     warnings.simplefilter("ignore")
+
+
+def check_models(settings: Settings) -> None:
+    """See that local models are there before the store is made.
+
+    Raises:
+        UserError: one is not.
+    """
+    for folder in settings.models.values():
+        if str(folder).count("/") != 1 and not (model_folder(folder) / CONFIG).is_file():
+            raise UserError(f"--model {folder}: no config.json there; name a model folder or the folder of a run.")
 
 
 def check_doors(settings: Settings) -> None:

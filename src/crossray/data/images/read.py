@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngImageFile
 from crossray.data.images.deep_png import is_deep, read_deep
 from crossray.data.images.jpeg import not_read
 from crossray.data.images.pixels import check_size, grey, remark_blank
+from crossray.data.images.polarity import negative
 from crossray.data.images.positions import FileDescription
 from crossray.data.images.remarks import Remarks
 from crossray.data.study import VIEW_POSITIONS, View
@@ -140,6 +141,8 @@ def _read(source: Path | str | bytes, name: str, draft_size: int | None, remark:
         )
     pixels = _READERS[kind](content, name, draft_size, remark)
     remark_blank(pixels, remark)
+    if kind != "DICOM" and negative(pixels):  # no header says a polarity that the values could contradict
+        remark("pixels", "look like a negative: air is bright; check the export, and invert the image")
     return pixels
 
 
