@@ -24,9 +24,11 @@ CONTENTS = [png(seed) for seed in range(4)]
 #: Imports everything once, and starts the service at every line of its input; says its process, and how it ended.
 _LIVES = """
 import os, sys
+import crossray
 from crossray.serving.run import run
 from crossray.serving.settings import Settings
 model, store, log = sys.argv[1:]
+crossray.load(model, device="cpu")  # imports the rest
 for line in sys.stdin:
     process = os.fork()
     if not process:
