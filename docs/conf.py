@@ -31,6 +31,7 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"
 
 # Docstrings: Google style, with names of the package in single backquotes
 default_role = "py:obj"

@@ -1,9 +1,10 @@
 """Radiographs of other hospitals, reported by a model that has seen one: what its text and its encoder find there."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,10 +76,10 @@ def table(bench: Bench) -> str:
     run = trained(bench, bench.systems[0], bench.seeds[0])
     eye = _encoder(bench)
     dataset = Dataset.open(bench.data)
-    rows = dataset.rows(bench.split)
-    home = _kept(bench.runs / f"shift-{bench.split}.npz", lambda: _at_home(run, eye, dataset, rows))
-    nih_files, nih_truth = _nih(bench.external / "nih_chestxray14")
-    nih = _kept(bench.runs / "shift-nih.npz", lambda: _elsewhere(run, eye, nih_files))
+    rows = _spread(dataset.rows(bench.split), bench.most)
+    home = _kept(bench, bench.split, lambda: _at_home(run, eye, dataset, rows))
+    nih_files, nih_truth = _nih(bench.external / "nih_chestxray14", bench.most)
+    nih = _kept(bench, "nih", lambda: _elsewhere(run, eye, nih_files))
     generator = Generator.from_pretrained(run, device="cpu")
     true = presence([generator.tokenizer.clean(text) for text in dataset.reports(rows, generator.section)])
     lines = []
@@ -111,8 +112,9 @@ def _others(bench: Bench, run: Path, eye: Vision, nih: NDArray[np.bool_], home: 
     normal, opacity = OBSERVATIONS.index("no_finding"), OBSERVATIONS.index("lung_opacity")
     lines, notes = [], ""
     for folder, title in _REPORTED.items():
-        files = sorted(path for path in (bench.external / folder / "images").iterdir() if path.is_file())
-        found = _kept(bench.runs / f"shift-{folder}.npz", lambda files=files: _elsewhere(run, eye, files))
+        listed = sorted(path for path in (bench.external / folder / "images").iterdir() if path.is_file())
+        files = _spread(listed, bench.most)
+        found = _kept(bench, folder, lambda files=files: _elsewhere(run, eye, files))
         shares = [f"{found.said[:, column].mean():.2f}" for column in (normal, opacity)]
         lines.append([title, str(len(files)), *shares, f"{found.flagged.mean():.2f}"])
         if folder == _NOTES:
@@ -136,6 +138,8 @@ def _noted(folder: Path, files: Sequence[Path], found: Found) -> str:
             continue
         chosen = Found(found.said[noted], found.share[noted], found.seen[noted], found.flagged[noted])
         lines.append([name.replace("_", " "), str(int(truth.sum())), *_scores(chosen, truth, column)])
+    if not lines:
+        return ""
     about = (
         f"\n{int(noted.sum())} of these images have clinical notes. What the rules read in a note counts as there; a "
         "note tells of a patient's history and of other images too, so that this is the roughest truth of all.\n\n"
@@ -162,18 +166,28 @@ def _means(lines: Sequence[Sequence[str]]) -> str:
     return "; ".join(parts)
 
 
-def _nih(folder: Path) -> tuple[list[Path], dict[str, NDArray[np.bool_]]]:
+def _spread(every: Any, most: int) -> Any:
+    """At most so many of a sequence, evenly spread; all of them for 0."""
+    if not most or len(every) <= most:
+        return every
+    places = np.linspace(0, len(every) - 1, most).astype(int)
+    return every[places] if isinstance(every, np.ndarray) else [every[place] for place in places]
+
+
+def _nih(folder: Path, most: int) -> tuple[list[Path], dict[str, NDArray[np.bool_]]]:
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = _spread(list(csv.DictReader(file)), most)
     stated = [set(row["finding_labels"].split("|")) for row in rows]
     truth = {name: np.array([bool(labels & found) for found in stated]) for name, labels in _NIH.items()}
     return [folder / "images" / row["file"] for row in rows], truth
 
 
-def _kept(path: Path, make: object) -> Found:
-    """What is in the file, or what is made now and written there."""
+def _kept(bench: Bench, name: str, make: Callable[[], Found]) -> Found:
+    """What is in the file of this name, or what is made now and written there."""
+    path = bench.runs / f"shift-{name}{f'-{bench.most}' if bench.most else ''}.npz"
     if not path.exists():
-        found = make()  # type: ignore[operator]
+        print("reporting", name, flush=True)
+        found = make()
         np.savez(path, said=found.said, share=found.share, seen=found.seen, flagged=found.flagged)
     return Found(**np.load(path))
 

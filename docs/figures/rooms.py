@@ -20,7 +20,8 @@ HOLDS = {
     "decoding": "beam, greedy, MBR", "models": "contract, six systems", "phantom": "drawn radiographs",
     "data": "images, store, sources", "layers": "attention, memories", "retrieval": "nearest reports",
     "text": "cleaning, labels", "files": "write whole, lock", "registry": "plug-ins", "errors": "UserError",
-    "serving": "HTTP service", "interop": "DICOM SR, FHIR",
+    "confidence": "calibration, input check",
+    "serving": "HTTP and DICOM service", "interop": "DICOM SR, FHIR",
 }  # fmt: skip
 
 

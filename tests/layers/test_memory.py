@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from crossray.layers.memory import CrossModalMemory, largest
+from crossray.layers.memory import CrossModalMemory, Start, largest
 
 
 def dense(memory: CrossModalMemory, x: torch.Tensor) -> torch.Tensor:
@@ -83,3 +83,22 @@ def test_the_whole_softmax_is_no_plain_mean() -> None:
         rows, weights = memory.choice(query, memory.keys_values()[0])
     assert rows is None
     assert float(torch.special.entr(weights).sum(-1).exp().mean()) < 512 / 2
+
+
+@pytest.mark.parametrize(("start", "constant"), [("code", True), ("unit", False)])
+def test_responses_of_numbers_as_small_as_the_codes_are_a_constant(start: Start, constant: bool) -> None:
+    """Between keys of entries N(0, 1 / D^2) all 2,048 scores are equal, and so are the responses to all words."""
+    torch.manual_seed(0)
+    memory, words = CrossModalMemory(2048, 256, 8, 32, 0.0, start), torch.randn(1, 64, 256)
+    with torch.no_grad():
+        keys, values = memory.keys_values()
+        scores = memory.query(words).view(64, 8, -1).transpose(0, 1) @ keys
+        response = memory(words, keys, values)
+    perplexity = float(torch.special.entr(scores.softmax(-1)).sum(-1).exp().mean())
+    dependent = float((response - response.mean(1, keepdim=True)).norm() / response.norm())
+    assert (perplexity > 2047) == constant
+    if constant:
+        assert float(scores.std(-1).mean()) < 0.01
+    else:
+        assert perplexity < 0.65 * 2048
+        assert dependent > 0.5

@@ -21,13 +21,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("liveness")]
 DEPENDENT = 0.05
 #: Least change when an output is replaced by its mean, in multiples of what rounding changes.
 OVER_ROUNDING = 100
-#: Least relative gradient of a parameter, in multiples of the median parameter's.
+#: Least relative gradient of a parameter, in multiples of the median parameter's that the same loss reaches.
 GRADIENT = 1e-3
 #: Largest perplexity of an attention after training, as a share of its slots.
 PERPLEXITY = 0.5
 
 #: The modules that the papers name.
 NAMED = {
+    "union": {"CRA", "CRA, attention to the basis", "diagnosis", "diagnosis prompts"},
     "baseline": {"encoder", "attention to the image"},
     "cmn": {"memory"},
     "coacl": {"denoising attention", "knowledge memory", "memory update", "MOM", "GFM", "ACLM"},
@@ -47,13 +48,8 @@ NAMED = {
     "uar": {"LSU", "CRA", "CRA, attention to the basis (eq. 7)", "CRA, report vectors (eq. 10)", "TIR"},
 }
 
-#: What misses a limit and is not mended yet, by what was measured; docs/liveness.md says so. Beginnings of names.
-KNOWN: dict[str, tuple[str, ...]] = {
-    # layer norms before the attention to the image: 6.5e-4 to 8.0e-4 of the median
-    "rcan": ("decoder.layers.",),
-    # 3e-4 of the median after 50 steps; MPSA's plan has a perplexity of 30.6 of 41
-    "revtaf": ("diagnosis.decoder.0.cross.query.", "MPSA"),
-}
+#: What says little of 64 studies after two epochs of what it reads; docs/liveness.md has the measurement.
+KNOWN = {"revtaf/phantom": {"LRP"}}
 
 #: What a recipe leaves out: over the common encoder UAR has no discrete tokens.
 LEFT_OUT = {"uar/iu_xray-laptop": {"LSU"}}
@@ -105,7 +101,8 @@ def test_the_papers_modules_are_declared(lives: Lives) -> None:
 
 
 def test_outputs_depend_on_the_input(lives: Lives) -> None:
-    found = {name: m.dependent for name, m in lives.modules().items() if m.dependent is not None}
+    known = {f"{name}, {time}" for name in KNOWN.get(lives.recipe, set()) for time in ("fresh", "trained")}
+    found = {n: m.dependent for n, m in lives.modules().items() if m.dependent is not None and n not in known}
     assert {name: share for name, share in found.items() if share < DEPENDENT} == {}
 
 
@@ -118,13 +115,9 @@ def test_gradients_reach_every_parameter(lives: Lives) -> None:
     closed = tuple(f"{module.path}." for module in declared if module.starts_closed)
     fresh = {name: ratio for name, ratio in lives.fresh.gradients.items() if not name.startswith(closed)}
     for gradients in (fresh, lives.trained.gradients):
-        known = KNOWN.get(lives.subject.model.system, ())
-        assert {n: ratio for n, ratio in gradients.items() if ratio < GRADIENT and not n.startswith(known)} == {}
+        assert {name: ratio for name, ratio in gradients.items() if ratio < GRADIENT} == {}
 
 
 def test_attention_is_no_plain_mean_after_training(lives: Lives) -> None:
     found = {n: (m.perplexity, m.slots) for n, m in lives.trained.modules.items() if m.perplexity is not None}
-    known = KNOWN.get(lives.subject.model.system, ())
-    assert {
-        n: pair for n, pair in found.items() if not pair[0] < PERPLEXITY * pair[1] and not n.startswith(known)
-    } == {}
+    assert {name: pair for name, pair in found.items() if not pair[0] < PERPLEXITY * pair[1]} == {}

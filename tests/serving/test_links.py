@@ -134,7 +134,9 @@ def test_a_node_that_others_reach_knows_who_may_send(tmp_path: Path) -> None:
         (["--send-to", "PACS@host:104"], "give --dicom-port as well"),
     ],
 )
-def test_mistakes(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(
+    arguments: list[str], words: str, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main(["serve", "--model", "nowhere", *arguments])
+        main(["serve", "--model", str(model_folder), "--store", f"sqlite:///{tmp_path / 'j.db'}", *arguments])
     assert words in capsys.readouterr().err

@@ -179,10 +179,10 @@ def analyze_liveness(recipe: list[str] | None = None, out: Path | None = None) -
             fresh = subject.measure()
             subject.train()
             found[name] = fresh, subject.measure()
-    table = grid(found, STEPS)
-    console().print(table.render(), crop=False)
+            if out is not None:  # after each recipe: all of them take long
+                write_whole(out, grid(found, STEPS).markdown())
+    console().print(grid(found, STEPS).render(), crop=False)
     if out is not None:
-        write_whole(out, table.markdown())
         console().print(f"{out}", highlight=False)
 
 

@@ -239,12 +239,13 @@ class REVTAF(RetrievingModel):
     def paper_modules(self) -> dict[str, PaperModule]:
         """What the configuration has of LRE, the prompts, FVTAF with MPSA and FCC, and PromptMRG's diagnosis."""
         modules = {
-            # begins with the shares of the statuses for everyone
-            "diagnosis": PaperModule(path="diagnosis", varies="study", starts_closed=True),
+            # what it finds: its logits are mostly the shares of the statuses, which are the same for all
+            "diagnosis": PaperModule(path="diagnosis.norm", varies="study"),
             "diagnosis, attention to reports": PaperModule(
                 path="diagnosis.decoder.0.cross", varies="study", attention="diagnosis.decoder.0.cross"
             ),
-            "diagnosis prompts": PaperModule(path="prompts", method="statuses"),
+            # begin as the most frequent statuses for everyone
+            "diagnosis prompts": PaperModule(path="prompts", method="statuses", starts_closed=True),
             "ALA": PaperModule(path="ala", method="adjust"),
         }
         if self.lre is not None and self.fvtaf is not None:
