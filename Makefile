@@ -5,29 +5,52 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint types imports results clean
+.PHONY: help demo test test-slow e2e lint types imports docs notebooks pictures wheel-test results clean
 .DELETE_ON_ERROR:
 
-demo: .venv/.installed
+help:  ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 12
+
+demo: .venv/.installed  ## draw, train, write and score reports: demo/baseline/index.html (5 minutes)
 	$(BIN)/crossray demo --out demo
 
 # The tests of a few minutes, in parallel; `make test-slow` runs the others, `.ci/run` both.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --durations=25
-test: .venv/.installed-dev
+test: .venv/.installed-dev  ## the tests of a few minutes, in parallel
 	$(PYTEST) -m "not slow"
 
-test-slow: .venv/.installed-dev
+test-slow: .venv/.installed-dev  ## the other tests
 	$(PYTEST) -m slow
 
-lint: .venv/.installed-dev
+# An archive, the service and a browser: a drawn study from end to end (docs/interoperability.md). Part of test-slow.
+e2e: .venv/.installed-dev  ## a drawn study through archive, service and browser
+	$(BIN)/python -m pytest -n 0 -q -rs tests/e2e
+
+lint: .venv/.installed-dev  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/.installed-dev
+types: .venv/.installed-dev  ## mypy, strict
 	$(BIN)/mypy
 
-imports: .venv/.installed-dev
+imports: .venv/.installed-dev  ## which package may import which
 	$(BIN)/lint-imports
+
+# Warnings are errors, and every link inside the site is followed. `notebooks` runs the tutorials too.
+SITE := docs/_build/html
+docs: .venv/.installed-dev  ## the documentation site: docs/_build/html/index.html
+	rm -rf $(SITE)
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs $(SITE)
+	$(BIN)/python docs/check_links.py $(SITE)
+
+notebooks: .venv/.installed-dev  ## the same with the tutorials executed (3 minutes)
+	CROSSRAY_NOTEBOOKS=1 OMP_NUM_THREADS=1 $(MAKE) --no-print-directory docs
+
+pictures: .venv/.installed-dev  ## the figures of the documents, drawn anew (needs Chromium)
+	for script in rooms systems pictures; do $(BIN)/python -m docs.figures.$$script || exit 1; done
+
+wheel-test: .venv/.installed-dev  ## wheel and sdist, installed into an empty environment and used there
+	PYTHON=$(BIN)/python .ci/wheel-test
 
 # The tables of docs/results, from a prepared IU X-Ray (docs/data/iu-xray.md); resumable. One table, one seed:
 #   make results RESULTS="--tables main --seeds 0"
@@ -35,7 +58,7 @@ DATA ?= data/iu
 RUNS ?= runs/results
 RESULTS ?=
 
-results: .venv/.installed-dev
+results: .venv/.installed-dev  ## the tables of docs/results from a prepared IU X-Ray (hours)
 	$(BIN)/python benchmarks/results --data $(DATA) --runs $(RUNS) $(RESULTS)
 
 .venv/bin/python:
@@ -49,5 +72,5 @@ results: .venv/.installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt torch -e '.[dev]'
 	@touch $@ .venv/.installed
 
-clean:
-	rm -rf .venv demo
+clean:  ## remove .venv and what was built
+	rm -rf .venv demo dist docs/_build

@@ -116,3 +116,31 @@ def test_every_public_name_is_there() -> None:
         assert getattr(crossray, name) is not None
     with pytest.raises(AttributeError):
         crossray.nothing  # noqa: B018
+
+
+def test_a_retrieving_system_names_similar_studies(images: list[Path]) -> None:
+    from crossray.api import Reporter
+    from crossray.generation.generator import Generator
+
+    tokenizer = Tokenizer.train(["the heart is normal . no effusion .", "lungs are clear ."], min_count=1)
+    model = tiny("revtaf", vocabulary_size=tokenizer.vocabulary_size)
+    model.tokenizer, model.transform = tokenizer, ImageTransform(size=64, resize=64)
+    report = Reporter(Generator(model, DecodingConfig(method="greedy", max_length=6), device="cpu")).report(images[0])
+    found = report.similar(2)
+    assert len(found) == 2
+    assert found[0].distance <= found[1].distance
+    assert {neighbour.study for neighbour in found} <= set(model.database.studies)
+    assert [neighbour.report for neighbour in found] == ["", ""]  # the folder stores no texts
+
+
+def test_the_maps_of_a_batch_are_those_of_one_study(folder: Path, images: list[Path]) -> None:
+    from crossray.generation.files import read_study
+
+    model = crossray.load(folder, device="cpu")
+    studies = [read_study([path], model.model.config.views, model.generator.transform) for path in images[:3]]
+    written = model.write(studies, ["a", "b", "c"], need_attention=True)
+    for path, report in zip(images, written, strict=False):
+        alone = model.report(path)
+        assert (report.raw, report.similar()) == (alone.raw, [])
+        assert report.maps.words == alone.attention.maps.words
+        np.testing.assert_allclose(report.maps.weights, alone.attention.maps.weights, atol=1e-5)

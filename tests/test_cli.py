@@ -14,6 +14,7 @@ COMMANDS = [
     ["compare"], ["convert"], ["convert", "chexbert"], ["models"], ["ablate"], ["report"], ["label"], ["export"],
     ["reconstruct"], ["demo"], ["analyze"], ["analyze", "alignment"], ["analyze", "grounding"],
     ["analyze", "long-tail"], ["analyze", "retrieval"], ["index"], ["index", "build"], ["index", "query"], ["explain"],
+    ["serve"], ["keys"],
 ]  # fmt: skip
 
 
@@ -85,12 +86,18 @@ def test_recipe_help_explains_every_field(capsys: pytest.CaptureFixture[str]) ->
     text = capsys.readouterr().out
     for field in (
         "--model.layers",
-        "--data.batch_size",
-        "--optimizer.learning_rate",
-        "--trainer.max_epochs",
+        "--data.batch-size",
+        "--optimizer.learning-rate",
+        "--trainer.max-epochs",
         "--stages",
     ):
         assert field in text
+
+
+@pytest.mark.parametrize("spelling", ["--data.batch-size", "--data.batch_size"])
+def test_recipe_options_take_hyphens_and_underscores(spelling: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = mistake(capsys, "train", "baseline/phantom", "--data", "d", "--out", "o", spelling, "many")
+    assert "batch_size" in message and "many" in message and "unrecognized" not in message.lower()
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -145,3 +152,25 @@ def test_mistakes_end_in_one_sentence(
     for word in words:
         assert word in line
     assert list(tmp_path.iterdir()) == []  # nothing half-written stays
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "keys.json")
+    cli.main(["keys", "--keys", path, "--name", "reader", "--scopes", "report", "admin"])
+    key = capsys.readouterr().out.strip()
+    number = key.split("_")[1]
+    cli.main(["keys", "--keys", path])
+    listed = capsys.readouterr().out
+    assert f"{number}  reader  report,admin" in listed
+    assert key.split("_", 2)[2] not in listed
+    cli.main(["keys", "--keys", path, "--revoke", number])
+    cli.main(["keys", "--keys", path])
+    assert number not in capsys.readouterr().out.replace(f"{number} is revoked", "")
+
+
+def test_mistakes_of_serve(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "--keys" in mistake(capsys, "serve", "--model", "x", "--host", "0.0.0.0")
+    assert "--model" in mistake(capsys, "serve", "--model", "a=x", "--model", "a=y")
+    assert "--in-flight" in mistake(capsys, "serve", "--model", "x", "--in-flight", "0")
+    assert "no config.json" in mistake(capsys, "serve", "--model", str(tmp_path), "--store", "sqlite://")
+    assert "there is no such file" in mistake(capsys, "keys", "--keys", str(tmp_path / "none.json"))

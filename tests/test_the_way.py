@@ -114,7 +114,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_commands_of_the_documents_parse(command: str) -> None:
     """What a document shows must at least be understood: command, options and their types, recipe and its fields."""
-    words = shlex.split(command)[1:]
+    words = [cli._underscored(word) for word in shlex.split(command)[1:]]
     assert "..." not in words
     if words[0] in {"train", "pretrain"}:
         own, rest = [], words[1:]

@@ -46,6 +46,7 @@ def main() -> None:
         "--systems", nargs="+", default=["baseline", "cmn", "rcan", "coacl", "uar", "revtaf"], help="systems to train"
     )
     parser.add_argument("--external", type=Path, help="folder with images of other hospitals, for table shift")
+    parser.add_argument("--most", type=int, default=0, help="most images of each hospital, for table shift; 0: all")
     chosen = parser.parse_args()
     bench = Bench(
         chosen.data.resolve(),
@@ -54,6 +55,7 @@ def main() -> None:
         tuple(chosen.seeds),
         tuple(chosen.systems),
         external=chosen.external,
+        most=chosen.most,
     )
     bench.runs.mkdir(parents=True, exist_ok=True)
     for name in chosen.tables:
@@ -63,7 +65,7 @@ def main() -> None:
         if name != "eye":
             command += f" --systems {' '.join(bench.systems)}"
         if name == "shift":
-            command += " --external shared/data"
+            command += " --external shared/data" + (f" --most {bench.most}" if bench.most else "")
         chosen.out.mkdir(parents=True, exist_ok=True)
         (chosen.out / f"{name}.md").write_text(f"{body.rstrip()}\n\n    {command}\n", encoding="utf-8")
         print(f"{chosen.out / name}.md written", flush=True)

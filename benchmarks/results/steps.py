@@ -23,6 +23,7 @@ class Bench:
         systems: systems of the tables, each with a recipe SYSTEM/RECIPE.
         recipe: second part of the recipes' names.
         external: folder of other hospitals' images, if there is one.
+        most: most images of each hospital, evenly spread over its files; 0: all.
     """
 
     data: Path
@@ -32,6 +33,7 @@ class Bench:
     systems: tuple[str, ...]
     recipe: str = "iu_xray-laptop"
     external: Path | None = None
+    most: int = 0
 
     def run(self, system: str, seed: int) -> Path:
         """Folder of a training run."""

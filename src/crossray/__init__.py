@@ -12,18 +12,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossray.api import Report, Reporter, Scores, Sentence, evaluate, load
+    from crossray.api import InputCheck, Report, Reporter, Scores, Sentence, evaluate, load
     from crossray.models.registry import create_model, list_models
 
 __version__ = "0.2.0"
 
 _PLACES = {
-    **dict.fromkeys(("Report", "Reporter", "Scores", "Sentence", "evaluate", "load"), "crossray.api"),
+    **dict.fromkeys(("InputCheck", "Report", "Reporter", "Scores", "Sentence", "evaluate", "load"), "crossray.api"),
     **dict.fromkeys(("create_model", "list_models"), "crossray.models.registry"),
 }
 
 __all__ = [
-    "Report", "Reporter", "Scores", "Sentence", "__version__", "create_model", "evaluate", "list_models", "load",
+    "InputCheck", "Report", "Reporter", "Scores", "Sentence", "__version__", "create_model", "evaluate", "list_models",
+    "load",
 ]  # fmt: skip
 
 

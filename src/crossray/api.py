@@ -18,6 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from crossray.confidence.calibration import Unit
+from crossray.confidence.check import InputCheck
+from crossray.confidence.statements import Statement, observations, sentences
 from crossray.errors import UserError
 from crossray.evaluation.results import Evaluation
 from crossray.files.folders import CONFIG, find_model, model_folder
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
     import pandas
 
     from crossray.analysis.attention import ReportAttention
+    from crossray.generation.files import FileStudy
+    from crossray.generation.in_memory import WatchText
+    from crossray.generation.index import Neighbour
 
-__all__ = ["Report", "Reporter", "Scores", "Sentence", "evaluate", "load"]
+__all__ = ["InputCheck", "Report", "Reporter", "Scores", "Sentence", "evaluate", "load"]
 
 #: One study as files: a path, or the paths of its views, or the folder that holds them.
 Study = str | Path | Sequence[str | Path]
@@ -43,12 +49,16 @@ class Sentence:
 
     Attributes:
         text: as a person reads it.
-        confidence: geometric mean of the probabilities that the model gave to the sentence's tokens, 0 to 1. It is not
-            calibrated: compare the sentences of one model, not models.
+        confidence: 0 to 1. Where `calibrated`, the probability that a radiologist's report agrees with every
+            observation that the sentence states. Otherwise the geometric mean of the probabilities that the model gave
+            to its tokens: compare the sentences of one model by it, not models.
+        calibrated: whether the model's folder has a calibration of its search (`crossray calibrate`) and the sentence
+            states an observation.
     """
 
     text: str
     confidence: float
+    calibrated: bool = False
 
     def __str__(self) -> str:
         """The text."""
@@ -63,6 +73,8 @@ class Report:
         text: the report as a person reads it.
         raw: the report in the tokenizer's form, which is what scores are computed on.
         sentences: its sentences with their confidence.
+        calibrated: whether there is a calibration for the confidence of its sentences and observations.
+        check: what the input check says of the images; None where the model's folder has no check.
         confidence: geometric mean of the probabilities of all its tokens, 0 to 1, not calibrated.
     """
 
@@ -71,16 +83,37 @@ class Report:
         self._written, self._generator = written, generator
         self.id, self.raw, self.text = written.id, written.report.text, readable(written.report.text)
         self.confidence = math.exp(written.report.log_probability / max(len(written.report.token_log_probabilities), 1))
+        self.calibrated, self.check = generator.calibration is not None, written.check
         self.sentences = tuple(
-            Sentence(readable(text), math.exp(math.fsum(values) / len(values)))
-            for text, values in written.report.sentences(generator.tokenizer)
+            Sentence(readable(one.text), one.probability if value is None else value, value is not None)
+            for one, value in self._confidence("sentences", sentences(written.report, generator.tokenizer))
         )
+
+    def _confidence(self, unit: Unit, statements: Sequence[Statement]) -> Iterator[tuple[Statement, float | None]]:
+        """Each statement with its calibrated confidence; None without."""
+        calibration = self._generator.calibration
+        values: list[float | None] = [None] * len(statements)
+        if calibration is not None:
+            values = calibration.confidence(unit, statements, self._written.report.samples)
+        return zip(statements, values, strict=True)
 
     @cached_property
     def observations(self) -> dict[str, str]:
         """Observations that the report states, by the embedded rules: name to positive, negative or uncertain."""
         named = zip(OBSERVATIONS, label_report(self.raw).statuses, strict=True)
         return {name: status for name, status in named if status != "blank"}
+
+    @cached_property
+    def observation_confidence(self) -> dict[str, float]:
+        """Confidence of each of `observations`: where `calibrated`, the probability that a radiologist's report agrees.
+
+        Otherwise the geometric mean of the probabilities of the tokens that the observation rests on.
+        """
+        stated = observations(self._written.report, self._generator.tokenizer)
+        return {
+            one.text: one.probability if value is None else value
+            for one, value in self._confidence("observations", stated)
+        }
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -95,6 +128,32 @@ class Report:
             UserError: the system does not tell where in the image it looks.
         """
         return Attention(self._written, self._generator)
+
+    @cached_property
+    def maps(self) -> ReportAttention:
+        """The numbers behind `attention`.
+
+        Raises:
+            UserError: the system does not tell where in the image it looks.
+        """
+        if self._written.report.cross_attention is None:
+            return self.attention.maps
+        from crossray.analysis.attention import lay_out
+
+        return lay_out(self._generator.model, [self._written.report], self._written.inputs)[0]
+
+    def similar(self, k: int = 3) -> list[Neighbour]:
+        """The training studies that lie nearest, with their reports where the model's folder keeps them.
+
+        Returns:
+            At most `k`, nearest first; none where the system does not retrieve.
+        """
+        from crossray.generation.index import nearest
+        from crossray.models.retrieval.retrieving import RetrievingModel
+
+        if not isinstance(self._generator.model, RetrievingModel):
+            return []
+        return nearest(self._generator, self._generator.model, self._written.inputs, k)[0]
 
     def __str__(self) -> str:
         """The text."""
@@ -171,22 +230,66 @@ class Reporter:
         """
         return next(self.reports([views]))
 
-    def reports(self, studies: Iterable[Study], batch_size: int = 16) -> Iterator[Report]:
+    def check(self, *views: str | Path) -> InputCheck:
+        """Whether the images of a study look like those that the model was trained on, and if not, why.
+
+        Args:
+            views: PNG, JPEG or DICOM files, or one folder that holds them.
+
+        Raises:
+            UserError: the model's folder has no check (`crossray calibrate` makes it), or a file cannot be read.
+        """
+        from crossray.generation.checks import check_study
+
+        return check_study(self.generator, _views(views))
+
+    def reports(
+        self, studies: Iterable[Study], batch_size: int = 16, *, agreement: bool = False, strict: bool = False
+    ) -> Iterator[Report]:
         """Write the reports of many studies, one after the other, in their order; files are read as they are needed.
 
         Args:
             studies: each a file, several views, or a folder.
-            batch_size: studies at once; halved by itself when memory runs out.
+            batch_size: studies per batch; halved automatically when memory runs out.
+            agreement: draw more reports of each study, where the search draws none: how many of them say the same makes
+                calibrated confidence better, and writing slower.
+            strict: refuse a study whose images the input check flags.
 
         Raises:
-            UserError: a file cannot be read, or a study has more views than the model takes.
+            UserError: a file cannot be read, a study has more views than the model takes, or `strict` refuses one.
         """
+        calibration = self.generator.calibration
+        samples = calibration.samples if agreement and calibration is not None else 0
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size}: give 1 or more.")
         given = iter(studies)
         while chunk := [_views(study) for study in islice(given, batch_size)]:
-            for written in self.generator.report_files(chunk, batch_size=batch_size):
+            for written in self.generator.report_files(chunk, batch_size=batch_size, samples=samples, strict=strict):
                 yield Report(written, self.generator)
+
+    def write(
+        self,
+        studies: Sequence[FileStudy],
+        names: Sequence[str],
+        *,
+        need_attention: bool = False,
+        watch: WatchText | None = None,
+    ) -> list[Report]:
+        """Write the reports of studies that are in memory, as one batch.
+
+        Args:
+            studies: pixels and positions of their views.
+            names: of the studies.
+            need_attention: keep what `Report.maps` is made of, so that it costs nothing more.
+            watch: called with a study's place and its text so far, in the tokenizer's form, after every token.
+
+        Raises:
+            UserError: the model has diverged.
+        """
+        from crossray.generation.in_memory import write_studies
+
+        written = write_studies(self.generator, studies, names, need_attention=need_attention, watch=watch)
+        return [Report(one, self.generator) for one in written]
 
     def card(self) -> str:
         """A model card in Markdown: what the model is, how it was trained, and its validation scores."""

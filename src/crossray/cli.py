@@ -64,6 +64,19 @@ def _hyphenated(text: str) -> str:
     return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), text)
 
 
+#: What the library calls a type, and what a reader does.
+_TYPES = {
+    "int": "whole number", "float": "number", "bool": "true or false", "str": "text", "Path": "path",
+    "pathlib.Path": "path", "pathlib._local.Path": "path", "NoneType": "null",
+}  # fmt: skip
+_CLASS = re.compile(r"<class '([\w.]+)'>")
+
+
+def _plain_types(message: str) -> str:
+    """A message of the parser without the names of Python's types."""
+    return _CLASS.sub(lambda found: _TYPES.get(found[1], found[1].rpartition(".")[2]), message)
+
+
 class Parser(ArgumentParser):
     """Says a mistake in one sentence instead of the whole usage."""
 
@@ -72,7 +85,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: D102
         message = _NO_UTF8.sub("the name is not UTF-8, which an option cannot take; rename the file or folder", message)
-        sentence = _KEY.sub(r"--\1", " ".join(message.split()).rstrip("."))
+        sentence = _KEY.sub(r"--\1", _plain_types(" ".join(message.split()).rstrip(".")))
         sys.stderr.write(f"{self.prog.replace(' [options]', '')}: {sentence}; --help explains every option.\n")
         raise SystemExit(MISTAKE)
 
@@ -122,7 +135,7 @@ _TRUTHS = ("true", "false", "yes", "no")
 
 _TRAINING = {
     "train": "Train a system on a prepared dataset, or continue a run (--resume).",
-    "pretrain": "Train what systems start from: `pretrain vision` an image encoder, `tokenizer`, `knowledge`.",
+    "pretrain": "Train what a system starts from: `pretrain vision` (image encoder), `tokenizer`, `knowledge`.",
 }
 
 
@@ -197,11 +210,11 @@ def _train(command: str, arguments: list[str]) -> None:
     own = argparse.ArgumentParser(prog=f"crossray {command}", description=_TRAINING[command], add_help=False)
     own.add_argument("recipe", nargs="?", help="a recipe's name (baseline/phantom) or a YAML file")
     if command == "pretrain":
-        own.add_argument("name", nargs="?", help="a recipe of that kind (tokenizer iu_xray); phantom when left out")
+        own.add_argument("name", nargs="?", help="recipe of that kind, such as tokenizer iu_xray; default: phantom")
     own.add_argument("--data", type=Path, help="prepared dataset")
-    own.add_argument("--out", type=Path, help="folder of the run; must not exist yet")
-    own.add_argument("--resume", type=Path, help="folder of an interrupted run: continue it exactly where it stopped")
-    own.add_argument("-h", "--help", action="store_true", help="with a recipe: also every option of the recipe")
+    own.add_argument("--out", type=Path, help="output folder of the run; must not exist yet")
+    own.add_argument("--resume", type=Path, help="folder of an interrupted run to continue exactly where it stopped")
+    own.add_argument("-h", "--help", action="store_true", help="show this help; with a recipe, also its options")
     chosen, overrides = own.parse_known_args(arguments)
     if chosen.help:
         own.print_help()
@@ -222,7 +235,9 @@ def _train(command: str, arguments: list[str]) -> None:
     if command == "pretrain":
         chosen.recipe = _full_name(chosen.recipe, chosen.name)
     if chosen.help:
-        recipe_parser(chosen.recipe).print_help()
+        explained = recipe_parser(chosen.recipe)
+        explained.formatter_class = Formatter
+        explained.print_help()
         return
     if chosen.data is None or chosen.out is None:
         raise UserError("--data and --out are needed: the prepared dataset and the folder of the new run.")

@@ -1,4 +1,4 @@
-"""`crossray demo`: the whole way in minutes, on synthetic images, with its own check of what came out."""
+"""`crossray demo`: an end-to-end example in minutes on synthetic images, which checks its own result."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The true IU X-Ray annotation and the real radiographs behave as SPEC 1.1 to 1.3 say.
+"""The true IU X-Ray annotation and the real radiographs behave as docs/data and docs/reference say.
 
 The golden values were computed outside the package, with R2Gen's published tokenizer on the same file. The hashes stand
 for texts that must not enter the repository.

@@ -188,3 +188,19 @@ def test_mode_is_restored_and_no_study_is_no_report():
     model = Toy(vocabulary=6).train()
     assert generate(model, encoded(3).select(torch.tensor([], dtype=torch.long)), IDS, DecodingConfig()) == []
     assert model.training
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
+def test_a_watcher_sees_every_token_of_every_study(method):
+    model, images = Toy(vocabulary=12, sharpness=1.0), encoded(5)
+    seen: dict[int, list[list[int]]] = {}
+    config = DecodingConfig(method=method, max_length=9)
+    watched = generate(model, images, IDS, config, watch=lambda study, words: seen.setdefault(study, []).append(words))
+    assert watched == generate(model, images, IDS, config)
+    assert sorted(seen) == list(range(5))
+    if method != "beam":  # a beam may prefer another hypothesis later on
+        for study, report in enumerate(watched):
+            told = seen[study]
+            assert told[-1] == report.tokens
+            assert all(report.tokens[: len(words)] == words for words in told)
+            assert len(told) >= len(report.tokens)

@@ -106,7 +106,7 @@ def exhaustive(model: ReportModel, image: Encoded, config: DecodingConfig) -> tu
 
 
 def slow_beam(model: ReportModel, image: Encoded, config: DecodingConfig) -> tuple[float, list[int], list[float]]:
-    """Beam search as SPEC 1.7 tells it, with lists, one study and one hypothesis at a time, to the last step."""
+    """Beam search as R2Gen's code does it, with lists, one study and one hypothesis at a time, to the last step."""
     running: list[tuple[float, list[int], list[float]]] = [(0.0, [], [])]
     finished: list[tuple[float, list[int], list[float]]] = []
     for position in range(config.max_length):

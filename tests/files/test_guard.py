@@ -62,3 +62,9 @@ def test_trying_leaves_nothing(tmp_path: Path) -> None:
     check(tmp_path / "new" / "deep" / "a.json")
     check(tmp_path / "new", kind="folder")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_that_leads_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="a link that leads to itself"):
+        check(tmp_path / "loop")

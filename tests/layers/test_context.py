@@ -1,4 +1,4 @@
-"""The running context against a softmax over each prefix (SPEC 3.3; SPEC 9, number 16)."""
+"""The running context against a softmax over each prefix (RCAN eq. 14)."""
 
 import pytest
 import torch

@@ -13,7 +13,7 @@ from crossray.layers.contrastive import connected_components, gather_ranks, supe
 
 
 def naive(features: torch.Tensor, positive: torch.Tensor, temperature: float) -> float:
-    """SPEC 3.4 as it is written, one pair after the other, in double precision."""
+    """RCAN eq. 19 as it is written, one pair after the other, in double precision."""
     rows = [row / row.norm() for row in features.double()]
     total = 0.0
     for i, one in enumerate(rows):

@@ -1,4 +1,4 @@
-"""The dual gate against its formula, element by element (SPEC 9, number 13)."""
+"""The dual gate against its formula, element by element."""
 
 import math
 

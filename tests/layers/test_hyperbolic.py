@@ -1,4 +1,4 @@
-"""Hyperbolic network and distance against geoopt and the Moebius formulas (SPEC 9, numbers 18 and 19)."""
+"""Hyperbolic network and distance against geoopt and the Moebius formulas."""
 
 import geoopt
 import pytest

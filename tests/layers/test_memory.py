@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from crossray.layers.memory import CrossModalMemory, largest
+from crossray.layers.memory import CrossModalMemory, Start, largest
 
 
 def dense(memory: CrossModalMemory, x: torch.Tensor) -> torch.Tensor:
@@ -72,3 +72,33 @@ def test_initial_spread_of_the_matrix() -> None:
     assert abs(float((keys * 8).detach().std()) - 1) < 0.05
     assert abs(float(values.detach().std()) - 1) < 0.05
     assert abs(float(CrossModalMemory(2048, 512, 8, 32, 0.1, start="code").matrix.std()) * 512 - 1) < 0.02
+
+
+def test_the_whole_softmax_is_no_plain_mean() -> None:
+    """Queries are those of image tokens, half of whose channels are 0: their mean square is 0.6."""
+    memory = CrossModalMemory(512, 128, 4, 512, 0.0)
+    x = (1.1 * torch.randn(1, 64, 128)).relu()
+    with torch.no_grad():
+        query = memory.query(x).view(64, 4, -1).transpose(0, 1)
+        rows, weights = memory.choice(query, memory.keys_values()[0])
+    assert rows is None
+    assert float(torch.special.entr(weights).sum(-1).exp().mean()) < 512 / 2
+
+
+@pytest.mark.parametrize(("start", "constant"), [("code", True), ("unit", False)])
+def test_responses_of_numbers_as_small_as_the_codes_are_a_constant(start: Start, constant: bool) -> None:
+    """Between keys of entries N(0, 1 / D^2) all 2,048 scores are equal, and so are the responses to all words."""
+    torch.manual_seed(0)
+    memory, words = CrossModalMemory(2048, 256, 8, 32, 0.0, start), torch.randn(1, 64, 256)
+    with torch.no_grad():
+        keys, values = memory.keys_values()
+        scores = memory.query(words).view(64, 8, -1).transpose(0, 1) @ keys
+        response = memory(words, keys, values)
+    perplexity = float(torch.special.entr(scores.softmax(-1)).sum(-1).exp().mean())
+    dependent = float((response - response.mean(1, keepdim=True)).norm() / response.norm())
+    assert (perplexity > 2047) == constant
+    if constant:
+        assert float(scores.std(-1).mean()) < 0.01
+    else:
+        assert perplexity < 0.65 * 2048
+        assert dependent > 0.5

@@ -1,4 +1,4 @@
-"""Gram-Schmidt by QR against the textbook recursion in float64, and where that recursion fails (SPEC 9, number 11)."""
+"""Gram-Schmidt by QR against the textbook recursion in float64, and where that recursion fails."""
 
 import pytest
 import torch

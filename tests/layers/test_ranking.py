@@ -1,4 +1,4 @@
-"""Ranking by label distances (SPEC 9, number 22)."""
+"""Ranking by label distances."""
 
 import math
 

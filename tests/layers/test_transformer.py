@@ -69,7 +69,7 @@ def test_decoder_equals_the_library() -> None:
 
 
 def test_bias_per_position_is_the_same_word_by_word() -> None:
-    # UAR adds row t of a learned mask when position t is read (SPEC 5.3)
+    # UAR adds row t of a learned mask when position t is read
     decoder, beams = Decoder(2, WIDTH, HEADS, HIDDEN, 0.0).eval(), 2
     memory, valid, bias = torch.randn(3, 6, WIDTH), torch.ones(3, 6, dtype=torch.bool), 3 * torch.randn(5, 6)
     x = torch.randn(6, 5, WIDTH)

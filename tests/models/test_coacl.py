@@ -440,3 +440,24 @@ def test_the_decoder_knows_which_label_is_positive(label_tokens: str, told_apart
             parameter[[0, 1]] = parameter[[1, 0]]
         after = model.step(batch.targets.tokens, model.encode(batch.inputs)).logits
     assert torch.allclose(before, after, atol=1e-4) is not told_apart
+
+
+@pytest.mark.parametrize(("normalised", "constant"), [(False, True), (True, False)])
+def test_labels_read_the_mean_of_a_memory_whose_rows_are_short(normalised: bool, constant: bool) -> None:
+    """As the code looks its 90 rows up, every label of every study gets their mean."""
+    torch.manual_seed(0)
+    model = coacl(width=128, heads=8, memory_heads=8, memory_slots=90, memory_norm=normalised).eval()
+    assert model.memory is not None
+    assert model.prior_selection is not None
+    attention = model.prior_selection.attention
+    assert attention is not None
+    weights: list[Tensor] = []
+    attention.register_forward_pre_hook(
+        lambda _module, given, options: (given, {**options, "need_weights": True}), with_kwargs=True
+    )
+    attention.register_forward_hook(lambda _module, _given, found: weights.append(found[1]))
+    with torch.no_grad():
+        model.prior_selection(torch.randn(8, 14, 128), model.memory())
+    perplexity = float(torch.special.entr(weights[0]).sum(-1).exp().mean())
+    assert (perplexity > 89) == constant
+    assert (perplexity < 90 / 2) != constant

@@ -1,4 +1,4 @@
-"""What every registered system must hold to (SPEC 9, numbers 4-10; DESIGN 3)."""
+"""What every registered system must hold to (docs/architecture.md)."""
 
 import copy
 import dataclasses

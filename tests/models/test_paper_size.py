@@ -1,4 +1,4 @@
-"""The configurations of the papers, built once: shapes and parameter counts (SPEC 10.2, 10.3)."""
+"""The configurations of the papers, built once: shapes and parameter counts."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ def test_parameter_counts(model: ReportModel) -> None:
     assert millions(model.backbone) == pytest.approx(42.5, abs=0.05)
     words = 2 * 512 * VOCABULARY / 1e6
     memory = {"baseline": 0.0, "cmn": (2048 * 512 + 4 * 512 * 513) / 1e6}[model.system]
-    # SPEC 10.3: R2GenCMN without its words is about 15.8 M
+    # R2GenCMN without its words is about 15.8 M
     assert millions(model) - millions(model.backbone) - words == pytest.approx(13.66 + memory, abs=0.02)
     if model.system == "cmn":
         assert millions(model) - millions(model.backbone) - words == pytest.approx(15.8, abs=0.05)
@@ -77,7 +77,7 @@ def test_rcan_blocks_of_the_code() -> None:
     config = load("rcan/iu_xray-code").model
     with torch.device("meta"):
         recalibration, contrast = RVE(2048, config), WCL(2048, config)
-    # SPEC 10.3; of the two heads one is used, and only that one is built
+    # Of the two heads one is used, and only that one is built
     assert millions(recalibration) == pytest.approx(77.6, abs=0.05)
     assert millions(contrast) == pytest.approx(12.6, abs=0.05)
 
@@ -101,7 +101,7 @@ def test_coacl() -> None:
         words = torch.tensor([[BOS] + [5] * 59, [BOS] + [6] * 59])
         report = model.report_encoder(words, torch.ones(2, 60, dtype=torch.bool))
         basis = model.alignment.mom.basis(encoded.aux["image"], report[:, 0])
-    # SPEC 10.2: 197 tokens and 14 priors, then the priors once more
+    # 197 tokens and 14 priors, then the priors once more
     assert encoded.memory.shape == (2, 225, 512)
     assert encoded.memory_mask.all()
     assert encoded.aux["image"].shape == (2, 512)
@@ -117,7 +117,7 @@ def test_coacl() -> None:
 
 def test_uar() -> None:
     model = create_model("uar", vocabulary_size=VOCABULARY).eval()
-    # SPEC 10.3, 5.1: the frozen encoder, gain and bias of the basis
+    # The frozen encoder, gain and bias of the basis
     assert millions(model.visual.tokenizer) * 1e6 == 53_786_240
     assert model.cra.gain.shape == model.cra.bias.shape == model.cra.basis.shape == (2048, 512)
     cra = 2 * 2048 * 512 + 4 * 512 * 512 + 4 * 512 * 512  # the linear maps of eq. 7 have no bias
@@ -164,7 +164,7 @@ def test_revtaf() -> None:
         knowledge=KnowledgeEncoderConfig(name="random:medklip"),
     ).eval()  # fmt: skip
     assert millions(model.backbone) == pytest.approx(42.5, abs=0.05)
-    # SPEC 10.3, 4.3, 4.5
+    # PromptMRG's decoder, LRE and MPSA
     assert millions(model.decoder) == pytest.approx(161, abs=1)
     assert millions(model.lre.network) * 1e6 == 75 * 512 + 512 * 513 + 512
     mpsa = 4 * 1024 * 1025 + 2 * 1024 * 4096 + 4096 + 1024 + 4 * 1024
@@ -174,7 +174,7 @@ def test_revtaf() -> None:
         encoded = model.encode(inputs)
         step = model.step(torch.full((2, 5), BOS), encoded)
         points = model.lre.network(encoded.aux["entities"])
-    # SPEC 10.2; without a database there is no sentence yet
+    # Without a database there is no sentence yet
     assert encoded.memory.shape == (2, 49, 2048)
     assert encoded.pooled.shape == (2, 1, 2048)
     assert encoded.aux["entities"].shape == (2, 75)

@@ -15,10 +15,12 @@ from crossray.data.batches.batch import Guide
 from crossray.errors import UserError
 from crossray.layers.diagnosis import POSITIVE
 from crossray.layers.hyperbolic import poincare_distance
+from crossray.layers.sinkhorn import SinkhornAttention
 from crossray.models.base import Event, ReportModel
 from crossray.models.retrieval.retrieving import DATABASE
-from crossray.models.revtaf import REVTAF
+from crossray.models.revtaf import REVTAF, REVTAFConfig
 from crossray.retrieval.database import ReportDatabase
+from crossray.training.recipe import list_recipes, load
 
 
 def model_with(studies: list[str], groups: list[int], **overrides: object) -> REVTAF:
@@ -388,3 +390,16 @@ def test_prompt_positions_get_no_logits() -> None:
     assert encoded.prompt.shape == (2, 3)
     assert step.logits.shape == (2, 3, VOCABULARY)
     assert step.cross_attention.shape[3] == 3
+
+
+@pytest.mark.parametrize("recipe", [name for name in list_recipes() if load(name).system == "revtaf"])
+def test_positions_begin_to_read_less_than_half_of_the_prompts(recipe: str) -> None:
+    """The wider the projections, the more alike the cosines: a plan as soft at 1,024 as at 128 channels is a mean."""
+    config = load(recipe).model
+    assert isinstance(config, REVTAFConfig)
+    width = config.fusion_width
+    attention = SinkhornAttention(width, width, width, config.fusion_heads, epsilon=config.epsilon).eval()
+    with torch.no_grad():
+        visual, prompts = torch.randn(2, 49, width), torch.randn(2, 41, width)
+        plan = 49 * attention(visual, prompts, torch.ones(2, 41, dtype=torch.bool))[1]
+    assert float(torch.special.entr(plan).sum(-1).exp().mean()) < 41 / 2

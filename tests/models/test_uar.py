@@ -1,4 +1,4 @@
-"""UAR's equations (SPEC 5; SPEC 9, numbers 26-30), each against what the paper says."""
+"""UAR's equations, each against what the paper says."""
 
 import copy
 import dataclasses
@@ -16,6 +16,7 @@ from crossray.layers.orthogonal import make_basis
 from crossray.models.base import Encoded
 from crossray.models.pretraining.image_tokenizer import grid
 from crossray.models.uar import CRA, LSU, TIR, UAR, UARConfig
+from crossray.training.recipe import list_recipes, load
 
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "basis_size": 24, "dropout": 0.0}
 TOKENS = VIEWS * grid(SIZE)
@@ -143,6 +144,17 @@ def test_the_attention_of_equation_7_has_no_biases_and_is_no_plain_mean() -> Non
     assert weights is not None
     perplexity = torch.special.entr(weights).sum(-1).exp().mean()
     assert float(perplexity) == pytest.approx(512 / math.e, rel=0.15)
+
+
+@pytest.mark.parametrize("recipe", [name for name in list_recipes() if load(name).system == "uar"])
+def test_the_attention_of_equation_7_starts_below_half_of_the_basis_in_every_recipe(recipe: str) -> None:
+    config = load(recipe).model
+    assert isinstance(config, UARConfig)
+    block = CRA(config)
+    with torch.no_grad():
+        _, weights = block.attention(torch.randn(1, 32, config.width), *block.keys_values(), need_weights=True)
+    assert weights is not None
+    assert float(torch.special.entr(weights).sum(-1).exp().mean()) < config.basis_size / 2
 
 
 def test_the_token_table_starts_from_the_codebook() -> None:

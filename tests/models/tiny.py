@@ -19,7 +19,7 @@ from crossray.models.base import Encoded, ReportModel, system_class
 from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig
 from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig
-from crossray.models.revtaf import REVTAF
+from crossray.models.retrieval.retrieving import RetrievingModel
 from crossray.retrieval.database import ReportDatabase
 
 VOCABULARY, LENGTH, SIZE, VIEWS = 40, 12, 64, 2
@@ -75,15 +75,16 @@ def tiny(system: str, **overrides: Any) -> ReportModel:
 
 def furnished(model: Any) -> Any:
     """The same model, with a report database where it keeps one."""
-    if isinstance(model, REVTAF):
+    if isinstance(model, RetrievingModel):
         model.database = example_database(model)
         if model.lre is not None:
             model.lre.standardize(model.database.entities)
-        model.standardize_prompts()
+        if standardize := getattr(model, "standardize_prompts", None):
+            standardize()
     return model
 
 
-def example_database(model: REVTAF, reports: int = 7, sentences: int = 3) -> ReportDatabase:
+def example_database(model: RetrievingModel, reports: int = 7, sentences: int = 3) -> ReportDatabase:
     """A small report database that fits a model, of other studies than those of `make_batch`."""
     entities, places, _, width = model.database.phrases.shape
     generator = torch.Generator().manual_seed(11)

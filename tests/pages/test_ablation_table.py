@@ -72,7 +72,7 @@ def test_mean_and_deviation_stand_beside_the_published_value(finish: Callable[..
     finish("half", 7, {"bleu4": 0.2})
     whole = [f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" for values in (bleu4, cider)]
     first, second = markdown_cells(markdown(write_table(tmp_path)))
-    # SPEC 7.4, Table 2, row base: BLEU-4 0.144, CIDEr 0.271
+    # UAR, Table 2, row base: BLEU-4 0.144, CIDEr 0.271
     assert first == [
         ["row", "seeds", "BLEU-4", "CIDEr"],
         ["whole", "3", f"{whole[0]} | 0.144", f"{whole[1]} | 0.271"],

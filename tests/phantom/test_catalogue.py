@@ -3,7 +3,7 @@ from crossray.phantom.phrases import wording
 from crossray.phantom.scene import DEGREES
 from crossray.text.observations import OBSERVATIONS
 
-# Issue 2 and DESIGN 6: the table may grow, none of these may leave it.
+# The table may grow, none of these may leave it.
 REQUIRED = {
     "cardiomegaly",
     "pleural_effusion",

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("sqlalchemy")
 
 from crossray.errors import UserError
-from crossray.serving.journal import MOST_ATTEMPTS, UNDELIVERED, File, Journal
+from crossray.serving.journal import UNDELIVERED, File, Journal
 
 FILES = [File("a.png", b"first"), File("b.png", b"second")]
 FROM = {"model": "m", "owner": "key-1", "origin": "http"}
@@ -75,9 +75,10 @@ def test_another_services_work_is_not_recovered(tmp_path: Path) -> None:
     assert one.complete(entry, "x")
 
 
-def test_a_study_that_ends_the_process_is_given_up(journal: Journal) -> None:
+def test_a_study_that_ends_the_process_is_given_up(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossray.serving.journal.MOST_ATTEMPTS", 3)
     entry, _ = journal.accept(FILES, **FROM)
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(3):
         assert len(journal.claim()) == 1
         journal.recover()
     found = journal.entry(entry.id)

@@ -1,4 +1,4 @@
-"""The cleaners against SPEC 1.2: its table, a slow restatement of its words, and what `fixed` promises."""
+"""The cleaners against a table of examples, a slow restatement in regular expressions, and what `fixed` promises."""
 
 import re
 
@@ -55,7 +55,7 @@ def test_legacy_keeps_the_hyphen_and_deletes_the_range_around_it() -> None:
 
 
 def in_the_words_of_the_specification(report: str, *, mimic: bool) -> str:
-    """SPEC 1.2, step by step, with regular expressions."""
+    """The published cleaner, step by step, with regular expressions."""
     if mimic:
         report = report.replace("\n", " ")
         for times, old, new in ((7, "__", "_"), (6, "  ", " "), (5, "..", ".")):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crossray.text.labeling.lexicon import Cue, Finding, Quality, Structure, build, expand, lexicon
-from crossray.text.labeling.registry import phrases
+from crossray.text.labeling.registry import INCIDENTAL, phrases
 from crossray.text.labeling.tokens import sentence_spans, token_spans, tokens
 from crossray.text.observations import OBSERVATIONS
 
@@ -53,7 +53,8 @@ def test_words_with_one_letter_wrong() -> None:
 
 
 def test_names_and_kinds_fit_together() -> None:
-    assert set(CONTENT["findings"]) | set(CONTENT["signs"]) <= set(OBSERVATIONS)
+    assert set(CONTENT["findings"]) | set(CONTENT["signs"]) <= {*OBSERVATIONS, INCIDENTAL}
+    assert not CONTENT["findings"][INCIDENTAL]
     assert not CONTENT["findings"]["no_finding"]
     told = {quality: names for entry in CONTENT["structures"].values() for quality, names in entry["tells"].items()}
     assert set(told) <= set(CONTENT["qualities"])

@@ -41,6 +41,16 @@ def test_labels_and_evidence(tmp_path: Path, encoding: str) -> None:
     assert lines[1]["evidence"] == []
 
 
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+@pytest.mark.parametrize("head", ["", "sep={}\n"])
+def test_other_delimiters_and_capitals_in_the_header(tmp_path: Path, sign: str, head: str) -> None:
+    text = f'{head.format(sign)}Study_ID{sign} REPORT\na{sign}"No effusion{sign} heart enlarged."\n'
+    label(write(tmp_path, text), tmp_path / "labels.csv")
+    with (tmp_path / "labels.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["study_id"], row["pleural_effusion"], row["cardiomegaly"]) == ("a", "negative", "positive")
+
+
 def test_more_reports_than_are_labelled_at_once(tmp_path: Path) -> None:
     reports = ["No effusion.", "Effusion.", "Possible effusion."] * 200
     text = "study_id,report\n" + "".join(f"{place},{report}\n" for place, report in enumerate(reports))
@@ -67,6 +77,9 @@ def test_a_field_longer_than_pythons_limit(tmp_path: Path) -> None:
         (f"study_id,report\na,{SECRET},7\n", "line 2: 3 columns where the header has 2"),
         (f'study_id,report\na,"{SECRET}"x\n', "line 2: no CSV"),
         (f'study_id,report\na,"{SECRET}\n', "line 2: no CSV"),
+        (f"sep=;\nstudy_id;report\na;{SECRET}\na;x\n", "line 4: column study_id: the same as in line 3"),
+        ("study_id,report\n\u00e9,x\ne\u0301,y\n", "line 3: column study_id: the same as in line 2"),
+        (f"study_id,report\na,{{\\rtf1\\ansi {SECRET}\\par}}\n", "line 2: column report: is RTF and no plain text"),
     ],
 )
 def test_mistakes_name_line_and_column_and_leave_nothing(tmp_path: Path, text: str, message: str) -> None:

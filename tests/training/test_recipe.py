@@ -99,7 +99,7 @@ def test_help_explains_every_option(name: str) -> None:
 
 
 def test_published_settings() -> None:
-    # SPEC 1.8, rows R2Gen and R2GenCMN
+    # docs/reference/r2gen-family.md, rows R2Gen and R2GenCMN
     expected = {
         "baseline/iu_xray": (5e-5, 1e-4, 50, 0.1, 100, 3, 60, (0.9, 0.999)),
         "baseline/mimic_cxr": (5e-5, 1e-4, 1, 0.8, 30, 10, 100, (0.9, 0.999)),

@@ -21,6 +21,7 @@ from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
 from crossray.generation.generator import Generator
 from crossray.models.base import Encoded, ReportModel, Step
+from crossray.models.baseline import Baseline
 from crossray.training.config import Recipe, RewardConfig
 from crossray.training.reward import RewardFunction, RewardObjective, log_policy, policy_loss
 from crossray.training.run import resume, train
@@ -189,10 +190,22 @@ def test_supervision_is_learned_by_every_kind_of_system(tiny: Any, blobs: Path, 
     train(recipe, blobs, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss_supervision"] for row in rows if row["split"] == "train"]
-    assert losses[-1] < 0.7 * losses[0]
+    assert np.median(losses[-10:]) < 0.7 * np.median(losses[:10])  # one batch says little
     assert "loss_supervision" in rows[-1]
     ReportModel.from_pretrained(tmp_path / "run" / "best")
     assert Dataset.open(blobs).labels is not None
+
+
+def test_a_supervised_batch_is_encoded_once(
+    tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    plain = Baseline.encode
+    monkeypatch.setattr(Baseline, "encode", lambda self, *given: calls.append(self.training) or plain(self, *given))
+    recipe = tiny(stages=[{"epochs": 1, "loss_weights": {"supervision": 1.0}}], trainer__max_epochs=0)
+    train(recipe, blobs, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert calls.count(True) == rows[-1]["step"]
 
 
 def test_what_cannot_be_rewarded_is_refused(tiny: Any) -> None:

@@ -14,6 +14,7 @@ from crossray.data.batches.features import build_features
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.store import Dataset, write_dataset
 from crossray.models.base import ReportModel
+from crossray.models.registry import list_models
 from crossray.phantom.source import phantom_studies
 from crossray.training.config import Recipe, ScheduleConfig
 from crossray.training.module import TrainingModule
@@ -24,6 +25,9 @@ from crossray.training.stages import StageKeeper, loss_weights
 
 #: Studies to train on, and steps.
 STUDIES, STEPS = 64, 50
+
+#: What is measured of every system: its recipe for drawn radiographs, and the one for real ones on two cores.
+RECIPES = tuple(f"{system}/{kind}" for system in list_models() for kind in ("phantom", "iu_xray-laptop"))
 
 #: Overrides that make a training cheap and leave the model as it is.
 SMALL: Mapping[str, Any] = {

@@ -1,4 +1,4 @@
-"""The ablation tables that a recipe lists: every row is the recipe with some fields replaced (DESIGN 3).
+"""The ablation tables that a recipe lists: every row is the recipe with some fields replaced (docs/architecture.md).
 
 ablations:
   table4:

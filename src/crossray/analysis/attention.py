@@ -4,6 +4,7 @@ Shapes: B studies, V views, S memory positions, L decoder layers, T tokens, G ce
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,12 +61,27 @@ def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -
     Raises:
         UserError: the system returns no attention, or its positions have no place in the image.
     """
-    transform, tokenizer = transform_of(model), tokenizer_of(model)
-    studies, views = inputs.view_mask.shape
-    windows = transform.window(inputs.image_size.flatten(0, 1)).view(studies, views, 4).cpu().numpy()
+    transform = transform_of(model)
     reports = write_reports(
         model, transform_inputs(inputs, transform, train=False), config, need_attention=True, utility=utility_of(config)
     )
+    return lay_out(model, reports, inputs)
+
+
+def lay_out(model: ReportModel, reports: Sequence[WrittenReport], inputs: Inputs) -> list[ReportAttention]:
+    """Where the model looked for the words of reports that were written with `need_attention`.
+
+    Args:
+        model: with tokenizer and image transform.
+        reports: of B studies.
+        inputs: these studies as stored, before the transform.
+
+    Raises:
+        UserError: as `attend_reports`.
+    """
+    transform, tokenizer = transform_of(model), tokenizer_of(model)
+    studies, views = inputs.view_mask.shape
+    windows = transform.window(inputs.image_size.flatten(0, 1)).view(studies, views, 4).cpu().numpy()
     masks = inputs.view_mask.cpu().numpy()
     return [
         _laid_out(model, tokenizer, report, window, mask)

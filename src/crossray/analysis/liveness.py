@@ -6,7 +6,7 @@ a module from one that works, at the model's true weights:
 * dependent share: the norm of what is left of the output when its mean is taken away, over the norm of the output;
 * effect: how much logits and losses change when the output is replaced by that mean, against what rounding changes;
 * perplexity of the attention over K slots: K when it is a plain mean;
-* gradient: the smallest relative gradient of the module's parameters, against the median of the whole model's.
+* gradient: the smallest relative gradient of the module's parameters, against the median of all that a loss reaches.
 """
 
 import copy
@@ -39,8 +39,8 @@ class Liveness:
         over_rounding: the change as a multiple of rounding noise, the difference between float32 and float64.
         perplexity: of the attention, mean over queries and heads; None without attention.
         slots: K, the number of slots that it attends to.
-        gradient: smallest relative gradient of its parameters over the median of all parameters of the model; None for
-            a module without trained parameters.
+        gradient: smallest relative gradient of its parameters, see `relative_gradients`; None for a module without
+            trained parameters.
         weakest: name of the parameter with that gradient.
     """
 
@@ -114,27 +114,38 @@ def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, 
 def relative_gradients(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, float]:
     """Size of each trained parameter's gradient over the parameter's own, as a multiple of the median parameter's.
 
+    Each loss is looked at alone: a parameter counts with the loss that reaches it best, beside the parameters that the
+    same loss reaches. A contrast with a large gradient in the backbone would otherwise make everything look dead that
+    the language loss alone trains.
+
     Args:
         model: see `measure`.
         batches: their gradients are added up.
-        weights: see `measure`.
+        weights: see `measure`; a loss of weight 0 is left out.
 
     Returns:
         By parameter; 0 where no gradient arrives.
     """
     model = copy.deepcopy(model).train()  # a training step moves running statistics
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    sums: dict[str, dict[str, Tensor]] = {}
     torch.manual_seed(0)
     for batch in batches:
-        total = sum(weights.get(name, 1.0) * loss for name, loss in model.losses(batch).items())
-        assert isinstance(total, Tensor)
-        total.backward()  # type: ignore[no-untyped-call]
-    ratios = {
-        name: 0.0 if p.grad is None else _rms(p.grad) / max(_rms(p), _LEAST_SIZE)
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
-    median = sorted(ratios.values())[len(ratios) // 2]
-    return {name: ratio / median for name, ratio in ratios.items()}
+        for loss, value in model.losses(batch).items():
+            if weights.get(loss, 1.0) and value.requires_grad:
+                found = torch.autograd.grad(value, list(trained.values()), retain_graph=True, allow_unused=True)
+                total = sums.setdefault(loss, {})
+                for name, gradient in zip(trained, found, strict=True):
+                    if gradient is not None:
+                        total[name] = total[name] + gradient if name in total else gradient
+    best = dict.fromkeys(trained, 0.0)
+    for gradients in sums.values():
+        ratios = {name: _rms(g) / max(_rms(trained[name]), _LEAST_SIZE) for name, g in gradients.items()}
+        reached = sorted(ratio for ratio in ratios.values() if ratio > 0)
+        for name, ratio in ratios.items():
+            if ratio > 0:
+                best[name] = max(best[name], ratio / reached[len(reached) // 2])
+    return best
 
 
 def observed(model: ReportModel, batch: Batch) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a retrieved report is worth: how near its labels and its words are to those of the study (SPEC 4.3).
+"""What a retrieved report is worth: how near its labels and its words are to those of the study.
 
 Shapes: Q queries, R reports of the database, E entities, K observations.
 """

@@ -17,6 +17,7 @@ from crossray.commands.analyze import (
     analyze_long_tail,
     analyze_retrieval,
 )
+from crossray.commands.calibrate import calibrate
 from crossray.commands.command import FOLDER, Command
 from crossray.commands.compare import compare
 from crossray.commands.convert import convert_chexbert
@@ -32,11 +33,12 @@ from crossray.commands.models import models
 from crossray.commands.prepare import SourceCommands
 from crossray.commands.reconstruct import reconstruct
 from crossray.commands.report import report
+from crossray.commands.serve import keys, serve
 
 
 @dataclass(frozen=True)
 class Group:
-    """Commands with a second name behind the first, such as `prepare phantom`.
+    """Commands with subcommands, such as `prepare phantom`.
 
     Attributes:
         summary: what they are for.
@@ -68,11 +70,11 @@ _MODELS = {
     "help": "model folder, or the folder of a training run (its best model is taken); repeat it to compare several",
 }
 
-_SYSTEMS = {
+_RECIPES = {
     "type": str,
     "action": "append",
     "nargs": None,
-    "help": "system to measure; repeat it for several; all by default",
+    "help": "recipe to measure; repeat it for several; the phantom and the laptop recipe of every system by default",
 }
 
 _PREDICTIONS = {
@@ -85,7 +87,7 @@ ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}, outputs=FOLDER),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
     "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
-    "liveness": Command(analyze_liveness, lists={"system": _SYSTEMS}),
+    "liveness": Command(analyze_liveness, lists={"recipe": _RECIPES}),
     "long-tail": Command(
         analyze_long_tail,
         {
@@ -113,10 +115,10 @@ INDEX: dict[str, Command] = {
 
 #: First name to the commands behind it.
 GROUPS: dict[str, Group] = {
-    "prepare": Group("Prepare a dataset on disk, once, for everything that follows.", SourceCommands()),
-    "convert": Group("Convert published weights into a folder that needs no pickle.", CONVERSIONS),
-    "analyze": Group("Look into what models have learned.", ANALYSES),
-    "index": Group("The training reports that a model retrieves from.", INDEX),
+    "prepare": Group("Prepare a dataset on disk, once, for training and evaluation.", SourceCommands()),
+    "convert": Group("Convert published weights to a folder without pickles.", CONVERSIONS),
+    "analyze": Group("Analyze what models have learned.", ANALYSES),
+    "index": Group("Build and query the index of a retrieving model.", INDEX),
 }
 
 #: Every other command but `train` and `pretrain`, whose options depend on the recipe.
@@ -132,7 +134,8 @@ COMMANDS: dict[str, Command] = {
         fields=("decoding",),
     ),
     "evaluate": Command(evaluate_predictions, {"name": "predictions", **_PREDICTIONS}),
-    "export": Command(export, {"name": "predictions", **_PREDICTIONS}),
+    "calibrate": Command(calibrate),
+    "export": Command(export, {"name": "predictions", **_PREDICTIONS}, outputs={}),  # a file or a folder: see there
     "compare": Command(
         compare,
         {"name": "predictions", "nargs": "+", **_PREDICTIONS},
@@ -173,5 +176,16 @@ COMMANDS: dict[str, Command] = {
     "label": Command(label, {"name": "reports", "type": Path, "help": "CSV file with the columns study_id and report"}),
     "reconstruct": Command(reconstruct),
     "models": Command(models),
+    "serve": Command(
+        serve,
+        lists={
+            "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat it to serve several"},
+            "dicom_callers": {"type": str, "help": "AE titles that may send by DICOM; needed with another --host"},
+            "dicomweb": {"type": str, "help": "roots of DICOMweb archives whose studies may be asked for by address"},
+        },
+    ),
+    "keys": Command(
+        keys, lists={"scopes": {"type": str, "help": "what a new key may do: report, metrics, admin (default: report)"}}
+    ),
     "demo": Command(demo, outputs=FOLDER),
 }

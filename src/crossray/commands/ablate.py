@@ -32,12 +32,12 @@ def ablate(
     Args:
         recipe: a recipe's name (cmn/phantom) or YAML file; or the folder of an ablation.
         data: prepared dataset.
-        out: folder of the ablation; the table and its runs lie in the folder of the table's name in it.
+        out: output folder; the table and its runs are written to a subfolder named after the table.
         seeds: seeds of the runs of every row, for instance --seeds 0 1 2; more can be added later.
-        table: which table of the recipe; needed when it has several.
-        rows: names of the rows to train now; all of them when left out.
-        split: which split is scored; the model is always chosen on the validation split.
-        jobs: runs at once; as many as there are GPUs when left out, or one.
+        table: table of the recipe; required when it has several.
+        rows: names of the rows to train; default: all.
+        split: split to score; model selection always uses the validation split.
+        jobs: parallel runs; default: one per GPU, or one.
         meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
         recipe_options: fields of the recipe to change in all rows, as `crossray train` takes them.
     """

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossray.commands.show import console, progress_bar
+from crossray.errors import UserError
 
 
 def analyze_alignment(
@@ -16,7 +17,7 @@ def analyze_alignment(
     examples: int = 3,
     device: str = "auto",
 ) -> None:
-    """Compare how well models align images with their reports: alignment score, similarities, retrieval, memories.
+    """Measure how well models align images with reports: alignment score, similarities, retrieval, memories.
 
     Args:
         model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
@@ -24,7 +25,7 @@ def analyze_alignment(
         out: folder to write: alignment.json, index.html, and figures where matplotlib is installed.
         split: which studies of --data.
         batch_size: studies at once.
-        examples: how many studies to show with what is retrieved for them.
+        examples: number of studies to show with their retrieved reports.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.alignment import align
@@ -54,7 +55,7 @@ def analyze_grounding(
     resamples: int = 1000,
     device: str = "auto",
 ) -> None:
-    """Score where models look against the places where a phantom's findings are drawn: pointing game and mass.
+    """Score attention against the drawn findings of a phantom dataset: pointing game and attention mass.
 
     Args:
         model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
@@ -62,7 +63,7 @@ def analyze_grounding(
         out: JSON file to write.
         split: which studies of --data.
         batch_size: studies at once.
-        resamples: of the bootstrap over studies, for the intervals.
+        resamples: bootstrap resamples over studies, for the intervals.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.grounding_targets import ground
@@ -98,9 +99,9 @@ def analyze_retrieval(
         model: folder of a revtaf model, or of its training run (the best model is taken); repeat it for several.
         data: prepared dataset that the model's index was built from.
         out: JSON file to write.
-        split: which studies of --data ask.
+        split: split of --data whose studies are the queries.
         batch_size: studies at once.
-        resamples: of the bootstrap over studies, for the intervals.
+        resamples: bootstrap resamples over studies, for the intervals.
         seed: of all draws.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
@@ -129,22 +130,24 @@ def analyze_long_tail(
     resamples: int = 1000,
     seed: int = 0,
 ) -> None:
-    """Score each observation from the most to the least frequent one, and the means of head, middle and tail.
+    """Report the F1 of every observation from frequent to rare, with means over head, middle and tail.
 
     Args:
         predictions: one or more systems' files of JSON lines on the same studies; the others are compared with the
             first. Files of one system's runs with several seeds are joined by commas (seed-0.jsonl,seed-1.jsonl).
         labeler: who reads the observations: rules, or a folder that `crossray convert` wrote.
         out: also write a page with chart and tables to this HTML file.
-        resamples: of the bootstrap over studies, for the intervals.
+        resamples: bootstrap resamples over studies, for the intervals.
         seed: of the bootstrap.
     """
     from crossray.analysis.long_tail import long_tail
     from crossray.evaluation.predictions import PredictionFile
     from crossray.pages.long_tail_page import grids, write_page
 
+    if not all(runs.strip(", ") for runs in predictions):
+        raise UserError("predictions: an argument names no file; give a predictions file for every system.")
     systems = [[PredictionFile.load(Path(path)) for path in runs.split(",") if path] for runs in predictions]
-    found = long_tail([runs for runs in systems if runs], labeler=labeler, resamples=resamples, seed=seed)
+    found = long_tail(systems, labeler=labeler, resamples=resamples, seed=seed)
     for grid in grids(found):
         console().print(grid.render(), crop=False)
         console().print()
@@ -153,36 +156,33 @@ def analyze_long_tail(
         console().print(f"{out}", highlight=False)
 
 
-def analyze_liveness(system: list[str] | None = None, out: Path | None = None) -> None:
-    """Measure whether the modules that the papers name do anything, in fresh systems and after 50 steps.
+def analyze_liveness(recipe: list[str] | None = None, out: Path | None = None) -> None:
+    """Measure whether the modules that the papers name change anything, at initialization and after 50 steps.
 
-    The systems are those of the phantom recipes, on 64 drawn studies.
+    On 64 drawn studies. Every system is measured as the recipes `SYSTEM/phantom` and `SYSTEM/iu_xray-laptop` make it.
 
     Args:
-        system: system to measure; repeat it for several; all by default.
+        recipe: recipe to measure; repeat it for several; the two of every system by default.
         out: also write the table as Markdown to this file.
     """
     import tempfile
 
-    from crossray.ablation.liveness import STEPS, draw_studies, newborn
+    from crossray.ablation.liveness import RECIPES, STEPS, draw_studies, newborn
     from crossray.files.write import write_whole
-    from crossray.models.registry import list_models
     from crossray.pages.liveness_table import grid
 
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         studies = draw_studies(Path(folder) / "data")
-        for name in system or list_models():
-            subject = newborn(f"{name}/phantom", studies)
-            if not subject.model.paper_modules():
-                continue
+        for name in recipe or RECIPES:
+            subject = newborn(name, studies)
             fresh = subject.measure()
             subject.train()
             found[name] = fresh, subject.measure()
-    table = grid(found, STEPS)
-    console().print(table.render(), crop=False)
+            if out is not None:  # after each recipe: all of them take long
+                write_whole(out, grid(found, STEPS).markdown())
+    console().print(grid(found, STEPS).render(), crop=False)
     if out is not None:
-        write_whole(out, table.markdown())
         console().print(f"{out}", highlight=False)
 
 

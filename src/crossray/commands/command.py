@@ -45,9 +45,8 @@ class Command:
             UserError: a number is too small, or an output would destroy an input or cannot be written.
         """
         for name, value in values.items():
-            least = _AT_LEAST.get(name)
-            if least is not None and isinstance(value, int) and value < least:
-                raise UserError(f"--{name.replace('_', '-')} {value}: give {least} or more.")
+            for number in value if isinstance(value, list) else [value]:
+                _check_number(name, number)
         outputs = {
             f"--{name}": (Path(values[name]), kind)
             for name, kind in self.outputs.items()
@@ -63,6 +62,16 @@ class Command:
         return (self.function.__doc__ or "").strip().splitlines()[0]
 
 
+def _check_number(name: str, value: Any) -> None:
+    least, most = _LIMITS.get(name, (None, None))
+    if least is None or most is None or not isinstance(value, int) or isinstance(value, bool):
+        return
+    if value < least:
+        raise UserError(f"--{name.replace('_', '-')} {value}: give {least} or more.")
+    if value > most:
+        raise UserError(f"--{name.replace('_', '-')} {value}: give {most} or less.")
+
+
 def _paths(value: Any) -> list[Path]:
     """The existing files and folders that an argument names: a path, or a text with commas, or several of them."""
     if isinstance(value, Path):
@@ -75,8 +84,12 @@ def _paths(value: Any) -> list[Path]:
 #: Longest text that may be a path.
 _LONGEST = 4000
 
-#: Smallest value of numbers that mean the same in every command.
-_AT_LEAST = {
-    "seed": 0, "shuffle_images": 0, "sample": 1, "resamples": 1, "batch_size": 1, "size": 1, "workers": 0, "k": 1,
-    "jobs": 1, "examples": 0,
+_SEED = (0, 2**63 - 1)
+
+#: Smallest and largest value of numbers that mean the same in every command. What is larger would run for days or ask
+#: for more memory than there is.
+_LIMITS: Mapping[str, tuple[int, int]] = {
+    "seed": _SEED, "seeds": _SEED, "shuffle_images": _SEED, "sample": (1, 10**9), "resamples": (1, 10**6),
+    "batch_size": (1, 2**16), "size": (1, 2**13), "workers": (0, 2**10), "k": (1, 10**6), "jobs": (1, 2**10),
+    "examples": (0, 10**6), "studies": (0, 10**8), "images": (0, 10**6),
 }  # fmt: skip

@@ -12,20 +12,22 @@ def compare(
     against: Literal["first", "all"] | None = None,
     metrics: list[str] | None = None,
     labeler: str = "rules",
+    convention: str = "crossray",
     meteor: Literal["auto", "yes", "no"] = "auto",
     resamples: int = 10_000,
     seed: int = 0,
     out: Path | None = None,
     markdown: Path | None = None,
 ) -> None:
-    """Compare several systems' predictions on the same studies: scores, differences and their significance.
+    """Compare the predictions of several systems on the same studies, with significance tests.
 
     Args:
         predictions: two or more files of JSON lines, one a system.
-        common: compare on the studies that all files hold, instead of demanding the same studies in each.
+        common: compare on the studies that all files contain, instead of requiring the same studies in each.
         against: test every pair (all) or every system against the first; default: all up to four systems.
         metrics: metrics to test, such as cider ce_f1: fewer tests are corrected less.
-        labeler: who reads observations for the clinical scores: rules, or a folder that `crossray convert` wrote.
+        labeler: labeler for the clinical scores: rules, or a folder that `crossray convert` wrote.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
         meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
         resamples: bootstrap resamples, and exchanges of the randomisation test.
         seed: seed of both.
@@ -33,6 +35,7 @@ def compare(
         markdown: also write the tables to this Markdown file.
     """
     from crossray.evaluation.compare import compare as test
+    from crossray.evaluation.labelers import open_labeler
     from crossray.files.write import write_whole
     from crossray.pages import compare_tables
 
@@ -43,7 +46,7 @@ def compare(
             against=against,
             metrics=metrics,
             meteor=meteor,
-            labeler=labeler,
+            labeler=open_labeler(labeler, convention),
             resamples=resamples,
             seed=seed,
         )

@@ -1,4 +1,4 @@
-"""`crossray demo`: the whole way in minutes."""
+"""`crossray demo`: an end-to-end example in minutes."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ def demo(
     studies: int = 700,
     seed: int = 0,
 ) -> None:
-    """Go the whole way in minutes: draw a set, train, write the test reports, score them, and leave a page.
+    """Run an end-to-end example on synthetic images: draw, train, generate, evaluate, and write a page.
 
     Args:
-        out: folder of everything that the demo makes; the page is index.html in the system's folder there; delete it
-            to start anew.
-        system: which system to train, small; it needs a recipe SYSTEM/demo, as each in `crossray models` has.
-        studies: how many studies to draw; a fifth of them is the test split.
+        out: output folder; the page is index.html in the system's subfolder. An unfinished demo is continued;
+            delete the folder to start over.
+        system: system to train, with its recipe SYSTEM/demo.
+        studies: number of studies to draw; one fifth becomes the test split.
         seed: seed of drawing and training.
     """
     from crossray.demo import run_demo

@@ -13,6 +13,7 @@ def evaluate_predictions(
     markdown: Path | None = None,
     meteor: Literal["auto", "yes", "no"] = "auto",
     labeler: str = "rules",
+    convention: str = "crossray",
     published: Literal["iu-xray", "mimic-cxr"] | None = None,
     references: Path | None = None,
     section: Literal["findings", "impression", "report"] = "findings",
@@ -22,7 +23,7 @@ def evaluate_predictions(
     resamples: int = 1000,
     seed: int = 0,
 ) -> None:
-    """Score predictions under both protocols, beside trivial baselines and the image-shuffle check, with alarms.
+    """Evaluate predictions under both protocols, with trivial baselines, the shuffled-image check, and alarms.
 
     Args:
         predictions: JSON lines from `crossray generate` or of your own; JSON of such rows; a submission to ReXrank.
@@ -31,28 +32,33 @@ def evaluate_predictions(
         out: also write the scores to this JSON file; default: beside the predictions.
         markdown: also write the tables to this Markdown file.
         meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
-        labeler: who reads the clinical observations: rules (embedded), a folder with converted CheXbert weights, or the
+        labeler: labeler for the clinical scores: rules (built in), a folder with converted CheXbert weights, or the
             name of a labeler that another package adds.
-        published: also print ours under the tables of the papers on this data set, with what keeps them apart.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
+        published: also print the result below the published tables for this dataset, with the differences in protocol.
         references: predictions of another system on the same studies, to take the true reports of both protocols from.
         section: section that predictions without references are about; of a submission to ReXrank, what is compared.
         cleaner: clean predictions and references alike; legacy where predictions come without references or from
             ReXrank, otherwise both are scored as they are written.
         studies: text file with the identifiers of the studies to score, one a line; they are part of the protocol.
-        sample: score so many studies drawn at random by --seed, the same ones from every file of the same studies.
+        sample: number of studies to draw at random with --seed; the same ones for every file of the same studies.
         resamples: bootstrap resamples behind every interval.
         seed: seed of the resampling and of --sample.
     """
+    from crossray.data.store import Dataset
     from crossray.evaluation.evaluate import evaluate as score
+    from crossray.evaluation.labelers import open_labeler
     from crossray.evaluation.predictions.exchange import open_predictions
     from crossray.files.write import WriteError, write_whole
     from crossray.pages.printing import markdown_page, print_evaluation
     from crossray.pages.published_tables import print_published, published_page
 
+    reader = open_labeler(labeler, convention)
+    dataset = None if data is None else Dataset.open(data)
     with console().status("scoring"):
         file = open_predictions(
             predictions,
-            dataset=data,
+            dataset=dataset,
             references=references,
             section=section,
             cleaner=cleaner,
@@ -60,15 +66,15 @@ def evaluate_predictions(
             sample=sample,
             seed=seed,
         )
-        result = score(file, dataset=data, meteor=meteor, labeler=labeler, resamples=resamples, seed=seed)
+        result = score(file, dataset=dataset, meteor=meteor, labeler=reader, resamples=resamples, seed=seed)
     subset = file.provenance.subset
     target = out or predictions.with_suffix(f".{subset}.scores.json" if subset else ".scores.json")
     if markdown is not None:
         tables = markdown_page(result)
-        write_whole(markdown, tables + ("\n" + published_page(result, published, dataset=data) if published else ""))
+        write_whole(markdown, tables + ("\n" + published_page(result, published, dataset=dataset) if published else ""))
     print_evaluation(result, console())
     if published is not None:
-        print_published(result, published, console(), dataset=data)
+        print_published(result, published, console(), dataset=dataset)
     if markdown is not None:
         console().print(f"tables in {markdown}")
     try:

@@ -14,7 +14,7 @@ def explain(
     study: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Show where models look while they write a report: a page to point at its words; it opens without a network.
+    """Show where models look while they write a report, as an interactive page that works offline.
 
     Args:
         images: the views of one study, separated by commas (frontal.png,lateral.png).
@@ -32,6 +32,8 @@ def explain(
 
     if (images is None) == (data is None):
         raise UserError("give either the image files of one study or --data FOLDER.")
+    if study is not None and data is None:
+        raise UserError(f"--study {study!a}: is a study of a dataset; add --data FOLDER instead of image files.")
     explanations = []
     for name, folder in zip(short_names(model), model, strict=True):
         generator = Generator.from_pretrained(folder, device=device)

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Literal
 
 from crossray.commands.show import console
+from crossray.errors import UserError
+from crossray.files.guard import check_outputs
 
 
 def export(
     predictions: Path,
     out: Path,
-    format: Literal["rexrank", "pairs", "jsonl"] = "rexrank",
+    format: Literal["rexrank", "pairs", "jsonl", "text", "fhir", "sr"] = "rexrank",
     benchmark: Path | None = None,
     data: Path | None = None,
     protocol: Literal["full", "r2gen"] = "full",
@@ -19,29 +21,57 @@ def export(
     studies: Path | None = None,
     sample: int | None = None,
     seed: int = 0,
+    images: Path | None = None,
+    subject: str | None = None,
+    transaction: bool = False,
 ) -> None:
-    """Write predictions as a submission to ReXrank, as pairs for other metrics, or as JSON lines with references.
+    """Write predictions for other programs: hospital systems (text, FHIR, DICOM SR), benchmarks, other metrics.
 
     Args:
         predictions: what `crossray evaluate` reads.
-        out: file to write.
-        format: a submission to ReXrank; pairs, which is one JSON of ids, references and hypotheses; or our JSON lines.
-        benchmark: of a submission, ReXrank's own file of the studies.
+        out: file to write; with text, fhir and sr a folder, which gets a file a study.
+        format: a submission to ReXrank; pairs, which is one JSON of ids, references and hypotheses; our JSON lines;
+            text; fhir, a bundle of FHIR R4; or sr, a DICOM structured report beside the DICOM images it is of.
+        benchmark: ReXrank's own file of the studies, for a submission.
         data: prepared dataset with the true reports; by default the one that the predictions name.
-        protocol: of pairs, which references.
+        protocol: which references to write as pairs.
         references: predictions of another system on the same studies, to take the true reports of both protocols from.
         section: section that predictions without references are about; of a submission to ReXrank, what is compared.
         cleaner: cleaner of both sides where predictions come without references or from ReXrank.
         studies: text file with the identifiers of the studies to write, one a line.
-        sample: write so many studies drawn at random by --seed.
+        sample: number of studies to draw at random with --seed.
         seed: seed of --sample.
+        images: of fhir and sr, the folder that the images' paths in the predictions start from; by default the one
+            that the command is run in.
+        subject: of fhir, the patient of a single study on the receiving server (Patient/123) instead of the images'
+            PatientID.
+        transaction: of fhir, write bundles to be posted to a server instead of bundles to be read.
     """
+    hospital = format in ("text", "fhir", "sr")
+    check_outputs({"--out": (out, "folder" if hospital else "file")}, {"predictions": [predictions]})
+    if not hospital and (images or subject or transaction):
+        raise UserError("--images, --subject and --transaction belong to --format fhir or sr.")
+    if format == "text" or format == "fhir" or format == "sr":
+        from crossray.evaluation.predictions import PredictionFile
+        from crossray.evaluation.predictions.exchange import choose, draw, identifiers
+        from crossray.interop.export import export_reports
+
+        given = PredictionFile.load(predictions, section=section, cleaner=cleaner)
+        if studies is not None:
+            given = choose(given, identifiers(studies))
+        if sample is not None:
+            given = draw(given, sample, seed)
+        count = export_reports(given, out, format, images=images, subject=subject, transaction=transaction)
+        console().print(f"{count} reports in {out}: drafts by a machine, not verified; not a medical device")
+        return
+    from crossray.data.store import Dataset
     from crossray.evaluation.predictions.exchange import export as write
     from crossray.evaluation.predictions.exchange import open_predictions
 
+    dataset = None if data is None else Dataset.open(data)
     file = open_predictions(
         predictions,
-        dataset=data,
+        dataset=dataset,
         references=references,
         section=section,
         cleaner=cleaner,
@@ -49,5 +79,5 @@ def export(
         sample=sample,
         seed=seed,
     )
-    count = write(file, out, format, studies=benchmark, dataset=data, protocol=protocol)
+    count = write(file, out, format, studies=benchmark, dataset=dataset, protocol=protocol)
     console().print(f"{count} studies in {out}")

@@ -19,22 +19,26 @@ def generate(
     decoding: dict[str, str] | None = None,
     batch_size: int = 16,
     shuffle_images: int | None = None,
+    strict: bool = False,
     device: str = "auto",
 ) -> None:
-    """Write the reports of some images, or of one split of a prepared dataset.
+    """Generate reports for images, or for one split of a prepared dataset.
 
     Args:
         images: one study an argument: PNG, JPEG or DICOM files, the views of a study separated by commas
             (frontal.png,lateral.png), or a folder that holds the views of one study.
         model: model folder, the folder of a training run (its best model is taken), or user/name on the hub.
-        out: predictions as JSON lines; a single study's report is printed when this is left out.
+        out: predictions file (JSON lines); without it, the report of a single study is printed.
         data: prepared dataset, instead of images.
-        split: which studies of --data; all: for a model that was trained on another dataset.
+        split: split of --data; use all for a model trained on another dataset.
         studies: list of studies instead of images: a text file, one study a line with its views separated by commas,
             or a CSV file whose column "images" says the same; paths are relative to the file.
-        decoding: fields of the search to change, each an option of its own, such as --decoding.method greedy.
-        batch_size: studies at once; halved by itself when memory runs out.
-        shuffle_images: a seed: give every study of --data the images of another, to see what the scores owe to them.
+        decoding: decoding fields to override, such as --decoding.method greedy.
+        batch_size: studies per batch; halved automatically when memory runs out.
+        shuffle_images: seed for giving every study of --data the images of another study, to measure what scores owe to
+            the images.
+        strict: write nothing when the input check flags an image: turned, inverted, mirrored, unlike the training
+            images. Without it, flags are warnings. The check is made by `crossray calibrate`.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.api import load
@@ -43,6 +47,8 @@ def generate(
         raise UserError("give either image files, --studies FILE or --data FOLDER.")
     if data is None and shuffle_images is not None:
         raise UserError("--shuffle-images belongs to --data: single images have no studies to be shuffled between.")
+    if data is not None and strict:
+        raise UserError("--strict belongs to image files: the studies of --data have been prepared already.")
     listed = [[Path(name) for name in study.split(",")] for study in images] or (
         [] if studies is None else _listed(studies)
     )
@@ -56,11 +62,11 @@ def generate(
                 data, split, out, batch_size=batch_size, shuffle_images=shuffle_images, progress=progress
             )
         elif out is not None:
-            count = generator.generate_files(listed, out, batch_size=batch_size, progress=progress)
+            count = generator.generate_files(listed, out, batch_size=batch_size, strict=strict, progress=progress)
         else:
             from crossray.text.display import readable
 
-            (written,) = generator.report_files(listed)
+            (written,) = generator.report_files(listed, strict=strict)
             console().print(readable(written.report.text), markup=False, highlight=False, soft_wrap=True)
             return
     console().print(f"{count} reports in {out}")

@@ -8,7 +8,7 @@ from crossray.errors import UserError
 
 
 def index_build(model: Path, data: Path, store_reports: bool = False, device: str = "auto") -> None:
-    """Replace the retrieval index of a trained model by the training studies of a dataset.
+    """Rebuild the retrieval index of a trained model from the training studies of a dataset.
 
     Args:
         model: folder of a revtaf model, or of its training run (the best model is taken).
@@ -32,7 +32,7 @@ def index_query(
     reports: bool = False,
     device: str = "auto",
 ) -> None:
-    """Print which training studies a model retrieves for images, or for one split of a dataset, and how near they are.
+    """Print the training studies that a model retrieves for images or for a split, with their distances.
 
     Args:
         images: one study an argument: PNG, JPEG or DICOM files, the views of a study separated by commas

@@ -6,12 +6,12 @@ from crossray.commands.show import console, print_dataset
 
 
 def inspect(data: Path, out: Path | None = None, images: int = 60, seed: int = 0) -> None:
-    """Show what a prepared dataset holds: counts, splits, lengths; with --out also labels and images, as one page.
+    """Summarize a prepared dataset: counts, splits, lengths; with --out also labels and images, as one HTML page.
 
     Args:
         data: folder that `crossray prepare` wrote.
         out: HTML page to write: one file that needs no network.
-        images: most images on its contact sheet.
+        images: maximum number of images on the contact sheet.
         seed: seed that draws them.
     """
     from crossray.data.store import Dataset

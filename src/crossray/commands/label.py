@@ -6,26 +6,29 @@ from crossray.commands.show import console
 from crossray.errors import UserError
 
 
-def label(reports: Path, out: Path, labeler: str = "rules", evidence: Path | None = None) -> None:
+def label(
+    reports: Path, out: Path, labeler: str = "rules", convention: str = "crossray", evidence: Path | None = None
+) -> None:
     """Label reports with clinical observations: positive, negative, uncertain or blank.
 
     Args:
         reports: CSV file with the columns study_id and report.
         out: CSV file to write: study_id and one column an observation.
-        labeler: rules, which know 18 observations, a folder with converted CheXbert weights, which know 14, or the
+        labeler: rules (18 observations), a folder with converted CheXbert weights (14 observations), or the
             name of a labeler that another package adds.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
         evidence: also write the places in the text that the labels rest on, to this file of JSON lines.
     """
-    from crossray.evaluation.labelers import RULES, open_labeler
+    from crossray.evaluation.labelers import is_rules, open_labeler
     from crossray.text.label_table import label_table
     from crossray.text.observations import label_report
 
-    if evidence is not None and labeler != RULES:
+    if evidence is not None and not is_rules(labeler):
         raise UserError(
             f"--evidence: only rules know where in the text a label comes from; leave out --labeler {labeler}"
         )
-    opened = open_labeler(labeler)
-    count, notes = label_table(reports, out, opened, lambda report: label_report(report).evidence, evidence)
+    opened = open_labeler(labeler, convention)
+    count, notes = label_table(reports, out, opened, lambda report: label_report(report, convention).evidence, evidence)
     console().print(f"{count} reports labelled by {opened.name} in {out}", highlight=False)
     for note in notes:
         console().print(f"note: {note}", highlight=False)

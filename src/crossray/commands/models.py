@@ -4,7 +4,7 @@ from crossray.commands.show import console
 
 
 def models() -> None:
-    """List the systems: parameters at their default size, ablation switches, recipes and what each needs first."""
+    """List the systems with parameter counts, ablation switches, recipes and prerequisites."""
     from crossray.pages.terminal import print_models
 
     print_models(console())

@@ -7,20 +7,22 @@ from crossray.errors import UserError
 
 
 def report(runs: list[Path], out: Path, data: Path | None = None, studies: int = 24, seed: int = 0) -> None:
-    """Make a page of scores, training curves and marked reports of one or several systems; it opens without a network.
+    """Write an HTML page with scores, training curves and marked reports of one or several systems.
 
     Args:
         runs: predictions files, or folders of runs that hold predictions.jsonl.
         out: HTML file to write.
         data: prepared dataset of the images; by default the one that the predictions name.
-        studies: how many studies to show: a third of the best, a third of the worst, the rest at random.
-        seed: seed of the choice of studies.
+        studies: number of studies to show: a third of the best, a third of the worst, the rest at random.
+        seed: seed for choosing the studies.
     """
+    from crossray.data.store import Dataset
     from crossray.pages.report import build_report, write_report
     from crossray.pages.report_runs import read_systems
 
     if studies < 0:
         raise UserError(f"--studies {studies}: give 0 or more.")
-    systems = read_systems(runs, data=data, say=lambda sentence: console().print(sentence, highlight=False))
-    write_report(build_report(systems, data=data, studies=studies, seed=seed), out)
+    dataset = None if data is None else Dataset.open(data)
+    systems = read_systems(runs, data=dataset, say=lambda sentence: console().print(sentence, highlight=False))
+    write_report(build_report(systems, data=dataset, studies=studies, seed=seed), out)
     console().print(f"{len(systems)} systems, {out.stat().st_size / 1e6:.1f} MB: {out}", highlight=False)

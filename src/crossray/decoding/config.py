@@ -1,7 +1,8 @@
-"""How a report is searched for (SPEC 1.7). Imports nothing heavy: the command line reads its help from here."""
+"""How a report is searched for. Imports nothing heavy: the command line reads its help from here."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 from crossray.errors import UserError
 
@@ -10,10 +11,19 @@ Method = Literal["beam", "greedy", "sample", "mbr"]
 UtilityName = Literal["bleu", "cider", "clinical"]
 LengthPenalty = Literal["none", "average", "wu"]
 
+#: Type of a field's default to what its value must be an instance of, and how a message says that.
+_TYPES: dict[type, tuple[Any, str]] = {
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    bool: (bool, "true or false"),
+    str: (str, "a word"),
+    tuple: (list | tuple, "a list of words"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """The search for the words of a report; the defaults are those of the R2Gen family (SPEC 1.7).
+    """The search for the words of a report; the defaults are those of the R2Gen family.
 
     Attributes:
         method: "beam" keeps the best hypotheses of each length, "greedy" the best word, "sample" draws words, "mbr"
@@ -60,8 +70,12 @@ class DecodingConfig:
         """Check every field.
 
         Raises:
-            UserError: naming the first field that is out of range.
+            UserError: naming the first field that is of another type or out of range.
         """
+        for field in fields(self):
+            value, (kind, words) = getattr(self, field.name), _TYPES[type(field.default)]
+            if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+                raise UserError(f"decoding: field '{field.name}' is {value!r}; it must be {words}.")
         rules = {
             "method": (self.method in get_args(Method), f"one of {', '.join(get_args(Method))}"),
             "beam": (self.beam >= 1, "at least 1"),

@@ -17,12 +17,14 @@ class Generated:
         log_probabilities: the model's own, of each word, and of eos last where the report ended by itself.
         cross_attention: (layers, heads, T, S) weights over the image's positions behind each of the T entries of
             `log_probabilities`, on the CPU; None when they were not asked for or the system has none.
+        samples: texts of all reports that were drawn to choose this one from; empty where none were.
     """
 
     tokens: list[int]
     score: float
     log_probabilities: list[float]
     cross_attention: Tensor | None = None
+    samples: tuple[str, ...] = ()
 
     @property
     def log_probability(self) -> float:

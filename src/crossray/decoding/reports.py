@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from crossray.data.batches.batch import Inputs
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import SpecialIds
 from crossray.decoding.risk import Utility, least_risk
-from crossray.decoding.search import add_attention, generate
+from crossray.decoding.sampling import sample
+from crossray.decoding.search import Watch, add_attention, generate
 from crossray.errors import UserError
 from crossray.models.base import Encoded, ReportModel
 from crossray.text.display import SENTENCE_ENDS
@@ -28,12 +29,14 @@ class WrittenReport:
         tokens: the text's token ids, without bos and eos.
         token_log_probabilities: the model's own, of each token, and of eos last where the report ended by itself.
         cross_attention: (layers, heads, T, S) as in `crossray.decoding.hypotheses.Generated`, or None.
+        samples: texts of reports drawn for the same study, of method "mbr" or `with_samples`; empty where none were.
     """
 
     text: str
     tokens: tuple[int, ...]
     token_log_probabilities: tuple[float, ...]
     cross_attention: Tensor | None = None
+    samples: tuple[str, ...] = ()
 
     @property
     def log_probability(self) -> float:
@@ -60,6 +63,7 @@ def write_reports(
     seeds: Sequence[int] | None = None,
     encoded: Encoded | None = None,
     utility: Utility | None = None,
+    watch: Watch | None = None,
 ) -> list[WrittenReport]:
     """Write one report a study.
 
@@ -72,6 +76,7 @@ def write_reports(
             place in the batch.
         encoded: what `model.encode` made of `inputs` in eval mode, where the caller has it already.
         utility: what reports are compared by, needed by method "mbr" (`crossray.evaluation.utilities`).
+        watch: called with every token that is written; not by method "mbr", which chooses at the end.
 
     Raises:
         UserError: the model has no tokenizer, a forbidden word is not in its vocabulary, or it has diverged.
@@ -85,7 +90,7 @@ def write_reports(
         with torch.inference_mode():
             encoded = model.encode(inputs) if encoded is None else encoded
         if config.method != "mbr":
-            reports = generate(model, encoded, ids, config, need_attention, seeds)
+            reports = generate(model, encoded, ids, config, need_attention, seeds, watch)
         elif utility is None:
             raise ValueError("method 'mbr' needs a utility")
         else:
@@ -103,8 +108,43 @@ def write_reports(
             tokens=tuple(report.tokens),
             token_log_probabilities=tuple(report.log_probabilities),
             cross_attention=report.cross_attention,
+            samples=report.samples,
         )
         for report in reports
+    ]
+
+
+def with_samples(
+    model: ReportModel,
+    encoded: Encoded,
+    config: DecodingConfig,
+    count: int,
+    seeds: Sequence[int],
+    reports: Sequence[WrittenReport],
+) -> list[WrittenReport]:
+    """The reports with `count` others that are drawn for the same study, where there are none yet.
+
+    Args:
+        model: the system, in eval mode, with its tokenizer.
+        encoded: B studies.
+        config: temperature, top_k, top_p, and what a report may not say; its method does not matter.
+        count: reports a study.
+        seeds: of each study, see `study_seed`.
+        reports: what was written of the studies.
+
+    Raises:
+        UserError: the model has no tokenizer, or a forbidden word is not in its vocabulary.
+    """
+    if all(report.samples for report in reports):
+        return list(reports)
+    if model.tokenizer is None:
+        raise UserError("model: it has no tokenizer; copy the whole model folder, tokenizer.json included.")
+    with torch.inference_mode():
+        found = sample(model, encoded, special_ids(model.tokenizer, config), config, count, seeds)
+    decode = model.tokenizer.decode
+    return [
+        replace(report, samples=tuple(decode(row[:end]) for row, end in zip(rows, ends, strict=True)))
+        for report, rows, ends in zip(reports, found.tokens.tolist(), found.length.tolist(), strict=True)
     ]
 
 

@@ -60,7 +60,8 @@ def least_risk(
     for tokens, lengths, probabilities in zip(*columns, strict=True):
         written = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
         words = [row[:-1] if row[-1] == ids.eos else row for row in written]
-        chosen = consensus([decode(row) for row in words], utility)
+        texts = tuple(map(decode, words))
+        chosen = consensus(texts, utility)
         own = probabilities[chosen][: lengths[chosen]]
-        reports.append(Generated(words[chosen], sum(own), own))
+        reports.append(Generated(words[chosen], sum(own), own, samples=texts))
     return reports

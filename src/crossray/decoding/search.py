@@ -1,4 +1,4 @@
-"""Searching for the most probable report of each study: greedy, beam search and sampling (SPEC 1.7).
+"""Searching for the most probable report of each study: greedy, beam search and sampling.
 
 All methods are one loop over `ReportModel.step`: K hypotheses of each study are continued by one token, K of all
 continuations are chosen, those that end are compared with the best finished report, and studies that no running
@@ -6,7 +6,7 @@ hypothesis can improve leave the batch. Shapes: B studies, K hypotheses a study,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,11 @@ from crossray.decoding.hypotheses import Finished, Generated
 from crossray.errors import UserError
 from crossray.models.base import Encoded, ReportModel
 
-__all__ = ["DecodingConfig", "Generated", "SpecialIds", "generate"]
+__all__ = ["DecodingConfig", "Generated", "SpecialIds", "Watch", "generate"]
+
+#: Told the place of a study and what is written of it so far, after every token: of several hypotheses the most
+#: probable one, so that later words may replace earlier ones.
+Watch = Callable[[int, Sequence[int]], None]
 
 #: Ended studies are dropped when they are at least this share of the batch: dropping copies the cache.
 IDLE_SHARE = 1 / 8
@@ -32,6 +36,7 @@ def generate(
     config: DecodingConfig,
     need_attention: bool = False,
     seeds: Sequence[int] | None = None,
+    watch: Watch | None = None,
 ) -> list[Generated]:
     """Write one report a study; each depends on its own study alone, not on the batch.
 
@@ -46,6 +51,7 @@ def generate(
         config: the search.
         need_attention: also return the cross-attention weights of the chosen reports; one more pass of the decoder.
         seeds: random seed of each study for method "sample"; by default `config.seed` plus its place in the batch.
+        watch: called with every token that is written.
 
     Raises:
         UserError: the model gives no probabilities (not a number), as a diverged one does.
@@ -61,7 +67,7 @@ def generate(
     model.eval()
     try:
         with torch.inference_mode():
-            finished = _search(model, encoded, ids, config, choice)
+            finished = _search(model, encoded, ids, config, choice, watch)
             reports = finished.reports(ids.eos)
             if not all(math.isfinite(report.score) for report in reports):
                 raise UserError(
@@ -125,6 +131,13 @@ class _Running:
         self.log_probabilities[:, position] = probable.view_as(totals).gather(1, chosen).flatten()
         return rows
 
+    def tell(self, watch: Watch, length: int, eos: int) -> None:
+        """Say what the most probable row of each study has written."""
+        best = self.scores.argmax(dim=1, keepdim=True)
+        written = self.tokens[self._rows(best), :length].tolist()
+        for study, tokens in zip(self.studies.tolist(), written, strict=True):
+            watch(study, tokens[:-1] if tokens[-1] == eos else tokens)
+
     def select(self, kept: Tensor) -> None:
         """Keep only these studies, (B',) int64."""
         beams = torch.arange(self.scores.shape[1], device=kept.device).expand(len(kept), -1)
@@ -139,7 +152,14 @@ class _Running:
         return (places[:, None] * width + beams).flatten()
 
 
-def _search(model: ReportModel, encoded: Encoded, ids: SpecialIds, config: DecodingConfig, choice: Choice) -> Finished:
+def _search(
+    model: ReportModel,
+    encoded: Encoded,
+    ids: SpecialIds,
+    config: DecodingConfig,
+    choice: Choice,
+    watch: Watch | None = None,
+) -> Finished:
     count, device = encoded.memory.shape[0], encoded.memory.device
     finished = Finished.empty(count, config.max_length, device)
     if count == 0:
@@ -159,6 +179,8 @@ def _search(model: ReportModel, encoded: Encoded, ids: SpecialIds, config: Decod
         constraints = constraints or Constraints(ids, config, logits.shape[-1], device)
         rows = running.extend(choice, constraints(logits, running.tokens[:, :position]), position)
         length = position + 1
+        if watch is not None:
+            running.tell(watch, length, ids.eos)
         ended = running.latest.view_as(running.scores) == ids.eos
         if length == config.max_length:
             ended = torch.ones_like(ended)

@@ -16,6 +16,7 @@ from crossray.evaluation.metrics.degeneracy import (
     Variety,
     not_above,
 )
+from crossray.evaluation.metrics.family import headings
 from crossray.evaluation.statistics.significance import Interval
 from crossray.evaluation.trivial import TRIVIAL
 
@@ -35,8 +36,6 @@ LEAST_ABNORMAL = 1 / 2
 
 #: How much more often than in the true reports a placeholder may stand in a report.
 MOST_PLACEHOLDERS = 0.1
-
-_METRICS = {DECIDING_METRIC: "CIDEr-D", CLINICAL_METRIC: "CE F1"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,9 @@ def alarms(
         labels_vary: whether the references differ in their observations: where they do not, no clinical score can
             depend on the image, and the clinical rules are left out.
     """
-    metrics = _METRICS if labels_vary else {DECIDING_METRIC: _METRICS[DECIDING_METRIC]}
+    judged = (DECIDING_METRIC, CLINICAL_METRIC) if labels_vary else (DECIDING_METRIC,)
+    shown = headings()
+    metrics = {name: shown[name] for name in judged}
     return (*_of_shuffle(shuffle, metrics), *_of_baselines(differences, metrics), *_of_text(generated, true))
 
 

@@ -1,4 +1,4 @@
-"""Compares predictions files of several systems on the same studies (DESIGN 7)."""
+"""Compares predictions files of several systems on the same studies (docs/evaluation.md)."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Scores a predictions file under both protocols, beside what it has to beat (DESIGN 7)."""
+"""Scores a predictions file under both protocols, beside what it has to beat (docs/evaluation.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class _Companions:
 def evaluate(
     predictions: Path | str | PredictionFile,
     *,
-    dataset: Path | str | None = None,
+    dataset: Dataset | Path | str | None = None,
     meteor: MeteorChoice = "auto",
     labeler: Labeler | str | None = RULES,
     resamples: int = 1000,
@@ -218,7 +218,7 @@ def _system_name(file: PredictionFile) -> str:
     return file.provenance.model or (file.path.stem if file.path else "predictions")
 
 
-def _companions(file: PredictionFile, folder: Path | str | None) -> _Companions:
+def _companions(file: PredictionFile, folder: Dataset | Path | str | None) -> _Companions:
     """Baselines and labels from the dataset. Only a dataset that was asked for must be there and fit."""
     if folder is None and not file.provenance.data:
         return _Companions({}, None, ("trivial baselines not computed: no dataset is known; give one with --data",))

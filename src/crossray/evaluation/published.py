@@ -1,4 +1,4 @@
-"""The tables of the four papers and of users who reproduced them, to stand beside our own results (SPEC 7).
+"""The tables of the four papers and of users who reproduced them, to stand beside our own results.
 
 `published.json` holds the numbers as they were printed; one that cannot be right is flagged, not corrected. A published
 number is no `Result`: its protocol is known in part only, so it never enters a table of ours.

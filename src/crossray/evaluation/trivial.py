@@ -1,4 +1,4 @@
-"""Reports without a model: what a system has to beat, and what the true findings alone would yield (DESIGN 6 and 7)."""
+"""Reports without a model: what a system has to beat, and what the true findings alone would yield."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -32,6 +32,8 @@ def check_outputs(outputs: Mapping[str, tuple[Path, Kind]], inputs: Mapping[str,
     taken: dict[Path, str] = {}
     for option, (path, kind) in outputs.items():
         place = _resolved(path)
+        if place.is_symlink():  # what is resolved is no link, unless links lead to each other
+            raise UserError(f"{option} {path}: cannot be written (a link that leads to itself); name another place.")
         if place.exists() and not place.is_file() and not place.is_dir():
             continue  # a device or a pipe is written to, never replaced
         if place in taken:

@@ -4,20 +4,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import crossray
+from crossray.confidence.calibration import Calibration
+from crossray.confidence.check import InputCheck, InputChecker
+from crossray.confidence.folder import load_check
 from crossray.data.batches.batch import Inputs
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.store import Dataset
 from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
-from crossray.decoding.reports import WrittenReport, special_ids, study_seed, write_reports
+from crossray.decoding.reports import WrittenReport, special_ids, study_seed, with_samples, write_reports
 from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.evaluation.metrics.degeneracy import derangement
@@ -27,6 +30,7 @@ from crossray.evaluation.utilities import utility_of
 from crossray.files.digest import sha256
 from crossray.files.folders import model_folder
 from crossray.files.names import printable
+from crossray.generation.checks import checks_of, heed, no_check
 from crossray.generation.files import read_study, stack_studies, study_ids
 from crossray.models.base import ReportModel, config_from_dict
 from crossray.text.tokenizer import Tokenizer
@@ -44,6 +48,7 @@ class StudyReport:
         inputs: the study's views as stored, before the transform, on the model's device.
         paths: the files of its views, in the order in which the model took them.
         seconds: that the report took; of a batch, its time divided by its studies.
+        check: what the input check says of its views; None where the model's folder has no check.
     """
 
     id: str
@@ -51,6 +56,7 @@ class StudyReport:
     inputs: Inputs
     paths: tuple[Path, ...]
     seconds: float
+    check: InputCheck | None = None
 
 
 class Generator:
@@ -63,6 +69,9 @@ class Generator:
         section: section of the report that the model learned to write.
         min_count: threshold of its vocabulary; None when unknown.
         fingerprint: SHA-256 of its weights; "" when they come from no folder.
+        calibration: what turns its probabilities into those of being right; None where its folder has none, or where
+            that was learned with another search.
+        checker: of its inputs; None where its folder has none.
     """
 
     def __init__(
@@ -75,6 +84,8 @@ class Generator:
         section: str = "findings",
         min_count: int | None = None,
         fingerprint: str = "",
+        calibration: Calibration | None = None,
+        checker: InputChecker | None = None,
     ) -> None:
         """Put a model to work.
 
@@ -86,6 +97,8 @@ class Generator:
             section: section of the report that it writes.
             min_count: threshold of its vocabulary, if known.
             fingerprint: of its weights, if known.
+            calibration: of its confidence, if there is one.
+            checker: of its inputs, if there is one.
 
         Raises:
             UserError: the model lacks tokenizer or transform, the device does not exist, or a forbidden word is not in
@@ -93,6 +106,8 @@ class Generator:
         """
         self.decoding = decoding or DecodingConfig(max_length=model.config.max_length)
         self.name, self.section, self.min_count, self.fingerprint = name, section, min_count, fingerprint
+        self.calibration = calibration if calibration is not None and calibration.fits(self.decoding) else None
+        self.checker = checker
         self.tokenizer: Tokenizer = _present(model.tokenizer, name, "tokenizer.json")
         self.transform: ImageTransform = _present(model.transform, name, "preprocess.json")
         special_ids(self.tokenizer, self.decoding)
@@ -101,7 +116,12 @@ class Generator:
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path | str, device: str = "auto", decoding: DecodingConfig | Mapping[str, Any] | None = None
+        cls,
+        folder: Path | str,
+        device: str = "auto",
+        decoding: DecodingConfig | Mapping[str, Any] | None = None,
+        *,
+        use_confidence: bool = True,
     ) -> "Generator":
         """Load a model folder, or the best model of a training run's folder.
 
@@ -109,13 +129,16 @@ class Generator:
             folder: what `ReportModel.save_pretrained` or `crossray train` wrote.
             device: "auto" for a GPU where there is one, "cpu", "cuda" or "cuda:1".
             decoding: the search, or fields of it to change; the others are those in the model's `generation.json`.
+            use_confidence: read the calibration and the input check where the folder has them.
 
         Raises:
-            UserError: there is no model that writes reports, or the device does not exist.
+            UserError: there is no model that writes reports, the device does not exist, or the calibration or the input
+                check is damaged or of other weights.
         """
         folder = model_folder(folder)
         model = ReportModel.from_pretrained(folder)
         settings = GenerationSettings.load(folder, model.config.max_length)
+        fingerprint = sha256(folder / "model.safetensors")
         return cls(
             model,
             settings.decoding if decoding is None else _changed(settings.decoding, decoding),
@@ -123,7 +146,9 @@ class Generator:
             name=str(folder),
             section=settings.section,
             min_count=settings.min_count,
-            fingerprint=sha256(folder / "model.safetensors"),
+            fingerprint=fingerprint,
+            calibration=Calibration.load(folder, fingerprint) if use_confidence else None,
+            checker=load_check(folder, fingerprint) if use_confidence else None,
         )
 
     def generate_files(
@@ -132,6 +157,7 @@ class Generator:
         out: Path | str,
         *,
         batch_size: int = 16,
+        strict: bool = False,
         progress: Progress | None = None,
     ) -> int:
         """Write the reports of radiographs in PNG, JPEG or DICOM files.
@@ -142,15 +168,16 @@ class Generator:
             studies: the views of each study, or its folder.
             out: predictions file to write; it appears whole or not at all.
             batch_size: studies at once; halved when memory runs out.
+            strict: see `report_files`.
             progress: called with studies done and studies in all.
 
         Returns:
             Number of reports.
 
         Raises:
-            UserError: a file cannot be read, a study has no view or more than the model takes.
+            UserError: a file cannot be read, a study has no view or more than the model takes, or `strict` refuses one.
         """
-        reports = self.report_files(studies, batch_size=batch_size, progress=progress)
+        reports = self.report_files(studies, batch_size=batch_size, strict=strict, progress=progress)
 
         def predictions() -> Iterator[Prediction]:
             for written in reports:
@@ -161,18 +188,28 @@ class Generator:
         return write_predictions(out, self._provenance(), predictions())
 
     def report_files(
-        self, studies: Sequence[Sequence[Path]], *, batch_size: int = 16, progress: Progress | None = None
+        self,
+        studies: Sequence[Sequence[Path]],
+        *,
+        batch_size: int = 16,
+        samples: int = 0,
+        strict: bool = False,
+        progress: Progress | None = None,
     ) -> "Iterator[StudyReport]":
         """The reports of radiographs in files, one after the other; every file is read before the first.
 
         Args:
             studies: as for `generate_files`, like the others.
             batch_size: studies at once.
+            samples: reports to draw for each study besides, where the search itself draws none.
+            strict: refuse a study whose images the input check flags, instead of a warning in the log.
             progress: called with studies done and studies in all.
 
         Raises:
-            UserError: as `generate_files`, at the call.
+            UserError: as `generate_files`, at the call; of `strict`, at the study; or there is no input check for it.
         """
+        if strict and self.checker is None:
+            raise no_check(self.name)
         files = [read_study(views, self.model.config.views, self.transform) for views in studies]
         if not files:
             raise UserError("images: none are given; name at least one image file.")
@@ -182,9 +219,10 @@ class Generator:
             return stack_studies([files[row] for row in rows.tolist()], self.model.config.views)
 
         def reports() -> Iterator[StudyReport]:
-            for row, report, seconds in self._write(names, inputs_of, batch_size, progress):
+            for row, written, seconds in self._write(names, inputs_of, batch_size, progress, samples):
+                heed(names[row], written.check, strict=strict)
                 one = inputs_of(np.array([row])).to(self.device)
-                yield StudyReport(names[row], report, one, files[row].paths, seconds)
+                yield StudyReport(names[row], written.report, one, files[row].paths, seconds, written.check)
 
         return reports()
 
@@ -225,7 +263,7 @@ class Generator:
 
         def predictions() -> Iterator[Prediction]:
             places = self._write(names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress)
-            for place, written, seconds in places:
+            for place, (written, _), seconds in places:
                 views = data.views(int(seen[place]))[: self.model.config.views]
                 yield Prediction(
                     id=names[place],
@@ -251,7 +289,8 @@ class Generator:
         inputs_of: Callable[[NDArray[np.int64]], Inputs],
         batch_size: int,
         progress: Progress | None,
-    ) -> Iterator[tuple[int, WrittenReport, float]]:
+        samples: int = 0,
+    ) -> Iterator[tuple[int, "_Written", float]]:
         """Place, report and seconds of every study, in order; a batch that does not fit into memory is tried in halves.
 
         The seconds are those of the batch divided by its studies, reading the images of a dataset included.
@@ -261,10 +300,10 @@ class Generator:
         first = 0
         while first < len(names):
             rows = np.arange(first, min(first + batch_size, len(names)))
-            written: list[WrittenReport] | None = None
+            written: list[_Written] | None = None
             started = time.perf_counter()
             try:
-                written = self._write_batch([names[row] for row in rows.tolist()], inputs_of(rows))
+                written = self._write_batch([names[row] for row in rows.tolist()], inputs_of(rows), samples)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -285,10 +324,17 @@ class Generator:
             if progress is not None:
                 progress(first, len(names))
 
-    def _write_batch(self, names: Sequence[str], inputs: Inputs) -> list[WrittenReport]:
+    def _write_batch(self, names: Sequence[str], inputs: Inputs, samples: int) -> "list[_Written]":
         prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
         seeds = [study_seed(self.decoding.seed, name) for name in names]
-        return write_reports(self.model, prepared, self.decoding, seeds=seeds, utility=utility_of(self.decoding))
+        with torch.inference_mode():
+            encoded = self.model.encode(prepared)
+        utility = utility_of(self.decoding)
+        reports = write_reports(self.model, prepared, self.decoding, seeds=seeds, encoded=encoded, utility=utility)
+        if samples:
+            reports = with_samples(self.model, encoded, self.decoding, samples, seeds, reports)
+        checks = checks_of(self.checker, encoded.pooled, inputs)
+        return [_Written(report, check) for report, check in zip(reports, checks, strict=True)]
 
     def _provenance(self) -> Provenance:
         return Provenance(
@@ -307,6 +353,13 @@ class Generator:
                 "weights_sha256": self.fingerprint,
             },
         )
+
+
+class _Written(NamedTuple):
+    """What a batch gives of one study."""
+
+    report: WrittenReport
+    check: InputCheck | None
 
 
 def _present(part: Any, folder: str, file: str) -> Any:

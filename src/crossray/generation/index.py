@@ -1,4 +1,4 @@
-"""The retrieval index of a trained folder: built anew from a dataset, and asked for the nearest reports."""
+"""The retrieval index of a trained folder: rebuilt from a dataset, and queried for the nearest reports."""
 
 import json
 import tempfile
@@ -126,7 +126,7 @@ def query_files(
     views = model.config.views
     for name, paths in zip(study_ids(studies), studies, strict=True):
         inputs = stack_studies([read_study(paths, views, generator.transform)], views)
-        yield name, _nearest(generator, model, inputs, k)[0]
+        yield name, nearest(generator, model, inputs, k)[0]
 
 
 def query_dataset(
@@ -136,11 +136,19 @@ def query_dataset(
     rows, collator = dataset.rows(split), collator_of(model, dataset)
     for start in range(0, len(rows), batch_size):
         part: np.ndarray = rows[start : start + batch_size]
-        found = _nearest(generator, model, collator.inputs(part), k)
+        found = nearest(generator, model, collator.inputs(part), k)
         yield from zip(dataset.ids(part), found, strict=True)
 
 
-def _nearest(generator: Generator, model: RetrievingModel, inputs: Inputs, k: int) -> list[list[Neighbour]]:
+def nearest(generator: Generator, model: RetrievingModel, inputs: Inputs, k: int) -> list[list[Neighbour]]:
+    """The neighbours of each of B studies, nearest first.
+
+    Args:
+        generator: of the model.
+        model: see `retrieving`.
+        inputs: the studies as stored, before the transform.
+        k: how many neighbours.
+    """
     database = model.database
     with torch.inference_mode():
         prepared = transform_inputs(inputs.to(generator.device), generator.transform, train=False)

@@ -1,4 +1,4 @@
-"""A weighted mean over everything that has been read so far, for teacher forcing and word by word (SPEC 3.3).
+"""A weighted mean over everything that has been read so far, for teacher forcing and word by word (RCAN eq. 14).
 
 Shapes: N rows, T new positions, D width.
 """

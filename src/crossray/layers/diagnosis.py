@@ -52,6 +52,9 @@ class QueryLayer(nn.Module):
     The self-attention of a single query has one key, whose weight is 1: what remains of it is a linear map. In the
     first layer DETR's query is zero, of which that map makes a constant: there `DiagnosisBranch.begin` is in its place.
 
+    The attention to the reports starts with scores of a standard deviation of about 2. From PyTorch's and Xavier's
+    weights it was 0.2, and the first layer read the plain mean of all reports.
+
     Args:
         width: D; `heads`: h, a divisor of it; `dropout`: everywhere.
         first: whether it is the first layer.
@@ -66,6 +69,7 @@ class QueryLayer(nn.Module):
         self.feedforward = FeedForward(width, 4 * width, dropout)
         self.feedforward_norm = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
+        nn.init.xavier_uniform_(self.cross.query.weight, gain=3.0)
         if self.own is not None:
             nn.init.xavier_uniform_(self.own.weight)
 
@@ -113,6 +117,15 @@ class DiagnosisBranch(nn.Module):
         nn.init.normal_(self.classify.weight, std=0.001)
         nn.init.zeros_(self.classify.bias)
 
+    @torch.no_grad()
+    def begin_with(self, logits: Tensor) -> None:
+        """Begin with these logits (4, K) for every study: how often the statuses are, before anything is seen.
+
+        From 0 they would be learned first, through what the branch finds in the reports, as that can move much faster
+        than a bias: after 50 steps all reports were encoded alike, and nothing was read out of them any more.
+        """
+        self.classify.bias.copy_(logits.flatten())
+
     def forward(self, pooled: Tensor, retrieved: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, 4, K) of the statuses.
 
@@ -125,7 +138,8 @@ class DiagnosisBranch(nn.Module):
         reports = self.text(retrieved)
         for layer in self.encoder:
             reports = layer(reports, visible)
-        query = self.query(pooled)[:, None]
+        # as large as what the layers add it to, whatever the scale of the backbone's vectors
+        query = F.layer_norm(self.query(pooled), self.norm.normalized_shape)[:, None]
         x = self.begin.expand_as(query)
         for layer in self.decoder:
             x = layer(x, query, reports, visible)
@@ -190,11 +204,13 @@ class ALA(nn.Module):
 
     def adjust(self, logits: Tensor) -> Tensor:
         """Logits (B, 4, K) with log(pi) added to the positive ones in training; unchanged in eval mode."""
-        if not self.training:
-            return logits
-        offset = torch.zeros_like(logits[0])
+        return logits + self.offset() if self.training else logits
+
+    def offset(self) -> Tensor:
+        """What is added in training, (4, K)."""
+        offset = self.priors.new_zeros(len(STATUSES), len(self.priors))
         offset[POSITIVE] = self.priors.log()
-        return logits + offset
+        return offset
 
     def observe(self, probabilities: Tensor, labels: Tensor) -> None:
         """Take validation studies into account.
@@ -219,6 +235,12 @@ class ALA(nn.Module):
         self.priors.copy_(torch.where(seen, renewed, self.priors))
         self.sums.zero_()
         self.counts.zero_()
+
+
+def status_shares(labels: Tensor) -> Tensor:
+    """How often each status is, (4, K) float, of labels (N, K) of status codes; each counts once more than it is."""
+    counts = F.one_hot(labels.long(), len(STATUSES)).double().sum(0).T + 1
+    return (counts / counts.sum(0)).float()
 
 
 def base_probabilities(labels: Tensor) -> Tensor:

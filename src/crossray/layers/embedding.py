@@ -1,4 +1,4 @@
-"""From tokens and from image features to what a Transformer reads (SPEC 1.5)."""
+"""From tokens and from image features to what a Transformer reads (docs/reference/r2gen-family.md)."""
 
 import math
 

@@ -12,7 +12,7 @@ Fusion = Literal["gate", "addition", "no_gate"]
 
 
 class DualGate(nn.Module):
-    """F' = F + g1 * tanh(V + F) + g2 * V with g = sigmoid(V W + F W') for raw V and attended F (SPEC 2.5, 5.2).
+    """F' = F + g1 * tanh(V + F) + g2 * V with g = sigmoid(V W + F W') for raw V and attended F (UAR, dual gate).
 
     The first gate belongs to the tanh path (UAR's input gate), the second to the raw vector (UAR's forget gate);
     COACL's figure swaps these names. No bias.

@@ -34,7 +34,8 @@ class CrossModalMemory(nn.Module):
         dropout: share of the weights that is dropped in training.
         start: with "unit" keys and values have entries of variance 1, so that the scores of a query differ by about 1;
             with the "code" of R2GenCMN (a matrix of N(0, 1 / D)) scores are equal to two digits, and every query gets
-            nearly the same response.
+            nearly the same response. Where all rows are read, "unit" queries are twice as large: over the few rows that
+            fit best it is the choice that tells responses apart, over all of them it is the weights alone.
     """
 
     def __init__(self, slots: int, width: int, heads: int, top: int, dropout: float, start: Start = "unit") -> None:
@@ -48,8 +49,8 @@ class CrossModalMemory(nn.Module):
         self.project = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
         self.dropout = Dropout(dropout)
-        for weight in (self.query.weight, self.output.weight):
-            nn.init.xavier_uniform_(weight)
+        nn.init.xavier_uniform_(self.query.weight, 2.0 if start == "unit" and self.choice.top == slots else 1.0)
+        nn.init.xavier_uniform_(self.output.weight)
         for weight in self.project.weight.chunk(2):
             nn.init.xavier_uniform_(weight, gain)
 

@@ -1,4 +1,4 @@
-"""Pre-norm Transformer encoder and decoder of the R2Gen family (SPEC 1.5).
+"""Pre-norm Transformer encoder and decoder of the R2Gen family (docs/reference/r2gen-family.md).
 
 Shapes: B studies, N = B x beams rows, T text positions, S memory positions, D width, h heads.
 """
@@ -18,7 +18,7 @@ Norm = Literal["standard", "r2gen"]
 
 
 class R2GenNorm(nn.Module):
-    """Layer normalisation as in R2Gen's code: unbiased standard deviation, epsilon added to it (SPEC 8, S7).
+    """Layer normalisation as in R2Gen's code: unbiased standard deviation, epsilon added to it.
 
     Args:
         width: D; `eps`: added to the standard deviation.

@@ -1,4 +1,4 @@
-"""The contract of everything that is trained here (DESIGN 3): `Trainable`, and `ReportModel` for the systems.
+"""The contract of everything that is trained here: `Trainable`, and `ReportModel` for the systems.
 
 Shapes: B studies, V views, S memory positions, D memory width, T tokens, P prompt tokens or pooled width.
 """
@@ -104,7 +104,7 @@ class PaperModule:
 
 @dataclass(frozen=True)
 class Event:
-    """Something in training has ended; see `Trainable.advance`.
+    """End of a step, validation, epoch or stage; see `Trainable.advance`.
 
     Attributes:
         kind: "step" (an optimiser step), "validation", "epoch" or "stage".
@@ -169,7 +169,7 @@ class Trainable(nn.Module, ABC):
         """Named scalar losses, unweighted, of those in `loss_weights`. Also called for validation, in eval mode."""
 
     def advance(self, event: Event) -> None:
-        """A step, a validation, an epoch or a stage has ended: moving averages, temperatures, class priors."""
+        """Called at the end of a step, validation, epoch or stage: moving averages, temperatures, class priors."""
 
     def frozen(self) -> list[str]:
         """Names of parameters that no stage trains."""
@@ -334,12 +334,20 @@ class ReportModel(Trainable):
         return {}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The language loss under teacher forcing; systems with more losses extend this."""
-        encoded = self.encode(batch.inputs, batch.guide)
+        """Encode the batch and compute its losses."""
+        return self.losses_of(self.encode(batch.inputs, batch.guide), batch)
+
+    def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
+        """The language loss under teacher forcing; systems with more losses extend this.
+
+        Args:
+            encoded: result of `encode` for this batch and its guide.
+            batch: see `losses`.
+        """
         return {"language": self.language_loss(encoded, batch.targets)}
 
     def language_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
-        """Cross-entropy of each report token given the ones before it (SPEC 1.5, "Language loss")."""
+        """Cross-entropy of each report token given the ones before it."""
         return self.language_loss_of(self.step(targets.tokens[:, :-1], encoded).logits, targets)
 
     def language_loss_of(self, logits: Tensor, targets: Targets) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from crossray.data.batches.batch import Guide, Inputs
 from crossray.layers.cache import Cache
-from crossray.models.base import Encoded, Step, register
+from crossray.models.base import Encoded, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
@@ -34,3 +34,10 @@ class Baseline(EncoderDecoder):
         """Embedding + position codes -> decoder -> vocabulary."""
         text = self.embed_text(tokens, encoded, cache)
         return self.decode(text, encoded, cache, positions=tokens.shape[1], need_attention=need_attention)
+
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """No paper names a module of the baseline: its encoder, and what its first decoder layer reads of the image."""
+        return {
+            "encoder": PaperModule(path="encoder"),
+            "attention to the image": PaperModule(path="decoder.layers.0.cross"),
+        }

@@ -189,9 +189,8 @@ class COACL(EncoderDecoder):
         """The knowledge memory, if there is one."""
         return {} if self.memory is None else {"knowledge memory": self.memory()}
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """Language, label (where the dataset has CheXpert labels), contrastive and text_label (by options)."""
-        encoded = self.encode(batch.inputs, batch.guide)
         losses = {"language": self.language_loss(encoded, batch.targets)}
         truth, known = self.truth(batch)
         if self.labelled:

@@ -406,9 +406,8 @@ class RCAN(EncoderDecoder):
             return loss
         return loss * (targets.mask[:, 1:].sum() / len(targets.mask))
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy and WCL (eq. 23, 19); their weights lambda and 1 - lambda (eq. 24) stand in the stage."""
-        encoded = self.encode(batch.inputs, batch.guide)
         losses = {"language": self.language_loss(encoded, batch.targets)}
         if self.config.wcl:
             vectors = encoded.aux["recalibrated"] if self.config.contrast == "recalibrated" else encoded.pooled

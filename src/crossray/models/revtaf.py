@@ -1,7 +1,7 @@
 """REVTAF: learnable retrieval enhanced visual-text alignment and fusion (Zhou et al. 2025, arXiv 2507.07568).
 
-PromptMRG with the features of a knowledge encoder, and what the paper adds to it. `REVTAF.encode` and `REVTAF.losses`
-are the paper's order:
+PromptMRG with the features of a knowledge encoder, and what the paper adds to it. `REVTAF.encode` and
+`REVTAF.losses_of` are the paper's order:
 
 * section 3.2: entities and places that MedKLIP sees (F_logit; `pretraining/knowledge_encoder.py`)
 * section 3.3, `LRE` (eq. 3-7; `retrieval/retrieving.py`): the report of a similar study, found in hyperbolic space
@@ -29,7 +29,14 @@ from crossray.data.batches.features import FeatureCache
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
-from crossray.layers.diagnosis import ALA, POSITIVE, DiagnosisBranch, DiagnosisPrompts, base_probabilities
+from crossray.layers.diagnosis import (
+    ALA,
+    POSITIVE,
+    DiagnosisBranch,
+    DiagnosisPrompts,
+    base_probabilities,
+    status_shares,
+)
 from crossray.layers.transformer import prepend_prompt
 from crossray.models.base import Encoded, Event, PaperModule, Step, language_loss, register
 from crossray.models.parts.backbones import join_views
@@ -110,7 +117,7 @@ class REVTAF(RetrievingModel):
         self.config = replace(self.config, decoder="", **built)
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
-        """Build the report database of the training split, or find it in the dataset; begin with its class priors."""
+        """Build the report database of the training split, or find it in the dataset; begin with its statuses."""
         super().learn_from(dataset, section, features)
         self.standardize_prompts()
         labelled = self.database.labels[(self.database.labels >= 0).all(1)]
@@ -118,6 +125,7 @@ class REVTAF(RetrievingModel):
             priors = base_probabilities(labelled[:, : self.classes])
             priors[len(priors) - self._auxiliary :] = 1
             self.ala.begin(priors)
+            self.diagnosis.begin_with(status_shares(labelled[:, : self.classes]).log() - self.ala.offset())
 
     def standardize_prompts(self) -> None:
         """Take mean and deviation of the encoded texts from the database, where the configuration asks for them."""
@@ -208,9 +216,8 @@ class REVTAF(RetrievingModel):
 
     # training
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """Language, "diagnosis", "ranking" and "consistency" (eq. 15); validation predicts its own prompts."""
-        encoded = self.encode(batch.inputs, batch.guide)
         targets = batch.targets
         logits = self.step(targets.tokens[:, :-1], encoded).logits
         smoothing = self.config.label_smoothing if self.training else 0.0
@@ -232,8 +239,13 @@ class REVTAF(RetrievingModel):
     def paper_modules(self) -> dict[str, PaperModule]:
         """What the configuration has of LRE, the prompts, FVTAF with MPSA and FCC, and PromptMRG's diagnosis."""
         modules = {
-            "diagnosis": PaperModule(path="diagnosis", varies="study"),
-            "diagnosis prompts": PaperModule(path="prompts", method="statuses"),
+            # what it finds: its logits are mostly the shares of the statuses, which are the same for all
+            "diagnosis": PaperModule(path="diagnosis.norm", varies="study"),
+            "diagnosis, attention to reports": PaperModule(
+                path="diagnosis.decoder.0.cross", varies="study", attention="diagnosis.decoder.0.cross"
+            ),
+            # begin as the most frequent statuses for everyone
+            "diagnosis prompts": PaperModule(path="prompts", method="statuses", starts_closed=True),
             "ALA": PaperModule(path="ala", method="adjust"),
         }
         if self.lre is not None and self.fvtaf is not None:

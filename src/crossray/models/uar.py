@@ -1,8 +1,12 @@
 """UAR: unify, align and then refine (Li et al., ICCV 2023, arXiv 2303.15932). No code of the authors is public.
 
-In the order of the paper: LSU (section 3.2, image and report become embeddings of tokens), CRA (section 3.3, both are
-written in one orthonormal basis, and pulled together by a triplet loss), TIR (section 3.4, a learned mask says where
-each word looks), two stages (section 3.5; the recipe has them: the second switches `refine` on).
+In the order of the paper; `UAR.encode`, `UAR.step` and `UAR.losses_of` are its eq. 1-5, 10 and 13:
+
+* section 3.2, `LSU` (eq. 1): image and report become embeddings of tokens
+* section 3.3, `CRA` (eq. 6-9; `parts/cra.py`): both are written in one orthonormal basis; the triplet loss (eq. 10)
+  pulls them together
+* section 3.4, `TIR` (eq. 11-12; `parts/tir.py`): a learned mask says where each word looks
+* section 3.5, two stages: the recipe has them, and the second switches `refine` on
 
 Shapes: B studies, N rows, V views, L tokens of a view, S = V * L, T words, D width, K vectors of the basis.
 """
@@ -19,21 +23,20 @@ from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
 from crossray.data.batches.features import FeatureCache
 from crossray.data.store import Dataset
 from crossray.errors import UserError
-from crossray.layers.attention import CrossAttention
 from crossray.layers.cache import Cache
 from crossray.layers.contrastive import different_reports, gather_ranks, hardest, triplet
 from crossray.layers.dropout import Dropout
 from crossray.layers.embedding import PositionalEncoding
-from crossray.layers.gates import Fusion, GuidedFusion
-from crossray.layers.orthogonal import Basis, make_basis
 from crossray.layers.transformer import Decoder, Encoder, prepend_prompt
-from crossray.models.base import Encoded, ModelConfig, PaperModule, ReportModel, Step, register
+from crossray.models.base import Encoded, PaperModule, ReportModel, Step, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone, join_views, joined_cells
+from crossray.models.parts.cra import CRA, CRAConfig
+from crossray.models.parts.tir import TIR, TIRConfig
 from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig, build_image_tokenizer, grid
 
 
 @dataclass(frozen=True, kw_only=True)
-class UARConfig(ModelConfig):
+class UARConfig(CRAConfig, TIRConfig):
     """Configuration of `UAR`. The weights lambda of eq. 13 stand in the stages.
 
     Attributes:
@@ -53,18 +56,10 @@ class UARConfig(ModelConfig):
         feedforward: width of the hidden layer of the feed-forward blocks.
         dropout: in the Transformer's attention weights, feed-forward blocks and residual paths, and on what enters it.
         cra: write image and words in the basis (Table 2); otherwise their embeddings go on as they are.
-        basis: of CRA: orthonormal columns ("semi"), square blocks with orthonormal rows, or random numbers (Table 3).
-        basis_size: vectors of the basis.
-        fusion: how an embedding and what it found in the basis become one (Table 4): gate, addition, or no_gate.
         align: the triplet loss L_global (Table 2).
         margin: alpha of eq. 10.
         negatives: the most similar other report (hard); the most similar one of those that are less similar than the
             own report, or the least similar one where all are more similar (semi_hard); or every one (all).
-        mask: TIR's mask: one trained number for each position and image token (static), computed from both (dynamic),
-            or none (Table 2).
-        mask_scale: k of eq. 11.
-        mask_loss: "sparse" keeps few places open, "literal" is eq. 12, which opens all of them.
-        mask_reduction: mean or sum over words and image tokens.
         refine: use the mask; a stage may switch it off and on.
     """
 
@@ -83,23 +78,14 @@ class UARConfig(ModelConfig):
     feedforward: int = 2048
     dropout: float = 0.1
     cra: bool = True
-    basis: Basis = "semi"
-    basis_size: int = 2048
-    fusion: Fusion = "gate"
     align: bool = True
     margin: float = 0.2
     negatives: Literal["hard", "semi_hard", "all"] = "hard"
-    mask: Literal["static", "dynamic", "none"] = "static"
-    mask_scale: float = 1000.0
-    mask_loss: Literal["sparse", "literal"] = "sparse"
-    mask_reduction: Literal["mean", "sum"] = "mean"
     refine: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        if self.basis == "semi" and self.basis_size < self.width:
-            raise UserError(f"model.basis_size is {self.basis_size}: {self.width} orthonormal columns (model.width) "
-                            "need as many rows; give more.")  # fmt: skip
+        super().__post_init__()
         for name in ("token_codes", "token_pool"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name} is {getattr(self, name)}; give at least 1.")
@@ -220,116 +206,6 @@ class FeatureMap(nn.Module):
         return embedded
 
 
-#: Keys and values of the basis.
-BasisKeys = tuple[Tensor, Tensor]
-
-
-class CRA(nn.Module):
-    """Cross-modal representation aligner: image tokens and words attend to one basis, through one set of weights.
-
-    What becomes of a token depends on the token alone, so that causality is kept. There is no dropout: over 2,048
-    weights a token it would double the time of CRA.
-
-    The entries of the basis have variance 1 like those of the embeddings: it is sqrt(K) times one with orthonormal
-    columns. Between vectors of length 1 the scores of eq. 7 would differ by a thousandth, and every token would find
-    the plain mean of the basis. As it is they begin with variance 2, and the attention with a perplexity of K / e.
-
-    Args:
-        config: its fields `width`, `heads`, `basis`, `basis_size` and `fusion`.
-    """
-
-    def __init__(self, config: UARConfig) -> None:
-        super().__init__()
-        basis = make_basis(config.basis, config.basis_size, config.width)
-        self.basis: Tensor
-        self.register_buffer("basis", basis / basis.square().mean().sqrt())
-        self.gain = nn.Parameter(torch.ones_like(self.basis))
-        self.bias = nn.Parameter(torch.zeros_like(self.basis))
-        self.attention = CrossAttention(config.width, config.heads, dropout=0.0, bias=False)
-        nn.init.xavier_uniform_(self.attention.query.weight, gain=math.sqrt(2))
-        self.fusion = GuidedFusion(config.width, config.fusion)
-
-    def forward(self, embeddings: Tensor, keys: BasisKeys | None = None) -> Tensor:
-        """Embeddings E (..., D) -> features F (..., D).
-
-        Args:
-            embeddings: of image tokens or words.
-            keys: what `keys_values` returned, where it is at hand.
-        """
-        found = self.look_up(embeddings, keys)  # eq. 7
-        return self.fusion(embeddings, found)  # eq. 8-9
-
-    def look_up(self, embeddings: Tensor, keys: BasisKeys | None = None) -> Tensor:
-        """What embeddings E (..., D) find in the basis, (..., D) (eq. 7)."""
-        found, _ = self.attention(embeddings.flatten(0, -2)[None], *(keys or self.keys_values()))
-        return found.view_as(embeddings)
-
-    def keys_values(self) -> BasisKeys:
-        """Keys and values of the adjusted basis, (1, heads, K, D / heads) each; they depend on no input."""
-        return self.attention.keys_values(self.adjusted()[None])
-
-    def adjusted(self) -> Tensor:
-        """The basis with its gain and bias, (K, D) (eq. 6)."""
-        return self.gain * self.basis + self.bias
-
-
-class TIR(nn.Module):
-    """Text-to-image refiner: a bias of the decoder's cross-attention, k * sigmoid(M) / sqrt(d) (eq. 11).
-
-    The bias is taken less its value at M = 0. Softmax does not notice, half precision does: numbers near 0 are exact.
-
-    Args:
-        config: its fields beginning with `mask`, `width`, `heads`, `max_length` and `views`.
-        length: image tokens of a view.
-    """
-
-    def __init__(self, config: UARConfig, length: int) -> None:
-        super().__init__()
-        self.config = config
-        if config.mask == "static":
-            self.mask = nn.Parameter(torch.zeros(config.max_length, config.views * length))
-        else:
-            # M = (H W_a)(F W_b)^T / sqrt(D) begins with 0, too
-            self.word = nn.Linear(config.width, config.width, bias=False)
-            self.image = nn.Linear(config.width, config.width, bias=False)
-            nn.init.zeros_(self.word.weight)
-
-    def keys(self, visual: Tensor) -> Tensor:
-        """Of a dynamic mask: what image features (B, S, D) bring to it."""
-        return self.image(visual) / math.sqrt(self.config.width)
-
-    def forward(self, text: Tensor, encoded: Encoded, first: int) -> Tensor:
-        """M for the words (N, T, D), (1 or N, T, S), 0 for positions that have no row.
-
-        Args:
-            text: what enters the decoder.
-            encoded: result of `UAR.encode`.
-            first: place of the first position in the report; below 0 in a prompt.
-        """
-        if self.config.mask == "dynamic":
-            keys = encoded.aux["mask_keys"]
-            keys = keys.repeat_interleave(text.shape[0] // keys.shape[0], dim=0)
-            return self.word(text) @ keys.transpose(1, 2)
-        place = first + torch.arange(text.shape[1], device=text.device)
-        known = (place >= 0) & (place < len(self.mask))
-        rows = self.mask[place.clamp(0, len(self.mask) - 1), : encoded.memory.shape[1]]
-        return (rows * known.unsqueeze(1))[None]
-
-    def bias(self, mask: Tensor) -> Tensor:
-        """M (N, T, S) -> what is added to the scaled scores of every head, (N, 1, T, S) (eq. 11)."""
-        scale = self.config.mask_scale / math.sqrt(self.config.width // self.config.heads)
-        return scale * (mask.float().sigmoid() - 0.5).unsqueeze(1)
-
-    def loss(self, mask: Tensor, words: Tensor, visible: Tensor) -> Tensor:
-        """L_mask (eq. 12, or its reading as sparsity) over the words (B, T) and image tokens (B, S) that exist."""
-        share = mask.float().sigmoid()
-        if self.config.mask_loss == "literal":
-            share = 1 - share
-        counted = words.float().unsqueeze(2) * visible.float().unsqueeze(1)
-        total = (share * counted).sum()
-        return total / (counted.sum().clamp_min(1) if self.config.mask_reduction == "mean" else len(words))
-
-
 @register("uar", UARConfig)
 class UAR(ReportModel):
     """LSU and CRA for image and words, an encoder-decoder over what they make, TIR in its cross-attention."""
@@ -431,9 +307,8 @@ class UAR(ReportModel):
         logits = self.vocabulary(hidden[:, prompt:])
         return Step(logits, cache, None if attention is None else attention[:, :, :, prompt:]), mask
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
         """Language (eq. 5), global (eq. 10) and, with the mask in use, mask (eq. 12)."""
-        encoded = self.encode(batch.inputs, batch.guide)
         tokens, words = batch.targets.tokens, batch.targets.mask[:, 1:]
         step, mask = self._step(tokens[:, :-1], encoded)
         losses = {"language": self.language_loss_of(step.logits, batch.targets)}

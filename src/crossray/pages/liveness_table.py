@@ -8,30 +8,31 @@ from crossray.pages.tables import Grid
 _TITLE = "Modules at first / after {steps} steps"
 
 _HEADER = (
-    "system", "module", "depends on its input", "effect of its mean", "on", "times rounding", "perplexity", "of slots",
+    "recipe", "module", "depends on its input", "effect of its mean", "on", "times rounding", "perplexity", "of slots",
     "smallest gradient",
 )  # fmt: skip
 
 
 def grid(found: Mapping[str, tuple[Measured, Measured]], steps: int) -> Grid:
-    """One line a module, with both times in each cell.
+    """One line a module, with both times in each cell, and for each recipe its weakest parameter of all.
 
     Args:
-        found: by system, what was measured at first and after training.
+        found: by recipe, what was measured at first and after training.
         steps: of the training.
     """
-    lines = [
-        _line(system, name, fresh.modules[name], trained.modules[name])
-        for system, (fresh, trained) in found.items()
-        for name in fresh.modules
-    ]
+    lines = []
+    for recipe, (fresh, trained) in found.items():
+        lines += [_line(recipe, name, fresh.modules[name], trained.modules[name]) for name in fresh.modules]
+        weakest = min(trained.gradients, key=lambda name: trained.gradients[name])
+        least = (min(one.gradients.values()) for one in (fresh, trained))
+        lines.append([recipe, f"all parameters ({weakest})", *["-"] * 6, _pair(*(f"{one:.4f}" for one in least))])
     return Grid(_TITLE.format(steps=steps), _HEADER, lines)
 
 
-def _line(system: str, name: str, fresh: Liveness, trained: Liveness) -> list[str]:
+def _line(recipe: str, name: str, fresh: Liveness, trained: Liveness) -> list[str]:
     both = (fresh, trained)
     return [
-        system,
+        recipe,
         name,
         _pair(*("-" if one.dependent is None else f"{one.dependent:.0%}" for one in both)),
         _pair(*(f"{one.effect:.1%}" for one in both)),
@@ -39,7 +40,7 @@ def _line(system: str, name: str, fresh: Liveness, trained: Liveness) -> list[st
         _pair(*(f"{one.over_rounding:.0e}" for one in both)),
         _pair(*("-" if one.perplexity is None else f"{one.perplexity:.0f}" for one in both)),
         str(trained.slots or "-"),
-        _pair(*("-" if one.gradient is None else f"{one.gradient:.3f}" for one in both)),
+        _pair(*("-" if one.gradient is None else f"{one.gradient:.4f}" for one in both)),
     ]
 
 

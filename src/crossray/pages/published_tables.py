@@ -49,7 +49,7 @@ class Comparison:
 
 
 def compare_with_published(
-    evaluation: Evaluation, data: str, *, dataset: Path | str | None = None
+    evaluation: Evaluation, data: str, *, dataset: Dataset | Path | str | None = None
 ) -> Iterator[Comparison]:
     """Our scores under every published table of a data set.
 
@@ -73,7 +73,7 @@ def compare_with_published(
 
 
 def print_published(
-    evaluation: Evaluation, data: str, console: "Console", *, dataset: Path | str | None = None
+    evaluation: Evaluation, data: str, console: "Console", *, dataset: Dataset | Path | str | None = None
 ) -> None:
     """Print `compare_with_published`."""
     for comparison in compare_with_published(evaluation, data, dataset=dataset):
@@ -83,7 +83,7 @@ def print_published(
         console.print()
 
 
-def published_page(evaluation: Evaluation, data: str, *, dataset: Path | str | None = None) -> str:
+def published_page(evaluation: Evaluation, data: str, *, dataset: Dataset | Path | str | None = None) -> str:
     """What `print_published` prints, as Markdown."""
     blocks = []
     for comparison in compare_with_published(evaluation, data, dataset=dataset):
@@ -176,7 +176,7 @@ def differences(ours: Result, theirs: PublishedTable, *, drawn: bool | None) -> 
     return [*lines, *(f"{note[0].upper()}{note[1:]}." for note in published.notes)]
 
 
-def has_drawn_images(dataset: Path | str | None) -> bool | None:
+def has_drawn_images(dataset: Dataset | Path | str | None) -> bool | None:
     """Whether a prepared dataset's images are synthetic; None when there is no such dataset to ask."""
     if dataset is None:
         return None

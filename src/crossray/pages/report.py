@@ -6,6 +6,7 @@ The last is what RCAN's Fig. 6 and REVTAF's Fig. 3 show of two studies.
 from collections.abc import Sequence
 from pathlib import Path
 
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.files.write import write_whole
 from crossray.pages import page, report_curves, report_observations, report_provenance, report_scores, report_studies
@@ -23,7 +24,7 @@ def build_report(
     systems: Sequence[System],
     *,
     title: str = "",
-    data: Path | str | None = None,
+    data: Dataset | Path | str | None = None,
     studies: int = 24,
     seed: int = 0,
     preface: Sequence[str] = (),
@@ -94,7 +95,7 @@ def _compared(systems: Sequence[System]) -> str:
     return f"{what}: {names}. {studies} studies{split}{data}, section {source.section}."
 
 
-def _images(systems: Sequence[System], data: Path | str | None) -> tuple[StudyImages | None, str]:
+def _images(systems: Sequence[System], data: Dataset | Path | str | None) -> tuple[StudyImages | None, str]:
     """The images, or a sentence that says why there are none. Only a dataset that was asked for must be there."""
     try:
         return StudyImages.open(systems[0].predictions.provenance, data), ""

@@ -26,7 +26,7 @@ class StudyImages:
         self._rows = {study: row for row, study in enumerate(dataset.ids(np.arange(dataset.studies)))}
 
     @classmethod
-    def open(cls, source: Provenance, folder: Path | str | None = None) -> "StudyImages":
+    def open(cls, source: Provenance, folder: Dataset | Path | str | None = None) -> "StudyImages":
         """Open a dataset.
 
         Args:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
@@ -35,7 +36,10 @@ class System:
 
 
 def read_systems(
-    runs: Sequence[Path | str], *, data: Path | str | None = None, say: Callable[[str], None] = lambda sentence: None
+    runs: Sequence[Path | str],
+    *,
+    data: Dataset | Path | str | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> list[System]:
     """Read systems that wrote reports of the same studies.
 
@@ -131,7 +135,9 @@ def _telling_path(path: Path) -> Path:
     return path.parent if path.name == PREDICTIONS else path.with_suffix("")
 
 
-def _scores(file: PredictionFile, path: Path, data: Path | str | None, say: Callable[[str], None]) -> Evaluation:
+def _scores(
+    file: PredictionFile, path: Path, data: Dataset | Path | str | None, say: Callable[[str], None]
+) -> Evaluation:
     """Scores that lie beside the predictions, or computed."""
     beside = [path.with_suffix(".scores.json"), *([path.with_name(SCORES)] if path.name == PREDICTIONS else [])]
     for scores in beside:

@@ -128,6 +128,8 @@ def print_source_statistics(dataset: "Dataset", console: Console) -> None:
 
 def print_models(console: Console) -> None:
     """The registry: parameters of every system at its default size, its recipes, and what it needs first."""
+    import torch
+
     from crossray.models.registry import create_model, list_models
     from crossray.text.observations import OBSERVATIONS
     from crossray.training.recipe import list_recipes
@@ -136,7 +138,8 @@ def print_models(console: Console) -> None:
     for heading in ("system", "parameters", "frozen", "recipes", "what it is"):
         table.add_column(heading, justify="right" if heading in {"parameters", "frozen"} else "left")
     for name in list_models():
-        model = create_model(name, vocabulary_size=760, observations=OBSERVATIONS)
+        with torch.device("meta"):  # shapes without memory, so that nothing is drawn
+            model = create_model(name, vocabulary_size=760, observations=OBSERVATIONS)
         frozen = set(model.frozen())
         counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
         total, still = sum(counts.values()), sum(n for key, n in counts.items() if key in frozen)

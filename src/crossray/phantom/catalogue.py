@@ -32,7 +32,7 @@ class FindingKind:
         places: places that it can have; empty when there is only one.
         degrees: its degrees, a part of `DEGREES` in that order; empty when it has none. For a nodule, an effusion or a
             hernia the degree is its size, for a heart its breadth.
-        observations: the observations (SPEC 4.2) that a report naming the finding is positive for. CheXpert's
+        observations: the observations that a report naming the finding is positive for. CheXpert's
             convention: what is named, without its parents in the hierarchy.
         views: views in which it can be seen.
     """

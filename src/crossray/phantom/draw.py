@@ -82,7 +82,7 @@ def frame_of(scene: Scene, view: str, size: int) -> Frame:
 
 
 def draw(scene: Scene, view: Literal["frontal", "lateral"], size: int) -> View:
-    """Draws one view of a scene (DESIGN 6).
+    """Draws one view of a scene (docs/phantom.md).
 
     The picture is a function of the arguments alone. Every part has its own source of randomness, so that a finding
     added to a scene leaves the rest of the picture as it was.

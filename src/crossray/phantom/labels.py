@@ -1,4 +1,4 @@
-"""The observations that are true of a scene (SPEC 4.2)."""
+"""The observations that are true of a scene."""
 
 from crossray.phantom.catalogue import CATALOGUE
 from crossray.phantom.scene import Scene

@@ -1,4 +1,4 @@
-"""The report of a drawn study: a radiologist's sentences, each of them true of the scene (DESIGN 6)."""
+"""The report of a drawn study: a radiologist's sentences, each of them true of the scene (docs/phantom.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Sources of drawn studies (DESIGN 6): wholly synthetic ones, and true reports with images drawn from their tags."""
+"""Sources of drawn studies: wholly synthetic ones, and true reports with images drawn from their tags."""
 
 import csv
 import re
@@ -97,7 +97,7 @@ def phantom(
 
     Args:
         studies: number of studies to draw (without --like).
-        seed: the same seed draws the same studies, whatever the number of workers.
+        seed: seed; the same seed draws the same studies for any number of workers.
         severity: how clearly findings show: easy or realistic.
         like: R2Gen's annotation.json: keep its reports and splits, draw the images.
         tags: indiana_reports.csv with the MeSH tags that say what to draw for --like.

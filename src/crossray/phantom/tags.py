@@ -1,4 +1,4 @@
-"""Scenes from the MeSH tags of real reports, such as `Opacity/lung/upper lobe/left;Cardiomegaly/mild` (DESIGN 6).
+"""Scenes from the MeSH tags of real reports, such as `Opacity/lung/upper lobe/left;Cardiomegaly/mild`.
 
 A tag is a heading and qualifiers. The heading, sometimes together with a qualifier, says what to draw
 (`tag_rules.RULES`); the other qualifiers say on which side, at which place and to which degree. A tag counts as drawn

@@ -45,8 +45,9 @@ from sqlalchemy.exc import IntegrityError
 from crossray.errors import UserError
 from crossray.serving.tables import READS, audit, files, open_engine, reports, studies
 
-#: Times that a study is begun before it is given up.
-MOST_ATTEMPTS = 3
+#: Times that a study is begun before it is given up. Images are decoded elsewhere, a model sees arrays alone: a study
+#: hardly ever ends the process, a machine that is restarted again and again does.
+MOST_ATTEMPTS = 100
 
 #: With `sweep(0)`: seconds that a finished report waits for its delivery.
 UNDELIVERED = 3600.0
@@ -389,7 +390,14 @@ class Journal:
         options: Mapping[str, Any],
     ) -> str:
         study, now = uuid.uuid4().hex, self._clock()
-        row: dict[str, Any] = {"id": study, "state": state, "origin": origin, "owner": owner, "key": key, "model": model}
+        row: dict[str, Any] = {
+            "id": study,
+            "state": state,
+            "origin": origin,
+            "owner": owner,
+            "key": key,
+            "model": model,
+        }
         row |= {"options": json.dumps(dict(options)), "received": now, "changed": now, "attempts": 0}
         connection.execute(insert(studies), row)
         return study

@@ -1,4 +1,4 @@
-"""Report cleaners (SPEC 1.2): the published ones, bit for bit, and one without their defects.
+"""Report cleaners (docs/reference/r2gen-family.md): the published ones, bit for bit, and one without their defects.
 
 A score is only comparable with the published tables when the cleaner is the published one, so `legacy` (IU X-Ray) and
 `legacy_mimic` (MIMIC-CXR) reproduce every quirk of it: "3.5 cm" becomes "35 cm", and "L1. The" becomes "lthe".

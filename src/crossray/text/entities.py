@@ -1,4 +1,4 @@
-"""The entities and places of the knowledge encoder, and the rules that read them out of a report (SPEC 4.1).
+"""The entities and places of the knowledge encoder, and the rules that read them out of a report.
 
 A triplet (entity, place, status) is what MedKLIP learns of a report. Names, descriptions and phrases are those of
 `entities.yaml`; what is denied and doubted is decided as in the labeler (`labeling`).
@@ -61,7 +61,7 @@ def place_text(place: str) -> str:
 
 
 def triplet_text(entity: str, place: str, present: bool) -> str:
-    """A triplet in words (SPEC 4.4)."""
+    """A triplet in words."""
     return f"{entity}; located at {place}; {'present' if present else 'absent'}"
 
 

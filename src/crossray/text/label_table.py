@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossray.errors import UserError
+from crossray.files.tables import delimiter, is_rich_text, is_separator_line
 from crossray.files.write import appearing
 from crossray.text.observations import STATUSES, Evidence, language_notes, report_language
 
@@ -42,8 +44,8 @@ def read_reports(path: Path) -> Iterator[tuple[str, str]]:
     """Studies and reports of a CSV file, one by one.
 
     Args:
-        path: UTF-8 with or without byte order mark; columns `study_id` and `report`, others are ignored. Quoted fields
-            may hold line breaks.
+        path: UTF-8 with or without byte order mark, fields separated by commas, semicolons or tabs; columns `study_id`
+            and `report`, others are ignored. Quoted fields may hold line breaks.
 
     Yields:
         Identifier and report of each row; the report may be empty.
@@ -55,7 +57,12 @@ def read_reports(path: Path) -> Iterator[tuple[str, str]]:
     limit = csv.field_size_limit(LONGEST_FIELD)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _rows(csv.reader(file, strict=True), path)
+            first = file.readline(LONGEST_FIELD)
+            skipped = int(is_separator_line(first))
+            if skipped:
+                first = file.readline(LONGEST_FIELD)
+            lines = itertools.chain([first], file)
+            yield from _rows(csv.reader(lines, delimiter=delimiter(first, STUDY), strict=True), path, skipped)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a CSV file of reports") from None
     except UnicodeDecodeError:
@@ -111,28 +118,33 @@ def label_table(
     return count, language_notes(languages)
 
 
-def _rows(rows: Any, path: Path) -> Iterator[tuple[str, str]]:
+def _rows(rows: Any, path: Path, skipped: int) -> Iterator[tuple[str, str]]:
     first_lines: dict[str, int] = {}
     try:
-        header = [name.strip() for name in next(rows, [])]
+        header = [name.strip().lower() for name in next(rows, [])]
         study, report = (_column(header, name, path) for name in (STUDY, REPORT))
         for row in rows:
             if not row:
                 continue
-            place = f"{path}: line {rows.line_num}"
+            number = rows.line_num + skipped
+            place = f"{path}: line {number}"
             if len(row) != len(header):
                 raise UserError(f"{place}: {len(row)} columns where the header has {len(header)}; "
                                 "put quotes around text with commas")  # fmt: skip
             name = row[study].strip()
             if not name:
                 raise UserError(f"{place}: column {STUDY}: is empty; give every report an identifier")
-            if name in first_lines:
-                raise UserError(f"{place}: column {STUDY}: the same as in line {first_lines[name]}; "
+            same = unicodedata.normalize("NFC", name)
+            if same in first_lines:
+                raise UserError(f"{place}: column {STUDY}: the same as in line {first_lines[same]}; "
                                 "give every report an identifier of its own")  # fmt: skip
-            first_lines[name] = rows.line_num
+            first_lines[same] = number
+            if is_rich_text(row[report]):
+                raise UserError(f"{place}: column {REPORT}: is RTF and no plain text; export plain text")
             yield name, row[report]
     except csv.Error as error:
-        raise UserError(f"{path}: line {rows.line_num}: no CSV ({error}); save the file as CSV again") from None
+        line = rows.line_num + skipped
+        raise UserError(f"{path}: line {line}: no CSV ({error}); save the file as CSV again") from None
 
 
 def _column(header: Sequence[str], name: str, path: Path) -> int:

@@ -12,7 +12,11 @@ _BREAK = re.compile(
     r"|_x000d_|&#0*1[03];|&#x0*[ad];|\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]",
     re.IGNORECASE,
 )
-_SPACE = re.compile(r"&nbsp;|&#160;|&#xa0;", re.IGNORECASE)
+#: HTML's blanks, and its elements within a line.
+_SPACE = re.compile(
+    r"&nbsp;|&#160;|&#xa0;|<\s*/?\s*(?:b|strong|i|em|u|span|font|small|big|code|pre|sup|sub|center)\b[^<>]{0,80}>",
+    re.IGNORECASE,
+)
 
 #: Text that may hold such a break.
 _MAY_HOLD_BREAK = re.compile(r"[\\<&\r\v\f\x1c-\x1e\x85\u2028\u2029]|_x000d_", re.IGNORECASE)

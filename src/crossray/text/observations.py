@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from crossray.text.labeling.language import OTHER, as_in_phrases, language_of
 from crossray.text.labeling.lexicon import lexicon
 from crossray.text.labeling.mentions import statements
-from crossray.text.labeling.registry import ENGLISH, languages, observations
+from crossray.text.labeling.registry import ENGLISH, OWN, cancels_no_finding, check_convention, languages, observations
 from crossray.text.labeling.scopes import Mention, resolve
 from crossray.text.labeling.tokens import sentence_spans, token_spans, tokens
 from crossray.text.missing import is_missing
@@ -32,7 +32,7 @@ STATUSES: tuple[str, ...] = ("blank", "positive", "negative", "uncertain")
 
 #: Name and version of the rules, for what is stored beside labels and scores.
 LABELER = "crossray-rules"
-LABELER_VERSION = "2"
+LABELER_VERSION = "3"
 
 #: Names of the languages that have a phrase file.
 LANGUAGES = {"en": "English", "es": "Spanish", "de": "German", "fr": "French"}
@@ -41,7 +41,7 @@ _CODES = {status: code for code, status in enumerate(STATUSES)}
 #: What a report says of an observation is the strongest of its mentions.
 _STRENGTH = {status: strength for strength, status in enumerate(("blank", "negative", "uncertain", "positive"))}
 _NO_FINDING = "no_finding"
-_CANCELS = frozenset(observation.name for observation in observations() if observation.cancels_no_finding)
+_KNOWN = frozenset(OBSERVATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,17 @@ class ReportLabels:
         return STATUSES[self.codes[OBSERVATIONS.index(observation)]]
 
 
-def label_report(report: str) -> ReportLabels:
+def labeler_name(convention: str = OWN) -> str:
+    """Name and version of the rules, and the convention where it is not our own.
+
+    Raises:
+        UserError: there is no such convention.
+    """
+    check_convention(convention)
+    return f"{LABELER} {LABELER_VERSION}" + (f", {convention} convention" if convention != OWN else "")
+
+
+def label_report(report: str, convention: str = OWN) -> ReportLabels:
     """Labels of one report.
 
     An observation gets the strongest status that some mention has: positive, then uncertain, then negative; without a
@@ -93,13 +103,14 @@ def label_report(report: str) -> ReportLabels:
     Args:
         report: text of any section, raw or cleaned by `crossray.text.cleaning.clean`. In a language that has no phrase
             file all is blank, "no_finding" too; so is a word such as "nan" or "N/A" (`crossray.text.missing`).
+        convention: one of `crossray.text.labeling.registry.conventions`: how observations are drawn.
 
     Returns:
         The labels, with the places in `report` that they rest on. The time is linear in the length of the text.
     """
     words, language = _read(report)
-    mentions = list(_mentions(words, language))
-    strongest = _strongest(words, mentions)
+    mentions = list(_mentions(words, language, convention))
+    strongest = _strongest(words, mentions, cancels_no_finding(convention))
     evidence: list[Evidence] = []
     if mentions:
         spans = token_spans(report)
@@ -108,17 +119,18 @@ def label_report(report: str) -> ReportLabels:
             evidence += (
                 Evidence(observation, mention.status, start, end)
                 for observation in mention.statement.observations
-                if mention.status == strongest[observation]
+                if mention.status == strongest[observation] and observation in _KNOWN
             )
     return ReportLabels(_codes(strongest), tuple(sorted(evidence, key=lambda entry: (entry.start, entry.end))))
 
 
-def label_reports(reports: Sequence[str]) -> NDArray[np.int8]:
+def label_reports(reports: Sequence[str], convention: str = OWN) -> NDArray[np.int8]:
     """Labels of many reports: (N, K) codes, columns in the order of `OBSERVATIONS`; see `label_report`."""
     codes = np.empty((len(reports), len(OBSERVATIONS)), np.int8)
+    cancels = cancels_no_finding(convention)
     for row, report in enumerate(reports):
         words, language = _read(report)
-        codes[row] = _codes(_strongest(words, _mentions(words, language)))
+        codes[row] = _codes(_strongest(words, _mentions(words, language, convention), cancels))
     return codes
 
 
@@ -166,23 +178,25 @@ def _read(report: str) -> tuple[list[str], str]:
     return as_in_phrases(words, language), language
 
 
-def _mentions(words: Sequence[str], language: str) -> Iterator[tuple[int, Mention]]:
+def _mentions(words: Sequence[str], language: str, convention: str) -> Iterator[tuple[int, Mention]]:
     """Each mention with the place of its sentence in `words`."""
-    phrases = lexicon(language)
+    phrases = lexicon(language, convention)
     for start, end in sentence_spans(words):
         if matches := phrases.matches(words[start:end]):
             for mention in resolve(statements(matches), matches):
                 yield start, mention
 
 
-def _strongest(words: Sequence[str], mentions: Iterable[tuple[int, Mention]]) -> dict[str, str]:
+def _strongest(
+    words: Sequence[str], mentions: Iterable[tuple[int, Mention]], cancels: frozenset[str]
+) -> dict[str, str]:
     """Observation to status; blank ones are left out."""
     result: dict[str, str] = {}
     for _, mention in mentions:
         for observation in mention.statement.observations:
             if _STRENGTH[mention.status] > _STRENGTH[result.get(observation, "blank")]:
                 result[observation] = mention.status
-    if all(status == "negative" or name not in _CANCELS for name, status in result.items()) and any(
+    if all(status == "negative" or name not in cancels for name, status in result.items()) and any(
         map(str.isalpha, words)
     ):
         result[_NO_FINDING] = "positive"

@@ -1,4 +1,4 @@
-"""Word-level and WordPiece tokenizers (SPEC 1.3), stored in the format of the `tokenizers` library."""
+"""Word-level and WordPiece tokenizers, stored in the format of the `tokenizers` library."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ KINDS: tuple[str, ...] = ("word", "wordpiece")
 
 PAD, BOS, EOS, UNK = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
-#: Tokens for the status of an observation (SPEC 4.2), in the order of `crossray.text.observations.STATUSES`.
+#: Tokens for the status of an observation, in the order of `crossray.text.observations.STATUSES`.
 STATUS_TOKENS = ("[BLA]", "[POS]", "[NEG]", "[UNC]")
 
-#: What follows the tokens of a released BERT vocabulary: one that begins a report, and the statuses (SPEC 1.3).
+#: What follows the tokens of a released BERT vocabulary: one that begins a report, and the statuses.
 ADDED_TOKENS = ("[DEC]", *STATUS_TOKENS)
 
 #: Names of `SPECIAL_TOKENS` in such a vocabulary, which has no token to begin a report with.
@@ -116,7 +116,7 @@ class Tokenizer:
             reports: training reports as in the source, uncleaned.
             kind: "word" or "wordpiece".
             cleaner: one of `CLEANERS`.
-            min_count: words that occur at least so often are kept (SPEC 1.3: 3 for IU X-Ray, 10 for MIMIC-CXR);
+            min_count: words that occur at least so often are kept (R2Gen: 3 for IU X-Ray, 10 for MIMIC-CXR);
                 for WordPiece, pairs of pieces that occur at least so often are joined.
             size: largest vocabulary, special tokens included: of words the most frequent are kept, and of WordPiece
                 every character is kept.

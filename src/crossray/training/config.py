@@ -1,4 +1,4 @@
-"""Recipes: everything that decides how something is trained, as frozen dataclasses (DESIGN 3, SPEC 1.8).
+"""Recipes: everything that decides how something is trained, as frozen dataclasses (docs/reference/r2gen-family.md).
 
 `recipe.py` reads and writes them as YAML; the field descriptions below are the help of `crossray train`.
 """

@@ -38,7 +38,7 @@ class Heartbeat:
         self._print(f"{done} of {total} ({done / max(total, 1):.0%}){left}{'  ' + detail if detail else ''}")
 
     def end(self) -> None:
-        """Say that the work has ended, where its progress was told."""
+        """Report the end of the work where its progress was reported."""
         if self._said:
             self._print(f"ended after {duration(time.monotonic() - self._start)}")
 

@@ -1,4 +1,4 @@
-"""The one LightningModule, for everything Trainable (DESIGN 3): losses, schedule, validation, events."""
+"""The one LightningModule, for everything Trainable (docs/architecture.md): losses, schedule, validation, events."""
 
 import copy
 import dataclasses
@@ -158,11 +158,8 @@ class TrainingModule(lightning.LightningModule):
     def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
         losses: dict[str, Tensor] = {}
         measured: dict[str, float] = {}
-        if self.objective is None or any(self.loss_weights[name] for name in self.model.loss_weights):
-            losses = self.model.losses(batch)
-        if self.supervision is not None and self.loss_weights["supervision"]:
-            model = typing.cast(ReportModel, self.model)
-            losses["supervision"] = self.supervision(model.encode(batch.inputs, batch.guide), batch.guide)
+        if self.objective is None or any(self.loss_weights[name] for name in (*self.model.loss_weights, "supervision")):
+            losses = self._supervised(batch)
         if self.objective is not None:
             model = typing.cast(ReportModel, self.model).eval()
             reference = None if self.reference is None else self.reference.eval()
@@ -171,13 +168,21 @@ class TrainingModule(lightning.LightningModule):
             self._keeper.train_mode()
         return losses, measured
 
+    def _supervised(self, batch: Batch) -> dict[str, Tensor]:
+        """The model's losses and, where the stage weighs it, supervision's; the batch is encoded once."""
+        if self.supervision is None or not self.loss_weights["supervision"]:
+            return self.model.losses(batch)
+        model = typing.cast(ReportModel, self.model)
+        encoded = model.encode(batch.inputs, batch.guide)
+        return {**model.losses_of(encoded, batch), "supervision": self.supervision(encoded, batch.guide)}
+
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Step, and tell the model so before anything can be saved."""
         super().optimizer_step(*arguments, **options)
         self.model.advance(self._event("step", extra_steps=1))
 
     def on_train_epoch_end(self) -> None:
-        """Tell the model that an epoch has ended, and the stage with its last epoch."""
+        """Tell the model about the end of an epoch, and of the stage after its last epoch."""
         self.model.advance(self._event("epoch"))
 
     def on_validation_epoch_start(self) -> None:
@@ -192,10 +197,7 @@ class TrainingModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Losses, the model's own metrics, and for systems that write reports their reports."""
-        losses = self.model.losses(batch)
-        if self.supervision is not None and self.loss_weights["supervision"]:
-            model = typing.cast(ReportModel, self.model)
-            losses["supervision"] = self.supervision(model.encode(batch.inputs), batch.guide)
+        losses = self._supervised(batch)
         tokens = float(batch.targets.mask[:, 1:].sum())
         for name, loss in losses.items():
             self._add(f"loss_{name}", float(loss), tokens if name in TOKEN_LOSSES else batch.inputs.size)
@@ -226,7 +228,7 @@ class TrainingModule(lightning.LightningModule):
         self.model.advance(self._event("validation"))
 
     def finish(self) -> None:
-        """The stage has ended: tell the model, and say so in the checkpoint."""
+        """End of a stage: tell the model, and record it in the checkpoint."""
         self._finished = True
         self.model.advance(self._event("stage"))
 

@@ -1,4 +1,4 @@
-"""Optimisers with parameter groups, and the learning-rate schedule as a function of the step (SPEC 1.8)."""
+"""Optimisers with parameter groups, and the learning-rate schedule as a function of the step."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a system needs trained first: built from its own recipe when it is missing, once for a dataset (DESIGN 3).
+"""What a system needs trained first: built from its own recipe when it is missing, once for a dataset.
 
 A text field of a model's configuration that reads `build:RECIPE` stands for the model folder which that recipe trains
 on the same dataset:

@@ -1,4 +1,4 @@
-"""Stages: what each part of a training freezes, switches, weighs and begins with (DESIGN 3)."""
+"""Stages: what each part of a training freezes, switches, weighs and begins with (docs/architecture.md)."""
 
 from pathlib import Path
 

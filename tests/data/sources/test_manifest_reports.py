@@ -41,3 +41,20 @@ def test_a_word_for_nothing_is_an_empty_report(tmp_path: Path, column: str, word
 
 def test_text_without_headings_is_the_findings_as_a_whole(tmp_path: Path) -> None:
     assert study(tmp_path, report="Chest film\n\nNo mass.").findings == "Chest film. No mass."
+
+
+@pytest.mark.parametrize("column", ["report", "findings"])
+def test_rich_text_is_refused(tmp_path: Path, column: str) -> None:
+    with pytest.raises(UserError, match=f"{column}.*is RTF and no plain text"):
+        study(tmp_path, **{column: r"{\rtf1\ansi FINDINGS: No mass.\par}"})
+
+
+def test_an_image_of_two_patients_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    table = tmp_path / "m.csv"
+    table.write_text("patient,study,images,findings\np,1,a.png,Clear.\np,2,a.png,Clear.\n", encoding="utf-8")
+    read_manifest(table)
+    assert not caplog.messages
+    table.write_text("patient,study,images,findings\np,1,a.png,Clear.\nq,2,a.png,Clear.\n", encoding="utf-8")
+    read_manifest(table)
+    assert "1 images belong to more than one patient" in caplog.text

@@ -151,6 +151,42 @@ def test_a_break_that_ends_a_statement_stays_an_end() -> None:
     assert split_sections(report).findings == "No consolidation. Large right effusion or thickening. Chest tube"
 
 
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "{} - ", "{} -- ", "{} \u2013 ", "{}; ", "{} = ", "{}. ", "{}... ", "{} > ", "{}\t", "{} ",
+        "[{}]\n", "({}):\n", "__{}__:\n", "== {} ==\n", "| {}: |\n", "<b>{}</b>: ", "<strong>{}</strong><br>",
+        "1. {}:\n", "2) {}\n", "\u25a0 {}: ", "\ufeff{}: ", "\u200b{}:\u00a0", "{}\n-----\n", "{}\n=====\n",
+    ],
+)  # fmt: skip
+def test_headings_in_other_shapes(heading: str) -> None:
+    """Other signs than a colon, brackets, marks, numbers, and characters that show nothing."""
+    report = "".join(
+        f"{heading.format(name)}{text}\n\n"
+        for name, text in (("INDICATION", "Cough."), ("FINDINGS", "Lungs are clear."), ("IMPRESSION", "No change."))
+    )
+    found = split_sections(report)
+    assert (found.indication, found.findings, found.impression) == ("Cough.", "Lungs are clear.", "No change.")
+
+
+@pytest.mark.parametrize(
+    ("report", "findings", "impression"),
+    [
+        ("FINDINGS:~Lungs are clear.~IMPRESSION:~No change.", "Lungs are clear.", "No change."),
+        ("FINDINGS:|Lungs are clear.|IMPRESSION:|No change.", "Lungs are clear.", "No change."),
+        ("FINDINGS: A ~3 cm mass, ~2 cm nodule.", "A ~3 cm mass, ~2 cm nodule.", ""),
+        ("F I N D I N G S: Lungs are clear.\nI M P R E S S I O N: No change.", "Lungs are clear.", "No change."),
+        ("FINDINGS Lungs are clear. IMPRESSION No change.", "Lungs are clear.", "No change."),
+        ("Radiological findings: Lungs are clear.\nFinal impression: No change.", "Lungs are clear.", "No change."),
+        ("FINDINGS: See impression.\nIMPRESSION: No change.", "", "No change."),
+        ("FINDINGS CONSISTENT WITH PNEUMONIA.", "FINDINGS CONSISTENT WITH PNEUMONIA.", ""),
+    ],
+)
+def test_separators_spaced_letters_and_pointers(report: str, findings: str, impression: str) -> None:
+    found = split_sections(report)
+    assert (found.findings, found.impression) == (findings, impression)
+
+
 PIECES = ["FINDINGS:", "Findings:", "IMPRESSION:", "Impression", "INDICATION:", "ADDENDUM:", "FINAL REPORT",
           "WET READ: x", "RESULT:", "INTERPRETATION:", "FINDINGS AND IMPRESSION:", "LUNGS:", "TECHNIQUE:", "SCHEMA:",
           "CHEST, TWO VIEWS:",

@@ -22,6 +22,15 @@ def test_rules_are_the_embedded_labeler() -> None:
     assert STATUSES[found[1, column]] == "blank"
 
 
+def test_rules_of_a_convention() -> None:
+    for labeler in (open_labeler("crossray-rules", "chexpert"), open_labeler("rules:chexpert")):
+        assert labeler.name.endswith(", chexpert convention")
+        column = labeler.observations.index("support_devices")
+        assert STATUSES[labeler.label(["surgical clips ."])[0, column]] == "blank"
+    with pytest.raises(UserError, match="--convention chexpert: only the rules have conventions"):
+        open_labeler("chexbert:folder", "chexpert")
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=str(tmp_path)):
         open_labeler(str(tmp_path / "absent"))

@@ -163,5 +163,5 @@ def test_more_positions_than_it_has_are_refused() -> None:
 def test_paper_size() -> None:
     with torch.device("meta"):
         model = BertDecoder(BertDecoderConfig(vocabulary_size=30527))
-    # SPEC 10.3
+    # PromptMRG
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(161, abs=0.6)

@@ -1,4 +1,4 @@
-"""The image tokenizer: its networks, its training, and the reader of DALL-E's pickled weights (SPEC 9, number 26)."""
+"""The image tokenizer: its networks, its training, and the reader of DALL-E's pickled weights."""
 
 import math
 import os

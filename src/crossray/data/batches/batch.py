@@ -1,4 +1,4 @@
-"""What a model sees of some studies: inputs, guidance and targets (DESIGN 3).
+"""What a model sees of some studies: inputs, guidance and targets (docs/architecture.md).
 
 Shapes: B studies, V views, C channels, H x W pixels, T tokens, K observations.
 """

@@ -1,4 +1,4 @@
-"""From stored grey images to normalised batches: every transform of SPEC 1.4, on tensors, a whole batch at once.
+"""From stored grey images to normalised batches: those of the published code, on tensors, a whole batch at once.
 
 Resizing, cropping and flipping are one separable resampling: each output row (column) is a weighted sum of input rows
 (columns), so a batch is two batched matrix products whatever the sizes of its images. The weights are the triangle
@@ -197,7 +197,7 @@ def transform_inputs(
     generator: torch.Generator | None = None,
     draws: Tensor | None = None,
 ) -> Inputs:
-    """Apply `transform` to every view of every study; each view is augmented on its own (SPEC 1.4, ii).
+    """Apply `transform` to every view of every study; each view is augmented on its own.
 
     Args:
         inputs: images (B, V, 1, H, W) uint8; with H = W = 0 they are cached features and stay as they are.

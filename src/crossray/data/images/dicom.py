@@ -1,8 +1,8 @@
 """Radiographs in DICOM files (PS3.3, PS3.5): what the header must say, and the first frame as grey levels.
 
 What the values themselves say with certainty is believed against the header, with a warning; what stays uncertain is
-refused with the field's name. Sizes are checked before anything is decoded, those of a compressed image against those
-of the header.
+refused with the field's name. Sizes are checked before anything is decoded, those of the header and of a compressed
+image.
 """
 
 import numpy as np

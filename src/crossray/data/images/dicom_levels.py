@@ -13,6 +13,7 @@ from crossray.data.images.dicom_header import Header, Layout, number
 from crossray.data.images.dicom_lut import lookup_table
 from crossray.data.images.dicom_words import Words, read_words
 from crossray.data.images.pixels import without_far_ones
+from crossray.data.images.polarity import negative
 from crossray.data.images.remarks import Remarks
 from crossray.errors import UserError, quoted
 
@@ -30,7 +31,8 @@ def grey_levels(header: Header, stored: NDArray[Any], layout: Layout, remark: Re
 
     Returns:
         (H, W) uint8, 0 = black. The first VOI LUT or else the first window decides what becomes black and white;
-        without any, the lowest and highest value that occur, but for a few far from all others. Padding is black.
+        without any, the lowest and highest value that occur, but for a few far from all others. Padding is black. What
+        is certainly a negative with the polarity of the header is inverted (`polarity`).
 
     Raises:
         UserError: a number of the header makes no sense, or all pixels are padding.
@@ -41,6 +43,19 @@ def grey_levels(header: Header, stored: NDArray[Any], layout: Layout, remark: Re
     if layout.colour == "MONOCHROME1":
         levels = 1 - levels
     levels[words.padding] = 0
+    pixels = _shown(levels, words)
+    found = negative(pixels)
+    if found == "likely":
+        remark("PhotometricInterpretation", f"is {layout.colour}, and the image looks like a negative; check it")
+    elif found:
+        remark("PhotometricInterpretation", f"is {layout.colour}, but the image would be a negative; it is inverted")
+        levels = 1 - levels
+        levels[words.padding] = 0
+        pixels = _shown(levels, words)
+    return pixels
+
+
+def _shown(levels: Levels, words: Words) -> NDArray[np.uint8]:
     table = np.round(np.clip(levels, 0, 1) * 255).astype(np.uint8)
     pixels: NDArray[np.uint8] = table[words.codes]
     if words.padded is not None:

@@ -21,6 +21,7 @@ from pydicom.tag import BaseTag, Tag
 
 from crossray.data.images.dicom_header import FIELDS, PIXEL_DATA, Header, Layout
 from crossray.data.images.jpeg import FRAMES, read_header
+from crossray.data.images.pixels import check_size
 from crossray.data.images.remarks import Remarks
 from crossray.errors import UserError
 
@@ -45,6 +46,9 @@ _JPEG_FRAMES = {
 
 _JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 
+#: Every transfer syntax that is read.
+TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (*_NATIVE, uid.RLELossless, *_JPEG_FRAMES, *_JPEG_2000)
+
 
 def first_frame(content: bytes, header: Header, layout: Layout, remark: Remarks) -> NDArray[Any]:
     """Decode the first frame.
@@ -52,7 +56,7 @@ def first_frame(content: bytes, header: Header, layout: Layout, remark: Remarks)
     Args:
         content: the file.
         header: its header.
-        layout: what the header says; `allocated`, `stored` and `marked` become what the data say.
+        layout: what the header says; `rows`, `columns`, `allocated`, `stored` and `marked` become what the data say.
         remark: takes the warnings.
 
     Returns:
@@ -152,7 +156,7 @@ def _spread(pixels: NDArray[np.uint8]) -> float:
 
 
 def _known(syntax: uid.UID | None) -> uid.UID | None:
-    return syntax if syntax in (*_NATIVE, uid.RLELossless, *_JPEG_FRAMES, *_JPEG_2000) else None
+    return syntax if syntax in TRANSFER_SYNTAXES else None
 
 
 def _not_read(header: Header) -> UserError:
@@ -181,9 +185,14 @@ def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, rem
             raise ValueError("markers")
         size, precision, signed = (found.columns, found.rows, found.components), found.precision, False
         colours = found.colours
-    if size != (layout.columns, layout.rows, layout.samples):
-        raise UserError(f"{header.name}: Rows, Columns or SamplesPerPixel are not those of the compressed image; "
+    if size[2] != layout.samples:
+        raise UserError(f"{header.name}: SamplesPerPixel is {layout.samples}, and the compressed image has {size[2]}; "
                         "export it again")  # fmt: skip
+    if size[:2] != (layout.columns, layout.rows):
+        check_size(size[:2], header.name)
+        remark("Rows", f"and Columns are {layout.rows} and {layout.columns}, but those of the compressed image are "
+               f"{size[1]} and {size[0]}; these are read")  # fmt: skip
+        layout.columns, layout.rows = size[:2]
     if not 2 <= precision <= 16 or (layout.samples == 3 and precision > 8):
         raise UserError(f"{header.name}: the compressed image has {precision} bits a sample, which is not read; export "
                         "it uncompressed")  # fmt: skip

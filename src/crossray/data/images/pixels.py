@@ -35,6 +35,10 @@ _BLANK_SHARE = 0.99
 _FEW_LEVELS = 16
 
 
+class ColourPictureError(UserError):
+    """The pixels have more colour than any radiograph."""
+
+
 def check_size(size: tuple[int, int], name: str) -> None:
     """See that an image may be decoded.
 
@@ -69,7 +73,7 @@ def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
         (H, W) uint8, 0 = black. Transparent pixels lie on black.
 
     Raises:
-        UserError: it is a colour picture.
+        ColourPictureError: it is a colour picture.
     """
     if image.mode == "1":
         image = image.convert("L")
@@ -84,7 +88,7 @@ def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
         image.paste(layer, mask=layer)
     colours = image if image.mode == "RGB" else image.convert("RGB")
     if _colourfulness(colours) > MAX_COLOURFULNESS:
-        raise UserError(f"{name}: a colour picture, not a radiograph; give a grey-scale chest X-ray")
+        raise ColourPictureError(f"{name}: a colour picture, not a radiograph; give a grey-scale chest X-ray")
     return np.array(colours.convert("L"))
 
 

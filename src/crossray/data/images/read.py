@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngImageFile
 from crossray.data.images.deep_png import is_deep, read_deep
 from crossray.data.images.jpeg import not_read
 from crossray.data.images.pixels import check_size, grey, remark_blank
+from crossray.data.images.polarity import negative
 from crossray.data.images.positions import FileDescription
 from crossray.data.images.remarks import Remarks
 from crossray.data.study import VIEW_POSITIONS, View
@@ -140,6 +141,8 @@ def _read(source: Path | str | bytes, name: str, draft_size: int | None, remark:
         )
     pixels = _READERS[kind](content, name, draft_size, remark)
     remark_blank(pixels, remark)
+    if kind != "DICOM" and negative(pixels):  # no header says a polarity that the values could contradict
+        remark("pixels", "look like a negative: air is bright; check the export, and invert the image")
     return pixels
 
 
@@ -159,6 +162,23 @@ def describe_image(path: Path) -> FileDescription:
         described: FileDescription = reader.describe(_file_content(path, name, most=reader.MAX_HEADER + 1), name)
         return described
     return FileDescription(is_image=_kind(content) is not None or not _is_something_else(path, content))
+
+
+def describe_content(content: bytes, name: str) -> FileDescription:
+    """`describe_image` of a file in memory.
+
+    Args:
+        content: the file.
+        name: what a message calls it.
+
+    Raises:
+        UserError: its DICOM header is damaged.
+    """
+    if _kind(content) != "DICOM":
+        return FileDescription()
+    reader = _dicom(name)
+    described: FileDescription = reader.describe(content[: reader.MAX_HEADER + 1], name)
+    return described
 
 
 def _is_something_else(path: Path, content: bytes) -> bool:

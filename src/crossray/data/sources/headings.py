@@ -15,11 +15,14 @@ Kind = Literal[
 
 #: Headings that are understood in small letters, too, and some of them without a colon, by what they open.
 _EXACT: dict[Kind, str] = {
-    "findings": "finding findings observation observations befund befunde hallazgos hallazgo",
-    "impression": "impression impressions conclusion conclusions opinion summary beurteilung zusammenfassung impresion "
+    "findings": "finding findings radiological_findings radiographic_findings imaging_findings chest_findings "
+    "observation observations befund befunde hallazgos hallazgo",
+    "impression": "impression impressions final_impression final_impressions conclusion "
+    "conclusions opinion summary beurteilung zusammenfassung impresion "
     "conclusiones impresion_diagnostica",
     "combined": "findings_and_impression findings/impression impression/findings impression_and_findings "
-    "findings_/_impression findings_&_impression befund_und_beurteilung",
+    "findings_/_impression findings_&_impression findings_and_impressions "
+    "findings_and_conclusion findings_and_conclusions befund_und_beurteilung",
     "indication": "indication indications history clinical_history clinical_indication clinical_information "
     "clinical_data reason_for_exam reason_for_examination reason_for_study reason_for_this_examination indikation "
     "fragestellung klinische_angaben klinische_frage anamnese indicacion indicaciones antecedentes motivo "
@@ -66,7 +69,10 @@ _MAIN = ("FINDINGS", "IMPRESSION", "INDICATION", "CONCLUSION", "COMPARISON")
 
 def _plain(name: str) -> str:
     """A heading in capitals without accents, blanks made single."""
-    decomposed = unicodedata.normalize("NFD", " ".join(name.split()).upper())
+    words = name.split()
+    if len(words) > 2 and all(len(word) == 1 for word in words):  # "F I N D I N G S"
+        words = ["".join(words)]
+    decomposed = unicodedata.normalize("NFD", " ".join(words).upper())
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 

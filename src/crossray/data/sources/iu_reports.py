@@ -1,4 +1,4 @@
-"""The reports of IU X-Ray as they are published: Open-i's XML files, or the two tables of Kaggle's copy (SPEC 1.1)."""
+"""The reports of IU X-Ray as they are published: Open-i's XML files, or the two tables of Kaggle's copy."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""IU X-Ray from the files that Open-i or Kaggle give: reports, images, and what is filtered on the way (SPEC 1.1).
+"""IU X-Ray from the files that Open-i or Kaggle give: reports, images, and what is filtered on the way.
 
 R2Gen's 2,955 studies are those with a findings section and at least two images; its identifiers are the name of a
 study's first image without the last number. `docs/data/iu-xray.md` shows both on the true reports.
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from crossray.data.images import MAX_BYTES, ImageFile
 from crossray.data.sources.archives import members
 from crossray.data.sources.iu_reports import IuReport, image_key, read_projections, read_reports
-from crossray.data.sources.labels import RULE_LABELS, rule_labels
+from crossray.data.sources.labels import OWN_CONVENTION, label_origin, rule_labels
 from crossray.data.sources.r2gen import read_annotation
 from crossray.data.sources.source import Collection, source
 from crossray.data.sources.splits import split_patients
@@ -55,6 +55,7 @@ class IuStudies:
         unpacked: folder that an archive's images are unpacked into.
         steps: what every filter left.
         oddities: counts of what is odd in the source: images that are listed twice, missing, or of no report.
+        convention: how the labels' observations are drawn.
     """
 
     reports: Sequence[IuReport]
@@ -65,6 +66,7 @@ class IuStudies:
     unpacked: Path
     steps: tuple[FilterStep, ...]
     oddities: Mapping[str, int]
+    convention: str = OWN_CONVENTION
 
     def __len__(self) -> int:
         return len(self.reports)
@@ -84,7 +86,7 @@ class IuStudies:
             impression=report.impression,
             indication=report.indication,
             images=tuple(ImageFile(self._path(key), self.positions.get(key, "unknown")) for key in report.images),
-            labels=rule_labels(report.findings),
+            labels=rule_labels(report.findings, self.convention),
             extra={"tags": list(report.tags)},
         )
 
@@ -118,19 +120,22 @@ def iu_xray(
     split: str = "seeded",
     seed: int = 0,
     views: Views = "pair",
+    convention: str = OWN_CONVENTION,
 ) -> Collection:
-    """Prepare IU X-Ray from the files of Open-i or Kaggle; say what every filter leaves, beside the papers' numbers.
+    """Prepare IU X-Ray from the files of Open-i or Kaggle, and report what each filter removes.
 
     Args:
         reports: NLMCXR_reports.tgz, the folder that it unpacks to, or indiana_reports.csv.
         images: NLMCXR_png.tgz, the folder that it unpacks to, or Kaggle's folder of images.
         scratch: folder to unpack images into.
-        projections: indiana_projections.csv; without it nobody knows which view is frontal. Taken from beside
+        projections: indiana_projections.csv; without it, views are unknown. Taken from beside
             indiana_reports.csv when left out.
         split: r2gen:annotation.json takes the studies and splits of that file; seeded draws 70/10/20 by patient.
         seed: seed of the drawn split.
         views: pair keeps studies with two views or more and two of each, as R2Gen does; all keeps every view.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
+    labels = label_origin(None, convention)
     annotation = _split_file(split)
     beside = reports.with_name("indiana_projections.csv")
     if projections is None and reports.suffix.lower() == ".csv" and beside.exists():
@@ -138,6 +143,7 @@ def iu_xray(
     studies = read_iu_xray(
         reports, images, scratch, projections=projections, annotation=annotation, views=views, seed=seed
     )
+    studies = replace(studies, convention=convention)
     described = {
         "kind": "iu_xray",
         "reports": file_digest(reports),
@@ -146,7 +152,7 @@ def iu_xray(
         "split": {"seed": seed} if annotation is None else file_digest(annotation),
         "views": views,
         "synthetic_images": False,
-        "labels": RULE_LABELS,
+        "labels": labels,
     }
     files = studies.image_paths() if images.is_dir() else None
     return Collection(studies, described, studies.notes(), files=files)

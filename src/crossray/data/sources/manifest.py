@@ -8,7 +8,8 @@ fault is found before anything is written. Frontal views come first in a study, 
 
 import csv
 import io
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from crossray.data.images import SUFFIXES, FileDescription, ImageFile, describe_image, view_position
 from crossray.data.images.folders import listed_frontal_first, study_views
 from crossray.data.sources.identifiers import PathError, PathFinder, identifier
-from crossray.data.sources.labels import RULE_LABELS, rule_labels
+from crossray.data.sources.labels import OWN_CONVENTION, label_origin, rule_labels
 from crossray.data.sources.manifest_faults import Fault, FaultError, message
 from crossray.data.sources.manifest_table import read_table
 from crossray.data.sources.sections import Sections, split_sections
@@ -26,12 +27,15 @@ from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
 from crossray.errors import LONGEST_QUOTE, UserError, quoted
 from crossray.files.digest import file_digest
+from crossray.files.tables import is_rich_text
 from crossray.text.lines import one_line
 from crossray.text.missing import or_empty
 from crossray.text.observations import OBSERVATIONS, STATUSES
 
 TEXTS = ("findings", "impression", "indication")
 COLUMNS = ("study", "patient", "split", "images", "views", "report", *TEXTS)
+
+_LOGGER = logging.getLogger(__name__)
 
 #: Most rows; MIMIC-CXR has 227,835 studies.
 MAX_ROWS = 2**18
@@ -73,9 +77,13 @@ def filled_template() -> str:
 
 @source("manifest", cleaner="fixed", positional="manifest", alone={"template": "-"}, always_writes=False)
 def manifest(
-    manifest: Path | None = None, template: Path | None = None, skip_bad: bool = False, seed: int = 0
+    manifest: Path | None = None,
+    template: Path | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    convention: str = OWN_CONVENTION,
 ) -> Collection | str:
-    """Prepare your own studies from a CSV or JSONL table of image paths and reports; every bad row is named.
+    """Prepare your own studies from a CSV or JSONL table of image paths and reports.
 
     Args:
         manifest: CSV or JSONL table, one study a row; image paths are relative to its folder.
@@ -83,6 +91,7 @@ def manifest(
             else.
         skip_bad: leave bad rows out and list them in rejected.jsonl, instead of refusing the table.
         seed: seed of the 70/10/20 split by patient that is drawn when the table has no column split.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     if template == Path("-"):
         return filled_template().rstrip()
@@ -91,14 +100,14 @@ def manifest(
         return f"{template} written: fill it in, then `crossray prepare manifest {template} --out FOLDER`"
     if manifest is None:
         raise UserError("the manifest and --out are needed (or --template FILE.csv, which writes a table to fill in).")
-    read = read_manifest(manifest, seed=seed, skip_bad=skip_bad)
+    read = read_manifest(manifest, seed=seed, skip_bad=skip_bad, convention=convention)
     described = {
         "kind": "manifest",
         "manifest": file_digest(manifest),
         "seed": seed,
         "skip_bad": skip_bad,
         "synthetic_images": False,
-        "labels": "manifest" if read.labelled else RULE_LABELS,
+        "labels": label_origin("manifest" if read.labelled else None, convention),
     }
     skipped = [{"study": f"line-{f.line}", "step": "manifest", "reason": str(f)} for f in read.faults]
     return Collection(read.studies, described, rejected=skipped, files=image_paths(read.studies))
@@ -119,13 +128,14 @@ def write_template(path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
 
 
-def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False) -> Manifest:
+def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, convention: str = OWN_CONVENTION) -> Manifest:
     """Read a manifest and find what is wrong in it.
 
     Args:
         path: .csv or .jsonl file in UTF-8.
         seed: seed of the 70/10/20 split by patient that is drawn when the column `split` is left out.
         skip_bad: leave rows with a fault out instead of refusing the manifest.
+        convention: of the rule labeler.
 
     Returns:
         The studies. A row without `study` is called `line-<number>`, one without `patient` is a patient of its own.
@@ -138,7 +148,7 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False) -> Manif
     columns, rows = read_table(path, "images")
     _check_columns(path, set(columns))
     labelled = "labels" in columns or any(name in columns for name in OBSERVATIONS)
-    reader = _RowReader(path, "split" in columns, labelled)
+    reader = _RowReader(path, "split" in columns, labelled, convention)
     studies: list[Study] = []
     faults: list[Fault] = []
     for line, row in rows:
@@ -157,15 +167,31 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False) -> Manif
     if "split" not in columns:
         drawn = split_patients((study.patient for study in studies), seed)
         studies = [replace(study, split=drawn[study.patient]) for study in studies]
+    _remark_shared_images(path, studies)
     return Manifest(tuple(studies), tuple(faults), labelled)
+
+
+def _remark_shared_images(path: Path, studies: Sequence[Study]) -> None:
+    """Warn of images that belong to more than one patient: a test image may then stand in training, too."""
+    patients: dict[object, set[str]] = {}
+    for study in studies:
+        for image in study.images:
+            patients.setdefault(getattr(image, "path", image), set()).add(study.patient)
+    if shared := sum(len(found) > 1 for found in patients.values()):
+        _LOGGER.warning(
+            "%s: %d images belong to more than one patient, so that training may see images of the test; check the "
+            "columns images and patient",
+            path,
+            shared,
+        )
 
 
 class _RowReader:
     """Turns rows into studies, and knows those before."""
 
-    def __init__(self, path: Path, has_split: bool, labelled: bool) -> None:
+    def __init__(self, path: Path, has_split: bool, labelled: bool, convention: str) -> None:
         self._finder = PathFinder(path.parent)
-        self._has_split, self._labelled = has_split, labelled
+        self._has_split, self._labelled, self._convention = has_split, labelled, convention
         self._lines: dict[str, int] = {}
         self._splits: dict[str, tuple[str, int]] = {}
 
@@ -192,7 +218,7 @@ class _RowReader:
             impression=sections.impression,
             indication=sections.indication,
             images=self._images(row),
-            labels=_labels(row) if self._labelled else rule_labels(findings),
+            labels=_labels(row) if self._labelled else rule_labels(findings, self._convention),
             extra=sections.unread(),
         )
         self._lines[name], self._splits[patient] = line, seen
@@ -261,6 +287,9 @@ def _described(path: Path) -> FileDescription:
 
 def _sections(row: Mapping[str, Any]) -> Sections:
     report = or_empty(_text(row, "report", strip=False))
+    for name in ("report", *TEXTS):
+        if is_rich_text(_text(row, name)):
+            raise FaultError(name, "is RTF and no plain text; export plain text")
     findings, impression, indication = (one_line(or_empty(_text(row, name))) for name in TEXTS)
     if report.strip() and (findings or impression or indication):
         raise FaultError("report", "stands beside sections; give the whole report or its sections, not both")

@@ -10,15 +10,13 @@ from typing import Any
 
 from crossray.data.sources.manifest_faults import FaultError
 from crossray.errors import UserError, quoted
+from crossray.files.tables import delimiter, is_separator_line
 
 #: Largest manifest that is read, in bytes. With `manifest.MAX_ROWS` it keeps the memory needed below 1 GB.
 MAX_BYTES = 2**28
 
 #: Longest line, and longest field of a table, in characters.
 MAX_LINE = 2**20
-
-#: What may stand between fields: some systems write semicolons, a copied table has tabs.
-_DELIMITERS = (",", ";", "\t")
 
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[int, "Row | FaultError"]]
@@ -46,25 +44,16 @@ def read_table(path: Path, needed: str) -> tuple[Sequence[str], Rows]:
 def _csv_table(path: Path, needed: str) -> tuple[Sequence[str], Rows]:
     lines = _lines(path)
     first = next(lines, "")
-    said = first.strip().lower().removeprefix("sep=") if first.lower().startswith("sep=") else None
-    if said is not None:  # what Excel writes for itself
+    skipped = int(is_separator_line(first))
+    if skipped:
         first = next(lines, "")
-    reader = csv.reader(itertools.chain([first], lines), delimiter=_delimiter(first, needed), strict=True)
-    skipped = int(said is not None)
+    reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter(first, needed), strict=True)
     columns = [name.strip().lower() for name in next(_guarded(path, reader, skipped), (0, []))[1]]
     if "" in columns:
         raise UserError(f"{path}: column {columns.index('') + 1} has no name; name it or take it out")
     if twice := [name for name, count in Counter(columns).items() if count > 1]:
         raise UserError(f"{path}: column {quoted(twice[0])}: stands twice; keep one of the two")
     return columns, _csv_rows(path, reader, columns, skipped)
-
-
-def _delimiter(header: str, needed: str) -> str:
-    """The delimiter at which the header has the needed column; a comma where none has."""
-    for delimiter in _DELIMITERS:
-        if needed in (name.strip(' \t\r\n"').lower() for name in header.split(delimiter)):
-            return delimiter
-    return ","
 
 
 def _csv_rows(path: Path, reader: Any, columns: Sequence[str], skipped: int) -> Rows:

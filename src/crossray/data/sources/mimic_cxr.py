@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports (SPEC 1.1).
+"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports.
 
     ROOT/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz                 one row an image, an image, a study
     ROOT/files/p10/p10000032/s50414267/02aa804e-...-4e381014.jpg          or .dcm, in MIMIC-CXR
@@ -9,13 +9,13 @@ that cannot be used comes with the reason (`Study.refusal`), so that nothing is 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from crossray.data.images import ImageFile
 from crossray.data.sources.archives import zip_members
-from crossray.data.sources.labels import RULE_LABELS, rule_labels
+from crossray.data.sources.labels import OWN_CONVENTION, label_origin, rule_labels
 from crossray.data.sources.mimic_tables import MimicStudy, MimicTables
 from crossray.data.sources.sections import Sections, split_sections
 from crossray.data.sources.source import Collection, source
@@ -44,6 +44,9 @@ Unit = Literal["study", "image"]
 Findings = Literal["headed", "any"]
 Labels = Literal["rules", "chexpert"]
 
+#: What `dataset.json` says of labels from the table.
+TABLE_LABELS = "CheXpert, table of MIMIC-CXR-JPG"
+
 _Report = Callable[[MimicStudy], bytes | None]
 
 
@@ -61,6 +64,7 @@ class MimicStudies:
         findings: "headed" keeps studies with a findings section; "any" also those where a common section of findings
             and impression, or the last paragraph, stands for it.
         labels: "rules" reads labels out of the findings, "chexpert" takes those of the table.
+        convention: how the rules draw the observations.
     """
 
     tables: MimicTables
@@ -71,6 +75,7 @@ class MimicStudies:
     unit: Unit
     findings: Findings
     labels: Labels
+    convention: str = OWN_CONVENTION
 
     def __len__(self) -> int:
         return self.tables.studies if self.unit == "study" else self.images()
@@ -154,7 +159,7 @@ class MimicStudies:
 
     def _labels(self, entry: MimicStudy, sections: Sections) -> dict[str, str] | None:
         if self.labels == "rules":
-            return rule_labels(sections.findings)
+            return rule_labels(sections.findings, self.convention)
         return self.tables.labels(entry.study)
 
 
@@ -167,8 +172,9 @@ def mimic_cxr(
     unit: Unit = "study",
     findings: Findings = "headed",
     labels: Labels = "rules",
+    convention: str = OWN_CONVENTION,
 ) -> Collection:
-    """Prepare MIMIC-CXR from PhysioNet's files; say beforehand how long it will take and how large it will be.
+    """Prepare MIMIC-CXR from PhysioNet's files; prints an estimate of time and size first.
 
     Args:
         root: folder of a version of MIMIC-CXR-JPG (or MIMIC-CXR, with DICOM files), which holds the folder files.
@@ -178,8 +184,11 @@ def mimic_cxr(
         unit: study makes one record a study; image one a view with its study's report, as R2Gen's annotation has them.
         findings: headed keeps reports with a findings section; any takes a common section or last paragraph instead.
         labels: rules reads them out of the findings; chexpert takes the table mimic-cxr-2.0.0-chexpert.csv.gz.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
+    origin = label_origin(None if labels == "rules" else TABLE_LABELS, convention)
     studies = read_mimic_cxr(root, reports, tables=tables, views=views, unit=unit, findings=findings, labels=labels)
+    studies = replace(studies, convention=convention)
     described = {
         "kind": "mimic_cxr",
         "images": {"folder": root.resolve().name, "suffix": studies.suffix},
@@ -189,7 +198,7 @@ def mimic_cxr(
         "unit": unit,
         "findings": findings,
         "synthetic_images": False,
-        "labels": RULE_LABELS if labels == "rules" else "CheXpert, table of MIMIC-CXR-JPG",
+        "labels": origin,
     }
     return Collection(studies, described, studies.notes(), files=studies.image_paths())
 

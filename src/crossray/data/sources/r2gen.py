@@ -1,4 +1,4 @@
-"""R2Gen's annotation file and its relatives (SPEC 1.1; `r2gen_formats` tells them apart): reports, splits, image paths.
+"""R2Gen's annotation file and its relatives (`r2gen_formats` tells them apart): reports, splits, image paths.
 
 All listed images are kept: how many are used is decided later. The order of IU X-Ray's two views is not guaranteed, so
 their position is "unknown" unless the file says it.
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from crossray.data.images import ImageFile
 from crossray.data.images.folders import listed_frontal_first
 from crossray.data.sources.identifiers import PathError, PathFinder, identifier
-from crossray.data.sources.labels import RULE_LABELS, rule_labels
+from crossray.data.sources.labels import OWN_CONVENTION, label_origin, rule_labels
 from crossray.data.sources.r2gen_formats import FIELDS, Entry, Kind, detect, entries, json_type, load
 from crossray.data.sources.source import Collection, source
 from crossray.data.store.identity import image_paths
@@ -54,6 +54,7 @@ def r2gen(
     images: Path,
     kind: Literal["auto", "r2gen", "promptmrg", "coacl", "rexrank"] = "auto",
     labels: Literal["annotation", "rules"] = "annotation",
+    convention: str = OWN_CONVENTION,
 ) -> Collection:
     """Prepare a dataset in R2Gen's layout or a relative's: an annotation and a folder of images.
 
@@ -62,15 +63,16 @@ def r2gen(
         images: folder that the annotation's image paths are relative to.
         kind: what the annotation is; auto tells it by its form.
         labels: annotation takes the file's labels where it has them (PromptMRG), rules reads them out of the reports.
+        convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     opened = open_annotation(annotation, None if kind == "auto" else kind)
     described = {
         "kind": opened.kind,
         "annotation": list(map(file_digest, sorted(annotation.glob("*.json")))) or file_digest(annotation),
         "synthetic_images": False,
-        "labels": "annotation" if opened.labelled and labels == "annotation" else RULE_LABELS,
+        "labels": label_origin("annotation" if opened.labelled and labels == "annotation" else None, convention),
     }
-    studies = read_r2gen(opened, images, labels)
+    studies = read_r2gen(opened, images, labels, convention)
     return Collection(studies, described, files=image_paths(studies))
 
 
@@ -116,7 +118,10 @@ def read_annotation(path: Path) -> dict[Split, list[dict[str, Any]]]:
 
 
 def read_r2gen(
-    annotation: Path | Annotation, images: Path, labels: Literal["annotation", "rules"] = "annotation"
+    annotation: Path | Annotation,
+    images: Path,
+    labels: Literal["annotation", "rules"] = "annotation",
+    convention: str = OWN_CONVENTION,
 ) -> list[Study]:
     """Read the studies of an annotation file.
 
@@ -128,6 +133,7 @@ def read_r2gen(
         images: folder that the image paths are relative to.
         labels: "annotation" takes the file's labels where it has them (PromptMRG: CheXbert's), and else what the rules
             read out of the report, as "rules" always does.
+        convention: of the rules.
 
     Returns:
         Studies in the order train, val, test, the frontal views of each first where the file says their positions; the
@@ -154,7 +160,7 @@ def read_r2gen(
             impression=or_empty(entry.get("impression", "")),
             indication=or_empty(entry.get("indication", "")),
             images=_images(entry, finder, place),
-            labels=_labels(entry["labels"]) if own else rule_labels(entry["report"]),
+            labels=_labels(entry["labels"]) if own else rule_labels(entry["report"], convention),
             extra={"study_id": str(entry["study_id"])} if "study_id" in entry else {},
         )
         for split in SPLITS

@@ -1,4 +1,4 @@
-"""Relatives of R2Gen's annotation file, told apart by their form and brought into R2Gen's (SPEC 1.1).
+"""Relatives of R2Gen's annotation file, told apart by their form and brought into R2Gen's (docs/data/iu-xray.md).
 
     r2gen      {"train": [{id, report, image_path, split}], "val": [...], "test": [...]}
     promptmrg  the same with `labels` and clip_indices; its IU X-Ray file is a flat list, all of it test

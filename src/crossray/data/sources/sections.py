@@ -22,18 +22,27 @@ Origin = Literal["heading", "combined", "preamble", "last_paragraph", ""]
 #: Longest name of a heading that is kept for messages, in characters.
 LONGEST_NAME = 40
 
-_MARKS = r"[ \t>*#\u2022\u2013-]*+"
+_MARKS = r"(?:[ \t>*#_=|\[(\u2022\u2013\u25a0\u25aa\u25cf-]|\(?\d{1,2}[.)][ \t])*+"
+#: What may close the brackets and marks around a name.
+_CLOSED = r"[ \t*_=|\])]*"
 #: A name closed by a colon at the start of a line; of a clock's colon no digit stands on both sides.
 _LINE = re.compile(
-    rf"{_MARKS}(?P<name>[^\W\d_][\w \t()/,&.'-]{{1,60}}?)[ \t*]*(?:(?<!\d)[:\uff1a]|[:\uff1a](?!\d))[ \t*]*"
+    rf"{_MARKS}(?P<name>[^\W\d_][\w \t()/,&.'-]{{1,60}}?){_CLOSED}(?:(?<!\d)[:\uff1a]|[:\uff1a](?!\d))[ \t*|\]]*"
 )
 #: A line that is a name and no more.
-_ALONE = re.compile(rf"{_MARKS}(?P<name>[^\W\d_][^\W\d_ /&]{{3,40}})[ \t*#:.-]*")
+_ALONE = re.compile(rf"{_MARKS}(?P<name>[^\W\d_](?:[^\W\d_]|[ /&]){{3,40}})[ \t*#:.=_|\])-]*")
 _KNOWN = "|".join(re.escape(name) for name in NAMES)
+#: A known name at the start of a line with another sign than a colon behind it, or in capitals before a sentence.
+_SIGNED = re.compile(
+    rf"{_MARKS}(?:(?P<name>(?i:{_KNOWN}))(?:\t|[ \t]*(?:[-\u2013\u2014]{{1,3}}(?=[ \t])|\.{{1,3}}(?=[ \tA-Z])|[;=>]+))"
+    rf"[ \t]*|(?P<caps>{_KNOWN})[ \t]+(?=[A-Z][a-z]))"
+)
+_MAIN = "|".join(re.escape(name) for name in NAMES if stands_alone(name))
 #: A known name behind the end of a sentence in any case, and in capitals behind a blank; any in capitals behind an end.
 _WITHIN = re.compile(
     rf"(?:(?<=[.!?*#])[\"')\]]?[ \t*#]{{0,8}}+(?P<any>(?i:{_KNOWN}))[ \t*]{{0,8}}+[:\uff1a][ \t*]*+)"
     rf"|(?:(?<=\s)(?P<caps>{_KNOWN})[ \t]{{0,8}}+[:\uff1a][ \t*]*+)"
+    rf"|(?:(?<=[.!?])[ \t]{{1,8}}+(?P<bare>{_MAIN})[ \t]{{1,8}}+(?=[A-Z][a-z]))"
     r"|(?:(?<=[.!?])[ \t]{1,8}+(?P<other>[A-Z][A-Z ()/,&-]{3,40})[:\uff1a](?!\d)[ \t]*)"
 )
 _TITLE = re.compile(r"[ \t]*(?P<title>FINAL REPORT|WET READ)\b(?!:).*|[ \t]*_{8,}[ \t]*$")
@@ -43,6 +52,18 @@ _SIGNATURE = re.compile(
     r"[ \t]*(?:this report (?:was|has been) )?(?:electronically|digitally) (?:signed|verified|authenticated|approved)\b"
     r"|[ \t]*(?:signed|dictated|transcribed|verified|reviewed|interpreted|reported) (?:and \w+ )?by\b"
     r"|[ \t]*(?:elektronisch signiert|firmado electr|sign[e\u00e9] [e\u00e9]lectroniquement)",
+    re.IGNORECASE,
+)
+#: Byte order marks, zero-width characters and blanks of other kinds.
+_INVISIBLE = dict.fromkeys([0xFEFF, 0x200B, 0x200C, 0x200D, 0x2060, 0xAD]) | dict.fromkeys([0xA0, 0x202F, 0x2007], " ")
+#: What some systems write between lines; "~3 cm" is a size.
+_SEPARATOR = re.compile(r"[~^|](?!\s?\d)")
+#: A line below a heading.
+_DRAWN = re.compile(r"(?m)^[ \t]*[-=~*]{3,}[ \t]*$")
+#: Findings that only name another section.
+_POINTER = re.compile(
+    r"(?:please )?(?:see|refer to|as(?: (?:per|in|stated|described|noted))?) (?:the )?"
+    r"(?:impression|findings|conclusion|report|summary|below|above)(?: (?:below|above|section|report))?[.!]?",
     re.IGNORECASE,
 )
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
@@ -125,7 +146,7 @@ def split_sections(report: str) -> Sections:
     Args:
         report: the whole text, with whatever line breaks it has, HL7's, HTML's and escaped ones too.
     """
-    text = unified(report)
+    text = _lines(report)
     parts, addenda = _parts(text)
     texts = {id(part): one_line(text[part.start : part.end]) for part in (*parts, *addenda)}
 
@@ -133,6 +154,8 @@ def split_sections(report: str) -> Sections:
         return " ".join(filter(None, (texts[id(part)] for part in parts if part.kind in kinds)))
 
     own, combined, impression = joined("findings"), joined("combined"), joined("impression")
+    pointers = [text for text in (own, impression) if _POINTER.fullmatch(text)]
+    own, impression = ("" if text in pointers else text for text in (own, impression))
     result, interpretation = joined("result"), joined("interpretation")
     used = {"findings", "impression", "indication", "combined", "interpretation", "result"}
     origin: Origin = "heading" if own else ""
@@ -150,7 +173,7 @@ def split_sections(report: str) -> Sections:
     if not findings:
         stand_in, origin, pieces = _stand_in(text, parts, texts, bool(impression))
         findings = stand_in
-    remainder = [aside, *(pieces.get(id(part), texts[id(part)]) for part in remaining)]
+    remainder = [*pointers, aside, *(pieces.get(id(part), texts[id(part)]) for part in remaining)]
     return Sections(
         findings=findings,
         impression=impression,
@@ -165,8 +188,18 @@ def split_sections(report: str) -> Sections:
 
 def has_headings(report: str) -> bool:
     """Whether findings, impression or indication stand under a heading."""
-    parts, _ = _parts(unified(report))
+    parts, _ = _parts(_lines(report))
     return any(part.kind not in ("", "other", "unknown") for part in parts)
+
+
+def _lines(report: str) -> str:
+    """The report with line breaks of one kind, without characters that show nothing and lines that are drawn."""
+    text = unified(report)
+    if not text.isascii():
+        text = text.translate(_INVISIBLE)
+    if len(_SEPARATOR.findall(text)) > 1:
+        text = _SEPARATOR.sub("\n", text)
+    return _DRAWN.sub("", text)
 
 
 def _stand_in(
@@ -252,14 +285,24 @@ def _line_events(text: str, start: int, end: int) -> Iterator[_Event]:
         yield _Event("other", "", start, start)
         return
     elif (match := _LINE.match(line)) and (found := _heading(match["name"])):
-        yield _Event(found, match["name"].strip(), start, start + match.end())
+        yield _Event(found, _numbered(match, "name"), start, start + match.end())
         place = match.end()
     elif (match := _ALONE.fullmatch(line)) and stands_alone(match["name"]):
-        yield _Event(kind_of(match["name"]), match["name"].strip(), start, end)
+        yield _Event(kind_of(match["name"]), _numbered(match, "name"), start, end)
         return
+    elif match := _SIGNED.match(line):
+        group = match.lastgroup or ""
+        yield _Event(kind_of(match[group]), _numbered(match, group), start, start + match.end())
+        place = match.end()
     for match in _WITHIN.finditer(line, place):
-        name = match["any"] or match["caps"] or match["other"]
+        name = match["any"] or match["caps"] or match["bare"] or match["other"]
         yield _Event(kind_of(name), name.strip(), start + match.start(match.lastgroup or 0), start + match.end())
+
+
+def _numbered(match: re.Match[str], group: str) -> str:
+    """The name of a heading with the numbers that stand before it, so that these do not vanish."""
+    numbers = re.findall(r"\(?\d{1,2}[.)]", match.string[match.start() : match.start(group)])
+    return " ".join((*numbers, match[group].strip()))
 
 
 def _heading(name: str) -> Kind | None:

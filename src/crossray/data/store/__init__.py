@@ -1,4 +1,4 @@
-"""The prepared dataset: a folder of memory-mapped pixels and Parquet tables (DESIGN 5).
+"""The prepared dataset: a folder of memory-mapped pixels and Parquet tables (docs/architecture.md).
 
 dataset.json          format version, source, its images, size, cleaner, counts, SHA-256 of the content; written last
 studies.parquet       one row a study: texts as in the source, split, labels

@@ -1,4 +1,4 @@
-"""Names, tables and safe writing of the prepared dataset's folder (DESIGN 5); shared by its writer and its reader."""
+"""Names, tables and safe writing of the prepared dataset's folder; shared by its writer and its reader."""
 
 import json
 from pathlib import Path

@@ -93,12 +93,14 @@ class Dataset:
         self.first_image = np.searchsorted(_integers(images, "study"), np.arange(self.studies + 1))
 
     @classmethod
-    def open(cls, path: Path | str) -> "Dataset":
-        """Open the folder that `write_dataset` made.
+    def open(cls, path: "Path | str | Dataset") -> "Dataset":
+        """Open the folder that `write_dataset` made; a dataset that is open already is returned as it is.
 
         Raises:
             UserError: it is no dataset, unfinished, damaged, or of another version.
         """
+        if isinstance(path, Dataset):
+            return path
         path = Path(path)
         info = _read_info(path)
         try:

@@ -1,4 +1,4 @@
-"""Writes a prepared dataset: in parallel, resumable after a kill at any point, atomic (DESIGN 5).
+"""Writes a prepared dataset: in parallel, resumable after a kill at any point, atomic (docs/architecture.md).
 
 Workers write shards into a hidden folder; the last step merges their tables and moves their pixels. `dataset.json`
 comes last of all, and a folder without it is no dataset. What is written depends on the studies alone, not on the
@@ -85,7 +85,7 @@ def write_dataset(
         studies: the studies, in an order that is the same at every run; `ImageRef`s must be picklable.
         size: short side of the stored views in pixels.
         source: JSON-ready description of where the studies come from (name, files, seed); it identifies the run.
-        cleaner: report cleaner of SPEC 1.2 for counting words and finding empty reports; texts are stored as they are.
+        cleaner: report cleaner for counting words and finding empty reports; texts are stored as they are.
         workers: processes; None takes one a core, 0 works in this process. A script that calls this with workers must
             guard its main part with `if __name__ == "__main__"`, as everywhere in `multiprocessing`.
         notes: JSON-ready remarks that are stored in `dataset.json`.

@@ -11,8 +11,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crossray.errors import UserError
 from crossray.registry import Registry
-from crossray.text.observations import LABELER, LABELER_VERSION, OBSERVATIONS, label_reports
+from crossray.text.labeling.registry import OWN, check_convention
+from crossray.text.observations import LABELER, OBSERVATIONS, label_reports, labeler_name
 
 #: The choice of `open_labeler` that needs no weights.
 RULES = "rules"
@@ -51,12 +53,23 @@ LABELERS: Registry[Callable[[str], Labeler]] = Registry(
 
 
 class RuleLabeler:
-    """The embedded labeler of `crossray.text.observations`: rules, no weights."""
+    """The embedded labeler of `crossray.text.observations`: rules, no weights.
+
+    Args:
+        convention: how observations are drawn (`crossray.text.labeling.registry.conventions`).
+
+    Raises:
+        UserError: there is no such convention.
+    """
+
+    def __init__(self, convention: str = OWN) -> None:
+        check_convention(convention)
+        self.convention = convention
 
     @property
     def name(self) -> str:
-        """Name and version of the rules."""
-        return f"{LABELER} {LABELER_VERSION}"
+        """Name and version of the rules, and their convention."""
+        return labeler_name(self.convention)
 
     @property
     def observations(self) -> tuple[str, ...]:
@@ -65,25 +78,37 @@ class RuleLabeler:
 
     def label(self, reports: Sequence[str]) -> NDArray[np.int8]:
         """(N, 18) codes of statuses."""
-        return np.asarray(label_reports(reports), dtype=np.int8)
+        return np.asarray(label_reports(reports, self.convention), dtype=np.int8)
 
 
 @LABELERS.register(RULES)
+@LABELERS.register(LABELER)
 def open_rules(argument: str) -> Labeler:
-    """The rules; there is nothing to choose about them."""
-    return RuleLabeler()
+    """The rules, with the name of a convention as argument."""
+    return RuleLabeler(argument or OWN)
 
 
-def open_labeler(choice: str = RULES) -> Labeler:
+def is_rules(choice: str) -> bool:
+    """Whether this choice of a labeler (`open_labeler`) means the rules."""
+    return choice.partition(":")[0] in (RULES, LABELER)
+
+
+def open_labeler(choice: str = RULES, convention: str = OWN) -> Labeler:
     """The labeler of this name.
 
     Args:
         choice: "rules", another name in `LABELERS`, such a name with what it needs ("chexbert:FOLDER"), or just a
             folder with converted CheXbert weights.
+        convention: how the rules draw the observations; other labelers have their own.
 
     Raises:
-        UserError: there is no such labeler, or the folder is missing or holds no such weights.
+        UserError: there is no such labeler or convention, or the folder is missing or holds no such weights.
     """
+    check_convention(convention)
+    if convention != OWN:
+        if not is_rules(choice) or ":" in choice:
+            raise UserError(f"--convention {convention}: only the rules have conventions; leave out --labeler {choice}")
+        choice = f"{RULES}:{convention}"
     name, _, argument = choice.partition(":")
     if Path(choice).exists() or "/" in name or not name:
         name, argument = "chexbert", choice

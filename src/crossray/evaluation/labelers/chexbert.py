@@ -1,4 +1,4 @@
-"""CheXbert: a BERT that reads the 14 observations of CheXpert out of a report (SPEC 1.9).
+"""CheXbert: a BERT that reads the 14 observations of CheXpert out of a report (docs/evaluation.md).
 
 A linear head an observation on the last hidden state of [CLS]: thirteen with the four statuses, and one for "no
 finding", which is blank or positive. Source: A. Smit et al., "CheXbert", EMNLP 2020, and the published code

@@ -1,4 +1,4 @@
-"""BLEU-1 to BLEU-4 of a corpus with one reference a study, as MS-COCO's caption evaluation computes it (SPEC 1.9)."""
+"""BLEU-1 to BLEU-4 of a corpus with one reference a study, as MS-COCO's caption evaluation computes it."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""CIDEr with one reference a study, in the form of MS-COCO's caption evaluation (SPEC 1.9).
+"""CIDEr with one reference a study, in the form of MS-COCO's caption evaluation (docs/evaluation.md).
 
 That form is CIDEr-D: counts are clipped and a Gaussian penalises a difference in length. Two of its habits matter when
 numbers are compared: document frequencies come from the references under evaluation, so that a score belongs to its

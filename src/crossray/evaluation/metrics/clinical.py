@@ -1,4 +1,4 @@
-"""Clinical efficacy: whether a generated report states the observations that the true report states (SPEC 1.9).
+"""Clinical efficacy: whether a generated report states the observations that the true report states.
 
 Both reports are labelled by the same labeler, a `Convention` says which statuses count as present, and presence is
 compared over the 14 observations of CheXpert or the five of its competition:

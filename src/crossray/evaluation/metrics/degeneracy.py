@@ -1,6 +1,6 @@
 """Whether a system writes about the image at all: what its reports look like, and its score with images shuffled.
 
-A prediction depends on its own study alone (DESIGN 3), so that giving every study another study's images is the same
+A prediction depends on its own study alone, so that giving every study another study's images is the same
 as putting every prediction against another study's reference. Nothing has to be generated again.
 """
 

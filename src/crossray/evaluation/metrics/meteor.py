@@ -1,4 +1,4 @@
-"""METEOR 1.5 by its own Java program, the jar in the `pycocoevalcap` wheel (SPEC 1.9).
+"""METEOR 1.5 by its own Java program, the jar in the `pycocoevalcap` wheel (docs/evaluation.md).
 
 Other programs called METEOR give other numbers (0.3 apart on the same reports), so the score is named after the jar.
 The jar aligns each pair and prints what it matched; the last step, from those counts to a score, is a formula, applied

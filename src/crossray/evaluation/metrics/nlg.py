@@ -1,4 +1,4 @@
-"""BLEU-1..4, ROUGE-L and CIDEr of generated reports, equal to MS-COCO's caption evaluation (SPEC 1.9).
+"""BLEU-1..4, ROUGE-L and CIDEr of generated reports, equal to MS-COCO's caption evaluation (docs/evaluation.md).
 
 Everything is kept as statistics of single studies, from which the score of the corpus, of a part of it, and of
 thousands of bootstrap resamples follow by sums. Document frequencies of CIDEr stay those of the whole set.

@@ -1,4 +1,4 @@
-"""ROUGE-L with one reference a study, as MS-COCO's caption evaluation computes it (SPEC 1.9)."""
+"""ROUGE-L with one reference a study, as MS-COCO's caption evaluation computes it (docs/evaluation.md)."""
 
 from collections.abc import Sequence
 

@@ -28,7 +28,7 @@ _DIGITS = 12
 def open_predictions(
     path: Path | str,
     *,
-    dataset: Path | str | None = None,
+    dataset: Dataset | Path | str | None = None,
     references: Path | str | None = None,
     section: str = "findings",
     cleaner: str | None = None,
@@ -58,11 +58,11 @@ def open_predictions(
     if references is not None:
         file = with_references_of(file, PredictionFile.load(references))
     elif not file.protocols() and (dataset or file.provenance.data):
-        file = with_references(file, Dataset.open(str(dataset or file.provenance.data)), section, chosen)
+        file = with_references(file, Dataset.open(dataset or str(file.provenance.data)), section, chosen)
     elif cleaner is not None and file.provenance.cleaner != cleaner:
         file = recleaned(file, cleaner)
     if studies is not None:
-        file = choose(file, _identifiers(Path(studies)))
+        file = choose(file, identifiers(Path(studies)))
     return file if sample is None else draw(file, sample, seed)
 
 
@@ -188,7 +188,7 @@ def export(
     format: Format,
     *,
     studies: Path | str | None = None,
-    dataset: Path | str | None = None,
+    dataset: Dataset | Path | str | None = None,
     protocol: str = "full",
 ) -> int:
     """Write predictions for another program; the file appears whole or not at all.
@@ -244,7 +244,7 @@ def _section(record: StudyRecord, section: str, path: Path) -> str:
     return text
 
 
-def _fields(file: PredictionFile, dataset: Path | str | None) -> dict[str, dict[str, Any]]:
+def _fields(file: PredictionFile, dataset: Dataset | Path | str | None) -> dict[str, dict[str, Any]]:
     folder = dataset or file.provenance.data
     if folder is None:
         raise UserError(
@@ -268,7 +268,12 @@ def _benchmark(path: Path) -> dict[str, dict[str, Any]]:
     return content
 
 
-def _identifiers(path: Path) -> Sequence[str]:
+def identifiers(path: Path) -> Sequence[str]:
+    """Identifiers of studies from a text file, one a line.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):

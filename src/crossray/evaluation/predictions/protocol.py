@@ -1,4 +1,4 @@
-"""What a score means: the protocol that stands beside every number (SPEC 1.9, DESIGN 7).
+"""What a score means: the protocol that stands beside every number (docs/evaluation.md).
 
 Two protocols are always reported.
 

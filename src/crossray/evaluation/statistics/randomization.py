@@ -1,4 +1,4 @@
-"""Approximate randomisation: whether two systems differ, tested by exchanging their reports (DESIGN 7).
+"""Approximate randomisation: whether two systems differ, tested by exchanging their reports (docs/evaluation.md).
 
 Were two systems equal, it would be chance which of them wrote which of the two reports of a study. So the reports of
 random studies change sides, and the true difference is compared with the differences after such exchanges. As in the

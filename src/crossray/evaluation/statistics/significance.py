@@ -1,4 +1,4 @@
-"""Bootstrap intervals of scores and of differences between systems (DESIGN 7).
+"""Bootstrap intervals of scores and of differences between systems (docs/evaluation.md).
 
 Studies are drawn with replacement; a resample is a row of multiplicities, so that all resamples of all metrics are one
 matrix product with the statistics of single studies. Systems are compared on the same draws (paired bootstrap), and

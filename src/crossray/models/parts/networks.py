@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from safetensors import safe_open
@@ -46,10 +46,33 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 _INCIDENTAL = ("transformers_version", "architectures", "_name_or_path", "dtype", "id2label", "label2id")
 
 
-#: Families of backbones that `transformers` does not have: a class of `crossray.models.parts.backbones.Backbone` with
-#: `model_type`, `load` and `build`, each in a file of this folder, or in another package that names its module in an
-#: entry point of the group `crossray.backbones`. PREFIX:NAME stands for what the family PREFIX calls NAME.
-FAMILIES: Registry[Any] = Registry(
+class Family(Protocol):
+    """What a family of backbones has besides being a `crossray.models.parts.backbones.Backbone`.
+
+    Attributes:
+        model_type: `model_type` in the architecture of its networks.
+    """
+
+    model_type: ClassVar[str]
+
+    def __call__(self, network: nn.Module, config: Any) -> Any:
+        """The backbone of a network: its class."""
+
+    def load(self, name: str) -> nn.Module:
+        """The network that FAMILY:NAME names, with weights; `network.config.to_dict()` describes it.
+
+        Raises:
+            UserError: there is no such network.
+        """
+
+    def build(self, architecture: dict[str, Any]) -> nn.Module:
+        """A network with fresh weights, from its description without `model_type`."""
+
+
+#: Families of backbones that `transformers` does not have: a class of `crossray.models.parts.backbones.Backbone` that
+#: is a `Family`, each in a file of this folder, or in another package that names its module in an entry point of the
+#: group `crossray.backbones`. PREFIX:NAME stands for what the family PREFIX calls NAME.
+FAMILIES: Registry[Family] = Registry(
     "backbone family",
     "crossray.backbones",
     ["crossray.models.parts"],
@@ -60,7 +83,7 @@ FAMILIES: Registry[Any] = Registry(
 _WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 
 
-def family_of(model_type: Any) -> Any | None:
+def family_of(model_type: Any) -> Family | None:
     """The family of the networks with this `model_type` in their architecture; None for those of `transformers`."""
     if model_type in _SETTINGS:
         return None
@@ -113,8 +136,7 @@ def load_network(name: str) -> nn.Module:
         return build_network(architecture, name)
     prefix, colon, rest = name.partition(":")
     if colon and not Path(name).exists():
-        loaded: nn.Module = FAMILIES.get(prefix).load(rest)
-        return loaded
+        return FAMILIES.get(prefix).load(rest)
     folder = Path(name)
     if name.endswith(_WEIGHT_FILES):
         architecture, weights = read_resnet(folder)

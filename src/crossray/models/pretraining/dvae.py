@@ -1,4 +1,4 @@
-"""A discrete variational autoencoder: images to a grid of tokens, and back (Ramesh et al. 2021; SPEC 5.1).
+"""A discrete variational autoencoder: images to a grid of tokens, and back (Ramesh et al. 2021).
 
 The networks are those of DALL-E, with the names of its weights, in any width. In its own size the encoder is the one
 that UAR's authors use; smaller ones are trained here on radiographs. What UAR takes of either is `image_tokenizer.py`.

@@ -1,4 +1,4 @@
-"""A frozen encoder of `dvae.py` as UAR uses it: images to tokens, wherever its weights come from (SPEC 5.1).
+"""A frozen encoder of `dvae.py` as UAR uses it: images to tokens, wherever its weights come from.
 
 DALL-E's weights are published as a pickled module, and reading a pickle can run code: `pytorch_files.py` runs none.
 """

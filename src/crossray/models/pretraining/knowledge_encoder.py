@@ -128,7 +128,9 @@ class KnowledgeEncoder(nn.Module):
         return torch.cat(parts).float()
 
     def describe(self, descriptions: Sequence[str] = DESCRIPTIONS) -> None:
-        """Compute the vectors of `descriptions`, one for each entity, and of the places."""
+        """Compute the vectors of `descriptions`, one for each entity, and of the places; nothing on the meta device."""
+        if self.entity_vectors.is_meta:
+            return
         self.entity_vectors.copy_(self.encode_texts(descriptions))
         self.place_vectors.copy_(self.encode_texts([place_text(place) for place in PLACES]))
 

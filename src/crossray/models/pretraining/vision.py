@@ -1,4 +1,4 @@
-"""A vision backbone trained on the observations of a dataset: what systems on two cores start from (DESIGN 3).
+"""A vision backbone trained on the observations of a dataset: what systems on two cores start from.
 
 Its saved folder is a backbone for every system: `backbone.name: FOLDER`.
 Shapes: B studies, V views, K observations, P pooled width.

@@ -127,7 +127,7 @@ class LRE(nn.Module):
         return log_odds.float()
 
     def settle(self) -> None:
-        """An epoch has ended."""
+        """End of an epoch."""
         self.steady.load_state_dict(self.network.state_dict())
 
     def loss(self, entities: Tensor, labels: Tensor, known: Tensor) -> Tensor:
@@ -262,7 +262,7 @@ class RetrievingModel(BackboneReportModel):
         return self._index(metric).search(queries, k, exclude)
 
     def _index(self, metric: Metric) -> ReportIndex:
-        """The index of the database, built anew when the weights behind it have changed."""
+        """The index of the database, rebuilt when the weights behind it have changed."""
         lre = self.lre if metric == "hyperbolic" else None
         read = [self.database.entities, *([] if lre is None else lre.state())]
         made_of = tuple((tensor.data_ptr(), tensor._version, tensor.device, tensor.dtype) for tensor in read)

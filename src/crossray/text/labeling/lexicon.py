@@ -111,9 +111,9 @@ class Lexicon:
 
 
 @functools.cache
-def lexicon(language: str = registry.ENGLISH) -> Lexicon:
-    """The lexicon of a language's phrases (`registry.phrases`)."""
-    return build(registry.phrases(language), folds=language != registry.ENGLISH)
+def lexicon(language: str = registry.ENGLISH, convention: str = registry.OWN) -> Lexicon:
+    """The lexicon of a language's phrases under a convention (`registry.phrases`)."""
+    return build(registry.phrases(language, convention), folds=language != registry.ENGLISH)
 
 
 def build(content: Mapping[str, Any], *, folds: bool = False) -> Lexicon:

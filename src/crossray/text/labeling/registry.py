@@ -7,10 +7,11 @@
 * `languages/CODE.yaml` is one language: its cues, names of structures and qualities. Languages other than English hold
   the phrases of the observations too, so that a language is one file.
 * `signs.yaml` holds the cues that every language writes alike, such as "(-)".
+* `conventions/NAME.yaml` says where another labeler draws observations otherwise; without one all is as declared.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -18,7 +19,15 @@ from typing import Any
 
 import yaml
 
+from crossray.errors import UserError, quoted
+
 ENGLISH = "en"
+
+#: The convention of the files in `observations`.
+OWN = "crossray"
+
+#: What cancels "no finding" under some conventions and is no observation.
+INCIDENTAL = "incidental"
 
 #: Place in the order of an observation that does not say its own.
 LAST = 1000
@@ -61,13 +70,33 @@ def languages() -> tuple[str, ...]:
 
 
 @functools.cache
-def phrases(language: str = ENGLISH) -> Mapping[str, Any]:
+def conventions() -> tuple[str, ...]:
+    """Names of the conventions, this package's own first."""
+    return OWN, *(name for name, _ in _files("conventions"))
+
+
+@functools.cache
+def cancels_no_finding(convention: str = OWN) -> frozenset[str]:
+    """What a report with "no finding" neither states nor leaves uncertain under a convention."""
+    declared = {observation.name for observation in observations() if observation.cancels_no_finding}
+    more = _convention(convention).get("cancels_no_finding", ())
+    return frozenset(declared.union(more, [INCIDENTAL]))
+
+
+@functools.cache
+def phrases(language: str = ENGLISH, convention: str = OWN) -> Mapping[str, Any]:
     """All phrases of a language: the keys of its file, with `findings` and `signs` by observation.
 
     A structure is `{"names": phrases, "tells": {quality: observations}}`.
 
+    Args:
+        language: one of `languages`.
+        convention: one of `conventions`.
+
     Raises:
         KeyError: the language has no file.
+        UserError: the convention has none.
+        ValueError: the convention's file speaks of a phrase that is not there.
     """
     content = dict(_load(dict(_files("languages"))[language]))
     for kind in _PHRASES:
@@ -82,9 +111,17 @@ def phrases(language: str = ENGLISH) -> Mapping[str, Any]:
     content["cues"] = {
         kind: [*content["cues"].get(kind, ()), *signs.get(kind, ())] for kind in {**content["cues"], **signs}
     }
+    drawn = _convention(convention)
     content["structures"] = {
-        structure: {"names": names, "tells": _tells(structure)} for structure, names in content["structures"].items()
+        structure: {"names": names, "tells": _tells(structure, drawn.get("untold", {}))}
+        for structure, names in content["structures"].items()
     }
+    content["qualities"] = {
+        name: {**quality, "status": drawn.get("statuses", {}).get(name, quality["status"])}
+        for name, quality in content["qualities"].items()
+    }
+    if language == ENGLISH:
+        _draw(content, drawn)
     return content
 
 
@@ -94,13 +131,46 @@ def other_languages() -> Mapping[str, str]:
     return _load(resources.files(__package__) / "other_languages.yaml")
 
 
-def _tells(structure: str) -> dict[str, list[str]]:
-    """Quality of a structure to the observations that it tells of."""
+def _tells(structure: str, untold: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """Quality of a structure to the observations that it tells of, without those that a convention leaves untold."""
     told: dict[str, list[str]] = {}
     for observation in observations():
+        left_out = untold.get(observation.name, {}).get(structure, ())
         for quality in observation.told_by.get(structure, ()):
-            told.setdefault(quality, []).append(observation.name)
+            if quality not in left_out:
+                told.setdefault(quality, []).append(observation.name)
     return told
+
+
+def check_convention(name: str) -> None:
+    """Raise a `UserError` unless there is a convention of this name."""
+    if name not in conventions():
+        raise UserError(f"convention {quoted(name)}: does not exist; choose one of {', '.join(conventions())}")
+
+
+def _convention(name: str) -> Mapping[str, Any]:
+    """What a convention draws otherwise; nothing for our own."""
+    check_convention(name)
+    return {} if name == OWN else _load(dict(_files("conventions"))[name])
+
+
+def _draw(content: dict[str, Any], drawn: Mapping[str, Any]) -> None:
+    """Change English phrases as a convention says."""
+    for part, left_out in (
+        ("findings", drawn.get("without", {})),
+        ("structures", drawn.get("without_structures", {})),
+        ("cues", drawn.get("without_cues", {})),
+    ):
+        for name, unwanted in left_out.items():
+            entry = content[part][name]
+            names = entry["names"] if part == "structures" else entry
+            if missing := [phrase for phrase in unwanted if phrase not in names]:
+                raise ValueError(f"{part} {name}: no phrase {missing[0]!r} to leave out")
+            kept = [phrase for phrase in names if phrase not in unwanted]
+            content[part][name] = {**entry, "names": kept} if part == "structures" else kept
+    # What names an observation no more still keeps its place: a lead is no finding, and no part of a longer phrase.
+    content["nothing"] = [*content["nothing"], *(p for part in drawn.get("without", {}).values() for p in part)]
+    content["findings"] = {**content["findings"], INCIDENTAL: drawn.get("incidental", [])}
 
 
 def _declared(name: str, content: Mapping[str, Any]) -> Observation:

@@ -1,0 +1,63 @@
+"""`crossray calibrate`: when a model should not answer, learned from its dataset and kept in its folder."""
+
+from pathlib import Path
+from typing import Literal
+
+from crossray.commands.show import console, progress_bar
+
+
+def calibrate(
+    model: str,
+    data: Path,
+    out: Path | None = None,
+    split: Literal["val", "test"] = "val",
+    false_alarms: float = 0.01,
+    batch_size: int = 16,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Calibrate a model's confidence and make its input check; both are kept in its folder.
+
+    Args:
+        model: model folder, or the folder of a training run (its best model is taken).
+        data: prepared dataset that the model was trained on.
+        out: also write what was measured as a page (.html) or as tables in Markdown (.md).
+        split: studies to calibrate on; training must not have seen them.
+        false_alarms: share of the images of --split that each flag of the input check may mark.
+        batch_size: studies at once.
+        seed: of the images and poses that are drawn.
+        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+    """
+    from crossray.confidence.fitting import fit_check
+    from crossray.confidence.folder import save_check
+    from crossray.confidence.measuring import calibrate as learn
+    from crossray.data.store import Dataset
+    from crossray.files.folders import model_folder
+    from crossray.generation.generator import Generator
+    from crossray.pages.confidence_page import write_confidence
+    from crossray.pages.confidence_tables import CHECK_NOTE, CONFIDENCE_NOTE, check_grids, confidence_grids
+
+    dataset, folder = Dataset.open(data), model_folder(model)
+    generator = Generator.from_pretrained(folder, device=device, use_confidence=False)
+    with progress_bar("writing reports") as progress:
+        calibration = learn(
+            generator.model, generator.decoding, dataset, split=split, section=generator.section,
+            weights=generator.fingerprint, batch_size=batch_size, progress=progress,
+        )  # fmt: skip
+    calibration.save(folder)
+    with progress_bar("looking at images") as progress:
+        checker = fit_check(
+            generator.model, dataset, split=split, false_alarms=false_alarms, weights=generator.fingerprint, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    save_check(checker, folder)
+    for grids, note in ((confidence_grids(calibration), CONFIDENCE_NOTE), (check_grids(checker), CHECK_NOTE)):
+        for grid in grids:
+            console().print(grid.render(), crop=False)
+            console().print()
+        console().print(note, markup=False, highlight=False)
+        console().print()
+    if out is not None:
+        write_confidence(Path(model).name, calibration, checker, out)
+        console().print(f"{out}", highlight=False)
+    console().print(f"calibration and input check in {folder}", highlight=False)

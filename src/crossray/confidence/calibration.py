@@ -1,0 +1,128 @@
+"""Calibration of one model, kept in its folder as `calibration.json`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.confidence.calibrators import Calibrator
+from crossray.confidence.statements import AGREEMENT, Statement, presence, signals
+from crossray.decoding.config import DecodingConfig
+from crossray.errors import UserError
+from crossray.files.write import write_whole
+from crossray.text.observations import OBSERVATIONS
+
+FILE = "calibration.json"
+FORMAT = 1
+
+_REMEDY = "remove it, or run `crossray calibrate` again"
+
+#: What has a confidence.
+Unit = Literal["sentences", "observations"]
+UNITS: tuple[Unit, ...] = ("sentences", "observations")
+
+#: Fields of a search that do not change what it writes, or only which of equally distributed reports.
+_SAME_REPORTS = ("seed", "early_stop")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns a model's own probabilities into the probability of being right.
+
+    Attributes:
+        weights: SHA-256 of the model's weights; the calibration is of no others.
+        decoding: the search that wrote the reports it was learned from; reports of another search are not calibrated.
+        samples: reports that were drawn for each study, for the agreement among them.
+        rates: share of the training reports that state each observation, by name.
+        plain: calibrator of each unit without drawn reports; `sampled`: the one with them.
+        about: dataset, split, studies, labeler and date of the measurement.
+        measured: what `crossray.confidence.measuring` found, for pages; JSON-ready.
+    """
+
+    weights: str
+    decoding: Mapping[str, Any]
+    samples: int
+    rates: Mapping[str, float]
+    plain: Mapping[str, Calibrator]
+    sampled: Mapping[str, Calibrator]
+    about: Mapping[str, Any]
+    measured: Mapping[str, Any]
+
+    def fits(self, decoding: DecodingConfig) -> bool:
+        """Whether reports of this search are calibrated."""
+        return comparable(asdict(decoding)) == comparable(self.decoding)
+
+    def confidence(
+        self, unit: Unit, statements: Sequence[Statement], samples: Sequence[str] = ()
+    ) -> list[float | None]:
+        """Probability that each statement of a report agrees with a radiologist's report; None of what claims nothing.
+
+        Args:
+            unit: what the statements are.
+            statements: of one report.
+            samples: texts of reports drawn for the same study, as many as `samples` of this calibration.
+        """
+        claiming = [statement for statement in statements if statement.claims]
+        if not claiming:
+            return [None] * len(statements)
+        drawn: NDArray[np.bool_] | None = presence(samples) if samples else None
+        found = signals(claiming, rates_of(self.rates), drawn)
+        calibrator = (self.sampled if AGREEMENT in found else self.plain)[unit]
+        values = iter(calibrator(found).tolist())
+        return [next(values) if statement.claims else None for statement in statements]
+
+    def save(self, folder: Path) -> None:
+        """Write `calibration.json` into a model folder."""
+        write_whole(folder / FILE, json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, weights: str) -> "Calibration | None":
+        """Read `calibration.json`; None where the folder has none.
+
+        Args:
+            folder: a model folder.
+            weights: SHA-256 of its weights.
+
+        Raises:
+            UserError: the file is damaged, or of other weights.
+        """
+        path = folder / FILE
+        if not path.exists():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.pop("format") != FORMAT:
+                raise ValueError
+            for name in ("plain", "sampled"):
+                values[name] = {
+                    unit: Calibrator(_numbers(values[name][unit]["weights"]), float(values[name][unit]["intercept"]))
+                    for unit in UNITS
+                }
+            values["rates"] = _numbers(values["rates"])
+            found = cls(**values)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{path}: cannot be read; remove it, or run `crossray calibrate` again.") from None
+        if found.weights != weights:
+            raise UserError(
+                f"{path}: field 'weights' is of another model; remove it, or run `crossray calibrate` again."
+            )
+        return found
+
+
+def comparable(decoding: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a search that decide what it writes, as JSON has them."""
+    kept: Mapping[str, Any] = json.loads(json.dumps({k: v for k, v in decoding.items() if k not in _SAME_REPORTS}))
+    return kept
+
+
+def rates_of(rates: Mapping[str, float]) -> NDArray[np.float64]:
+    """(K,) in the order of `OBSERVATIONS`; an observation that is not among them is as likely as not."""
+    return np.array([rates.get(name, 0.5) for name in OBSERVATIONS], np.float64)
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in values.items()}

@@ -1,0 +1,183 @@
+"""The input check: whether images look like those that a model was trained on, and if not, why.
+
+A flag has a name, a reason in one sentence, and the score that went beyond its limit. The limits are chosen on the
+validation split, so that a stated share of its images is flagged by each (`crossray.confidence.fitting`).
+
+Shapes: N images, P pooled width.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.confidence.density import Density
+from crossray.confidence.heads import Head
+from crossray.data.study import VIEW_POSITIONS
+
+#: Names of the flags that a limit decides on, in the order in which they are reported.
+FLAGS: tuple[str, ...] = ("unfamiliar", "inverted", "rotated", "mirrored", "view", "no_frontal_view")
+
+#: The flag of a file whose pixels say that it is a colour picture; nothing else is looked at then.
+NOT_A_RADIOGRAPH = "not_a_radiograph"
+
+_LATERAL = VIEW_POSITIONS.index("lateral")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something about the images of a study that speaks against answering.
+
+    Attributes:
+        name: one of `FLAGS`, or `NOT_A_RADIOGRAPH`.
+        reason: a sentence for a person, with what to do.
+        score: how strongly; `limit`: from where on it is flagged. A distance of `unfamiliar` is in multiples of that
+            within the training images; all other scores are probabilities.
+        view: number of the view, from 0; None for the study as a whole.
+    """
+
+    name: str
+    reason: str
+    score: float
+    limit: float
+    view: int | None = None
+
+    def __str__(self) -> str:
+        """The reason."""
+        return self.reason
+
+
+@dataclass(frozen=True)
+class InputCheck:
+    """What the check says of one study.
+
+    Attributes:
+        flags: what speaks against answering; empty when nothing does.
+        views: "frontal" or "lateral" for each view, as it looks; "" where the model cannot tell.
+        scores: every score of each view, whether flagged or not.
+    """
+
+    flags: tuple[Flag, ...]
+    views: tuple[str, ...] = ()
+    scores: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against answering."""
+        return not self.flags
+
+    def __str__(self) -> str:
+        """The reasons, or that there is none."""
+        return " ".join(str(flag) for flag in self.flags) or "Nothing speaks against these images."
+
+
+@dataclass(frozen=True)
+class InputChecker:
+    """What the check of one model needs; kept in its folder (`crossray.confidence.folder`).
+
+    Attributes:
+        mean: (P,) of the training images' vectors; `deviation`: (P,) theirs. All parts work on standardised vectors.
+        density: of the training images.
+        rotation: 4 classes, quarter-turns clockwise; `inverted`, `mirrored`: 2 classes, the second is the mistake.
+        lateral: 2 classes, frontal and lateral; None where the training images do not say.
+        limits: flag to the score from which on an image is flagged; a flag that could not be trusted has none.
+        weights: SHA-256 of the model's weights: the check is of no others.
+        about: dataset, numbers of images and date.
+        measured: false alarms and what was caught on the validation split, JSON-ready.
+    """
+
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+    density: Density
+    rotation: Head
+    inverted: Head
+    mirrored: Head
+    lateral: Head | None
+    limits: Mapping[str, float]
+    weights: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+    def scores(self, vectors: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+        """Scores of images, each by itself.
+
+        Args:
+            vectors: (N, P), pooled vectors of the encoder.
+
+        Returns:
+            (N,) by name: "unfamiliar" (distance), "inverted", "rotated", "turns" (the most probable number of
+            quarter-turns clockwise), "mirrored" (0 of lateral views, which cannot be told), "lateral" where known.
+        """
+        standard = (vectors - self.mean) / self.deviation
+        turns = self.rotation.probabilities(standard)
+        found = {
+            "unfamiliar": self.density.distance(standard),
+            "inverted": self.inverted.probabilities(standard)[:, 1],
+            "rotated": 1 - turns[:, 0],
+            "turns": 1 + turns[:, 1:].argmax(axis=1).astype(np.float64),
+            "mirrored": self.mirrored.probabilities(standard)[:, 1],
+        }
+        if self.lateral is not None:
+            found["lateral"] = self.lateral.probabilities(standard)[:, 1]
+            found["mirrored"] = np.where(found["lateral"] < 0.5, found["mirrored"], 0.0)
+        return found
+
+    def check(self, vectors: NDArray[np.floating], positions: Sequence[int] = ()) -> InputCheck:
+        """Check the views of one study.
+
+        Args:
+            vectors: (V, P), pooled vectors of its views.
+            positions: what their files say, codes of `VIEW_POSITIONS`; empty when they say nothing.
+        """
+        scores = self.scores(vectors)
+        flags = [
+            flag for view in range(len(vectors))
+            for flag in self._flags({name: float(values[view]) for name, values in scores.items()}, view, positions)
+        ]  # fmt: skip
+        looks: tuple[str, ...] = ("",) * len(vectors)
+        if "lateral" in scores:
+            looks = tuple("lateral" if one >= 0.5 else "frontal" for one in scores["lateral"])
+            least, limit = float(scores["lateral"].min()), self.limits.get("no_frontal_view", math.inf)
+            if least > limit:
+                reason = "No view looks frontal: the reports that the model learned from rest on a frontal view."
+                flags.append(Flag("no_frontal_view", reason, least, limit))
+        each = tuple({name: float(values[view]) for name, values in scores.items()} for view in range(len(vectors)))
+        return InputCheck(tuple(flags), looks, each)
+
+    def _flags(self, scores: Mapping[str, float], view: int, positions: Sequence[int]) -> list[Flag]:
+        """Flags of one view."""
+        name = f"View {view + 1}"
+        degrees = 90 * int(scores["turns"])
+        reasons = {
+            "unfamiliar": f"{name} is unlike the radiographs that the model was trained on: perhaps it is no chest, or "
+            "no radiograph.",
+            "inverted": f"{name} looks inverted, with bright air and dark bones: exchange black and white.",
+            "rotated": f"{name} looks turned by {degrees} degrees clockwise: turn it upright.",
+            "mirrored": f"{name} looks mirrored: left and right seem to be exchanged.",
+        }
+        found = [
+            Flag(flag, reason, scores[flag], self.limits[flag], view)
+            for flag, reason in reasons.items()
+            if scores[flag] > self.limits.get(flag, math.inf)
+        ]
+        said = positions[view] if view < len(positions) else 0
+        if said and "lateral" in scores and "view" in self.limits:
+            other = opposite(scores["lateral"], said)
+            if other > self.limits["view"]:
+                look, claim = ("frontal", "lateral") if said == _LATERAL else ("lateral", "frontal")
+                reason = f"{name} looks {look}, but its file says {claim}: check which view it is."
+                found.append(Flag("view", reason, other, self.limits["view"], view))
+        return found
+
+
+def opposite(lateral: float, said: int) -> float:
+    """Probability of the other kind of view than the one that a file says.
+
+    Args:
+        lateral: probability that the view is lateral.
+        said: code of `VIEW_POSITIONS`, not 0.
+    """
+    return 1 - lateral if said == _LATERAL else lateral

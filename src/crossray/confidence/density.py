@@ -1,0 +1,57 @@
+"""How far a vector lies from the training images: Mahalanobis distance to the nearest kind of view.
+
+Frontal and lateral views have a centre each and one covariance in common (Lee et al., 2018, with views in place of
+classes: what an image shows is not asked). The covariance is shrunk after Ledoit and Wolf, so that it exists with fewer
+images than dimensions.
+
+Shapes: N vectors, P dimensions, C kinds of view.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.confidence.calibrators import scikit_learn
+
+
+@dataclass(frozen=True)
+class Density:
+    """Centres and common covariance of the training vectors.
+
+    Attributes:
+        centres: (C, P) mean of each kind.
+        whitening: (P, P); a difference times it has unit covariance.
+    """
+
+    centres: NDArray[np.float32]
+    whitening: NDArray[np.float32]
+
+    def distance(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(N,) distance of vectors (N, P) to the nearest centre, divided by the root of P: about 1 within the data."""
+        white = vectors.astype(np.float32) @ self.whitening
+        apart = np.stack([np.linalg.norm(white - centre, axis=1) for centre in self._white_centres])
+        return np.asarray(apart.min(axis=0) / np.sqrt(vectors.shape[1]), np.float64)
+
+    @cached_property
+    def _white_centres(self) -> NDArray[np.float32]:
+        return np.asarray(self.centres @ self.whitening, np.float32)
+
+
+def fit_density(vectors: NDArray[np.floating], kinds: NDArray[np.int64]) -> Density:
+    """Learn centres and covariance.
+
+    Args:
+        vectors: (N, P) of training images.
+        kinds: (N,) which kind of view each is; each number that occurs gets a centre.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    present = np.unique(kinds)
+    centres = np.stack([vectors[kinds == kind].mean(axis=0) for kind in present])
+    rest = vectors - centres[np.searchsorted(present, kinds)]
+    covariance, _ = scikit_learn("covariance").ledoit_wolf(rest.astype(np.float64), assume_centered=True)
+    whitening = np.linalg.cholesky(np.linalg.inv(covariance))
+    return Density(centres.astype(np.float32), whitening.astype(np.float32))

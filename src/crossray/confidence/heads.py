@@ -1,0 +1,53 @@
+"""Logistic regressions on pooled vectors: which way up, inverted, mirrored, frontal or lateral.
+
+They are learned from the training images themselves, each in a random pose (`crossray.confidence.poses`), so that no
+label is needed but the views' positions.
+
+Shapes: N vectors, P dimensions, K classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.confidence.calibrators import scikit_learn
+
+#: Inverse strength of the ridge, on vectors of unit variance: P is often not far below N.
+_C = 0.01
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear map to class probabilities.
+
+    Attributes:
+        weights: (K, P); `bias`: (K,).
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def probabilities(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(N, K) of vectors (N, P)."""
+        logits = vectors.astype(np.float64) @ self.weights.T.astype(np.float64) + self.bias
+        logits -= logits.max(axis=1, keepdims=True)
+        odds = np.exp(logits)
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float64)
+
+
+def fit_head(vectors: NDArray[np.floating], classes: NDArray[np.int64]) -> Head:
+    """Learn a head.
+
+    Args:
+        vectors: (N, P).
+        classes: (N,), 0 to K - 1, each of which occurs.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    model = scikit_learn("linear_model").LogisticRegression(C=_C, max_iter=500).fit(vectors, classes)
+    weights, bias = model.coef_, model.intercept_
+    if len(weights) == 1:  # of two classes the second one's log-odds
+        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    return Head(weights.astype(np.float32), bias.astype(np.float32))

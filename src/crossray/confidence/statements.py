@@ -1,0 +1,136 @@
+"""What a report states, sentence by sentence and observation by observation, and what speaks for each statement.
+
+A statement is made of claims: an observation is there, or it is not. They are read by the embedded rules; uncertain
+counts as there, like `POSITIVE_OR_UNCERTAIN` of the clinical scores, and what a report does not mention counts as not
+there. A statement is right when all its claims agree with the true report. A sentence without an observation claims
+nothing that could be right or wrong: it is left out of every measurement, and its confidence is not calibrated.
+
+Shapes: N reports, K observations.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.decoding.reports import WrittenReport
+from crossray.evaluation.metrics.clinical import POSITIVE_OR_UNCERTAIN
+from crossray.text.observations import OBSERVATIONS, STATUSES, label_report, label_reports
+from crossray.text.tokenizer import Tokenizer
+
+_NO_FINDING = OBSERVATIONS.index("no_finding")
+_PRESENT = POSITIVE_OR_UNCERTAIN.present
+
+#: What speaks for a statement; each is a number between 0 and 1.
+PROBABILITY, BASE_RATE, AGREEMENT = "probability", "base_rate", "agreement"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence, or what a report says of one observation.
+
+    Attributes:
+        text: the sentence, or the observation's name.
+        claims: column of `OBSERVATIONS` to whether it is said to be there; empty for a sentence without observations.
+        probability: geometric mean of the probabilities that the model gave to the tokens it rests on, 0 to 1.
+    """
+
+    text: str
+    claims: Mapping[int, bool]
+    probability: float
+
+
+def sentences(report: WrittenReport, tokenizer: Tokenizer) -> list[Statement]:
+    """A statement for each sentence of a report."""
+    return [Statement(text, _claims(text), _mean(values)) for text, values in report.sentences(tokenizer)]
+
+
+def observations(report: WrittenReport, tokenizer: Tokenizer) -> list[Statement]:
+    """A statement for each observation that a report mentions, in the order of `OBSERVATIONS`.
+
+    It rests on the sentences that mention the observation with the status that the report gives it; "no_finding" rests
+    on the whole report.
+    """
+    parts = report.sentences(tokenizer)
+    codes = [label_report(text).codes for text, _ in parts]
+    found = []
+    for column, (name, status) in enumerate(zip(OBSERVATIONS, label_report(report.text).statuses, strict=True)):
+        if status == "blank":
+            continue
+        code = STATUSES.index(status)
+        if column == _NO_FINDING:
+            tokens = list(report.token_log_probabilities)
+        else:
+            tokens = [value for (_, values), own in zip(parts, codes, strict=True) if own[column] == code
+                      for value in values]  # fmt: skip
+        found.append(Statement(name, {column: status in _PRESENT}, _mean(tokens)))
+    return found
+
+
+def presence(reports: Sequence[str]) -> NDArray[np.bool_]:
+    """(N, K), which observations reports state as there or uncertain."""
+    return POSITIVE_OR_UNCERTAIN.present_in(label_reports(reports))
+
+
+def holds(claims: Mapping[int, bool], present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,), of which reports all claims are true; `present`: (N, K)."""
+    columns = list(claims)
+    return np.asarray((present[:, columns] == [claims[column] for column in columns]).all(axis=1))
+
+
+def base_rate(claims: Mapping[int, bool], rates: NDArray[np.float64]) -> float:
+    """Share of the training reports of which a claim is true: of several claims the smallest.
+
+    Args:
+        claims: of a statement.
+        rates: (K,) share of the training reports that state each observation.
+    """
+    return min((float(rates[column] if there else 1 - rates[column]) for column, there in claims.items()), default=1.0)
+
+
+def share(count: int, total: int) -> float:
+    """Of `total` trials `count`, kept away from 0 and 1 by half a trial."""
+    return (count + 0.5) / (total + 1)
+
+
+def signals(
+    statements: Sequence[Statement], rates: NDArray[np.float64], samples: NDArray[np.bool_] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """What speaks for each statement of one report.
+
+    Args:
+        statements: S of them, of the report.
+        rates: (K,), see `base_rate`.
+        samples: (N, K), presence in reports that the model drew for the same study; None without.
+
+    Returns:
+        (S,) by name: the model's own probability, how often such a statement is true of any study, and the share of
+        the drawn reports that say the same.
+    """
+    found = {
+        PROBABILITY: np.array([statement.probability for statement in statements], np.float64),
+        BASE_RATE: np.array([base_rate(statement.claims, rates) for statement in statements], np.float64),
+    }
+    if samples is not None and len(samples):
+        agree = [share(int(holds(statement.claims, samples).sum()), len(samples)) for statement in statements]
+        found[AGREEMENT] = np.array(agree, np.float64)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _claims(sentence: str) -> Mapping[int, bool]:
+    statuses = label_report(sentence).statuses
+    # every sentence without a finding would be "no finding" if it were a report
+    return {
+        column: status in _PRESENT
+        for column, status in enumerate(statuses)
+        if status != "blank" and column != _NO_FINDING
+    }
+
+
+def _mean(log_probabilities: Sequence[float]) -> float:
+    """Geometric mean of probabilities; 1 of none."""
+    return math.exp(math.fsum(log_probabilities) / max(len(log_probabilities), 1))

@@ -1,0 +1,89 @@
+"""The input check on image files, with a report and without."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from crossray.confidence.check import NOT_A_RADIOGRAPH, Flag, InputCheck, InputChecker
+from crossray.data.batches.batch import Inputs
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.images.pixels import ColourPictureError
+from crossray.errors import UserError
+from crossray.generation.files import read_study, stack_studies
+
+if TYPE_CHECKING:
+    from crossray.generation.generator import Generator
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def check_study(generator: "Generator", views: Sequence[Path]) -> InputCheck:
+    """What the input check says of one study in files; no report is written.
+
+    Args:
+        generator: of the model.
+        views: files of its views, or its folder.
+
+    Raises:
+        UserError: the model's folder has no check, a file cannot be read, or there are more views than the model takes.
+            A colour picture is no error here: it is flagged.
+    """
+    if generator.checker is None:
+        raise no_check(generator.name)
+    most = generator.model.config.views
+    try:
+        study = read_study(views, most, generator.transform)
+    except ColourPictureError as error:
+        return InputCheck((Flag(NOT_A_RADIOGRAPH, f"{error}.", 1.0, 0.5),))
+    inputs = stack_studies([study], most).to(generator.device)
+    with torch.inference_mode():
+        pooled = generator.model.encode(transform_inputs(inputs, generator.transform, train=False)).pooled
+    (check,) = checks_of(generator.checker, pooled, inputs)
+    assert check is not None
+    return check
+
+
+def checks_of(checker: InputChecker | None, pooled: Tensor, inputs: Inputs) -> list[InputCheck | None]:
+    """The check of each of B studies.
+
+    Args:
+        checker: None for no check.
+        pooled: (B, V, P), vectors of their views as the model encoded them.
+        inputs: of the studies.
+    """
+    if checker is None:
+        return [None] * len(pooled)
+    vectors, mask, positions = pooled.float().cpu().numpy(), inputs.view_mask.cpu(), inputs.view_position.cpu()
+    return [
+        checker.check(own[there.numpy()], said[there].tolist())
+        for own, there, said in zip(vectors, mask, positions, strict=True)
+    ]
+
+
+def heed(study: str, check: InputCheck | None, *, strict: bool) -> None:
+    """Warn of a flagged study in the log, or refuse it.
+
+    Args:
+        study: its name.
+        check: what the check says; None without one.
+        strict: refuse.
+
+    Raises:
+        UserError: it is flagged, and `strict`.
+    """
+    if check is None or check.ok:
+        return
+    if strict:
+        raise UserError(f"{study}: refused: {check} Leave out --strict to get a report all the same.")
+    _LOGGER.warning("%s: %s", study, check)
+
+
+def no_check(model: str) -> UserError:
+    """The error where a check is needed and the model's folder has none."""
+    return UserError(
+        f"{model or 'model'}: it has no input check; make one with `crossray calibrate --model MODEL --data DATASET`."
+    )

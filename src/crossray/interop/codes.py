@@ -1,0 +1,119 @@
+"""Observations in the codes of other systems: the table beside this file, `codes.yaml`."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Code:
+    """A code of a coding scheme.
+
+    Attributes:
+        scheme: its designator in DICOM: SCT (SNOMED CT), DCM (DICOM), LN (LOINC), or `OWN`.
+        value: the code.
+        meaning: its text.
+    """
+
+    scheme: str
+    value: str
+    meaning: str
+
+    @property
+    def system(self) -> str:
+        """The scheme as FHIR names it, a URI."""
+        return f"urn:oid:{own_list()}" if self.scheme == OWN else str(_table()["schemes"][self.scheme])
+
+
+@dataclass(frozen=True)
+class ObservationCode:
+    """How one observation is written.
+
+    Attributes:
+        name: one of `crossray.text.observations.OBSERVATIONS`.
+        meaning: as a person reads it.
+        code: in a common scheme; None where none of the same meaning was found.
+        verified: where the code was looked up: "pydicom", or a term of the Human Phenotype Ontology; "" without a code.
+        site: where in the body.
+    """
+
+    name: str
+    meaning: str
+    code: Code | None
+    verified: str
+    site: Code
+
+    @property
+    def own(self) -> Code:
+        """Our own code, which every observation has."""
+        return Code(OWN, self.name, self.meaning)
+
+    @property
+    def best(self) -> Code:
+        """The common code where there is one, else our own."""
+        return self.code or self.own
+
+
+#: Designator of our own list of codes: the names of the observations. DICOM starts private designators with 99.
+OWN = "99CROSSRAY"
+
+#: Title of a report: context group 7000.
+DIAGNOSTIC_IMAGING_REPORT = Code("LN", "18748-4", "Diagnostic Imaging Report")
+
+#: Observations that are not written: "no finding" rests on what a report does not say.
+NOT_WRITTEN = frozenset({"no_finding"})
+
+
+def own_list() -> str:
+    """Unique identifier of our own list of codes."""
+    return str(_table()["list"])
+
+
+@functools.cache
+def observation_codes() -> Mapping[str, ObservationCode]:
+    """The table, by name of the observation."""
+    sites = {name: _code(values) for name, values in _table()["sites"].items()}
+    return {
+        name: ObservationCode(
+            name,
+            values["meaning"],
+            _code(values["code"]) if "code" in values else None,
+            values.get("verified", ""),
+            sites[values["site"]],
+        )
+        for name, values in _table()["observations"].items()
+    }
+
+
+@functools.cache
+def status_codes() -> Mapping[str, Code]:
+    """DICOM's codes of "positive", "negative" and "uncertain" (context group 240)."""
+    return {name: _code(values) for name, values in _table()["statuses"].items()}
+
+
+@functools.cache
+def interpretations() -> Mapping[str, str]:
+    """HL7's code of a status (v3-ObservationInterpretation), by its name."""
+    return {name: str(values["interpretation"]) for name, values in _table()["statuses"].items()}
+
+
+def code_of(observation: str) -> ObservationCode:
+    """How an observation is written; one that a plugin has added is written as its name."""
+    known = observation_codes().get(observation)
+    chest = _code(_table()["sites"]["chest"])
+    return known or ObservationCode(observation, observation.replace("_", " ").capitalize(), None, "", chest)
+
+
+def _code(values: Mapping[str, str]) -> Code:
+    return Code(values["scheme"], values["value"], values["meaning"])
+
+
+@functools.cache
+def _table() -> Mapping[str, Any]:
+    file = resources.files(__package__) / "codes.yaml"
+    table: Mapping[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return table

@@ -1,0 +1,111 @@
+"""Predictions as files for hospital systems, one a study."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from crossray.data.images import describe_image
+from crossray.errors import UserError
+from crossray.evaluation.predictions import Prediction, PredictionFile
+from crossray.files.write import write_whole
+from crossray.interop.draft import NOTICE, DraftReport, predicted_report
+from crossray.interop.fhir import fhir_bundle
+from crossray.interop.source import Source, read_sources
+from crossray.interop.sr import dicom_bytes, structured_report
+
+Format = Literal["text", "fhir", "sr"]
+
+_SUFFIX = {"text": ".txt", "fhir": ".json", "sr": ".dcm"}
+
+#: Longest name of a file, without its suffix.
+_LONGEST = 100
+
+
+def export_reports(
+    file: PredictionFile,
+    folder: Path,
+    format: Format,
+    *,
+    images: Path | None = None,
+    subject: str | None = None,
+    transaction: bool = False,
+) -> int:
+    """Write every prediction as a file of its own.
+
+    Args:
+        file: predictions.
+        folder: to write into; made when it is missing.
+        format: "text"; "fhir", a bundle; "sr", a DICOM structured report.
+        images: folder that relative paths of images start from; the working directory by default.
+        subject: of "fhir", the patient of the only study; see `fhir_bundle`.
+        transaction: of "fhir", whether bundles are to be posted.
+
+    Returns:
+        Number of files.
+
+    Raises:
+        UserError: an image that is named cannot be read, "sr" without DICOM images, or one subject for several studies.
+    """
+    if subject is not None and (format != "fhir" or len(file.rows) > 1):
+        raise UserError("--subject: names the patient of one study with --format fhir; choose it with --studies.")
+    written = datetime.now(UTC)
+    names = _names([row.id for row in file.rows])
+    for row in file.rows:
+        draft = predicted_report(row, file.provenance, written)
+        sources = () if format == "text" else _sources(row, file, images)
+        write_whole(
+            folder / f"{names[row.id]}{_SUFFIX[format]}", _content(draft, sources, format, subject, transaction)
+        )
+    return len(file.rows)
+
+
+def report_text(draft: DraftReport) -> str:
+    """A report as a text file holds it: with the notice."""
+    return (
+        f"{draft.text}\n\n{NOTICE}\nModel: {draft.model.name} ({draft.model.system}), CrossRay {draft.model.version}\n"
+    )
+
+
+def _content(
+    draft: DraftReport, sources: tuple[Source, ...], format: Format, subject: str | None, transaction: bool
+) -> str | bytes:
+    if format == "text":
+        return report_text(draft)
+    if format == "sr":
+        return dicom_bytes(structured_report(draft, sources))
+    bundle = fhir_bundle(draft, sources, subject=subject, kind="transaction" if transaction else "collection")
+    return json.dumps(bundle, ensure_ascii=False, indent=1) + "\n"
+
+
+def _sources(row: Prediction, file: PredictionFile, images: Path | None) -> tuple[Source, ...]:
+    """The DICOM images of a study; none where they are of another format, or of a prepared dataset."""
+    if file.provenance.data is not None:
+        return ()
+    paths = [_image((images or Path()) / name) for name in row.images]
+    if not all(describe_image(path).study for path in paths) or not paths:
+        return ()
+    return read_sources(paths)
+
+
+def _image(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path}: the image is not there; give --images, the folder that the predictions were made in.")
+    return path
+
+
+def _names(studies: list[str]) -> Mapping[str, str]:
+    """A file name for each study; studies whose names become the same are numbered."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for study in studies:
+        stem = re.sub(r"[^\w.+-]+", "_", study).strip("._")[:_LONGEST] or "study"
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        names[study] = name
+    return names

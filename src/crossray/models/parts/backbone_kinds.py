@@ -1,0 +1,201 @@
+"""What kinds of networks return: a feature map, patch tokens, or the tokens of any other Transformer.
+
+Shapes: N images, B studies, V views, S tokens an image, C channels of the backbone.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from crossray.models.parts.backbone import Backbone, BackboneConfig
+
+
+class FeatureMapBackbone(Backbone):
+    """Last feature map of a convolutional network, row by row; pooled: its mean."""
+
+    def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
+        super().__init__(network, config)
+        self.channels_last = config.channels_last and not any(map(_writes_outside, network.modules()))
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def width(self) -> int:
+        """Channels of the feature map."""
+        return measured(self, natural_size(self.network))[1]
+
+    def tokens(self, size: int) -> int:
+        """One token a place of the last feature map."""
+        return measured(self, size)[0]
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """(N, C, h, w) of images (N, 3, H, W)."""
+        found: Tensor = self.network(images).last_hidden_state
+        return found
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature map as tokens, and its mean."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        x = self.feature_map(images)
+        return x.flatten(2).transpose(1, 2), x.mean(dim=(2, 3))
+
+
+def _writes_outside(module: nn.Module) -> bool:
+    """OneDNN's backward pass of such a strided 1 x 1 convolution, channels last, writes outside its buffers."""
+    if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1) or module.stride == (1, 1):
+        return False
+    return bool(module.in_channels % 16 or module.out_channels % 16)
+
+
+class ResNetBackbone(FeatureMapBackbone):
+    """A ResNet, whose sizes are known without running it, and whose first stages can be checkpointed."""
+
+    @property
+    def width(self) -> int:
+        """Channels of the last stage."""
+        return int(self.network.config.hidden_sizes[-1])
+
+    def tokens(self, size: int) -> int:
+        """One token a place of the last feature map."""
+        # the stem halves twice, every stage after the first once, each rounding up
+        for _ in range(len(self.network.config.depths) + 1):
+            size = (size + 1) // 2
+        return size * size
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Stem and stages, with checkpoints where the configuration wants them."""
+        x: Tensor = self.network.embedder(images)
+        for index, stage in enumerate(self.network.encoder.stages):
+            if index < self.config.checkpoint and torch.is_grad_enabled():
+                x = checkpoint(stage, x, use_reentrant=False, context_fn=partial(_contexts, stage))
+            else:
+                x = stage(x)
+        return x
+
+
+class PatchBackbone(Backbone):
+    """Patch tokens of a ViT or DINOv2 after its last normalisation, row by row; pooled: its class token."""
+
+    @property
+    def width(self) -> int:
+        """Channels of every layer."""
+        return int(self.network.config.hidden_size)
+
+    def tokens(self, size: int) -> int:
+        """One token a patch, and the class token when it is wanted."""
+        return (size // int(self.network.config.patch_size)) ** 2 + int(self.config.cls_token)
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """All layers and the last normalisation."""
+        # DINOv2 always fits its position codes to the image, ViT only on request
+        options = {"interpolate_pos_encoding": True} if self.network.config.model_type == "vit" else {}
+        x = self.network(images, **options).last_hidden_state
+        return x if self.config.cls_token else x[:, 1:], x[:, 0]
+
+
+class TokenBackbone(Backbone):
+    """Tokens of any other Transformer, row by row; pooled: its class token, or their mean where it has none.
+
+    Tokens before those of the places - a class token, registers, a distillation token - are told by their number. A
+    network that joins patches as it goes, such as Swin, has none.
+    """
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return measured(self, natural_size(self.network))[1]
+
+    def tokens(self, size: int) -> int:
+        """One token a place, and the class token when it is wanted and there is one."""
+        return measured(self, size)[0]
+
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network returns last."""
+        fitted = "interpolate_pos_encoding" in inspect.signature(self.network.forward).parameters
+        x = self.network(images, **({"interpolate_pos_encoding": True} if fitted else {})).last_hidden_state
+        before = self._tokens_before(images, x.shape[1])
+        pooled = x[:, 0] if before else x.mean(dim=1)
+        places = x[:, before:]
+        return (torch.cat([x[:, :1], places], dim=1) if before and self.config.cls_token else places), pooled
+
+    def _tokens_before(self, images: Tensor, tokens: int) -> int:
+        patch = getattr(self.network.config, "patch_size", None)
+        rows, columns = patch if isinstance(patch, list | tuple) else (patch, patch)
+        patches = (images.shape[2] // rows) * (images.shape[3] // columns) if rows else tokens
+        return max(tokens - patches, 0)
+
+
+def natural_size(network: Any) -> int:
+    """Side of the square image, in pixels, that a network is run on to see what it returns: its own, where it says one.
+
+    Swin cannot look at images whose last feature map is smaller than its windows.
+    """
+    size = getattr(network.config, "image_size", None) or 128
+    return int(size[0] if isinstance(size, list | tuple) else size)
+
+
+def measured(backbone: Backbone, size: int) -> tuple[int, int]:
+    """Tokens S and channels C that a network really returns for an image of size x size pixels; it is run once."""
+    known: dict[int, tuple[int, int]] = backbone.__dict__.setdefault("_measured", {})
+    if size not in known:
+        with torch.no_grad(), evaluated(backbone):
+            tokens, _ = backbone.extract(blank(backbone.network, size))
+        known[size] = (tokens.shape[1], tokens.shape[2])
+    return known[size]
+
+
+def idle_parameters(backbone: Backbone) -> list[str]:
+    """Names of the parameters on which nothing that a backbone returns depends, such as a masked-image token."""
+    named = list(backbone.named_parameters())
+    with torch.enable_grad(), evaluated(backbone):
+        tokens, pooled = backbone.extract(blank(backbone.network, natural_size(backbone.network)))
+        total = tokens.float().sum() + pooled.float().sum()
+        gradients = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+    return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+def blank(network: nn.Module, size: int) -> Tensor:
+    """One black image (1, 3, size, size) where the network is."""
+    parameter = next(network.parameters())
+    return torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+
+
+@contextlib.contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """In eval mode; afterwards every part is as it was."""
+    before = [(part, part.training) for part in module.modules()]
+    for part, _ in before:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+
+
+def _contexts(
+    stage: nn.Module,
+) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+    return contextlib.nullcontext(), _still_statistics(stage)
+
+
+@contextlib.contextmanager
+def _still_statistics(stage: nn.Module) -> Iterator[None]:
+    """The second forward pass of a checkpoint must not move the running statistics a second time."""
+    norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -1,0 +1,182 @@
+"""Union: what helped on the validation split of IU X-Ray, out of the four papers, in one system.
+
+* CRA (UAR, eq. 6-9; `parts/cra.py`): image tokens and words read one basis before encoder and decoder
+* diagnosis prompts (PromptMRG, REVTAF): the statuses of the observations are tokens that the decoder reads beside the
+  image. Here they are soft: each token is the mean of its statuses' embeddings under the predicted probabilities, in
+  training and generation alike, so that the decoder learns how far to trust them
+* ALA (PromptMRG; `layers/diagnosis.py`): rare findings are learned by a margin
+
+`docs/models/union.md` says what else was tried. The reward stage belongs to the recipe, not to the system.
+
+Shapes: B studies, V views, C backbone channels, K observations, D width.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from crossray.data.batches.batch import Batch, Guide, Inputs
+from crossray.errors import UserError
+from crossray.layers.cache import Cache
+from crossray.layers.diagnosis import ALA, POSITIVE
+from crossray.layers.dropout import Dropout
+from crossray.models.base import Encoded, Event, PaperModule, Step, register
+from crossray.models.parts.backbones import join_views
+from crossray.models.parts.cra import CRA, CRAConfig
+from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from crossray.text.observations import STATUSES
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnionConfig(EncoderDecoderConfig, CRAConfig):
+    """Configuration of `Union`.
+
+    Attributes:
+        cra: image tokens and words read CRA's basis.
+        diagnosis: the decoder reads soft diagnosis prompts.
+        diagnosis_dropout: of the pooled image before the diagnosis.
+    """
+
+    cra: bool = True
+    diagnosis: bool = True
+    diagnosis_dropout: float = 0.5
+
+
+class Diagnosis(nn.Module):
+    """Statuses of the observations from the pooled image, and what the decoder reads of them.
+
+    Args:
+        channels: C.
+        width: D.
+        classes: K.
+        dropout: of the pooled image.
+    """
+
+    def __init__(self, channels: int, width: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = Dropout(dropout)
+        self.classify = nn.Linear(channels, len(STATUSES) * classes)
+        self.classes = classes
+        self.statuses = nn.Parameter(torch.randn(classes, len(STATUSES), width))
+
+    def forward(self, pooled: Tensor, views: Tensor) -> Tensor:
+        """Logits (B, 4, K) of the statuses, from pooled views (B, V, C), zero where `views` (B, V) is False."""
+        image = pooled.sum(dim=1) / views.sum(dim=1, keepdim=True)
+        return self.classify(self.dropout(image)).unflatten(1, (len(STATUSES), self.classes))
+
+    def prompts(self, logits: Tensor) -> Tensor:
+        """Soft prompts (B, K, D): the embeddings of each observation's statuses, weighted by their probabilities."""
+        return torch.einsum("bsk,ksd->bkd", logits.float().softmax(dim=1).to(logits.dtype), self.statuses)
+
+
+@register("union", UnionConfig)
+class Union(EncoderDecoder):
+    """The baseline with CRA before encoder and decoder, and with soft diagnosis prompts beside the image."""
+
+    loss_weights: ClassVar = {"language": 1.0, "diagnosis": 1.0}
+    config: UnionConfig
+
+    def __init__(self, config: UnionConfig) -> None:
+        if config.diagnosis and not config.observations:
+            raise UserError("union diagnoses, and the dataset has no labels (field 'observations'); prepare it again.")
+        super().__init__(config)
+        if config.cra:
+            self.cra = CRA(config)
+        if config.diagnosis:
+            classes = len(config.observations)
+            self.diagnosis = Diagnosis(self.backbone.width, config.width, classes, config.diagnosis_dropout)
+            self.ala = ALA(classes)
+
+    def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
+        """Views -> CRA -> encoder; pooled views -> statuses -> prompts behind the image tokens."""
+        tokens, pooled = self.backbone.views(inputs)
+        visual, mask = join_views(self.visual_embedding(tokens), inputs.view_mask)
+        if self.config.cra:
+            visual = self.cra(visual)
+        encoded = self.encode_visual(visual, mask, pooled)
+        if self.config.diagnosis:
+            logits = self.diagnosis(pooled, inputs.view_mask)
+            prompts = self.diagnosis.prompts(logits).to(encoded.memory.dtype)
+            encoded.memory = torch.cat([encoded.memory, prompts], dim=1)
+            encoded.memory_mask = torch.cat([mask, mask.new_ones(prompts.shape[:2])], dim=1)
+            encoded.aux["statuses"] = logits
+        return encoded
+
+    def start(self, encoded: Encoded, beams: int = 1) -> Cache:
+        """Keys and values of the encoded image, once a study, and of CRA's basis, once for all."""
+        cache = super().start(encoded, beams)
+        if self.config.cra:
+            cache.shared["keys"], cache.shared["values"] = self.cra.keys_values()
+        return cache
+
+    def step(
+        self, tokens: Tensor, encoded: Encoded, cache: Cache | None = None, *, need_attention: bool = False
+    ) -> Step:
+        """Embedding + position codes -> CRA -> decoder -> vocabulary."""
+        text = self.embed_text(tokens, encoded, cache)
+        if self.config.cra:
+            text = self.cra(text, None if cache is None else (cache.shared["keys"], cache.shared["values"]))
+        return self.decode(text, encoded, cache, positions=tokens.shape[1], need_attention=need_attention)
+
+    def memory_cells(self, views: int, positions: int) -> Tensor | None:
+        """Cells of the image tokens; the diagnosis prompts behind them stand for no place."""
+        prompts = len(self.config.observations) if self.config.diagnosis else 0
+        cells = super().memory_cells(views, positions - prompts)
+        return None if cells is None else torch.cat([cells, cells.new_full((views, prompts), -1)], dim=1)
+
+    def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
+        """Language and "diagnosis": cross-entropy of the statuses, adjusted by ALA."""
+        losses = super().losses_of(encoded, batch)
+        labels, known = self._labels(batch.guide)
+        if labels is not None:
+            losses["diagnosis"] = self.ala(encoded.aux["statuses"], labels, known)
+        return losses
+
+    def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Means of what image tokens and words find in CRA's basis, which they share; None without CRA."""
+        if not self.config.cra:
+            return None
+        tokens, _ = self.backbone.views(batch.inputs)
+        visual, mask = join_views(self.visual_embedding(tokens), batch.inputs.view_mask)
+        text, words = self.embed_words(batch.targets)
+        return self._mean(self.cra(visual), mask), self._mean(self.cra(text), words)
+
+    def memories(self) -> dict[str, Tensor]:
+        """CRA's basis, if there is one."""
+        return {"basis": self.cra.adjusted()} if self.config.cra else {}
+
+    def paper_modules(self) -> dict[str, PaperModule]:
+        """CRA and the diagnosis prompts, as far as the configuration has them."""
+        modules = {}
+        if self.config.cra:
+            modules["CRA, attention to the basis"] = PaperModule(path="cra.attention", attention="cra.attention")
+            modules["CRA"] = PaperModule(path="cra")
+        if self.config.diagnosis:
+            modules["diagnosis"] = PaperModule(path="diagnosis", varies="study")
+            modules["diagnosis prompts"] = PaperModule(path="diagnosis", method="prompts")
+        return modules
+
+    def observe(self, batch: Batch) -> None:
+        """How sure the diagnosis is of what the validation studies have."""
+        labels, known = self._labels(batch.guide)
+        if labels is not None:
+            probabilities = self.encode(batch.inputs).aux["statuses"].float().softmax(dim=1)[:, POSITIVE]
+            self.ala.observe(probabilities[known], labels[known])
+
+    def advance(self, event: Event) -> None:
+        """After a validation ALA's margins are renewed."""
+        if event.kind == "validation" and self.config.diagnosis:
+            self.ala.update()
+
+    def _labels(self, guide: Guide) -> tuple[Tensor | None, Tensor]:
+        """Status codes (B, K) and where a study has labels (B,) bool; None where nothing is to be diagnosed."""
+        if guide.labels is None or not self.config.diagnosis:
+            return None, torch.zeros(0, dtype=torch.bool)
+        return guide.labels.argmax(dim=2), guide.labels.sum(dim=(1, 2)) > 0
+
+    @staticmethod
+    def _mean(rows: Tensor, mask: Tensor) -> Tensor:
+        weights = mask.unsqueeze(2).to(rows.dtype)
+        return (rows * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)

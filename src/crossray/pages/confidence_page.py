@@ -1,0 +1,70 @@
+"""The page of `crossray calibrate`: reliability diagrams, risk by coverage, the input check, in one HTML file."""
+
+from pathlib import Path
+from typing import Any
+
+from crossray.confidence.calibration import UNITS, Calibration
+from crossray.confidence.check import InputChecker
+from crossray.files.write import write_whole
+from crossray.pages import page
+from crossray.pages.charts import Line, legend, line_chart
+from crossray.pages.confidence_tables import CHECK_NOTE, CONFIDENCE_NOTE, check_grids, confidence_grids
+from crossray.pages.tables import Grid
+
+_NOTICE = "Research software. It is not a medical device; a calibrated confidence is no reason to act on a report."
+
+#: Ways that the diagrams show; the tables have all.
+_SHOWN = ("as the model gives it", "Platt", "with drawn reports")
+
+
+def confidence_page(name: str, calibration: Calibration, checker: InputChecker) -> str:
+    """The page as HTML; it loads nothing.
+
+    Args:
+        name: of the model.
+        calibration: of it.
+        checker: of its inputs.
+    """
+    body = [page.title(f"{name}: when not to answer"), page.paragraph(_NOTICE, "notice")]
+    grids = confidence_grids(calibration)
+    for unit, tables in zip(UNITS, (grids[:2], grids[2:]), strict=True):
+        body += [page.heading(f"Confidence of {unit}"), *_charts(calibration.measured[unit]), *map(_table, tables)]
+    body += [page.paragraph(CONFIDENCE_NOTE, "muted"), page.heading("Input check")]
+    body += [*map(_table, check_grids(checker)), page.paragraph(CHECK_NOTE, "muted")]
+    return page.document(f"{name}: when not to answer", body)
+
+
+def write_confidence(name: str, calibration: Calibration, checker: InputChecker, path: Path) -> None:
+    """Write tables as Markdown where the name ends in .md, otherwise the page.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if path.suffix.lower() != ".md":
+        write_whole(path, confidence_page(name, calibration, checker))
+        return
+    parts = [f"# {name}: when not to answer\n", f"{_NOTICE}\n"]
+    parts += [grid.markdown() for grid in confidence_grids(calibration)]
+    parts += [CONFIDENCE_NOTE + "\n", *(grid.markdown() for grid in check_grids(checker)), CHECK_NOTE + "\n"]
+    write_whole(path, "\n".join(parts))
+
+
+def _charts(measured: Any) -> list[str]:
+    ways = {name: measured["ways"][name] for name in _SHOWN if name in measured["ways"]}
+    if not ways:
+        return []
+    reliability = [Line("right as often as said", ((0.0, 0.0), (1.0, 1.0)), 5, thin=True)]
+    risks = []
+    for colour, (name, one) in enumerate(ways.items()):
+        points = tuple((bin_["confidence"], bin_["accuracy"]) for bin_ in one["bins"] if bin_["count"])
+        reliability.append(Line(name, points, colour))
+        risks.append(Line(name, tuple(zip(measured["coverages"], one["risks"], strict=True)), colour))
+    return [
+        legend(list(ways), "line"),
+        line_chart(reliability, "share that is right, in ten ranges of confidence", "confidence"),
+        line_chart(risks, "share that is wrong among the most confident", "coverage"),
+    ]
+
+
+def _table(grid: Grid) -> str:
+    return page.table(grid.header, grid.lines, caption=grid.title)

@@ -1,0 +1,88 @@
+"""Tables of `crossray calibrate`: how good a model's confidence is, and what its input check catches."""
+
+from typing import Any
+
+from crossray.confidence.calibration import UNITS, Calibration
+from crossray.confidence.check import InputChecker
+from crossray.confidence.fitting import LEAST_AREA
+from crossray.pages.tables import Grid
+
+#: What stands under the tables of confidence.
+CONFIDENCE_NOTE = (
+    "A statement is right when every observation that it claims is, by the rules, there or not there in the true "
+    "report too. All rows but the first are cross-fitted: each patient is measured with a calibration that has not "
+    "seen it. Risk is the share of wrong statements; its area is the mean risk over all coverages, lower is better, "
+    "and only a better order of the statements lowers it."
+)
+
+#: What stands under the table of the input check.
+CHECK_NOTE = (
+    "AUROC: how often the score of the mistake's own flag is higher on an image with the mistake than on one as it is. "
+    "Named: share that this flag marks; flagged: share that any flag marks. "
+    f"A flag whose AUROC is below {LEAST_AREA} is not used."
+)
+
+
+def confidence_grids(calibration: Calibration) -> list[Grid]:
+    """Two tables for sentences and two for observations."""
+    return [
+        grid
+        for unit in UNITS
+        for grid in (
+            _ways(unit, calibration.measured[unit], calibration.about),
+            _parts(unit, calibration.measured[unit]),
+        )
+    ]
+
+
+def check_grids(checker: InputChecker) -> list[Grid]:
+    """Limits with their false alarms, and what was caught of each mistake."""
+    about, measured = checker.about, checker.measured
+    alarms = [
+        [name.replace("_", " "), f"{checker.limits[name]:.3f}", f"{share:.1%}"]
+        for name, share in measured["false_alarms"].items()
+    ]
+    alarms.append(["any, of studies", "", f"{measured['studies_flagged']:.1%}"])
+    mistakes = [
+        [name, str(one["images"]), f"{one['auroc']:.3f}", f"{one['named']:.1%}", f"{one['flagged']:.1%}"]
+        for name, one in measured["mistakes"].items()
+    ]
+    where = f"{about['images']} images of split {about['split']}"
+    return [
+        Grid(f"input check: limits and false alarms on {where}", ["flag", "limit", "false alarms"], alarms),
+        Grid(
+            f"input check: what is caught, mistakes made of {where}",
+            ["mistake", "images", "AUROC", "named", "flagged"],
+            mistakes,
+        ),
+    ]
+
+
+def _parts(unit: str, measured: Any) -> Grid:
+    """Whether both kinds of statements are as often right as is said: one of them is rare."""
+    ways = list(measured["ways"])
+    lines = []
+    for name, part in measured.get("parts", {}).items():
+        if part["statements"]:
+            means = [f"{part['confidence'][way]:.3f}" for way in ways]
+            lines.append([name, str(part["statements"]), f"{part['right']:.3f}", *means])
+    return Grid(f"mean confidence of {unit} by what they say", ["", unit, "right", *ways], lines)
+
+
+def _ways(unit: str, measured: Any, about: Any) -> Grid:
+    title = (
+        f"confidence of {unit}: {measured['statements']} in the reports of {about['studies']} studies of split "
+        f"{about['split']}, labeler {about['labeler']}"
+    )
+    if measured["silent"]:
+        title += f"; {measured['silent']} {unit} without an observation are left out"
+    header = ["confidence", "ECE", "Brier", "area of risk", "risk at 50%", "risk at 80%", "risk at 100%"]
+    lines = []
+    for name, one in measured["ways"].items():
+        risks = dict(zip(measured["coverages"], one["risks"], strict=True))
+        cells = [one["ece"], one["brier"], one["area"], risks[0.5], risks[0.8], risks[1.0]]
+        lines.append([name, *(f"{value:.3f}" for value in cells)])
+    if lines:
+        lines.append(["an oracle's order", "", "", f"{measured['area_oracle']:.3f}", "", "", ""])
+        lines.append(["a random order", "", "", f"{measured['area_random']:.3f}", "", "", ""])
+    return Grid(title, header, lines)

@@ -1,0 +1,112 @@
+"""Who may do what: a caller is known by an API key or a token, has scopes, and asks no more often than it may."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jwt
+
+from crossray.serving.keys import SCOPES, KeyFile
+from crossray.serving.problems import Problem
+from crossray.serving.settings import Settings
+from crossray.serving.tokens import Tokens, scopes_of
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        name: of the key, or "oidc:" and the token's subject; studies belong to it.
+        scopes: what it may do.
+    """
+
+    name: str
+    scopes: frozenset[str]
+
+
+#: Everybody, where a service has neither keys nor an issuer (on the loopback only).
+LOCAL = Caller("local", frozenset(SCOPES))
+
+
+class Doorkeeper:
+    """Knows callers by what they show."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        """Read keys.
+
+        Raises:
+            UserError: the keys cannot be read.
+        """
+        self._open, self._clock = settings.open, clock
+        self._keys = None if settings.keys is None else KeyFile(settings.keys)
+        self._tokens = None
+        if settings.issuer is not None and settings.audience is not None:
+            self._tokens = Tokens(settings.issuer, settings.audience, settings.jwks)
+        self._rate = Rate(settings.limits.rate)
+
+    def know(self, authorization: str | None, api_key: str | None) -> Caller:
+        """The caller with these headers.
+
+        Args:
+            authorization: `Authorization`, "Bearer" and a key or token.
+            api_key: `X-API-Key`.
+
+        Raises:
+            Problem: 401.
+        """
+        if self._open:
+            return LOCAL
+        kind, _, value = (authorization or "").partition(" ")
+        shown = (api_key or (value if kind.lower() == "bearer" else "")).strip()
+        if not shown:
+            raise Problem(401, "a key or token is needed: send it as Authorization: Bearer ...")
+        if self._keys is not None and shown.startswith("crk_"):
+            key = self._keys.find(shown)
+            if key is not None and key.expires <= self._clock():
+                raise Problem(401, "the key has expired; ask for a new one.")
+            if key is not None:
+                return Caller(key.name, frozenset(key.scopes))
+        elif self._tokens is not None:
+            try:
+                claims = self._tokens.claims(shown)
+            except jwt.ExpiredSignatureError:
+                raise Problem(401, "the token has expired; sign in again.") from None
+            if claims is not None:
+                return Caller(f"oidc:{claims['sub']}"[:128], scopes_of(claims))
+        raise Problem(401, "the key or token is not known here; ask for one.")
+
+    def count(self, caller: Caller) -> None:
+        """Count a request.
+
+        Raises:
+            Problem: 429, one too many.
+        """
+        wait = self._rate.wait(caller.name)
+        if wait > 0:
+            raise Problem(429, "too many requests of this caller; wait a moment.", retry=math.ceil(wait))
+
+
+class Rate:
+    """A token bucket for each caller: it holds a minute's requests, and fills evenly."""
+
+    def __init__(self, minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Allow `minute` requests a minute; 0 allows any number."""
+        self._minute, self._clock, self._lock = minute, clock, threading.Lock()
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def wait(self, name: str) -> float:
+        """Count a request and return 0; or the seconds until the next is allowed, and count nothing."""
+        if not self._minute:
+            return 0.0
+        now = self._clock()
+        with self._lock:
+            left, last = self._left.get(name, (float(self._minute), now))
+            left = min(float(self._minute), left + (now - last) * self._minute / 60)
+            if left < 1:
+                self._left[name] = (left, now)
+                return (1 - left) * 60 / self._minute
+            self._left[name] = (left - 1, now)
+            return 0.0

@@ -1,0 +1,144 @@
+"""A report as the service answers it: JSON values. Format 1; members are added, not changed."""
+
+import base64
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+import crossray
+from crossray.api import InputCheck, Report
+from crossray.errors import UserError
+from crossray.serving.decoder import Decoded
+from crossray.serving.settings import NOTICE
+from crossray.text.display import SENTENCE_ENDS, readable, shown_words
+
+Answer = dict[str, Any]
+
+
+def answer_of(
+    study: str,
+    report: Report,
+    decoded: Decoded,
+    model: Mapping[str, Any],
+    *,
+    doubt: float = 0.5,
+    attention: bool = False,
+    similar: int = 0,
+) -> Answer:
+    """The answer to a request.
+
+    Args:
+        study: id in the journal.
+        report: what the model wrote.
+        decoded: the views that it was written of.
+        model: what callers are told of it.
+        doubt: confidence below which a sentence is marked.
+        attention: whether to say where the model looked.
+        similar: how many training studies to name.
+    """
+    check = report.check
+    answer: Answer = {
+        "format": 1,
+        "id": study,
+        "notice": NOTICE,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {key: model[key] for key in ("name", "system", "weights_sha256", "section")},
+        "crossray": crossray.__version__,
+        "text": report.text,
+        "confidence": round(report.confidence, 4),
+        "sentences": _sentences(report, doubt),
+        "observations": _observations(report),
+        "views": [
+            {"number": number, "position": position, "file": place}
+            for number, (position, place) in enumerate(zip(decoded.positions, decoded.places, strict=True))
+        ],
+        "input": {
+            "checked": check is not None,
+            "flags": [] if check is None else flags_of(check),
+            "remarks": list(decoded.remarks),
+        },
+        "similar": [
+            {"study": found.study, "distance": round(found.distance, 5), "report": readable(found.report)}
+            for found in (report.similar(similar) if similar else [])
+        ],
+    }
+    if attention:
+        _add_attention(answer, report)
+    return answer
+
+
+def flags_of(check: InputCheck) -> list[Answer]:
+    """What the input check says, as JSON values."""
+    return [{"name": flag.name, "reason": flag.reason, "view": flag.view} for flag in check.flags]
+
+
+def with_previews(answer: Answer, decoded: Decoded) -> Answer:
+    """The answer with pictures of the views, as data URLs; they are not stored."""
+    pictures = [
+        {"image": "data:image/png;base64," + base64.b64encode(picture).decode("ascii")} for picture in decoded.previews
+    ]
+    views = [view | picture for view, picture in zip(answer["views"], pictures, strict=True)]
+    return {**answer, "views": views}
+
+
+def _sentences(report: Report, doubt: float) -> list[Answer]:
+    return [
+        {
+            "text": sentence.text,
+            "confidence": round(sentence.confidence, 4),
+            "calibrated": sentence.calibrated,
+            "doubtful": sentence.confidence < doubt,
+        }
+        for sentence in report.sentences
+    ]
+
+
+def _observations(report: Report) -> list[Answer]:
+    """Each observation with the words that it rests on, and the sentence that they stand in."""
+    ends = [word.end for word in shown_words(report.raw) if word.shown in SENTENCE_ENDS]
+    confidences = report.observation_confidence
+    found = []
+    for name, status in report.observations.items():
+        words = [
+            {
+                "text": report.raw[evidence.start : evidence.end],
+                "sentence": sum(end <= evidence.start for end in ends),
+            }
+            for evidence in report.evidence
+            if evidence.observation == name
+        ]
+        row: Answer = {"name": name, "status": status, "words": words}
+        if name in confidences:
+            row["confidence"] = round(confidences[name], 4)
+        found.append(row)
+    return found
+
+
+def _add_attention(answer: Answer, report: Report) -> None:
+    """Where the model looked for each sentence: a grid a view, its shares of the sentence's attention."""
+    try:
+        maps = report.maps
+    except UserError:  # the system does not tell
+        answer["attention"] = None
+        return
+    sentence_of, sentence = [], 0
+    for word in shown_words(maps.text):
+        sentence_of.append(sentence)
+        sentence += word.shown in SENTENCE_ENDS
+    weights = maps.weights.mean(axis=1)  # over layers: (words, V, G, G)
+    present = np.flatnonzero(maps.view_mask).tolist()
+    answer["attention"] = {
+        "side": int(weights.shape[-1]),
+        "windows": [[round(edge, 4) for edge in maps.windows[view].tolist()] for view in present],
+    }
+    for number, row in enumerate(answer["sentences"]):
+        words = [place for place, of in enumerate(sentence_of) if of == number]
+        mean = weights[words].mean(axis=0) if words else np.zeros_like(weights[0])
+        row["attention"] = [[round(share, 5) for share in mean[view].flatten().tolist()] for view in present]
+
+
+def edited(sentences: list[str]) -> str:
+    """The text of a report whose sentences a person has edited, accepted or discarded."""
+    return " ".join(sentence.strip() for sentence in sentences if sentence.strip())

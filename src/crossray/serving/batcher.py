@@ -1,0 +1,118 @@
+"""Dynamic batching: studies that come at the same time share a batch, and one that comes alone hardly waits."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from crossray.api import Report, Reporter
+from crossray.generation.files import FileStudy
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class Job:
+    """A study to be reported.
+
+    Attributes:
+        study: its views.
+        name: that decides on what is drawn at random.
+        attention: whether to keep where the model looked.
+        watch: called with the text so far, from the batcher's thread.
+        future: of the report.
+        since: when it came, by `time.monotonic`.
+    """
+
+    study: FileStudy
+    name: str
+    attention: bool = False
+    watch: Callable[[str], None] | None = None
+    future: "Future[Report]" = field(default_factory=Future)
+    since: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """A thread that runs one model.
+
+    The first study of a batch waits at most `window` seconds for others. While a batch runs, the next one gathers: at
+    the end of the first nobody waits for the window again.
+    """
+
+    def __init__(
+        self, reporter: Reporter, size: int, window: float, observe: Callable[[int, float], None] | None = None
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            reporter: the model.
+            size: most studies of a batch.
+            window: seconds.
+            observe: told the studies and seconds of each batch.
+        """
+        self._reporter, self._size, self._window, self._observe = reporter, size, window, observe
+        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name=f"model {reporter.system}", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a study."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """End the thread after what is queued; returns at once."""
+        self._jobs.put(None)
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for the thread's end."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            first = self._jobs.get()
+            if first is None:
+                return
+            jobs = [first]
+            deadline = first.since + self._window
+            while len(jobs) < self._size:
+                left = deadline - time.monotonic()
+                try:
+                    job = self._jobs.get(timeout=left) if left > 0 else self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if job is None:
+                    ending = True
+                    break
+                jobs.append(job)
+            self._write(jobs)
+
+    def _write(self, jobs: list[Job]) -> None:
+        def watch(place: int, text: str) -> None:
+            told = jobs[place].watch
+            if told is not None:
+                told(text)
+
+        started = time.monotonic()
+        try:
+            reports = self._reporter.write(
+                [job.study for job in jobs],
+                [job.name for job in jobs],
+                need_attention=any(job.attention for job in jobs),
+                watch=watch if any(job.watch for job in jobs) else None,
+            )
+        except Exception as error:
+            if len(jobs) > 1:  # one study, or the memory that all take together, is no reason to refuse the others
+                half = len(jobs) // 2
+                self._write(jobs[:half])
+                self._write(jobs[half:])
+            else:
+                jobs[0].future.set_exception(error)
+            return
+        if self._observe is not None:
+            self._observe(len(jobs), time.monotonic() - started)
+        for job, report in zip(jobs, reports, strict=True):
+            job.future.set_result(report)

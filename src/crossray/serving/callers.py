@@ -1,0 +1,36 @@
+"""What routes ask of a caller."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
+
+from crossray.serving.access import Caller
+from crossray.serving.problems import Problem
+
+_BEARER = HTTPBearer(auto_error=False, description="An API key (`crossray keys`) or a token of the issuer.")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
+
+
+def scoped(scope: str) -> Callable[..., Awaitable[Caller]]:
+    """A dependency that lets callers with a scope pass."""
+
+    async def caller(
+        request: Request,
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
+        key: Annotated[str | None, Security(_HEADER)] = None,
+    ) -> Caller:
+        shown = request.headers.get("authorization")
+        known: Caller = request.app.state.doors.know(shown, key)
+        request.state.caller = known
+        if scope not in known.scopes:
+            raise Problem(403, f"this needs the scope {scope}, which the key or token has not.")
+        return known
+
+    return caller
+
+
+Reporting = Annotated[Caller, Depends(scoped("report"))]
+Administering = Annotated[Caller, Depends(scoped("admin"))]

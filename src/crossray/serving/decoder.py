@@ -1,0 +1,178 @@
+"""Decoding of images in processes of their own: what a file does to its decoder, it does not do to the service.
+
+A process has a limit of memory and of time; where it dies or takes too long, it is replaced, and its study is refused.
+"""
+
+import asyncio
+import io
+import logging
+import multiprocessing
+import os
+import resource
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as TooLong
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
+from PIL import Image
+
+from crossray.errors import UserError
+
+#: Longest side of a picture for the reading page, in pixels.
+PREVIEW = 1400
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The views of a study, in the order in which models take them.
+
+    Attributes:
+        pixels: (H, W) uint8 of each, its short side as long as the model wants it.
+        positions: each one of `crossray.data.study.VIEW_POSITIONS`.
+        places: number of each among the files that were sent.
+        previews: each as a PNG to look at; empty when not asked for.
+        remarks: what was odd about the files.
+        dicom: whether all files are DICOM.
+    """
+
+    pixels: tuple[NDArray[np.uint8], ...]
+    positions: tuple[str, ...]
+    places: tuple[int, ...]
+    previews: tuple[bytes, ...]
+    remarks: tuple[str, ...]
+    dicom: bool
+
+
+class Decoder:
+    """Some processes that decode."""
+
+    def __init__(self, processes: int, memory: int, seconds: float) -> None:
+        """Start them.
+
+        Args:
+            processes: how many.
+            memory: bytes that each may take besides what it starts with.
+            seconds: that a study may take.
+        """
+        self._seconds = seconds
+        self._pool = ProcessPool(
+            max_workers=processes,
+            initializer=_confine,
+            initargs=[memory],
+            context=multiprocessing.get_context("spawn"),
+        )
+        self.deaths = 0
+
+    async def decode(
+        self, contents: Sequence[bytes], size: int, views: int, *, preview: bool = False, choose: bool = False
+    ) -> Decoded:
+        """Decode the files of a study.
+
+        Args:
+            contents: of the files; DICOM objects without pixels are left out.
+            size: length of the short side that the model wants.
+            views: most views that the model takes.
+            preview: also make pictures to look at.
+            choose: of more views take a frontal one, a lateral one, then the others, and remark it.
+
+        Raises:
+            UserError: a file is no radiograph, or too large for the limits, or there are too many.
+        """
+        future = self._pool.submit(_decode, self._seconds, list(contents), size, views, preview, choose)
+        try:
+            return await asyncio.wrap_future(future)
+        except (TimeoutError, TooLong):
+            self.deaths += 1
+            raise UserError(f"images: decoding took over {self._seconds:g} s; export the study again.") from None
+        except ProcessExpired:
+            self.deaths += 1
+            raise UserError("images: a file ended the process that decoded it; export the study again.") from None
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.stop()
+        self._pool.join(timeout=5)
+
+
+def _confine(memory: int) -> None:
+    """Limit this process: memory on top of what it has, no core files, a single thread."""
+    import crossray.data.images.dicom
+    import crossray.data.images.folders  # noqa: F401  what is imported now does not count
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    warnings.simplefilter("ignore")  # they quote values of headers
+    statistics = Path("/proc/self/statm")  # not on every system; there the limit is of all memory
+    pages = int(statistics.read_text().split()[0]) if statistics.exists() else 0
+    limit = pages * resource.getpagesize() + memory
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+class _Collecting(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def _decode(contents: list[bytes], size: int, views: int, preview: bool, choose: bool = False) -> Decoded:
+    try:
+        return _read(contents, size, views, preview, choose)
+    except MemoryError:
+        pass  # the error holds on to what filled the memory: it must be gone before the next study comes
+    raise UserError("images: decoding needs more memory than the service gives; send smaller images.")
+
+
+def _read(contents: list[bytes], size: int, views: int, preview: bool, choose: bool) -> Decoded:
+    from crossray.data.images import describe_content, read_image, resize_short_side
+    from crossray.data.images.folders import listed_frontal_first
+
+    # names of files can be names of patients: messages say numbers
+    described = {place: describe_content(content, f"image {place + 1}") for place, content in enumerate(contents)}
+    given = [place for place, found in described.items() if found.is_image]
+    if not given:
+        raise UserError("images: there is none; send the PNG, JPEG or DICOM files of a study.")
+    if len(given) > views and not choose:
+        raise UserError(f"images: {len(given)} views, but the model takes {views}; leave some out.")
+    if len({described[place].study for place in given if described[place].study}) > 1:
+        raise UserError("images: StudyInstanceUID differs between them; send one study at a time.")
+    positions = [described[place].position for place in given]
+    order = listed_frontal_first(positions)
+    log = logging.getLogger("crossray")
+    remarks = _Collecting()
+    if len(order) > views:
+        remarks.texts.append(f"{views} of {len(order)} views were chosen; the model takes no more")
+        firsts = {positions[number] == "lateral": number for number in reversed(order)}
+        leading = [firsts[kind] for kind in (False, True) if kind in firsts]
+        order = [*leading, *(number for number in order if number not in leading)][:views]
+    log.handlers, log.propagate = [remarks], False
+    pixels, previews = [], []
+    for number in order:
+        place = given[number]
+        whole = read_image(contents[place], f"image {place + 1}")
+        pixels.append(resize_short_side(whole, size))
+        if preview:
+            previews.append(_picture(whole))
+    return Decoded(
+        tuple(pixels),
+        tuple(positions[number] for number in order),
+        tuple(given[number] for number in order),
+        tuple(previews),
+        tuple(remarks.texts),
+        all(content[128:132] == b"DICM" for content in (contents[place] for place in given)),
+    )
+
+
+def _picture(pixels: NDArray[np.uint8]) -> bytes:
+    image = Image.fromarray(pixels)
+    image.thumbnail((PREVIEW, PREVIEW), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,178 @@
+"""Reports on their way to an archive, as DICOM structured reports: by C-STORE or STOW-RS, until it has each of them.
+
+The identifiers of a report come from its entry in the journal, so that an archive which gets it twice has it once.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from crossray.errors import UserError, quoted
+from crossray.serving.dicom import ORIGIN, ae_title
+from crossray.serving.dicomweb import Archive, store_report
+from crossray.serving.journal import Entry, Journal
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Seconds between two looks for reports, and the longest pause after failures.
+_PERIOD, _LONGEST_PAUSE = 0.5, 300.0
+
+_PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^@:/\s]+):(?P<port>[0-9]{1,5})")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A DICOM node that takes reports by C-STORE.
+
+    Attributes:
+        title: its AE title; `host`, `port`: where it listens.
+        calling: our own AE title.
+    """
+
+    title: str
+    host: str
+    port: int
+    calling: str = "CROSSRAY"
+
+    def send(self, content: bytes) -> None:
+        """Store a DICOM object there.
+
+        Raises:
+            UserError: it does not take it.
+        """
+        from io import BytesIO
+
+        from pydicom import dcmread, uid
+        from pynetdicom import AE, build_context
+
+        entity = AE(self.calling)
+        entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 30
+        report = dcmread(BytesIO(content))
+        syntaxes = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
+        contexts = [build_context(report.SOPClassUID, syntax) for syntax in syntaxes]
+        association = entity.associate(self.host, self.port, contexts, self.title)
+        if not association.is_established:
+            raise UserError(f"--send-to {self.title}: makes no association; see its list of known nodes.")
+        try:
+            accepted = [context.transfer_syntax[0] for context in association.accepted_contexts]
+            if not accepted:
+                raise UserError(f"--send-to {self.title}: takes no {report.SOPClassUID.name}.")
+            if report.file_meta.TransferSyntaxUID not in accepted:
+                report.file_meta.TransferSyntaxUID = accepted[0]
+                implicit = BytesIO()
+                report.save_as(implicit, implicit_vr=True, little_endian=True)
+                report = dcmread(BytesIO(implicit.getvalue()))
+            status = association.send_c_store(report)
+        finally:
+            if association.is_established:
+                association.release()
+        code = status.get("Status") if status else None
+        if code is None or (code != 0 and code >> 12 != 0xB):  # 0xB...: stored, with a warning
+            said = "nothing" if code is None else f"0x{code:04X}"
+            raise UserError(f"--send-to {self.title}: answers a C-STORE with {said}; see its log.")
+
+
+@dataclass(frozen=True)
+class Web:
+    """An archive that takes reports by STOW-RS.
+
+    Attributes:
+        archive: its address.
+    """
+
+    archive: Archive
+
+    def send(self, content: bytes) -> None:
+        """Store a DICOM object there; see `store_report`."""
+        store_report(self.archive, content)
+
+
+def destination(text: str, calling: str = "CROSSRAY") -> Peer | Web:
+    """What --send-to names: AE@host:port for C-STORE, or the root of a DICOMweb service.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if text.startswith(("http://", "https://")):
+        return Web(Archive(text.rstrip("/")))
+    found = _PEER.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise UserError(f"--send-to {quoted(text)}: give AE@host:port or https://pacs/dicom-web.")
+    return Peer(ae_title(found["title"], "--send-to"), found["host"].strip("[]"), int(found["port"]), calling)
+
+
+class Delivery:
+    """Sends every finished report of a DICOM study, in a thread of its own."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        receiver: Peer | Web,
+        objects_of: Callable[[Entry, str, Sequence[tuple[str, bytes]]], list[bytes]],
+        origin: str = ORIGIN,
+    ) -> None:
+        """Make it; `start` lets it send.
+
+        Args:
+            journal: with the reports.
+            receiver: who gets them.
+            objects_of: the DICOM objects of a report, from its entry, its report in the journal and the study's files;
+                the same study gives objects of the same identifiers.
+            origin: which studies' reports.
+        """
+        self._journal, self._receiver, self._objects_of, self._origin = journal, receiver, objects_of, origin
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="crossray-delivery", daemon=True)
+        #: Entry to when it is tried again, and the pause before.
+        self._later: dict[str, tuple[float, float]] = {}
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; what was not confirmed is sent after the next start."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(_PERIOD):
+            try:
+                self.send_all()
+            except Exception as error:  # the database may come back
+                _LOGGER.error("the journal cannot be read (%s)", type(error).__name__)
+
+    def send_all(self) -> int:
+        """Send what is not there yet and not paused; how many were confirmed."""
+        sent = 0
+        waiting = self._journal.undelivered(self._origin)
+        self._later = {entry.id: self._later[entry.id] for entry in waiting if entry.id in self._later}
+        for entry in waiting:
+            due, pause = self._later.get(entry.id, (0.0, _PERIOD))
+            if time.monotonic() < due:
+                continue
+            try:
+                self._send(entry)
+            except Exception as error:
+                reason = str(error) if isinstance(error, UserError) else type(error).__name__
+                _LOGGER.warning("report %s: not delivered, tried again in %.0f s: %s", entry.id, 2 * pause, reason)
+                self._journal.note(entry.owner, "deliver SR", "failed", entry.id)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                self._later[entry.id] = (time.monotonic() + pause, pause)
+                continue
+            self._journal.delivered(entry.id)
+            self._journal.note(entry.owner, "deliver SR", "stored", entry.id)
+            sent += 1
+        return sent
+
+    def _send(self, entry: Entry) -> None:
+        report = self._journal.report(entry.id)
+        if report is None:
+            raise UserError("its report is gone.")
+        files = enumerate(self._journal.files(entry.id), start=1)
+        contents = [(f"image {number}", file.content) for number, file in files]
+        for content in self._objects_of(entry, report, contents):
+            self._receiver.send(content)

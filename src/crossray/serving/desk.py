@@ -1,0 +1,238 @@
+"""The way of a study through the service: journal, decoder, model, journal. Every study goes it exactly once."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from crossray.errors import UserError
+from crossray.generation.files import FileStudy
+from crossray.serving.answers import Answer, answer_of, flags_of
+from crossray.serving.batcher import Job
+from crossray.serving.decoder import Decoded, Decoder
+from crossray.serving.journal import Entry, File, Journal
+from crossray.serving.metrics import Metrics
+from crossray.serving.problems import Problem
+from crossray.serving.settings import Settings
+from crossray.serving.shelf import Shelf, described
+from crossray.text.display import readable
+
+_LOGGER = logging.getLogger("crossray.serving")
+
+#: Seconds between looks at what waits in the journal.
+LOOK = 0.25
+
+#: Seconds between deletions of what is too old.
+SWEEP = 30.0
+
+#: Training studies that are named beside a report.
+SIMILAR = 3
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A study that has been reported.
+
+    Attributes:
+        answer: what is stored; `decoded`: its views.
+    """
+
+    answer: Answer
+    decoded: Decoded
+
+
+class Desk:
+    """Takes studies and sees that each is reported."""
+
+    def __init__(self, settings: Settings, journal: Journal, shelf: Shelf, decoder: Decoder, metrics: Metrics) -> None:
+        """Made by `crossray.serving.app.create_app`."""
+        self.settings, self.journal, self.shelf, self.decoder, self.metrics = settings, journal, shelf, decoder, metrics
+        self._tasks: set[asyncio.Task[Reported]] = set()
+        self._seconds = 1.0  # that a study takes, a running mean
+        self._coming = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Studies that are accepted, or being so, and not reported yet."""
+        return len(self._tasks) + self._coming
+
+    def check_room(self) -> None:
+        """See that one more study can be taken.
+
+        Raises:
+            Problem: 429.
+        """
+        most = self.settings.limits.in_flight
+        if self.in_flight >= most:
+            self.metrics.refused.labels("full").inc()
+            wait = round(self._seconds * self.in_flight / self.settings.batch) + 1
+            raise Problem(429, f"{most} studies are being reported; try again later.", retry=min(wait, 60))
+
+    async def accept(
+        self,
+        files: Sequence[File],
+        model: str,
+        owner: str,
+        *,
+        key: str | None = None,
+        options: dict[str, object] | None = None,
+        watch: Callable[[str], None] | None = None,
+        preview: bool = False,
+    ) -> "tuple[Entry, asyncio.Task[Reported] | None]":
+        """Take a study: on return it is in the journal, and its report is being made.
+
+        Args:
+            files: of the study.
+            model: name of the model.
+            owner: of the study.
+            key: the caller's name for it.
+            options: of the request.
+            watch: told the text so far, in the event loop.
+            preview: make pictures of the views.
+
+        Returns:
+            The study, and its task; no task where the key names a study that was accepted before.
+
+        Raises:
+            Problem: 429, or 404 for an unknown model.
+        """
+        self.shelf.get(model)
+        self.check_room()
+        self._coming += 1
+        try:
+            accept = partial(self.journal.accept, files, model=model, owner=owner, origin="http", key=key, claim=True)
+            entry, new = await asyncio.to_thread(accept, options=options)
+            return entry, self._begin(entry, files, watch, preview) if new else None
+        finally:
+            self._coming -= 1
+
+    async def finish(self, study: str) -> Entry | None:
+        """Wait until a study that was accepted before has ended."""
+        while True:
+            entry = await asyncio.to_thread(self.journal.entry, study)
+            if entry is None or entry.state in ("done", "failed"):
+                return entry
+            await asyncio.sleep(LOOK / 5)
+
+    async def run(self) -> None:
+        """Report what waits in the journal, and delete what is too old, until cancelled."""
+        await asyncio.to_thread(self.journal.recover)
+        swept = 0.0
+        while True:
+            try:
+                await asyncio.to_thread(self.journal.release, self.settings.quiet)
+                room = self.settings.limits.in_flight - self.in_flight
+                for entry in await asyncio.to_thread(self.journal.claim, max(0, min(room, self.settings.batch))):
+                    self._begin(entry, None, None, preview=False)
+                if self.settings.keep is not None and time.monotonic() - swept > SWEEP * bool(self.settings.keep):
+                    await asyncio.to_thread(self.journal.sweep, self.settings.keep)
+                    swept = time.monotonic()
+            except Exception as error:
+                log_failure("journal", error)
+                await asyncio.sleep(4 * LOOK)
+            await asyncio.sleep(LOOK)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until what is being reported has ended, at most so long."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
+    def _begin(
+        self, entry: Entry, files: Sequence[File] | None, watch: Callable[[str], None] | None, preview: bool
+    ) -> "asyncio.Task[Reported]":
+        task = asyncio.create_task(self._report(entry, files, watch, preview))
+        self._tasks.add(task)
+        self.metrics.in_flight.set(len(self._tasks))
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[Reported]") -> None:
+        self._tasks.discard(task)
+        self.metrics.in_flight.set(len(self._tasks))
+        self.metrics.deaths.set(self.decoder.deaths)
+        if not task.cancelled():
+            task.exception()  # the study's own journal entry says it
+
+    async def _report(
+        self, entry: Entry, files: Sequence[File] | None, watch: Callable[[str], None] | None, preview: bool
+    ) -> Reported:
+        """Report a claimed study.
+
+        Raises:
+            Problem: it is refused (422), or something is wrong with the service (500).
+        """
+        started = time.monotonic()
+        try:
+            if files is None:
+                files = await asyncio.to_thread(self.journal.files, entry.id)
+            reported = await self._write(entry, files, watch, preview)
+        except (UserError, Problem) as error:
+            self.metrics.refused.labels("study").inc()
+            await asyncio.to_thread(self.journal.fail, entry, str(error))
+            if isinstance(error, Problem):
+                raise
+            raise Problem(422, str(error)) from None
+        except Exception as error:
+            where = log_failure("study", error)
+            await asyncio.to_thread(self.journal.fail, entry, f"the service failed ({where}).")
+            raise Problem(500, f"the service failed ({where}); the study was not reported.") from None
+        stored = json.dumps(reported.answer)
+        if not await asyncio.to_thread(self.journal.complete, entry, stored):
+            raise Problem(409, "the study was taken over or deleted meanwhile.")
+        self.metrics.reported.labels(entry.model).inc()
+        self._seconds = 0.9 * self._seconds + 0.1 * (time.monotonic() - started)
+        return reported
+
+    async def _write(
+        self, entry: Entry, files: Sequence[File], watch: Callable[[str], None] | None, preview: bool
+    ) -> Reported:
+        generator = self.shelf.get(entry.model).reporter.generator
+        size = generator.transform.resize or generator.transform.size
+        with self.metrics.decoding.time():
+            decoded = await self.decoder.decode(
+                [file.content for file in files],
+                size,
+                generator.model.config.views,
+                preview=preview,
+                choose=bool(entry.options.get("choose")),
+            )
+        loop = asyncio.get_running_loop()
+
+        def told(text: str) -> None:
+            if watch is not None:
+                loop.call_soon_threadsafe(watch, readable(text))
+
+        attention = bool(entry.options.get("attention"))
+        job = Job(
+            study=FileStudy((), decoded.pixels, decoded.positions),
+            # the same images give the same report, also where words are drawn
+            name=hashlib.sha256(b"".join(pixels.tobytes() for pixels in decoded.pixels)).hexdigest(),
+            attention=attention,
+            watch=None if watch is None else told,
+        )
+        self.shelf.submit(entry.model, job)
+        report = await asyncio.wrap_future(job.future)
+        check = report.check
+        if self.settings.strict or entry.options.get("strict"):
+            if check is None:
+                raise Problem(422, "strict: this model has no input check; ask without strict.")
+            if not check.ok:
+                raise Problem(422, f"images: refused by the input check. {check}", more={"flags": flags_of(check)})
+        model = described(entry.model, self.shelf.get(entry.model))
+        details = partial(
+            answer_of, entry.id, report, decoded, model, doubt=self.settings.doubt, attention=attention, similar=SIMILAR
+        )
+        return Reported(await asyncio.to_thread(details), decoded)
+
+
+def log_failure(what: str, error: BaseException) -> str:
+    """Log an error by its type and place; its message and the values around it may be a patient's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-4:]))
+    _LOGGER.error("%s: %s at %s", what, type(error).__name__, places)
+    return type(error).__name__

@@ -1,0 +1,290 @@
+"""The DICOM node: radiographs come by C-STORE and are collected in the journal.
+
+    node = DicomNode(journal, NodeSettings(port=11112), model="rcan")
+    node.start()
+    ...
+    node.stop()
+
+A C-STORE is answered with success once the object is on disk (`Journal.collect`); the service lets the study wait for
+its report when nothing new came for a while (`Journal.release`). When too many studies wait, the node answers 0xA700
+(out of resources), and the sender tries again later. The node logs status codes, never an identifier or a value of an
+object.
+"""
+
+import logging
+import queue
+import re
+import ssl
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from crossray.data.images import MAX_BYTES
+from crossray.errors import UserError
+from crossray.interop.source import read_source
+from crossray.serving.journal import File, Journal
+
+if TYPE_CHECKING:
+    from pynetdicom.dimse_primitives import C_STORE
+    from pynetdicom.events import Event
+    from pynetdicom.transport import ThreadedAssociationServer
+
+_LOGGER = logging.getLogger(__name__)
+
+#: How a study came, in the journal.
+ORIGIN = "dicom"
+
+#: Option of a study that nobody can send again with fewer views: the service chooses among them.
+CHOOSE = {"choose": True}
+
+#: Answers to a C-STORE (PS3.4 B.2.3).
+SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
+
+#: SOP class of C-ECHO.
+_VERIFICATION = "1.2.840.10008.1.1"
+
+#: State of an association that waits for its connection to end, and events that would send something (PS3.8 9.2).
+_CLOSING, _OURS = "Sta13", ("Evt7", "Evt8", "Evt9", "Evt11", "Evt14")
+
+#: Longest PDU that is read; the node asks for a fraction of it, and an association request needs less.
+MAX_PDU = 2**20
+
+_TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?")
+
+
+def ae_title(text: str, option: str) -> str:
+    r"""An application entity title (PS3.5 AE): 1 to 16 characters of ASCII without a backslash.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not _TITLE.fullmatch(text):
+        raise UserError(f"{option}: no AE title; give 1 to 16 letters, digits or signs, such as CROSSRAY.")
+    return text
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """How the node listens.
+
+    Attributes:
+        title: its AE title; a sender must call it by this.
+        host: address to listen on.
+        port: 0 for any free one.
+        callers: AE titles that may send; anyone when empty. A title is no proof of who calls: use TLS and a firewall.
+        most_studies: studies that may be unfinished at once, before the node answers 0xA700.
+        most_bytes: of one object; the association of a longer one is closed.
+        most_associations: at once; more are rejected.
+        timeout: seconds that a sender may be silent.
+        attention: whether a report shall say where the model looked.
+    """
+
+    title: str = "CROSSRAY"
+    host: str = "127.0.0.1"
+    port: int = 11112
+    callers: tuple[str, ...] = ()
+    most_studies: int = 200
+    most_bytes: int = MAX_BYTES
+    most_associations: int = 16
+    timeout: float = 30.0
+    attention: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for title in (self.title, *self.callers):
+            ae_title(title, "--dicom-ae-title" if title == self.title else "--dicom-callers")
+
+
+class DicomNode:
+    """Receives studies.
+
+    Attributes:
+        settings: how it listens.
+    """
+
+    def __init__(
+        self, journal: Journal, settings: NodeSettings, *, model: str, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Make a node; `start` lets it listen.
+
+        Args:
+            journal: takes the studies, with the origin "dicom" and the sender's AE title as their owner.
+            settings: how it listens.
+            model: served model that shall report them.
+            tls: of a server, for DICOM over TLS.
+
+        Raises:
+            UserError: pynetdicom is not installed.
+        """
+        try:
+            import pynetdicom  # noqa: F401
+        except ModuleNotFoundError:
+            raise UserError("--dicom-port: needs pynetdicom; pip install 'crossray[hospital]'.") from None
+        quiet_libraries()
+        self.settings = settings
+        self._journal, self._model, self._tls = journal, model, tls
+        self._server: ThreadedAssociationServer | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._server.server_address[1]) if self._server is not None else self.settings.port
+
+    def start(self) -> None:
+        """Listen, in threads of its own.
+
+        Raises:
+            UserError: the port cannot be opened.
+        """
+        from pynetdicom import evt
+
+        handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_DIMSE_RECV, _on_message),
+            (evt.EVT_C_ECHO, self._on_echo),
+            (evt.EVT_C_STORE, self._on_store),
+        ]
+        address = (self.settings.host, self.settings.port)
+        try:
+            self._server = self._entity().start_server(
+                address, block=False, ssl_context=self._tls, evt_handlers=handlers
+            )
+        except OSError as error:
+            raise UserError(f"--dicom-port {self.settings.port}: cannot listen ({error.strerror}).") from None
+
+    def stop(self) -> None:
+        """End every association; what has been accepted stays in the journal."""
+        if self._server is not None:
+            self._server.shutdown()
+
+    def _entity(self) -> Any:
+        from pynetdicom import AE
+
+        entity = AE(self.settings.title)
+        entity.require_called_aet = True
+        entity.require_calling_aet = list(self.settings.callers)
+        entity.maximum_associations = self.settings.most_associations
+        entity.maximum_pdu_size = MAX_PDU // 16
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self.settings.timeout
+        entity.add_supported_context(_VERIFICATION)
+        for kind in storage_classes():
+            entity.add_supported_context(kind, _transfer_syntaxes())
+        return entity
+
+    def _on_connection(self, event: "Event") -> None:
+        _bound(event.assoc, self.settings.most_bytes, self.settings.timeout)
+        _end_cleanly(event.assoc)
+
+    def _on_echo(self, event: "Event") -> int:
+        return SUCCESS
+
+    def _on_store(self, event: "Event") -> int:
+        caller = str(event.assoc.requestor.ae_title)
+        try:
+            status = self._store(event, caller)
+        except Exception as error:  # a full disk, a database that is gone: the sender keeps the study
+            _LOGGER.error("C-STORE: cannot be accepted (%s)", type(error).__name__)
+            status = OUT_OF_RESOURCES
+        if status != SUCCESS:
+            _LOGGER.warning("C-STORE: answered 0x%04X", status)
+            self._journal.note(f"dicom:{caller}", "C-STORE", f"0x{status:04X}")
+        return status
+
+    def _store(self, event: "Event", caller: str) -> int:
+        if self._unfinished() >= self.settings.most_studies:
+            return OUT_OF_RESOURCES
+        content, request = event.encoded_dataset(), cast("C_STORE", event.request)
+        try:
+            source = read_source(content, "C-STORE")
+        except UserError:
+            return NOT_UNDERSTOOD
+        if source.text("SOPInstanceUID") != str(request.AffectedSOPInstanceUID):
+            return NOT_UNDERSTOOD
+        file = File(source.text("SOPInstanceUID"), content)
+        study, owner = source.text("StudyInstanceUID"), f"dicom:{caller}"  # no key has a name with a colon
+        options = {**CHOOSE, "attention": self.settings.attention}
+        self._journal.collect(study, file, model=self._model, owner=owner, origin=ORIGIN, options=options)
+        return SUCCESS
+
+    def _unfinished(self) -> int:
+        counts = self._journal.counts()
+        return sum(counts.get(state, 0) for state in ("collecting", "waiting", "working"))
+
+
+def storage_classes() -> tuple[str, ...]:
+    """SOP classes of radiographs; others are refused when the association is made, and left out of a fetched study."""
+    from pydicom import uid
+
+    return (
+        uid.ComputedRadiographyImageStorage,
+        uid.DigitalXRayImageStorageForPresentation,
+        uid.DigitalXRayImageStorageForProcessing,
+        uid.SecondaryCaptureImageStorage,
+    )
+
+
+def _transfer_syntaxes() -> list[str]:
+    """What `crossray prepare` reads."""
+    from crossray.data.images.dicom_pixels import TRANSFER_SYNTAXES
+
+    return list(TRANSFER_SYNTAXES)
+
+
+def _bound(association: Any, most_bytes: int, timeout: float) -> None:
+    """Limit what a peer may make the node keep in memory.
+
+    pynetdicom reads a PDU of up to 4 GiB, and messages of any number of PDUs, before an event handler sees them. An
+    `OSError` while it reads closes the connection.
+    """
+    socket = association.dul.socket
+    receive = socket.recv
+    socket.socket.settimeout(timeout)
+    association.crossray_received = 0
+
+    def bounded(count: int) -> bytearray:
+        association.crossray_received += count
+        if count > MAX_PDU or association.crossray_received > most_bytes + MAX_PDU:
+            raise OSError("too long")
+        content: bytearray = receive(count)
+        return content
+
+    socket.recv = bounded
+
+
+def _end_cleanly(association: Any) -> None:
+    """End an association whose messages are damaged as pynetdicom ends others.
+
+    A command without its fields, or an answer that is ready when the association has just been aborted, would end
+    pynetdicom's thread with an error, and leave the connection open until it times out.
+    """
+    receive, machine = association.dimse.receive_primitive, association.dul.state_machine
+    act = machine.do_action
+
+    def guarded(primitive: Any) -> None:
+        try:
+            receive(primitive)
+        except Exception:
+            association.dul.event_queue.put("Evt19")  # an invalid PDU (PS3.8 9.2.1)
+
+    def careful(event: str) -> None:
+        if machine.current_state == _CLOSING and event in _OURS:
+            with suppress(queue.Empty):
+                association.dul.to_provider_queue.get(block=False)
+        else:
+            act(event)
+
+    association.dimse.receive_primitive, machine.do_action = guarded, careful
+
+
+def quiet_libraries() -> None:
+    """Silence those whose lines and warnings quote identifiers and values."""
+    for library in ("pynetdicom", "pydicom", "highdicom", "httpx", "httpcore"):
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
+        warnings.filterwarnings("ignore", module=library)
+
+
+def _on_message(event: "Event") -> None:
+    """A whole message has come: count from nothing again."""
+    association: Any = event.assoc
+    association.crossray_received = 0

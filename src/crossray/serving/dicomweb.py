@@ -1,0 +1,160 @@
+"""DICOMweb (PS3.18): fetch a study from an archive (WADO-RS), store a report in one (STOW-RS).
+
+Addresses are compared with an allow-list before anything is asked, no redirect is followed, and the answer is read up
+to a limit.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
+
+from crossray.data.images import MAX_BYTES
+from crossray.errors import UserError, quoted
+from crossray.interop.source import read_source
+from crossray.serving.dicom import storage_classes
+from crossray.serving.journal import File
+
+if TYPE_CHECKING:
+    import httpx
+
+#: Seconds for a connection, and for each piece of an answer.
+TIMEOUT = 30.0
+
+#: Seconds for a whole answer.
+LONGEST = 120.0
+
+#: Most objects of a study.
+MOST_OBJECTS = 100
+
+_STUDY = re.compile(r"/studies/(?P<uid>[0-9](?:[0-9.]{0,62}[0-9])?)")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The root of a DICOMweb service, such as http://127.0.0.1:8042/dicom-web.
+
+    Attributes:
+        root: its address, without a slash at the end.
+    """
+
+    root: str
+
+    def __post_init__(self) -> None:
+        """Check the address."""
+        parts = _parts(self.root)
+        if parts is None or self.root.endswith("/"):
+            raise UserError(f"{quoted(self.root)}: no DICOMweb address; give one such as https://pacs/dicom-web.")
+
+    def holds(self, url: str) -> bool:
+        """Whether the address is that of a whole study in this archive, and no trick."""
+        return url.startswith(f"{self.root}/") and bool(_STUDY.fullmatch(url.removeprefix(self.root)))
+
+
+def fetch_study(url: str, allowed: Sequence[Archive], *, most_bytes: int = 4 * MAX_BYTES) -> list[File]:
+    """The radiographs of a study; its other objects, such as reports, are left out.
+
+    Args:
+        url: ROOT/studies/STUDY-INSTANCE-UID.
+        allowed: archives that may be asked.
+        most_bytes: of the whole answer.
+
+    Raises:
+        UserError: the address is not in an allowed archive, or the archive does not answer with such a study.
+    """
+    import httpx
+
+    if not any(archive.holds(url) for archive in allowed):
+        raise UserError("study: its address is in no allowed archive (--dicomweb); ask who runs the service.")
+    accept = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+    content = bytearray()
+    try:
+        with _client() as client, client.stream("GET", url, headers=accept) as answer:
+            if answer.status_code != 200:
+                raise UserError(f"study: the archive answers {answer.status_code}; see that it holds the study.")
+            boundary, end = _boundary(answer.headers.get("content-type", "")), time.monotonic() + LONGEST
+            for piece in answer.iter_bytes():
+                content += piece
+                if time.monotonic() > end:
+                    raise UserError("study: the archive takes too long; send its radiographs instead.")
+                if len(content) > most_bytes:
+                    raise UserError(f"study: it is longer than {most_bytes // 2**20} MiB; send its radiographs alone.")
+    except httpx.HTTPError as error:
+        raise UserError(f"study: the archive cannot be reached ({type(error).__name__}); try again later.") from None
+    found = list(_objects(bytes(content), boundary))
+    if not found:
+        raise UserError("study: the archive's answer holds no radiograph; see that the study has some.")
+    return found
+
+
+def store_report(archive: Archive, content: bytes) -> None:
+    """Store a DICOM object (STOW-RS).
+
+    Raises:
+        UserError: the archive does not take it.
+    """
+    import httpx
+
+    boundary = uuid.uuid4().hex
+    body = (
+        f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        + content
+        + f"\r\n--{boundary}--\r\n".encode()
+    )
+    headers = {
+        "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+        "Accept": "application/dicom+json",
+    }
+    try:
+        with _client() as client:
+            answer = client.post(f"{archive.root}/studies", content=body, headers=headers)
+    except httpx.HTTPError as error:
+        raise UserError(f"--send-to: the archive cannot be reached ({type(error).__name__}).") from None
+    if answer.status_code != 200:  # 202 and 409 say that the object was not stored
+        raise UserError(f"--send-to: the archive answers {answer.status_code}; see its log.")
+
+
+def _client() -> "httpx.Client":
+    """Credentials come from ~/.netrc, so that none stand in a command line."""
+    import httpx
+
+    known = Path.home() / ".netrc"
+    return httpx.Client(timeout=TIMEOUT, follow_redirects=False, auth=httpx.NetRCAuth() if known.is_file() else None)
+
+
+def _parts(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    plain = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    simple = not (parts.query or parts.fragment or parts.username or parts.password or ".." in parts.path)
+    return parts if plain and simple and url.isascii() and url.isprintable() and " " not in url else None
+
+
+def _boundary(content_type: str) -> bytes:
+    found = re.search(r'boundary="?([^";,]{1,70})"?', content_type)
+    if found is None or "multipart/related" not in content_type.lower():
+        raise UserError("study: the archive's answer is not multipart/related; see that its address is DICOMweb's.")
+    return found[1].strip().encode("latin-1", "replace")
+
+
+def _objects(content: bytes, boundary: bytes) -> Iterator[File]:
+    """The parts of a multipart answer (RFC 2046) that are DICOM objects."""
+    parts = (b"\r\n" + content).split(b"\r\n--" + boundary, MOST_OBJECTS + 2)
+    if len(parts) > MOST_OBJECTS + 2:
+        raise UserError(f"study: it has more than {MOST_OBJECTS} objects; send its radiographs alone.")
+    for part in parts[1:]:
+        if part.startswith(b"--"):
+            return
+        _, _, body = part.partition(b"\r\n\r\n")
+        if body[128:132] != b"DICM":
+            continue
+        source = read_source(body, "study")
+        if source.text("SOPClassUID") in storage_classes():
+            yield File(source.text("SOPInstanceUID"), body)

@@ -1,0 +1,78 @@
+"""An answer in the format that was asked for."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from fastapi import Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from crossray.errors import UserError
+from crossray.serving.answers import Answer, edited
+from crossray.serving.hospital import fhir_json, sr_file
+from crossray.serving.journal import File
+from crossray.serving.problems import Problem
+from crossray.serving.settings import NOTICE
+
+Format = Literal["json", "text", "fhir", "sr"]
+
+#: Types of the formats, as Accept names them.
+TYPES: dict[str, Format] = {
+    "application/json": "json", "text/plain": "text", "application/fhir+json": "fhir", "application/dicom": "sr",
+    "*/*": "json", "application/*": "json", "text/*": "text",
+}  # fmt: skip
+
+
+class Edited(BaseModel):
+    """A report that a person has gone through.
+
+    Attributes:
+        sentences: those that were kept, as they read now.
+    """
+
+    sentences: list[str] = Field(max_length=200, examples=[["The heart is normal.", "No effusion."]])
+
+
+def wanted(given: Format | None, accept: str) -> Format:
+    """The format that a request asks for.
+
+    Raises:
+        Problem: 406.
+    """
+    if given is not None:
+        return given
+    for part in accept.split(","):
+        kind = part.partition(";")[0].strip().lower()
+        if kind in TYPES:
+            return TYPES[kind]
+    raise Problem(406, "this type is not written; ask for json, text, fhir or sr.")
+
+
+async def export(kind: Format, answer: Answer, files: Sequence[File], changes: Edited | None) -> Response:
+    """The answer to a request for a format.
+
+    Args:
+        kind: the format.
+        answer: the report.
+        files: of its study, for what carries patient and study over.
+        changes: what a person made of it.
+
+    Raises:
+        Problem: 422, the format cannot be made of this study.
+    """
+    text = answer["text"] if changes is None else edited(changes.sentences)
+    if kind == "json":
+        return JSONResponse(answer if changes is None else {**answer, "text": text})
+    if kind == "text":
+        return Response(f"{text}\n\n{NOTICE}\n", media_type="text/plain; charset=utf-8")
+    made = datetime.fromisoformat(answer["created"])
+    contents = [(f"image {number + 1}", file.content) for number, file in enumerate(files)]
+    try:
+        if kind == "fhir":
+            bundle = await asyncio.to_thread(fhir_json, answer, text, made, contents)
+            return JSONResponse(bundle, media_type="application/fhir+json")
+        return Response(await asyncio.to_thread(sr_file, answer, text, made, contents), media_type="application/dicom")
+    except UserError as error:
+        raise Problem(422, str(error)) from None

@@ -1,0 +1,89 @@
+"""The service's answers in a hospital's formats, and its reports on their way to an archive."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from json import loads
+from typing import Any
+
+import numpy as np
+
+from crossray.interop.draft import DraftReport, ModelIdentity, draft_report
+from crossray.interop.fhir import fhir_bundle
+from crossray.interop.presentation import attention_overlay
+from crossray.interop.source import Source, read_sources
+from crossray.interop.sr import dicom_bytes, structured_report
+from crossray.serving.journal import Entry
+
+
+def fhir_json(
+    answer: Mapping[str, Any], text: str, made: datetime, contents: Sequence[tuple[str, bytes]]
+) -> dict[str, Any]:
+    """A FHIR bundle of a report; see `crossray.interop.fhir`.
+
+    Args:
+        answer: of the service.
+        text: the report, as it is or as a person has edited it.
+        made: when the model wrote it.
+        contents: names and contents of the study's files; patient and study come from them where they are DICOM.
+
+    Raises:
+        UserError: the DICOM files are of several studies, or their identifiers are malformed.
+    """
+    return fhir_bundle(_draft(answer, text, made), sources_of(answer, contents))
+
+
+def sr_file(answer: Mapping[str, Any], text: str, made: datetime, contents: Sequence[tuple[str, bytes]]) -> bytes:
+    """A DICOM structured report; see `crossray.interop.sr`, and `fhir_json` for the arguments.
+
+    Raises:
+        UserError: the study's files are no DICOM, or as for `fhir_json`.
+    """
+    return dicom_bytes(structured_report(_draft(answer, text, made), sources_of(answer, contents)))
+
+
+def stored_objects(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    """What an archive gets of a study in the journal, for `Delivery`.
+
+    Its structured report, the same object as `sr_file` of it unedited; and a presentation state that shows where the
+    model looked, where the answer says that.
+    """
+    answer = loads(report)
+    made = datetime.fromisoformat(answer["created"])
+    objects = [sr_file(answer, answer["text"], made, contents)]
+    looked = answer.get("attention")
+    sources = sources_of(answer, contents, in_order=True)
+    # a presentation state of this kind is for grey images
+    if looked and answer["sentences"] and all(source.text("SamplesPerPixel") in ("", "1") for source in sources):
+        sentences = np.array([row["attention"] for row in answer["sentences"]])  # (sentences, views, cells)
+        side = looked["side"]
+        shares = sentences.mean(axis=0).reshape(-1, side, side)
+        draft = _draft(answer, answer["text"], made)
+        objects.append(dicom_bytes(attention_overlay(draft, sources, list(shares), looked["windows"])))
+    return objects
+
+
+def _draft(answer: Mapping[str, Any], text: str, made: datetime) -> DraftReport:
+    model = answer["model"]
+    identity = ModelIdentity(model["name"], model["system"], model["weights_sha256"], answer["crossray"])
+    # an edited report is another object than the one that an archive may hold already
+    edited = "" if text == answer["text"] else f" {hashlib.sha256(text.encode()).hexdigest()}"
+    return draft_report(answer["id"], text, identity, written=made, identity=f"{answer['id']}{edited}")
+
+
+def sources_of(
+    answer: Mapping[str, Any], contents: Sequence[tuple[str, bytes]], *, in_order: bool = False
+) -> tuple[Source, ...]:
+    """The DICOM images that a report was written of; none where a file is of another format, which names no patient.
+
+    Args:
+        answer: of the service, which says which files the model looked at.
+        contents: names and contents of the study's files.
+        in_order: in the order of the views, instead of that of the files.
+    """
+    places = [view["file"] for view in answer["views"]]
+    seen = places if in_order else sorted(set(places))
+    contents = [contents[place] for place in seen if place < len(contents)]
+    if not contents or any(content[128:132] != b"DICM" for _, content in contents):
+        return ()
+    return read_sources(contents)

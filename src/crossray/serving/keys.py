@@ -1,0 +1,137 @@
+"""API keys: random, stored as hashes, with scopes and an end; the file is read again when it changes.
+
+A key reads `crk_NUMBER_SECRET`. The file holds the SHA-256 of the secret: 256 random bits need no slow hash. To rotate
+a key make a second one of the same name, give it to the client, then revoke the first; both are the same owner.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from crossray.errors import UserError
+from crossray.files.write import write_whole
+
+#: What a caller may do: report: send studies and read their own reports; metrics: read /metrics; admin: reload models,
+#: read the audit trail.
+SCOPES: tuple[str, ...] = ("report", "metrics", "admin")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key as the file has it.
+
+    Attributes:
+        number: public part; `digest`: SHA-256 of the secret one.
+        name: the owner, as the audit trail names it.
+        scopes: some of `SCOPES`.
+        expires: seconds since 1970.
+    """
+
+    number: str
+    digest: str
+    name: str
+    scopes: tuple[str, ...]
+    expires: float
+
+
+class KeyFile:
+    """The keys of a service."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        self._path, self._lock = path, threading.Lock()
+        self._changed: Any = None
+        self._keys: dict[str, Key] = {}
+        self._read()
+
+    def find(self, text: str) -> Key | None:
+        """The key that `text` is, whether or not it has expired; None where it is none."""
+        self._read()
+        _, _, rest = text.partition("crk_")
+        number, _, secret = rest.partition("_")
+        key = self._keys.get(number)
+        # the comparison takes as long for a wrong number as for a wrong secret
+        expected = "0" * 64 if key is None else key.digest
+        return key if hmac.compare_digest(expected, _digest(secret)) else None
+
+    def _read(self) -> None:
+        with self._lock:
+            try:
+                status = self._path.stat()
+                changed = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if changed != self._changed:
+                    self._keys = {key.number: key for key in read_keys(self._path)}
+                    self._changed = changed
+            except OSError as error:
+                raise UserError(f"--keys {self._path}: cannot be read ({error.strerror}); check the path.") from None
+
+
+def read_keys(path: Path) -> list[Key]:
+    """The keys in a file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["keys"]
+        return [Key(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"--keys {path}: no file of `crossray keys`; make a new one with it.") from None
+
+
+def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str:
+    """Add a key to a file, which is made when it is missing; the key itself is stored nowhere.
+
+    Args:
+        path: of the keys.
+        name: owner.
+        scopes: some of `SCOPES`.
+        days: until it expires.
+
+    Raises:
+        UserError: a scope does not exist, or the file is damaged.
+    """
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise UserError(f"--scopes {scope}: there is no such scope; choose of {', '.join(SCOPES)}.")
+    if days <= 0:
+        raise UserError(f"--days {days}: give more than 0.")
+    number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    _write(path, [*_known(path), Key(number, _digest(secret), name, scopes, time.time() + days * 86400)])
+    return f"crk_{number}_{secret}"
+
+
+def revoke(path: Path, number: str) -> None:
+    """Remove the key with this number.
+
+    Raises:
+        UserError: there is none.
+    """
+    keys = _known(path)
+    left = [key for key in keys if key.number != number]
+    if len(left) == len(keys):
+        raise UserError(f"--revoke {number}: there is no such key in {path}; `crossray keys --keys {path}` lists them.")
+    _write(path, left)
+
+
+def _known(path: Path) -> list[Key]:
+    return read_keys(path) if path.exists() else []
+
+
+def _write(path: Path, keys: list[Key]) -> None:
+    write_whole(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n")
+    path.chmod(0o600)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,37 @@
+"""Numbers for Prometheus: routes, states and models, never a study or a caller."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """What the service counts."""
+
+    def __init__(self) -> None:
+        """Start at zero, in a registry of its own."""
+        self.registry = CollectorRegistry()
+        of = self.registry
+        self.requests = Counter("crossray_requests", "Answers.", ["method", "route", "status"], registry=of)
+        self.seconds = Histogram(
+            "crossray_request_seconds", "Time of answers.", ["route"], buckets=_SECONDS, registry=of
+        )
+        self.decoding = Histogram("crossray_decode_seconds", "Time of decoding a study.", buckets=_SECONDS, registry=of)
+        self.batches = Histogram(
+            "crossray_batch_studies", "Studies of a batch.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64), registry=of
+        )
+        self.writing = Histogram("crossray_batch_seconds", "Time of a batch.", ["model"], buckets=_SECONDS, registry=of)
+        self.reported = Counter("crossray_reported", "Studies that were reported.", ["model"], registry=of)
+        self.refused = Counter("crossray_refused", "Studies that were refused.", ["reason"], registry=of)
+        self.in_flight = Gauge("crossray_in_flight", "Studies that are accepted and not reported yet.", registry=of)
+        self.deaths = Gauge("crossray_decoder_replacements", "Decoding processes that were replaced.", registry=of)
+        self.studies = Gauge("crossray_journal_studies", "Studies in the journal.", ["state"], registry=of)
+
+    def batch(self, model: str, studies: int, seconds: float) -> None:
+        """Count a batch."""
+        self.batches.labels(model).observe(studies)
+        self.writing.labels(model).observe(seconds)
+
+    def text(self) -> bytes:
+        """All of them, as Prometheus reads them."""
+        return generate_latest(self.registry)

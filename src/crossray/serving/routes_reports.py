@@ -1,0 +1,190 @@
+"""Routes about reports: ask for one, read it again, take it along in another format, delete it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from crossray.serving.access import Caller
+from crossray.serving.answers import Answer, with_previews
+from crossray.serving.callers import Reporting
+from crossray.serving.desk import Desk, Reported
+from crossray.serving.dicom import CHOOSE
+from crossray.serving.exports import Edited, Format, export, wanted
+from crossray.serving.problems import Problem
+from crossray.serving.schema import ANSWERS, UPLOAD
+from crossray.serving.uploads import read_upload
+
+reports = APIRouter(tags=["reports"])
+
+Wanted = Annotated[Format | None, Query(description="Instead of the Accept header.")]
+
+
+@reports.post("/v1/reports", summary="Write the report of a study.", responses=ANSWERS, openapi_extra=UPLOAD)
+async def write(
+    request: Request,
+    caller: Reporting,
+    model: Annotated[str | None, Query(description="Name of a model; the first by default.", max_length=100)] = None,
+    include: Annotated[
+        str, Query(description="attention: where the model looked; views: pictures of the views; with commas.")
+    ] = "",
+    format: Wanted = None,
+    strict: Annotated[bool, Query(description="Refuse images that the input check flags.")] = False,
+    accept: Annotated[str, Header()] = "application/json",
+    prefer: Annotated[str, Header()] = "",
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> Response:
+    """Send the views of one study as PNG, JPEG or DICOM, or the address of a study of an archive (--dicomweb).
+
+    * The answer comes when the report is written. With `Prefer: respond-async` it comes as soon as the study is in the
+      journal, with the address of the report in `Location`.
+    * With `Accept: text/event-stream` the words come while they are written: events `accepted`, `words` (the text so
+      far, which a search with several hypotheses may still change), `report` (the answer) or `problem`.
+    * A repeated `Idempotency-Key` gets the report of the first request and writes none.
+    """
+    desk = _desk(request)
+    request.app.state.doors.count(caller)
+    desk.check_room()
+    streaming = "text/event-stream" in accept
+    kind = "json" if streaming else wanted(format, accept)
+    parts = {part for part in include.split(",") if part}
+    if parts - {"attention", "views"}:
+        raise Problem(422, "include: give attention, views, or both with a comma.")
+    files = await read_upload(request, desk.settings.limits, desk.settings.archives)
+    name = model or request.app.state.shelf.default
+    options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
+    if request.headers.get("content-type", "").startswith("application/json"):
+        options |= CHOOSE  # nobody can send an archive's study again with fewer views
+    words: asyncio.Queue[str] = asyncio.Queue()
+    entry, task = await desk.accept(
+        files,
+        name,
+        caller.name,
+        key=idempotency_key,
+        options=options,
+        watch=words.put_nowait if streaming else None,
+        preview="views" in parts,
+    )
+    request.state.study = entry.id
+    if "respond-async" in prefer:
+        headers = {"Location": f"/v1/reports/{entry.id}", "Preference-Applied": "respond-async"}
+        return JSONResponse({"id": entry.id, "state": entry.state}, 202, headers)
+    if streaming:
+        return StreamingResponse(_events(desk, entry.id, task, words, "views" in parts), media_type="text/event-stream")
+    answer = await _answer(desk, entry.id, task, "views" in parts)
+    response = await export(kind, answer, files, None)
+    await _delivered(desk, entry.id)
+    return response
+
+
+@reports.get("/v1/reports/{study}", summary="Read a report again.", responses=ANSWERS)
+async def read(
+    request: Request, study: str, caller: Reporting, format: Wanted = None, accept: Annotated[str, Header()] = "*/*"
+) -> Response:
+    """The report of a study of the caller's own; 202 while it is being written."""
+    desk = _desk(request)
+    answer = await _stored(request, desk, study, caller)
+    if isinstance(answer, Response):
+        return answer
+    kind = wanted(format, accept)
+    files = await asyncio.to_thread(desk.journal.files, study) if kind in ("fhir", "sr") else []
+    response = await export(kind, answer, files, None)
+    await _delivered(desk, study)
+    return response
+
+
+@reports.post("/v1/reports/{study}/export", summary="Take an edited report along.", responses=ANSWERS)
+async def take(request: Request, study: str, caller: Reporting, body: Edited, format: Wanted = None) -> Response:
+    """The report with the sentences that a person has kept, as text, FHIR or DICOM SR; it stays a draft."""
+    desk = _desk(request)
+    answer = await _stored(request, desk, study, caller)
+    if isinstance(answer, Response):
+        return answer
+    files = await asyncio.to_thread(desk.journal.files, study)
+    return await export(format or "text", answer, files, body)
+
+
+@reports.delete("/v1/reports/{study}", summary="Delete a study and its report.", status_code=204)
+async def delete(request: Request, study: str, caller: Reporting) -> Response:
+    """Files and report are gone afterwards; the audit trail says that they were there."""
+    desk = _desk(request)
+    await _entry(request, desk, study, caller)
+    await asyncio.to_thread(desk.journal.delete, study)
+    return Response(status_code=204)
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk | None = request.app.state.desk
+    if desk is None:
+        raise Problem(503, "the service is starting or ending.", retry=1)
+    return desk
+
+
+async def _entry(request: Request, desk: Desk, study: str, caller: Caller) -> Any:
+    entry = None
+    if len(study) == 32 and study.isalnum() and study.isascii():
+        request.state.study = study
+        entry = await asyncio.to_thread(desk.journal.entry, study, owner=caller.name)
+    if entry is None or entry.origin != "http":  # an AE title may read like the name of a key
+        raise Problem(404, "there is no such study of yours; it may have been deleted.")
+    return entry
+
+
+async def _stored(request: Request, desk: Desk, study: str, caller: Caller) -> Answer | Response:
+    """The answer in the journal, or what there is to say instead."""
+    entry = await _entry(request, desk, study, caller)
+    if entry.state == "failed":
+        raise Problem(422, entry.error or "the study was not reported.")
+    stored = await asyncio.to_thread(desk.journal.report, study)
+    if stored is None:
+        return JSONResponse({"id": study, "state": entry.state}, 202, {"Retry-After": "1"})
+    answer: Answer = json.loads(stored)
+    return answer
+
+
+async def _answer(desk: Desk, study: str, task: "asyncio.Task[Reported] | None", views: bool) -> Answer:
+    if task is not None:
+        # a client that goes away does not end the study
+        reported = await asyncio.shield(task)
+        return with_previews(reported.answer, reported.decoded) if views else reported.answer
+    entry = await desk.finish(study)
+    stored = None if entry is None else await asyncio.to_thread(desk.journal.report, study)
+    if stored is None:
+        raise Problem(422, (entry and entry.error) or "the study was deleted.")
+    answer: Answer = json.loads(stored)
+    return answer
+
+
+async def _delivered(desk: Desk, study: str) -> None:
+    """With `keep 0` a study goes once its report has been answered."""
+    if desk.settings.keep == 0:
+        await asyncio.to_thread(desk.journal.delivered, study)
+
+
+async def _events(
+    desk: Desk, study: str, task: "asyncio.Task[Reported] | None", words: "asyncio.Queue[str]", views: bool
+) -> AsyncIterator[str]:
+    yield _event("accepted", {"id": study})
+    answer = asyncio.ensure_future(_answer(desk, study, task, views))
+    last = ""
+    while not answer.done():
+        came = asyncio.ensure_future(words.get())
+        await asyncio.wait({came, answer}, return_when=asyncio.FIRST_COMPLETED)
+        if not came.done():
+            came.cancel()
+            break
+        if came.result() != last:
+            last = came.result()
+            yield _event("words", {"text": last})
+    try:
+        yield _event("report", await answer)
+        await _delivered(desk, study)
+    except Problem as problem:
+        yield _event("problem", {"status": problem.status, "detail": problem.detail, **problem.more})
+
+
+def _event(name: Literal["accepted", "words", "report", "problem"], content: Answer) -> str:
+    return f"event: {name}\ndata: {json.dumps(content)}\n\n"

@@ -1,0 +1,131 @@
+"""The models of a service. One is replaced by a newer one of its folder without a request noticing."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossray.api import Reporter, load
+from crossray.generation.checks import no_check
+from crossray.serving.batcher import Batcher, Job
+from crossray.serving.problems import Problem
+
+
+@dataclass(frozen=True)
+class Shelved:
+    """A model in service.
+
+    Attributes:
+        reporter: the model; `batcher`: that runs it.
+        loaded: seconds since 1970.
+    """
+
+    reporter: Reporter
+    batcher: Batcher
+    loaded: float
+
+
+class Shelf:
+    """Models by name."""
+
+    def __init__(
+        self,
+        folders: Mapping[str, Path | str],
+        *,
+        device: str = "auto",
+        batch: int = 16,
+        window: float = 0.01,
+        strict: bool = False,
+        observe: Callable[[str, int, float], None] | None = None,
+    ) -> None:
+        """Load every model.
+
+        Args:
+            folders: name to folder; the first is the default.
+            device: of all.
+            batch: see `Batcher`.
+            window: see `Batcher`.
+            strict: whether every model needs an input check.
+            observe: told model, studies and seconds of each batch.
+
+        Raises:
+            UserError: a model cannot be loaded, or lacks its input check.
+        """
+        self._folders, self._device, self._batch, self._window = dict(folders), device, batch, window
+        self._observe, self._lock = observe, threading.Lock()
+        self._models: dict[str, Shelved] = {}
+        for name in self._folders:
+            self._models[name] = self._load(name)
+            if strict and self._models[name].reporter.generator.checker is None:
+                raise no_check(name)
+        self.default = next(iter(self._folders))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, the default first."""
+        return list(self._folders)
+
+    def get(self, name: str) -> Shelved:
+        """A model.
+
+        Raises:
+            Problem: 404, there is none of this name.
+        """
+        if name not in self._models:
+            raise Problem(404, f"model: there is none of this name; there are {', '.join(self.names)}.")
+        return self._models[name]
+
+    def submit(self, name: str, job: Job) -> Reporter:
+        """Queue a study for a model, and return the model that will report it."""
+        with self._lock:  # a batcher that has been told to stop gets nothing any more
+            model = self.get(name)
+            model.batcher.submit(job)
+        return model.reporter
+
+    def reload(self, name: str) -> Shelved:
+        """Load a model's folder again; requests go to the old one until the new one is there.
+
+        Raises:
+            Problem: 404.
+            UserError: the folder cannot be loaded; the old model stays.
+        """
+        self.get(name)
+        new = self._load(name)
+        with self._lock:
+            old, self._models[name] = self._models[name], new
+        old.batcher.stop()  # after what it has been given
+        return new
+
+    def close(self) -> None:
+        """Let every model end its queue."""
+        for model in self._models.values():
+            model.batcher.stop()
+        for model in self._models.values():
+            model.batcher.join(30)
+
+    def _load(self, name: str) -> Shelved:
+        reporter = load(self._folders[name], device=self._device)
+
+        def observe(studies: int, seconds: float) -> None:
+            if self._observe is not None:
+                self._observe(name, studies, seconds)
+
+        return Shelved(reporter, Batcher(reporter, self._batch, self._window, observe), time.time())
+
+
+def described(name: str, model: Shelved) -> dict[str, Any]:
+    """What a caller is told of a model."""
+    generator = model.reporter.generator
+    return {
+        "name": name,
+        "system": model.reporter.system,
+        "weights_sha256": generator.fingerprint,
+        "section": generator.section,
+        "views": generator.model.config.views,
+        "decoding": generator.decoding.method,
+        "calibrated": generator.calibration is not None,
+        "checks_inputs": generator.checker is not None,
+        "loaded": model.loaded,
+    }

@@ -1,0 +1,35 @@
+"""The check of links inside the built site, on pages of a few lines."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def broken():
+    spec = importlib.util.spec_from_file_location("check_links", ROOT / "docs" / "check_links.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.broken
+
+
+@pytest.mark.parametrize(
+    ("link", "fault"),
+    [
+        ("other.html", None),
+        ("other.html#there", None),
+        ("folder/", None),
+        ("https://example.org/x", None),
+        ("other.html#gone", "no such place"),
+        ("gone.html", "no such file"),
+    ],
+)
+def test_links(tmp_path: Path, broken, link: str, fault: str | None) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "index.html").write_text("")
+    (tmp_path / "other.html").write_text('<p id="there">')
+    (tmp_path / "page.html").write_text(f'<a href="{link}">')
+    assert broken(tmp_path) == ([] if fault is None else [f"page.html: {link}: {fault}"])

@@ -1,0 +1,92 @@
+"""`crossray export --format text|fhir|sr`: a file a study."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fhir.resources.R4B.bundle import Bundle
+from PIL import Image
+from pydicom import dcmread
+from tests.interop.studies import TEXT, image
+
+from crossray.cli import main
+from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
+
+PROVENANCE = Provenance(model="runs/a", system="baseline", versions={"weights_sha256": "ab" * 32, "crossray": "1.0"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two studies of DICOM files and their predictions, made in this folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, study in (("a", "1.2.3"), ("b", "1.2.4")):
+        (tmp_path / f"{name}.dcm").write_bytes(image(1, StudyInstanceUID=study))
+    rows = [Prediction("ward/a", TEXT, images=("a.dcm",)), Prediction("ward:a", "normal .", images=("b.dcm",))]
+    write_predictions(tmp_path / "p.jsonl", PROVENANCE, rows)
+    return tmp_path
+
+
+def export(*arguments: str) -> None:
+    main(["export", "p.jsonl", "--out", "out", *arguments])
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        export(*arguments)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_text(folder: Path) -> None:
+    export("--format", "text")
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["ward_a-2.txt", "ward_a.txt"]
+    text = (folder / "out" / "ward_a.txt").read_text()
+    assert text.startswith("The heart is enlarged. ") and "Not a medical device" in text
+
+
+def test_fhir(folder: Path) -> None:
+    export("--format", "fhir")
+    for name, study in (("ward_a", "1.2.3"), ("ward_a-2", "1.2.4")):
+        content = (folder / "out" / f"{name}.json").read_text()
+        Bundle.model_validate_json(content)
+        assert f"urn:oid:{study}" in content
+
+
+def test_fhir_to_be_posted_about_a_given_patient(folder: Path) -> None:
+    (folder / "ids.txt").write_text("ward/a\n")
+    export("--format", "fhir", "--studies", "ids.txt", "--subject", "Patient/9", "--transaction")
+    bundle = json.loads((folder / "out" / "ward_a.json").read_text())
+    assert bundle["type"] == "transaction"
+    assert bundle["entry"][0]["resource"]["subject"] == {"reference": "Patient/9"}
+
+
+def test_sr(folder: Path) -> None:
+    export("--format", "sr")
+    made = [dcmread(folder / "out" / f"{name}.dcm") for name in ("ward_a", "ward_a-2")]
+    assert [one.StudyInstanceUID for one in made] == ["1.2.3", "1.2.4"]
+    assert made[0].SOPInstanceUID != made[1].SOPInstanceUID
+
+
+def test_images_lie_elsewhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "images").mkdir()
+    for name in ("a.dcm", "b.dcm"):
+        (folder / name).rename(folder / "images" / name)
+    assert "a.dcm: the image is not there; give --images" in refusal(capsys, "--format", "sr")
+    export("--format", "sr", "--images", "images")
+    assert len(list((folder / "out").iterdir())) == 2
+
+
+def test_pictures_have_a_bundle_without_a_patient_and_no_sr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)).save(folder / "a.png")
+    write_predictions(folder / "p.jsonl", PROVENANCE, [Prediction("a", TEXT, images=("a.png",))])
+    export("--format", "fhir")
+    assert "subject" not in (folder / "out" / "a.json").read_text()
+    assert "belongs to DICOM images" in refusal(capsys, "--format", "sr")
+
+
+def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "names the patient of one study" in refusal(capsys, "--format", "fhir", "--subject", "Patient/9")
+    assert "belong to --format fhir or sr" in refusal(capsys, "--format", "jsonl", "--subject", "Patient/9")
+    (folder / "out").write_text("a file")
+    assert "it is a file" in refusal(capsys, "--format", "sr")
