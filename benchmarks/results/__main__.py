@@ -43,10 +43,14 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="val", help="split that is scored")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of every system")
     parser.add_argument(
-        "--systems", nargs="+", default=["baseline", "cmn", "rcan", "coacl", "uar", "revtaf"], help="systems to train"
+        "--systems",
+        nargs="+",
+        default=["baseline", "cmn", "rcan", "coacl", "uar", "revtaf", "union"],
+        help="systems to train",
     )
     parser.add_argument("--external", type=Path, help="folder with images of other hospitals, for table shift")
     parser.add_argument("--most", type=int, default=0, help="most images of each hospital, for table shift; 0: all")
+    parser.add_argument("--epochs-share", type=float, default=1.0, help="share of the recipes' epochs that is trained")
     chosen = parser.parse_args()
     bench = Bench(
         chosen.data.resolve(),
@@ -55,6 +59,7 @@ def main() -> None:
         tuple(chosen.seeds),
         tuple(chosen.systems),
         external=chosen.external,
+        share=chosen.epochs_share,
         most=chosen.most,
     )
     bench.runs.mkdir(parents=True, exist_ok=True)
@@ -64,6 +69,8 @@ def main() -> None:
         command += f" --split {bench.split} --seeds {' '.join(map(str, bench.seeds))}"
         if name != "eye":
             command += f" --systems {' '.join(bench.systems)}"
+        if bench.share != 1:
+            command += f" --epochs-share {bench.share}"
         if name == "shift":
             command += " --external shared/data" + (f" --most {bench.most}" if bench.most else "")
         chosen.out.mkdir(parents=True, exist_ok=True)

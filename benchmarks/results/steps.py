@@ -1,11 +1,15 @@
 """Runs the commands behind the result tables, each once: what is there is kept, what was interrupted goes on."""
 
+import dataclasses
+import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from crossray.training.recipe import load
 
 #: Written into the folder of a run when its training has ended.
 _FINISHED = "finished"
@@ -23,6 +27,7 @@ class Bench:
         systems: systems of the tables, each with a recipe SYSTEM/RECIPE.
         recipe: second part of the recipes' names.
         external: folder of other hospitals' images, if there is one.
+        share: of the epochs of every stage that is trained, for a first look.
         most: most images of each hospital, evenly spread over its files; 0: all.
     """
 
@@ -33,6 +38,7 @@ class Bench:
     systems: tuple[str, ...]
     recipe: str = "iu_xray-laptop"
     external: Path | None = None
+    share: float = 1.0
     most: int = 0
 
     def run(self, system: str, seed: int) -> Path:
@@ -80,9 +86,18 @@ def trained(bench: Bench, system: str, seed: int, overrides: Sequence[object] = 
             crossray("train", "--resume", run)
         else:
             name = f"{system}/{bench.recipe}"
-            crossray("train", name, "--data", bench.data, "--out", run, "--trainer.seed", seed, *overrides)
+            options = [*_shorter(name, bench.share), *overrides]  # what is given last counts
+            crossray("train", name, "--data", bench.data, "--out", run, "--trainer.seed", seed, *options)
         (run / _FINISHED).touch()
     return run
+
+
+def _shorter(name: str, share: float) -> list[str]:
+    """The options that train only a share of a recipe's epochs."""
+    if share == 1:
+        return []
+    stages = [dataclasses.asdict(stage) for stage in load(name).stages]
+    return ["--stages", json.dumps([{**stage, "epochs": max(1, round(share * stage["epochs"]))} for stage in stages])]
 
 
 def scored(bench: Bench, system: str, seed: int) -> Path:
