@@ -65,7 +65,7 @@ def test_an_observation_without_a_code_names_no_source() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    [*status_codes().values(), *{entry.site for entry in CODES.values()}, DIAGNOSTIC_IMAGING_REPORT, _FINDING,
+    [*status_codes().values(), *dict.fromkeys(entry.site for entry in CODES.values()), DIAGNOSTIC_IMAGING_REPORT, _FINDING,
      _FINDINGS, _COMMENT, _SOURCE_IMAGE],
     ids=lambda code: code.meaning,
 )  # fmt: skip
