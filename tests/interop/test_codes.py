@@ -65,8 +65,8 @@ def test_an_observation_without_a_code_names_no_source() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    [*status_codes().values(), *dict.fromkeys(entry.site for entry in CODES.values()), DIAGNOSTIC_IMAGING_REPORT, _FINDING,
-     _FINDINGS, _COMMENT, _SOURCE_IMAGE],
+    [*status_codes().values(), *dict.fromkeys(entry.site for entry in CODES.values()), DIAGNOSTIC_IMAGING_REPORT,
+     _FINDING, _FINDINGS, _COMMENT, _SOURCE_IMAGE],
     ids=lambda code: code.meaning,
 )  # fmt: skip
 def test_the_other_codes_are_those_of_dicom(code: Code) -> None:
