@@ -43,16 +43,18 @@ def test_true_dicom_files(real_data: Path) -> None:
     for path in paths:
         view = ImageFile(path).read(256)
         assert min(view.pixels.shape) == 256
-        assert view.warnings == ()
+        # the file that says MONOCHROME1 holds the pixels of another: believed as they are, with a warning
+        wrong = ("PhotometricInterpretation",) if "monochrome1" in path.name else ()
+        assert tuple(warning.split()[0] for warning in view.warnings) == wrong
         assert np.ptp(view.pixels) > 150 and view.pixels.std() > 30
         assert describe_image(path).position == path.name.split("_")[1]
 
 
 def test_true_dicom_files_have_dark_lungs(real_data: Path) -> None:
-    """Lungs are darker than what lies between them; the file that says MONOCHROME1 holds the pixels of another."""
+    """Lungs are darker than what lies between them, whatever the header says of the polarity."""
     shown = {path.stem.split("_", 1)[1]: read_image(path) for path in (real_data / "dicom").glob("*.dcm")}
-    inverted = 255 - shown.pop("pa_jpegbaseline_monochrome1").astype(int)
-    assert np.abs(inverted - shown["pa_jpegbaseline_monochrome2"]).max() <= 1
+    pair = [shown[f"pa_jpegbaseline_monochrome{number}"].astype(int) for number in (1, 2)]
+    assert np.abs(pair[0] - pair[1]).max() <= 1
     for pixels in shown.values():
         height, width = pixels.shape
         rows = slice(height // 4, height // 2)

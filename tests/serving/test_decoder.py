@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ def black(side: int) -> bytes:
 
 
 def decode(decoder: Decoder, *contents: bytes, **options: Any) -> module.Decoded:
-    return asyncio.run(decoder.decode(contents, 40, 2, **options))
+    # in a thread: Playwright's loop may be running in this one, from a test of a page
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, decoder.decode(contents, 40, 2, **options)).result()
 
 
 def test_pixels_are_those_of_the_library(decoder: Decoder) -> None:

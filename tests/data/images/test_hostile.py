@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from tests.fuzz.mutation import mutated
 from tests.fuzz.run import fuzz, peak_memory
 
 from crossray.data.images import pixels, read_image
+from crossray.data.images.read import ImageFile
 from crossray.errors import UserError
 
 GREY = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
@@ -60,6 +62,12 @@ def rejection(content: bytes) -> str:
     return str(caught.value)
 
 
+def warned(content: bytes, folder: Path) -> str:
+    path = folder / "image.dcm"
+    path.write_bytes(content)
+    return " ".join(ImageFile(path).read(40).warnings)
+
+
 class TestLyingHeaders:
     @pytest.mark.parametrize("fields", [{"Rows": 65535, "Columns": 65535}, {"Rows": 65535, "Columns": 9000}])
     def test_dicom_says_it_is_huge(self, fields: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,26 +82,32 @@ class TestLyingHeaders:
     def test_dicom_says_more_than_it_holds(self) -> None:
         assert "truncated" in rejection(dicom(GREY, Rows=5000, Columns=5000))
 
-    @pytest.mark.parametrize("size", [8000, 65])
-    def test_jpeg_2000_within_dicom(self, size: int) -> None:
-        frame = bytearray(jpeg_2000())
-        frame[8:16] = struct.pack(">II", size, size)
-        assert "compressed image" in rejection(compressed([bytes(frame)], uid.JPEG2000Lossless))
+    def test_jpeg_2000_within_dicom(self, tmp_path: Path) -> None:
+        def lying(size: int) -> bytes:
+            frame = bytearray(jpeg_2000())
+            frame[8:16] = struct.pack(">II", size, size)
+            return compressed([bytes(frame)], uid.JPEG2000Lossless)
+
+        assert "8000 x 8000 pixels" in rejection(lying(8000))
+        assert "those of the compressed image are 65 and 65" in warned(lying(65), tmp_path)
 
     def test_jpeg_2000_of_many_tiles(self) -> None:
         frame = bytearray(jpeg_2000())
         frame[8:16] = struct.pack(">II", 2**32 - 1, 2**32 - 1)
         assert "damaged" in rejection(compressed([bytes(frame)], uid.JPEG2000Lossless))
 
-    @pytest.mark.parametrize("size", [65_500, 65])
-    def test_jpeg_within_dicom(self, size: int) -> None:
+    def test_jpeg_within_dicom(self, tmp_path: Path) -> None:
         stream = io.BytesIO()
         Image.fromarray((GREY // 16).astype(np.uint8)).save(stream, "JPEG")
-        frame = bytearray(stream.getvalue())
-        start = frame.index(b"\xff\xc0")
-        frame[start + 5 : start + 9] = struct.pack(">HH", size, size)
-        fields = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
-        assert "compressed image" in rejection(compressed([bytes(frame)], uid.JPEGBaseline8Bit, **fields))
+        start = stream.getvalue().index(b"\xff\xc0")
+
+        def lying(size: int) -> bytes:
+            frame = bytearray(stream.getvalue())
+            frame[start + 5 : start + 9] = struct.pack(">HH", size, size)
+            return compressed([bytes(frame)], uid.JPEGBaseline8Bit, BitsAllocated=8, BitsStored=8, HighBit=7)
+
+        assert "65500 x 65500 pixels" in rejection(lying(65_500))
+        assert "those of the compressed image are 65 and 65" in warned(lying(65), tmp_path)
 
     def test_progressive_jpeg_is_no_baseline(self) -> None:
         stream = io.BytesIO()
