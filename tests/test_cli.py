@@ -174,3 +174,24 @@ def test_mistakes_of_serve(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert "--in-flight" in mistake(capsys, "serve", "--model", "x", "--in-flight", "0")
     assert "no config.json" in mistake(capsys, "serve", "--model", str(tmp_path), "--store", "sqlite://")
     assert "there is no such file" in mistake(capsys, "keys", "--keys", str(tmp_path / "none.json"))
+
+
+@pytest.mark.parametrize("option", ["references", "benchmark", "studies"])
+def test_an_export_replaces_none_of_its_inputs(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions, other = tmp_path / "predictions.jsonl", tmp_path / "other.jsonl"
+    predictions.write_text("{}\n")
+    other.write_text("kept")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["export", str(predictions), "--format", "jsonl", f"--{option}", str(other), "--out", str(other)])
+    assert caught.value.code == 2 and "--out" in capsys.readouterr().err
+    assert other.read_text() == "kept"
+
+
+def test_ctrl_c_says_something(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crossray.cli._run", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["models"])
+    assert caught.value.code == 130 and capsys.readouterr().err == "crossray: interrupted.\n"

@@ -271,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.write(f"crossray: {error}\n")
         raise SystemExit(MISTAKE) from None
     except KeyboardInterrupt as error:
-        sys.stderr.write(f"crossray: {error or 'interrupted.'}\n")
+        sys.stderr.write(f"crossray: {str(error) or 'interrupted.'}\n")
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # `crossray ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -48,7 +48,9 @@ def export(
         transaction: of fhir, write bundles to be posted to a server instead of bundles to be read.
     """
     hospital = format in ("text", "fhir", "sr")
-    check_outputs({"--out": (out, "folder" if hospital else "file")}, {"predictions": [predictions]})
+    given_files = {"--references": references, "--benchmark": benchmark, "--studies": studies}
+    inputs = {name: [path] for name, path in given_files.items() if path is not None}
+    check_outputs({"--out": (out, "folder" if hospital else "file")}, {"predictions": [predictions], **inputs})
     if not hospital and (images or subject or transaction):
         raise UserError("--images, --subject and --transaction belong to --format fhir or sr.")
     if format == "text" or format == "fhir" or format == "sr":

@@ -82,7 +82,8 @@ def serve(
 
     for name, least, value in (
         ("in-flight", 1, in_flight), ("rate", 0, rate), ("max-upload", 1, max_upload), ("max-files", 1, max_files),
-        ("decode-memory", 64, decode_memory),
+        ("decode-memory", 64, decode_memory), ("quiet-seconds", 0, quiet_seconds),
+        ("decode-seconds", 0.1, decode_seconds),
     ):  # fmt: skip
         if value < least:
             raise UserError(f"--{name} {value}: give {least} or more.")

@@ -104,6 +104,8 @@ class Calibration:
                 }
             values["rates"] = _numbers(values["rates"])
             found = cls(**values)
+            if not isinstance(found.decoding, dict) or not isinstance(found.samples, int):
+                raise TypeError
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path}: cannot be read; remove it, or run `crossray calibrate` again.") from None
         if found.weights != weights:

@@ -1,6 +1,7 @@
 """A report as the service answers it: JSON values. Format 1; members are added, not changed."""
 
 import base64
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +14,12 @@ from crossray.errors import UserError
 from crossray.serving.decoder import Decoded
 from crossray.serving.settings import NOTICE
 from crossray.text.display import SENTENCE_ENDS, readable, shown_words
+from crossray.text.observations import OBSERVATIONS, label_report
 
 Answer = dict[str, Any]
+
+#: What neither JSON in UTF-8 nor XML can hold.
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 def answer_of(
@@ -140,5 +145,35 @@ def _add_attention(answer: Answer, report: Report) -> None:
 
 
 def edited(sentences: list[str]) -> str:
-    """The text of a report whose sentences a person has edited, accepted or discarded."""
+    """The text of a report whose sentences a person has edited, accepted or discarded.
+
+    Raises:
+        UserError: a sentence has characters that no format can hold.
+    """
+    for number, sentence in enumerate(sentences, 1):
+        if _UNWRITABLE.search(sentence):
+            raise UserError(f"sentences: number {number} has control characters or half characters; remove them.")
     return " ".join(sentence.strip() for sentence in sentences if sentence.strip())
+
+
+def edited_answer(answer: Answer, sentences: list[str]) -> Answer:
+    """The answer with a person's sentences; the observations are what these say. Confidences were of the old ones."""
+    text, kept = edited(sentences), [sentence.strip() for sentence in sentences if sentence.strip()]
+    found: dict[str, Answer] = {}
+    for number, sentence in enumerate(kept):
+        labels = label_report(sentence)
+        for place in labels.evidence:
+            row = found.setdefault(place.observation, {"name": place.observation, "words": []})
+            row["words"].append({"text": sentence[place.start : place.end], "sentence": number})
+    whole = label_report(text)
+    observations = [
+        {**found.get(name, {"name": name, "words": []}), "status": status}
+        for name, status in zip(OBSERVATIONS, whole.statuses, strict=True)
+        if status != "blank"
+    ]
+    return {
+        **answer,
+        "text": text,
+        "sentences": [{"text": sentence} for sentence in kept],
+        "observations": observations,
+    }

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from crossray.errors import UserError
-from crossray.serving.answers import Answer, edited
+from crossray.serving.answers import Answer, edited, edited_answer
 from crossray.serving.hospital import fhir_json, sr_file
 from crossray.serving.journal import File
 from crossray.serving.problems import Problem
@@ -62,11 +62,16 @@ async def export(kind: Format, answer: Answer, files: Sequence[File], changes: E
     Raises:
         Problem: 422, the format cannot be made of this study.
     """
-    text = answer["text"] if changes is None else edited(changes.sentences)
+    try:
+        text = answer["text"] if changes is None else edited(changes.sentences)
+    except UserError as error:
+        raise Problem(422, str(error)) from None
     if kind == "json":
-        return JSONResponse(answer if changes is None else {**answer, "text": text})
+        return JSONResponse(answer if changes is None else edited_answer(answer, changes.sentences))
     if kind == "text":
         return Response(f"{text}\n\n{NOTICE}\n", media_type="text/plain; charset=utf-8")
+    if not text:
+        raise Problem(422, "sentences: none is left for a report; keep one.")
     made = datetime.fromisoformat(answer["created"])
     contents = [(f"image {number + 1}", file.content) for number, file in enumerate(files)]
     try:

@@ -21,6 +21,9 @@ from crossray.files.write import write_whole
 #: read the audit trail.
 SCOPES: tuple[str, ...] = ("report", "metrics", "admin")
 
+#: A hundred years: the list shows the end as a date.
+MOST_DAYS = 36_500
+
 
 @dataclass(frozen=True)
 class Key:
@@ -85,6 +88,8 @@ def read_keys(path: Path) -> list[Key]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["keys"]
         return [Key(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
+    except OSError as error:
+        raise UserError(f"--keys {path}: cannot be read ({error.strerror}); name a file.") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"--keys {path}: no file of `crossray keys`; make a new one with it.") from None
 
@@ -99,13 +104,15 @@ def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str
         days: until it expires.
 
     Raises:
-        UserError: a scope does not exist, or the file is damaged.
+        UserError: a scope does not exist, the name or the days cannot be, or the file is damaged.
     """
     for scope in scopes:
         if scope not in SCOPES:
             raise UserError(f"--scopes {scope}: there is no such scope; choose of {', '.join(SCOPES)}.")
-    if days <= 0:
-        raise UserError(f"--days {days}: give more than 0.")
+    if not 0 < days <= MOST_DAYS:
+        raise UserError(f"--days {days}: give more than 0 and at most {MOST_DAYS}.")
+    if not name.strip() or ":" in name:  # subjects of an identity provider have a colon
+        raise UserError(f"--name {name!r}: give a name without a colon.")
     number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     _write(path, [*_known(path), Key(number, _digest(secret), name, scopes, time.time() + days * 86400)])
     return f"crk_{number}_{secret}"

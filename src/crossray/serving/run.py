@@ -1,12 +1,19 @@
 """Runs the service until it is told to end."""
 
+import contextlib
 import logging
+import socket
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from crossray.errors import UserError
 from crossray.files.folders import CONFIG, model_folder
+from crossray.files.lock import locked
 from crossray.serving.app import create_app
 from crossray.serving.dicom import quiet_libraries
 from crossray.serving.settings import LOOPBACK, NOTICE, Settings
@@ -26,8 +33,14 @@ def run(settings: Settings, *, port: int = 8000) -> None:
         UserError: anybody on the network could use the service, or something cannot be opened.
     """
     check_doors(settings)
+    check_port(settings.host, port)
     check_models(settings)
     set_up_log()
+    with _alone(settings.store):
+        _serve(settings, port)
+
+
+def _serve(settings: Settings, port: int) -> None:
     # uvicorn's own lines of requests hold addresses of callers and paths
     config = uvicorn.Config(
         create_app(settings),
@@ -61,8 +74,46 @@ def check_models(settings: Settings) -> None:
         UserError: one is not.
     """
     for folder in settings.models.values():
-        if str(folder).count("/") != 1 and not (model_folder(folder) / CONFIG).is_file():
+        on_hub = str(folder).count("/") == 1 and not Path(folder).parent.exists()
+        if not on_hub and not (model_folder(folder) / CONFIG).is_file():
             raise UserError(f"--model {folder}: no config.json there; name a model folder or the folder of a run.")
+
+
+def check_port(host: str, port: int) -> None:
+    """See that the service can listen before models are loaded.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port}: give 0 to 65535.")
+    address = host.strip("[]")
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as door:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind((address, port))
+    except OSError as error:
+        raise UserError(
+            f"--host {host}, --port {port}: cannot be listened on ({error.strerror}); choose others."
+        ) from None
+
+
+@contextlib.contextmanager
+def _alone(store: str) -> Iterator[None]:
+    """Hold a store that is a file: a second service would take the studies that the first is working on."""
+    try:
+        url = make_url(store)
+    except ArgumentError:
+        url = None  # the journal says what is wrong with it
+    if url is None or url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        yield
+        return
+    path = Path(f"{url.database}.lock")
+    if not path.parent.is_dir():
+        raise UserError(f"--store {store}: the folder {path.parent} is not there; make it, or choose another.")
+    with locked(path, f"--store {store}: another service uses it; give this one a store of its own."):
+        yield
 
 
 def check_doors(settings: Settings) -> None:
