@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from crossray.errors import UserError
 from crossray.interop.draft import DraftReport
 from crossray.interop.source import Source
-from crossray.interop.sr import SERIES_NUMBER, evidence_of
+from crossray.interop.sr import SERIES_NUMBER, equipment, evidence_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -68,10 +68,7 @@ def attention_overlay(
             series_number=SERIES_NUMBER + 1,
             sop_instance_uid=draft.uid("overlay"),
             instance_number=1,
-            manufacturer="CrossRay",
-            manufacturer_model_name=draft.model.system,
-            software_versions=draft.model.version,
-            device_serial_number=draft.model.weights or "unknown",
+            **equipment(draft),
             content_label="ATTENTION",
             content_description=CAPTION,
             graphic_layers=[layer],

@@ -37,6 +37,16 @@ _EMPTY = (
 )
 
 
+def equipment(draft: DraftReport) -> dict[str, Any]:
+    """The model as the equipment that made an object (PS3.3 C.7.5.2), as highdicom's constructors take it."""
+    return {
+        "manufacturer": "CrossRay",
+        "manufacturer_model_name": draft.model.system,
+        "software_versions": draft.model.version,
+        "device_serial_number": draft.model.weights or "unknown",
+    }
+
+
 def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset":
     """The report as a Comprehensive SR, whose identifiers depend on the draft alone.
 
@@ -64,10 +74,7 @@ def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset
             series_number=SERIES_NUMBER,
             sop_instance_uid=draft.uid("sr"),
             instance_number=1,
-            manufacturer="CrossRay",
-            manufacturer_model_name=draft.model.system,
-            software_versions=draft.model.version,
-            device_serial_number=draft.model.weights or "unknown",
+            **equipment(draft),
             series_description="CrossRay draft report, research use only",
             specific_character_set="ISO_IR 192",
             is_complete=False,
