@@ -44,7 +44,7 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
         if type(module) is nn.Linear and module.weight.device.type == "cpu" and "forward" not in vars(module)
     ]
     for module in changed:
-        module.forward = _Packed(module)  # type: ignore[method-assign]
+        module.forward = _Packed(module)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -62,11 +62,11 @@ class _Packed:
     def __call__(self, x: Tensor) -> Tensor:
         """(..., features) -> (..., outputs), in autocast's element type where it is on."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.weight.dtype
-        if torch.is_grad_enabled() or not packable(dtype):
+        if torch.is_grad_enabled() or not x.numel() or not packable(dtype):
             return F.linear(x, self.weight, self.bias)
-        rows = x.flatten(0, -2).to(dtype)
+        rows = x.reshape(-1, x.shape[-1]).to(dtype)
         if dtype not in self.packed:
-            weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().to(dtype), max(1, rows.shape[0]))
+            weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().to(dtype), rows.shape[0])
             self.packed[dtype] = weight, None if self.bias is None else self.bias.detach().to(dtype)
         y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, *self.packed[dtype], "none", [], "")
         return y.view(*x.shape[:-1], y.shape[-1])
