@@ -1,7 +1,7 @@
 """What a GPU would refuse or wait for, found without one, in every system's training step and in its writing.
 
-The model computes on the processor, while the default device is `meta`: a tensor that is created without naming a device
-comes into being there, and the first operation that mixes it with the model's own fails, as it would on a GPU.
+The model computes on the processor, while the default device is `meta`: a tensor that is created without naming a
+device comes into being there, and the first operation that mixes it with the model's own fails, as it would on a GPU.
 """
 
 from collections import Counter
