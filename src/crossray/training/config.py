@@ -86,6 +86,10 @@ class Stage:
         learning_rates: like `optimizer.groups`, for this stage; the key "" replaces `optimizer.learning_rate`.
         start_from: weights that the stage begins with: "last" or "best" of the stage before. In the first stage also
             the folder of a saved model or run of the same system and sizes; the vocabulary is then that model's.
+        monitor: validation metric that selects the best model of this stage; "": `trainer.monitor`. A stage that
+            selects by another metric than the stage before begins its own best model; the earlier one stays in
+            `best-stageN`.
+        mode: of `monitor`, as in `trainer.mode`.
     """
 
     epochs: int = 30
@@ -95,6 +99,8 @@ class Stage:
     switches: dict[str, bool | int | float | str] = field(default_factory=dict)
     learning_rates: dict[str, float] = field(default_factory=dict)
     start_from: str = "last"
+    monitor: str = ""
+    mode: Literal["max", "min"] = "max"
 
     def __post_init__(self) -> None:
         """Refuse a stage without epochs."""
