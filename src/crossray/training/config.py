@@ -118,6 +118,8 @@ class RewardConfig:
         standardize: divide the advantages of a study by the deviation of its rewards.
         temperature: of the samples; above 1 they differ more.
         cider: weight of CIDEr-D (0 to 10), with document frequencies of the training reports.
+        cider_limit: CIDEr-D counts up to this much. Without a limit it pays to write a rarely used template for
+            everyone: the few reports that repeat it word for word earn ten times what a good report does.
         clinical: weight of the F1 of the observations (0 to 1), read by the embedded labeler.
         rarity: of that F1: an observation weighs its frequency among the training reports to the power of minus this.
             With 0 all weigh alike, and a report that calls everyone normal earns most.
@@ -130,6 +132,7 @@ class RewardConfig:
     standardize: bool = False
     temperature: float = 1.0
     cider: float = 0.1
+    cider_limit: float = 1.0
     clinical: float = 1.0
     rarity: float = 0.0
     length: float = 0.5
@@ -138,7 +141,7 @@ class RewardConfig:
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""
         _at_least("reward", self, 2 if self.baseline == "group" or self.standardize else 1, "samples")
-        _at_least("reward", self, 0, "cider", "clinical", "rarity", "length", "repetition")
+        _at_least("reward", self, 0, "cider", "cider_limit", "clinical", "rarity", "length", "repetition")
         if self.temperature <= 0:
             raise UserError(f"recipe field 'reward.temperature' is {self.temperature}; give a value above 0.")
 
