@@ -312,9 +312,8 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
         "image_size": data.image.size,
     }
     known = {field.name for field in dataclasses.fields(kind.config_class)}
-    if "words" in known:
-        least, reports = recipe.model.word_count, dataset.reports(dataset.rows("train"), data.section)
-        filled["words"] = frequent_words(reports, least) if least else ()
+    if least := getattr(recipe.model, "word_count", 0):
+        filled["words"] = frequent_words(dataset.reports(dataset.rows("train"), data.section), least)
     tokenizer = None
     if issubclass(kind, ReportModel):
         folder = first_model(recipe)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from statistics import fmean
+from typing import Literal
 
 from crossray.errors import UserError
 from crossray.evaluation.metrics.family import families
@@ -22,7 +23,7 @@ def known_metrics(system: type[Trainable]) -> list[str]:
     return [*own, *system.metrics, "loss", *(f"loss_{name}" for name in losses)]
 
 
-def selected_by(stage: Stage, trainer: TrainerConfig) -> tuple[str, str]:
+def selected_by(stage: Stage, trainer: TrainerConfig) -> tuple[str, Literal["max", "min"]]:
     """The monitor of a stage, and its mode."""
     return (stage.monitor, stage.mode) if stage.monitor else (trainer.monitor, trainer.mode)
 
