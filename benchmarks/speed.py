@@ -202,11 +202,8 @@ def plan(quick: bool) -> list[tuple[str, str, int]]:
     first = ["baseline", "cmn"]
     others = [] if quick else [name for name in list_models() if name not in first]
     threads = [1] if quick else [1, 2]
-    return [
-        *(("decoding", name, count) for count in threads for name in first),
-        *(("sampling", name, count) for count in threads for name in first),
-        *(("training", name, count) for count in threads for name in [*first, *others]),
-    ]
+    systems = {"decoding": first, "training": [*first, *others], "sampling": first}
+    return [(table, name, count) for count in threads for table, names in systems.items() for name in names]
 
 
 def page(rows: dict[str, dict[str, Any]]) -> str:
