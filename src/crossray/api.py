@@ -195,10 +195,10 @@ class Attention:
         write_whole(path, self.html())
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from markupsafe import Markup
 
-        frame = '<iframe style="width:100%;height:640px;border:0" sandbox="allow-scripts" srcdoc="{}"></iframe>'
-        return frame.format(escape(self.html(), quote=True))
+        frame = Markup('<iframe style="width:100%;height:640px;border:0" sandbox="allow-scripts" srcdoc="{}"></iframe>')
+        return frame.format(self.html())
 
 
 class Reporter:

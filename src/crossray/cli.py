@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from crossray import __version__
-from crossray.commands import COMMANDS, GROUPS
+from crossray.commands import COMMANDS, GROUPS, RENAMED
 from crossray.commands.command import Command
 from crossray.errors import UserError
 from crossray.files.guard import check_outputs
@@ -139,7 +139,17 @@ _TRAINING = {
 }
 
 
+def _renamed(arguments: list[str]) -> list[str]:
+    """The arguments with the present name of a command; an old one is told on standard error."""
+    if not arguments or arguments[0] not in RENAMED:
+        return arguments
+    old, new = arguments[0], RENAMED[arguments[0]]
+    sys.stderr.write(f"crossray: {old} is now called {new}; the old name will go with version 0.4.\n")
+    return [new, *arguments[1:]]
+
+
 def _run(arguments: list[str]) -> None:
+    arguments = _renamed(arguments)
     if arguments[:1] and arguments[0] in _TRAINING:
         _train(arguments[0], arguments[1:])
         return

@@ -32,7 +32,7 @@ from crossray.commands.label import label
 from crossray.commands.models import models
 from crossray.commands.prepare import SourceCommands
 from crossray.commands.reconstruct import reconstruct
-from crossray.commands.report import report
+from crossray.commands.scorecard import scorecard
 from crossray.commands.serve import keys, serve
 
 
@@ -153,8 +153,8 @@ COMMANDS: dict[str, Command] = {
         outputs=FOLDER,
         takes_recipe=True,
     ),
-    "report": Command(
-        report,
+    "scorecard": Command(
+        scorecard,
         {
             "name": "runs",
             "nargs": "+",
@@ -189,3 +189,6 @@ COMMANDS: dict[str, Command] = {
     ),
     "demo": Command(demo, outputs=FOLDER),
 }
+
+#: Old names of commands, which still work and say so (docs/project/deprecation.md).
+RENAMED: dict[str, str] = {"report": "scorecard"}

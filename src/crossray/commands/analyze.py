@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from crossray.commands.show import console, progress_bar
 from crossray.errors import UserError
+from crossray.pages.terminal import console, progress_bar
 
 
 def analyze_alignment(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console, progress_bar
+from crossray.pages.terminal import console, progress_bar
 
 
 def calibrate(

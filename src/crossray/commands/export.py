@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console
 from crossray.errors import UserError
 from crossray.files.guard import check_outputs
+from crossray.pages.terminal import console
 
 
 def export(

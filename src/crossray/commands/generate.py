@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console, progress_bar
 from crossray.errors import UserError
+from crossray.pages.terminal import console, progress_bar
 
 
 def generate(

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console
 from crossray.errors import UserError
+from crossray.pages.terminal import console
 
 
 def index_build(model: Path, data: Path, store_reports: bool = False, device: str = "auto") -> None:

@@ -1,6 +1,6 @@
 """`crossray models`: the registry."""
 
-from crossray.commands.show import console
+from crossray.pages.terminal import console
 
 
 def models() -> None:

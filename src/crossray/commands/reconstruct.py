@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console, progress_bar
 from crossray.errors import UserError
+from crossray.pages.terminal import console, progress_bar
 
 
 def reconstruct(

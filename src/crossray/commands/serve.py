@@ -3,8 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from crossray.commands.show import console
 from crossray.errors import UserError
+from crossray.pages.terminal import console
 
 
 def serve(
