@@ -12,7 +12,7 @@ def inspect(data: Path, out: Path | None = None, images: int = 60, seed: int = 0
         data: folder that `crossray prepare` wrote.
         out: HTML page to write: one file that needs no network.
         images: maximum number of images on the contact sheet.
-        seed: seed that draws them.
+        seed: seed for drawing them.
     """
     from crossray.data.store import Dataset
 

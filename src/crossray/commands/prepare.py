@@ -35,10 +35,10 @@ def write(
         size: short side of the stored images in pixels.
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         shard: write one machine's part, such as 1/4; then the same command without --shard merges all parts.
-        engine: processes of this machine, or ray for a cluster whose machines share the disk (pip install ray).
-        workers: processes that read; 0 reads in this one; default: one a core.
-        identity: by what a changed image is noticed when the dataset exists already: its size and time, or its digest,
-            for which every image is read once more.
+        engine: processes on this machine, or ray for a cluster whose machines share a disk (pip install ray).
+        workers: number of reading processes; 0 reads in the main process; by default one per core.
+        identity: how changed images are detected when the dataset exists already: by size and modification time, or by
+            digest, which reads every image again.
     """
     from crossray.data.sources.source import PreviewedStudies
     from crossray.data.store import write_dataset

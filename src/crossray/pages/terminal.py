@@ -172,25 +172,25 @@ def print_source_statistics(dataset: "Dataset", console: "Console") -> None:
 
 def print_models(console: "Console") -> None:
     """The registry: parameters of every system at its default size, its recipes, and what it needs first."""
-    import torch
     from rich.table import Table
 
-    from crossray.models.registry import create_model, list_models
-    from crossray.text.observations import OBSERVATIONS
-    from crossray.training.recipe import list_recipes
+    from crossray.models.sizes import sizes
+    from crossray.training.recipe_files import own_recipes
 
+    found, recipes = sizes(), own_recipes()
+    systems = {recipe.split("/")[0] for recipe in recipes}
+    if not systems.issuperset(found):  # of other packages
+        from crossray.training.recipe import list_recipes
+
+        recipes = list_recipes()
     table = Table(title="systems")
     for heading in ("system", "parameters", "frozen", "recipes", "what it is"):
         table.add_column(heading, justify="right" if heading in {"parameters", "frozen"} else "left")
-    for name in list_models():
-        with torch.device("meta"):  # shapes without memory, so that nothing is drawn
-            model = create_model(name, vocabulary_size=760, observations=OBSERVATIONS)
-        frozen = set(model.frozen())
-        counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
-        total, still = sum(counts.values()), sum(n for key, n in counts.items() if key in frozen)
-        recipes = [recipe.split("/")[1] for recipe in list_recipes() if recipe.startswith(f"{name}/")]
-        summary = (type(model).__doc__ or "").strip().splitlines()[0]
-        table.add_row(name, f"{total / 1e6:.1f} M", f"{still / 1e6:.1f} M", ", ".join(recipes), summary)
+    for name, size in found.items():
+        own = [recipe.split("/")[1] for recipe in recipes if recipe.startswith(f"{name}/")]
+        table.add_row(
+            name, f"{size.parameters / 1e6:.1f} M", f"{size.frozen / 1e6:.1f} M", ", ".join(own), size.summary
+        )
     console.print(table)
     console.print(
         "Every system starts from a prepared dataset; an image encoder comes from `crossray pretrain vision`,"
