@@ -67,14 +67,14 @@ _MODELS = {
     "action": "append",
     "nargs": None,
     "required": True,
-    "help": "model folder, or the folder of a training run (its best model is taken); repeat the option to compare several",
+    "help": "model folder, or the folder of a training run (its best model is taken); repeat to compare several",
 }
 
 _RECIPES = {
     "type": str,
     "action": "append",
     "nargs": None,
-    "help": "recipe to measure; repeat the option for several; by default the phantom and laptop recipes of every system",
+    "help": "recipe to measure; repeat for several; by default the phantom and laptop recipes of every system",
 }
 
 _PREDICTIONS = {
@@ -140,7 +140,10 @@ COMMANDS: dict[str, Command] = {
         compare,
         {"name": "predictions", "nargs": "+", **_PREDICTIONS},
         lists={
-            "metrics": {"type": str, "help": "metrics to test, such as cider ce_f1; the fewer tests, the weaker the correction"}
+            "metrics": {
+                "type": str,
+                "help": "metrics to test, such as cider ce_f1; the fewer, the weaker the correction",
+            }
         },
     ),
     "ablate": Command(
@@ -179,13 +182,17 @@ COMMANDS: dict[str, Command] = {
     "serve": Command(
         serve,
         lists={
-            "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat the option to serve several"},
-            "dicom_callers": {"type": str, "help": "AE titles that may send by DICOM; required with a --host other than loopback"},
+            "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat to serve several"},
+            "dicom_callers": {
+                "type": str,
+                "help": "AE titles that may send by DICOM; required with another --host",
+            },
             "dicomweb": {"type": str, "help": "root URLs of DICOMweb archives from which studies may be requested"},
         },
     ),
     "keys": Command(
-        keys, lists={"scopes": {"type": str, "help": "what a new key may do: report, metrics, admin; report by default"}}
+        keys,
+        lists={"scopes": {"type": str, "help": "rights of a new key: report, metrics, admin; report by default"}},
     ),
     "demo": Command(demo, outputs=FOLDER),
 }
