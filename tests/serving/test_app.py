@@ -226,7 +226,8 @@ def test_nothing_is_kept_when_nothing_shall_be(serving: Callable[..., TestClient
 
 
 def test_what_was_accepted_before_a_restart_is_reported(serving: Callable[..., TestClient], tmp_path: Path) -> None:
-    from crossray.serving.journal import File, Journal
+    from crossray.serving.entries import File
+    from crossray.serving.journal import Journal
 
     journal = Journal(f"sqlite:///{tmp_path / 'j.db'}")
     entry, _ = journal.accept([File("0", png())], model="a", owner="local", origin="http", claim=True)

@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("sqlalchemy")
 
 from crossray.errors import UserError
-from crossray.serving.journal import UNDELIVERED, File, Journal
+from crossray.serving.entries import File
+from crossray.serving.journal import UNDELIVERED, Journal
 
 FILES = [File("a.png", b"first"), File("b.png", b"second")]
 FROM = {"model": "m", "owner": "key-1", "origin": "http"}
@@ -117,10 +118,18 @@ def test_objects_are_collected_until_it_is_quiet(journal: Journal, clock: Clock)
     assert journal.collect("1.2.3", FILES[0], **given) != study
 
 
+def test_a_full_journal_begins_no_study_and_ends_those_that_were_begun(journal: Journal) -> None:
+    given = {"model": "m", "owner": "MODALITY", "origin": "dicom", "most": 1}
+    study = journal.collect("1.2.3", FILES[0], **given)
+    assert journal.collect("1.2.4", FILES[0], **given) is None
+    assert journal.collect("1.2.3", FILES[1], **given) == study
+    assert (journal.files(str(study)), journal.unfinished()) == (FILES, 1)
+
+
 def test_what_was_not_delivered_is_listed(journal: Journal) -> None:
     entry, _ = journal.accept(FILES, model="m", owner="a", origin="dicom", claim=True)
     journal.complete(entry, "x")
-    assert [one.id for one in journal.undelivered("dicom")] == [entry.id]
+    assert journal.undelivered("dicom") == [entry.id]
     journal.delivered(entry.id)
     assert journal.undelivered("dicom") == []
 
@@ -146,6 +155,21 @@ def test_keeping_nothing_waits_for_the_delivery_alone(journal: Journal, clock: C
     assert journal.report(unsent.id) == "y"
     clock.now += UNDELIVERED + 1
     assert journal.sweep(0) == 1
+
+
+@pytest.mark.parametrize("days", [0, 7])
+def test_what_is_owed_to_an_archive_stays(journal: Journal, clock: Clock, days: int) -> None:
+    owed, _ = journal.accept(FILES, model="m", owner="WARD", origin="dicom", claim=True)
+    failed, _ = journal.accept(FILES, model="m", owner="WARD", origin="dicom", claim=True)
+    http, _ = journal.accept(FILES, **FROM, claim=True)
+    journal.fail(failed, "no radiograph.")
+    for entry in (owed, http):
+        journal.complete(entry, "x")
+    clock.now += 86400 * 30
+    assert journal.sweep(days, owed="dicom") == 2
+    assert journal.report(owed.id) == "x"
+    journal.delivered(owed.id)
+    assert journal.sweep(days, owed="dicom") == 1
 
 
 def test_what_was_deleted_is_not_in_the_file(journal: Journal, tmp_path: Path) -> None:
@@ -199,7 +223,8 @@ def test_two_files_of_a_name_are_refused(journal: Journal) -> None:
 #: Accepts and reports without end; prints the id of each study after it was accepted.
 _WORK = """
 import sys
-from crossray.serving.journal import File, Journal
+from crossray.serving.entries import File
+from crossray.serving.journal import Journal
 journal = Journal(sys.argv[1], worker="w")
 journal.recover()
 while True:

@@ -158,7 +158,7 @@ def _add_health(app: FastAPI) -> None:
     async def ready(request: Request) -> Response:
         desk: Desk | None = request.app.state.desk
         try:
-            await asyncio.to_thread(request.app.state.journal.counts)
+            await asyncio.to_thread(request.app.state.journal.unfinished)
         except Exception as error:
             log_failure("journal", error)
             return Problem(503, "the journal does not answer.").response()

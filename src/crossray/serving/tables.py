@@ -46,6 +46,7 @@ studies = Table(
     Column("error", Text),
     UniqueConstraint("origin", "owner", "key", name="crossray_studies_key"),
     Index("crossray_studies_state", "state", "received"),
+    Index("crossray_studies_owed", "origin", "delivered", "state", "changed"),
 )
 
 files = Table(
@@ -104,6 +105,8 @@ def open_engine(url: str) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
     try:
         metadata.create_all(engine)
+        for index in studies.indexes:  # a store of an earlier version lacks one
+            index.create(engine, checkfirst=True)
     except SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())[:120]
         shown = parsed.render_as_string(hide_password=True)
