@@ -72,11 +72,14 @@ def decoder() -> Iterator[Decoder]:
 
 
 @pytest.fixture
-def serving(
-    model_folder: Path, tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., TestClient]]:
-    """Starts services with these settings; they end with the test."""
+def fast(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services start without a decoder of their own."""
     monkeypatch.setattr("crossray.serving.app.Decoder", lambda *_: decoder)
+
+
+@pytest.fixture
+def serving(model_folder: Path, tmp_path: Path, fast: None) -> Iterator[Callable[..., TestClient]]:
+    """Starts services with these settings; they end with the test."""
     clients: list[TestClient] = []
 
     def start(**options: Any) -> TestClient:

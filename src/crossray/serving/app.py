@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files as resources
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import crossray
 from crossray.serving.access import Doorkeeper
@@ -92,8 +92,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.shelf = settings, shelf
     _handle_errors(app)
     app.middleware("http")(_note)
-    if settings.open:  # without keys a page of the internet must not reach the service by a name that leads here
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
     app.include_router(reports)
     app.include_router(admin)
     _add_health(app)
@@ -107,8 +105,10 @@ async def _note(request: Request, answer: Callable[[Request], Awaitable[Response
     try:
         # a link to the page is welcome, requests of another page are not
         foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        if foreign and request.url.path.startswith(("/v1/", "/metrics")):
-            response: Response = Problem(403, "pages of other sites may not use the service.").response()
+        if state.settings.open and not _names_loopback(request):
+            response: Response = Problem(400, "ask for this service by a name of the loopback.").response()
+        elif foreign and request.url.path.startswith(("/v1/", "/metrics")):
+            response = Problem(403, "pages of other sites may not use the service.").response()
         else:
             response = await answer(request)
     except Exception as error:
@@ -130,6 +130,14 @@ async def _note(request: Request, answer: Callable[[Request], Awaitable[Response
         except Exception as error:
             log_failure("audit", error)
     return response
+
+
+def _names_loopback(request: Request) -> bool:
+    """Without keys a page of the internet must not reach the service by a name of its own that leads here."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname in LOOPBACK
+    except ValueError:
+        return False
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -208,11 +208,10 @@ class Desk:
         self, entry: Entry, files: Sequence[File], watch: Callable[[str], None] | None, preview: bool
     ) -> Reported:
         generator = self.shelf.get(entry.model).reporter.generator
-        size = generator.transform.resize or generator.transform.size
         with self.metrics.decoding.time():
             decoded = await self.decoder.decode(
                 [file.content for file in files],
-                size,
+                generator.stored,
                 generator.model.config.views,
                 preview=preview,
                 choose=bool(entry.options.get("choose")),
