@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ pytest.importorskip("sqlalchemy")
 from crossray.errors import UserError
 from crossray.serving.entries import File
 from crossray.serving.journal import UNDELIVERED, Journal
+from crossray.serving.tables import metadata, open_engine
 
 FILES = [File("a.png", b"first"), File("b.png", b"second")]
 FROM = {"model": "m", "owner": "key-1", "origin": "http"}
@@ -34,9 +36,25 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that is empty; of PostgreSQL the one in CROSSRAY_TEST_POSTGRES, where there is one."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'j.db'}"
+    given = os.environ.get("CROSSRAY_TEST_POSTGRES", "")
+    if not given:
+        pytest.skip("CROSSRAY_TEST_POSTGRES names no server, such as postgresql+psycopg://user@host/name")
+    engine = open_engine(given)
+    metadata.drop_all(engine)
+    engine.dispose()
+    return given
+
+
 @pytest.fixture
-def journal(tmp_path: Path, clock: Clock) -> Journal:
-    return Journal(f"sqlite:///{tmp_path / 'j.db'}", worker="w", clock=clock)
+def journal(url: str, clock: Clock) -> Iterator[Journal]:
+    opened = Journal(url, worker="w", clock=clock)
+    yield opened
+    opened.close()
 
 
 def test_a_study_goes_from_acceptance_to_report(journal: Journal) -> None:
@@ -68,8 +86,7 @@ def test_a_claim_that_was_taken_away_completes_nothing(journal: Journal) -> None
     assert journal.report(new.id) == "of the new one"
 
 
-def test_another_services_work_is_not_recovered(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'j.db'}"
+def test_another_services_work_is_not_recovered(url: str) -> None:
     one, other = Journal(url, worker="one"), Journal(url, worker="other")
     entry, _ = one.accept(FILES, **FROM, claim=True)
     assert other.recover() == 0
@@ -172,7 +189,8 @@ def test_what_is_owed_to_an_archive_stays(journal: Journal, clock: Clock, days: 
     assert journal.sweep(days, owed="dicom") == 1
 
 
-def test_what_was_deleted_is_not_in_the_file(journal: Journal, tmp_path: Path) -> None:
+def test_what_was_deleted_is_not_in_the_file(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path / 'j.db'}")
     mark = b"a mark that stands for pixels" * 100
     entry, _ = journal.accept([File("a.png", mark)], **FROM, claim=True)
     assert any(mark in path.read_bytes() for path in tmp_path.iterdir())
@@ -209,10 +227,10 @@ def test_threads_share_the_work(journal: Journal) -> None:
     assert sorted(done) == sorted(ids)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/j.db", "oracle+none://x/y"])
-def test_a_wrong_url_is_a_sentence(url: str) -> None:
+@pytest.mark.parametrize("wrong", ["nonsense", "sqlite:////no/such/folder/j.db", "oracle+none://x/y"])
+def test_a_wrong_url_is_a_sentence(wrong: str) -> None:
     with pytest.raises(UserError, match="--store"):
-        Journal(url)
+        Journal(wrong)
 
 
 def test_two_files_of_a_name_are_refused(journal: Journal) -> None:
@@ -235,8 +253,7 @@ while True:
 """
 
 
-def test_a_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'j.db'}"
+def test_a_kill_loses_and_doubles_nothing(url: str) -> None:
     chance, accepted = random.Random(0), set()
     for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", _WORK, url], stdout=subprocess.PIPE, text=True)
