@@ -20,8 +20,8 @@ Format = Literal["text", "fhir", "sr"]
 
 _SUFFIX = {"text": ".txt", "fhir": ".json", "sr": ".dcm"}
 
-#: Longest name of a file in characters, and in bytes: file systems end names at 255 bytes, suffixes included.
-_LONGEST, _MOST_BYTES = 100, 200
+#: Longest name of a file in characters, and in bytes: file systems take 255, some of them while it is being written.
+_LONGEST, _MOST_BYTES = 100, 150
 
 
 def export_reports(
