@@ -200,6 +200,26 @@ def test_a_model_is_swapped_under_load(serving: Callable[..., TestClient], tmp_p
     assert client.post("/v1/reports", files=images(png())).status_code == 200
 
 
+def test_an_answer_names_the_model_that_wrote_it(
+    serving: Callable[..., TestClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is loaded again while the report is being written."""
+    folder = save_model(tmp_path / "m")
+    client = serving(models={"a": folder})
+    shelf = client.app.state.shelf  # type: ignore[attr-defined]
+    submit = shelf.submit
+
+    def swapped(name: str, job: Any) -> Any:
+        taken = submit(name, job)
+        shelf.reload(name)
+        return taken
+
+    monkeypatch.setattr(shelf, "submit", swapped)
+    save_model(folder, method="beam")
+    assert client.post("/v1/reports", files=images(png())).json()["model"]["decoding"] == "greedy"
+    assert client.get("/v1/models").json()["models"][0]["decoding"] == "beam"
+
+
 def test_flagged_images_are_marked_and_refused_when_strict(
     serving: Callable[..., TestClient], monkeypatch: Any
 ) -> None:

@@ -47,14 +47,18 @@ _HEADERS = {
 }
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, worker: str = "") -> FastAPI:
     """The application; models are loaded and the journal is opened here.
+
+    Args:
+        settings: of the service.
+        worker: its name among those that share a journal.
 
     Raises:
         UserError: a model, the keys or the journal cannot be opened.
     """
     check_neighbours(settings)
-    journal, metrics = Journal(settings.store), Metrics()
+    journal, metrics = Journal(settings.store, worker=worker), Metrics()
     doors = Doorkeeper(settings)
     shelf = Shelf(
         settings.models, device=settings.device, batch=settings.batch, window=settings.window,

@@ -230,7 +230,7 @@ class Desk:
             attention=attention,
             watch=None if watch is None else told,
         )
-        self.shelf.submit(entry.model, job)
+        writing = self.shelf.submit(entry.model, job)
         report = await asyncio.wrap_future(job.future)
         check = report.check
         if self.settings.strict or entry.options.get("strict"):
@@ -238,7 +238,7 @@ class Desk:
                 raise Problem(422, "strict: this model has no input check; ask without strict.")
             if not check.ok:
                 raise Problem(422, f"images: refused by the input check. {check}", more={"flags": flags_of(check)})
-        model = described(entry.model, self.shelf.get(entry.model))
+        model = described(entry.model, writing)  # its folder may have been loaded again meanwhile
         details = partial(
             answer_of, entry.id, report, decoded, model, doubt=self.settings.doubt, attention=attention, similar=SIMILAR
         )

@@ -62,13 +62,15 @@ class Journal:
 
         Args:
             url: of SQLAlchemy. SQLite belongs to one service; several may share PostgreSQL.
-            worker: name of this service, the same after a restart; by default the machine's.
+            worker: name of this service among those that share PostgreSQL, the same after a restart; by default the
+                machine's.
             clock: seconds since 1970, for tests.
 
         Raises:
             UserError: the database cannot be opened.
         """
         self._engine = open_engine(url)
+        self._shared = self._engine.dialect.name != "sqlite"
         self._write = Commits(self._engine).write
         self.worker = worker or platform.node() or "crossray"
         self._clock = clock
@@ -238,9 +240,12 @@ class Journal:
     def recover(self) -> int:
         """After a restart: let the studies wait again that this service was working on; how many were.
 
-        Call it before the first `claim`, and in one process only.
+        Call it before the first `claim`, and in one process only. A file of SQLite is one service's, whatever it was
+        called before: a container has another name each time it is made.
         """
-        mine = (studies.c.state == "working", studies.c.worker == self.worker)
+        mine = [studies.c.state == "working"]
+        if self._shared:
+            mine.append(studies.c.worker == self.worker)
         given_up = "the service ended each time it began this study; see what is odd about its files."
         now = self._clock()
         often = update(studies).where(*mine, studies.c.attempts >= MOST_ATTEMPTS)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import platform
 import socket
 import warnings
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def server_of(settings: Settings, port: int) -> uvicorn.Server:
     """
     # uvicorn's own lines of requests hold addresses of callers and paths
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, worker=f"{platform.node()}:{port}"),
         host=settings.host,
         port=port,
         access_log=False,

@@ -88,10 +88,10 @@ def open_engine(url: str) -> Engine:
     """Connect to the database and make the tables that are missing.
 
     Args:
-        url: of SQLAlchemy, such as sqlite:///crossray.db, sqlite:// (in memory) or postgresql+psycopg://host/name.
+        url: of SQLAlchemy, such as sqlite:///crossray.db or postgresql+psycopg://host/name.
 
     Raises:
-        UserError: the URL is none, its driver is not installed, or the database refuses.
+        UserError: the URL is none or names no file, its driver is not installed, or the database refuses.
     """
     try:
         parsed = make_url(url)
@@ -101,6 +101,8 @@ def open_engine(url: str) -> Engine:
         reason = "its driver is not installed" if isinstance(error, ModuleNotFoundError) else "it is no database URL"
         raise UserError(f"--store {quoted(url)}: {reason}; give one such as sqlite:///crossray.db.") from None
     if engine.dialect.name == "sqlite":
+        if parsed.database in (None, "", ":memory:"):  # each thread would have a database of its own, and none for long
+            raise UserError(f"--store {quoted(url)}: names no file; give one such as sqlite:///crossray.db.")
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     try:
