@@ -1,7 +1,6 @@
 """The service: routes, who may use them, and what is noted of it."""
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -71,7 +70,6 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
         decoder = Decoder(settings.decoders, limits.decode_memory, limits.decode_seconds)
         app.state.desk = Desk(settings, journal, shelf, decoder, metrics)
         worker = asyncio.create_task(app.state.desk.run())
-        gc.freeze()  # models and libraries stay: looking through them again and again holds up every request
         try:
             with beside_neighbours(settings, journal, shelf.default) as app.state.node:
                 yield
