@@ -27,7 +27,7 @@ from crossray.training.config import (
     Stage,
     TrainerConfig,
 )
-from crossray.training.selection import check_monitor
+from crossray.training.selection import check_monitors
 from crossray.training.stages import loss_weights
 
 #: Fields of a system's configuration that training fills in from the dataset and from `data`.
@@ -242,7 +242,7 @@ def check_names(recipe: Recipe) -> None:
     system = system_class(recipe.system)
     for stage in recipe.stages:
         loss_weights(system, stage)
-    check_monitor(system, recipe.trainer)
+    check_monitors(system, recipe)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
