@@ -215,9 +215,9 @@ def test_an_answer_names_the_model_that_wrote_it(
         return taken
 
     monkeypatch.setattr(shelf, "submit", swapped)
-    save_model(folder, method="beam")
-    assert client.post("/v1/reports", files=images(png())).json()["model"]["decoding"] == "greedy"
-    assert client.get("/v1/models").json()["models"][0]["decoding"] == "beam"
+    save_model(folder, system="cmn")
+    assert client.post("/v1/reports", files=images(png())).json()["model"]["system"] == "baseline"
+    assert client.get("/v1/models").json()["models"][0]["system"] == "cmn"
 
 
 def test_flagged_images_are_marked_and_refused_when_strict(
