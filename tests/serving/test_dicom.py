@@ -99,7 +99,8 @@ def test_a_broken_journal_is_told_to_the_sender(journal: Journal, monkeypatch: p
     def fail(*_: Any, **__: Any) -> str:
         raise OSError("disk full")
 
-    monkeypatch.setattr(journal, "collect", fail)
+    for name in ("collect", "note"):
+        monkeypatch.setattr(journal, name, fail)
     with node(journal) as running, association(running) as made:
         assert store(made, image(1)) == 0xA700
 

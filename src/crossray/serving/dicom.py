@@ -189,7 +189,8 @@ class DicomNode:
             status = OUT_OF_RESOURCES
         if status != SUCCESS:
             _LOGGER.warning("C-STORE: answered 0x%04X", status)
-            self._journal.note(f"dicom:{caller}", "C-STORE", f"0x{status:04X}")
+            with suppress(Exception):  # the journal may be what failed, and the sender must be told to come again
+                self._journal.note(f"dicom:{caller}", "C-STORE", f"0x{status:04X}")
         return status
 
     def _store(self, event: "Event", caller: str) -> int:
