@@ -1,85 +1,79 @@
 """The reward stage: what learning from CIDEr-D and clinical F1 adds to a trained system, and whether it games them."""
 
-import dataclasses
 import json
+from collections import Counter
 
 from crossray.evaluation.predictions import PredictionFile
 from crossray.evaluation.results import Evaluation
 from crossray.text.observations import label_report
 from crossray.text.sentences import split_sentences
 from formats import SPLITS, grid, over_seeds
-from steps import Bench, scored, trained
-
-#: Epochs of the stage, its learning rate, and the weights of the reward (`reward.cider`, `.rarity`).
-EPOCHS, RATE, CIDER, RARITY = 3, 1e-4, 1.0, 0.5
+from steps import Bench, scored
 
 _METRICS = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "ce_macro_f1": "macro F1"}
 
 
 def table(bench: Bench) -> str:
-    """Every system and seed before and after the stage; the stage begins with the system's best model."""
+    """Every system over the seeds before and after the stage, which begins with the system's best model."""
     rows = []
-    after = dataclasses.replace(bench, runs=bench.runs / "reward")
     for system in bench.systems:
         for seed in bench.seeds:
-            scored(bench, system, seed)
-            rewarded(bench, system, seed)
-            scored(after, system, seed)
-        rows += [_row(f"{system}", bench, system), _row(f"{system}, reward stage", after, system)]
+            for before in (True, False):
+                scored(bench, system, seed, before)
+        rows += [_row(bench, system, before) for before in (True, False)]
     truth = PredictionFile.load(bench.predictions(bench.systems[0], bench.seeds[0]))
-    language = _language([row.references["full"] for row in truth.rows])
+    true_reports = [row.references["full"] for row in truth.rows]
+    language = _language(true_reports, true_reports)
     rows.append(["true reports", *[""] * (len(_METRICS) + 2), *language])
     headings = [
-        "system", *_METRICS.values(), "image gain", "CIDEr-D minus shuffled", "words", "normal", "repeats a sentence",
-        "contradicts itself",
+        "system", *_METRICS.values(), "image gain", "CIDEr-D minus shuffled", "words", "distinct", "favourite sentence",
+        "normal", "repeats a sentence", "contradicts itself",
     ]  # fmt: skip
     about = (
-        f"Protocol `r2gen`. {EPOCHS} epochs of objective `reward` (CIDEr-D, clinical F1; [docs](../training.md)) from "
-        "the best model of the language loss. `normal`: reports labelled as without findings. A report contradicts "
-        "itself when two of its sentences state and deny the same observation."
+        "Protocol `r2gen`. The best model of the language loss, and the recipe's last stage, objective `reward` "
+        "(CIDEr-D and clinical F1; [docs](../training.md)), which begins with it. `favourite sentence`: how often the "
+        "sentence occurs whose share of the reports is furthest above its share of the true ones. `normal`: reports "
+        "labelled as without findings. A report contradicts itself when two of its sentences state and deny the same "
+        "observation."
     )
     return f"# The reward stage ({SPLITS[bench.split]})\n\n{about}\n\n" + grid(headings, rows)
 
 
-def rewarded(bench: Bench, system: str, seed: int) -> None:
-    """Train the stage, or keep it."""
-    after = dataclasses.replace(bench, runs=bench.runs / "reward")
-    after.runs.mkdir(parents=True, exist_ok=True)
-    stage = {"epochs": EPOCHS, "objective": "reward", "learning_rates": {"": RATE}}
-    stage["start_from"] = str(bench.run(system, seed))
-    options = ["--stages", json.dumps([stage]), "--trainer.monitor", "cider+ce_macro_f1", "--trainer.mode", "max"]
-    trained(
-        after,
-        system,
-        seed,
-        [*options, "--trainer.validate_every", "1", "--reward.cider", CIDER, "--reward.rarity", RARITY],
-    )
-
-
-def _row(name: str, bench: Bench, system: str) -> list[str]:
-    runs = [Evaluation.load(bench.scores(system, seed)).protocols["r2gen"] for seed in bench.seeds]
-    best = [json.loads(bench.best(system, seed).read_text(encoding="utf-8")) for seed in bench.seeds]
-    texts = [
-        row.prediction for seed in bench.seeds for row in PredictionFile.load(bench.predictions(system, seed)).rows
-    ]  # fmt: skip
+def _row(bench: Bench, system: str, before: bool) -> list[str]:
+    runs = [Evaluation.load(bench.scores(system, seed, before)).protocols["r2gen"] for seed in bench.seeds]
+    best = [json.loads(bench.best(system, seed, before).read_text(encoding="utf-8")) for seed in bench.seeds]
+    written = [row for seed in bench.seeds for row in PredictionFile.load(bench.predictions(system, seed, before)).rows]
     shuffles = [run.shuffle.differences["cider"].value for run in runs if run.shuffle is not None]
     return [
-        name,
+        f"{system}, language loss" if before else f"{system}, reward stage",
         *(over_seeds([run.result.scores[metric].value for run in runs]) for metric in _METRICS),
         over_seeds([run["validation"]["image_gain"] for run in best]),
         over_seeds(shuffles),
-        *_language(texts),
+        *_language([row.prediction for row in written], [row.references["full"] for row in written]),
     ]
 
 
-def _language(reports: list[str]) -> list[str]:
-    """Mean number of words; shares of reports that are normal, repeat a sentence, contradict themselves."""
+def _language(reports: list[str], truth: list[str]) -> list[str]:
+    """Mean number of words, share of different reports, favourite sentence, and the shares of three kinds of report."""
     cut = [split_sentences(report) for report in reports]
     normal = [label_report(report).status("no_finding") == "positive" for report in reports]
     repeats = [len({*sentences}) < len(sentences) for sentences in cut]
     contradicts = [_contradicts(sentences) for sentences in cut]
     words = sum(len(report.split()) for report in reports) / len(reports)
-    return [f"{words:.1f}", *(f"{sum(found) / len(reports):.2f}" for found in (normal, repeats, contradicts))]
+    favourite = _favourite(cut, [split_sentences(report) for report in truth])
+    return [
+        f"{words:.1f}",
+        f"{len(set(reports)) / len(reports):.2f}",
+        favourite,
+        *(f"{sum(found) / len(reports):.2f}" for found in (normal, repeats, contradicts)),
+    ]
+
+
+def _favourite(reports: list[list[str]], truth: list[list[str]]) -> str:
+    """Share of the reports with the sentence that is written most too often, and of the true ones with it."""
+    ours, theirs = (Counter(name for report in side for name in set(report)) for side in (reports, truth))
+    favourite = max(ours, key=lambda sentence: ours[sentence] - theirs[sentence])
+    return f"{ours[favourite] / len(reports):.2f}, true {theirs[favourite] / len(truth):.2f}"
 
 
 def _contradicts(sentences: list[str]) -> bool:

@@ -45,17 +45,22 @@ class Bench:
         """Folder of a training run."""
         return self.runs / f"{system}-seed{seed}"
 
-    def best(self, system: str, seed: int) -> Path:
-        """What is known of the best model of a run, its validation metrics among it."""
-        return self.run(system, seed) / "best" / "provenance.json"
+    def model(self, system: str, seed: int, before_reward: bool = False) -> Path:
+        """Folder of the best model of a run, or of the best one before its reward stage."""
+        run = self.run(system, seed)
+        return next(run.glob("best-stage*")) if before_reward else run / "best"
 
-    def predictions(self, system: str, seed: int) -> Path:
-        """Predictions of that run's best model."""
-        return self.run(system, seed) / f"{self.split}.jsonl"
+    def best(self, system: str, seed: int, before_reward: bool = False) -> Path:
+        """What is known of that model, its validation metrics among it."""
+        return self.model(system, seed, before_reward) / "provenance.json"
 
-    def scores(self, system: str, seed: int) -> Path:
+    def predictions(self, system: str, seed: int, before_reward: bool = False) -> Path:
+        """Predictions of that model."""
+        return self.run(system, seed) / f"{'before-reward.' if before_reward else ''}{self.split}.jsonl"
+
+    def scores(self, system: str, seed: int, before_reward: bool = False) -> Path:
         """Scores of those predictions."""
-        return self.run(system, seed) / f"{self.split}.scores.json"
+        return self.predictions(system, seed, before_reward).with_suffix(".scores.json")
 
     def done(self) -> list[tuple[str, int]]:
         """Systems and seeds that are scored."""
@@ -100,11 +105,13 @@ def _shorter(name: str, share: float) -> list[str]:
     return ["--stages", json.dumps([{**stage, "epochs": max(1, round(share * stage["epochs"]))} for stage in stages])]
 
 
-def scored(bench: Bench, system: str, seed: int) -> Path:
+def scored(bench: Bench, system: str, seed: int, before_reward: bool = False) -> Path:
     """The scores of a run on the bench's split, with predictions beside them."""
-    run, target = trained(bench, system, seed), bench.predictions(system, seed)
+    trained(bench, system, seed)
+    target, scores = bench.predictions(system, seed, before_reward), bench.scores(system, seed, before_reward)
     if not target.exists():
-        crossray("generate", "--model", run, "--data", bench.data, "--split", bench.split, "--out", target)
-    if not bench.scores(system, seed).exists():
-        crossray("evaluate", target, "--data", bench.data, "--out", bench.scores(system, seed))
-    return bench.scores(system, seed)
+        model = bench.model(system, seed, before_reward)
+        crossray("generate", "--model", model, "--data", bench.data, "--split", bench.split, "--out", target)
+    if not scores.exists():
+        crossray("evaluate", target, "--data", bench.data, "--out", scores)
+    return scores

@@ -61,8 +61,8 @@ def _commands() -> str:
     from crossray.commands import COMMANDS, GROUPS
 
     parts = [
-        "# Commands\n\nGenerated from the parser; `crossray COMMAND --help` prints the same. Options can be "
-        "written with hyphens or underscores. A user's mistake ends in a one-sentence error and exit code 2, Ctrl-C in 130.\n"
+        "# Commands\n\nGenerated from the parser; `crossray COMMAND --help` prints the same. Options can be written "
+        "with hyphens or underscores. A user's mistake ends in a one-sentence error and exit code 2, Ctrl-C in 130.\n"
     ]
     for name, text in _TRAINING.items():
         parts.append(

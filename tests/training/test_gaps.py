@@ -37,8 +37,15 @@ class Writes:
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    """The first stage ends with what is best for it; the second begins with that and is validated twice."""
-    stages = [{"epochs": 1}, {"epochs": 2, "start_from": "best", "learning_rates": {"": 3e-3}}]
+    """The first stage ends with what is best for it; the second begins with that and selects by another metric."""
+    second = {
+        "epochs": 2,
+        "start_from": "best",
+        "learning_rates": {"": 3e-3},
+        "monitor": "loss_language",
+        "mode": "min",
+    }
+    stages = [{"epochs": 1}, second]
     return load("baseline/phantom", {**TINY, "trainer.max_epochs": 0, "trainer.threads": 1, "trainer.log_every": 100,
                                      "stages": stages, "trainer.monitor": "loss", "trainer.mode": "min"})  # fmt: skip
 
@@ -58,6 +65,23 @@ def test_every_gap_between_two_writes(recipe: Recipe, blobs: Path, tmp_path: Pat
         else:
             train(recipe, blobs, out)
         assert_same_run(tmp_path / "whole", out)
+        first, second = (run / "best-stage1" / "model.safetensors" for run in (tmp_path / "whole", out))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_stage_with_its_own_metric_begins_its_own_best(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    import json
+
+    # steps of the second stage are far too large, and its metric still chooses among its own models
+    stages = [{"epochs": 1}, {"epochs": 2, "learning_rates": {"": 3.0}, "monitor": "loss", "mode": "min"}]
+    recipe = tiny(stages=stages, trainer__max_epochs=0, trainer__monitor="loss_language", trainer__mode="min")
+    train(recipe, blobs, tmp_path / "run")
+    best, aside = (
+        json.loads((tmp_path / "run" / name / "provenance.json").read_text()) for name in ("best", "best-stage1")
+    )
+    assert (best["stage"], best["monitor"]) == (1, "loss")
+    assert (aside["stage"], aside["monitor"]) == (0, "loss_language")
+    assert aside["validation"]["loss_language"] < best["validation"]["loss_language"]
 
 
 def test_a_later_stage_replaces_the_best_only_by_a_better(tiny: Any, blobs: Path, tmp_path: Path) -> None:

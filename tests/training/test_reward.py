@@ -114,13 +114,24 @@ def test_rewards_are_what_the_evaluation_computes(run: Path, blobs: Path, tmp_pa
     Generator.from_pretrained(run).generate_dataset(blobs, "val", tmp_path / "val.jsonl")
     file = PredictionFile.load(tmp_path / "val.jsonl")
     references = file.references("r2gen")
-    function = RewardFunction(references, RewardConfig(cider=1, clinical=2, length=0, repetition=0))
+    function = RewardFunction(references, RewardConfig(cider=1, cider_limit=10, clinical=2, length=0, repetition=0))
     rewards = function(file.hypotheses(), references)
     scores = evaluate(file, dataset=blobs, meteor="no", resamples=2).protocols["r2gen"].result.scores
     assert rewards["cider"].mean() == pytest.approx(scores["cider"].value)
     assert rewards["clinical"].mean() == pytest.approx(scores["ce_f1"].value)
     assert rewards["total"] == pytest.approx(rewards["cider"] + 2 * rewards["clinical"])
     assert rewards["cider"].mean() > 0
+
+
+def test_a_template_that_fits_word_for_word_earns_no_more_than_the_limit() -> None:
+    truth = ["no free air beneath the diaphragm .", "the heart is large ."]
+    documents = ["the lungs are clear ."] * 8 + truth
+    rewards = {
+        limit: RewardFunction(documents, RewardConfig(cider=1, cider_limit=limit, clinical=0))(truth, truth)
+        for limit in (1.0, 10.0)
+    }
+    assert rewards[1.0]["cider"] == pytest.approx([10, 10]) and rewards[10.0]["total"] == pytest.approx([10, 10])
+    assert rewards[1.0]["total"] == pytest.approx([1, 1])
 
 
 def test_a_rare_finding_earns_more_than_a_frequent_one() -> None:

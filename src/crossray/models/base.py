@@ -165,12 +165,14 @@ class ReportModel(Trainable):
 
     Teacher forcing and generation run the same `step`; `encode` never sees the targets; a prediction depends on its
     own study alone. `tokenizer` and `transform` travel with the weights, so that a saved folder needs nothing else.
+    `stored` is the short side of the images in the dataset that it learned from: a file is first made as small as that.
     """
 
     loss_weights: ClassVar = {"language": 1.0}
     config: ModelConfig
     tokenizer: Tokenizer | None = None
     transform: ImageTransform | None = None
+    stored: int | None = None
 
     @abstractmethod
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
@@ -280,7 +282,12 @@ class ReportModel(Trainable):
         if self.tokenizer is not None:
             self.tokenizer.save(Path(folder) / "tokenizer.json")
         if self.transform is not None:
-            write_json(Path(folder) / "preprocess.json", dataclasses.asdict(self.transform))
+            self.save_transform(Path(folder))
+
+    def save_transform(self, folder: Path) -> None:
+        """Write `preprocess.json` alone."""
+        assert self.transform is not None
+        write_json(folder / "preprocess.json", {**dataclasses.asdict(self.transform), "stored": self.stored})
 
     def restore(self, folder: Path) -> None:
         """Read tokenizer and image transform."""
@@ -292,6 +299,12 @@ class ReportModel(Trainable):
                                 f"has {self.config.vocabulary_size}; copy the whole folder again.")  # fmt: skip
         if (folder / "preprocess.json").exists():
             saved = read_json(folder / "preprocess.json", "copy the whole folder again")
+            if isinstance(saved, dict):  # a folder of an earlier version does not say it
+                self.stored = saved.pop("stored", None)
+            if self.stored is not None and not (type(self.stored) is int and self.stored > 0):
+                raise UserError(
+                    f"{folder / 'preprocess.json'}: field 'stored' is no length in pixels; copy the folder again."
+                )
             self.transform = config_from_dict(ImageTransform, saved, str(folder / "preprocess.json"))
 
 

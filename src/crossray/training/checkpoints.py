@@ -1,5 +1,6 @@
 """What a run keeps on disk: the checkpoint to continue from, and the folder of the best model."""
 
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -15,8 +16,9 @@ from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.files.write import replace_folder, replacing
 from crossray.training.config import TrainerConfig
+from crossray.training.folder import first_process
 from crossray.training.module import TrainingModule
-from crossray.training.selection import monitored, monitored_names
+from crossray.training.selection import monitored, monitored_names, selected_by
 
 #: Checkpoint within the folder of a run.
 LAST = "last.ckpt"
@@ -31,7 +33,7 @@ class BestModel(Callback):
 
     Args:
         folder: the model folder; it is replaced as a whole.
-        config: metric, mode, patience and first epoch.
+        config: patience and first epoch.
         provenance: stored with the model, together with its step and metrics.
         generation: how the model writes reports; None where it writes none.
     """
@@ -47,6 +49,7 @@ class BestModel(Callback):
         self.folder = folder
         self.config = config
         self.provenance = provenance
+        self.monitor, self.mode = config.monitor, config.mode
         self.best: float | None = None
         self.waited = 0
         self._weights: dict[str, float] = {}
@@ -54,10 +57,17 @@ class BestModel(Callback):
     def begin(self, module: TrainingModule) -> None:
         """A stage begins: what was best before stays so until something is better.
 
-        Only a value that is made of weighted losses does not compare with that of a stage which weighs them otherwise.
+        Values of another metric do not compare: the best model so far is set aside, and the stage begins its own. Nor
+        does a value that is made of weighted losses with that of a stage which weighs them otherwise.
         """
-        weights = dict(module.loss_weights)
-        if "loss" in monitored_names(self.config.monitor) and self._weights not in ({}, weights):
+        weights, earlier = dict(module.loss_weights), self.monitor
+        self.monitor, self.mode = selected_by(module.stage, self.config)
+        if self.best is not None and self.monitor != earlier:
+            if first_process():
+                aside = self.folder.with_name(f"{self.folder.name}-stage{module.stage_index}")
+                replace_folder(aside, lambda folder: shutil.copytree(self.folder, folder))
+            self.best = None
+        if "loss" in monitored_names(self.monitor) and self._weights not in ({}, weights):
             self.best = None
         self.waited, self._weights = 0, weights
 
@@ -68,12 +78,12 @@ class BestModel(Callback):
             UserError: the validation has no metric of that name.
         """
         module = cast(TrainingModule, pl_module)
-        value = monitored(module.validation_metrics, self.config.monitor)
+        value = monitored(module.validation_metrics, self.monitor)
         ending = trainer.should_stop or trainer.current_epoch + 1 >= module.epochs
         early = trainer.current_epoch + 1 < self.config.min_epochs and not (ending and self.best is None)
         if early:
             return
-        better = self.best is None or (value > self.best if self.config.mode == "max" else value < self.best)
+        better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
         if better:
             self.best, self.waited = value, 0
             self.save(trainer, module)
@@ -86,7 +96,7 @@ class BestModel(Callback):
         """Write the model folder beside the old one, then put it in its place."""
         if trainer.is_global_zero:
             place = {"step": module.step, "epoch": module.epoch + 1, "stage": module.stage_index}
-            validation = {"monitor": self.config.monitor, "validation": module.validation_metrics}
+            validation = {"monitor": self.monitor, "validation": module.validation_metrics}
 
             def write(folder: Path) -> None:
                 module.model.save_pretrained(folder, {**self.provenance, **place, **validation})
@@ -98,12 +108,13 @@ class BestModel(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Best value and validations since."""
-        return {"best": self.best, "waited": self.waited, "weights": self._weights}
+        return {"best": self.best, "waited": self.waited, "weights": self._weights, "monitor": self.monitor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.best, self.waited = state_dict["best"], state_dict["waited"]
         self._weights = dict(state_dict["weights"])
+        self.monitor = state_dict.get("monitor", self.config.monitor)  # checkpoints before 0.3 have none
 
 
 class LastCheckpoint(Checkpoint):

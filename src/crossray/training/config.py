@@ -86,6 +86,10 @@ class Stage:
         learning_rates: like `optimizer.groups`, for this stage; the key "" replaces `optimizer.learning_rate`.
         start_from: weights that the stage begins with: "last" or "best" of the stage before. In the first stage also
             the folder of a saved model or run of the same system and sizes; the vocabulary is then that model's.
+        monitor: validation metric that selects the best model of this stage; "": `trainer.monitor`. A stage that
+            selects by another metric than the stage before begins its own best model; the earlier one stays in
+            `best-stageN`.
+        mode: of `monitor`, as in `trainer.mode`.
     """
 
     epochs: int = 30
@@ -95,6 +99,8 @@ class Stage:
     switches: dict[str, bool | int | float | str] = field(default_factory=dict)
     learning_rates: dict[str, float] = field(default_factory=dict)
     start_from: str = "last"
+    monitor: str = ""
+    mode: Literal["max", "min"] = "max"
 
     def __post_init__(self) -> None:
         """Refuse a stage without epochs."""
@@ -112,6 +118,8 @@ class RewardConfig:
         standardize: divide the advantages of a study by the deviation of its rewards.
         temperature: of the samples; above 1 they differ more.
         cider: weight of CIDEr-D (0 to 10), with document frequencies of the training reports.
+        cider_limit: CIDEr-D counts up to this much. Without a limit it pays to write a rarely used template for
+            everyone: the few reports that repeat it word for word earn ten times what a good report does.
         clinical: weight of the F1 of the observations (0 to 1), read by the embedded labeler.
         rarity: of that F1: an observation weighs its frequency among the training reports to the power of minus this.
             With 0 all weigh alike, and a report that calls everyone normal earns most.
@@ -124,6 +132,7 @@ class RewardConfig:
     standardize: bool = False
     temperature: float = 1.0
     cider: float = 0.1
+    cider_limit: float = 1.0
     clinical: float = 1.0
     rarity: float = 0.0
     length: float = 0.5
@@ -132,7 +141,7 @@ class RewardConfig:
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""
         _at_least("reward", self, 2 if self.baseline == "group" or self.standardize else 1, "samples")
-        _at_least("reward", self, 0, "cider", "clinical", "rarity", "length", "repetition")
+        _at_least("reward", self, 0, "cider", "cider_limit", "clinical", "rarity", "length", "repetition")
         if self.temperature <= 0:
             raise UserError(f"recipe field 'reward.temperature' is {self.temperature}; give a value above 0.")
 

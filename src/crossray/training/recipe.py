@@ -28,7 +28,7 @@ from crossray.training.config import (
     TrainerConfig,
 )
 from crossray.training.recipe_files import RECIPES, own_recipes
-from crossray.training.selection import check_monitor
+from crossray.training.selection import check_monitors
 from crossray.training.stages import loss_weights
 
 #: Fields of a system's configuration that training fills in from the dataset and from `data`.
@@ -241,7 +241,7 @@ def check_names(recipe: Recipe) -> None:
     system = system_class(recipe.system)
     for stage in recipe.stages:
         loss_weights(system, stage)
-    check_monitor(system, recipe.trainer)
+    check_monitors(system, recipe)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

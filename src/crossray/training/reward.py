@@ -75,7 +75,7 @@ class RewardFunction:
             "repetition": _repetition(hypotheses),
         }
         config = self.config
-        total = config.cider * parts["cider"] + config.clinical * parts["clinical"]
+        total = config.cider * np.minimum(parts["cider"], config.cider_limit) + config.clinical * parts["clinical"]
         return {**parts, "total": total - config.length * parts["length"] - config.repetition * parts["repetition"]}
 
 

@@ -37,6 +37,7 @@ from crossray.files.folders import BEST
 from crossray.files.write import recover_folder, write_whole
 from crossray.models.base import ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
+from crossray.text.words import frequent_words
 from crossray.training.averaging import WeightAverage
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
 from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint, read_checkpoint
@@ -311,6 +312,8 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
         "image_size": data.image.size,
     }
     known = {field.name for field in dataclasses.fields(kind.config_class)}
+    if least := getattr(recipe.model, "word_count", 0):
+        filled["words"] = frequent_words(dataset.reports(dataset.rows("train"), data.section), least)
     tokenizer = None
     if issubclass(kind, ReportModel):
         folder = first_model(recipe)
@@ -325,7 +328,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     torch.manual_seed(recipe.trainer.seed)
     model = kind(config)
     if isinstance(model, ReportModel):
-        model.tokenizer, model.transform = tokenizer, data.image
+        model.tokenizer, model.transform, model.stored = tokenizer, data.image, dataset.info.size
     return model
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
 from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
@@ -76,6 +77,22 @@ def test_lateral_views_have_a_linear_map_of_their_own() -> None:
     frontal, lateral = model.head.weight.chunk(2, dim=1)
     expected = [lateral @ pooled[0, 0], frontal @ pooled[1, 0] + lateral @ pooled[1, 1]]
     torch.testing.assert_close(model(inputs), torch.stack(expected) + model.head.bias)
+
+
+def test_words_are_learned_beside_the_observations() -> None:
+    model = Vision(VisionConfig(backbone=TINY, observations=NAMES, words=("clear", "large"))).eval()
+    batch = batch_of([[1, 1], [2, 2]])
+    batch.targets.reports = ("Large heart.", "Lungs are CLEAR, nothing large.")
+    said = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    logits = model(batch.inputs)
+    expected = F.binary_cross_entropy_with_logits(logits[:, 2:], said)
+    losses = model.losses(batch)
+    torch.testing.assert_close(losses["words"], expected)
+    # what the observations lose does not depend on the words
+    batch.targets.reports = ("", "")
+    torch.testing.assert_close(model.losses(batch)["observations"], losses["observations"])
+    model.observe(batch)
+    assert model.summary().keys() >= {"auroc", *(f"auroc_{name}" for name in NAMES)}
 
 
 def test_label_smoothing_equals_the_mixture_of_both_answers() -> None:

@@ -21,6 +21,7 @@ from crossray.layers.dropout import Dropout
 from crossray.models.base import Trainable, TrainableConfig, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone
 from crossray.text.observations import STATUSES
+from crossray.text.words import words_of
 
 #: Positives from which an observation counts in `auroc_frequent`.
 FREQUENT = 10
@@ -44,6 +45,9 @@ class VisionConfig(TrainableConfig):
         contrast: in training each image's contrast and brightness change by up to this share, at random.
         mixup: in training every study is mixed with another one of its batch, images and truth alike, by shares from
             Beta(mixup, mixup) (Zhang et al., 2018); 0: not at all.
+        word_count: words that occur in at least so many training reports, and in fewer than half of them, are
+            predicted beside the observations (Joulin et al., 2016); 0: none are.
+        words: these words; filled in from the data.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -56,13 +60,15 @@ class VisionConfig(TrainableConfig):
     label_smoothing: float = 0.0
     contrast: float = 0.0
     mixup: float = 0.0
+    word_count: int = 0
+    words: tuple[str, ...] = ()
 
 
 @register("vision", VisionConfig)
 class Vision(Trainable):
     """Backbone, mean of the views' pooled vectors, linear logits of the observations."""
 
-    loss_weights: ClassVar = {"observations": 1.0}
+    loss_weights: ClassVar = {"observations": 1.0, "words": 1.0}
     metrics: ClassVar = ("auroc", "auroc_*")
     config: VisionConfig
 
@@ -74,12 +80,12 @@ class Vision(Trainable):
         self.config = dataclasses.replace(config, backbone=self.backbone.config)
         self.dropout = Dropout(config.dropout)
         kinds = 2 if config.lateral_apart else 1
-        self.head = nn.Linear(kinds * self.backbone.width, len(config.observations))
+        self.head = nn.Linear(kinds * self.backbone.width, len(config.observations) + len(config.words))
         self._scores: list[Tensor] = []
         self._truth: list[Tensor] = []
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Logits (B, K) of the observations of each study; views that it lacks do not count."""
+        """Logits (B, K + W) of observations and words of each study; views that it lacks do not count."""
         pooled = self.backbone.views(inputs)[1]
         kinds = [inputs.view_mask]
         if self.config.lateral_apart:
@@ -90,15 +96,18 @@ class Vision(Trainable):
         return logits
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Binary cross-entropy, the mean over the studies and observations that count."""
-        truth, inputs = self.truth(batch), batch.inputs
+        """Binary cross-entropies, each the mean over the studies and the observations or words that count."""
+        truth, inputs = torch.cat([self.truth(batch), self._words(batch)], dim=1), batch.inputs
         known = (truth >= 0).float()
         smoothing = self.config.label_smoothing
         target = truth.clamp_min(0).float() * (1 - smoothing) + smoothing / 2
         if self.training:
             inputs, target, known = self._augmented(inputs, target, known)
-        losses = F.binary_cross_entropy_with_logits(self(inputs).float(), target, reduction="none")
-        return {"observations": (losses * known).sum() / known.sum().clamp_min(1)}
+        losses = known * F.binary_cross_entropy_with_logits(self(inputs).float(), target, reduction="none")
+        sizes = {"observations": len(self.config.observations), "words": len(self.config.words)}
+        parts = zip(losses.split([*sizes.values()], dim=1), known.split([*sizes.values()], dim=1), strict=True)
+        means = [part.sum() / count.sum().clamp_min(1) for part, count in parts]
+        return {name: mean for (name, size), mean in zip(sizes.items(), means, strict=True) if size}
 
     def _augmented(self, inputs: Inputs, target: Tensor, known: Tensor) -> tuple[Inputs, Tensor, Tensor]:
         """Contrast, brightness and mixup; an observation counts where it is known of both studies of a mixture."""
@@ -135,9 +144,15 @@ class Vision(Trainable):
         # a study without labels has zeros throughout: nothing is known about it
         return torch.where(labels.sum(-1) > 0, meaning[labels.argmax(-1)], -1)
 
+    def _words(self, batch: Batch) -> Tensor:
+        """(B, W) int8: whether each word occurs in the report."""
+        reports = [words_of(report) for report in batch.targets.reports] if self.config.words else []
+        found = [[word in report for word in self.config.words] for report in reports]
+        return torch.tensor(found, dtype=torch.int8, device=batch.inputs.view_mask.device).view(batch.inputs.size, -1)
+
     def observe(self, batch: Batch) -> None:
         """Keep the logits and the truth of a validation batch."""
-        self._scores.append(self(batch.inputs).float().cpu())
+        self._scores.append(self(batch.inputs)[:, : len(self.config.observations)].float().cpu())
         self._truth.append(self.truth(batch).cpu())
 
     def summary(self) -> dict[str, float]:
