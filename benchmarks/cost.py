@@ -3,8 +3,8 @@
     python benchmarks/cost.py [--sizes 1000 3000 10000] [--steps prepare load index query evaluate compare]
 
 Studies are made up: reports of five sentences out of forty, and one drawn PNG of 512 x 420 pixels under all their
-names, so that 10,000 take no disk. Each row is a process of its own, because peak memory is a process's; `seconds` leave
-out its start and what makes its input. `exponent` is the slope of seconds over studies between the smallest and the
+names, so that 10,000 take no disk. Each row is a process of its own, because peak memory is a process's. `seconds` are
+without its start and what makes its input. `exponent` is the slope of seconds over studies between the smallest and the
 largest size, both logarithmic: 1 is linear. `MB a 1,000` is how much more memory the process held for 1,000 more
 studies. `--figure` draws both. The last columns are an estimate: the straight line through the two largest sizes, at
 MIMIC-CXR's 227,835 studies.
