@@ -44,9 +44,8 @@ def table(bench: Bench) -> str:
         f"# The encoder ({SPLITS[bench.split]})\n\n{len(truth)} studies, labels of the rules; an uncertain finding "
         f"counts as positive, one that is not mentioned as negative. Intervals: {RESAMPLES} resamples of the set. Best "
         "F1: at the threshold that is best for these very studies, more than any report can be expected to reach with "
-        "what this encoder sees, above all where positives are few. Its mean over the 14 is to be read beside the macro "
-        "F1 of the reports.\n\n"
-        + grid(["observation", "positives", "AUROC", "95% interval", "best F1"], rows)
+        "what this encoder sees, above all where positives are few; its mean over the 14 is to be read beside the "
+        "macro F1 of the reports.\n\n" + grid(["observation", "positives", "AUROC", "95% interval", "best F1"], rows)
     )
 
 
