@@ -1,10 +1,14 @@
 """Load on `crossray serve` over the loopback: latency and throughput of several clients, beside `crossray generate`.
 
 Each client sends the next study when it has the answer to the last. "generate" writes the reports of the same files in
-this process, with the model loaded already; "share" is the service's throughput in relation to it.
+this process, with the model loaded already. A round measures generate, every number of clients, and generate again;
+"share of generate" is a throughput in relation to the mean of the two, and every cell is the median of the rounds.
+"CPU ms" is the processor time of a study, in the service with its decoders: other work on the machine hardly moves it.
 """
 
 import os
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +20,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
@@ -51,17 +56,32 @@ def start(model: str, folder: Path, threads: int, options: Sequence[str]) -> tup
     raise SystemExit("the service did not start")
 
 
-def load_test(address: str, bodies: Sequence[list[bytes]], clients: int, requests: int) -> dict[str, Any]:
+def requests_of(files: Sequence[list[Path]]) -> list[httpx.Request]:
+    """One request a study, encoded beforehand: what a client computes is not what is measured."""
+    made = []
+    for paths in files:
+        parts = [("images", ("x", path.read_bytes(), "image/png")) for path in paths]
+        request = httpx.Request("POST", "http://localhost/v1/reports", files=parts)
+        request.read()
+        made.append(request)
+    return made
+
+
+def load_test(address: str, made: Sequence[httpx.Request], clients: int, requests: int) -> dict[str, Any]:
     """Latencies and throughput of so many clients that send so many requests together."""
     seconds: list[float] = []
     left = iter(range(requests))
 
     def client() -> None:
-        with httpx.Client(timeout=120) as session:
+        with httpx.Client(timeout=600) as session:
             for number in left:
-                files = [("images", ("x", body, "image/png")) for body in bodies[number % len(bodies)]]
+                one = made[number % len(made)]
                 begun = time.perf_counter()
-                answer = session.post(f"{address}/v1/reports", files=files)
+                answer = session.post(
+                    f"{address}/v1/reports",
+                    content=one.content,
+                    headers={"Content-Type": one.headers["Content-Type"]},
+                )
                 seconds.append(time.perf_counter() - begun)
                 answer.raise_for_status()
 
@@ -71,40 +91,73 @@ def load_test(address: str, bodies: Sequence[list[bytes]], clients: int, request
             done.result()
     whole = time.perf_counter() - started
     p50, p95, p99 = (1000 * float(value) for value in np.percentile(seconds, (50, 95, 99)))
-    return {"clients": clients, "studies/s": requests / whole, "p50 ms": p50, "p95 ms": p95, "p99 ms": p99}
+    return {"studies/s": requests / whole, "p50 ms": p50, "p95 ms": p95, "p99 ms": p99}
+
+
+def busy(process: psutil.Process) -> float:
+    """Processor seconds of a process and its children."""
+    return sum(sum(one.cpu_times()[:2]) for one in [process, *process.children(recursive=True)])
+
+
+def medians(rounds: Sequence[dict[Any, dict[str, float]]]) -> list[dict[str, Any]]:
+    """A row for each number of clients, and for generate."""
+    return [
+        {"clients": key, **{name: statistics.median(one[key][name] for one in rounds) for name in rounds[0][key]}}
+        for key in rounds[0]
+    ]
 
 
 def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--model", required=True, help="model folder, or the folder of a training run")
-    options.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="clients at the same time")
-    options.add_argument("--requests", type=int, default=160, help="requests of each row")
+    options.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="clients at the same time")
+    options.add_argument("--requests", type=int, default=160, help="requests of each row and round")
+    options.add_argument("--rounds", type=int, default=3, help="of which the medians are taken")
     options.add_argument("--studies", type=int, default=32, help="different studies among them")
     options.add_argument("--size", type=int, default=512, help="short side of the drawn images, in pixels")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
-    rows: list[dict[str, Any]] = []
+    rounds: list[dict[Any, dict[str, float]]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = drawn_files(folder, chosen.studies, chosen.size)
-        bodies = [[path.read_bytes() for path in paths] for paths in files]
+        made = requests_of(files)
         repeated = [files[number % len(files)] for number in range(chosen.requests)]
-        generator = load(chosen.model).generator
+        generator, myself = load(chosen.model).generator, psutil.Process()
         generator.generate_files(files[:16], folder / "warm.jsonl")
-        started = time.perf_counter()
-        generator.generate_files(repeated, folder / "out.jsonl")
-        alone = chosen.requests / (time.perf_counter() - started)
+
+        def generate() -> dict[str, float]:
+            started, used = time.perf_counter(), busy(myself)
+            generator.generate_files(repeated, folder / "out.jsonl")
+            whole = time.perf_counter() - started
+            return {"studies/s": len(repeated) / whole, "CPU ms": 1000 * (busy(myself) - used) / len(repeated)}
+
         process, address = start(chosen.model, folder, chosen.threads, [])
         try:
-            load_test(address, bodies, 4, 16)
-            for clients in chosen.clients:
-                row = load_test(address, bodies, clients, chosen.requests)
-                rows.append({**row, "share of generate": row["studies/s"] / alone})
+            service = psutil.Process(process.pid)
+            load_test(address, made, 4, 16)
+            for _ in range(chosen.rounds):
+                process.send_signal(signal.SIGSTOP)
+                before = generate()
+                process.send_signal(signal.SIGCONT)
+                measured: dict[Any, dict[str, float]] = {}
+                for clients in chosen.clients:
+                    used = busy(service)
+                    measured[clients] = load_test(address, made, clients, chosen.requests)
+                    measured[clients]["CPU ms"] = 1000 * (busy(service) - used) / chosen.requests
+                process.send_signal(signal.SIGSTOP)
+                after = generate()
+                process.send_signal(signal.SIGCONT)
+                alone = {name: statistics.mean([before[name], after[name]]) for name in before}
+                for row in measured.values():
+                    row["share of generate"] = row["studies/s"] / alone["studies/s"]
+                none = dict.fromkeys(("p50 ms", "p95 ms", "p99 ms"), float("nan"))
+                rounds.append({**measured, "generate": {**alone, **none, "share of generate": 1.0}})
         finally:
+            process.send_signal(signal.SIGCONT)
             process.terminate()
             process.wait(60)
-    rows.append({"clients": "generate", "studies/s": alone, "share of generate": 1.0})
-    report("Load on crossray serve", rows, json=chosen.json)
+    report("Load on crossray serve", medians(rounds), json=chosen.json)
 
 
 if __name__ == "__main__":

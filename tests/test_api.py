@@ -137,7 +137,7 @@ def test_the_maps_of_a_batch_are_those_of_one_study(folder: Path, images: list[P
     from crossray.generation.files import read_study
 
     model = crossray.load(folder, device="cpu")
-    studies = [read_study([path], model.model.config.views, model.generator.transform) for path in images[:3]]
+    studies = [read_study([path], model.model.config.views, model.generator.stored) for path in images[:3]]
     written = model.write(studies, ["a", "b", "c"], need_attention=True)
     for path, report in zip(images, written, strict=False):
         alone = model.report(path)

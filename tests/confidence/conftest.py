@@ -20,13 +20,16 @@ from crossray.text.tokenizer import Tokenizer
 
 TRAIN, VAL = 50, 30
 
+#: Short side of the stored images; the transform makes them smaller.
+STORED = 64
+
 
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("confidence") / "data"
     drawn = phantom_studies(TRAIN + VAL, 0, "easy")
     studies = [replace(study, split="train" if place < TRAIN else "val") for place, study in enumerate(drawn)]
-    return write_dataset(folder, studies, size=48, source={"kind": "phantom"}, workers=0)
+    return write_dataset(folder, studies, size=STORED, source={"kind": "phantom"}, workers=0)
 
 
 @pytest.fixture(scope="session")

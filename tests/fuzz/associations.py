@@ -30,7 +30,8 @@ from tests.interop.studies import DX, image
 
 from crossray.interop.source import read_source
 from crossray.serving.dicom import DicomNode, NodeSettings
-from crossray.serving.journal import File, Journal
+from crossray.serving.entries import File
+from crossray.serving.journal import Journal
 
 #: What the study of somebody else is full of.
 SECRET = "SECRETPATIENT"

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 from tests.data.images.dicom_files import dicom
 
-from crossray.data.batches.transform import ImageTransform
 from crossray.data.images import read_image
 from crossray.data.study import VIEW_POSITIONS
 from crossray.errors import UserError
@@ -55,7 +54,7 @@ class TestFolders:
 
     def test_a_study_from_a_folder(self, tmp_path):
         paths = [write_view(tmp_path / "1.dcm", "LL", seed=1), write_view(tmp_path / "2.dcm", "AP", seed=2)]
-        study = read_study([tmp_path], 2, ImageTransform(size=32, resize=40))
+        study = read_study([tmp_path], 2, 40)
         assert study.paths == (paths[1], paths[0])
         np.testing.assert_array_equal(study.pixels[1], read_image(paths[0]))
         inputs = stack_studies([study], 3)
@@ -73,7 +72,7 @@ class TestFolders:
         write_view(tmp_path / "1")
         (tmp_path / "view.png").write_bytes(b"to be read")
         with pytest.raises(UserError, match=r"view\.png: neither PNG nor JPEG nor DICOM"):
-            read_study([tmp_path], 2, ImageTransform(size=32, resize=40))
+            read_study([tmp_path], 2, 40)
         (tmp_path / "view.png").unlink()
         write_view(tmp_path / "2", study="2.25.9")
         with pytest.raises(UserError, match="StudyInstanceUID differs") as caught:

@@ -85,6 +85,14 @@ def test_pictures_have_a_bundle_without_a_patient_and_no_sr(folder: Path, capsys
     assert "belongs to DICOM images" in refusal(capsys, "--format", "sr")
 
 
+def test_long_names_of_any_script_fit_into_a_file_system(folder: Path) -> None:
+    ids = ["\u80ba" * 120, "\u80ba" * 121, "x" * 120]
+    write_predictions(folder / "p.jsonl", PROVENANCE, [Prediction(name, TEXT) for name in ids])
+    export("--format", "text")
+    names = sorted(path.name for path in (folder / "out").iterdir())
+    assert names == ["x" * 100 + ".txt", "\u80ba" * 50 + "-2.txt", "\u80ba" * 50 + ".txt"]
+
+
 def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "names the patient of one study" in refusal(capsys, "--format", "fhir", "--subject", "Patient/9")
     assert "belong to --format fhir or sr" in refusal(capsys, "--format", "jsonl", "--subject", "Patient/9")

@@ -1,13 +1,14 @@
 """A service with a small model of random weights."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.interop.studies import draft
 from tests.models.tiny import tiny
 
 pytest.importorskip("fastapi")
@@ -17,8 +18,12 @@ from fastapi.testclient import TestClient
 from crossray.data.batches.transform import ImageTransform
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.settings import GenerationSettings
+from crossray.interop.source import read_sources
+from crossray.interop.sr import dicom_bytes, structured_report
 from crossray.serving.app import create_app
 from crossray.serving.decoder import Decoder
+from crossray.serving.entries import Entry
+from crossray.serving.journal import Journal
 from crossray.serving.settings import Settings
 from crossray.text.tokenizer import Tokenizer
 
@@ -40,6 +45,18 @@ def png(seed: int = 0, size: tuple[int, int] = (80, 64)) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    opened = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
+    yield opened
+    opened.close()
+
+
+def objects_of(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    """What an archive gets of a study whose stored report is its text."""
+    return [dicom_bytes(structured_report(draft(report, identity=entry.id), read_sources(contents)))]
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("served"))
@@ -55,11 +72,14 @@ def decoder() -> Iterator[Decoder]:
 
 
 @pytest.fixture
-def serving(
-    model_folder: Path, tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., TestClient]]:
-    """Starts services with these settings; they end with the test."""
+def fast(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services start without a decoder of their own."""
     monkeypatch.setattr("crossray.serving.app.Decoder", lambda *_: decoder)
+
+
+@pytest.fixture
+def serving(model_folder: Path, tmp_path: Path, fast: None) -> Iterator[Callable[..., TestClient]]:
+    """Starts services with these settings; they end with the test."""
     clients: list[TestClient] = []
 
     def start(**options: Any) -> TestClient:

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from tests.serving.conftest import images, png
 
 from crossray.errors import UserError
+from crossray.files.lock import locked
 from crossray.serving.access import Rate
 from crossray.serving.keys import make_key, read_keys, revoke
 from crossray.serving.run import check_doors
@@ -137,6 +138,14 @@ def test_a_study_is_its_owners_alone(guarded: tuple[TestClient, Path, Issuer]) -
     assert client.get(address, headers=rotated).json() == answer
 
 
+def test_long_subjects_are_told_apart(guarded: tuple[TestClient, Path, Issuer]) -> None:
+    client, _, issuer = guarded
+    one, other = ({"Authorization": f"Bearer {issuer.token(sub='x' * 200 + end)}"} for end in "ab")
+    answer = client.post("/v1/reports", files=images(png()), headers=one).json()
+    assert client.get(f"/v1/reports/{answer['id']}", headers=one).status_code == 200
+    assert client.get(f"/v1/reports/{answer['id']}", headers=other).status_code == 404
+
+
 def test_keys_are_not_in_their_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     key = make_key(path, "a", ("report",), 30)
@@ -148,6 +157,11 @@ def test_keys_are_not_in_their_file(tmp_path: Path) -> None:
         revoke(path, "none")
     with pytest.raises(UserError, match="--scopes"):
         make_key(path, "a", ("everything",), 30)
+    with pytest.raises(UserError, match="--name"):
+        make_key(path, "a" * 129, ("report",), 30)
+    with locked(path.with_name("keys.json.lock"), "held"), pytest.raises(UserError, match="another command"):
+        make_key(path, "b", ("report",), 30)
+    assert [key.name for key in read_keys(path)] == ["a"]
     path.write_text("{}")
     with pytest.raises(UserError, match="no file of"):
         make_key(path, "a", ("report",), 30)

@@ -200,6 +200,26 @@ def test_a_model_is_swapped_under_load(serving: Callable[..., TestClient], tmp_p
     assert client.post("/v1/reports", files=images(png())).status_code == 200
 
 
+def test_an_answer_names_the_model_that_wrote_it(
+    serving: Callable[..., TestClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is loaded again while the report is being written."""
+    folder = save_model(tmp_path / "m")
+    client = serving(models={"a": folder})
+    shelf = client.app.state.shelf  # type: ignore[attr-defined]
+    submit = shelf.submit
+
+    def swapped(name: str, job: Any) -> Any:
+        taken = submit(name, job)
+        shelf.reload(name)
+        return taken
+
+    monkeypatch.setattr(shelf, "submit", swapped)
+    save_model(folder, system="cmn")
+    assert client.post("/v1/reports", files=images(png())).json()["model"]["system"] == "baseline"
+    assert client.get("/v1/models").json()["models"][0]["system"] == "cmn"
+
+
 def test_flagged_images_are_marked_and_refused_when_strict(
     serving: Callable[..., TestClient], monkeypatch: Any
 ) -> None:
@@ -225,25 +245,54 @@ def test_nothing_is_kept_when_nothing_shall_be(serving: Callable[..., TestClient
     assert client.get(f"/v1/reports/{answer['id']}").status_code == 404
 
 
-def test_what_was_accepted_before_a_restart_is_reported(serving: Callable[..., TestClient], tmp_path: Path) -> None:
-    from crossray.serving.journal import File, Journal
+def test_what_was_accepted_before_a_restart_is_reported(
+    serving: Callable[..., TestClient], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second study's model is not served any more: the default one reports it."""
+    from crossray.serving.entries import File
+    from crossray.serving.journal import Journal
 
     journal = Journal(f"sqlite:///{tmp_path / 'j.db'}")
     entry, _ = journal.accept([File("0", png())], model="a", owner="local", origin="http", claim=True)
     gone, _ = journal.accept([File("0", png())], model="gone", owner="local", origin="http")
     client = serving()
-    while client.get(f"/v1/reports/{entry.id}").status_code == 202:
-        pass
-    assert client.get(f"/v1/reports/{entry.id}").json()["id"] == entry.id
-    while (lost := client.get(f"/v1/reports/{gone.id}")).status_code == 202:
-        pass
-    assert lost.status_code == 422
+    for study in (entry.id, gone.id):
+        while (answer := client.get(f"/v1/reports/{study}")).status_code == 202:
+            pass
+        assert (answer.json()["id"], answer.json()["model"]["name"]) == (study, "a")
+    assert f"study {gone.id}: its model is not served any more; the model a reports it." in caplog.text
+
+
+def test_a_journal_that_is_locked_for_a_while_loses_no_end(
+    serving: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serving()
+    journal = client.app.state.journal  # type: ignore[attr-defined]
+    left = dict.fromkeys(("complete", "fail"), 2)
+
+    def locked(name: str) -> Callable[..., Any]:
+        ask = getattr(journal, name)
+
+        def answer(*given: Any) -> Any:
+            left[name] -= 1
+            if left[name] >= 0:
+                raise OSError("database is locked")
+            return ask(*given)
+
+        return answer
+
+    for name in left:
+        monkeypatch.setattr(journal, name, locked(name))
+    assert client.post("/v1/reports", files=images(png())).status_code == 200
+    assert client.post("/v1/reports", files=images(b"no image")).status_code == 422
+    assert journal.counts() == {"done": 1, "failed": 1}
 
 
 def test_pages_of_other_sites_are_refused(service: TestClient) -> None:
     answer = service.post("/v1/reports", files=images(png()), headers={"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 403
-    assert service.get("/healthz", headers={"Host": "evil.example"}).status_code == 400
+    for host, status in {"evil.example": 400, "[::1": 400, "": 400, "[::1]:8000": 200, "LOCALHOST:1": 200}.items():
+        assert service.get("/healthz", headers={"Host": host}).status_code == status
 
 
 def test_the_audit_trail_has_no_content(service: TestClient) -> None:

@@ -1,20 +1,22 @@
 """Reports of the journal on their way out; the receiver is a list, or a pynetdicom node."""
 
-from collections.abc import Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import dcmread, uid
 from pynetdicom import AE, evt
+from sqlalchemy import insert
 from tests.interop.studies import draft, image
+from tests.serving.conftest import objects_of
 
 from crossray.errors import UserError
 from crossray.interop.source import read_sources
 from crossray.interop.sr import dicom_bytes, structured_report
 from crossray.serving.delivery import Delivery, Peer, Web, destination
-from crossray.serving.journal import Entry, File, Journal
+from crossray.serving.entries import File
+from crossray.serving.journal import Journal
+from crossray.serving.tables import studies
 
 
 class Receiver:
@@ -28,17 +30,6 @@ class Receiver:
         if self.refuses:
             raise UserError("not now.")
         self.got.append(content)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
-    yield opened
-    opened.close()
-
-
-def objects_of(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> list[bytes]:
-    return [dicom_bytes(structured_report(draft(report, identity=entry.id), read_sources(contents)))]
 
 
 def finished(journal: Journal, study: str, text: str = "small pneumothorax .", origin: str = "dicom") -> str:
@@ -75,13 +66,31 @@ def test_a_report_that_was_refused_is_sent_again(journal: Journal, monkeypatch: 
     assert {note["study"] for note in journal.notes()} == {entry}
 
 
+def test_reports_that_nobody_takes_hold_up_no_other(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"id": f"{number:032}", "state": "done", "origin": "dicom", "owner": "WARD", "model": "m", "options": "{}"}
+        | {"received": number, "changed": number, "attempts": 1}
+        for number in range(150)
+    ]
+    journal._write(lambda connection: connection.execute(insert(studies), rows))  # their reports are gone
+    monkeypatch.setattr(journal, "note", lambda *_: None)
+    monkeypatch.setattr("crossray.serving.delivery.time.monotonic", lambda: 0.0)
+    receiver: Any = Receiver()
+    delivery = Delivery(journal, receiver, objects_of)
+    assert delivery.send_all() == 0
+    finished(journal, "1.2.1")
+    assert delivery.send_all() == 1
+    assert len(journal.undelivered("dicom")) == 150
+
+
 def test_sent_twice_it_is_the_same_object(journal: Journal) -> None:
     """As after a kill between the sending and its note."""
     receiver: Any = Receiver()
     finished(journal, "1.2.1")
-    undelivered = journal.undelivered("dicom")
+    entry = journal.entry(*journal.undelivered("dicom"))
+    assert entry is not None
     for _ in range(2):
-        Delivery(journal, receiver, objects_of)._send(undelivered[0])
+        Delivery(journal, receiver, objects_of)._send(entry)
     first, second = (dcmread(BytesIO(content)) for content in receiver.got)
     assert first.SOPInstanceUID == second.SOPInstanceUID
 

@@ -24,13 +24,6 @@ from crossray.serving.dicom import DicomNode, NodeSettings
 from crossray.serving.journal import Journal
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
-    yield opened
-    opened.close()
-
-
 @contextmanager
 def node(journal: Journal, **fields: Any) -> Iterator[DicomNode]:
     settings = NodeSettings(**{"port": 0, "timeout": 5.0, **fields})
@@ -97,6 +90,7 @@ def test_back_pressure(journal: Journal) -> None:
     with node(journal, most_studies=1) as running, association(running) as made:
         assert store(made, image(1)) == 0
         assert store(made, image(1, StudyInstanceUID="1.2.3")) == 0xA700
+        assert store(made, image(2)) == 0  # of the study that has been begun
         journal.delete(journal.release(0)[0])
         assert store(made, image(1, StudyInstanceUID="1.2.3")) == 0
 
@@ -105,7 +99,8 @@ def test_a_broken_journal_is_told_to_the_sender(journal: Journal, monkeypatch: p
     def fail(*_: Any, **__: Any) -> str:
         raise OSError("disk full")
 
-    monkeypatch.setattr(journal, "collect", fail)
+    for name in ("collect", "note"):
+        monkeypatch.setattr(journal, name, fail)
     with node(journal) as running, association(running) as made:
         assert store(made, image(1)) == 0xA700
 

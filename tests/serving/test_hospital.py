@@ -1,12 +1,13 @@
 """The node and its reports against real counterparts: Orthanc, and the tools of dcmtk."""
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 from tests.interop.studies import STUDY, TEXT, draft, image
+from tests.serving.conftest import objects_of
 from tests.serving.orthanc import Orthanc, needs_dcmtk, needs_orthanc, running_orthanc
 from tests.serving.test_dicom import node
 
@@ -15,24 +16,13 @@ from crossray.interop.sr import dicom_bytes, structured_report
 from crossray.serving.delivery import Delivery, destination
 from crossray.serving.dicom import DicomNode, NodeSettings
 from crossray.serving.dicomweb import Archive, fetch_study
-from crossray.serving.journal import Entry, Journal
+from crossray.serving.journal import Journal
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     with running_orthanc(tmp_path_factory.mktemp("orthanc")) as running:
         yield running
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(f"sqlite:///{tmp_path / 'journal.db'}")
-    yield opened
-    opened.close()
-
-
-def objects_of(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> list[bytes]:
-    return [dicom_bytes(structured_report(draft(report, identity=entry.id), read_sources(contents)))]
 
 
 def storescu(running: DicomNode, *files: Path, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,8 @@ from pydicom import dcmread
 from tests.interop.studies import SERIES, STUDY, image
 
 from crossray.errors import UserError
+from crossray.serving.entries import Entry
 from crossray.serving.hospital import fhir_json, sr_file, stored_objects
-from crossray.serving.journal import Entry
 
 MADE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ANSWER: dict[str, Any] = {

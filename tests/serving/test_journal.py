@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ import pytest
 pytest.importorskip("sqlalchemy")
 
 from crossray.errors import UserError
-from crossray.serving.journal import UNDELIVERED, File, Journal
+from crossray.serving.entries import File
+from crossray.serving.journal import UNDELIVERED, Journal
+from crossray.serving.tables import metadata, open_engine
 
 FILES = [File("a.png", b"first"), File("b.png", b"second")]
 FROM = {"model": "m", "owner": "key-1", "origin": "http"}
@@ -33,9 +36,25 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that is empty; of PostgreSQL the one in CROSSRAY_TEST_POSTGRES, where there is one."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'j.db'}"
+    given = os.environ.get("CROSSRAY_TEST_POSTGRES", "")
+    if not given:
+        pytest.skip("CROSSRAY_TEST_POSTGRES names no server, such as postgresql+psycopg://user@host/name")
+    engine = open_engine(given)
+    metadata.drop_all(engine)
+    engine.dispose()
+    return given
+
+
 @pytest.fixture
-def journal(tmp_path: Path, clock: Clock) -> Journal:
-    return Journal(f"sqlite:///{tmp_path / 'j.db'}", worker="w", clock=clock)
+def journal(url: str, clock: Clock) -> Iterator[Journal]:
+    opened = Journal(url, worker="w", clock=clock)
+    yield opened
+    opened.close()
 
 
 def test_a_study_goes_from_acceptance_to_report(journal: Journal) -> None:
@@ -67,12 +86,14 @@ def test_a_claim_that_was_taken_away_completes_nothing(journal: Journal) -> None
     assert journal.report(new.id) == "of the new one"
 
 
-def test_another_services_work_is_not_recovered(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'j.db'}"
+def test_another_services_work_is_not_recovered(url: str) -> None:
+    """Of a server that several share; a file is that of one, which may have got another name."""
     one, other = Journal(url, worker="one"), Journal(url, worker="other")
     entry, _ = one.accept(FILES, **FROM, claim=True)
-    assert other.recover() == 0
-    assert one.complete(entry, "x")
+    taken = url.startswith("sqlite")
+    assert other.recover() == taken
+    assert one.complete(entry, "x") is not taken
+    assert len(other.claim()) == taken
 
 
 def test_a_study_that_ends_the_process_is_given_up(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,10 +138,18 @@ def test_objects_are_collected_until_it_is_quiet(journal: Journal, clock: Clock)
     assert journal.collect("1.2.3", FILES[0], **given) != study
 
 
+def test_a_full_journal_begins_no_study_and_ends_those_that_were_begun(journal: Journal) -> None:
+    given = {"model": "m", "owner": "MODALITY", "origin": "dicom", "most": 1}
+    study = journal.collect("1.2.3", FILES[0], **given)
+    assert journal.collect("1.2.4", FILES[0], **given) is None
+    assert journal.collect("1.2.3", FILES[1], **given) == study
+    assert (journal.files(str(study)), journal.unfinished()) == (FILES, 1)
+
+
 def test_what_was_not_delivered_is_listed(journal: Journal) -> None:
     entry, _ = journal.accept(FILES, model="m", owner="a", origin="dicom", claim=True)
     journal.complete(entry, "x")
-    assert [one.id for one in journal.undelivered("dicom")] == [entry.id]
+    assert journal.undelivered("dicom") == [entry.id]
     journal.delivered(entry.id)
     assert journal.undelivered("dicom") == []
 
@@ -148,7 +177,23 @@ def test_keeping_nothing_waits_for_the_delivery_alone(journal: Journal, clock: C
     assert journal.sweep(0) == 1
 
 
-def test_what_was_deleted_is_not_in_the_file(journal: Journal, tmp_path: Path) -> None:
+@pytest.mark.parametrize("days", [0, 7])
+def test_what_is_owed_to_an_archive_stays(journal: Journal, clock: Clock, days: int) -> None:
+    owed, _ = journal.accept(FILES, model="m", owner="WARD", origin="dicom", claim=True)
+    failed, _ = journal.accept(FILES, model="m", owner="WARD", origin="dicom", claim=True)
+    http, _ = journal.accept(FILES, **FROM, claim=True)
+    journal.fail(failed, "no radiograph.")
+    for entry in (owed, http):
+        journal.complete(entry, "x")
+    clock.now += 86400 * 30
+    assert journal.sweep(days, owed="dicom") == 2
+    assert journal.report(owed.id) == "x"
+    journal.delivered(owed.id)
+    assert journal.sweep(days, owed="dicom") == 1
+
+
+def test_what_was_deleted_is_not_in_the_file(tmp_path: Path) -> None:
+    journal = Journal(f"sqlite:///{tmp_path / 'j.db'}")
     mark = b"a mark that stands for pixels" * 100
     entry, _ = journal.accept([File("a.png", mark)], **FROM, claim=True)
     assert any(mark in path.read_bytes() for path in tmp_path.iterdir())
@@ -185,10 +230,10 @@ def test_threads_share_the_work(journal: Journal) -> None:
     assert sorted(done) == sorted(ids)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/j.db", "oracle+none://x/y"])
-def test_a_wrong_url_is_a_sentence(url: str) -> None:
+@pytest.mark.parametrize("wrong", ["nonsense", "sqlite://", "sqlite:////no/such/folder/j.db", "oracle+none://x/y"])
+def test_a_wrong_url_is_a_sentence(wrong: str) -> None:
     with pytest.raises(UserError, match="--store"):
-        Journal(url)
+        Journal(wrong)
 
 
 def test_two_files_of_a_name_are_refused(journal: Journal) -> None:
@@ -199,7 +244,8 @@ def test_two_files_of_a_name_are_refused(journal: Journal) -> None:
 #: Accepts and reports without end; prints the id of each study after it was accepted.
 _WORK = """
 import sys
-from crossray.serving.journal import File, Journal
+from crossray.serving.entries import File
+from crossray.serving.journal import Journal
 journal = Journal(sys.argv[1], worker="w")
 journal.recover()
 while True:
@@ -210,8 +256,7 @@ while True:
 """
 
 
-def test_a_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'j.db'}"
+def test_a_kill_loses_and_doubles_nothing(url: str) -> None:
     chance, accepted = random.Random(0), set()
     for _ in range(4):
         process = subprocess.Popen([sys.executable, "-c", _WORK, url], stdout=subprocess.PIPE, text=True)

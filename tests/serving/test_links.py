@@ -90,7 +90,7 @@ def test_a_study_of_dicom_is_nobody_elses(serving: Callable[..., Any]) -> None:
     while not (done := client.app.state.journal.undelivered("dicom")):
         assert time.monotonic() < end, client.app.state.journal.counts()
         time.sleep(0.05)
-    assert client.get(f"/v1/reports/{done[0].id}").status_code == 404
+    assert client.get(f"/v1/reports/{done[0]}").status_code == 404
 
 
 def test_a_study_is_reported_by_its_address(serving: Callable[..., Any], archive: Archive) -> None:

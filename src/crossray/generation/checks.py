@@ -36,7 +36,7 @@ def check_study(generator: "Generator", views: Sequence[Path]) -> InputCheck:
         raise no_check(generator.name)
     most = generator.model.config.views
     try:
-        study = read_study(views, most, generator.transform)
+        study = read_study(views, most, generator.stored)
     except ColourPictureError as error:
         return InputCheck((Flag(NOT_A_RADIOGRAPH, f"{error}.", 1.0, 0.5),))
     inputs = stack_studies([study], most).to(generator.device)

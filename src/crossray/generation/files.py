@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from crossray.data.batches.batch import Inputs
-from crossray.data.batches.transform import ImageTransform
 from crossray.data.images import SUFFIXES, describe_image, read_image, resize_short_side
 from crossray.data.images.folders import listed_frontal_first, study_views
 from crossray.data.study import VIEW_POSITIONS
@@ -30,14 +29,14 @@ class FileStudy:
     positions: tuple[str, ...]
 
 
-def read_study(paths: Sequence[Path], views: int, transform: ImageTransform) -> FileStudy:
-    """Read the views of a study, their short side as long as a prepared dataset's would be.
+def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
+    """Read the views of a study as a prepared dataset stores them.
 
     Args:
         paths: PNG, JPEG or DICOM files; or one folder that holds those of the study, as `folder_views` orders them.
             Files that say their position come in the same order: frontal views first.
         views: most views that the model takes.
-        transform: the model's.
+        size: length of their short side in pixels, `Generator.stored`.
 
     Raises:
         UserError: there is no view, or one too many, or a file cannot be read, or a folder holds several studies.
@@ -51,7 +50,6 @@ def read_study(paths: Sequence[Path], views: int, transform: ImageTransform) -> 
             f"{printable(paths[views])}: view {views + 1} of its study, but the model takes {views}; leave views out "
             "of the list."
         )
-    size = transform.resize or transform.size
     positions = [describe_image(path).position for path in paths]
     order = listed_frontal_first(positions)
     return FileStudy(

@@ -72,6 +72,7 @@ class Generator:
         calibration: what turns its probabilities into those of being right; None where its folder has none, or where
             that was learned with another search.
         checker: of its inputs; None where its folder has none.
+        stored: short side of its dataset's images, in pixels; files are made as small before all else.
     """
 
     def __init__(
@@ -111,6 +112,8 @@ class Generator:
         self.tokenizer: Tokenizer = _present(model.tokenizer, name, "tokenizer.json")
         self.transform: ImageTransform = _present(model.transform, name, "preprocess.json")
         special_ids(self.tokenizer, self.decoding)
+        # a folder of an earlier version does not say what its dataset stored
+        self.stored = model.stored or self.transform.resize or self.transform.size
         self.device = _device(device)
         self.model = model.to(self.device).eval()
 
@@ -210,7 +213,7 @@ class Generator:
         """
         if strict and self.checker is None:
             raise no_check(self.name)
-        files = [read_study(views, self.model.config.views, self.transform) for views in studies]
+        files = [read_study(views, self.model.config.views, self.stored) for views in studies]
         if not files:
             raise UserError("images: none are given; name at least one image file.")
         names = study_ids(studies)

@@ -125,7 +125,7 @@ def query_files(
     """
     views = model.config.views
     for name, paths in zip(study_ids(studies), studies, strict=True):
-        inputs = stack_studies([read_study(paths, views, generator.transform)], views)
+        inputs = stack_studies([read_study(paths, views, generator.stored)], views)
         yield name, nearest(generator, model, inputs, k)[0]
 
 

@@ -38,7 +38,7 @@ def file_study(paths: Sequence[Path], generator: Generator) -> OneStudy:
         UserError: a file cannot be read, or there are more than the model takes.
     """
     views = generator.model.config.views
-    study = read_study(paths, views, generator.transform)
+    study = read_study(paths, views, generator.stored)
     return OneStudy(study_ids([paths])[0], stack_studies([study], views).to(generator.device))
 
 

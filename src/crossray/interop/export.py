@@ -20,8 +20,8 @@ Format = Literal["text", "fhir", "sr"]
 
 _SUFFIX = {"text": ".txt", "fhir": ".json", "sr": ".dcm"}
 
-#: Longest name of a file, without its suffix.
-_LONGEST = 100
+#: Longest name of a file in characters, and in bytes: file systems take 255, some of them while it is being written.
+_LONGEST, _MOST_BYTES = 100, 150
 
 
 def export_reports(
@@ -101,7 +101,8 @@ def _names(studies: list[str]) -> Mapping[str, str]:
     names: dict[str, str] = {}
     taken: set[str] = set()
     for study in studies:
-        stem = re.sub(r"[^\w.+-]+", "_", study).strip("._")[:_LONGEST] or "study"
+        stem = re.sub(r"[^\w.+-]+", "_", study).strip("._")[:_LONGEST]
+        stem = stem.encode()[:_MOST_BYTES].decode(errors="ignore") or "study"
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1

@@ -1,5 +1,6 @@
 """Who may do what: a caller is known by an API key or a token, has scopes, and asks no more often than it may."""
 
+import hashlib
 import math
 import threading
 import time
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 import jwt
 
-from crossray.serving.keys import SCOPES, KeyFile
+from crossray.serving.keys import LONGEST_NAME, SCOPES, KeyFile
 from crossray.serving.problems import Problem
 from crossray.serving.settings import Settings
 from crossray.serving.tokens import Tokens, scopes_of
@@ -75,7 +76,7 @@ class Doorkeeper:
             except jwt.ExpiredSignatureError:
                 raise Problem(401, "the token has expired; sign in again.") from None
             if claims is not None:
-                return Caller(f"oidc:{claims['sub']}"[:128], scopes_of(claims))
+                return Caller(_name_of(claims["sub"]), scopes_of(claims))
         raise Problem(401, "the key or token is not known here; ask for one.")
 
     def count(self, caller: Caller) -> None:
@@ -87,6 +88,12 @@ class Doorkeeper:
         wait = self._rate.wait(caller.name)
         if wait > 0:
             raise Problem(429, "too many requests of this caller; wait a moment.", retry=math.ceil(wait))
+
+
+def _name_of(subject: str) -> str:
+    """The name of a token's subject; of a long one its digest, because what is cut off may tell two people apart."""
+    name = f"oidc:{subject}"
+    return name if len(name) <= LONGEST_NAME else f"oidc:sha256:{hashlib.sha256(subject.encode()).hexdigest()}"
 
 
 class Rate:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files as resources
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import crossray
 from crossray.serving.access import Doorkeeper
@@ -46,14 +46,18 @@ _HEADERS = {
 }
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, worker: str = "") -> FastAPI:
     """The application; models are loaded and the journal is opened here.
+
+    Args:
+        settings: of the service.
+        worker: its name among those that share a journal.
 
     Raises:
         UserError: a model, the keys or the journal cannot be opened.
     """
     check_neighbours(settings)
-    journal, metrics = Journal(settings.store), Metrics()
+    journal, metrics = Journal(settings.store, worker=worker), Metrics()
     doors = Doorkeeper(settings)
     shelf = Shelf(
         settings.models, device=settings.device, batch=settings.batch, window=settings.window,
@@ -92,8 +96,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.shelf = settings, shelf
     _handle_errors(app)
     app.middleware("http")(_note)
-    if settings.open:  # without keys a page of the internet must not reach the service by a name that leads here
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
     app.include_router(reports)
     app.include_router(admin)
     _add_health(app)
@@ -107,8 +109,10 @@ async def _note(request: Request, answer: Callable[[Request], Awaitable[Response
     try:
         # a link to the page is welcome, requests of another page are not
         foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        if foreign and request.url.path.startswith(("/v1/", "/metrics")):
-            response: Response = Problem(403, "pages of other sites may not use the service.").response()
+        if state.settings.open and not _names_loopback(request):
+            response: Response = Problem(400, "ask for this service by a name of the loopback.").response()
+        elif foreign and request.url.path.startswith(("/v1/", "/metrics")):
+            response = Problem(403, "pages of other sites may not use the service.").response()
         else:
             response = await answer(request)
     except Exception as error:
@@ -130,6 +134,14 @@ async def _note(request: Request, answer: Callable[[Request], Awaitable[Response
         except Exception as error:
             log_failure("audit", error)
     return response
+
+
+def _names_loopback(request: Request) -> bool:
+    """Without keys a page of the internet must not reach the service by a name of its own that leads here."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname in LOOPBACK
+    except ValueError:
+        return False
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -158,7 +170,7 @@ def _add_health(app: FastAPI) -> None:
     async def ready(request: Request) -> Response:
         desk: Desk | None = request.app.state.desk
         try:
-            await asyncio.to_thread(request.app.state.journal.counts)
+            await asyncio.to_thread(request.app.state.journal.unfinished)
         except Exception as error:
             log_failure("journal", error)
             return Problem(503, "the journal does not answer.").response()

@@ -4,6 +4,7 @@ The identifiers of a report come from its entry in the journal, so that an archi
 """
 
 import logging
+import math
 import re
 import threading
 import time
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from crossray.errors import UserError, quoted
 from crossray.serving.dicom import ORIGIN, ae_title
 from crossray.serving.dicomweb import Archive, store_report
-from crossray.serving.journal import Entry, Journal
+from crossray.serving.entries import Entry
+from crossray.serving.journal import Journal
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -126,7 +128,7 @@ class Delivery:
         self._journal, self._receiver, self._objects_of, self._origin = journal, receiver, objects_of, origin
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crossray-delivery", daemon=True)
-        #: Entry to when it is tried again, and the pause before.
+        #: Study to when it is tried again, and the pause before that.
         self._later: dict[str, tuple[float, float]] = {}
 
     def start(self) -> None:
@@ -148,25 +150,36 @@ class Delivery:
     def send_all(self) -> int:
         """Send what is not there yet and not paused; how many were confirmed."""
         sent = 0
-        waiting = self._journal.undelivered(self._origin)
-        self._later = {entry.id: self._later[entry.id] for entry in waiting if entry.id in self._later}
-        for entry in waiting:
-            due, pause = self._later.get(entry.id, (0.0, _PERIOD))
-            if time.monotonic() < due:
+        while (study := self._next()) is not None:
+            entry = self._journal.entry(study)
+            if entry is None:  # deleted meanwhile
                 continue
             try:
                 self._send(entry)
             except Exception as error:
-                reason = str(error) if isinstance(error, UserError) else type(error).__name__
-                _LOGGER.warning("report %s: not delivered, tried again in %.0f s: %s", entry.id, 2 * pause, reason)
-                self._journal.note(entry.owner, "deliver SR", "failed", entry.id)
+                _, pause = self._later.get(study, (0.0, _PERIOD))
                 pause = min(2 * pause, _LONGEST_PAUSE)
-                self._later[entry.id] = (time.monotonic() + pause, pause)
+                self._later[study] = (time.monotonic() + pause, pause)
+                reason = str(error) if isinstance(error, UserError) else type(error).__name__
+                _LOGGER.warning("report %s: not delivered, tried again in %.0f s: %s", study, pause, reason)
+                self._journal.note(entry.owner, "deliver SR", "failed", study)
                 continue
-            self._journal.delivered(entry.id)
-            self._journal.note(entry.owner, "deliver SR", "stored", entry.id)
+            self._journal.delivered(study)
+            self._journal.note(entry.owner, "deliver SR", "stored", study)
             sent += 1
         return sent
+
+    def _next(self) -> str | None:
+        """The report to be tried now: one that never was, then the one that has waited longest for it."""
+        if self._ended.is_set():
+            return None
+        waiting = self._journal.undelivered(self._origin)
+        self._later = {study: self._later[study] for study in waiting if study in self._later}
+        first = min(waiting, key=self._due, default=None)  # of equal ones the oldest
+        return None if first is None or self._due(first) > time.monotonic() else first
+
+    def _due(self, study: str) -> float:
+        return self._later.get(study, (-math.inf, 0.0))[0]
 
     def _send(self, entry: Entry) -> None:
         report = self._journal.report(entry.id)

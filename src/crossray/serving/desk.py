@@ -7,15 +7,18 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from crossray.errors import UserError
 from crossray.generation.files import FileStudy
 from crossray.serving.answers import Answer, answer_of, flags_of
 from crossray.serving.batcher import Job
 from crossray.serving.decoder import Decoded, Decoder
-from crossray.serving.journal import Entry, File, Journal
+from crossray.serving.dicom import ORIGIN
+from crossray.serving.entries import Entry, File
+from crossray.serving.journal import Journal
 from crossray.serving.metrics import Metrics
 from crossray.serving.problems import Problem
 from crossray.serving.settings import Settings
@@ -24,11 +27,16 @@ from crossray.text.display import readable
 
 _LOGGER = logging.getLogger("crossray.serving")
 
+T = TypeVar("T")
+
 #: Seconds between looks at what waits in the journal.
 LOOK = 0.25
 
 #: Seconds between deletions of what is too old.
 SWEEP = 30.0
+
+#: Longest pause before the journal is asked again to take what it did not.
+LONGEST_PAUSE = 30.0
 
 #: Training studies that are named beside a report.
 SIMILAR = 3
@@ -128,14 +136,23 @@ class Desk:
                 await asyncio.to_thread(self.journal.release, self.settings.quiet)
                 room = self.settings.limits.in_flight - self.in_flight
                 for entry in await asyncio.to_thread(self.journal.claim, max(0, min(room, self.settings.batch))):
-                    self._begin(entry, None, None, preview=False)
+                    self._begin(self._served(entry), None, None, preview=False)
                 if self.settings.keep is not None and time.monotonic() - swept > SWEEP * bool(self.settings.keep):
-                    await asyncio.to_thread(self.journal.sweep, self.settings.keep)
+                    owed = ORIGIN if self.settings.send_to is not None else None
+                    await asyncio.to_thread(self.journal.sweep, self.settings.keep, owed=owed)
                     swept = time.monotonic()
             except Exception as error:
                 log_failure("journal", error)
                 await asyncio.sleep(4 * LOOK)
             await asyncio.sleep(LOOK)
+
+    def _served(self, entry: Entry) -> Entry:
+        """The study; of the default model where its own is not served any more, since a restart."""
+        if entry.model in self.shelf.names:
+            return entry
+        default = self.shelf.default
+        _LOGGER.warning("study %s: its model is not served any more; the model %s reports it.", entry.id, default)
+        return replace(entry, model=default)
 
     async def drain(self, seconds: float) -> None:
         """Wait until what is being reported has ended, at most so long."""
@@ -169,20 +186,19 @@ class Desk:
         started = time.monotonic()
         try:
             if files is None:
-                files = await asyncio.to_thread(self.journal.files, entry.id)
+                files = await _insist(partial(self.journal.files, entry.id))
             reported = await self._write(entry, files, watch, preview)
         except (UserError, Problem) as error:
             self.metrics.refused.labels("study").inc()
-            await asyncio.to_thread(self.journal.fail, entry, str(error))
+            await _insist(partial(self.journal.fail, entry, str(error)))
             if isinstance(error, Problem):
                 raise
             raise Problem(422, str(error)) from None
         except Exception as error:
             where = log_failure("study", error)
-            await asyncio.to_thread(self.journal.fail, entry, f"the service failed ({where}).")
+            await _insist(partial(self.journal.fail, entry, f"the service failed ({where})."))
             raise Problem(500, f"the service failed ({where}); the study was not reported.") from None
-        stored = json.dumps(reported.answer)
-        if not await asyncio.to_thread(self.journal.complete, entry, stored):
+        if not await _insist(partial(self.journal.complete, entry, json.dumps(reported.answer))):
             raise Problem(409, "the study was taken over or deleted meanwhile.")
         self.metrics.reported.labels(entry.model).inc()
         self._seconds = 0.9 * self._seconds + 0.1 * (time.monotonic() - started)
@@ -192,11 +208,10 @@ class Desk:
         self, entry: Entry, files: Sequence[File], watch: Callable[[str], None] | None, preview: bool
     ) -> Reported:
         generator = self.shelf.get(entry.model).reporter.generator
-        size = generator.transform.resize or generator.transform.size
         with self.metrics.decoding.time():
             decoded = await self.decoder.decode(
                 [file.content for file in files],
-                size,
+                generator.stored,
                 generator.model.config.views,
                 preview=preview,
                 choose=bool(entry.options.get("choose")),
@@ -215,7 +230,7 @@ class Desk:
             attention=attention,
             watch=None if watch is None else told,
         )
-        self.shelf.submit(entry.model, job)
+        writing = self.shelf.submit(entry.model, job)
         report = await asyncio.wrap_future(job.future)
         check = report.check
         if self.settings.strict or entry.options.get("strict"):
@@ -223,11 +238,23 @@ class Desk:
                 raise Problem(422, "strict: this model has no input check; ask without strict.")
             if not check.ok:
                 raise Problem(422, f"images: refused by the input check. {check}", more={"flags": flags_of(check)})
-        model = described(entry.model, self.shelf.get(entry.model))
+        model = described(entry.model, writing)  # its folder may have been loaded again meanwhile
         details = partial(
             answer_of, entry.id, report, decoded, model, doubt=self.settings.doubt, attention=attention, similar=SIMILAR
         )
         return Reported(await asyncio.to_thread(details), decoded)
+
+
+async def _insist(ask: Callable[[], T]) -> T:
+    """Ask the journal until it answers: a claimed study whose end it did not take would be worked on for ever."""
+    pause = LOOK
+    while True:
+        try:
+            return await asyncio.to_thread(ask)
+        except Exception as error:
+            log_failure("journal", error)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def log_failure(what: str, error: BaseException) -> str:

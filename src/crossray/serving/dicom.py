@@ -6,9 +6,9 @@
     node.stop()
 
 A C-STORE is answered with success once the object is on disk (`Journal.collect`); the service lets the study wait for
-its report when nothing new came for a while (`Journal.release`). When too many studies wait, the node answers 0xA700
-(out of resources), and the sender tries again later. The node logs status codes, never an identifier or a value of an
-object.
+its report when nothing new came for a while (`Journal.release`). When too many studies wait, the node answers objects
+of a new one with 0xA700 (out of resources), and the sender tries again later; a study that has been begun takes more
+objects, so that it becomes one report. The node logs status codes, never an identifier or a value of an object.
 """
 
 import logging
@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, cast
 from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError
 from crossray.interop.source import read_source
-from crossray.serving.journal import File, Journal
+from crossray.serving.entries import File
+from crossray.serving.journal import Journal
 
 if TYPE_CHECKING:
     from pynetdicom.dimse_primitives import C_STORE
@@ -73,7 +74,7 @@ class NodeSettings:
         host: address to listen on.
         port: 0 for any free one.
         callers: AE titles that may send; anyone when empty. A title is no proof of who calls: use TLS and a firewall.
-        most_studies: studies that may be unfinished at once, before the node answers 0xA700.
+        most_studies: studies that may be unfinished at once, before the node answers 0xA700 to objects of a new one.
         most_bytes: of one object; the association of a longer one is closed.
         most_associations: at once; more are rejected.
         timeout: seconds that a sender may be silent.
@@ -188,12 +189,11 @@ class DicomNode:
             status = OUT_OF_RESOURCES
         if status != SUCCESS:
             _LOGGER.warning("C-STORE: answered 0x%04X", status)
-            self._journal.note(f"dicom:{caller}", "C-STORE", f"0x{status:04X}")
+            with suppress(Exception):  # the journal may be what failed, and the sender must be told to come again
+                self._journal.note(f"dicom:{caller}", "C-STORE", f"0x{status:04X}")
         return status
 
     def _store(self, event: "Event", caller: str) -> int:
-        if self._unfinished() >= self.settings.most_studies:
-            return OUT_OF_RESOURCES
         content, request = event.encoded_dataset(), cast("C_STORE", event.request)
         try:
             source = read_source(content, "C-STORE")
@@ -204,12 +204,11 @@ class DicomNode:
         file = File(source.text("SOPInstanceUID"), content)
         study, owner = source.text("StudyInstanceUID"), f"dicom:{caller}"  # no key has a name with a colon
         options = {**CHOOSE, "attention": self.settings.attention}
-        self._journal.collect(study, file, model=self._model, owner=owner, origin=ORIGIN, options=options)
-        return SUCCESS
-
-    def _unfinished(self) -> int:
-        counts = self._journal.counts()
-        return sum(counts.get(state, 0) for state in ("collecting", "waiting", "working"))
+        most = self.settings.most_studies
+        taken = self._journal.collect(
+            study, file, model=self._model, owner=owner, origin=ORIGIN, options=options, most=most
+        )
+        return OUT_OF_RESOURCES if taken is None else SUCCESS
 
 
 def storage_classes() -> tuple[str, ...]:

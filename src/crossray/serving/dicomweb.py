@@ -17,7 +17,7 @@ from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError, quoted
 from crossray.interop.source import read_source
 from crossray.serving.dicom import storage_classes
-from crossray.serving.journal import File
+from crossray.serving.entries import File
 
 if TYPE_CHECKING:
     import httpx

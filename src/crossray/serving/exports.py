@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 
 from crossray.errors import UserError
 from crossray.serving.answers import Answer, edited, edited_answer
+from crossray.serving.entries import File
 from crossray.serving.hospital import fhir_json, sr_file
-from crossray.serving.journal import File
 from crossray.serving.problems import Problem
 from crossray.serving.settings import NOTICE
 

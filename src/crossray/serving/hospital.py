@@ -13,7 +13,7 @@ from crossray.interop.fhir import fhir_bundle
 from crossray.interop.presentation import attention_overlay
 from crossray.interop.source import Source, read_sources
 from crossray.interop.sr import dicom_bytes, structured_report
-from crossray.serving.journal import Entry
+from crossray.serving.entries import Entry
 
 
 def fhir_json(

@@ -20,7 +20,7 @@ States of a study:
   study, and a claim that was taken away (`recover`) completes nothing and returns False. A second `accept` with the
   same `key` of the same owner and origin returns the first study.
 * A study that was claimed `MOST_ATTEMPTS` times without an end has probably killed its process: it becomes failed.
-* What is sent elsewhere (an SR to an archive) is sent after `complete`: `undelivered(origin)` lists what is not there
+* What is sent elsewhere (an SR to an archive) is sent after `complete`: `undelivered(origin)` names what is not there
   yet, `delivered(id)` notes that the receiver has confirmed. A receiver must take a repeated object for the same one:
   derive its UIDs from `entry.id`.
 * `sweep(days)` deletes finished studies, their files and reports. `delete(id)` does so at once. `note` writes the audit
@@ -36,13 +36,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from crossray.errors import UserError
+from crossray.serving.commits import Commits
+from crossray.serving.entries import Entry, File
 from crossray.serving.tables import READS, audit, files, open_engine, reports, studies
 
 #: Times that a study is begun before it is given up. Images are decoded elsewhere, a model sees arrays alone: a study
@@ -53,53 +54,6 @@ MOST_ATTEMPTS = 100
 UNDELIVERED = 3600.0
 
 
-@dataclass(frozen=True)
-class File:
-    """An object of a study.
-
-    Attributes:
-        name: unique within the study: a file name, or a SOP instance UID.
-        content: its bytes, repeated in no message.
-    """
-
-    name: str
-    content: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A study as the journal knows it.
-
-    Attributes:
-        id: 32 hexadecimal digits, drawn at random.
-        state: collecting, waiting, working, done or failed.
-        origin: the way it came, such as "http" or "dicom".
-        owner: who sent it: the name of an API key, the subject of a token, an AE title.
-        key: the sender's own name for it, such as an Idempotency-Key or a study instance UID.
-        model: served model that shall report it.
-        options: of the request, JSON values.
-        received: when; `changed`: when the state changed last.
-        attempts: times that it was claimed.
-        token: of the claim.
-        delivered: when its report reached its receiver.
-        error: why it failed, one sentence.
-    """
-
-    id: str
-    state: str
-    origin: str
-    owner: str
-    key: str | None
-    model: str
-    options: Mapping[str, Any]
-    received: float
-    changed: float
-    attempts: int
-    token: str | None
-    delivered: float | None
-    error: str | None
-
-
 class Journal:
     """Accepted studies and their reports in a database."""
 
@@ -108,13 +62,16 @@ class Journal:
 
         Args:
             url: of SQLAlchemy. SQLite belongs to one service; several may share PostgreSQL.
-            worker: name of this service, the same after a restart; by default the machine's.
+            worker: name of this service among those that share PostgreSQL, the same after a restart; by default the
+                machine's.
             clock: seconds since 1970, for tests.
 
         Raises:
             UserError: the database cannot be opened.
         """
         self._engine = open_engine(url)
+        self._shared = self._engine.dialect.name != "sqlite"
+        self._write = Commits(self._engine).write
         self.worker = worker or platform.node() or "crossray"
         self._clock = clock
 
@@ -154,22 +111,25 @@ class Journal:
         """
         if len({file.name for file in content}) != len(content):
             raise UserError("images: two files have the same name; give each its own.")
+
+        def store(connection: Connection) -> Entry:
+            study = self._insert(connection, "waiting", origin, owner, key, model, options or {})
+            rows = [
+                {"study": study, "number": number, "name": file.name, "content": file.content}
+                for number, file in enumerate(content)
+            ]
+            if rows:
+                connection.execute(insert(files), rows)
+            if claim:
+                self._take(connection, [study])
+            return self._one(connection, study)
+
         for _ in range(2):  # the second time around, the same key has come in between
             known = None if key is None else self._keyed(origin, owner, key)
             if known is not None:
                 return known, False
             try:
-                with self._writing() as connection:
-                    study = self._insert(connection, "waiting", origin, owner, key, model, options or {})
-                    rows = [
-                        {"study": study, "number": number, "name": file.name, "content": file.content}
-                        for number, file in enumerate(content)
-                    ]
-                    if rows:
-                        connection.execute(insert(files), rows)
-                    if claim:
-                        self._take(connection, [study])
-                    return self._one(connection, study), True
+                return self._write(store), True
             except IntegrityError:
                 if key is None:
                     raise
@@ -184,7 +144,8 @@ class Journal:
         owner: str,
         origin: str,
         options: Mapping[str, Any] | None = None,
-    ) -> str:
+        most: int | None = None,
+    ) -> str | None:
         """Store one object of a study that comes in parts; it is on disk when this returns.
 
         An object that is there already stays as it is. What comes after the study was released is a new study.
@@ -196,43 +157,45 @@ class Journal:
             owner: who sent it.
             origin: the way it came.
             options: JSON values.
+            most: unfinished studies beyond which no new one is begun; one that has been begun takes more objects.
 
         Returns:
-            The study's id.
+            The study's id; None where it would be one too many, and nothing was stored.
         """
-        for attempt in range(2):
-            try:
-                return self._collect(key, file, (origin, owner, key, model, options or {}))
-            except IntegrityError:  # another thread was the first to store an object of this study, or this object
-                if attempt:
-                    raise
-        raise AssertionError
-
-    def _collect(self, key: str, file: File, new: tuple[str, str, str, str, Mapping[str, Any]]) -> str:
-        origin, owner, *_ = new
         open_one = _where_key(select(studies.c.id), origin, owner, key).where(studies.c.state == "collecting")
-        with self._writing() as connection:
+
+        def store(connection: Connection) -> str | None:
             study = connection.execute(open_one.with_for_update()).scalar()
             if study is None:
-                study = self._insert(connection, "collecting", *new)
+                if most is not None and _unfinished(connection) >= most:
+                    return None
+                study = self._insert(connection, "collecting", origin, owner, key, model, options or {})
             named = select(files.c.number).where(files.c.study == study, files.c.name == file.name)
             if connection.execute(named).first() is None:
                 number = connection.execute(select(func.count()).where(files.c.study == study)).scalar_one()
                 row = {"study": study, "number": number, "name": file.name, "content": file.content}
                 connection.execute(insert(files), row)
             connection.execute(update(studies).where(studies.c.id == study).values(changed=self._clock()))
-        return str(study)
+            return str(study)
+
+        try:
+            return self._write(store)
+        except IntegrityError:  # another service was the first to store an object of this study, or this object
+            return self._write(store)
 
     def release(self, quiet: float) -> list[str]:
         """Let the collected studies wait for a report that got no new object for `quiet` seconds; their ids."""
         ended = (studies.c.state == "collecting", studies.c.changed <= self._clock() - quiet)
-        with self._writing() as connection:
+
+        def free(connection: Connection) -> list[str]:
             found = [str(row.id) for row in connection.execute(select(studies.c.id).where(*ended).with_for_update())]
             # the key is free again: more objects of the same DICOM study become another study here
             done = {"state": "waiting", "changed": self._clock(), "key": None}
             for study in found:
                 connection.execute(update(studies).where(studies.c.id == study).values(**done))
-        return found
+            return found
+
+        return self._write(free)
 
     # -- working -----------------------------------------------------------------------------------------------------
 
@@ -241,10 +204,13 @@ class Journal:
         waiting = select(studies.c.id).where(studies.c.state == "waiting").order_by(studies.c.received).limit(limit)
         if origin is not None:
             waiting = waiting.where(studies.c.origin == origin)
-        with self._writing() as connection:
+
+        def begin(connection: Connection) -> list[Entry]:
             chosen = [str(row.id) for row in connection.execute(waiting.with_for_update(skip_locked=True))]
             self._take(connection, chosen)
             return [self._one(connection, study) for study in chosen]
+
+        return self._write(begin)
 
     def complete(self, entry: Entry, report: str, *, delivered: bool = False) -> bool:
         """Store the report of a claimed study, once and for all.
@@ -258,34 +224,34 @@ class Journal:
             False: the claim was taken away meanwhile, and nothing was stored.
         """
         now = self._clock()
-        with self._writing() as connection:
+
+        def end(connection: Connection) -> bool:
             ended = self._end(connection, entry, "done", None, now if delivered else None)
             if ended:
                 connection.execute(insert(reports), {"study": entry.id, "content": report, "made": now})
-        return ended
+            return ended
+
+        return self._write(end)
 
     def fail(self, entry: Entry, reason: str) -> bool:
         """End a claimed study without a report; `reason` is one sentence without anything of the patient."""
-        with self._writing() as connection:
-            return self._end(connection, entry, "failed", reason, None)
+        return self._write(lambda connection: self._end(connection, entry, "failed", reason, None))
 
     def recover(self) -> int:
         """After a restart: let the studies wait again that this service was working on; how many were.
 
-        Call it before the first `claim`, and in one process only.
+        Call it before the first `claim`, and in one process only. A file of SQLite is one service's, whatever it was
+        called before: a container has another name each time it is made.
         """
-        mine = (studies.c.state == "working", studies.c.worker == self.worker)
+        mine = [studies.c.state == "working"]
+        if self._shared:
+            mine.append(studies.c.worker == self.worker)
         given_up = "the service ended each time it began this study; see what is odd about its files."
         now = self._clock()
-        with self._writing() as connection:
-            connection.execute(
-                update(studies)
-                .where(*mine, studies.c.attempts >= MOST_ATTEMPTS)
-                .values(state="failed", error=given_up, changed=now, token=None)
-            )
-            return connection.execute(
-                update(studies).where(*mine).values(state="waiting", changed=now, token=None)
-            ).rowcount
+        often = update(studies).where(*mine, studies.c.attempts >= MOST_ATTEMPTS)
+        given = often.values(state="failed", error=given_up, changed=now, token=None)
+        again = update(studies).where(*mine).values(state="waiting", changed=now, token=None)
+        return self._write(lambda connection: (connection.execute(given), connection.execute(again))[1].rowcount)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -293,7 +259,7 @@ class Journal:
         """The study with this id; None where there is none, or where it is another owner's."""
         with self._reading() as connection:
             found = connection.execute(select(studies).where(studies.c.id == study)).mappings().first()
-        entry = None if found is None else _entry(found)
+        entry = None if found is None else Entry.of(found)
         return entry if entry is not None and owner in (None, entry.owner) else None
 
     def files(self, study: str) -> list[File]:
@@ -307,46 +273,55 @@ class Journal:
         with self._reading() as connection:
             return connection.execute(select(reports.c.content).where(reports.c.study == study)).scalar()
 
+    def unfinished(self) -> int:
+        """How many studies are not reported yet."""
+        with self._reading() as connection:
+            return _unfinished(connection)
+
     def counts(self) -> dict[str, int]:
-        """How many studies are in each state."""
+        """How many studies are in each state; this goes through all of them."""
         with self._reading() as connection:
             rows = connection.execute(select(studies.c.state, func.count()).group_by(studies.c.state))
             return {str(state): int(count) for state, count in rows}
 
     # -- delivering and forgetting -----------------------------------------------------------------------------------
 
-    def undelivered(self, origin: str, limit: int = 100) -> list[Entry]:
-        """Studies that are done and whose report has not reached its receiver, the oldest first."""
-        rows = (
-            select(studies)
-            .where(studies.c.state == "done", studies.c.origin == origin, studies.c.delivered.is_(None))
-            .order_by(studies.c.changed)
-            .limit(limit)
+    def undelivered(self, origin: str) -> list[str]:
+        """Ids of the studies that are done and whose report has not reached its receiver, the oldest first."""
+        rows = select(studies.c.id).where(
+            studies.c.state == "done", studies.c.origin == origin, studies.c.delivered.is_(None)
         )
         with self._reading() as connection:
-            return [_entry(row) for row in connection.execute(rows).mappings()]
+            return [str(row.id) for row in connection.execute(rows.order_by(studies.c.changed))]
 
     def delivered(self, study: str) -> None:
         """Note that the receiver has the report."""
-        with self._writing() as connection:
-            connection.execute(update(studies).where(studies.c.id == study).values(delivered=self._clock()))
+        noted = update(studies).where(studies.c.id == study).values(delivered=self._clock())
+        self._write(lambda connection: connection.execute(noted))
 
-    def sweep(self, days: float) -> int:
+    def sweep(self, days: float, *, owed: str | None = None) -> int:
         """Delete the studies that ended more than `days` ago; how many.
 
         With 0 days a finished study goes as soon as its report is delivered, and after `UNDELIVERED` seconds anyway.
+
+        Args:
+            days: since the end.
+            owed: origin of the studies whose reports stay until they are delivered, however long that takes.
         """
-        now = self._clock()
-        old = studies.c.changed <= now - (days * 86400 or UNDELIVERED)
+        before = self._clock() - (days * 86400 or UNDELIVERED)
+        # what ended before came before: the index knows when studies came
+        old = (studies.c.received <= before) & (studies.c.changed <= before)
         gone = old if days else old | studies.c.delivered.is_not(None)
-        with self._writing() as connection:
-            chosen = select(studies.c.id).where(studies.c.state.in_(("done", "failed")), gone)
-            return self._erase(connection, [str(row.id) for row in connection.execute(chosen)])
+        chosen = select(studies.c.id).where(studies.c.state.in_(("done", "failed")), gone)
+        if owed is not None:
+            chosen = chosen.where(
+                (studies.c.state == "failed") | (studies.c.origin != owed) | studies.c.delivered.is_not(None)
+            )
+        return self._write(lambda connection: self._erase(connection, [row.id for row in connection.execute(chosen)]))
 
     def delete(self, study: str) -> bool:
         """Delete a study with files and report, whatever its state; whether it was there."""
-        with self._writing() as connection:
-            return bool(self._erase(connection, [study]))
+        return bool(self._write(lambda connection: self._erase(connection, [study])))
 
     def note(self, who: str, action: str, outcome: str, study: str | None = None) -> None:
         """Write a row of the audit trail.
@@ -358,8 +333,7 @@ class Journal:
             study: id of the study.
         """
         row = {"time": self._clock(), "who": who[:128], "action": action[:64], "outcome": outcome[:64], "study": study}
-        with self._writing() as connection:
-            connection.execute(insert(audit), row)
+        self._write(lambda connection: connection.execute(insert(audit), row))
 
     def notes(self, limit: int = 1000) -> list[dict[str, Any]]:
         """The newest rows of the audit trail, newest first."""
@@ -368,11 +342,6 @@ class Journal:
             return [dict(row) for row in rows]
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -405,10 +374,10 @@ class Journal:
     def _keyed(self, origin: str, owner: str, key: str) -> Entry | None:
         with self._reading() as connection:
             row = connection.execute(_where_key(select(studies), origin, owner, key)).mappings().first()
-        return None if row is None else _entry(row)
+        return None if row is None else Entry.of(row)
 
     def _one(self, connection: Connection, study: str) -> Entry:
-        return _entry(connection.execute(select(studies).where(studies.c.id == study)).mappings().one())
+        return Entry.of(connection.execute(select(studies).where(studies.c.id == study)).mappings().one())
 
     def _take(self, connection: Connection, chosen: Sequence[str]) -> None:
         for study in chosen:
@@ -432,10 +401,10 @@ class Journal:
         return count
 
 
+def _unfinished(connection: Connection) -> int:
+    rows = select(func.count()).where(studies.c.state.in_(("collecting", "waiting", "working")))
+    return int(connection.execute(rows).scalar_one())
+
+
 def _where_key(rows: Select[Any], origin: str, owner: str, key: str) -> Select[Any]:
     return rows.where(studies.c.origin == origin, studies.c.owner == owner, studies.c.key == key)
-
-
-def _entry(row: Mapping[Any, Any]) -> Entry:
-    values = {name: row[name] for name in Entry.__dataclass_fields__ if name != "options"}
-    return Entry(**values, options=json.loads(row["options"]))

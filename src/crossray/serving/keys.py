@@ -10,16 +10,21 @@ import json
 import secrets
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from crossray.errors import UserError
+from crossray.files.lock import locked
 from crossray.files.write import write_whole
 
 #: What a caller may do: report: send studies and read their own reports; metrics: read /metrics; admin: reload models,
 #: read the audit trail.
 SCOPES: tuple[str, ...] = ("report", "metrics", "admin")
+
+#: Longest name of an owner that the journal takes.
+LONGEST_NAME = 128
 
 #: A hundred years: the list shows the end as a date.
 MOST_DAYS = 36_500
@@ -111,10 +116,11 @@ def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str
             raise UserError(f"--scopes {scope}: there is no such scope; choose of {', '.join(SCOPES)}.")
     if not 0 < days <= MOST_DAYS:
         raise UserError(f"--days {days}: give more than 0 and at most {MOST_DAYS}.")
-    if not name.strip() or ":" in name:  # subjects of an identity provider have a colon
-        raise UserError(f"--name {name!r}: give a name without a colon.")
+    if not name.strip() or ":" in name or len(name) > LONGEST_NAME:  # subjects of an identity provider have a colon
+        raise UserError(f"--name {name!r}: give a name of at most {LONGEST_NAME} characters without a colon.")
     number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    _write(path, [*_known(path), Key(number, _digest(secret), name, scopes, time.time() + days * 86400)])
+    with _alone(path):
+        _write(path, [*_known(path), Key(number, _digest(secret), name, scopes, time.time() + days * 86400)])
     return f"crk_{number}_{secret}"
 
 
@@ -124,11 +130,21 @@ def revoke(path: Path, number: str) -> None:
     Raises:
         UserError: there is none.
     """
-    keys = _known(path)
-    left = [key for key in keys if key.number != number]
-    if len(left) == len(keys):
-        raise UserError(f"--revoke {number}: there is no such key in {path}; `crossray keys --keys {path}` lists them.")
-    _write(path, left)
+    with _alone(path):
+        keys = _known(path)
+        left = [key for key in keys if key.number != number]
+        if len(left) == len(keys):
+            raise UserError(
+                f"--revoke {number}: there is no such key in {path}; `crossray keys --keys {path}` lists them."
+            )
+        _write(path, left)
+
+
+def _alone(path: Path) -> AbstractContextManager[None]:
+    """Of two commands that change the file at the same time, one would forget the other's key."""
+    if not path.parent.is_dir():
+        return nullcontext()
+    return locked(path.with_name(f"{path.name}.lock"), f"--keys {path}: another command changes it; run this again.")
 
 
 def _known(path: Path) -> list[Key]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import platform
 import socket
 import warnings
 from collections.abc import Iterator
@@ -37,13 +38,19 @@ def run(settings: Settings, *, port: int = 8000) -> None:
     check_models(settings)
     set_up_log()
     with _alone(settings.store):
-        _serve(settings, port)
+        _LOGGER.info("%s", NOTICE)
+        server_of(settings, port).run()
 
 
-def _serve(settings: Settings, port: int) -> None:
+def server_of(settings: Settings, port: int) -> uvicorn.Server:
+    """The server of the application; models are loaded here.
+
+    Raises:
+        UserError: see `create_app`.
+    """
     # uvicorn's own lines of requests hold addresses of callers and paths
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, worker=f"{platform.node()}:{port}"),
         host=settings.host,
         port=port,
         access_log=False,
@@ -54,8 +61,7 @@ def _serve(settings: Settings, port: int) -> None:
         timeout_graceful_shutdown=30,
         h11_max_incomplete_event_size=2**16,
     )
-    _LOGGER.info("%s", NOTICE)
-    uvicorn.Server(config).run()
+    return uvicorn.Server(config)
 
 
 def set_up_log() -> None:
@@ -87,12 +93,11 @@ def check_port(host: str, port: int) -> None:
     """
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}: give 0 to 65535.")
-    address = host.strip("[]")
     try:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as door:
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            door.bind((address, port))
+            door.bind((host, port))
     except OSError as error:
         raise UserError(
             f"--host {host}, --port {port}: cannot be listened on ({error.strerror}); choose others."

@@ -13,7 +13,7 @@ NOTICE = draft.NOTICE
 
 
 #: Names of this machine, on which alone a service without keys listens.
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "host", self.host.strip("[]"))  # of an address as it stands in a URL
         if not self.models:
             raise UserError("--model: name at least one model folder.")
         if self.keep is not None and self.keep < 0:

@@ -54,12 +54,10 @@ class Shelf:
             UserError: a model cannot be loaded, or lacks its input check.
         """
         self._folders, self._device, self._batch, self._window = dict(folders), device, batch, window
-        self._observe, self._lock = observe, threading.Lock()
+        self._observe, self._lock, self._strict = observe, threading.Lock(), strict
         self._models: dict[str, Shelved] = {}
         for name in self._folders:
             self._models[name] = self._load(name)
-            if strict and self._models[name].reporter.generator.checker is None:
-                raise no_check(name)
         self.default = next(iter(self._folders))
 
     @property
@@ -77,19 +75,19 @@ class Shelf:
             raise Problem(404, f"model: there is none of this name; there are {', '.join(self.names)}.")
         return self._models[name]
 
-    def submit(self, name: str, job: Job) -> Reporter:
+    def submit(self, name: str, job: Job) -> Shelved:
         """Queue a study for a model, and return the model that will report it."""
         with self._lock:  # a batcher that has been told to stop gets nothing any more
             model = self.get(name)
             model.batcher.submit(job)
-        return model.reporter
+        return model
 
     def reload(self, name: str) -> Shelved:
         """Load a model's folder again; requests go to the old one until the new one is there.
 
         Raises:
             Problem: 404.
-            UserError: the folder cannot be loaded; the old model stays.
+            UserError: the folder cannot be loaded, or lacks the input check that is needed; the old model stays.
         """
         self.get(name)
         new = self._load(name)
@@ -107,6 +105,8 @@ class Shelf:
 
     def _load(self, name: str) -> Shelved:
         reporter = load(self._folders[name], device=self._device)
+        if self._strict and reporter.generator.checker is None:
+            raise no_check(name)
 
         def observe(studies: int, seconds: float) -> None:
             if self._observe is not None:

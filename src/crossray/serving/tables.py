@@ -46,6 +46,7 @@ studies = Table(
     Column("error", Text),
     UniqueConstraint("origin", "owner", "key", name="crossray_studies_key"),
     Index("crossray_studies_state", "state", "received"),
+    Index("crossray_studies_owed", "origin", "delivered", "state", "changed"),
 )
 
 files = Table(
@@ -87,10 +88,10 @@ def open_engine(url: str) -> Engine:
     """Connect to the database and make the tables that are missing.
 
     Args:
-        url: of SQLAlchemy, such as sqlite:///crossray.db, sqlite:// (in memory) or postgresql+psycopg://host/name.
+        url: of SQLAlchemy, such as sqlite:///crossray.db or postgresql+psycopg://host/name.
 
     Raises:
-        UserError: the URL is none, its driver is not installed, or the database refuses.
+        UserError: the URL is none or names no file, its driver is not installed, or the database refuses.
     """
     try:
         parsed = make_url(url)
@@ -100,10 +101,14 @@ def open_engine(url: str) -> Engine:
         reason = "its driver is not installed" if isinstance(error, ModuleNotFoundError) else "it is no database URL"
         raise UserError(f"--store {quoted(url)}: {reason}; give one such as sqlite:///crossray.db.") from None
     if engine.dialect.name == "sqlite":
+        if parsed.database in (None, "", ":memory:"):  # each thread would have a database of its own, and none for long
+            raise UserError(f"--store {quoted(url)}: names no file; give one such as sqlite:///crossray.db.")
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     try:
         metadata.create_all(engine)
+        for index in studies.indexes:  # a store of an earlier version lacks one
+            index.create(engine, checkfirst=True)
     except SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())[:120]
         shown = parsed.render_as_string(hide_password=True)

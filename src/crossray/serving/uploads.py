@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from crossray.errors import UserError
 from crossray.serving.dicomweb import Archive, fetch_study
-from crossray.serving.journal import File
+from crossray.serving.entries import File
 from crossray.serving.problems import Problem
 from crossray.serving.settings import Limits
 

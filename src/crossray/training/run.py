@@ -328,7 +328,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     torch.manual_seed(recipe.trainer.seed)
     model = kind(config)
     if isinstance(model, ReportModel):
-        model.tokenizer, model.transform = tokenizer, data.image
+        model.tokenizer, model.transform, model.stored = tokenizer, data.image, dataset.info.size
     return model
 
 

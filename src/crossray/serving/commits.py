@@ -1,0 +1,56 @@
+"""Writes to the journal's database: those that come at the same time share a transaction, and so one wait for the disk.
+
+A commit to SQLite waits until the disk has it, milliseconds to tenths of a second, and one waits for the other. Here
+the first thread that comes becomes the leader: it runs its own work and commits, and meanwhile the others queue theirs;
+the next leader takes all of it. A server such as PostgreSQL does this by itself.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+T = TypeVar("T")
+
+
+class Commits:
+    """The transactions of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Write to this database."""
+        self._engine, self._grouped = engine, engine.dialect.name == "sqlite"
+        self._leading = threading.Lock()
+        self._queue: deque[tuple[Callable[[Connection], Any], Future[Any]]] = deque()
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """What `work` returns, after what it wrote is on disk; an error of it leaves nothing behind.
+
+        Args:
+            work: reads and writes on the connection that it is given; it may be run again after a rollback.
+        """
+        if not self._grouped:
+            with self._engine.begin() as connection:
+                return work(connection)
+        done: Future[T] = Future()
+        self._queue.append((work, done))
+        with self._leading:
+            if not done.done():
+                self._commit([self._queue.popleft() for _ in range(len(self._queue))])
+        return done.result()
+
+    def _commit(self, group: list[tuple[Callable[[Connection], Any], Future[Any]]]) -> None:
+        try:
+            with self._engine.begin() as connection:
+                results = [work(connection) for work, _ in group]
+        except Exception as error:
+            if len(group) == 1:
+                group[0][1].set_exception(error)
+            else:  # the mistake of one is none of the others'
+                for one in group:
+                    self._commit([one])
+            return
+        for (_, done), result in zip(group, results, strict=True):
+            done.set_result(result)
