@@ -38,7 +38,7 @@ def test_the_true_reports_trip_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shares", "raised"), [((0.31, 0.06), True), ((0.1, 0.0), True), ((0.3, 0.06), False), (None, False)]
+    ("shares", "raised"), [((0.31, 0.03), True), ((0.1, 0.0), True), ((0.3, 0.03), False), (None, False)]
 )
 def test_a_sentence_that_is_written_far_too_often(shares: tuple[float, float] | None, raised: bool) -> None:
     found = alarms(TRUE, TRUE, {}, None, labels_vary=True, template=shares)

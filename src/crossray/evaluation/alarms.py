@@ -35,7 +35,7 @@ LENGTHS = (1 / 2, 2.0)
 LEAST_ABNORMAL = 1 / 2
 
 #: How many times as often as people a system may write a frequent sentence.
-MOST_TEMPLATE = 5.0
+MOST_TEMPLATE = 10.0
 
 #: How much more often than in the true reports a placeholder may stand in a report.
 MOST_PLACEHOLDERS = 0.1
