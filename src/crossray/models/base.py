@@ -189,8 +189,9 @@ class ReportModel(Trainable):
         """Logits of the token after each of `tokens`.
 
         Args:
-            tokens: (N, T) int64. Without a cache: the whole decoder input from bos on, N = B. With one: what comes
-                after the positions that the cache holds, N = B x beams.
+            tokens: (N, T) int64, the N / B texts of one study side by side. Without a cache: the whole decoder input
+                from bos on; training reads one text a study, learning from rewards several. With one: what comes after
+                the positions that the cache holds, N = B x beams.
             encoded: result of `encode`; its prompt, if any, is read before the first token.
             cache: state from `start` or from the step before; it is updated in place and returned.
             need_attention: also return the cross-attention weights.
