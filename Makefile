@@ -61,6 +61,12 @@ RESULTS ?=
 results: .venv/.installed-dev  ## the tables of docs/results from a prepared IU X-Ray (hours)
 	$(BIN)/python benchmarks/results --data $(DATA) --runs $(RUNS) $(RESULTS)
 
+# The generated tables of docs/speed.md; resumable. Quickly: make speed SPEED=--quick
+SPEED ?=
+
+speed: .venv/.installed-dev  ## the tables of docs/speed.md: each row with its ceiling and share (20 minutes)
+	$(BIN)/python benchmarks/speed.py $(SPEED)
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 

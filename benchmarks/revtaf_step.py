@@ -14,6 +14,7 @@ import torch
 
 from common import parser, report
 from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
+from crossray.models.base import ReportModel
 from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig
 from crossray.models.registry import create_model
@@ -57,20 +58,26 @@ def database(model: REVTAF) -> ReportDatabase:
     )
 
 
-def make_batch(model: REVTAF, studies: int, words: int, tokens: int | None) -> Batch:
-    """Random studies; with `tokens` their features are cached."""
+def make_batch(
+    model: ReportModel, studies: int, words: int, tokens: int | None, channels: int = 0, size: int = 224
+) -> Batch:
+    """Random studies; with `tokens` their features, of so many `channels` or the backbone's, are cached."""
     views = model.config.views
+    channels = channels or model.backbone.width  # type: ignore[union-attr, assignment]
     mask = torch.ones(studies, views, dtype=torch.bool)
     features = {}
     if tokens is not None:
         features = {
-            "visual": torch.randn(studies, views, tokens, model.backbone.width),
-            "pooled": torch.randn(studies, views, model.backbone.width),
+            "visual": torch.randn(studies, views, tokens, channels),
+            "pooled": torch.randn(studies, views, channels),
+        }
+    if tokens is not None and isinstance(model, REVTAF):
+        features |= {
             "entities": torch.randn(studies, views, ENTITIES),
             "places": torch.randint(0, len(model.knowledge.places), (studies, views, ENTITIES)),
         }
-    images = torch.randn(studies, views, 3, 224, 224)
-    sizes, positions = torch.full((studies, views, 2), 224), torch.zeros(studies, views, dtype=torch.long)
+    images = torch.randn(studies, views, 3, size, size)
+    sizes, positions = torch.full((studies, views, 2), size), torch.zeros(studies, views, dtype=torch.long)
     statuses = torch.randint(0, len(STATUSES), (studies, len(OBSERVATIONS)))
     names = tuple(f"study{number}" for number in range(studies))
     return Batch(

@@ -11,7 +11,7 @@ from crossray import __version__, cli
 COMMANDS = [
     [], ["prepare"], ["prepare", "phantom"], ["prepare", "r2gen"], ["prepare", "iu-xray"], ["prepare", "manifest"],
     ["inspect"], ["train"], ["pretrain"], ["generate"], ["evaluate"],
-    ["compare"], ["convert"], ["convert", "chexbert"], ["models"], ["ablate"], ["report"], ["label"], ["export"],
+    ["compare"], ["convert"], ["convert", "chexbert"], ["models"], ["ablate"], ["scorecard"], ["label"], ["export"],
     ["reconstruct"], ["demo"], ["analyze"], ["analyze", "alignment"], ["analyze", "grounding"],
     ["analyze", "long-tail"], ["analyze", "retrieval"], ["index"], ["index", "build"], ["index", "query"], ["explain"],
     ["serve"], ["keys"],
@@ -136,8 +136,8 @@ def test_help_imports_nothing_heavy() -> None:
         (["generate", "--model", "m", "--out", "o"], ["--data"]),
         (["generate", "--model", "no-model", "--out", "o", "a.png"], ["no-model"]),
         (["evaluate", "no-predictions.jsonl"], ["no-predictions.jsonl"]),
-        (["report", "no-predictions.jsonl", "--out", "page.html"], ["no-predictions.jsonl"]),
-        (["report", "a.jsonl", "--out", "page.html", "--studies", "-1"], ["--studies"]),
+        (["scorecard", "no-predictions.jsonl", "--out", "page.html"], ["no-predictions.jsonl"]),
+        (["scorecard", "a.jsonl", "--out", "page.html", "--studies", "-1"], ["--studies"]),
         (["label", "no-reports.csv", "--out", "labels.csv"], ["no-reports.csv"]),
         (["fly"], ["fly"]),
     ],
@@ -152,6 +152,14 @@ def test_mistakes_end_in_one_sentence(
     for word in words:
         assert word in line
     assert list(tmp_path.iterdir()) == []  # nothing half-written stays
+
+
+def test_an_old_name_works_and_says_the_new_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["report", "no-predictions.jsonl", "--out", "page.html"])
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("crossray: report is now called scorecard")
+    assert "no-predictions.jsonl" in second
 
 
 def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

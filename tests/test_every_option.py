@@ -43,7 +43,7 @@ NEEDED: dict[tuple[str, ...], list[str]] = {
     ("export",): ["predictions.jsonl", "--out", "OUT.json"],
     ("compare",): ["predictions.jsonl", "others.jsonl", "--out", "OUT.json"],
     ("ablate",): ["cmn/demo", "--data", "data", "--out", "OUT"],
-    ("report",): ["predictions.jsonl", "others.jsonl", "--out", "OUT.html"],
+    ("scorecard",): ["predictions.jsonl", "others.jsonl", "--out", "OUT.html"],
     ("explain",): ["a.png", "--model", "model", "--out", "OUT.html"],
     ("inspect",): ["data", "--out", "OUT.html"],
     ("label",): ["reports.csv", "--out", "OUT.csv"],

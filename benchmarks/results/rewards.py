@@ -1,8 +1,8 @@
 """The reward stage: what learning from CIDEr-D and clinical F1 adds to a trained system, and whether it games them."""
 
 import json
-from collections import Counter
 
+from crossray.evaluation.metrics.degeneracy import template
 from crossray.evaluation.predictions import PredictionFile
 from crossray.evaluation.results import Evaluation
 from crossray.text.observations import label_report
@@ -26,15 +26,14 @@ def table(bench: Bench) -> str:
     language = _language(true_reports, true_reports)
     rows.append(["true reports", *[""] * (len(_METRICS) + 2), *language])
     headings = [
-        "system", *_METRICS.values(), "image gain", "CIDEr-D minus shuffled", "words", "distinct", "favourite sentence",
-        "normal", "repeats a sentence", "contradicts itself",
+        "system", *_METRICS.values(), "image gain", "CIDEr-D minus shuffled", "words", "distinct",
+        "most overused sentence", "normal", "repeats a sentence", "contradicts itself",
     ]  # fmt: skip
     about = (
         "Protocol `r2gen`. The best model of the language loss, and the recipe's last stage, objective `reward` "
-        "(CIDEr-D and clinical F1; [docs](../training.md)), which begins with it. `favourite sentence`: how often the "
-        "sentence occurs whose share of the reports is furthest above its share of the true ones. `normal`: reports "
-        "labelled as without findings. A report contradicts itself when two of its sentences state and deny the same "
-        "observation."
+        "(CIDEr-D and clinical F1; [docs](../training.md)), which begins with it. `most overused sentence`: how often "
+        "it is written, and how often people write it (alarm *template*). `normal`: reports labelled as without "
+        "findings. A report contradicts itself when two of its sentences state and deny the same observation."
     )
     return f"# The reward stage ({SPLITS[bench.split]})\n\n{about}\n\n" + grid(headings, rows)
 
@@ -54,26 +53,16 @@ def _row(bench: Bench, system: str, before: bool) -> list[str]:
 
 
 def _language(reports: list[str], truth: list[str]) -> list[str]:
-    """Mean number of words, share of different reports, favourite sentence, and the shares of three kinds of report."""
+    """Mean number of words, share of different reports, most overused sentence, and shares of three kinds of report."""
     cut = [split_sentences(report) for report in reports]
     normal = [label_report(report).status("no_finding") == "positive" for report in reports]
     repeats = [len({*sentences}) < len(sentences) for sentences in cut]
     contradicts = [_contradicts(sentences) for sentences in cut]
     words = sum(len(report.split()) for report in reports) / len(reports)
-    favourite = _favourite(cut, [split_sentences(report) for report in truth])
-    return [
-        f"{words:.1f}",
-        f"{len(set(reports)) / len(reports):.2f}",
-        favourite,
-        *(f"{sum(found) / len(reports):.2f}" for found in (normal, repeats, contradicts)),
-    ]
-
-
-def _favourite(reports: list[list[str]], truth: list[list[str]]) -> str:
-    """Share of the reports with the sentence that is written most too often, and of the true ones with it."""
-    ours, theirs = (Counter(name for report in side for name in set(report)) for side in (reports, truth))
-    favourite = max(ours, key=lambda sentence: ours[sentence] - theirs[sentence])
-    return f"{ours[favourite] / len(reports):.2f}, true {theirs[favourite] / len(truth):.2f}"
+    shares = template(reports, truth)
+    overused = "" if shares is None else f"{shares[0]:.2f}, true {shares[1]:.2f}"
+    kinds = [f"{sum(found) / len(reports):.2f}" for found in (normal, repeats, contradicts)]
+    return [f"{words:.1f}", f"{len(set(reports)) / len(reports):.2f}", overused, *kinds]
 
 
 def _contradicts(sentences: list[str]) -> bool:

@@ -17,7 +17,7 @@ from docstring_parser import parse
 
 #: Packages whose modules have a page, and what each is.
 PACKAGES = {
-    "models": "Contract of a system, the six systems, what they share",
+    "models": "Contract of a system, the systems, what they share",
     "layers": "Building blocks of the papers",
     "decoding": "How reports are searched for",
     "evaluation": "Metrics, labelers, predictions, statistics",
@@ -48,8 +48,8 @@ def _commands() -> str:
     from crossray.commands import COMMANDS, GROUPS
 
     parts = [
-        "# Commands\n\nWritten from the parser. `crossray COMMAND --help` prints the same. Options may be "
-        "written with hyphens or underscores. A user's mistake ends in one sentence and exit code 2; Ctrl-C in 130.\n"
+        "# Commands\n\nGenerated from the parser; `crossray COMMAND --help` prints the same. Options can be written "
+        "with hyphens or underscores. A user's mistake ends in a one-sentence error and exit code 2, Ctrl-C in 130.\n"
     ]
     for name, text in _TRAINING.items():
         parts.append(
@@ -208,14 +208,14 @@ def _api(folder: Path) -> None:
         kind = "autoclass" if isinstance(value, type) else "autofunction"
         options = "   :members:\n" if kind == "autoclass" else ""
         bodies.append(f"```{{eval-rst}}\n.. {kind}:: crossray.{name}\n{options}```\n")
-    _write(folder / "api" / "crossray.md", "# crossray\n\nWhat `import crossray` offers.\n\n" + "\n".join(bodies))
+    _write(folder / "api" / "crossray.md", "# crossray\n\nThe public API: `import crossray`.\n\n" + "\n".join(bodies))
     pages = "\n".join(f"api/{name}" for name in ("crossray", *PACKAGES, "shared"))
     rows = [("[`crossray`](api/crossray.md)", "Load a model, write reports, score them"),
             *((f"[`crossray.{name}`](api/{name}.md)", text) for name, text in PACKAGES.items()),
             ("[`crossray.registry`, `crossray.errors`](api/shared.md)", "Registries; mistakes of a user")]  # fmt: skip
     _write(
         folder / "api.md",
-        "# Python interface\n\nWritten from the docstrings. The names of `crossray` itself keep the "
+        "# Python API\n\nGenerated from the docstrings. The names of `crossray` itself follow the "
         "[deprecation policy](../project/deprecation.md); those of the packages below may change with a minor "
         f"version.\n\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n\n" + _table(("package", "what it holds"), rows) + "\n",
     )

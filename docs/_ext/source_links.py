@@ -14,12 +14,10 @@ from typing import Any
 
 from sphinx.util import logging
 
-from generated_pages import PACKAGES
-
 ROOT = Path(__file__).parents[2]
 
-#: Packages whose source is on the site, and modules of `crossray` itself.
-_SHOWN = {*PACKAGES, "registry.py", "errors.py", "api.py"}
+#: Packages, and modules of `crossray` itself, whose source the pages of the papers link to.
+_SHOWN = {"models", "layers", "decoding", "evaluation", "api", "registry.py", "errors.py"}
 
 _LOG = logging.getLogger(__name__)
 _SOURCE = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])+)\]\(((?:\.\./)*src/crossray/[\w/]+\.py)(?:#(\w+(?:\.\w+)*))?\)")

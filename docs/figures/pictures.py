@@ -1,7 +1,7 @@
 """The gallery: pages that CrossRay makes, photographed: `python -m docs.figures.pictures` from the repository's root.
 
 Everything on them is drawn. The explain page shows the model that `make demo` left in demo/; without one it stays as it
-is. The two systems of the report page are made up (tests/browser/example.py). The drafts of the reading page and of the
+is. The two systems of the scorecard are made up (tests/browser/example.py). The drafts of the reading page and of the
 DICOM SR come from a model that was trained for seconds.
 """
 
@@ -49,15 +49,15 @@ SECONDS = shlex.split(
 )
 
 
-def report_page(work: Path) -> Path:
+def scorecard(work: Path) -> Path:
     """Two made-up systems on drawn studies."""
     runs = make_runs(work / "report", studies=300, size=256)
-    command(["report", *map(str, runs), "--out", str(work / "report.html")])
-    return work / "report.html"
+    command(["scorecard", *map(str, runs), "--out", str(work / "scorecard.html")])
+    return work / "scorecard.html"
 
 
 def inspect_page(work: Path) -> Path:
-    """The drawn dataset of the report page."""
+    """The drawn dataset of the scorecard."""
     command(["inspect", str(work / "report" / "data"), "--out", str(work / "inspect.html")])
     return work / "inspect.html"
 
@@ -193,7 +193,7 @@ def point_at_a_word(page: Any, work: Path) -> None:
 
 #: Picture to what makes its page, its width and height, and what is done on it first.
 PICTURES: dict[str, tuple[Callable[[Path], Any], int, int, Callable[[Any, Path], None] | None]] = {
-    "report-page.jpg": (report_page, 1120, 1000, show_studies),
+    "scorecard.jpg": (scorecard, 1120, 1000, show_studies),
     "inspect-page.jpg": (inspect_page, 1120, 900, None),
     "ablation-table.jpg": (ablation_page, 1120, 680, None),
     "reading-page.jpg": (reading_page, 1280, 860, ask),

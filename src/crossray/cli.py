@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from crossray import __version__
-from crossray.commands import COMMANDS, GROUPS
+from crossray.commands import COMMANDS, GROUPS, RENAMED
 from crossray.commands.command import Command
 from crossray.errors import UserError
 from crossray.files.guard import check_outputs
@@ -38,6 +38,8 @@ class Formatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = _TYPE.sub("", super()._get_help_string(action))
+        if ". " not in text:  # a single phrase ends without a full stop, as argparse's own help does
+            text = text.removesuffix(".")
         if action.option_strings and action.required:
             return f"{text} (required)"
         shown = action.default not in (None, [], argparse.SUPPRESS) and not isinstance(action, argparse._HelpAction)
@@ -90,8 +92,16 @@ class Parser(ArgumentParser):
         raise SystemExit(MISTAKE)
 
 
+def _further(command: Command) -> str | None:
+    """What a command's help says of options that have no line of their own."""
+    if command.takes_recipe:
+        return "Every field of the recipe is an option too, such as --trainer.max-epochs 3."
+    groups = ", ".join(f"--{group}.FIELD VALUE" for group in command.fields)
+    return f"Further options: {groups}, such as --decoding.method greedy." if groups else None
+
+
 def _command_parser(command: Command) -> Parser:
-    parser = Parser(description=command.summary)
+    parser = Parser(description=command.summary, epilog=_further(command))
     positional = dict(command.positional or {})
     skip = {
         *command.lists,
@@ -118,7 +128,7 @@ def _build(arguments: Sequence[str] = ()) -> Parser:
     commands = parser.add_subcommands(dest="command", required=True)
     for name, group in GROUPS.items():
         parent = Parser(description=group.summary)
-        commands.add_subcommand(name, parent, help=f"{group.summary[:-1]}; `crossray {name} --help` lists what.")
+        commands.add_subcommand(name, parent, help=f"{group.summary[:-1]}; see `crossray {name} --help`.")
         if name == first:
             seconds = parent.add_subcommands(dest="source", required=True)
             for chosen in [second] if second in group.commands else group.commands:
@@ -139,7 +149,17 @@ _TRAINING = {
 }
 
 
+def _renamed(arguments: list[str]) -> list[str]:
+    """The arguments with the present name of a command; an old one is told on standard error."""
+    if not arguments or arguments[0] not in RENAMED:
+        return arguments
+    old, new = arguments[0], RENAMED[arguments[0]]
+    sys.stderr.write(f"crossray: {old} is now called {new}; the old name will go with version 0.4.\n")
+    return [new, *arguments[1:]]
+
+
 def _run(arguments: list[str]) -> None:
+    arguments = _renamed(arguments)
     if arguments[:1] and arguments[0] in _TRAINING:
         _train(arguments[0], arguments[1:])
         return

@@ -14,11 +14,11 @@ from crossray.evaluation.predictions import PredictionFile
 from crossray.evaluation.results import Evaluation
 from crossray.evaluation.statistics.significance import Interval
 from crossray.evaluation.trivial import TRIVIAL
+from crossray.files.write import write_whole
 from crossray.generation.generator import Generator
-from crossray.pages import page
 from crossray.pages.printing import print_evaluation
-from crossray.pages.report import build_report, write_report
-from crossray.pages.report_runs import METRICS, System, read_history
+from crossray.pages.scorecard.build import build_scorecard
+from crossray.pages.scorecard.runs import METRICS, System, read_history
 from crossray.pages.terminal import Progress, print_dataset
 from crossray.training.recipe import load
 from crossray.training.run import resume, train
@@ -115,7 +115,7 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
     checks = make_checks(result)
     minutes = (time.monotonic() - began) / 60
     html = _page(dataset, run, system, PredictionFile.load(predictions), result, checks, minutes)
-    write_report(html, folder / "index.html")
+    write_whole(folder / "index.html", html)
 
     console.rule("5. what this shows")
     for check in checks:
@@ -149,16 +149,11 @@ def _page(
     checks: list[Check],
     minutes: float,
 ) -> str:
-    """The demo's page: the report page with the checks at its top."""
+    """The demo's page: the scorecard with the checks at its top."""
     system = System(name, predictions, result, read_history(run / METRICS))
-    preface = [
-        page.paragraph(
-            f"Made in {minutes:.1f} minutes by crossray demo: {dataset.studies} studies drawn, a small "
-            f"{name} and what it needs trained, {len(predictions.rows)} test reports written and scored. The model has "
-            "seen nothing else.",
-            "muted",
-        ),
-        page.subheading("Does the model look at the image?"),
-        *(page.paragraph(str(check), "good" if check.holds else "bad") for check in checks),
-    ]
-    return build_report([system], title="CrossRay demo: reports of synthetic chest radiographs", preface=preface)
+    made = (
+        f"Made in {minutes:.1f} minutes by crossray demo: {dataset.studies} studies drawn, a small {name} and what it "
+        f"needs trained, {len(predictions.rows)} test reports written and scored. The model has seen nothing else."
+    )
+    title = "CrossRay demo: reports of synthetic chest radiographs"
+    return build_scorecard([system], title=title, template="demo.html", made=made, checks=checks)

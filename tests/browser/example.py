@@ -1,4 +1,4 @@
-"""Runs of two made-up systems on phantom studies, for the tests of the report page and for its figure in the documents.
+"""Runs of two made-up systems on phantom studies, for the tests of the scorecard and for its figure in the documents.
 
 `python -m tests.browser.example FOLDER` makes them and the page, and photographs it.
 """
@@ -93,18 +93,19 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
     from tests.browser.conftest import launch
 
-    from crossray.pages.report import build_report, write_report
-    from crossray.pages.report_runs import read_systems
+    from crossray.files.write import write_whole
+    from crossray.pages.scorecard.build import build_scorecard
+    from crossray.pages.scorecard.runs import read_systems
 
     folder = Path(sys.argv[1])
-    write_report(build_report(read_systems(make_runs(folder, studies=300, size=256))), folder / "page.html")
+    write_whole(folder / "page.html", build_scorecard(read_systems(make_runs(folder, studies=300, size=256))))
     with sync_playwright() as playwright:
         browser = launch(playwright)
         page = browser.new_page(viewport={"width": 1120, "height": 1000}, color_scheme="light")
         page.goto((folder / "page.html").resolve().as_uri())
         page.locator("[name=kind][value=false]").check()
         page.locator("#studies").evaluate("heading => heading.scrollIntoView({behavior: 'instant'})")
-        page.screenshot(path=folder / "report-page.jpg", type="jpeg", quality=80)
+        page.screenshot(path=folder / "scorecard.jpg", type="jpeg", quality=80)
         browser.close()
 
 

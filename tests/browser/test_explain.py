@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.browser.test_report_page import CONTRAST
+from tests.browser.test_scorecard import CONTRAST
 
 from crossray.analysis.attention import ReportAttention
+from crossray.files.write import write_whole
 from crossray.pages import page as parts
 from crossray.pages.explain import Explanation, build_explanation
-from crossray.pages.report import write_report
 
 pytestmark = pytest.mark.browser
 
@@ -51,7 +51,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, layers in enumerate((2, 1))
     ]
     path = tmp_path_factory.mktemp("explain") / "page.html"
-    write_report(build_explanation("study-1", explanations, reference="Heart is large.", synthetic=True), path)
+    write_whole(path, build_explanation("study-1", explanations, reference="Heart is large.", synthetic=True))
     return path
 
 

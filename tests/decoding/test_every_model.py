@@ -7,6 +7,7 @@ import torch
 from tests.decoding.toy import IDS
 from tests.models.tiny import make_inputs, tiny
 
+from crossray.decoding.sampling import sample
 from crossray.decoding.search import DecodingConfig, generate
 from crossray.decoding.uncached import Uncached
 from crossray.models.registry import list_models
@@ -69,3 +70,33 @@ def test_studies_that_end_leave_the_batch_and_the_cache(system):
     assert len({len(report.log_probabilities) for report in together}) > 1
     alone = [generate(model, encoded.select(torch.tensor([study])), IDS, config)[0] for study in range(8)]
     assert [report.tokens for report in together] == [report.tokens for report in alone]
+
+
+@pytest.mark.parametrize("prompted", [False, True], ids=["plain", "prompted"])
+@pytest.mark.parametrize("system", list_models())
+def test_several_texts_of_a_study_are_read_as_if_each_had_a_copy_of_it(system, prompted):
+    model = tiny(system)
+    generator = torch.Generator().manual_seed(5)
+    tokens = torch.randint(4, 40, (6, 7), generator=generator)
+    with torch.no_grad():
+        encoded = model.encode(make_inputs(2))
+        if prompted:
+            encoded = replace(encoded, prompt=torch.randint(4, 40, (2, 3), generator=generator))
+        copies = encoded.apply(lambda tensor: tensor.repeat_interleave(3, dim=0))
+        torch.testing.assert_close(model.step(tokens, encoded).logits, model.step(tokens, copies).logits)
+
+
+@pytest.mark.parametrize("system", list_models())
+def test_samples_are_those_of_a_search_for_each(system):
+    """Whatever shares prompt, image and batch: each sample follows its own numbers, and leaves when it has ended."""
+    model, count = tiny(system), 5
+    with torch.no_grad():
+        encoded = model.encode(make_inputs(3))
+        sharpen(model)
+    config = DecodingConfig(method="sample", max_length=11)
+    together = sample(model, encoded, IDS, config, count, [3, 4, 5])
+    plain = sample(Uncached(model), encoded, IDS, config, count, [3, 4, 5])
+    assert torch.equal(together.tokens, plain.tokens)
+    assert torch.equal(together.length, plain.length)
+    torch.testing.assert_close(together.log_probabilities, plain.log_probabilities, atol=1e-3, rtol=1e-3)
+    assert len(set(together.length.flatten().tolist())) > 1

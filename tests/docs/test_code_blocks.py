@@ -31,7 +31,7 @@ RUN = {
     "generate": ["--decoding.max-length", "12"],
     "evaluate": ["--meteor", "no", "--resamples", "20"],
     "compare": ["--meteor", "no", "--resamples", "20"],
-    "report": [],
+    "scorecard": [],
     "explain": [],
     "inspect": [],
     "label": [],

@@ -38,6 +38,14 @@ def test_the_true_reports_trip_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shares", "raised"), [((0.31, 0.03), True), ((0.1, 0.0), True), ((0.3, 0.03), False), (None, False)]
+)
+def test_a_sentence_that_is_written_far_too_often(shares: tuple[float, float] | None, raised: bool) -> None:
+    found = alarms(TRUE, TRUE, {}, None, labels_vary=True, template=shares)
+    assert names(found) == ["template"] * raised
+
+
+@pytest.mark.parametrize(
     ("change", "name"),
     [
         ({"distinct_reports": 0.19}, "repeated reports"),

@@ -77,3 +77,30 @@ def test_what_studies_share_stays() -> None:
     cache.reorder(torch.tensor([1, 0, 3, 2, 5, 4]))
     cache.select(torch.tensor([1]))
     assert torch.equal(cache.shared["table"], torch.arange(7))
+
+
+def test_rows_apart_see_their_own_text_and_leave_one_by_one() -> None:
+    """Samples: behind what they have in common, each row is on its own."""
+    cache, read = fresh(2, 1), torch.randn(2, 1, 3, 4)
+    cache.reserved = 10
+    cache.extend(3, read.device)
+    cache.write(0, read, -read)
+    cache.widen(4, apart=True)
+    written = read.repeat_interleave(4, dim=0)
+    cache.state["row"] = torch.arange(8)
+    for turn in range(12):
+        new = torch.randn(len(written), 1, 1, 4)
+        assert cache.extend(1, new.device) is None
+        keys, values = cache.write(0, new, -new)
+        written = torch.cat([written, new], dim=2)
+        assert torch.equal(keys, written)
+        assert torch.equal(values, -written)
+        if turn == 2:
+            cache.narrow(torch.tensor([[3, 0], [1, 2]]))
+            written = written[[3, 0, 5, 6]]
+            assert cache.state["row"].tolist() == [3, 0, 5, 6]
+        if turn == 4:
+            cache.select(torch.tensor([1]))
+            written = written[2:]
+            assert cache.memory_keys[0].flatten().tolist() == [1.0]
+            assert cache.state["row"].tolist() == [5, 6]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tests.models.tiny import make_batch, set_weights, tiny
 
+from crossray.models import sizes
 from crossray.models.registry import list_models
 
 FOLDER = Path(__file__).parent / "golden"
@@ -32,12 +33,13 @@ def record(system: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Record every system that has no file yet."""
+    """Record every system that has no file yet, and the sizes of all."""
     FOLDER.mkdir(exist_ok=True)
     for system in list_models():
         path = FOLDER / f"{system}.json"
         if not path.exists():
             path.write_text(json.dumps(record(system)).replace("], ", "],\n ") + "\n", encoding="utf-8")
+    sizes.RECORD.write_text(json.dumps(sizes.record(), indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

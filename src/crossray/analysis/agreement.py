@@ -5,13 +5,10 @@ generated one only it is a false alarm, in the true one only it is missed. `no_f
 the others.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
-from itertools import groupby
 from typing import Literal
 
-from crossray.text.display import ShownWord, shown_words
 from crossray.text.observations import OBSERVATIONS, ReportLabels
 
 #: What words are marked as: "partly" is found by some systems and missed by others, "negative" is a denial.
@@ -19,9 +16,6 @@ Kind = Literal["agree", "partly", "false", "missed", "negative"]
 
 #: The sign behind marked words, so that they can be told without colours. Where marks overlap the first kind wins.
 SIGNS: dict[Kind, str] = {"false": "✗", "missed": "○", "partly": "◐", "agree": "✓", "negative": ""}
-
-#: Keeps a sign on the line of its word.
-_JOINER = "&NoBreak;"
 
 #: What is said of an observation that only one text states, or both.
 WORDS: dict[Kind, str] = {"agree": "agreed", "false": "false alarm", "missed": "missed"}
@@ -124,33 +118,3 @@ def marks_of_reference(reference: ReportLabels, agreements: Mapping[str, Agreeme
 def spoken(observation: str) -> str:
     """An observation's name as it is written for people."""
     return observation.replace("_", " ").capitalize()
-
-
-def marked_text(text: str, marks: Sequence[Mark]) -> str:
-    """A report as markup, readable, with its marks; words that share their marks are marked as one.
-
-    Args:
-        text: the report as it was labelled.
-        marks: their places are those of `text`; they may overlap.
-    """
-    marked = [(word, _marks_at(word, marks)) for word in shown_words(text)]
-    return "".join(_run([word for word, _ in run], found) for found, run in groupby(marked, key=lambda pair: pair[1]))
-
-
-def _marks_at(word: ShownWord, marks: Iterable[Mark]) -> tuple[Mark, ...]:
-    """Marks of a word, the most important kind first."""
-    kinds = list(SIGNS)
-    found = [mark for mark in marks if mark.start < word.end and word.start < mark.end]
-    return tuple(sorted(found, key=lambda mark: kinds.index(mark.kind)))
-
-
-def _run(words: Sequence[ShownWord], marks: Sequence[Mark]) -> str:
-    text = escape("".join(word.space + word.shown for word in words).removeprefix(words[0].space))
-    if not marks:
-        return words[0].space + text
-    kind = marks[0].kind
-    notes = escape("; ".join(dict.fromkeys(mark.note for mark in marks)))
-    if kind == "negative":
-        return f'{words[0].space}<span class="negative" title="{notes}">{text}</span>'
-    sign = f'<span class="sign" aria-hidden="true">{_JOINER}{SIGNS[kind]}</span><span class="unseen"> ({notes})</span>'
-    return f'{words[0].space}<mark class="{kind}" title="{notes}">{text}{sign}</mark>'

@@ -32,7 +32,7 @@ from crossray.commands.label import label
 from crossray.commands.models import models
 from crossray.commands.prepare import SourceCommands
 from crossray.commands.reconstruct import reconstruct
-from crossray.commands.report import report
+from crossray.commands.scorecard import scorecard
 from crossray.commands.serve import keys, serve
 
 
@@ -67,14 +67,14 @@ _MODELS = {
     "action": "append",
     "nargs": None,
     "required": True,
-    "help": "model folder, or the folder of a training run (its best model is taken); repeat it to compare several",
+    "help": "model folder, or the folder of a training run (its best model is taken); repeat to compare several",
 }
 
 _RECIPES = {
     "type": str,
     "action": "append",
     "nargs": None,
-    "help": "recipe to measure; repeat it for several; the phantom and the laptop recipe of every system by default",
+    "help": "recipe to measure; repeat for several; by default the phantom and laptop recipes of every system",
 }
 
 _PREDICTIONS = {
@@ -94,7 +94,7 @@ ANALYSES: dict[str, Command] = {
             "name": "predictions",
             "nargs": "+",
             "type": str,
-            "help": "JSON lines, an argument a system; files of several seeds separated by commas",
+            "help": "JSON lines, one argument per system; files of several seeds separated by commas",
         },
     ),
 }
@@ -108,7 +108,7 @@ INDEX: dict[str, Command] = {
             "name": "images",
             "nargs": "*",
             "type": str,
-            "help": "one study an argument; the views of a study separated by commas (frontal.png,lateral.png)",
+            "help": "one study per argument, its views separated by commas (frontal.png,lateral.png)",
         },
     ),
 }
@@ -129,7 +129,7 @@ COMMANDS: dict[str, Command] = {
             "name": "images",
             "nargs": "*",
             "type": str,
-            "help": "one study an argument; the views of a study separated by commas (frontal.png,lateral.png)",
+            "help": "one study per argument, its views separated by commas (frontal.png,lateral.png)",
         },
         fields=("decoding",),
     ),
@@ -140,7 +140,10 @@ COMMANDS: dict[str, Command] = {
         compare,
         {"name": "predictions", "nargs": "+", **_PREDICTIONS},
         lists={
-            "metrics": {"type": str, "help": "metrics to test, such as cider ce_f1: fewer tests are corrected less"}
+            "metrics": {
+                "type": str,
+                "help": "metrics to test, such as cider ce_f1; the fewer, the weaker the correction",
+            }
         },
     ),
     "ablate": Command(
@@ -148,13 +151,13 @@ COMMANDS: dict[str, Command] = {
         {"name": "recipe", "help": "a recipe's name (cmn/phantom) or YAML file; or the folder of an ablation"},
         lists={
             "seeds": {"type": int, "default": [0, 1, 2], "help": "seeds of the runs of every row (default: 0 1 2)"},
-            "rows": {"type": str, "help": "names of the rows to train now; all of them when left out"},
+            "rows": {"type": str, "help": "names of the rows to train now; all by default"},
         },
         outputs=FOLDER,
         takes_recipe=True,
     ),
-    "report": Command(
-        report,
+    "scorecard": Command(
+        scorecard,
         {
             "name": "runs",
             "nargs": "+",
@@ -179,13 +182,20 @@ COMMANDS: dict[str, Command] = {
     "serve": Command(
         serve,
         lists={
-            "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat it to serve several"},
-            "dicom_callers": {"type": str, "help": "AE titles that may send by DICOM; needed with another --host"},
-            "dicomweb": {"type": str, "help": "roots of DICOMweb archives whose studies may be asked for by address"},
+            "model": {**_MODELS, "help": "model folder, or NAME=FOLDER; repeat to serve several"},
+            "dicom_callers": {
+                "type": str,
+                "help": "AE titles that may send by DICOM; required with another --host",
+            },
+            "dicomweb": {"type": str, "help": "root URLs of DICOMweb archives from which studies may be requested"},
         },
     ),
     "keys": Command(
-        keys, lists={"scopes": {"type": str, "help": "what a new key may do: report, metrics, admin (default: report)"}}
+        keys,
+        lists={"scopes": {"type": str, "help": "rights of a new key: report, metrics, admin; report by default"}},
     ),
     "demo": Command(demo, outputs=FOLDER),
 }
+
+#: Old names of commands, which still work and say so (docs/project/deprecation.md).
+RENAMED: dict[str, str] = {"report": "scorecard"}

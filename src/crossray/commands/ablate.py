@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from crossray.commands.show import console
 from crossray.errors import UserError
+from crossray.pages.terminal import console
 
 if TYPE_CHECKING:
     from crossray.ablation.runs import Run, Task

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from crossray.commands.show import console, progress_bar
 from crossray.errors import UserError
+from crossray.pages.terminal import console, progress_bar
 
 
 def analyze_alignment(
@@ -23,8 +23,8 @@ def analyze_alignment(
         model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
         data: prepared dataset.
         out: folder to write: alignment.json, index.html, and figures where matplotlib is installed.
-        split: which studies of --data.
-        batch_size: studies at once.
+        split: split of --data.
+        batch_size: studies per batch.
         examples: number of studies to show with their retrieved reports.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
@@ -61,8 +61,8 @@ def analyze_grounding(
         model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
         data: dataset that `crossray prepare phantom` drew.
         out: JSON file to write.
-        split: which studies of --data.
-        batch_size: studies at once.
+        split: split of --data.
+        batch_size: studies per batch.
         resamples: bootstrap resamples over studies, for the intervals.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
@@ -99,10 +99,10 @@ def analyze_retrieval(
         model: folder of a revtaf model, or of its training run (the best model is taken); repeat it for several.
         data: prepared dataset that the model's index was built from.
         out: JSON file to write.
-        split: split of --data whose studies are the queries.
-        batch_size: studies at once.
+        split: split of --data.
+        batch_size: studies per batch.
         resamples: bootstrap resamples over studies, for the intervals.
-        seed: of all draws.
+        seed: random seed.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.retrieval import retrieval_quality
@@ -138,7 +138,7 @@ def analyze_long_tail(
         labeler: who reads the observations: rules, or a folder that `crossray convert` wrote.
         out: also write a page with chart and tables to this HTML file.
         resamples: bootstrap resamples over studies, for the intervals.
-        seed: of the bootstrap.
+        seed: random seed.
     """
     from crossray.analysis.long_tail import long_tail
     from crossray.evaluation.predictions import PredictionFile

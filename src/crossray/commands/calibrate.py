@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console, progress_bar
+from crossray.pages.terminal import console, progress_bar
 
 
 def calibrate(
@@ -21,11 +21,11 @@ def calibrate(
     Args:
         model: model folder, or the folder of a training run (its best model is taken).
         data: prepared dataset that the model was trained on.
-        out: also write what was measured as a page (.html) or as tables in Markdown (.md).
+        out: also write the measurements as a page (.html) or as Markdown tables (.md).
         split: studies to calibrate on; training must not have seen them.
-        false_alarms: share of the images of --split that each flag of the input check may mark.
-        batch_size: studies at once.
-        seed: of the images and poses that are drawn.
+        false_alarms: share of the images of --split that each flag of the input check may mark wrongly.
+        batch_size: studies per batch.
+        seed: seed for the images and poses that are drawn.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.confidence.fitting import fit_check

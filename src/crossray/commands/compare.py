@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console
+from crossray.pages.terminal import console
 
 
 def compare(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crossray.commands.show import console
+from crossray.pages.terminal import console
 
 
 def convert_chexbert(weights: Path, vocabulary: Path, out: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crossray.commands.show import console
+from crossray.pages.terminal import console
 
 #: Exit code of a demo whose own check fails.
 FAILED = 1

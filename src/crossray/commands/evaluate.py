@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console
+from crossray.pages.terminal import console
 
 
 def evaluate_predictions(
@@ -37,10 +37,10 @@ def evaluate_predictions(
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
         published: also print the result below the published tables for this dataset, with the differences in protocol.
         references: predictions of another system on the same studies, to take the true reports of both protocols from.
-        section: section that predictions without references are about; of a submission to ReXrank, what is compared.
-        cleaner: clean predictions and references alike; legacy where predictions come without references or from
-            ReXrank, otherwise both are scored as they are written.
-        studies: text file with the identifiers of the studies to score, one a line; they are part of the protocol.
+        section: section that predictions without references describe; for a ReXrank submission, the section to compare.
+        cleaner: cleaner for predictions and references alike; by default legacy where predictions come without
+            references or from ReXrank, otherwise both are scored as written.
+        studies: text file with the identifiers of the studies to score, one per line; they become part of the protocol.
         sample: number of studies to draw at random with --seed; the same ones for every file of the same studies.
         resamples: bootstrap resamples behind every interval.
         seed: seed of the resampling and of --sample.

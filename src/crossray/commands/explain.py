@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from crossray.commands.show import console
 from crossray.errors import UserError
+from crossray.pages.terminal import console
 
 
 def explain(
@@ -25,10 +25,10 @@ def explain(
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from crossray.files.folders import short_names
+    from crossray.files.write import write_whole
     from crossray.generation.generator import Generator
     from crossray.generation.studies import dataset_study, file_study
     from crossray.pages import explain as analysis
-    from crossray.pages.report import write_report
 
     if (images is None) == (data is None):
         raise UserError("give either the image files of one study or --data FOLDER.")
@@ -43,5 +43,5 @@ def explain(
             shown = file_study([Path(path) for path in str(images).split(",")], generator)
         explanations.append(analysis.explain(generator.model, generator.decoding, shown.inputs, name))
     html = analysis.build_explanation(shown.name, explanations, reference=shown.reference, synthetic=shown.synthetic)
-    write_report(html, out)
+    write_whole(out, html)
     console().print(f"{shown.name}, {len(explanations)} models: {out}", highlight=False)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console
 from crossray.errors import UserError
 from crossray.files.guard import check_outputs
+from crossray.pages.terminal import console
 
 
 def export(
@@ -29,23 +29,23 @@ def export(
 
     Args:
         predictions: what `crossray evaluate` reads.
-        out: file to write; with text, fhir and sr a folder, which gets a file a study.
-        format: a submission to ReXrank; pairs, which is one JSON of ids, references and hypotheses; our JSON lines;
-            text; fhir, a bundle of FHIR R4; or sr, a DICOM structured report beside the DICOM images it is of.
+        out: file to write; for text, fhir and sr a folder with one file per study.
+        format: a submission to ReXrank; pairs, which is one JSON file of ids, references and hypotheses; CrossRay's
+            JSON lines; text; fhir, a FHIR R4 bundle; or sr, a DICOM structured report that refers to the DICOM images.
         benchmark: ReXrank's own file of the studies, for a submission.
         data: prepared dataset with the true reports; by default the one that the predictions name.
-        protocol: which references to write as pairs.
+        protocol: protocol whose references are written as pairs.
         references: predictions of another system on the same studies, to take the true reports of both protocols from.
-        section: section that predictions without references are about; of a submission to ReXrank, what is compared.
-        cleaner: cleaner of both sides where predictions come without references or from ReXrank.
-        studies: text file with the identifiers of the studies to write, one a line.
-        sample: number of studies to draw at random with --seed.
+        section: section that predictions without references describe; for a ReXrank submission, the section to compare.
+        cleaner: cleaner for both sides where predictions come without references or from ReXrank.
+        studies: text file with the identifiers of the studies to write, one per line.
+        sample: number of studies to draw at random, with --seed.
         seed: seed of --sample.
-        images: of fhir and sr, the folder that the images' paths in the predictions start from; by default the one
-            that the command is run in.
-        subject: of fhir, the patient of a single study on the receiving server (Patient/123) instead of the images'
+        images: for fhir and sr, the folder that image paths in the predictions are relative to; by default the current
+            folder.
+        subject: for fhir, the patient of a single study on the receiving server (Patient/123), instead of the images'
             PatientID.
-        transaction: of fhir, write bundles to be posted to a server instead of bundles to be read.
+        transaction: for fhir, write transaction bundles, to be posted to a server, instead of bundles to be read.
     """
     hospital = format in ("text", "fhir", "sr")
     given_files = {"--references": references, "--benchmark": benchmark, "--studies": studies}

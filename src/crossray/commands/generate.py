@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console, progress_bar
 from crossray.errors import UserError
+from crossray.pages.terminal import console, progress_bar
 
 
 def generate(
@@ -25,7 +25,7 @@ def generate(
     """Generate reports for images, or for one split of a prepared dataset.
 
     Args:
-        images: one study an argument: PNG, JPEG or DICOM files, the views of a study separated by commas
+        images: one study per argument: PNG, JPEG or DICOM files, the views of a study separated by commas
             (frontal.png,lateral.png), or a folder that holds the views of one study.
         model: model folder, the folder of a training run (its best model is taken), or user/name on the hub.
         out: predictions file (JSON lines); without it, the report of a single study is printed.
@@ -99,5 +99,5 @@ def _listed(path: Path) -> list[list[Path]]:
         [path.parent / view.strip() for view in line.split(",") if view.strip()] for line in lines if line.strip()
     ]
     if not listed:
-        raise UserError(f"--studies {path}: no study in it; write one a line.")
+        raise UserError(f"--studies {path}: no study in it; write one per line.")
     return listed

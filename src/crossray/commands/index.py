@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console
 from crossray.errors import UserError
+from crossray.pages.terminal import console
 
 
 def index_build(model: Path, data: Path, store_reports: bool = False, device: str = "auto") -> None:
@@ -35,13 +35,13 @@ def index_query(
     """Print the training studies that a model retrieves for images or for a split, with their distances.
 
     Args:
-        images: one study an argument: PNG, JPEG or DICOM files, the views of a study separated by commas
+        images: one study per argument: PNG, JPEG or DICOM files, the views of a study separated by commas
             (frontal.png,lateral.png), or a folder that holds the views of one study.
         model: folder of a revtaf model, or of its training run (the best model is taken).
         data: prepared dataset, instead of images.
-        split: which studies of --data.
-        k: how many training studies for each.
-        reports: print their reports, too: they are patient data. The index must keep them.
+        split: split of --data.
+        k: number of training studies per query.
+        reports: also print their reports, which are patient data; the index must keep them.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     from rich.table import Table

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crossray.commands.show import console, print_dataset
+from crossray.pages.terminal import console, print_dataset
 
 
 def inspect(data: Path, out: Path | None = None, images: int = 60, seed: int = 0) -> None:
@@ -12,16 +12,16 @@ def inspect(data: Path, out: Path | None = None, images: int = 60, seed: int = 0
         data: folder that `crossray prepare` wrote.
         out: HTML page to write: one file that needs no network.
         images: maximum number of images on the contact sheet.
-        seed: seed that draws them.
+        seed: seed for drawing them.
     """
     from crossray.data.store import Dataset
 
     dataset = Dataset.open(data)
-    print_dataset(dataset)
+    print_dataset(dataset, console())
     if out is None:
         return
+    from crossray.files.write import write_whole
     from crossray.pages.inspect_page import inspect_page
-    from crossray.pages.report import write_report
 
-    write_report(inspect_page(dataset, images, seed), out)
+    write_whole(out, inspect_page(dataset, images, seed))
     console().print(f"page written to {out}", highlight=False)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from crossray.commands.show import console
 from crossray.errors import UserError
+from crossray.pages.terminal import console
 
 
 def label(

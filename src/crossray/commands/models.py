@@ -1,10 +1,10 @@
 """`crossray models`: the registry."""
 
-from crossray.commands.show import console
+from crossray.pages.terminal import console
 
 
 def models() -> None:
-    """List the systems with parameter counts, ablation switches, recipes and prerequisites."""
+    """List the systems: parameters at the default size, recipes, and what each one is."""
     from crossray.pages.terminal import print_models
 
     print_models(console())

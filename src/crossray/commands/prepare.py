@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from crossray.commands.command import FOLDER, Command
-from crossray.commands.show import console, print_dataset, print_estimate, print_source_statistics, progress_bar
 from crossray.errors import UserError
+from crossray.pages.terminal import console, print_dataset, print_estimate, print_source_statistics, progress_bar
 
 if TYPE_CHECKING:
     from crossray.data.sources.source import Source
@@ -35,10 +35,10 @@ def write(
         size: short side of the stored images in pixels.
         cleaner: how report texts are cleaned for the statistics, and by default in training.
         shard: write one machine's part, such as 1/4; then the same command without --shard merges all parts.
-        engine: processes of this machine, or ray for a cluster whose machines share the disk (pip install ray).
-        workers: processes that read; 0 reads in this one; default: one a core.
-        identity: by what a changed image is noticed when the dataset exists already: its size and time, or its digest,
-            for which every image is read once more.
+        engine: processes on this machine, or ray for a cluster whose machines share a disk (pip install ray).
+        workers: number of reading processes; 0 reads in the main process; by default one per core.
+        identity: how changed images are detected when the dataset exists already: by size and modification time, or by
+            digest, which reads every image again.
     """
     from crossray.data.sources.source import PreviewedStudies
     from crossray.data.store import write_dataset
@@ -50,7 +50,7 @@ def write(
         raise UserError("--shard and --engine ray are two ways of using several machines; give one of them.")
     files = None if collection.files is None or part is not None else identify(collection.files, identity)
     if isinstance(collection.studies, PreviewedStudies):
-        print_estimate(collection.studies, size, workers, parts=part.of if part is not None else 1)
+        print_estimate(collection.studies, size, workers, console(), parts=part.of if part is not None else 1)
     with progress_bar("preparing studies") as progress:
         if part is not None:
             count = write_part(
@@ -66,9 +66,9 @@ def write(
         console().print(f"part {shard}: {count} shards are written; when all parts are, the same command without "
                         "--shard merges them", highlight=False)  # fmt: skip
         return
-    print_dataset(dataset)
+    print_dataset(dataset, console())
     if "filter_steps" in dataset.info.notes:
-        print_source_statistics(dataset)
+        print_source_statistics(dataset, console())
 
 
 class SourceCommands(Mapping[str, Command]):

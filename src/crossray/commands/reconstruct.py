@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.commands.show import console, progress_bar
 from crossray.errors import UserError
+from crossray.pages.terminal import console, progress_bar
 
 
 def reconstruct(
@@ -19,9 +19,9 @@ def reconstruct(
     Args:
         model: folder of a `crossray pretrain tokenizer` run, or its model folder.
         data: prepared dataset.
-        out: PNG file to write: originals, reconstructions and coarse copies below each other; it shows the images.
-        split: which studies of --data.
-        studies: how many images the figure shows, spread from the best reconstructed to the worst.
+        out: PNG file to write: originals above reconstructions above coarse copies.
+        split: split of --data.
+        studies: number of images in the figure, from the best to the worst reconstruction.
     """
     import json
 

@@ -3,8 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from crossray.commands.show import console
 from crossray.errors import UserError
+from crossray.pages.terminal import console
 
 
 def serve(
@@ -44,36 +44,39 @@ def serve(
 
     Args:
         model: model folder, or NAME=FOLDER; repeat it to serve several.
-        dicom_callers: AE titles that may send; needed when others than this machine reach the port.
-        dicomweb: roots of archives whose studies may be asked for by their address.
-        host: address to listen on; other than the loopback only with keys or an issuer.
-        port: to listen on; 0 for any that is free.
+        dicom_callers: AE titles that may send by DICOM; required when the port is reachable from other machines.
+        dicomweb: root URLs of DICOMweb archives from which studies may be requested.
+        host: address to listen on; any other than loopback requires --keys or --oidc-issuer.
+        port: port to listen on; 0 picks a free one.
         store: database of accepted studies and reports, such as sqlite:///crossray.db or
             postgresql+psycopg://user@host/name.
-        keep: days that a finished study stays in the store; 0: until its report is delivered; for ever when left out.
-        keys: file of API keys, see `crossray keys`.
-        oidc_issuer: URL of an identity provider whose bearer tokens are believed.
-        oidc_audience: name of this service in its tokens.
-        oidc_jwks: file or URL of its keys; by default what the issuer says.
-        tls_certificate: certificate with its chain, PEM.
+        keep: days to keep a finished study in the store; 0 removes it once its report is delivered; kept forever by
+            default.
+        keys: file of API keys; see `crossray keys`.
+        oidc_issuer: URL of an identity provider whose bearer tokens are accepted.
+        oidc_audience: audience that the tokens must name.
+        oidc_jwks: file or URL of the provider's keys; by default taken from its metadata.
+        tls_certificate: TLS certificate with its chain, PEM.
         tls_key: private key of the certificate, PEM.
-        dicom_port: also receive radiographs by C-STORE there.
+        dicom_port: port on which radiographs are also received by DICOM C-STORE.
         dicom_ae_title: AE title of this node.
-        send_to: who gets the reports of studies that came by DICOM: AE@host:port or the root of a DICOMweb service.
-        attention_overlay: send with each of these reports a presentation state that outlines where the model looked.
-        quiet_seconds: a study that came by DICOM is complete when nothing new came for so long.
+        send_to: where the reports of studies received by DICOM are sent: AE@host:port, or the root URL of a DICOMweb
+            service.
+        attention_overlay: with each of these reports, also send a presentation state that outlines where the model
+            looked.
+        quiet_seconds: seconds without a new image after which a study received by DICOM counts as complete.
         strict: refuse images that the input check flags.
-        doubt: sentences of less confidence are marked.
-        batch_size: most studies of a batch.
-        window: seconds that a study waits for others to share its batch.
-        in_flight: most studies that are accepted and not reported yet; one more is answered 429.
-        rate: requests for a report a minute and caller; 0 for no limit.
+        doubt: mark sentences whose confidence is below this.
+        batch_size: maximum number of studies in a batch.
+        window: seconds that a study waits for others to join its batch.
+        in_flight: maximum number of accepted studies without a report; further requests are answered with 429.
+        rate: requests for a report per minute and caller; 0 for no limit.
         max_upload: largest request, in MiB.
-        max_files: most files of a study.
-        decoders: processes that decode images.
-        decode_seconds: longest time to decode a study.
-        decode_memory: most memory of such a process, in MiB.
-        metrics_open: give the numbers at /metrics to anybody.
+        max_files: maximum number of files in a study.
+        decoders: number of processes that decode images.
+        decode_seconds: time limit for decoding a study, in seconds.
+        decode_memory: memory limit of a decoding process, in MiB.
+        metrics_open: serve /metrics without authentication.
         device: auto (a GPU where there is one), cpu, cuda or cuda:1.
     """
     _need("fastapi", "uvicorn", "sqlalchemy", "prometheus_client", "multipart", "jwt", "pebble")
@@ -106,14 +109,14 @@ def keys(
     days: float = 90.0,
     revoke: str | None = None,
 ) -> None:
-    """Make, list and revoke the API keys of `crossray serve`; a running service notices.
+    """Create, list and revoke API keys of `crossray serve`; a running service picks up the change.
 
     Args:
-        keys: file that holds them, as hashes; it is made when it is missing.
-        name: owner of a new key, which is printed once; the keys are listed when this is left out.
-        scopes: what it may do: report, metrics, admin.
-        days: until it expires.
-        revoke: number of a key to remove, as the list shows it.
+        keys: file that holds the keys, as hashes; it is created when it is missing.
+        name: owner of a new key, which is printed once; without a name, the keys are listed.
+        scopes: what a new key may do: report, metrics, admin.
+        days: days until a new key expires.
+        revoke: number of a key to revoke, as listed.
     """
     from datetime import UTC, datetime
 

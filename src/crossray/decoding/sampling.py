@@ -12,9 +12,10 @@ from torch import Tensor
 from crossray.decoding.choice import draw
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import Constraints, SpecialIds
+from crossray.layers.packed import packed_weights
 from crossray.models.base import Encoded, ReportModel
 
-#: Studies whose samples have all ended are dropped when they are at least this share of the batch.
+#: Studies whose samples have all ended, and samples that have, are dropped when they are at least this share of all.
 _IDLE_SHARE = 1 / 8
 
 
@@ -57,26 +58,50 @@ def sample(
         log_probabilities=torch.zeros(studies, count, room, device=device),
     )
     numbers = numbers.to(device)
-    place = torch.arange(studies, device=device)  # of the studies that are left
+    with packed_weights(model):
+        _draw_all(model, encoded, ids, config, numbers, found)
+    return found
+
+
+def _draw_all(
+    model: ReportModel, encoded: Encoded, ids: SpecialIds, config: DecodingConfig, numbers: Tensor, found: Samples
+) -> None:
+    studies, count, room = found.tokens.shape
+    device = found.tokens.device
+    # rows that are left: their studies (B', 1) and which samples they are (B', K')
+    place = torch.arange(studies, device=device)[:, None]
+    column = torch.arange(count, device=device).expand(studies, -1)
     latest = torch.full((studies, count), ids.bos, dtype=torch.long, device=device)
     going = torch.ones(studies, count, dtype=torch.bool, device=device)
-    cache, constraints = model.start(encoded, count), None
+    cache = model.start(encoded)
+    cache.reserved = room + (0 if encoded.prompt is None else encoded.prompt.shape[1])
+    constraints = None
     for position in range(room):
-        logits = model.step(latest.view(-1, 1), encoded, cache).logits[:, -1]
+        if position == 0:
+            # the samples of a study are still alike: one of them reads prompt and bos
+            logits = model.step(latest[:, :1], encoded, cache).logits[:, -1].repeat_interleave(count, dim=0)
+            cache.widen(count, apart=True)
+        else:
+            logits = model.step(latest.view(-1, 1), encoded, cache).logits[:, -1]
         constraints = constraints or Constraints(ids, config, logits.shape[-1], device)
-        probable = constraints(logits, found.tokens[place, :, :position].flatten(0, 1))
-        latest = draw(probable, numbers[place, :, position].reshape(-1, 1), config).view_as(going)
+        probable = constraints(logits, found.tokens[place, column, :position].flatten(0, 1))
+        latest = draw(probable, numbers[place, column, position].view(-1, 1), config).view_as(going)
         chosen = probable.gather(1, latest.view(-1, 1)).view_as(going)
-        found.tokens[place, :, position] = latest.masked_fill(~going, 0)
-        found.log_probabilities[place, :, position] = chosen.masked_fill(~going, 0.0)
+        found.tokens[place, column, position] = latest.masked_fill(~going, 0)
+        found.log_probabilities[place, column, position] = chosen.masked_fill(~going, 0.0)
         ending = going & (latest == ids.eos)
-        found.length[place] = torch.where(ending, position + 1, found.length[place])
+        found.length[place, column] = torch.where(ending, position + 1, found.length[place, column])
         going = going & ~ending
         left = going.any(dim=1).nonzero()[:, 0]
         if not len(left):
             break
         if len(going) - len(left) >= _IDLE_SHARE * len(going):
-            place, going, latest = place[left], going[left], latest[left]
+            place, column, going, latest = place[left], column[left], going[left], latest[left]
             encoded = encoded.select(left)
             cache.select(left)
-    return found
+        width = int(going.sum(dim=1).amax())
+        if going.shape[1] - width >= _IDLE_SHARE * going.shape[1]:
+            # those that go on come first; a study with fewer of them keeps some that have ended
+            kept = going.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+            column, going, latest = column.gather(1, kept), going.gather(1, kept), latest.gather(1, kept)
+            cache.narrow(kept)

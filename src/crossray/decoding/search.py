@@ -17,6 +17,7 @@ from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import Constraints, SpecialIds
 from crossray.decoding.hypotheses import Finished, Generated
 from crossray.errors import UserError
+from crossray.layers.packed import packed_weights
 from crossray.models.base import Encoded, ReportModel
 
 __all__ = ["DecodingConfig", "Generated", "SpecialIds", "Watch", "generate"]
@@ -66,7 +67,7 @@ def generate(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), packed_weights(model):
             finished = _search(model, encoded, ids, config, choice, watch)
             reports = finished.reports(ids.eos)
             if not all(math.isfinite(report.score) for report in reports):
@@ -167,6 +168,7 @@ def _search(
     running = _Running.begin(count, config.rows, config.max_length, ids.bos, device)
     best = finished.select(running.studies)
     cache = model.start(encoded)
+    cache.reserved = config.max_length + (0 if encoded.prompt is None else encoded.prompt.shape[1])
     constraints: Constraints | None = None
     for position in range(config.max_length):
         if position == 0:

@@ -34,6 +34,9 @@ LENGTHS = (1 / 2, 2.0)
 #: Least share of the true reports' own share of abnormal ones.
 LEAST_ABNORMAL = 1 / 2
 
+#: How many times as often as people a system may write a frequent sentence.
+MOST_TEMPLATE = 10.0
+
 #: How much more often than in the true reports a placeholder may stand in a report.
 MOST_PLACEHOLDERS = 0.1
 
@@ -58,6 +61,7 @@ def alarms(
     shuffle: ShuffleCheck | None,
     *,
     labels_vary: bool,
+    template: tuple[float, float] | None = None,
 ) -> tuple[Alarm, ...]:
     """The rules that a result breaks.
 
@@ -68,11 +72,15 @@ def alarms(
         shuffle: scores with images shuffled between studies; None for a single study.
         labels_vary: whether the references differ in their observations: where they do not, no clinical score can
             depend on the image, and the clinical rules are left out.
+        template: shares of the generated and the true reports with the sentence that is overused most.
     """
     judged = (DECIDING_METRIC, CLINICAL_METRIC) if labels_vary else (DECIDING_METRIC,)
     shown = headings()
     metrics = {name: shown[name] for name in judged}
-    return (*_of_shuffle(shuffle, metrics), *_of_baselines(differences, metrics), *_of_text(generated, true))
+    return (
+        *_of_shuffle(shuffle, metrics), *_of_baselines(differences, metrics), *_of_text(generated, true),
+        *_of_template(template),
+    )  # fmt: skip
 
 
 def _of_shuffle(shuffle: ShuffleCheck | None, metrics: Mapping[str, str]) -> Iterator[Alarm]:
@@ -133,6 +141,14 @@ def _of_text(generated: Variety, true: Variety) -> Iterator[Alarm]:
     ):
         if share > true_share + MOST_PLACEHOLDERS:
             yield Alarm(token, f"{share:.1%} of the reports have {token} in them, {true_share:.1%} of the true ones")
+
+
+def _of_template(template: tuple[float, float] | None) -> Iterator[Alarm]:
+    if template is not None and template[0] > MOST_TEMPLATE * template[1]:
+        yield Alarm(
+            "template", f"one sentence stands in {template[0]:.1%} of the reports and in {template[1]:.1%} of the true "
+            "ones: CIDEr-D is high where it happens to fit"
+        )  # fmt: skip
 
 
 def signed(difference: Interval) -> str:

@@ -13,7 +13,7 @@ from crossray.evaluation.alarms import alarms
 from crossray.evaluation.labelers import RULES, Labeler, open_labeler
 from crossray.evaluation.labelers.tags import normal_studies
 from crossray.evaluation.metrics.clinical import ClinicalStatistics, clinical_statistics
-from crossray.evaluation.metrics.degeneracy import shuffle_check, variety
+from crossray.evaluation.metrics.degeneracy import shuffle_check, template, variety
 from crossray.evaluation.metrics.family import MeteorChoice
 from crossray.evaluation.metrics.statistics import Pairings, StudyStatistics, measure
 from crossray.evaluation.predictions import PredictionFile
@@ -81,6 +81,7 @@ def evaluate(
     # of `full` where it is there: nothing is cut
     clinical = clinical_statistics(measured.statistics[names[-1], ours].families)
     others = dict(measured.implementations)
+    overused = template(file.hypotheses(), references[names[-1]])
 
     evaluations = {}
     for name in names:
@@ -90,6 +91,7 @@ def evaluate(
             references[name],
             {system: measured.statistics[name, system] for system in systems},
             _groups(companions.normal, clinical),
+            overused,
             resamples=resamples,
             seed=seed,
         )
@@ -120,6 +122,7 @@ def _evaluate_protocol(
     references: Sequence[str],
     statistics: Mapping[str, StudyStatistics],
     groups: Mapping[str, NDArray[np.bool_]],
+    overused: tuple[float, float] | None,
     *,
     resamples: int,
     seed: int,
@@ -150,6 +153,7 @@ def _evaluate_protocol(
             differences,
             shuffle,
             labels_vary=clinical is not None and clinical.references_differ,
+            template=overused,
         ),
     )
 

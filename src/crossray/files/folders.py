@@ -11,6 +11,9 @@ BEST = "best"
 #: File that makes a folder a model folder.
 CONFIG = "config.json"
 
+#: Files of a model folder that travel to the hub and back.
+MODEL_FILES = ("*.json", "*.safetensors")
+
 
 def model_folder(folder: Path | str) -> Path:
     """The model folder that is meant: `folder` itself, or the best model of the training run that lies there."""

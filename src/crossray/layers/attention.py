@@ -95,7 +95,7 @@ class SelfAttention(nn.Module):
             layer: index of this layer in the cache.
         """
         rows, length, width = x.shape
-        beams = 1 if cache is None else cache.beams
+        beams = 1 if cache is None else cache.mixed
         parts = self.project(x).view(rows // beams, beams, length, 3, self.heads, width // self.heads)
         query, key, value = parts.unbind(3)
         # keys and values: position first, then beam, as the cache has its slots

@@ -16,6 +16,9 @@ class Cache:
     moves a few booleans instead of every key and value. What is written before the beams part (`widen`), a prompt and
     the begin token, has one slot a position, behind which these slots begin.
 
+    Rows that never change places, samples of a study, are kept `apart` instead: each has its own keys and values, and
+    attends to nothing else.
+
     Attributes:
         beams: rows per study.
         length: decoder positions already written, the prompt included.
@@ -23,12 +26,14 @@ class Cache:
         memory_values: the same for the values.
         memory_mask: (B, 1, 1, S) bool, True where attention may look; None when every position is valid.
         keys: one (B, heads, room, d) a layer; only the first `slots` are written.
-        values: the same for the values.
+        values: the same for the values; of rows that are apart (N, heads, room, d) each.
         lineage: (B, beams, slots) bool, True where a slot belongs to the row's own text; None before the first
             position, and always with one beam, whose every slot is its own.
         state: anything else that grows with the text, (N, ...) each: a running context, for example.
         shared: anything that all studies have in common; neither reordered nor selected.
         common: positions that were written before the beams parted.
+        apart: each row has keys and values of its own.
+        reserved: positions that are expected in all; room for them is made at once.
     """
 
     beams: int
@@ -42,18 +47,39 @@ class Cache:
     state: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[str, Tensor] = field(default_factory=dict)
     common: int = 0
+    apart: bool = False
+    reserved: int = 0
+
+    @property
+    def mixed(self) -> int:
+        """Rows whose text shares one set of slots: the beams of a study, or 1 where rows are apart."""
+        return 1 if self.apart else self.beams
 
     @property
     def slots(self) -> int:
         """Slots that the positions so far take, in every layer."""
-        return self.common + (self.length - self.common) * self.beams
+        return self.slots_of(self.length)
 
-    def widen(self, beams: int) -> None:
-        """Let `beams` rows of each study continue the one that was read so far; nothing is copied but `state`."""
+    def slots_of(self, length: int) -> int:
+        """Slots that so many positions take."""
+        return min(length, self.common) + max(0, length - self.common) * self.mixed
+
+    def widen(self, beams: int, *, apart: bool = False) -> None:
+        """Let `beams` rows of each study continue the one that was read so far.
+
+        Args:
+            beams: rows of each study.
+            apart: they never change places (`reorder`). Each then takes a copy of what was read; otherwise nothing is
+                copied but `state`.
+        """
         assert self.beams == 1
         if beams == 1:
             return
-        if self.keys:
+        if apart:
+            self.apart = True
+            self.keys = [_widened(key, beams, self.length, self.reserved) for key in self.keys]
+            self.values = [_widened(value, beams, self.length, self.reserved) for value in self.values]
+        elif self.keys:
             self.lineage = torch.ones(1, beams, self.length, dtype=torch.bool, device=self.keys[0].device)
         self.beams, self.common = beams, self.length
         self.state = {name: value.repeat_interleave(beams, dim=0) for name, value in self.state.items()}
@@ -67,7 +93,7 @@ class Cache:
         """
         past = self.length
         self.length += positions
-        if self.beams == 1:
+        if self.mixed == 1:
             if positions == 1:
                 return None
             return torch.ones(positions, self.length, dtype=torch.bool, device=device).tril(past)
@@ -95,26 +121,30 @@ class Cache:
 
         Args:
             layer: index of the layer.
-            key: (B, heads, positions * beams, d), beam j of position t at t * beams + j.
+            key: (B, heads, positions * beams, d), beam j of position t at t * beams + j; of rows that are apart
+                (N, heads, positions, d).
             value: the same for the values.
 
         Returns:
-            Keys and values of everything written so far, (B, heads, slots, d) each.
+            Keys and values of everything written so far, (B or N, heads, slots, d) each.
         """
         end = self.slots
         first = end - key.shape[2]
         if layer == len(self.keys):
-            self.keys.append(_buffer(key, max(end, 16 * self.beams)))
-            self.values.append(_buffer(value, max(end, 16 * self.beams)))
+            room = max(end, self.slots_of(self.reserved), 16 * self.mixed)
+            self.keys.append(_buffer(key, room))
+            self.values.append(_buffer(value, room))
         elif end > self.keys[layer].shape[2]:
-            self.keys[layer] = _grown(self.keys[layer], first, 2 * end)
-            self.values[layer] = _grown(self.values[layer], first, 2 * end)
+            room = max(2 * end, self.slots_of(self.reserved))
+            self.keys[layer] = _grown(self.keys[layer], first, room)
+            self.values[layer] = _grown(self.values[layer], first, room)
         self.keys[layer][:, :, first:end] = key
         self.values[layer][:, :, first:end] = value
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def reorder(self, index: Tensor) -> None:
-        """Row i continues what row `index[i]` has written: (N,) int64, within one study."""
+        """Row i continues what row `index[i]` has written: (N,) int64, within one study; not where rows are apart."""
+        assert not self.apart
         if self.lineage is not None:
             slots = self.lineage.shape[2]
             rows = self.lineage.expand(index.shape[0] // self.beams, -1, -1).reshape(-1, slots)
@@ -127,16 +157,41 @@ class Cache:
         self.memory_values = [value.index_select(0, studies) for value in self.memory_values]
         if self.memory_mask is not None:
             self.memory_mask = self.memory_mask.index_select(0, studies)
-        self.keys = [key.index_select(0, studies) for key in self.keys]
-        self.values = [value.index_select(0, studies) for value in self.values]
         if self.lineage is not None and self.lineage.shape[0] > 1:
             self.lineage = self.lineage.index_select(0, studies)
         rows = (studies[:, None] * self.beams + torch.arange(self.beams, device=studies.device)).flatten()
+        self._keep_text(rows if self.apart else studies)
         self.state = {name: value.index_select(0, rows) for name, value in self.state.items()}
+
+    def narrow(self, beams: Tensor) -> None:
+        """Keep only these rows of each study, (B, K) int64 places among its beams; they are apart."""
+        assert self.apart
+        first = torch.arange(len(beams), device=beams.device) * self.beams
+        rows = (first[:, None] + beams).flatten()
+        self._keep_text(rows)
+        self.state = {name: value.index_select(0, rows) for name, value in self.state.items()}
+        self.beams = beams.shape[1]
+
+    def _keep_text(self, index: Tensor) -> None:
+        """Keep these entries of the first axis of keys and values, with the room that they have."""
+        self.keys = [_selected(key, index, self.slots) for key in self.keys]
+        self.values = [_selected(value, index, self.slots) for value in self.values]
 
 
 def _buffer(like: Tensor, slots: int) -> Tensor:
     return like.new_empty(*like.shape[:2], slots, like.shape[3])
+
+
+def _selected(buffer: Tensor, index: Tensor, written: int) -> Tensor:
+    kept = buffer.new_empty(len(index), *buffer.shape[1:])
+    kept[:, :, :written] = buffer[:, :, :written].index_select(0, index)
+    return kept
+
+
+def _widened(buffer: Tensor, beams: int, written: int, reserved: int) -> Tensor:
+    wide = buffer.new_empty(len(buffer) * beams, buffer.shape[1], max(buffer.shape[2], reserved), buffer.shape[3])
+    wide[:, :, :written] = buffer[:, :, :written].repeat_interleave(beams, dim=0)
+    return wide
 
 
 def _grown(buffer: Tensor, written: int, slots: int) -> Tensor:

@@ -4,24 +4,24 @@ Shapes: B studies, V views, S memory positions, D memory width, T tokens, P prom
 """
 
 import dataclasses
-import json
-import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from crossray.data.batches.batch import Batch, Guide, Inputs, Targets, TensorRecord
+from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
 from crossray.data.batches.features import FeatureCache, find_features
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.errors import UserError
+from crossray.files.configs import config_from_dict, read_json, write_json
 from crossray.layers.cache import Cache
+from crossray.models.records import Encoded, Event, PaperModule, Step
 from crossray.registry import Registry
 from crossray.text.tokenizer import Tokenizer
 
@@ -36,87 +36,6 @@ FORMAT = 1
 #: Beginning of a configuration's text field that names a recipe; `crossray train` puts the folder which that recipe
 #: trains in its place (`training.prerequisites`).
 BUILD = "build:"
-
-
-@dataclass
-class Encoded(TensorRecord):
-    """What an image has become, ready to be decoded.
-
-    Attributes:
-        memory: (B, S, D), what the decoder attends to.
-        memory_mask: (B, S) bool, True where a position is valid; at least one in every row.
-        pooled: (B, V, P), one vector a view, for losses and analyses.
-        prompt: (B, P) int64 tokens that the decoder reads before the report; None where the system has none.
-        aux: anything else that the system's own `step` or `losses` needs.
-    """
-
-    memory: Tensor
-    memory_mask: Tensor
-    pooled: Tensor
-    prompt: Tensor | None = None
-    aux: dict[str, Tensor] = field(default_factory=dict)
-
-    def select(self, studies: Tensor) -> "Encoded":
-        """Keep only these studies, (B',) int64."""
-        return self.apply(lambda tensor: tensor.index_select(0, studies))
-
-
-@dataclass
-class Step:
-    """One call of the decoder.
-
-    Attributes:
-        logits: (N, T, vocabulary) for the report positions of this call.
-        cache: the state for the next call; None when the call had none.
-        cross_attention: (N, layers, heads, T, S) weights, when they were asked for.
-    """
-
-    logits: Tensor
-    cache: Cache | None = None
-    cross_attention: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaperModule:
-    """A module that a paper names, and where to measure whether it does anything (`crossray.analysis.liveness`).
-
-    Attributes:
-        path: the submodule that computes it, such as "cra" or "encoder.layers.0.memory"; empty: the model itself.
-        method: which of its methods computes it; "forward" is what calling the submodule runs.
-        output: index of its output, where the method returns a tuple.
-        varies: what the output must vary with: the "token" (every axis but the last counts as tokens), the "study" (the
-            first axis), or the "slot" (the last axis but one). A scalar, such as a loss, must differ between batches.
-        attention: the submodule whose attention weights are measured: a `CrossAttention`, or any submodule that returns
-            weights (..., K), alone or as the second of a tuple. Empty: the module attends to no slots.
-        slots: K, where the weights hold only the largest of K.
-        starts_closed: begins as the identity or as a constant on purpose (a zero scale, for example), so that it is
-            measured after training only.
-    """
-
-    path: str
-    method: str = "forward"
-    output: int = 0
-    varies: Literal["token", "study", "slot"] = "token"
-    attention: str = ""
-    slots: int = 0
-    starts_closed: bool = False
-
-
-@dataclass(frozen=True)
-class Event:
-    """End of a step, validation, epoch or stage; see `Trainable.advance`.
-
-    Attributes:
-        kind: "step" (an optimiser step), "validation", "epoch" or "stage".
-        step: optimiser steps so far; `epoch`: epochs so far; `stage`: index of the stage.
-        steps: optimiser steps planned in the whole training, for schedules.
-    """
-
-    kind: Literal["step", "validation", "epoch", "stage"]
-    step: int = 0
-    epoch: int = 0
-    stage: int = 0
-    steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,11 +123,11 @@ class Trainable(nn.Module, ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {"format": FORMAT, "system": self.system, "config": self.saved_config()}
-        _write_json(folder / "config.json", config)
+        write_json(folder / "config.json", config)
         # clone: tied or viewed tensors would be refused; contiguous: channels-last weights have no file layout
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.state_dict().items()}
         save_file(state, folder / "model.safetensors")
-        _write_json(folder / "provenance.json", dict(provenance or {}))
+        write_json(folder / "provenance.json", dict(provenance or {}))
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> Self:
@@ -218,7 +137,7 @@ class Trainable(nn.Module, ABC):
             UserError: the folder is not a saved model, or of another kind than `cls`.
         """
         folder = Path(folder)
-        saved = _read_json(folder / "config.json", "name the model folder that training wrote (runs/NAME/best)")
+        saved = read_json(folder / "config.json", "name the model folder that training wrote (runs/NAME/best)")
         if not isinstance(saved, dict) or saved.get("format") != FORMAT or not isinstance(saved.get("system"), str):
             raise UserError(f"{folder / 'config.json'}: field 'format' is not {FORMAT}; save the model again.")
         kind = system_class(saved["system"])
@@ -270,8 +189,9 @@ class ReportModel(Trainable):
         """Logits of the token after each of `tokens`.
 
         Args:
-            tokens: (N, T) int64. Without a cache: the whole decoder input from bos on, N = B. With one: what comes
-                after the positions that the cache holds, N = B x beams.
+            tokens: (N, T) int64, the N / B texts of one study side by side. Without a cache: the whole decoder input
+                from bos on; training reads one text a study, learning from rewards several. With one: what comes after
+                the positions that the cache holds, N = B x beams.
             encoded: result of `encode`; its prompt, if any, is read before the first token.
             cache: state from `start` or from the step before; it is updated in place and returned.
             need_attention: also return the cross-attention weights.
@@ -368,7 +288,7 @@ class ReportModel(Trainable):
     def save_transform(self, folder: Path) -> None:
         """Write `preprocess.json` alone."""
         assert self.transform is not None
-        _write_json(folder / "preprocess.json", {**dataclasses.asdict(self.transform), "stored": self.stored})
+        write_json(folder / "preprocess.json", {**dataclasses.asdict(self.transform), "stored": self.stored})
 
     def restore(self, folder: Path) -> None:
         """Read tokenizer and image transform."""
@@ -379,7 +299,7 @@ class ReportModel(Trainable):
                 raise UserError(f"{folder / 'tokenizer.json'}: {self.tokenizer.vocabulary_size} tokens, but the model "
                                 f"has {self.config.vocabulary_size}; copy the whole folder again.")  # fmt: skip
         if (folder / "preprocess.json").exists():
-            saved = _read_json(folder / "preprocess.json", "copy the whole folder again")
+            saved = read_json(folder / "preprocess.json", "copy the whole folder again")
             if isinstance(saved, dict):  # a folder of an earlier version does not say it
                 self.stored = saved.pop("stored", None)
             if self.stored is not None and not (type(self.stored) is int and self.stored > 0):
@@ -434,46 +354,3 @@ def system_class(name: str) -> type[Trainable]:
         UserError: there is none.
     """
     return SYSTEMS.get(name)
-
-
-_C = TypeVar("_C")
-
-
-def config_from_dict(cls: type[_C], values: Any, source: str) -> _C:
-    """Build a frozen dataclass from what JSON gave: nested dataclasses and tuples restored, unknown fields refused.
-
-    Raises:
-        UserError: naming `source` and the field.
-    """
-    if not isinstance(values, dict):
-        raise UserError(f"{source}: not a JSON object; copy the whole folder again.")
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UserError(f"{source}: field '{unknown[0]}' is unknown to this version of CrossRay; update the package.")
-
-    def convert(hint: Any, value: Any) -> Any:
-        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-            return config_from_dict(typing.cast(type, hint), value, source)
-        if typing.get_origin(hint) is tuple and isinstance(value, Sequence) and not isinstance(value, str):
-            arguments = typing.get_args(hint)
-            kinds = [arguments[0]] * len(value) if arguments[-1:] == (Ellipsis,) else list(arguments)
-            return tuple(convert(kind, item) for kind, item in zip(kinds, value, strict=False))
-        return value
-
-    try:
-        return cls(**{name: convert(hints[name], value) for name, value in values.items()})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{source}: {error}") from error
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path, remedy: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({type(error).__name__}); {remedy}.") from error

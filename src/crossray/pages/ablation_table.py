@@ -207,12 +207,11 @@ def latex(table: AblationTable) -> str:
 
 def html(table: AblationTable) -> str:
     """The table as a page of its own."""
-    body = [page.title(table.title), page.paragraph(table.note, "notice")]
+    parts = []
     for part in table.parts:
         grid = part.grid()
-        body.append(page.table(grid.header, grid.lines, caption=grid.title))
-        body += [page.paragraph(sentence, "muted") for sentence in part.sentences]
-    return page.document(table.title, body)
+        parts.append((page.table(grid.header, grid.lines, caption=grid.title), part.sentences))
+    return page.document("ablation.html", table.title, note=table.note, parts=parts)
 
 
 def print_table(table: AblationTable, console: "Console") -> None:

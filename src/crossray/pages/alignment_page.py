@@ -1,15 +1,13 @@
 """What `crossray analyze alignment` prints and writes: tables, figures, and a page with what is retrieved."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossray.analysis.agreement import Agreement, marked_text, marks_of_generated
+from crossray.analysis.agreement import Agreement, marks_of_generated
 from crossray.analysis.alignment import RECALL_AT, Alignment, best_ranks
 from crossray.analysis.gram import Gram
 from crossray.analysis.results import as_json
@@ -17,8 +15,8 @@ from crossray.data.store import Dataset
 from crossray.files.write import write_whole
 from crossray.pages import page
 from crossray.pages.alignment_figures import Picture, available, figures
-from crossray.pages.report import RESEARCH, SYNTHETIC
-from crossray.pages.report_images import StudyImages
+from crossray.pages.marks import marked_text
+from crossray.pages.study_images import StudyImages
 from crossray.pages.tables import Grid
 from crossray.text.observations import label_report
 
@@ -38,17 +36,6 @@ NO_FIGURES = "No figures: matplotlib is not installed; pip install 'crossray[fig
 _MARKS = "Marked in what is retrieved: what the study's own report states too (✓), denies or does not state (✗, ○)."
 
 _QUERIES = {"report": "image to report", "image": "report to image"}
-
-_STYLE = """
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)); gap: 1.2rem; }
-.figures img { max-width: 100%; height: auto; background: #fff; border-radius: .3rem; }
-.figures figcaption { font-weight: 400; }
-.ranked { margin: .2rem 0 .9rem; padding-left: 1.4rem; } .ranked li { margin-bottom: .35rem; }
-.ranked .hit { font-weight: 600; }
-.row { display: flex; flex-wrap: wrap; gap: .6rem; margin: .2rem 0 .9rem; } .row figure { margin: 0; width: 8.5rem; }
-.row img { width: 100%; height: auto; border-radius: .3rem; }
-.row figcaption { font-weight: 400; font-size: .82rem; }
-"""
 
 
 def print_alignments(found: Sequence[Alignment], console: "Console") -> None:
@@ -155,74 +142,56 @@ def _models(found: Sequence[Alignment]) -> dict[str, Any]:
 
 def _page(found: Sequence[Alignment], dataset: Dataset, pictures: Sequence[Picture], examples: int) -> str:
     images = StudyImages(dataset)
-    title = f"Alignment of images and reports: {', '.join(one.name for one in found)}"
-    tables = [page.table(grid.header, grid.lines, caption=grid.title) for grid in grids(found)]
     chosen = np.unique(np.linspace(0, len(found[0].ids) - 1, examples).round().astype(int)).tolist() if examples else []
-    body = [
-        "<header>",
-        page.title(title),
-        page.paragraph(f"{SYNTHETIC} {RESEARCH}" if images.synthetic else RESEARCH, "notice"),
-        "</header>",
-        *tables,
-        *(page.paragraph(sentence, "notice") for sentence in warnings(found)),
-        page.paragraph(
-            "The alignment score normalises the cosines of each model by their own smallest and largest value: one "
-            "outlier moves it, and a model that tells nothing apart can reach any value. Retrieval has no such freedom."
-        ),
-        *([_gallery(pictures)] if pictures else [page.paragraph(NO_FIGURES, "muted")]),
-        *([page.heading("What is retrieved"), page.paragraph(_MARKS, "muted")] if chosen else []),
-        *(_example(found, place, images) for place in chosen),
-    ]
-    return page.document(title, body, style=_STYLE)
-
-
-def _gallery(pictures: Sequence[Picture]) -> str:
-    return f'<div class="figures">{"".join(map(_figure, pictures))}</div>'
-
-
-def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode("ascii")
-    caption = escape(picture.caption)
-    image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
-
-
-def _example(found: Sequence[Alignment], place: int, images: StudyImages) -> str:
-    """One study as a query, its image for reports and its report for images (UAR Fig. 3)."""
-    study, report = found[0].ids[place], found[0].reports[place]
-    views = f'<div class="views">{"".join(images.views(study))}</div>'
-    own = f'<div class="text reference"><h4>Its own report</h4><p>{marked_text(report, [])}</p></div>'
-    texts = "".join(
-        f'<div class="text"><h4>{escape(one.name)}: reports for this image</h4>{_reports(one, place)}'
-        f"<h4>{escape(one.name)}: images for this report</h4>{_images(one, place, images)}</div>"
-        for one in found
+    return page.document(
+        "alignment.html",
+        f"Alignment of images and reports: {', '.join(one.name for one in found)}",
+        style="alignment.css",
+        notice=f"{page.SYNTHETIC} {page.RESEARCH}" if images.synthetic else page.RESEARCH,
+        tables=[page.table(grid.header, grid.lines, caption=grid.title) for grid in grids(found)],
+        warnings=warnings(found),
+        pictures=[(page.png(picture.png, picture.caption), picture.caption) for picture in pictures],
+        no_figures=NO_FIGURES,
+        marks=_MARKS,
+        examples=[_example(found, place, images) for place in chosen],
     )
-    return f'<article class="study"><h3>{escape(study)}</h3><div>{views}</div><div>{own}{texts}</div></article>'
 
 
-def _reports(one: Alignment, place: int) -> str:
+def _example(found: Sequence[Alignment], place: int, images: StudyImages) -> dict[str, Any]:
+    """One study as a query, its image for reports and its report for images (UAR Fig. 3)."""
+    study = found[0].ids[place]
+    models = [{"name": one.name, **_reports(one, place), "images": _images(one, place, images)} for one in found]
+    return {
+        "id": study,
+        "views": images.views(study),
+        "report": marked_text(found[0].reports[place], []),
+        "models": models,
+    }
+
+
+def _reports(one: Alignment, place: int) -> dict[str, Any]:
+    """The reports that are most similar to an image, and where its own one stands among all."""
     same = np.array([report == one.reports[place] for report in one.reports])
     row = one.similarity[place]
     true = label_report(one.reports[place])
     # equal reports are listed once
     most_similar = {one.reports[index]: int(index) for index in np.argsort(row, kind="stable")}
     best = sorted(most_similar.values(), key=lambda index: -row[index])[:RETRIEVED]
-    items = []
+    ranked = []
     for index in best:
         labels = label_report(one.reports[index])
         text = marked_text(one.reports[index], marks_of_generated(labels, Agreement.between(true, labels)))
-        kind = ' class="hit"' if same[index] else ""
-        items.append(f"<li{kind}>{row[index]:.4f}: {text}</li>")
+        ranked.append({"hit": bool(same[index]), "cosine": f"{row[index]:.4f}", "text": text})
     rank = int(best_ranks(row[None], same[None])[0])
     own = f"Its own report: rank {rank} of {len(row)}, cosine {row[same].max():.4f}."
-    return f'<ol class="ranked">{"".join(items)}</ol>{page.paragraph(own, "muted")}'
+    return {"reports": ranked, "own": own}
 
 
-def _images(one: Alignment, place: int, images: StudyImages) -> str:
+def _images(one: Alignment, place: int, images: StudyImages) -> list[dict[str, Any]]:
+    """The images that are most similar to a report."""
     column = one.similarity[:, place]
-    figures = []
+    ranked = []
     for index in np.argsort(-column, kind="stable")[:RETRIEVED].tolist():
         hit = " (equal report)" if one.reports[index] == one.reports[place] else ""
-        view = "".join(images.views(one.ids[index])[:1])
-        figures.append(f"<figure>{view}<figcaption>{column[index]:.4f}{hit}</figcaption></figure>")
-    return f'<div class="row">{"".join(figures)}</div>'
+        ranked.append({"view": images.views(one.ids[index])[:1], "caption": f"{column[index]:.4f}{hit}"})
+    return ranked

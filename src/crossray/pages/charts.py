@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from math import ceil, floor, log10
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from crossray.evaluation.statistics.significance import Interval
+from crossray.pages.page import piece
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 #: Colours of page.css, and outlines of dots; a further series begins anew.
 COLOURS = 6
@@ -77,7 +80,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def line_chart(lines: Sequence[Line], caption: str, x_label: str) -> str:
+def line_chart(lines: Sequence[Line], caption: str, x_label: str) -> "Markup | str":
     """A figure with lines over one pair of axes; "" when there is no point.
 
     Args:
@@ -92,26 +95,20 @@ def line_chart(lines: Sequence[Line], caption: str, x_label: str) -> str:
     x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs), 5), ticks(min(ys), max(ys), 5)
     x_scale = _Scale(x_ticks[0], max(*xs, x_ticks[0] + 1e-9), _LEFT, _RIGHT)
     y_scale = _Scale(y_ticks[0], y_ticks[-1], _BOTTOM, _TOP)
-    pieces = []
-    for value in y_ticks:
-        y = y_scale(value)
-        pieces.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        pieces.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    for value in (value for value in x_ticks if value <= max(xs)):
-        x = x_scale(value)
-        pieces.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{_BOTTOM}" y2="{_BOTTOM + 4}"/>')
-        pieces.append(f'<text x="{x:.1f}" y="{_BOTTOM + 16}" text-anchor="middle">{value:g}</text>')
-    pieces.append(f'<path class="axis" fill="none" d="M{_LEFT} {_TOP}V{_BOTTOM}H{_RIGHT}"/>')
-    middle = (_LEFT + _RIGHT) / 2
-    pieces.append(f'<text x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>')
-    pieces += [_drawn(line, x_scale, y_scale, caption, x_label) for line in lines if line.points]
     summary = "; ".join(
         f"{line.name} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}" for line in lines if line.points
     )
-    return _figure(caption, f"{caption} by {x_label}: {summary}", _HEIGHT, pieces)
+    chart = {
+        **_frame(caption, f"{caption} by {x_label}: {summary}", _HEIGHT),
+        "left": _LEFT, "right": _RIGHT, "top": _TOP, "bottom": _BOTTOM, "x_label": x_label,
+        "x_ticks": [_tick(x_scale, value) for value in x_ticks if value <= max(xs)],
+        "y_ticks": [_tick(y_scale, value) for value in y_ticks],
+        "lines": [_drawn(line, x_scale, y_scale, caption, x_label) for line in lines if line.points],
+    }  # fmt: skip
+    return piece("charts.html", "line_chart", chart=chart)
 
 
-def bar_chart(groups: Sequence[Bars], series: Sequence[str], caption: str, note: str = "") -> str:
+def bar_chart(groups: Sequence[Bars], series: Sequence[str], caption: str, note: str = "") -> "Markup":
     """A figure of horizontal bars from 0 to 1 with their intervals as whiskers, in the order of `series`.
 
     Args:
@@ -121,49 +118,45 @@ def bar_chart(groups: Sequence[Bars], series: Sequence[str], caption: str, note:
         note: a smaller line beneath the caption.
     """
     scale = _Scale(0.0, 1.0, 0.0, WIDTH - 34)
-    pieces: list[str] = []
+    drawn = []
     y = 0
     for group in groups:
-        pieces.append(f'<text class="label" x="0" y="{y + 12}">{escape(group.label)}</text>')
-        pieces.append(f'<text x="{WIDTH}" y="{y + 12}" text-anchor="end">{escape(group.note)}</text>')
-        y += 17
-        for number, (name, value) in enumerate(zip(series, group.values, strict=True)):
-            pieces.append(_bar(name, value, number, group.label, y, scale))
-            y += 12
-        y += 8
+        bars = [
+            _bar(name, value, number, group.label, y + 17 + 12 * number, scale)
+            for number, (name, value) in enumerate(zip(series, group.values, strict=True))
+        ]
+        drawn.append({"label": group.label, "note": group.note, "y": y + 12, "bars": bars})
+        y += 17 + 12 * len(bars) + 8
     bottom = y - 4
-    pieces.append(f'<line class="axis" x1="0" x2="{scale(1):.1f}" y1="{bottom}" y2="{bottom}"/>')
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = scale(tick)
-        anchor = "start" if tick == 0 else "middle"
-        pieces.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-        pieces.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="{anchor}">{tick:g}</text>')
     summary = f"{caption} of {', '.join(series)} for {len(groups)} observations; the numbers stand in a table below"
-    return _figure(caption, summary, bottom + 20, pieces, note)
+    chart = {
+        **_frame(caption, summary, bottom + 20, note),
+        "groups": drawn,
+        "bottom": bottom,
+        "ticks": [_tick(scale, value) for value in (0.0, 0.25, 0.5, 0.75, 1.0)],
+    }
+    return piece("charts.html", "bar_chart", chart=chart)
 
 
-def legend(names: Sequence[str], shape: Shape = "bar") -> str:
+def legend(names: Sequence[str], shape: Shape = "bar") -> "Markup":
     """The colours of series, with a bar or a line of each."""
-    items = (
-        f'<li class="{_colour(number)}">{_sample(shape, number)}{escape(name)}</li>'
+    entries = [
+        {"colour": _colour(number), "shape": shape, "text": name, "dot": _dot(number, 15, 6)}
         for number, name in enumerate(names)
-    )
-    return f'<ul class="legend">{"".join(items)}</ul>'
+    ]
+    return piece("charts.html", "legend", entries=entries)
 
 
-def line_styles(thin: str, thick: str) -> str:
+def line_styles(thin: str, thick: str) -> "Markup":
     """A legend of what thin and thick lines mean, whatever their colour."""
     styles: tuple[tuple[Shape, str], ...] = (("thin", thin), ("line", thick))
-    items = (f'<li class="plain">{_sample(shape)}{escape(text)}</li>' for shape, text in styles)
-    return f'<ul class="legend">{"".join(items)}</ul>'
+    entries = [{"colour": "plain", "shape": shape, "text": text, "dot": _dot(0, 15, 6)} for shape, text in styles]
+    return piece("charts.html", "legend", entries=entries)
 
 
-def swatch(number: int) -> str:
+def swatch(number: int) -> "Markup":
     """A small square in the colour of a series."""
-    return (
-        f'<svg class="{_colour(number)}" viewBox="0 0 12 12" aria-hidden="true">'
-        '<rect class="bar" x="1" y="1" width="10" height="10" rx="2"/></svg>'
-    )
+    return piece("charts.html", "swatch", colour=_colour(number))
 
 
 @dataclass(frozen=True)
@@ -179,51 +172,45 @@ class _Scale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def _drawn(line: Line, x_scale: _Scale, y_scale: _Scale, caption: str, x_label: str) -> str:
+#: What the template reads of a part of a chart, by the names that it uses.
+_Part = dict[str, Any]
+
+
+def _frame(caption: str, summary: str, height: int, note: str = "") -> _Part:
+    return {"caption": caption, "note": note, "summary": summary, "width": WIDTH, "height": height}
+
+
+def _tick(scale: _Scale, value: float) -> _Part:
+    return {"at": scale(value), "text": f"{value:g}"}
+
+
+def _drawn(line: Line, x_scale: _Scale, y_scale: _Scale, caption: str, x_label: str) -> _Part:
     places = [(x_scale(x), y_scale(y)) for x, y in line.points]
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    kind = "line thin" if line.thin else "line"
     dots = [
         _dot(line.colour, x, y, f"{line.name}: {caption} {value:.4g} at {x_label} {at:g}")
         for (x, y), (at, value) in zip(places, line.points, strict=True)
         if not line.thin
     ]
-    return f'<g class="{_colour(line.colour)}"><path class="{kind}" d="{path}"/>{"".join(dots)}</g>'
+    return {"colour": _colour(line.colour), "thin": line.thin, "places": places, "dots": dots}
 
 
-def _bar(name: str, value: Interval | None, number: int, label: str, y: int, scale: _Scale) -> str:
+def _bar(name: str, value: Interval | None, number: int, label: str, y: int, scale: _Scale) -> _Part:
     if value is None:
-        return f'<text x="0" y="{y + 9}">no value</text>'
-    middle = y + 5
-    end = max(scale(value.value), scale(value.high)) + 4
-    explained = f"{name}, {label}: {value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
-    return (
-        f'<g class="{_colour(number)}"><title>{escape(explained)}</title>'
-        f'<rect class="bar" x="0" y="{y}" width="{scale(value.value):.1f}" height="10"/>'
-        f'<path class="whisker" d="M{scale(value.low):.1f} {middle}H{scale(value.high):.1f}"/>'
-        f'<text x="{end:.1f}" y="{y + 9}">{value.value:.2f}</text></g>'
-    )
+        return {"value": None, "y": y}
+    return {
+        "value": value.value,
+        "title": f"{name}, {label}: {value.value:.3f} [{value.low:.3f}, {value.high:.3f}]",
+        "colour": _colour(number),
+        "y": y,
+        "width": scale(value.value),
+        "low": scale(value.low),
+        "high": scale(value.high),
+        "end": max(scale(value.value), scale(value.high)) + 4,
+    }
 
 
-def _figure(caption: str, summary: str, height: int, pieces: Sequence[str], note: str = "") -> str:
-    beneath = f"<small>{escape(note)}</small>" if note else ""
-    drawing = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(summary)}">{"".join(pieces)}</svg>'
-    return f"<figure><figcaption>{escape(caption)}{beneath}</figcaption>{drawing}</figure>"
-
-
-def _sample(shape: Shape, number: int = 0) -> str:
-    if shape == "bar":
-        drawing = '<rect class="bar" x="0" y="1" width="30" height="10"/>'
-    elif shape == "thin":
-        drawing = '<path class="line thin" d="M0 6H30"/>'
-    else:
-        drawing = f'<path class="line" d="M0 6H30"/>{_dot(number, 15, 6)}'
-    return f'<svg viewBox="0 0 30 12" aria-hidden="true">{drawing}</svg>'
-
-
-def _dot(number: int, x: float, y: float, explained: str = "") -> str:
-    title = f"<title>{escape(explained)}</title>" if explained else ""
-    return f'<path class="dot" transform="translate({x:.1f} {y:.1f})" d="{_DOTS[number % COLOURS]}">{title}</path>'
+def _dot(number: int, x: float, y: float, title: str = "") -> _Part:
+    return {"x": x, "y": y, "outline": _DOTS[number % COLOURS], "title": title}
 
 
 def _colour(number: int) -> str:

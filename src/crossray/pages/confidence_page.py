@@ -1,7 +1,7 @@
 """The page of `crossray calibrate`: reliability diagrams, risk by coverage, the input check, in one HTML file."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossray.confidence.calibration import UNITS, Calibration
 from crossray.confidence.check import InputChecker
@@ -10,6 +10,9 @@ from crossray.pages import page
 from crossray.pages.charts import Line, legend, line_chart
 from crossray.pages.confidence_tables import CHECK_NOTE, CONFIDENCE_NOTE, check_grids, confidence_grids
 from crossray.pages.tables import Grid
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _NOTICE = "Research software. It is not a medical device; a calibrated confidence is no reason to act on a report."
 
@@ -25,13 +28,20 @@ def confidence_page(name: str, calibration: Calibration, checker: InputChecker) 
         calibration: of it.
         checker: of its inputs.
     """
-    body = [page.title(f"{name}: when not to answer"), page.paragraph(_NOTICE, "notice")]
     grids = confidence_grids(calibration)
-    for unit, tables in zip(UNITS, (grids[:2], grids[2:]), strict=True):
-        body += [page.heading(f"Confidence of {unit}"), *_charts(calibration.measured[unit]), *map(_table, tables)]
-    body += [page.paragraph(CONFIDENCE_NOTE, "muted"), page.heading("Input check")]
-    body += [*map(_table, check_grids(checker)), page.paragraph(CHECK_NOTE, "muted")]
-    return page.document(f"{name}: when not to answer", body)
+    units = [
+        {"name": unit, "charts": _charts(calibration.measured[unit]), "tables": [_table(grid) for grid in tables]}
+        for unit, tables in zip(UNITS, (grids[:2], grids[2:]), strict=True)
+    ]
+    return page.document(
+        "confidence.html",
+        f"{name}: when not to answer",
+        notice=_NOTICE,
+        units=units,
+        note=CONFIDENCE_NOTE,
+        checks=[_table(grid) for grid in check_grids(checker)],
+        check_note=CHECK_NOTE,
+    )
 
 
 def write_confidence(name: str, calibration: Calibration, checker: InputChecker, path: Path) -> None:
@@ -49,7 +59,7 @@ def write_confidence(name: str, calibration: Calibration, checker: InputChecker,
     write_whole(path, "\n".join(parts))
 
 
-def _charts(measured: Any) -> list[str]:
+def _charts(measured: Any) -> list["Markup | str"]:
     ways = {name: measured["ways"][name] for name in _SHOWN if name in measured["ways"]}
     if not ways:
         return []
@@ -66,5 +76,5 @@ def _charts(measured: Any) -> list[str]:
     ]
 
 
-def _table(grid: Grid) -> str:
+def _table(grid: Grid) -> "Markup":
     return page.table(grid.header, grid.lines, caption=grid.title)

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
 from crossray.models.base import ReportModel
 from crossray.pages import page
-from crossray.pages.report import RESEARCH, SYNTHETIC
 from crossray.text.display import SENTENCE_ENDS, shown_words
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 #: Longest side of an embedded image in pixels.
 LONGEST = 480
@@ -39,7 +41,7 @@ class Explanation:
     name: str
     system: str
     attention: ReportAttention
-    images: tuple[str, ...]
+    images: "tuple[Markup, ...]"
     views: tuple[str, ...]
 
 
@@ -78,79 +80,46 @@ def build_explanation(
         synthetic: whether the images are drawn.
     """
     title = f"Where {'the model' if len(explanations) == 1 else 'the models'} looked: {study}"
-    layers = max(explanation.attention.weights.shape[1] for explanation in explanations)
-    body = [
-        "<header>",
-        page.title(title),
-        page.paragraph(f"{SYNTHETIC} {RESEARCH}" if synthetic else RESEARCH, "notice"),
-        page.paragraph(
-            "Point at a word of a report, or go there with the tab and arrow keys: the colours show the "
-            "cross-attention that the decoder paid to the image while it wrote the word. A click or tap keeps it. "
-            "Attention shows what was read, not why the word was chosen."
-        ),
-        page.paragraph("The colours need JavaScript, which is switched off here.", "without-script"),
-        "</header>",
-        _controls(layers),
-        '<div class="compared">',
-        *(_article(explanation) for explanation in explanations),
-        "</div>",
-        *([page.details("Reference report", [page.paragraph(reference)])] if reference else []),
-    ]
-    return page.document(title, body, page.asset("explain.js"), page.asset("explain.css"))
-
-
-def _controls(layers: int) -> str:
-    choices = "".join(f'<option value="{layer}">layer {layer + 1} of {layers}</option>' for layer in range(layers))
-    return (
-        '<form class="controls" hidden aria-label="What is shown">'
-        "<fieldset><legend>Point at</legend>"
-        '<label><input type="radio" name="unit" value="word" checked>words</label>'
-        '<label><input type="radio" name="unit" value="sentence">sentences</label></fieldset>'
-        f'<label><b>Decoder layers</b> <select name="layer"><option value="all">mean of all</option>{choices}</select>'
-        "</label>"
-        '<label><input type="checkbox" name="cells">show the cells</label>'
-        '<span>none<span class="scale" aria-hidden="true"></span>most, and at least 4 times an even spread</span>'
-        "</form>"
+    return page.document(
+        "explain.html",
+        title,
+        script="explain.js",
+        style="explain.css",
+        notice=f"{page.SYNTHETIC} {page.RESEARCH}" if synthetic else page.RESEARCH,
+        layers=max(explanation.attention.weights.shape[1] for explanation in explanations),
+        explained=[_explained(explanation) for explanation in explanations],
+        reference=reference,
     )
 
 
-def _article(explanation: Explanation) -> str:
+def _explained(explanation: Explanation) -> dict[str, Any]:
+    """What the template shows of a model's report."""
     attention = explanation.attention
     _, layers, views, side, _ = attention.weights.shape
     data = base64.b64encode(np.round(attention.weights * 65535).astype("<u2").tobytes()).decode("ascii")
     present = np.flatnonzero(attention.view_mask).tolist()
-    figures = "".join(
-        _figure(image, name, view, attention.windows[view].tolist(), side)
+    figures = [
+        _figure(image, name, view, attention.windows[view].tolist())
         for image, name, view in zip(explanation.images, explanation.views, present, strict=True)
-    )
-    return (
-        f'<article class="explained" data-weights="{data}" data-layers="{layers}" data-views="{views}" '
-        f'data-side="{side}"><h2>{escape(explanation.name)} <small>{escape(explanation.system)}</small></h2>'
-        f'<div class="views">{figures}</div>'
-        f'<div><p class="report">{_words(attention.text)}</p><p class="readout" role="status"></p></div></article>'
-    )
+    ]
+    return {
+        "name": explanation.name, "system": explanation.system, "weights": data, "layers": layers, "views": views,
+        "side": side, "figures": figures, "words": _words(attention.text),
+    }  # fmt: skip
 
 
-def _figure(image: str, name: str, view: int, window: Sequence[float], side: int) -> str:
+def _figure(image: "Markup", name: str, view: int, window: Sequence[float]) -> dict[str, Any]:
     """An image with a canvas over the part of it that the model saw."""
     top, left, bottom, right = window
     place = f"left:{left:.3%};top:{top:.3%};width:{right - left:.3%};height:{bottom - top:.3%}"
-    kind = "" if (top, left, bottom, right) == (0, 0, 1, 1) else ' class="part"'
-    canvas = (
-        f'<canvas{kind} width="{side}" height="{side}" style="{place}" data-view="{view}" '
-        f'data-name="{escape(name)}" aria-hidden="true"></canvas>'
-    )
-    return f'<figure><div class="frame">{image}{canvas}</div><figcaption>{escape(name)}</figcaption></figure>'
+    return {"image": image, "name": name, "view": view, "place": place, "part": tuple(window) != (0, 0, 1, 1)}
 
 
-def _words(text: str) -> str:
-    """A report whose words are buttons, numbered as in `ReportAttention.words`."""
-    pieces = []
+def _words(text: str) -> list[dict[str, Any]]:
+    """A report's words, which become buttons, numbered as in `ReportAttention.words`."""
+    words = []
     sentence = 0
-    for number, word in enumerate(shown_words(text)):
-        pieces.append(
-            f'{word.space}<button type="button" class="word" data-word="{number}" data-sentence="{sentence}" '
-            f'aria-pressed="false">{escape(word.shown)}</button>'
-        )
+    for word in shown_words(text):
+        words.append({"space": word.space, "text": word.shown, "sentence": sentence})
         sentence += word.shown in SENTENCE_ENDS
-    return "".join(pieces)
+    return words

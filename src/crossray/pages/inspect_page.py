@@ -1,7 +1,6 @@
 """One page about a prepared dataset: counts, lengths, labels, and a contact sheet of its images."""
 
-from collections.abc import Sequence
-from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +12,14 @@ from crossray.pages import page
 from crossray.text.cleaning import clean
 from crossray.text.observations import STATUSES
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 #: Longer side of an image on the contact sheet, in pixels.
 LONGEST = 160
 
 #: Shares of the reports whose length is said.
 _QUANTILES = (0, 25, 50, 75, 95, 100)
-
-_STYLE = """
-.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .8rem; }
-.sheet img { max-width: 100%; height: auto; } .sheet figcaption { font-weight: 400; font-size: .8rem; }
-"""
 
 
 def inspect_page(dataset: Dataset, images: int = 60, seed: int = 0) -> str:
@@ -39,27 +36,23 @@ def inspect_page(dataset: Dataset, images: int = 60, seed: int = 0) -> str:
     if images < 0 or seed < 0:
         raise UserError(f"images {images}, seed {seed}: must not be negative; give numbers from 0 on")
     info = dataset.info
-    synthetic = bool(info.source.get("synthetic_images"))
-    name = dataset.path.resolve().name
-    body = [
-        page.title(f"Dataset {name}"),
-        page.paragraph(
-            f"Source: {info.source.get('kind', 'unknown')}. Stored views: short side {info.size} px. Cleaner for word "
-            f"counts: {info.cleaner}. SHA-256 of the content: {info.sha256[:16]}.",
-            "muted",
-        ),
-    ]
-    if synthetic:
-        body.append(page.paragraph("The images are synthetic: drawn, not taken.", "notice"))
-    else:
-        body.append(page.paragraph("This page may hold patients' images: keep it where the dataset may lie.", "notice"))
-    body += [page.heading("Splits"), _splits(dataset), page.heading("What was left out"), _left_out(dataset)]
-    if "paper_statistics" in info.notes:
-        body += [page.heading("The papers' statistics"), _papers(dataset)]
-    body += [page.heading("Report lengths"), _lengths(dataset), page.heading("View positions"), _positions(dataset)]
-    body += [page.heading("Warnings"), *_warnings(dataset), page.heading("Labels"), *_labels(dataset)]
-    body += [page.heading("Images"), *_sheet(dataset, images, seed)]
-    return page.document(f"Dataset {name}", body, style=_STYLE)
+    return page.document(
+        "inspect.html",
+        f"Dataset {dataset.path.resolve().name}",
+        style="inspect.css",
+        kind=info.source.get("kind", "unknown"),
+        info=info,
+        synthetic=bool(info.source.get("synthetic_images")),
+        splits=_splits(dataset),
+        left_out=_left_out(dataset),
+        papers=_papers(dataset) if "paper_statistics" in info.notes else "",
+        lengths=_lengths(dataset),
+        positions=_positions(dataset),
+        warnings=_warnings(dataset),
+        labels=_labels(dataset),
+        figures=_sheet(dataset, images, seed),
+        views=dataset.images,
+    )
 
 
 def _members(dataset: Dataset) -> dict[str, NDArray[np.int64]]:
@@ -70,7 +63,7 @@ def _members(dataset: Dataset) -> dict[str, NDArray[np.int64]]:
     return members
 
 
-def _splits(dataset: Dataset) -> str:
+def _splits(dataset: Dataset) -> "Markup":
     info = dataset.info
     rows = [
         (
@@ -87,7 +80,7 @@ def _splits(dataset: Dataset) -> str:
     return page.table(headings, rows, caption="Counts of the prepared dataset")
 
 
-def _left_out(dataset: Dataset) -> str:
+def _left_out(dataset: Dataset) -> "Markup":
     counts = dataset.info.counts
     rows = [("studies read", str(counts["read"]))]
     rows += [(f"rejected: {step}", str(count)) for step, count in counts["rejected"].items()]
@@ -103,7 +96,7 @@ def _left_out(dataset: Dataset) -> str:
     return page.table(("step", "count"), rows, caption="Filter steps; rejected.jsonl names every rejected study")
 
 
-def _papers(dataset: Dataset) -> str:
+def _papers(dataset: Dataset) -> "Markup":
     """Table 2 of the papers, which count the raw collection, beside what is left of it here."""
     info = dataset.info
     rows: list[tuple[str, ...]] = []
@@ -116,7 +109,7 @@ def _papers(dataset: Dataset) -> str:
     return page.table(headings, rows, caption="The papers count the raw collection before any filter")
 
 
-def _lengths(dataset: Dataset) -> str:
+def _lengths(dataset: Dataset) -> "Markup":
     rows = []
     for split, members in _members(dataset).items():
         words = [len(clean(report, dataset.info.cleaner).split()) for report in dataset.reports(members)]
@@ -125,7 +118,7 @@ def _lengths(dataset: Dataset) -> str:
     return page.table(headings, rows, caption="Words of the cleaned findings: shares of the reports up to this length")
 
 
-def _positions(dataset: Dataset) -> str:
+def _positions(dataset: Dataset) -> "Markup":
     first = dataset.first_image
     views = np.diff(first)
     rows = [
@@ -138,7 +131,7 @@ def _positions(dataset: Dataset) -> str:
     return page.table(("what", "count"), rows, caption="Views")
 
 
-def _warnings(dataset: Dataset) -> Sequence[str]:
+def _warnings(dataset: Dataset) -> "Markup | str":
     """Every warning with the number of images that have it, and the first study of them."""
     counts: dict[str, int] = {}
     first: dict[str, str] = {}
@@ -148,26 +141,26 @@ def _warnings(dataset: Dataset) -> Sequence[str]:
                 counts[text] = counts.get(text, 0) + 1
                 first.setdefault(text, dataset.ids([row])[0])
     if not counts:
-        return [page.paragraph("No image has a warning.")]
+        return ""
     rows = [(text, str(counts[text]), first[text]) for text in sorted(counts, key=lambda text: -counts[text])]
-    return [page.table(("warning", "images", "first in study"), rows, caption="What was odd about image files")]
+    return page.table(("warning", "images", "first in study"), rows, caption="What was odd about image files")
 
 
-def _labels(dataset: Dataset) -> Sequence[str]:
+def _labels(dataset: Dataset) -> "Markup | str":
     labels = dataset.labels
     if labels is None:
-        return [page.paragraph("The source has no labels.")]
+        return ""
     rows = [
         (name.replace("_", " "), *(str(int((labels[:, column] == code).sum())) for code in range(len(STATUSES))))
         for column, name in enumerate(dataset.info.observations)
     ]
     origin = str(dataset.info.source.get("labels", "the source"))
-    return [page.table(("observation", *STATUSES), rows, caption=f"Studies by status; labels of {origin}")]
+    return page.table(("observation", *STATUSES), rows, caption=f"Studies by status; labels of {origin}")
 
 
-def _sheet(dataset: Dataset, images: int, seed: int) -> Sequence[str]:
+def _sheet(dataset: Dataset, images: int, seed: int) -> list[dict[str, Any]]:
     """Whole studies in a random order, as long as their views fit."""
-    figures: list[str] = []
+    figures: list[dict[str, Any]] = []
     for row in np.random.default_rng(seed).permutation(dataset.studies):
         views = dataset.views(int(row))
         if len(figures) + len(views) > images:
@@ -176,6 +169,5 @@ def _sheet(dataset: Dataset, images: int, seed: int) -> Sequence[str]:
         for view, position in zip(views, record.positions, strict=True):
             caption = f"{record.id}, {record.split}, {position}"
             picture = page.image(dataset.image(view), caption, LONGEST)
-            figures.append(f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>")
-    return [page.paragraph(f"{len(figures)} of {dataset.images} views, drawn at random.", "muted"),
-            f'<div class="sheet">{"".join(figures)}</div>']  # fmt: skip
+            figures.append({"image": picture, "caption": caption})
+    return figures

@@ -47,19 +47,14 @@ def write_page(found: LongTail, path: Path) -> None:
         )
         for key, label, note in _rows(found)
     ]
-    body = [
-        page.title("Long tail"),
-        page.paragraph(
-            "F1 of observations from the most to the least frequent one in the true reports, and the means of head, "
-            "middle and tail. Of a system with several runs the mean over them. Lines are bootstrap intervals over "
-            "studies.",
-            "muted",
-        ),
-        charts.legend(systems),
-        f'<div class="charts">{charts.bar_chart(bars, systems, "F1", POSITIVE.name)}</div>',
-        *(page.table(grid.header, grid.lines, caption=grid.title) for grid in grids(found)),
-    ]
-    write_whole(path, page.document("Long tail", body))
+    html = page.document(
+        "long_tail.html",
+        "Long tail",
+        legend=charts.legend(systems),
+        chart=charts.bar_chart(bars, systems, "F1", POSITIVE.name),
+        tables=[page.table(grid.header, grid.lines, caption=grid.title) for grid in grids(found)],
+    )
+    write_whole(path, html)
 
 
 def _rows(found: LongTail) -> list[tuple[str, str, str]]:

@@ -1,84 +1,68 @@
-"""Self-contained HTML pages: one file, no network. Everything that comes from data is escaped here."""
+"""Self-contained HTML pages: one file, no network. Templates escape everything that comes from data.
+
+A page is a template of `templates/` that extends `base.html`; what several pages show is a macro of `parts.html` or
+`charts.html`. What `piece` returns is marked as markup; every other text that meets a template is escaped.
+"""
 
 import base64
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+RESEARCH = "Research software: not for clinical use."
+SYNTHETIC = "All images here are synthetic: drawn by CrossRay's phantom, not taken of any person."
+
 #: A cell: its text, or its text and smaller lines beneath it.
 Cell = str | tuple[str, ...]
 
 
-def document(title: str, body: Sequence[str], script: str = "", style: str = "") -> str:
+def document(template: str, title: str, *, script: str = "", style: str = "", **values: Any) -> str:
     """A whole HTML page.
 
     Its policy forbids the browser to load anything and to run any script but the given one, so that text that should
     slip through as markup could still do nothing.
 
     Args:
+        template: a file of `templates/` that extends `base.html`.
         title: of the page.
-        body: ready-made pieces of markup.
-        script: JavaScript that the page runs at its end; "" for none.
-        style: rules that only this page needs, beside those of page.css.
+        script: JavaScript file of `templates/` that the page runs at its end; "" for none.
+        style: a file of rules that only this page needs, beside those of page.css.
+        values: what the template shows.
     """
-    style = asset("page.css") + style
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    from markupsafe import Markup
+
+    code = asset(script) if script else ""
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    rules = asset("page.css") + (asset(style) if style else "")
+    # style and script are files of ours, in which nothing of the data stands
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>\n{style}</style></head>\n'
-        "<body>\n" + "\n".join(body) + (f"\n<script>{script}</script>" if script else "") + "\n</body></html>\n"
+        _environment()
+        .get_template(template)
+        .render(title=title, policy=policy, style=Markup(rules), script=Markup(code), **values)
     )
 
 
+def piece(template: str, macro: str, /, **values: Any) -> "Markup":
+    """What a macro of a template makes of these values."""
+    made: Markup = getattr(_environment().get_template(template).module, macro)(**values)
+    return made
+
+
 def asset(name: str) -> str:
-    """A style or script that lies beside this file."""
-    return (files(__package__) / name).read_text(encoding="utf-8")
-
-
-def title(text: str) -> str:
-    """The heading of the page."""
-    return f"<h1>{escape(text)}</h1>"
-
-
-def heading(text: str, identifier: str = "") -> str:
-    """A section heading; `identifier` is what `contents` points to."""
-    place = f' id="{escape(identifier)}"' if identifier else ""
-    return f"<h2{place}>{escape(text)}</h2>"
-
-
-def subheading(text: str) -> str:
-    """The heading of a part of a section."""
-    return f"<h3>{escape(text)}</h3>"
-
-
-def contents(sections: Mapping[str, str]) -> str:
-    """Links to sections: identifier to text."""
-    links = "".join(f'<a href="#{escape(target)}">{escape(text)}</a>' for target, text in sections.items())
-    return f'<nav aria-label="Sections">{links}</nav>'
-
-
-def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph; `kind` is one of "", "notice", "muted", "good", "bad"."""
-    return f'<p class="{escape(kind)}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
-
-
-def alarm(subject: str, sentences: Sequence[str]) -> str:
-    """What must be known before anything else is read: whom it concerns, and what was found."""
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f'<div class="alarm"><strong>{escape(subject)}</strong><ul>{items}</ul></div>'
-
-
-def details(summary: str, pieces: Sequence[str]) -> str:
-    """Ready-made pieces that a reader unfolds."""
-    return f"<details><summary>{escape(summary)}</summary>{''.join(pieces)}</details>"
+    """A style or script that lies beside the templates."""
+    return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
 def table(
@@ -88,7 +72,7 @@ def table(
     caption: str = "",
     own: Sequence[int] = (),
     text: bool = False,
-) -> str:
+) -> "Markup":
     """A table that scrolls by itself where the screen is narrow.
 
     Args:
@@ -98,34 +82,36 @@ def table(
         own: rows to set in bold.
         text: whether cells are words, set to the left and broken into lines, and not numbers.
     """
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in headings)
-    body = "".join(f"<tr{' class=own' if index in own else ''}>{_row(row)}</tr>" for index, row in enumerate(rows))
-    title = f"<caption><span>{escape(caption)}</span></caption>" if caption else ""
-    kind = ' class="text"' if text else ""
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption or headings[0])}">'
-        f"<table{kind}>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return piece("parts.html", "table", headings=headings, rows=rows, caption=caption, own=own, text=text)
 
 
-def _row(cells: Sequence[Cell]) -> str:
-    first, *others = (_cell(cell) for cell in cells)
-    return f'<th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in others)
-
-
-def _cell(cell: Cell) -> str:
-    if isinstance(cell, str):
-        return escape(cell)
-    above, *beneath = cell
-    return escape(above) + "".join(f"<small>{escape(line)}</small>" for line in beneath)
-
-
-def image(pixels: NDArray[np.uint8], alternative: str, longest: int = 320) -> str:
+def image(pixels: NDArray[np.uint8], alternative: str, longest: int = 320) -> "Markup":
     """(H, W) grey pixels as an inline JPEG whose longer side has at most `longest` pixels."""
     picture = Image.fromarray(np.asarray(pixels))
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=82, optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img src="data:image/jpeg;base64,{data}" {size} alt="{escape(alternative)}">'
+    data, (width, height) = _base64(buffer.getvalue()), picture.size
+    return piece("parts.html", "image", kind="jpeg", data=data, alternative=alternative, width=width, height=height)
+
+
+def png(content: bytes, alternative: str) -> "Markup":
+    """A PNG file as an inline image."""
+    return piece("parts.html", "image", kind="png", data=_base64(content), alternative=alternative)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader(__package__ or "", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

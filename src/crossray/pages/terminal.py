@@ -1,35 +1,52 @@
-"""What the commands show in the terminal: progress and small tables (rich)."""
+"""What the commands show in the terminal: progress and small tables.
+
+rich and everything of ours that is not light is imported when the first of them is shown, so that commands can import
+this file and `crossray --help` stays quick.
+"""
 
 from collections import Counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
-
-from crossray.text.observations import language_notes, report_language
-from crossray.training.heartbeat import Heartbeat
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from crossray.data.store import Dataset
 
 #: Unknown headings that `prepare` names.
 MOST_HEADINGS = 8
 
 
+def console() -> "Console":
+    """A console on standard output."""
+    from rich.console import Console
+
+    return Console()
+
+
+def progress_bar(title: str) -> "Progress":
+    """A progress bar on standard error, which is a callback: `bar(done, total)`."""
+    from rich.console import Console
+
+    return Progress(title, Console(stderr=True))
+
+
 class Progress:
     """A progress bar that is a callback: `progress(done, total)`.
 
     Example:
+        >>> from rich.console import Console
         >>> with Progress("drawing studies", Console(quiet=True)) as progress:
         ...     progress(1, 10)
     """
 
-    def __init__(self, title: str, console: Console) -> None:
+    def __init__(self, title: str, console: "Console") -> None:
         """Show `title` before the bar, on `console`."""
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        from crossray.training.heartbeat import Heartbeat
+
         self._bar = Bar(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("·"),
             TimeRemainingColumn(), console=console,
@@ -53,8 +70,10 @@ class Progress:
         self._beat(done, total)
 
 
-def print_dataset(dataset: "Dataset", console: Console) -> None:
+def print_dataset(dataset: "Dataset", console: "Console") -> None:
     """Studies, patients and report length of every split, and what was left out on the way."""
+    from rich.table import Table
+
     info = dataset.info
     table = Table(title=f"{dataset.path}: {info.source['kind']}, short side {info.size} px")
     for heading in ("split", "studies", "patients", "words a report"):
@@ -84,6 +103,10 @@ def print_dataset(dataset: "Dataset", console: Console) -> None:
 
 def text_notes(dataset: "Dataset") -> list[str]:
     """What the reports hold that is not read: words outside all sections, unknown headings, other languages."""
+    from rich.markup import escape
+
+    from crossray.text.observations import language_notes, report_language
+
     unread = [extra["unread"] for extra in dataset.extras() if "unread" in extra]
     notes = []
     if unread:
@@ -99,8 +122,29 @@ def text_notes(dataset: "Dataset") -> list[str]:
     return notes
 
 
-def print_source_statistics(dataset: "Dataset", console: Console) -> None:
+def print_estimate(studies: Any, size: int, workers: int | None, console: "Console", *, parts: int = 1) -> None:
+    """How large a source's images will be and how long they will take, measured on its first ones."""
+    from crossray.data.store.estimate import estimate
+    from crossray.data.store.writer import count_workers
+
+    measured = estimate(studies, size)
+    images, count = studies.images() // parts, count_workers(workers)
+    line = (
+        f"{len(studies)} studies, up to {images} images: {studies.stored_bytes(size) / parts / 1e9:.2f} GB at {size} px"
+    )
+    if measured.images:
+        minutes = max(1, round(measured.seconds(len(studies) // parts, images, count) / 60))
+        duration = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+        rate = 1 / measured.seconds_an_image
+        line += f", about {duration} with {max(count, 1)} processes ({rate:.0f} images/s in one, measured on the "
+        line += f"first {measured.images})"
+    console.print(line, highlight=False)
+
+
+def print_source_statistics(dataset: "Dataset", console: "Console") -> None:
     """What every filter of the source left, and the statistics that the papers print beside this dataset's."""
+    from rich.table import Table
+
     info = dataset.info
     steps = Table(title="filter steps")
     for heading in ("what is left", "reports", "images"):
@@ -126,26 +170,27 @@ def print_source_statistics(dataset: "Dataset", console: Console) -> None:
     console.print(table)
 
 
-def print_models(console: Console) -> None:
+def print_models(console: "Console") -> None:
     """The registry: parameters of every system at its default size, its recipes, and what it needs first."""
-    import torch
+    from rich.table import Table
 
-    from crossray.models.registry import create_model, list_models
-    from crossray.text.observations import OBSERVATIONS
-    from crossray.training.recipe import list_recipes
+    from crossray.models.sizes import sizes
+    from crossray.training.recipe_files import own_recipes
 
+    found, recipes = sizes(), own_recipes()
+    systems = {recipe.split("/")[0] for recipe in recipes}
+    if not systems.issuperset(found):  # of other packages
+        from crossray.training.recipe import list_recipes
+
+        recipes = list_recipes()
     table = Table(title="systems")
     for heading in ("system", "parameters", "frozen", "recipes", "what it is"):
         table.add_column(heading, justify="right" if heading in {"parameters", "frozen"} else "left")
-    for name in list_models():
-        with torch.device("meta"):  # shapes without memory, so that nothing is drawn
-            model = create_model(name, vocabulary_size=760, observations=OBSERVATIONS)
-        frozen = set(model.frozen())
-        counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
-        total, still = sum(counts.values()), sum(n for key, n in counts.items() if key in frozen)
-        recipes = [recipe.split("/")[1] for recipe in list_recipes() if recipe.startswith(f"{name}/")]
-        summary = (type(model).__doc__ or "").strip().splitlines()[0]
-        table.add_row(name, f"{total / 1e6:.1f} M", f"{still / 1e6:.1f} M", ", ".join(recipes), summary)
+    for name, size in found.items():
+        own = [recipe.split("/")[1] for recipe in recipes if recipe.startswith(f"{name}/")]
+        table.add_row(
+            name, f"{size.parameters / 1e6:.1f} M", f"{size.frozen / 1e6:.1f} M", ", ".join(own), size.summary
+        )
     console.print(table)
     console.print(
         "Every system starts from a prepared dataset; an image encoder comes from `crossray pretrain vision`,"

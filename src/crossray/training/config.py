@@ -209,6 +209,8 @@ class TrainerConfig:
         precision: 32, or bf16 for automatic mixed precision.
         accelerator: cpu, gpu, or auto for the fastest there is.
         devices: processes (cpu) or devices (gpu) that train together; each sees its own share of every batch.
+        nodes: machines that train together, each with so many `devices`; torchrun or SLURM starts the same command on
+            all of them, and they share the folders of the data and of the run.
         accumulate: batches whose gradients are added up before one optimiser step.
         clip_value: largest absolute value of a gradient's element; 0: no limit.
         clip_norm: largest norm of all gradients together; 0: no limit.
@@ -237,6 +239,7 @@ class TrainerConfig:
     precision: Literal["32", "bf16"] = "32"
     accelerator: Literal["cpu", "gpu", "auto"] = "auto"
     devices: int = 1
+    nodes: int = 1
     accumulate: int = 1
     clip_value: float = 0.0
     clip_norm: float = 0.0
@@ -256,7 +259,7 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no training can use."""
-        _at_least("trainer", self, 1, "devices", "accumulate", "validate_every", "log_every")
+        _at_least("trainer", self, 1, "devices", "nodes", "accumulate", "validate_every", "log_every")
         _at_least("trainer", self, 0, "max_epochs", "max_minutes", "clip_value", "clip_norm", "patience", "min_epochs")
         if not 0 <= self.average < 1:
             raise UserError(f"recipe field 'trainer.average' is {self.average}; give a share from 0 to below 1.")

@@ -20,8 +20,8 @@ LOCK = ".lock"
 
 
 def first_process() -> bool:
-    """Whether this is the process that writes; Lightning and torchrun number them in the environment."""
-    return os.environ.get("RANK", "0") == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
+    """Whether this is the process that writes; Lightning, torchrun and SLURM number them in the environment."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def is_over(recipe: Recipe, checkpoint: Mapping[str, Any]) -> bool:

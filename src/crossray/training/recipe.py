@@ -27,13 +27,12 @@ from crossray.training.config import (
     Stage,
     TrainerConfig,
 )
+from crossray.training.recipe_files import RECIPES, own_recipes
 from crossray.training.selection import check_monitors
 from crossray.training.stages import loss_weights
 
 #: Fields of a system's configuration that training fills in from the dataset and from `data`.
 FILLED_FROM_DATA = frozenset({"vocabulary_size", "status_ids", "observations", "max_length", "views", "image_size"})
-
-_RECIPES = Path(__file__).with_name("recipes")
 
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,
@@ -47,9 +46,9 @@ _SECTIONS: dict[str, type] = {
 
 def list_recipes() -> list[str]:
     """Names of all recipes, such as "baseline/phantom", sorted: those of this package and of packages with a system."""
-    own = [path for path in _RECIPES.iterdir() if path.is_dir()]
     others = [_plugin_recipes(system) for system in SYSTEMS.names() if system in SYSTEMS.plugins()]
-    return sorted(f"{folder.name}/{file.stem}" for folder in (*own, *others) for file in folder.glob("*.yaml"))
+    theirs = [f"{folder.name}/{file.stem}" for folder in others for file in folder.glob("*.yaml")]
+    return sorted([*own_recipes(), *theirs])
 
 
 def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -111,7 +110,7 @@ def read_values(name: str) -> tuple[dict[str, Any], str]:
     Raises:
         UserError: there is no such recipe, or it is no mapping.
     """
-    packaged = _RECIPES / f"{name}.yaml"
+    packaged = RECIPES / f"{name}.yaml"
     system, _, file = name.partition("/")
     if file and not packaged.is_file() and system in SYSTEMS.plugins():
         packaged = _plugin_recipes(system) / f"{file}.yaml"

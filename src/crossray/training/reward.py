@@ -186,8 +186,7 @@ def log_policy(
     longest = int(samples.length.max())
     rows = samples.tokens[..., :longest].flatten(0, 1)
     inputs = torch.cat([torch.full_like(rows[:, :1], ids.bos), rows[:, :-1]], dim=1)
-    repeated = encoded.apply(lambda tensor: tensor.repeat_interleave(count, dim=0))
-    logits = model.step(inputs, repeated).logits.float()
+    logits = model.step(inputs, encoded).logits.float()
     never = Constraints(ids, config, logits.shape[-1], logits.device).always
     policy = torch.log_softmax(logits / config.temperature + never, dim=-1)
     valid = torch.arange(longest, device=logits.device) < samples.length[..., None]

@@ -218,7 +218,8 @@ class _Run:
         with _quiet(), _ctrl_c(self.last):
             trainer = lightning.Trainer(
                 max_epochs=epochs, callbacks=callbacks, accelerator=self.device, devices=config.devices,
-                strategy="auto" if config.devices == 1 else "ddp_find_unused_parameters_true",
+                strategy="auto" if config.devices * config.nodes == 1 else "ddp_find_unused_parameters_true",
+                num_nodes=config.nodes,
                 precision="bf16-mixed" if config.precision == "bf16" else "32-true",
                 accumulate_grad_batches=config.accumulate, check_val_every_n_epoch=config.validate_every,
                 num_sanity_val_steps=0, logger=self.logger or False, enable_checkpointing=True,

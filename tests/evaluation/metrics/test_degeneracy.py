@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crossray.evaluation.metrics.degeneracy import derangement, shuffle_check, variety
+from crossray.evaluation.metrics.degeneracy import derangement, shuffle_check, template, variety
 from crossray.evaluation.metrics.nlg import ReportPairs, score
 
 
@@ -18,6 +18,16 @@ def test_variety_of_known_reports() -> None:
     empty = variety(["", ""])
     assert (empty.distinct_reports, empty.distinct1, empty.distinct4, empty.words) == (0.5, 0, 0, 0)
     assert empty.normal is None
+
+
+def test_the_sentence_that_is_overused_most() -> None:
+    truth = ["Heart large."] * 2 + ["Lungs clear. Heart normal."] * 78
+    written = ["Heart large. Heart large."] * 12 + ["Lungs clear."] * 59 + ["Bones intact."] * 9
+    assert template(written, truth) == pytest.approx((12 / 80, 2 / 80))  # bones: in 9 reports only
+    # a sentence that no true report has counts like one that a single report has
+    assert template(["Bones intact."] * 10 + ["Heart large."] * 70, truth) == pytest.approx((70 / 80, 2 / 80))
+    assert template(["a."] * 9, ["b."] * 9) is None
+    assert template([], []) is None
 
 
 def test_no_study_keeps_its_image() -> None:

@@ -84,8 +84,10 @@ def test_words_are_learned_beside_the_observations() -> None:
     batch = batch_of([[1, 1], [2, 2]])
     batch.targets.reports = ("Large heart.", "Lungs are CLEAR, nothing large.")
     said = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
-    logits = model(batch.inputs)
-    expected = F.binary_cross_entropy_with_logits(logits[:, 2:], said)
+    pooled = model.backbone.views(batch.inputs)[1]
+    image = (pooled * batch.inputs.view_mask.unsqueeze(2)).sum(1) / batch.inputs.view_mask.sum(1, keepdim=True)
+    expected = F.binary_cross_entropy_with_logits(model.head(image)[:, 2:], said)
+    assert model(batch.inputs).shape == (2, 2)
     losses = model.losses(batch)
     torch.testing.assert_close(losses["words"], expected)
     # what the observations lose does not depend on the words

@@ -4,6 +4,7 @@ A prediction depends on its own study alone, so that giving every study another 
 as putting every prediction against another study's reference. Nothing has to be generated again.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,7 @@ from crossray.evaluation.statistics.significance import (
     paired_difference,
     scores_of,
 )
+from crossray.text.sentences import split_sentences
 
 #: The metric that decides whether a result ignores the image. BLEU and ROUGE-L hardly move for templates.
 DECIDING_METRIC = "cider"
@@ -29,6 +31,9 @@ CLINICAL_METRIC = "ce_f1"
 
 #: What stands for removed words in IU X-Ray, and for rare words in the references of `r2gen`.
 DEIDENTIFIED, UNKNOWN = "xxxx", "<unk>"
+
+#: Share of the reports, and number of them, from which a sentence can be a template.
+TEMPLATE_SHARE, TEMPLATE_COUNT = 0.1, 10
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,29 @@ def variety(reports: Sequence[str], normal: NDArray[np.bool_] | None = None) -> 
         unknown=sum(UNKNOWN in report for report in reports) / studies,
         normal=None if normal is None else float(normal.mean()),
     )
+
+
+def template(reports: Sequence[str], references: Sequence[str]) -> tuple[float, float] | None:
+    """How often a sentence is written, and how often people write it: the one that is overused most.
+
+    Args:
+        reports: N generated reports.
+        references: the N true ones.
+
+    Returns:
+        Its shares of the generated and of the true reports, of all sentences in at least `TEMPLATE_SHARE` and
+        `TEMPLATE_COUNT` of the reports the one with the largest ratio; None where no sentence is that frequent.
+    """
+    ours, theirs = (
+        Counter(sentence for report in side for sentence in set(split_sentences(report)))
+        for side in (reports, references)
+    )
+    least = max(TEMPLATE_COUNT, TEMPLATE_SHARE * len(reports))
+    frequent = [sentence for sentence, count in ours.items() if count >= least]
+    if not frequent:
+        return None
+    most = max(frequent, key=lambda sentence: (ours[sentence] / max(1, theirs[sentence]), ours[sentence]))
+    return ours[most] / len(reports), theirs[most] / len(references)
 
 
 def derangement(studies: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -85,7 +85,11 @@ class Vision(Trainable):
         self._truth: list[Tensor] = []
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Logits (B, K + W) of observations and words of each study; views that it lacks do not count."""
+        """Logits (B, K) of the observations of each study; views that it lacks do not count."""
+        return self._logits(inputs)[:, : len(self.config.observations)]
+
+    def _logits(self, inputs: Inputs) -> Tensor:
+        """Logits (B, K + W) of observations and words."""
         pooled = self.backbone.views(inputs)[1]
         kinds = [inputs.view_mask]
         if self.config.lateral_apart:
@@ -103,7 +107,7 @@ class Vision(Trainable):
         target = truth.clamp_min(0).float() * (1 - smoothing) + smoothing / 2
         if self.training:
             inputs, target, known = self._augmented(inputs, target, known)
-        losses = known * F.binary_cross_entropy_with_logits(self(inputs).float(), target, reduction="none")
+        losses = known * F.binary_cross_entropy_with_logits(self._logits(inputs).float(), target, reduction="none")
         sizes = {"observations": len(self.config.observations), "words": len(self.config.words)}
         parts = zip(losses.split([*sizes.values()], dim=1), known.split([*sizes.values()], dim=1), strict=True)
         means = [part.sum() / count.sum().clamp_min(1) for part, count in parts]
@@ -152,7 +156,7 @@ class Vision(Trainable):
 
     def observe(self, batch: Batch) -> None:
         """Keep the logits and the truth of a validation batch."""
-        self._scores.append(self(batch.inputs)[:, : len(self.config.observations)].float().cpu())
+        self._scores.append(self(batch.inputs).float().cpu())
         self._truth.append(self.truth(batch).cpu())
 
     def summary(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The report page: what it takes, what it refuses, and what it says."""
+"""The scorecard: what it takes, what it refuses, and what it says."""
 
 import json
 import re
@@ -15,10 +15,10 @@ from tests.pages.html_reader import Reader
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
-from crossray.pages import page, report_runs
-from crossray.pages.report import build_report, write_report
-from crossray.pages.report_runs import common_protocols, read_systems
-from crossray.pages.report_studies import StudyComparison, choose
+from crossray.pages.scorecard import runs as scorecard_runs
+from crossray.pages.scorecard.build import build_scorecard
+from crossray.pages.scorecard.runs import common_protocols, read_systems
+from crossray.pages.scorecard.studies import StudyComparison, choose
 from crossray.text.display import readable
 from crossray.text.observations import label_report
 
@@ -34,7 +34,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _quick_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that a page has to compute are computed with few resamples, and without starting Java."""
-    monkeypatch.setattr(report_runs, "evaluate", partial(evaluate, meteor="no", resamples=20))
+    monkeypatch.setattr(scorecard_runs, "evaluate", partial(evaluate, meteor="no", resamples=20))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def rewrite(run: Path, change) -> None:  # type: ignore[no-untyped-def]
 
 
 def page_of(runs: list[Path], **options: object) -> Reader:
-    return Reader(build_report(read_systems(runs), **options))  # type: ignore[arg-type]
+    return Reader(build_scorecard(read_systems(runs), **options))  # type: ignore[arg-type]
 
 
 class TestReading:
@@ -126,7 +126,7 @@ class TestReading:
         protocols, left_out = common_protocols(read_systems(runs))
         assert protocols == ["full"]
         assert "r2gen" in left_out[0] and "max_length" in left_out[0]
-        html = build_report(read_systems(runs), studies=1)
+        html = build_scorecard(read_systems(runs), studies=1)
         assert html.count(left_out[0].split(":")[0]) == 1 and "protocol full" in html
 
     def test_mistakes_name_the_file(self, runs: list[Path]) -> None:
@@ -172,7 +172,7 @@ class TestChoosing:
 class TestPage:
     def test_every_text_and_score_is_there(self, runs: list[Path]) -> None:
         systems = read_systems(runs)
-        reader = Reader(build_report(systems, studies=100))
+        reader = Reader(build_scorecard(systems, studies=100))
         text = "".join(reader.text)
         for system in systems:
             for part in system.evaluation.protocols.values():
@@ -184,7 +184,7 @@ class TestPage:
 
     def test_reports_are_shown_word_for_word(self, runs: list[Path]) -> None:
         systems = read_systems(runs)
-        html = build_report(systems, studies=100)
+        html = build_scorecard(systems, studies=100)
         text = "".join(Reader(re.sub(r'<span class="(sign|unseen)".*?</span>', "", html)).text)
         for system in systems:
             for row in system.predictions.rows:
@@ -192,9 +192,9 @@ class TestPage:
                 assert readable(row.references["full"]) in text
 
     def test_a_preface_stands_between_the_alarms_and_the_scores(self, runs: list[Path]) -> None:
-        text = "".join(page_of(runs, title="Mine", preface=[page.paragraph("A word before.")], studies=0).text)
+        text = "".join(page_of(runs, title="Mine", template="demo.html", made="A word.", checks=[], studies=0).text)
         assert text.startswith("\nMine")
-        assert text.index("Research software") < text.index("A word before.") < text.index("BLEU-1")
+        assert text.index("Research software") < text.index("A word.") < text.index("BLEU-1")
         assert "Study by study" not in text
 
     def test_images_say_what_they_are(self, runs: list[Path]) -> None:
@@ -246,11 +246,3 @@ class TestPage:
         text = "".join(page_of([path]).text)
         assert "Protocol full" in text
         assert "Protocol r2gen" not in text
-
-
-def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_report("<p>", tmp_path / "new" / "page.html")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
-        write_report("<p>", tmp_path / "file" / "page.html")

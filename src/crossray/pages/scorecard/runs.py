@@ -1,4 +1,4 @@
-"""What a report page is made of: predictions, their scores, and how their models were trained."""
+"""What a scorecard is made of: predictions, their scores, and how their models were trained."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ PREDICTIONS, SCORES, METRICS = "predictions.jsonl", "scores.json", "metrics.json
 
 @dataclass(frozen=True)
 class System:
-    """One system of a report page.
+    """One system of a scorecard.
 
     Attributes:
         name: what the page calls it; unique on the page.
@@ -54,10 +54,10 @@ def read_systems(
             studies.
     """
     if not runs:
-        raise UserError("report: name at least one predictions file or folder of a run")
+        raise UserError("scorecard: name at least one predictions file or folder of a run")
     paths = [_predictions_path(Path(run)) for run in runs]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise UserError("report: the same predictions are named twice; name each once")
+        raise UserError("scorecard: the same predictions are named twice; name each once")
     systems = []
     for path, name in zip(paths, short_names([_telling_path(path) for path in paths]), strict=True):
         file = PredictionFile.load(path)
@@ -90,7 +90,7 @@ def common_protocols(systems: Sequence[System]) -> tuple[list[str], list[str]]:
     if not names:
         reasons = " ".join(left_out).rstrip(".") or "none of the files has one"
         raise UserError(
-            f"report: no protocol is common to all systems ({reasons}); run crossray evaluate on them again"
+            f"scorecard: no protocol is common to all systems ({reasons}); run crossray evaluate on them again"
         )
     return names, left_out
 
@@ -115,7 +115,7 @@ def _require_same_studies(systems: Sequence[System], protocols: Sequence[str]) -
         if references != first:
             raise UserError(
                 f"{system.predictions.path}: its studies or references are not those of "
-                f"{systems[0].predictions.path}; report on predictions of the same studies"
+                f"{systems[0].predictions.path}; name predictions of the same studies"
             )
 
 

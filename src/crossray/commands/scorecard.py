@@ -1,12 +1,12 @@
-"""`crossray report`: a page that shows what systems wrote, and how well."""
+"""`crossray scorecard`: a page that shows what systems wrote, and how well."""
 
 from pathlib import Path
 
-from crossray.commands.show import console
 from crossray.errors import UserError
+from crossray.pages.terminal import console
 
 
-def report(runs: list[Path], out: Path, data: Path | None = None, studies: int = 24, seed: int = 0) -> None:
+def scorecard(runs: list[Path], out: Path, data: Path | None = None, studies: int = 24, seed: int = 0) -> None:
     """Write an HTML page with scores, training curves and marked reports of one or several systems.
 
     Args:
@@ -17,12 +17,13 @@ def report(runs: list[Path], out: Path, data: Path | None = None, studies: int =
         seed: seed for choosing the studies.
     """
     from crossray.data.store import Dataset
-    from crossray.pages.report import build_report, write_report
-    from crossray.pages.report_runs import read_systems
+    from crossray.files.write import write_whole
+    from crossray.pages.scorecard.build import build_scorecard
+    from crossray.pages.scorecard.runs import read_systems
 
     if studies < 0:
         raise UserError(f"--studies {studies}: give 0 or more.")
     dataset = None if data is None else Dataset.open(data)
     systems = read_systems(runs, data=dataset, say=lambda sentence: console().print(sentence, highlight=False))
-    write_report(build_report(systems, data=dataset, studies=studies, seed=seed), out)
+    write_whole(out, build_scorecard(systems, data=dataset, studies=studies, seed=seed))
     console().print(f"{len(systems)} systems, {out.stat().st_size / 1e6:.1f} MB: {out}", highlight=False)

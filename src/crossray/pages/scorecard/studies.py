@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,15 +12,18 @@ from crossray.analysis.agreement import (
     WORDS,
     Agreement,
     Kind,
-    marked_text,
     marks_of_generated,
     marks_of_reference,
     spoken,
 )
 from crossray.evaluation.metrics.nlg import ReportPairs
-from crossray.pages import charts, page
-from crossray.pages.report_runs import System
+from crossray.pages import charts
+from crossray.pages.marks import marked_text
+from crossray.pages.scorecard.runs import System
 from crossray.text.observations import ReportLabels, label_report
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _GROUPS = {"best": "among the best", "worst": "among the worst", "random": "drawn at random"}
 
@@ -113,14 +116,13 @@ def choose(studies: Sequence[StudyComparison], count: int, seed: int = 0) -> lis
     ]
 
 
-def key() -> str:
-    """What the marks mean."""
-    items = "".join(f"<dt>{_sample(kind, word)}</dt><dd>{escape(meaning)}</dd>" for kind, word, meaning in _KEY)
-    return f'<dl class="key">{items}</dl>'
+def key() -> list[dict[str, str]]:
+    """What the marks mean: a word marked in each way, and a sentence."""
+    return [{"kind": kind, "word": word, "sign": SIGNS[kind], "meaning": meaning} for kind, word, meaning in _KEY]
 
 
-def filters(systems: Sequence[System], chosen: Sequence[StudyComparison]) -> str:
-    """Controls that the page's script shows and obeys."""
+def filters(systems: Sequence[System], chosen: Sequence[StudyComparison]) -> list[dict[str, Any]]:
+    """Groups of boxes that the page's script shows and obeys."""
     counts = Counter(name for study in chosen for name in _observations(study))
     groups: list[tuple[str, str, list[tuple[str, str]]]] = [
         ("Observation", "observation", [(name, f"{spoken(name)} ({count})") for name, count in counts.most_common()]),
@@ -128,18 +130,11 @@ def filters(systems: Sequence[System], chosen: Sequence[StudyComparison]) -> str
     ]
     if len(systems) > 1:
         groups.append(("System", "system", [(str(number), system.name) for number, system in enumerate(systems)]))
-    fieldsets = "".join(_fieldset(legend, name, choices) for legend, name, choices in groups if choices)
-    return (
-        '<form class="filters" hidden aria-label="Filter the studies">'
-        f"{fieldsets}"
-        '<div class="row"><label><span>Words</span><input type="search" name="words" autocomplete="off" '
-        'placeholder="word or study"></label>'
-        '<span><output aria-live="polite"></output> <button type="reset">Show all</button></span></div></form>'
-    )
+    return [{"legend": legend, "name": name, "choices": choices} for legend, name, choices in groups if choices]
 
 
-def article(group: str, study: StudyComparison, images: Sequence[str]) -> str:
-    """One study: its views beside the reference and the systems' reports."""
+def shown_study(group: str, study: StudyComparison, images: Sequence["Markup"]) -> dict[str, Any]:
+    """One study: its views beside the reference and the systems' reports, as the template shows it."""
     agreements = study.agreements
     marks = " ".join(
         f"{number}:{kind}:{name}"
@@ -147,20 +142,27 @@ def article(group: str, study: StudyComparison, images: Sequence[str]) -> str:
         for kind, names in _kinds(agreement).items()
         for name in names
     )
-    reference = marked_text(study.reference, marks_of_reference(study.reference_labels, agreements))
-    texts = [f'<div class="text reference"><h4>Reference</h4><p>{reference}</p></div>']
-    for number, (name, agreement) in enumerate(agreements.items()):
-        text = marked_text(study.reports[name], marks_of_generated(study.labels[name], agreement))
-        texts.append(
-            f'<div class="text" data-system="{number}"><h4>{charts.swatch(number)}{escape(name)}</h4>'
-            f"<p>{text}</p>{_chips(agreement)}</div>"
-        )
-    views = f'<div class="views">{"".join(images)}</div>' if images else page.paragraph("No images at hand.", "muted")
-    return (
-        f'<article class="study" data-marks="{escape(marks)}"><h3>{escape(study.id)} '
-        f"<small>{_GROUPS[group]}, mean CIDEr-D {study.cider:.2f}</small></h3>"
-        f"<div>{views}</div><div>{''.join(texts)}</div></article>"
-    )
+    reports = [
+        {
+            "system": name,
+            "swatch": charts.swatch(number),
+            "text": marked_text(study.reports[name], marks_of_generated(study.labels[name], agreement)),
+            "chips": [
+                {"kind": kind, "sign": SIGNS[kind], "name": spoken(observation), "word": WORDS[kind]}
+                for kind, names in _kinds(agreement).items()
+                for observation in names
+            ],
+        }
+        for number, (name, agreement) in enumerate(agreements.items())
+    ]
+    return {
+        "id": study.id,
+        "marks": marks,
+        "group": f"{_GROUPS[group]}, mean CIDEr-D {study.cider:.2f}",
+        "images": images,
+        "reference": marked_text(study.reference, marks_of_reference(study.reference_labels, agreements)),
+        "reports": reports,
+    }
 
 
 def _observations(study: StudyComparison) -> set[str]:
@@ -170,28 +172,3 @@ def _observations(study: StudyComparison) -> set[str]:
 
 def _kinds(agreement: Agreement) -> dict[Kind, Mapping[str, object]]:
     return {"agree": agreement.agreed, "false": agreement.false_alarms, "missed": agreement.missed}
-
-
-def _chips(agreement: Agreement) -> str:
-    """What is agreed on, wrongly stated and missed, as a list of words."""
-    chips = [
-        f'<li class="{kind}">{SIGNS[kind]} {escape(spoken(name))} <span class="unseen">({WORDS[kind]})</span></li>'
-        for kind, names in _kinds(agreement).items()
-        for name in names
-    ]
-    items = "".join(chips) or '<li class="none">Neither text states an observation.</li>'
-    return f'<ul class="chips">{items}</ul>'
-
-
-def _sample(kind: Kind, word: str) -> str:
-    if kind == "negative":
-        return f'<span class="negative">{escape(word)}</span>'
-    return f'<mark class="{kind}">{escape(word)}<span class="sign" aria-hidden="true">{SIGNS[kind]}</span></mark>'
-
-
-def _fieldset(legend: str, name: str, choices: Sequence[tuple[str, str]]) -> str:
-    boxes = "".join(
-        f'<label><input type="checkbox" name="{name}" value="{escape(value)}">{escape(text)}</label>'
-        for value, text in choices
-    )
-    return f"<fieldset><legend>{escape(legend)}</legend><div>{boxes}</div></fieldset>"

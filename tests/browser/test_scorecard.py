@@ -1,4 +1,4 @@
-"""The report page in a browser: it loads nothing, shows everything, filters, and fits a phone."""
+"""The scorecard in a browser: it loads nothing, shows everything, filters, and fits a phone."""
 
 import json
 from collections.abc import Iterator
@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from crossray.evaluation.evaluate import evaluate
-from crossray.pages.report import build_report, write_report
-from crossray.pages.report_runs import read_systems
+from crossray.files.write import write_whole
+from crossray.pages.scorecard.build import build_scorecard
+from crossray.pages.scorecard.runs import read_systems
 
 pytestmark = pytest.mark.browser
 
@@ -34,7 +35,7 @@ selector => Array.from(document.querySelectorAll(selector), element => {
 @pytest.fixture(scope="module")
 def page_file(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
-    write_report(build_report(read_systems(runs), studies=12), path)
+    write_whole(path, build_scorecard(read_systems(runs), studies=12))
     return path
 
 
@@ -64,7 +65,7 @@ def marks(text: str) -> list[tuple[str, str, str]]:
 def test_it_opens_from_a_file_and_loads_nothing(page: Any, page_file: Path) -> None:
     page.wait_for_load_state("networkidle")
     assert page.troubles == [page_file.as_uri()]
-    assert page.title() == "CrossRay report: careful, hasty"
+    assert page.title() == "CrossRay scorecard: careful, hasty"
 
 
 def test_images_are_whole_and_described(page: Any) -> None:
@@ -187,7 +188,7 @@ def test_a_hostile_report_runs_nothing(browser: Any, tmp_path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     evaluate(path, meteor="no", resamples=20).save(tmp_path / "theirs.scores.json")
     (system,) = read_systems([path])
-    write_report(build_report([system], title=hostile), tmp_path / "page.html")
+    write_whole(tmp_path / "page.html", build_scorecard([system], title=hostile))
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     assert page.evaluate("window.harmed") is None

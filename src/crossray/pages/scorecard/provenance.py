@@ -1,12 +1,15 @@
-"""What a report page says about its numbers: alarms, protocols, where they come from, and what was not computed."""
+"""What a scorecard says about its numbers: alarms, protocols, where they come from, and what was not computed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossray.evaluation.alarms import IGNORES_IMAGE
 from crossray.evaluation.predictions.protocol import Protocol
 from crossray.pages import page
-from crossray.pages.report_runs import System
+from crossray.pages.scorecard.runs import System
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 #: What is said of each protocol.
 PROTOCOL_WORDS = {
@@ -16,9 +19,12 @@ PROTOCOL_WORDS = {
 }
 
 
-def alarms(systems: Sequence[System], protocols: Sequence[str]) -> list[str]:
-    """The rules that results break, a box a system; a rule that several protocols break is said once."""
-    pieces = []
+def alarms(systems: Sequence[System], protocols: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The rules that results break, a system at a time: whom it concerns, and a sentence a rule.
+
+    A rule that several protocols break is said once.
+    """
+    found = []
     for system in systems:
         broken: dict[str, list[str]] = {}
         sentences: dict[str, str] = {}
@@ -27,16 +33,17 @@ def alarms(systems: Sequence[System], protocols: Sequence[str]) -> list[str]:
                 broken.setdefault(alarm.name, []).append(name)
                 sentences.setdefault(alarm.name, alarm.sentence)
         if broken:
-            pieces.append(
-                page.alarm(
-                    f"{system.name} {IGNORES_IMAGE if IGNORES_IMAGE in sentences else 'raises alarms'}",
+            subject = f"{system.name} {IGNORES_IMAGE if IGNORES_IMAGE in sentences else 'raises alarms'}"
+            found.append(
+                (
+                    subject,
                     [
                         f"{sentence} (protocol {', and so under '.join(broken[rule])})."
                         for rule, sentence in sentences.items()
                     ],
                 )
             )
-    return pieces
+    return found
 
 
 def protocol_words(protocol: Protocol) -> str:
@@ -52,7 +59,7 @@ def protocol_words(protocol: Protocol) -> str:
     )
 
 
-def provenance(systems: Sequence[System]) -> str:
+def provenance(systems: Sequence[System]) -> "Markup":
     """Where the predictions and scores come from, a column a system."""
     facts: dict[str, list[str]] = {}
     for system in systems:
@@ -80,9 +87,7 @@ def provenance(systems: Sequence[System]) -> str:
 
 def notes(systems: Sequence[System]) -> list[str]:
     """What was not computed, and why."""
-    return [
-        page.paragraph(f"{system.name}: {note}.", "muted") for system in systems for note in system.evaluation.notes
-    ]
+    return [f"{system.name}: {note}." for system in systems for note in system.evaluation.notes]
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

@@ -1,13 +1,16 @@
-"""The training curves of a report page, from the metrics.jsonl of the runs."""
+"""The training curves of a scorecard, from the metrics.jsonl of the runs."""
 
 from collections.abc import Sequence
 from math import ceil
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crossray.pages import charts, page
-from crossray.pages.report_runs import System
+from crossray.pages import charts
+from crossray.pages.scorecard.runs import System
 from crossray.pages.tables import HEADINGS
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _X = "optimiser step"
 
@@ -18,33 +21,22 @@ MOST_POINTS = 200
 _PLACES = ("step", "epoch", "stage", "seconds", "learning_rate", "images_per_second")
 
 
-def curves(systems: Sequence[System]) -> list[str]:
-    """Charts of the losses and validation metrics of all systems; a sentence for those whose log is not at hand."""
+def curves(systems: Sequence[System]) -> dict[str, Any]:
+    """Charts of the losses and validation metrics of all systems, and a sentence for those whose log is not at hand."""
     lacking = [system.name for system in systems if not system.history]
-    pieces = []
-    if len(lacking) < len(systems):
-        validated = _names(systems, "val")
-        main = ["loss", *(name for name in HEADINGS if name in validated)]
-        others = [name for name in (*validated, *_names(systems, "train")) if name not in main]
-        pieces += [
-            charts.legend([system.name for system in systems], "line"),
-            charts.line_styles("training", "validation"),
-            _charts(systems, main),
-        ]
-        if others:
-            pieces.append(page.details("Further losses and metrics", [_charts(systems, list(dict.fromkeys(others)))]))
-    if lacking:
-        pieces.append(
-            page.paragraph(
-                f"No training log at hand for {', '.join(lacking)}: curves need metrics.jsonl in the folder of the "
-                "predictions, or in that of the model they name.",
-                "muted",
-            )
-        )
-    return pieces
+    validated = _names(systems, "val")
+    main = ["loss", *(name for name in HEADINGS if name in validated)]
+    others = [name for name in (*validated, *_names(systems, "train")) if name not in main]
+    return {
+        "legend": charts.legend([system.name for system in systems], "line"),
+        "styles": charts.line_styles("training", "validation"),
+        "main": _charts(systems, main) if len(lacking) < len(systems) else [],
+        "others": _charts(systems, list(dict.fromkeys(others))),
+        "lacking": ", ".join(lacking),
+    }
 
 
-def _charts(systems: Sequence[System], names: Sequence[str]) -> str:
+def _charts(systems: Sequence[System], names: Sequence[str]) -> list["Markup | str"]:
     figures = []
     for name in names:
         lines = [
@@ -54,7 +46,7 @@ def _charts(systems: Sequence[System], names: Sequence[str]) -> str:
             if (points := _points(system.history, split, name))
         ]
         figures.append(charts.line_chart(lines, HEADINGS.get(name, name.replace("_", " ").capitalize()), _X))
-    return f'<div class="charts">{"".join(figures)}</div>'
+    return figures
 
 
 def _names(systems: Sequence[System], split: str) -> list[str]:

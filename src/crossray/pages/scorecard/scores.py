@@ -1,6 +1,7 @@
-"""The tables of a report page: language metrics and clinical efficacy, beside what has to be beaten."""
+"""The tables of a scorecard: language metrics and clinical efficacy, beside what has to be beaten."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from crossray.evaluation.alarms import IGNORES_IMAGE
 from crossray.evaluation.metrics.clinical import (
@@ -15,9 +16,12 @@ from crossray.evaluation.results import Result
 from crossray.evaluation.statistics.significance import Interval
 from crossray.evaluation.trivial import TAG_ORACLE, TRIVIAL
 from crossray.pages import page
-from crossray.pages.report_provenance import protocol_words
-from crossray.pages.report_runs import System
+from crossray.pages.scorecard.provenance import protocol_words
+from crossray.pages.scorecard.runs import System
 from crossray.pages.tables import HEADINGS
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 NO_VALUE = "-"
 
@@ -28,25 +32,28 @@ _BASELINES = {**dict.fromkeys(TRIVIAL, "trivial baseline"), TAG_ORACLE: "is told
 Line = tuple[page.Cell, Result]
 
 
-def tables(systems: Sequence[System], name: str) -> list[str]:
+#: What unfolds below the other tables.
+_GROUPS = "Normal and abnormal studies apart"
+
+
+def tables(systems: Sequence[System], name: str) -> dict[str, Any]:
     """All tables under one protocol."""
     lines = _lines(systems, name)
-    pieces = [
-        page.subheading(f"Protocol {name}"),
-        page.paragraph(protocol_words(lines[0][1].protocol), "muted"),
-        _language(systems, name, lines),
-    ]
+    shown = [_language(systems, name, lines)]
     if any(result.classes for _, result in lines):
-        pieces += [_clinical(lines, convention, own=range(len(systems))) for convention in CONVENTIONS]
+        shown += [_clinical(lines, convention, own=range(len(systems))) for convention in CONVENTIONS]
     groups: list[Line] = [
         ((system.name, f"{group.studies} {group.protocol.group} studies"), group)
         for system in systems
         for group in system.evaluation.protocols[name].groups
     ]
-    if groups:
-        summary = "Normal and abnormal studies apart"
-        pieces.append(page.details(summary, [_scores(groups, f"Protocol {name}: {summary.lower()}")]))
-    return pieces
+    return {
+        "name": name,
+        "words": protocol_words(lines[0][1].protocol),
+        "tables": shown,
+        "summary": _GROUPS,
+        "groups": _scores(groups, f"Protocol {name}: {_GROUPS.lower()}") if groups else "",
+    }
 
 
 def value(score: Interval | None) -> page.Cell:
@@ -72,7 +79,7 @@ def _lines(systems: Sequence[System], name: str) -> list[Line]:
     ]
 
 
-def _language(systems: Sequence[System], name: str, lines: Sequence[Line]) -> str:
+def _language(systems: Sequence[System], name: str, lines: Sequence[Line]) -> "Markup":
     """The main table, in which each system also stands with images shuffled between studies."""
     shuffled = []
     for system in systems:
@@ -85,7 +92,7 @@ def _language(systems: Sequence[System], name: str, lines: Sequence[Line]) -> st
 
 def _scores(
     lines: Sequence[Line], caption: str, systems: int = 0, shuffled: Sequence[tuple[str, Mapping[str, float]]] = ()
-) -> str:
+) -> "Markup":
     """A line a result; the shuffled scores follow the first ones, which are the systems' and set in bold."""
     metrics = [metric for metric in HEADINGS if any(metric in result.scores for _, result in lines)]
     rows: list[list[page.Cell]] = [
@@ -108,7 +115,7 @@ def _scores(
     return page.table(headings, rows, own=range(systems), caption=caption)
 
 
-def _clinical(lines: Sequence[Line], convention: Convention, own: Sequence[int]) -> str:
+def _clinical(lines: Sequence[Line], convention: Convention, own: Sequence[int]) -> "Markup":
     """Example-based, micro and macro scores over 14 and 5 observations."""
     columns = [(key, average) for key in OBSERVATION_SETS for average in AVERAGES]
     rows: list[list[page.Cell]] = []

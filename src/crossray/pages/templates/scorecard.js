@@ -1,4 +1,4 @@
-// Filters the studies of a report page. Boxes of one row widen what is shown, rows narrow it, and a row without a
+// Filters the studies of a scorecard. Boxes of one row widen what is shown, rows narrow it, and a row without a
 // ticked box hides nothing. Without this script all studies are shown.
 "use strict";
 (() => {

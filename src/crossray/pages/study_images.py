@@ -1,6 +1,7 @@
-"""The images of a report page, from the prepared dataset that the predictions come from."""
+"""The images of studies on a page, from the prepared dataset that the predictions come from."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,6 +9,9 @@ from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.evaluation.predictions import Provenance
 from crossray.pages import page
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 #: How many views of a study are shown.
 MOST_VIEWS = 2
@@ -46,7 +50,7 @@ class StudyImages:
             )
         return cls(dataset)
 
-    def views(self, study: str) -> list[str]:
+    def views(self, study: str) -> list["Markup"]:
         """Markup of the first views of a study; empty when the dataset does not have it."""
         if study not in self._rows:
             return []

@@ -1,22 +1,26 @@
-"""F1 of every observation on a report page, as bars and as a table."""
+"""F1 of every observation on a scorecard, as bars and as a table."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from crossray.analysis.agreement import spoken
 from crossray.evaluation.metrics.clinical import CONVENTIONS, ClassScore
 from crossray.pages import charts, page
-from crossray.pages.report_runs import System
-from crossray.pages.report_scores import NO_VALUE, present, value
+from crossray.pages.scorecard.runs import System
+from crossray.pages.scorecard.scores import NO_VALUE, present, value
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 #: What is said of an observation in the reports of one system.
 _HEADINGS = ("written", "precision", "recall", "F1")
 
 
-def observations(systems: Sequence[System], name: str) -> list[str]:
-    """Bars and tables under both conventions and one protocol; empty where a system has no clinical scores."""
+def observations(systems: Sequence[System], name: str) -> dict[str, Any]:
+    """Bars and tables under both conventions and one protocol; nothing where a system has no clinical scores."""
     results = [system.evaluation.protocols[name].result for system in systems]
     if not all(result.classes for result in results):
-        return []
+        return {}
     names = [system.name for system in systems]
     studies = results[0].studies
     figures, tables = [], []
@@ -25,16 +29,7 @@ def observations(systems: Sequence[System], name: str) -> list[str]:
         bars = [_bars(of_systems, studies) for of_systems in scores if any(map(_is_stated, of_systems))]
         figures.append(charts.bar_chart(bars, names, "F1", present(convention)))
         tables.append(_table(scores, names, present(convention)))
-    return [
-        page.paragraph(
-            f"Protocol {name}. Lines are bootstrap intervals. An observation that no text states has no bar; the table "
-            "has all 14.",
-            "muted",
-        ),
-        charts.legend(names),
-        f'<div class="charts">{"".join(figures)}</div>',
-        page.details("The numbers of every observation", tables),
-    ]
+    return {"protocol": name, "legend": charts.legend(names), "charts": figures, "tables": tables}
 
 
 def _is_stated(score: ClassScore) -> bool:
@@ -51,7 +46,7 @@ def _bars(scores: Sequence[ClassScore], studies: int) -> charts.Bars:
     )
 
 
-def _table(scores: Sequence[Sequence[ClassScore]], names: Sequence[str], caption: str) -> str:
+def _table(scores: Sequence[Sequence[ClassScore]], names: Sequence[str], caption: str) -> "Markup":
     headings = ["observation", "support", *(f"{system}: {word}" for system in names for word in _HEADINGS)]
     rows = [
         [

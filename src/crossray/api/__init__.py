@@ -1,0 +1,15 @@
+"""CrossRay as a library: load a model, write reports, look at what they rest on, score them.
+
+import crossray
+
+model = crossray.load("runs/a")
+report = model.report("frontal.png", "lateral.dcm")
+print(report)
+"""
+
+from crossray.api.report import Attention, Report, Sentence
+from crossray.api.reporter import Reporter, Study, load
+from crossray.api.scores import Scores, evaluate
+from crossray.confidence.check import InputCheck
+
+__all__ = ["Attention", "InputCheck", "Report", "Reporter", "Scores", "Sentence", "Study", "evaluate", "load"]

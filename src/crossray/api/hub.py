@@ -1,0 +1,45 @@
+"""A model folder on the Hugging Face hub."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+from crossray.errors import UserError
+from crossray.files.folders import MODEL_FILES
+
+#: Name of the model card on the hub.
+CARD = "README.md"
+
+
+def upload(folder: Path, card: str, repository: str, *, private: bool = True, token: str | None = None) -> str:
+    """Upload the files of a model folder, and its card, in one commit.
+
+    Args:
+        folder: model folder; only what `crossray.load` reads of it is uploaded, nothing else that lies there.
+        card: model card in Markdown.
+        repository: "user/name"; it is made when it does not exist.
+        private: of a new repository.
+        token: of the hub; by default the one that `hf auth login` stored.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        UserError: the hub refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files = sorted(path for path in folder.iterdir() if path.is_file() and _belongs(path.name))
+    operations = [CommitOperationAdd(path.name, str(path)) for path in files]
+    operations.append(CommitOperationAdd(CARD, card.encode("utf-8")))
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.create_commit(repository, operations, commit_message="Upload a model of CrossRay")
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{repository}: cannot be uploaded ({reason}); see `hf auth login`.") from error
+    return str(commit.commit_url)
+
+
+def _belongs(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in MODEL_FILES)

@@ -1,0 +1,180 @@
+"""A generated report as an object: its text, its sentences with their confidence, and what it rests on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossray.confidence.calibration import Unit
+from crossray.confidence.statements import Statement, observations, sentences
+from crossray.generation.generator import Generator, StudyReport
+from crossray.text.display import readable
+from crossray.text.observations import OBSERVATIONS, Evidence, label_report
+
+if TYPE_CHECKING:
+    from crossray.analysis.attention import ReportAttention
+    from crossray.generation.index import Neighbour
+
+__all__ = ["Attention", "Report", "Sentence"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a generated report.
+
+    Attributes:
+        text: as a person reads it.
+        confidence: 0 to 1. Where `calibrated`, the probability that a radiologist's report agrees with every
+            observation that the sentence states. Otherwise the geometric mean of the probabilities that the model gave
+            to its tokens: compare the sentences of one model by it, not models.
+        calibrated: whether the model's folder has a calibration of its search (`crossray calibrate`) and the sentence
+            states an observation.
+    """
+
+    text: str
+    confidence: float
+    calibrated: bool = False
+
+    def __str__(self) -> str:
+        """The text."""
+        return self.text
+
+
+class Report:
+    """The report that a model wrote of one study.
+
+    Attributes:
+        id: name of the study, from its files.
+        text: the report as a person reads it.
+        raw: the report in the tokenizer's form, which is what scores are computed on.
+        sentences: its sentences with their confidence.
+        calibrated: whether there is a calibration for the confidence of its sentences and observations.
+        check: what the input check says of the images; None where the model's folder has no check.
+        confidence: geometric mean of the probabilities of all its tokens, 0 to 1, not calibrated.
+    """
+
+    def __init__(self, written: StudyReport, generator: Generator) -> None:
+        """Made by `Reporter`."""
+        self._written, self._generator = written, generator
+        self.id, self.raw, self.text = written.id, written.report.text, readable(written.report.text)
+        self.confidence = math.exp(written.report.log_probability / max(len(written.report.token_log_probabilities), 1))
+        self.calibrated, self.check = generator.calibration is not None, written.check
+        self.sentences = tuple(
+            Sentence(readable(one.text), one.probability if value is None else value, value is not None)
+            for one, value in self._confidence("sentences", sentences(written.report, generator.tokenizer))
+        )
+
+    def _confidence(self, unit: Unit, statements: Sequence[Statement]) -> Iterator[tuple[Statement, float | None]]:
+        """Each statement with its calibrated confidence; None without."""
+        calibration = self._generator.calibration
+        values: list[float | None] = [None] * len(statements)
+        if calibration is not None:
+            values = calibration.confidence(unit, statements, self._written.report.samples)
+        return zip(statements, values, strict=True)
+
+    @cached_property
+    def observations(self) -> dict[str, str]:
+        """Observations that the report states, by the embedded rules: name to positive, negative or uncertain."""
+        named = zip(OBSERVATIONS, label_report(self.raw).statuses, strict=True)
+        return {name: status for name, status in named if status != "blank"}
+
+    @cached_property
+    def observation_confidence(self) -> dict[str, float]:
+        """Confidence of each of `observations`: where `calibrated`, the probability that a radiologist's report agrees.
+
+        Otherwise the geometric mean of the probabilities of the tokens that the observation rests on.
+        """
+        stated = observations(self._written.report, self._generator.tokenizer)
+        return {
+            one.text: one.probability if value is None else value
+            for one, value in self._confidence("observations", stated)
+        }
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The places in `raw` that the observations rest on."""
+        return label_report(self.raw).evidence
+
+    @cached_property
+    def attention(self) -> Attention:
+        """Where the model looked for each word; it shows itself in a notebook.
+
+        Raises:
+            UserError: the system does not tell where in the image it looks.
+        """
+        return Attention(self._written, self._generator)
+
+    @cached_property
+    def maps(self) -> ReportAttention:
+        """The numbers behind `attention`.
+
+        Raises:
+            UserError: the system does not tell where in the image it looks.
+        """
+        if self._written.report.cross_attention is None:
+            return self.attention.maps
+        from crossray.analysis.attention import lay_out
+
+        return lay_out(self._generator.model, [self._written.report], self._written.inputs)[0]
+
+    def similar(self, k: int = 3) -> list[Neighbour]:
+        """The training studies that lie nearest, with their reports where the model's folder keeps them.
+
+        Returns:
+            At most `k`, nearest first; none where the system does not retrieve.
+        """
+        from crossray.generation.index import nearest
+        from crossray.models.retrieval.retrieving import RetrievingModel
+
+        if not isinstance(self._generator.model, RetrievingModel):
+            return []
+        return nearest(self._generator, self._generator.model, self._written.inputs, k)[0]
+
+    def __str__(self) -> str:
+        """The text."""
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Report({self.id!r}, {self.text!r})"
+
+
+class Attention:
+    """The cross-attention behind a report.
+
+    Attributes:
+        maps: words, and for each a map over every view; see `crossray.analysis.attention.ReportAttention`.
+    """
+
+    def __init__(self, written: StudyReport, generator: Generator) -> None:
+        """Made by `Report.attention`."""
+        from crossray.pages.explain import explain
+
+        self._name = written.id
+        self._explanation = explain(generator.model, generator.decoding, written.inputs, generator.model.system)
+
+    @property
+    def maps(self) -> ReportAttention:
+        """The numbers."""
+        return self._explanation.attention
+
+    def html(self) -> str:
+        """A page to point at the words of the report; it loads nothing."""
+        from crossray.pages.explain import build_explanation
+
+        return build_explanation(self._name, [self._explanation])
+
+    def save(self, path: str | Path) -> None:
+        """Write the page to an HTML file."""
+        from crossray.files.write import write_whole
+
+        write_whole(path, self.html())
+
+    def _repr_html_(self) -> str:
+        from markupsafe import Markup
+
+        frame = Markup('<iframe style="width:100%;height:640px;border:0" sandbox="allow-scripts" srcdoc="{}"></iframe>')
+        return frame.format(self.html())

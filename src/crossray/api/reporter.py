@@ -1,0 +1,174 @@
+"""A trained model that writes reports of image files: `crossray.load`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossray.api.report import Report
+from crossray.confidence.check import InputCheck
+from crossray.errors import UserError
+from crossray.files.folders import CONFIG, MODEL_FILES, find_model, model_folder
+from crossray.generation.generator import Generator
+
+if TYPE_CHECKING:
+    from crossray.generation.files import FileStudy
+    from crossray.generation.in_memory import WatchText
+
+__all__ = ["Reporter", "Study", "load"]
+
+#: One study as files: a path, or the paths of its views, or the folder that holds them.
+Study = str | Path | Sequence[str | Path]
+
+
+class Reporter:
+    """A trained model that writes reports of image files.
+
+    Attributes:
+        name: the folder or hub name it was loaded from.
+        system: name of its system, such as "rcan".
+    """
+
+    def __init__(self, generator: Generator, name: str = "", folder: Path | None = None) -> None:
+        """Made by `load`; or from a `Generator`, for a model that was just trained."""
+        self.generator, self.name, self._folder = generator, name, folder
+        self.system = generator.model.system
+
+    @property
+    def model(self) -> Any:
+        """The PyTorch module, in eval mode on its device."""
+        return self.generator.model
+
+    def report(self, *views: str | Path) -> Report:
+        """Write the report of one study.
+
+        Args:
+            views: PNG, JPEG or DICOM files, or one folder that holds them.
+
+        Raises:
+            UserError: a file cannot be read, or there are more views than the model takes.
+        """
+        return next(self.reports([views]))
+
+    def check(self, *views: str | Path) -> InputCheck:
+        """Whether the images of a study look like those that the model was trained on, and if not, why.
+
+        Args:
+            views: PNG, JPEG or DICOM files, or one folder that holds them.
+
+        Raises:
+            UserError: the model's folder has no check (`crossray calibrate` makes it), or a file cannot be read.
+        """
+        from crossray.generation.checks import check_study
+
+        return check_study(self.generator, _views(views))
+
+    def reports(
+        self, studies: Iterable[Study], batch_size: int = 16, *, agreement: bool = False, strict: bool = False
+    ) -> Iterator[Report]:
+        """Write the reports of many studies, one after the other, in their order; files are read as they are needed.
+
+        Args:
+            studies: each a file, several views, or a folder.
+            batch_size: studies per batch; halved automatically when memory runs out.
+            agreement: draw more reports of each study, where the search draws none: how many of them say the same makes
+                calibrated confidence better, and writing slower.
+            strict: refuse a study whose images the input check flags.
+
+        Raises:
+            UserError: a file cannot be read, a study has more views than the model takes, or `strict` refuses one.
+        """
+        calibration = self.generator.calibration
+        samples = calibration.samples if agreement and calibration is not None else 0
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size}: give 1 or more.")
+        given = iter(studies)
+        while chunk := [_views(study) for study in islice(given, batch_size)]:
+            for written in self.generator.report_files(chunk, batch_size=batch_size, samples=samples, strict=strict):
+                yield Report(written, self.generator)
+
+    def write(
+        self,
+        studies: Sequence[FileStudy],
+        names: Sequence[str],
+        *,
+        need_attention: bool = False,
+        watch: WatchText | None = None,
+    ) -> list[Report]:
+        """Write the reports of studies that are in memory, as one batch.
+
+        Args:
+            studies: pixels and positions of their views.
+            names: of the studies.
+            need_attention: keep what `Report.maps` is made of, so that it costs nothing more.
+            watch: called with a study's place and its text so far, in the tokenizer's form, after every token.
+
+        Raises:
+            UserError: the model has diverged.
+        """
+        from crossray.generation.in_memory import write_studies
+
+        written = write_studies(self.generator, studies, names, need_attention=need_attention, watch=watch)
+        return [Report(one, self.generator) for one in written]
+
+    def card(self) -> str:
+        """A model card in Markdown: what the model is, how it was trained, and its validation scores."""
+        from crossray.pages.card import model_card
+
+        return model_card(self._model_folder(), self.system)
+
+    def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
+        """Upload the model folder and its card to the Hugging Face hub.
+
+        A retrieving system keeps the reports of its training studies in the folder; they are uploaded too.
+
+        Args:
+            repository: "user/name"; it is made when it does not exist.
+            private: of a new repository.
+            token: of the hub; by default the one that `hf auth login` stored.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            UserError: the hub refuses.
+        """
+        from crossray.api.hub import upload
+
+        return upload(self._model_folder(), self.card(), repository, private=private, token=token)
+
+    def _model_folder(self) -> Path:
+        if self._folder is None:
+            raise UserError("this model comes from no folder; save it first.")
+        return self._folder
+
+    def __repr__(self) -> str:
+        return f"Reporter({self.name!r}, system={self.system!r}, device={str(self.generator.device)!r})"
+
+
+def load(name: str | Path, *, device: str = "auto", decoding: Mapping[str, Any] | None = None) -> Reporter:
+    """Load a trained model.
+
+    Args:
+        name: a model folder, the folder of a training run (its best model is taken), or "user/name" on the hub.
+        device: "auto" for a GPU where there is one, "cpu", "cuda" or "cuda:1".
+        decoding: fields of `crossray.decoding.config.DecodingConfig` to change, such as {"method": "greedy"}.
+
+    Raises:
+        UserError: there is no model that writes reports, or the device does not exist.
+
+    Example:
+        >>> model = crossray.load("runs/a")  # doctest: +SKIP
+        >>> print(model.report("frontal.png"))  # doctest: +SKIP
+    """
+    folder = model_folder(name)
+    if not (folder / CONFIG).exists():
+        remedy = "name a model folder, the folder of a run, or a model on the hub"
+        folder = find_model(str(name), "model", remedy, patterns=MODEL_FILES)
+    return Reporter(Generator.from_pretrained(folder, device=device, decoding=decoding), str(name), folder)
+
+
+def _views(study: Study) -> list[Path]:
+    return [Path(study)] if isinstance(study, str | Path) else [Path(view) for view in study]

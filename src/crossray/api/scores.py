@@ -1,0 +1,146 @@
+"""Scores of generated reports as an object: `crossray.evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from crossray.errors import UserError
+from crossray.evaluation.results import Evaluation
+from crossray.text.cleaning import CLEANERS, clean
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Scores", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Scores(Mapping[str, float]):
+    """Scores of some reports: a mapping from metric to value, such as `scores["cider"]`.
+
+    Attributes:
+        evaluation: everything that `crossray evaluate` computes: intervals, shuffle check, classes, alarms.
+    """
+
+    evaluation: Evaluation
+    _values: dict[str, float] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Take the scores of the last protocol, in which nothing is cut."""
+        result = list(self.evaluation.protocols.values())[-1].result
+        object.__setattr__(self, "_values", {name: score.value for name, score in result.scores.items()})
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What is wrong with the reports, a sentence each."""
+        return tuple(alarm.sentence for part in self.evaluation.protocols.values() for alarm in part.alarms)
+
+    def table(self) -> str:
+        """The tables of `crossray evaluate` in Markdown."""
+        from crossray.pages.printing import markdown_page
+
+        return markdown_page(self.evaluation)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A flat mapping for each protocol and system: scores, ends of their intervals, variety."""
+        from crossray.pages.tables import rows
+
+        return [
+            {"protocol": name, **row}
+            for name, part in self.evaluation.protocols.items()
+            for row in rows([part.result, *part.baselines])
+        ]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """`rows` as a table of pandas.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise UserError("to_pandas needs pandas; pip install pandas, or use rows().") from None
+        return pandas.DataFrame(self.rows())
+
+    def _repr_markdown_(self) -> str:
+        return self.table()
+
+
+def evaluate(
+    predictions: str | Path | Sequence[str] | Mapping[str, str],
+    references: Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    data: str | Path | None = None,
+    labeler: str = "rules",
+    meteor: Literal["auto", "yes", "no"] = "auto",
+    cleaner: str = "legacy",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Score generated reports against the true ones.
+
+    Args:
+        predictions: reports in a list; or by study; or a predictions file of `crossray generate`.
+        references: the true reports, in the same order or by the same studies; a file has its own.
+        data: prepared dataset for trivial baselines, where predictions are a file.
+        labeler: who reads the clinical observations: "rules", or a folder with converted CheXbert weights.
+        meteor: METEOR 1.5 needs Java and pycocoevalcap: "auto" computes it when both are there.
+        cleaner: how both sides are cleaned, where they are texts: legacy (R2Gen's), legacy_mimic, fixed or none.
+        resamples: bootstrap resamples behind every interval.
+        seed: of the resampling.
+
+    Raises:
+        UserError: the numbers of reports differ, a study is missing, or the file is wrong.
+
+    Example:
+        >>> scores = evaluate(["lungs are clear ."], ["the lungs are clear ."], meteor="no", resamples=10)
+        >>> round(scores["bleu1"], 3)
+        0.717
+    """
+    from crossray.evaluation.evaluate import evaluate as score
+    from crossray.evaluation.predictions import Prediction, PredictionFile, Provenance
+    from crossray.evaluation.predictions.exchange import open_predictions
+
+    if isinstance(predictions, str | Path):
+        if references is not None:
+            raise UserError("references: a predictions file has its own; give texts, or the file alone.")
+        file = open_predictions(Path(predictions), dataset=None if data is None else Path(data))
+    else:
+        if cleaner not in CLEANERS:
+            raise UserError(f"cleaner '{cleaner}' does not exist; choose one of {', '.join(CLEANERS)}.")
+        rows = tuple(
+            Prediction(study, clean(text, cleaner), {"full": clean(reference, cleaner)})
+            for study, text, reference in _paired(predictions, references)
+        )
+        file = PredictionFile(Provenance(cleaner=cleaner), rows)
+    return Scores(score(file, dataset=data, meteor=meteor, labeler=labeler, resamples=resamples, seed=seed))
+
+
+def _paired(
+    predictions: Sequence[str] | Mapping[str, str], references: Sequence[str] | Mapping[str, str] | None
+) -> Iterator[tuple[str, str, str]]:
+    if references is None or isinstance(references, str):
+        raise UserError("references: give the true reports, one for each prediction.")
+    if isinstance(predictions, Mapping) != isinstance(references, Mapping):
+        raise UserError("references: give both sides as lists, or both by study.")
+    ours = predictions if isinstance(predictions, Mapping) else {str(i): text for i, text in enumerate(predictions)}
+    true = references if isinstance(references, Mapping) else {str(i): text for i, text in enumerate(references)}
+    if ours.keys() != true.keys():
+        raise UserError(
+            f"references: {len(true)} of them, but {len(ours)} predictions of other studies; give one each."
+        )
+    for study, text in ours.items():
+        yield study, text, true[study]

@@ -1,0 +1,72 @@
+"""Linear maps whose weights are packed once for many products with few rows, as writing word by word has them.
+
+`torch.nn.functional.linear` hands single precision to the BLAS library, which lays the weights out anew at every call,
+and which on some processors leaves wide registers unused. oneDNN, which comes with PyTorch, takes weights that are laid
+out beforehand. Where it is not there, nothing changes.
+"""
+
+import functools
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@functools.cache
+def packable(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes with packed weights of this element type here."""
+    if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
+        return False
+    operators = torch.ops.mkldnn
+    if not all(hasattr(operators, name) for name in ("_linear_pointwise", "_reorder_linear_weight")):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(operators._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
+@contextmanager
+def packed_weights(model: nn.Module) -> Iterator[None]:
+    """Let the linear maps of `model` on a processor compute with weights that are packed as each is first used.
+
+    Only without gradients, and only while the weights stay as they are: the copies are dropped at the end. Two threads
+    may use one model at a time; the second one then computes with what the first has packed, or as usual.
+
+    Args:
+        model: any module; subclasses of `torch.nn.Linear` keep their own computation.
+    """
+    changed = [
+        module
+        for module in model.modules()
+        if type(module) is nn.Linear and module.weight.device.type == "cpu" and "forward" not in vars(module)
+    ]
+    for module in changed:
+        module.forward = _Packed(module)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        for module in changed:
+            vars(module).pop("forward", None)
+
+
+class _Packed:
+    """What takes the place of a linear map's `forward`."""
+
+    def __init__(self, module: nn.Linear) -> None:
+        self.weight, self.bias = module.weight, module.bias
+        self.packed: dict[torch.dtype, tuple[Tensor, Tensor | None]] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., features) -> (..., outputs), in autocast's element type where it is on."""
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.weight.dtype
+        if torch.is_grad_enabled() or not x.numel() or not packable(dtype):
+            return F.linear(x, self.weight, self.bias)
+        rows = x.reshape(-1, x.shape[-1]).to(dtype)
+        if dtype not in self.packed:
+            weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach().to(dtype), rows.shape[0])
+            self.packed[dtype] = weight, None if self.bias is None else self.bias.detach().to(dtype)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, *self.packed[dtype], "none", [], "")
+        return y.view(*x.shape[:-1], y.shape[-1])

@@ -1,0 +1,62 @@
+"""A report with its marks as markup: what it shares with another report, and what it does not."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from crossray.analysis.agreement import SIGNS, Kind, Mark
+from crossray.pages.page import piece
+from crossray.text.display import ShownWord, shown_words
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Run:
+    """Words that share their marks.
+
+    Attributes:
+        space: what stands before them.
+        text: the words.
+        kind: how they are marked, if they are.
+        notes: what a reader is told of them.
+    """
+
+    space: str
+    text: str
+    kind: Kind | None = None
+    notes: str = ""
+
+    @property
+    def sign(self) -> str:
+        """What stands behind the words, so that their mark can be told without colours."""
+        return SIGNS[self.kind] if self.kind else ""
+
+
+def marked_text(text: str, marks: Sequence[Mark]) -> "Markup":
+    """A report as markup, readable, with its marks; words that share their marks are marked as one.
+
+    Args:
+        text: the report as it was labelled.
+        marks: their places are those of `text`; they may overlap.
+    """
+    marked = [(word, _marks_at(word, marks)) for word in shown_words(text)]
+    runs = [_run([word for word, _ in run], found) for found, run in groupby(marked, key=lambda pair: pair[1])]
+    return piece("parts.html", "marked", runs=runs)
+
+
+def _marks_at(word: ShownWord, marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    """Marks of a word, the most important kind first."""
+    kinds = list(SIGNS)
+    found = [mark for mark in marks if mark.start < word.end and word.start < mark.end]
+    return tuple(sorted(found, key=lambda mark: kinds.index(mark.kind)))
+
+
+def _run(words: Sequence[ShownWord], marks: Sequence[Mark]) -> Run:
+    space = words[0].space
+    text = "".join(word.space + word.shown for word in words).removeprefix(space)
+    if not marks:
+        return Run(space, text)
+    return Run(space, text, marks[0].kind, "; ".join(dict.fromkeys(mark.note for mark in marks)))
