@@ -28,7 +28,8 @@ def main() -> None:
         overused = "none" if shares is None else f"{shares[0]:.3f}, true {shares[1]:.3f}"
         print(
             f"{name}: mean {values.mean():.3f}, median {np.median(values):.3f}, "
-            f"up to 1 {values.clip(max=1).mean():.3f}, five best {values[-5:].sum() / values.sum():.2f} of all, most overused sentence {overused}"
+            f"up to 1 {values.clip(max=1).mean():.3f}, "
+            f"five best {values[-5:].sum() / values.sum():.2f} of all, most overused sentence {overused}"
         )
 
 
