@@ -5,25 +5,27 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow e2e lint types imports docs notebooks pictures wheel-test results clean
+.PHONY: help dev demo test test-slow e2e lint types imports docs notebooks pictures wheel-test results clean
 .DELETE_ON_ERROR:
 
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | expand -t 12
 
-demo: .venv/.installed  ## draw, train, write and score reports: demo/baseline/index.html (5 minutes)
+dev: .venv/.installed-dev  ## install everything that a change needs into .venv
+
+demo: .venv/.installed  ## draw, train, generate and score reports: demo/baseline/index.html (5 minutes)
 	$(BIN)/crossray demo --out demo
 
 # The tests of a few minutes, in parallel; `make test-slow` runs the others, `.ci/run` both.
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --durations=25
-test: .venv/.installed-dev  ## the tests of a few minutes, in parallel
+test: .venv/.installed-dev  ## the fast tests, in parallel (minutes)
 	$(PYTEST) -m "not slow"
 
-test-slow: .venv/.installed-dev  ## the other tests
+test-slow: .venv/.installed-dev  ## the slow tests
 	$(PYTEST) -m slow
 
 # An archive, the service and a browser: a drawn study from end to end (docs/interoperability.md). Part of test-slow.
-e2e: .venv/.installed-dev  ## a drawn study through archive, service and browser
+e2e: .venv/.installed-dev  ## end-to-end test: archive, service and browser
 	$(BIN)/python -m pytest -n 0 -q -rs tests/e2e
 
 lint: .venv/.installed-dev  ## ruff: rules and format
@@ -33,7 +35,7 @@ lint: .venv/.installed-dev  ## ruff: rules and format
 types: .venv/.installed-dev  ## mypy, strict
 	$(BIN)/mypy
 
-imports: .venv/.installed-dev  ## which package may import which
+imports: .venv/.installed-dev  ## import-linter: which package may import which
 	$(BIN)/lint-imports
 
 # Warnings are errors, and every link inside the site is followed. `notebooks` runs the tutorials too.
@@ -46,10 +48,10 @@ docs: .venv/.installed-dev  ## the documentation site: docs/_build/html/index.ht
 notebooks: .venv/.installed-dev  ## the same with the tutorials executed (3 minutes)
 	CROSSRAY_NOTEBOOKS=1 OMP_NUM_THREADS=1 $(MAKE) --no-print-directory docs
 
-pictures: .venv/.installed-dev  ## the figures of the documents, drawn anew (needs Chromium)
+pictures: .venv/.installed-dev  ## redraw the figures of the documents (needs Chromium)
 	for script in rooms systems pictures; do $(BIN)/python -m docs.figures.$$script || exit 1; done
 
-wheel-test: .venv/.installed-dev  ## wheel and sdist, installed into an empty environment and used there
+wheel-test: .venv/.installed-dev  ## build wheel and sdist, try them in an empty environment
 	PYTHON=$(BIN)/python .ci/wheel-test
 
 # The tables of docs/results, from a prepared IU X-Ray (docs/data/iu-xray.md); resumable. One table, one seed:
@@ -78,5 +80,5 @@ speed: .venv/.installed-dev  ## the tables of docs/speed.md: each row with its c
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt torch -e '.[dev]'
 	@touch $@ .venv/.installed
 
-clean:  ## remove .venv and what was built
+clean:  ## remove .venv and build outputs
 	rm -rf .venv demo dist docs/_build

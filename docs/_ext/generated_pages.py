@@ -19,8 +19,21 @@ from docstring_parser import parse
 PACKAGES = {
     "models": "Contract of a system, the systems, what they share",
     "layers": "Building blocks of the papers",
+    "data": "Images, the dataset on disk, batches, sources",
+    "text": "Cleaners, tokenizers, observations and the rules that read them",
+    "training": "The training path: recipes, stages, checkpoints, rewards",
     "decoding": "How reports are searched for",
+    "generation": "A model folder and images in, predictions out",
     "evaluation": "Metrics, labelers, predictions, statistics",
+    "confidence": "Calibrated confidence, and the check of what a model is shown",
+    "analysis": "What models have learned: attention, alignment, retrieval, liveness",
+    "ablation": "Rows of ablation tables, their runs and comparison",
+    "interop": "Reports as FHIR bundles and DICOM structured reports",
+    "serving": "The service: HTTP, DICOM, journal, access",
+    "phantom": "Synthetic radiographs with known findings",
+    "retrieval": "Nearest reports",
+    "pages": "Tables, charts and HTML pages",
+    "files": "Files written whole, locks, digests, model folders",
 }
 
 

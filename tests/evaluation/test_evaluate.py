@@ -276,7 +276,7 @@ def test_tables_show_the_numbers(predictions: Path) -> None:
     assert (row["system"], row["cider"], row["cider_low"]) == ("runs/a", value.value, value.low)
     text = tables.markdown([part.result, *part.baselines])
     assert f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]" in text
-    assert text.startswith("protocol r2gen: findings, cleaner none, cut at 59 tokens, all of 30 studies")
+    assert text.startswith("protocol r2gen: findings, cleaner none, truncated to 59 tokens, all of 30 studies")
     shown = printed(found, 200)
     for expected in (
         "runs/a",

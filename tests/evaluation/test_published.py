@@ -147,13 +147,13 @@ def test_what_keeps_numbers_apart_is_said() -> None:
     rcan = differences(result, table("rcan/iu-xray"), drawn=True)
     assert rcan[0].startswith("Images: ours are drawn")
     assert any(line.startswith("Studies: ours 590 of split test, theirs 790 ") for line in rcan)
-    assert any("ours are decoded from the model's tokens and cut at 59; theirs are" in x for x in rcan)
+    assert any("ours are decoded from the model's tokens and truncated to 59; theirs are" in x for x in rcan)
     assert not any(line.startswith(("Cleaner", "Views", "Section", "Labeler")) for line in rcan)
 
     revtaf = differences(result, table("revtaf/iu-xray"), drawn=False)
     assert not any(line.startswith("Images") for line in revtaf)
     assert any("trained on MIMIC-CXR and applied to IU X-Ray" in line for line in revtaf)
-    assert any("theirs are cut at 100 words" in line for line in revtaf)
+    assert any("theirs are truncated to 100 words" in line for line in revtaf)
     assert any(line.startswith("Labeler") and "rules 1" in line and "CheXbert" in line for line in revtaf)
     assert "Views of a study: ours 2, theirs 1." in revtaf
 

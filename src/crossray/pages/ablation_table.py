@@ -263,11 +263,11 @@ def _note(comparison: Comparison) -> str:
     options = ", ".join(f"{field} = {value}" for field, value in comparison.options.items())
     made = (
         f"recipe {comparison.recipe}{' with ' if options else ''}{options}; epochs: at most "
-        f"{comparison.epochs}; scored once on the {comparison.split} split, by the model that validation selected."
+        f"{comparison.epochs}; scored once on the {comparison.split} split, with the model selected on validation."
     )
     if comparison.data_source.get("synthetic_images"):
-        return f"Not comparable with published numbers, because the images are drawn and no radiographs: {made}"
-    return f"How our runs were made, which the published ones need not share: {made}"
+        return f"Not comparable with published numbers, because the images are drawn, not radiographs: {made}"
+    return f"Settings of our runs, which may differ from the published ones: {made}"
 
 
 _LATEX = {

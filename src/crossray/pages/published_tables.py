@@ -199,13 +199,14 @@ def _references(ours: Result, published: PublishedProtocol) -> str:
     if ours.protocol.name == "full":
         mine = "ours are whole"
     else:
-        mine = "ours are decoded from the model's tokens" + ("" if length is None else f" and cut at {length - 1}")
+        cut = "" if length is None else f" and truncated to {length - 1}"
+        mine = f"ours are decoded from the model's tokens{cut}"
     if published.max_length is not None:
-        theirs = f"theirs are decoded from the model's tokens and cut at {published.max_length - 1}"
+        theirs = f"theirs are decoded from the model's tokens and truncated to {published.max_length - 1}"
     elif published.max_words is not None:
-        theirs = f"theirs are cut at {published.max_words} words, without <unk>"
+        theirs = f"theirs are truncated to {published.max_words} words, without <unk>"
     else:
-        theirs = "the source does not say whether theirs are cut"
+        theirs = "the source does not say whether theirs are truncated"
     return f"References: {mine}; {theirs}."
 
 

@@ -91,7 +91,7 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def title(protocol: Protocol, results: Sequence[Result]) -> str:
     """What the table shows; it begins with the systems whose result is no better than with shuffled images."""
-    cut = "" if protocol.max_length is None else f", cut at {protocol.max_length - 1} tokens"
+    cut = "" if protocol.max_length is None else f", truncated to {protocol.max_length - 1} tokens"
     labeler = protocol.labeler and f", labeler {protocol.labeler}"
     chosen = f"chosen ({protocol.subset}) " if protocol.subset else ""
     return accused(

@@ -98,7 +98,7 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
     for line in text_notes(dataset):
         console.print(f"[yellow]{line}[/]", highlight=False)
     if info.source.get("synthetic_images"):
-        console.print("[yellow]The images are synthetic: drawn, not taken.[/]")
+        console.print("[yellow]The images are synthetic: drawn, not radiographs.[/]")
 
 
 def text_notes(dataset: "Dataset") -> list[str]:

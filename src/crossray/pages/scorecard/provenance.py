@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 #: What is said of each protocol.
 PROTOCOL_WORDS = {
-    "r2gen": "The protocol of the published tables: references as the model's tokenizer can express them, cut, with "
-    "rare words unknown. It inflates scores.",
-    "full": "The whole cleaned report as reference: nothing cut, no word unknown.",
+    "r2gen": "The protocol of the published tables: references as the model's tokenizer can express them, truncated, "
+    "with rare words unknown. It inflates scores.",
+    "full": "The whole cleaned report as reference: not truncated, no unknown words.",
 }
 
 
@@ -48,7 +48,7 @@ def alarms(systems: Sequence[System], protocols: Sequence[str]) -> list[tuple[st
 
 def protocol_words(protocol: Protocol) -> str:
     """A protocol in a sentence or two."""
-    cut = "" if protocol.max_length is None else f", references cut at {protocol.max_length - 1} tokens"
+    cut = "" if protocol.max_length is None else f", references truncated to {protocol.max_length - 1} tokens"
     rare = f", words seen fewer than {protocol.min_count} times unknown" if (protocol.min_count or 0) > 1 else ""
     split = f" of the {protocol.split} split" if protocol.split else ""
     views = f", views: {protocol.views}" if protocol.views else ""

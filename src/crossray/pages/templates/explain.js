@@ -6,7 +6,7 @@
 
   // From transparent over yellow to red.
   const colour = (share) => [255, Math.round(220 * (1 - share)), 0, Math.round(200 * share)];
-  // Full colour is at least this many times an even spread: attention to everything alike must not look like a finding.
+  // Full colour is at least this many times uniform attention: attention to everything alike must not look like a finding.
   const CONTRAST = 4;
   const percent = (share) => (share > 0 && share < 0.01 ? "under 1%" : `${Math.round(100 * share)}%`);
 
@@ -75,7 +75,7 @@
       const what = word === null ? "Whole report" : `“${text}”`;
       readout.textContent = `${what}: ${parts.join(", ")}.`
         + (strongest > 0 && view
-          ? ` Strongest: ${(strongest / even).toFixed(1)} times an even spread, in row ${row}, column ${column} of ${side} on the ${view.dataset.name}.`
+          ? ` Strongest: ${(strongest / even).toFixed(1)} times uniform attention, in row ${row}, column ${column} of ${side} on the ${view.dataset.name}.`
           : "");
     }
 
