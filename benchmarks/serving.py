@@ -153,6 +153,7 @@ def main() -> None:
                     row["share of generate"] = row["studies/s"] / alone["studies/s"]
                 none = dict.fromkeys(("p50 ms", "p95 ms", "p99 ms"), float("nan"))
                 rounds.append({**measured, "generate": {**alone, **none, "share of generate": 1.0}})
+                print(f"round {len(rounds)}: {rounds[-1]}", file=sys.stderr, flush=True)
         finally:
             process.send_signal(signal.SIGCONT)
             process.terminate()

@@ -30,7 +30,7 @@ def table(bench: Bench) -> str:
     drawn = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES)
     values = {name: _auroc(scores[:, i], truth[:, i], drawn) for i, name in enumerate(names)}
     positives = {name: int((truth[:, i] == 1).sum()) for i, name in enumerate(names)}
-    most = {name: _best_f1(scores[:, i], truth[:, i] == 1) for i, name in enumerate(names)}
+    most = {name: best_f1(scores[:, i], truth[:, i] == 1) for i, name in enumerate(names)}
     frequent = [name for name in names if positives[name] >= FREQUENT]
     rows = [
         [name.replace("_", " "), str(positives[name]), *_shown(values[name]), f"{most[name]:.3f}"]
@@ -71,7 +71,7 @@ def _auroc(scores: NDArray[np.float64], truth: NDArray[np.int64], drawn: NDArray
     return np.array([0.5 if value is None else value for value in found])
 
 
-def _best_f1(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+def best_f1(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     """F1 of calling every score from a threshold on positive, at the best of all thresholds."""
     order = np.argsort(-scores)
     hits, called = np.cumsum(truth[order]), np.arange(1, len(truth) + 1)

@@ -7,6 +7,7 @@ DICOM SR come from a model that was trained for seconds.
 
 import contextlib
 import html
+import re
 import shlex
 import socket
 import subprocess
@@ -186,9 +187,12 @@ def show_studies(page: Any, work: Path) -> None:
 
 
 def point_at_a_word(page: Any, work: Path) -> None:
-    """Point at the word that names a finding."""
-    words = page.get_by_text("enlarged", exact=True)
-    (words.first if words.count() else page.locator("[tabindex]").first).hover()
+    """Point at a word that names the finding."""
+    for finding in ("enlarged", "cardiomegaly", "large"):
+        words = page.locator(".word", has_text=re.compile(rf"^{finding}$"))
+        if words.count():
+            words.first.hover()
+            break
 
 
 #: Picture to what makes its page, its width and height, and what is done on it first.
@@ -198,7 +202,7 @@ PICTURES: dict[str, tuple[Callable[[Path], Any], int, int, Callable[[Any, Path],
     "ablation-table.jpg": (ablation_page, 1120, 680, None),
     "reading-page.jpg": (reading_page, 1280, 860, ask),
     "dicom-sr.jpg": (structured_report, 1120, 560, None),
-    "explain.jpg": (explain_page, 1120, 640, point_at_a_word),
+    "explain.jpg": (explain_page, 1120, 740, point_at_a_word),
 }
 
 

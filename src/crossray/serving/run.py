@@ -4,6 +4,7 @@ import contextlib
 import logging
 import platform
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,10 @@ from crossray.serving.tls import tls_context
 
 _LOGGER = logging.getLogger("crossray.serving")
 
+#: Seconds that a thread may keep the interpreter while another waits for it, a tenth of Python's own. The model's
+#: thread gives it up at every operation, and would wait so long for it behind requests that are being parsed.
+SWITCH = 0.0005
+
 
 def run(settings: Settings, *, port: int = 8000) -> None:
     """Serve; SIGTERM and Ctrl-C let what is being reported end first.
@@ -37,6 +42,7 @@ def run(settings: Settings, *, port: int = 8000) -> None:
     check_port(settings.host, port)
     check_models(settings)
     set_up_log()
+    sys.setswitchinterval(SWITCH)
     with _alone(settings.store):
         _LOGGER.info("%s", NOTICE)
         server_of(settings, port).run()

@@ -1,0 +1,45 @@
+"""How well a system's diagnosis tells the observations apart: the best F1 of each on a split, whatever the threshold.
+
+To be read beside the same column of the encoder's table (`benchmarks/results --tables eye`): both see the same image.
+
+    python benchmarks/results/diagnosis.py --model runs/union/best --data data/iu [--split val]
+"""
+
+from argparse import ArgumentParser
+
+import numpy as np
+import torch
+
+from crossray.analysis.inputs import collator_of, transform_of
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.store import Dataset
+from crossray.models.base import ReportModel
+from crossray.text.observations import CHEXPERT, STATUSES
+from eye import best_f1
+
+
+def main() -> None:
+    """Print a line for every observation, and the mean of the 14."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="folder of a model that diagnoses: union, revtaf")
+    parser.add_argument("--data", required=True, help="prepared dataset")
+    parser.add_argument("--split", default="val", help="split whose studies are scored")
+    chosen = parser.parse_args()
+    model, dataset = ReportModel.from_pretrained(chosen.model), Dataset.open(chosen.data)
+    collator, transform, rows = collator_of(model, dataset), transform_of(model), dataset.rows(chosen.split)
+    found = []
+    with torch.inference_mode():
+        for first in range(0, len(rows), 16):
+            inputs = transform_inputs(collator.inputs(rows[first : first + 16]), transform, train=False)
+            found.append(model.encode(inputs).aux["statuses"].float().softmax(1))
+    there = [STATUSES.index("positive"), STATUSES.index("uncertain")]
+    scores = torch.cat(found)[:, there].sum(1).numpy()
+    truth = np.isin(np.asarray(dataset.labels)[rows], there)
+    best = {name: best_f1(scores[:, i], truth[:, i]) for i, name in enumerate(dataset.info.observations)}
+    for name, value in best.items():
+        print(f"{name}: {value:.3f}")
+    print(f"mean of the 14 of CheXpert: {np.mean([best[name] for name in CHEXPERT]):.3f}")
+
+
+if __name__ == "__main__":
+    main()
