@@ -240,8 +240,10 @@ def start_worker() -> None:
     if parent is None:
         return
 
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    def watch(seconds: float | None = None) -> None:
+        if connection.wait([parent.sentinel], seconds):
+            os._exit(1)
 
+    # a worker that comes up after the end must not begin a shard: another run may have tidied up already
+    watch(0)
     threading.Thread(target=watch, daemon=True).start()
