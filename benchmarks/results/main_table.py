@@ -110,14 +110,15 @@ def minutes(bench: Bench, system: str, seed: int) -> float:
 
 
 def _significance(bench: Bench) -> list[str]:
-    """Every system against `cmn`, first seed of each."""
+    """Every system against `cmn`, or against the first one where that is not there; first seed of each."""
     firsts = dict(reversed(bench.done()))
-    if "cmn" not in firsts or len(firsts) < 2:
+    if len(firsts) < 2:
         return []
-    files = [bench.predictions(system, seed) for system, seed in firsts.items() if system != "cmn"]
-    target = bench.runs / f"against-cmn.{bench.split}.md"
+    reference = "cmn" if "cmn" in firsts else bench.systems[0]
+    files = [bench.predictions(system, seed) for system, seed in firsts.items() if system != reference]
+    target = bench.runs / f"against-{reference}.{bench.split}.md"
     crossray(
-        "compare", bench.predictions("cmn", firsts["cmn"]), *files, "--against", "first", "--meteor", "no",
+        "compare", bench.predictions(reference, firsts[reference]), *files, "--against", "first", "--meteor", "no",
         "--metrics", "cider", "bleu4", "ce_f1", "--markdown", target,
     )  # fmt: skip
-    return ["## Against `cmn` (first seed of each)\n", target.read_text(encoding="utf-8")]
+    return [f"## Against `{reference}` (first seed of each)\n", target.read_text(encoding="utf-8")]
