@@ -1,5 +1,6 @@
 """The library as a notebook uses it, on a small model of random weights."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,17 @@ def test_many_reports_are_those_of_one_at_a_time(folder: Path, images: list[Path
     many = list(model.reports(iter(images), batch_size=2))
     assert [report.raw for report in many] == [model.report(path).raw for path in images]
     assert [report.id for report in many] == [path.stem for path in images]
+
+
+def test_names_and_samples_do_not_depend_on_the_batches(folder: Path, images: list[Path], tmp_path: Path) -> None:
+    studies = []
+    for name, path in zip("abc", images, strict=False):
+        (tmp_path / name).mkdir()
+        studies.append(shutil.copy(path, tmp_path / name / "0.png"))  # one name in several folders
+    model = crossray.load(folder, device="cpu", decoding={"method": "sample", "temperature": 2.0})
+    alone, together = (list(model.reports(studies, batch_size=size)) for size in (1, 3))
+    assert [report.id for report in alone] == [report.id for report in together] == ["a/0", "b/0", "c/0"]
+    assert [report.raw for report in alone] == [report.raw for report in together]
 
 
 def test_files_are_read_as_they_are_needed(folder: Path, images: list[Path]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from crossray.api.report import Report
 from crossray.confidence.check import InputCheck
 from crossray.errors import UserError
 from crossray.files.folders import CONFIG, MODEL_FILES, find_model, model_folder
+from crossray.generation.files import study_ids
 from crossray.generation.generator import Generator
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Reporter:
     def reports(
         self, studies: Iterable[Study], batch_size: int = 16, *, agreement: bool = False, strict: bool = False
     ) -> Iterator[Report]:
-        """Write the reports of many studies, one after the other, in their order; files are read as they are needed.
+        """Write the reports of many studies, one after the other, in their order; images are read as they are needed.
 
         Args:
             studies: each a file, several views, or a folder.
@@ -84,9 +84,13 @@ class Reporter:
         samples = calibration.samples if agreement and calibration is not None else 0
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size}: give 1 or more.")
-        given = iter(studies)
-        while chunk := [_views(study) for study in islice(given, batch_size)]:
-            for written in self.generator.report_files(chunk, batch_size=batch_size, samples=samples, strict=strict):
+        views = [_views(study) for study in studies]
+        names = study_ids(views)  # of all studies together: names and samples must not depend on the batches
+        for first in range(0, len(views), batch_size):
+            part = slice(first, first + batch_size)
+            for written in self.generator.report_files(
+                views[part], batch_size=batch_size, samples=samples, strict=strict, names=names[part]
+            ):
                 yield Report(written, self.generator)
 
     def write(

@@ -72,18 +72,19 @@ def evaluate_predictions(
     if markdown is not None:
         tables = markdown_page(result)
         write_whole(markdown, tables + ("\n" + published_page(result, published, dataset=dataset) if published else ""))
+    failure = None
+    try:
+        result.save(target)  # before anything is printed: a pipe may end early
+    except WriteError as error:
+        failure = error
     print_evaluation(result, console())
     if published is not None:
         print_published(result, published, console(), dataset=dataset)
     if markdown is not None:
         console().print(f"tables in {markdown}")
-    try:
-        result.save(target)
-    except WriteError as error:
-        if out is not None:
-            raise
-        console().print(
-            f"scores not saved: {error}", highlight=False
-        )  # a share that is read-only; the tables are there
-    else:
+    if failure is None:
         console().print(f"scores in {target}")
+    elif out is not None:
+        raise failure
+    else:  # a share that is read-only; the tables are there
+        console().print(f"scores not saved: {failure}", highlight=False)

@@ -197,6 +197,7 @@ class Generator:
         batch_size: int = 16,
         samples: int = 0,
         strict: bool = False,
+        names: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> "Iterator[StudyReport]":
         """The reports of radiographs in files, one after the other; every file is read before the first.
@@ -206,6 +207,7 @@ class Generator:
             batch_size: studies at once.
             samples: reports to draw for each study besides, where the search itself draws none.
             strict: refuse a study whose images the input check flags, instead of a warning in the log.
+            names: of the studies; their samples are drawn by them. Made from the files' names when None.
             progress: called with studies done and studies in all.
 
         Raises:
@@ -216,7 +218,7 @@ class Generator:
         files = [read_study(views, self.model.config.views, self.stored) for views in studies]
         if not files:
             raise UserError("images: none are given; name at least one image file.")
-        names = study_ids(studies)
+        names = study_ids(studies) if names is None else names
 
         def inputs_of(rows: NDArray[np.int64]) -> Inputs:
             return stack_studies([files[row] for row in rows.tolist()], self.model.config.views)

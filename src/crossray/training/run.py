@@ -315,6 +315,9 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     known = {field.name for field in dataclasses.fields(kind.config_class)}
     if least := getattr(recipe.model, "word_count", 0):
         filled["words"] = frequent_words(dataset.reports(dataset.rows("train"), data.section), least)
+        if not filled["words"]:
+            raise UserError(f"recipe field 'model.word_count' is {least}: no word is in so many training reports and "
+                            "in fewer than half of them; give a smaller number, or 0 for none.")  # fmt: skip
     tokenizer = None
     if issubclass(kind, ReportModel):
         folder = first_model(recipe)

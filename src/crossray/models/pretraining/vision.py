@@ -63,6 +63,11 @@ class VisionConfig(TrainableConfig):
     word_count: int = 0
     words: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse a number that no word can reach."""
+        if self.word_count < 0:
+            raise UserError(f"recipe field 'model.word_count' is {self.word_count}; give 0 for none, or 1 or more.")
+
 
 @register("vision", VisionConfig)
 class Vision(Trainable):
