@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.models.tiny import tiny
+from tests.models.tiny import tiny, tiny_writer
 
 import crossray
 from crossray.data.batches.transform import ImageTransform
@@ -21,9 +21,7 @@ from crossray.text.tokenizer import Tokenizer
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
-    tokenizer = Tokenizer.train(["the heart is normal . no effusion .", "lungs are clear ."], min_count=1)
-    model = tiny("baseline", vocabulary_size=tokenizer.vocabulary_size)
-    model.tokenizer, model.transform = tokenizer, ImageTransform(size=32, resize=40)
+    model = tiny_writer("the heart is normal . no effusion .", "lungs are clear .")
     model.save_pretrained(place)
     GenerationSettings(DecodingConfig(method="greedy", max_length=12), "impression", 1).save(place)
     return place

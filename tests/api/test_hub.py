@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.tiny import tiny
+from tests.models.tiny import tiny_writer
 
 import crossray
-from crossray.data.batches.transform import ImageTransform
 from crossray.errors import UserError
-from crossray.text.tokenizer import Tokenizer
 
 NAME = "someone/small"
 
@@ -122,9 +120,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
-    tokenizer = Tokenizer.train(["the heart is normal .", "lungs are clear ."], min_count=1)
-    model = tiny("baseline", vocabulary_size=tokenizer.vocabulary_size)
-    model.tokenizer, model.transform = tokenizer, ImageTransform(size=32, resize=40)
+    model = tiny_writer("the heart is normal .", "lungs are clear .")
     model.save_pretrained(place, {"data": {"source": {"kind": "phantom"}}, "validation": {"cider": 0.25}})
     for other in ("notes.txt", "last.ckpt", ".hidden"):
         (place / other).write_text("not a part of the model")

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,27 @@ def launch(playwright: Any) -> Any:
     if not chromium:
         pytest.skip("no Chromium: apt-get install chromium, or set CROSSRAY_CHROMIUM to its path")
     return playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+
+
+@contextmanager
+def opened(browser: Any, path: Path, options: Mapping[str, Any], ignored: str | None = None) -> Iterator[Any]:
+    """A page in a window of its own; `page.troubles` is what it loads, logs and throws: itself and nothing more.
+
+    Args:
+        browser: that of the session.
+        path: HTML file.
+        options: of the window; 1280 x 900 unless given.
+        ignored: messages of the console with this text do not count.
+    """
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    page = context.new_page()
+    page.troubles = []
+    page.on("request", lambda asked: None if asked.url.startswith("data:") else page.troubles.append(asked.url))
+    page.on("console", lambda said: None if ignored and ignored in said.text else page.troubles.append(said.text))
+    page.on("pageerror", lambda error: page.troubles.append(str(error)))
+    page.goto(path.as_uri())
+    yield page
+    context.close()
 
 
 @pytest.fixture(scope="session")

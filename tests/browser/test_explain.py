@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.browser.conftest import opened
 from tests.browser.test_scorecard import CONTRAST
 
 from crossray.analysis.attention import ReportAttention
@@ -57,17 +58,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Any, page_file: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **getattr(request, "param", {})})
-    page = context.new_page()
-    page.troubles = []
-    page.on("request", lambda asked: page.troubles.append(asked.url) if not asked.url.startswith("data:") else None)
     # the tests read canvases often, the page never does
-    page.on("console", lambda said: page.troubles.append(said.text) if "willReadFrequently" not in said.text else None)
-    page.on("pageerror", lambda error: page.troubles.append(str(error)))
-    page.goto(page_file.as_uri())
-    yield page
-    assert page.troubles == [page_file.as_uri()]  # nothing was loaded, logged or thrown
-    context.close()
+    with opened(browser, page_file, getattr(request, "param", {}), ignored="willReadFrequently") as page:
+        yield page
+        assert page.troubles == [page_file.as_uri()]  # nothing was loaded, logged or thrown
 
 
 def strong(page: Any, model: int = 0, view: int = 0) -> list[int]:

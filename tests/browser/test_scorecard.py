@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser.conftest import opened
 
 from crossray.evaluation.evaluate import evaluate
 from crossray.files.write import write_whole
@@ -42,15 +43,8 @@ def page_file(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def page(browser: Any, page_file: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     """The page in a window of its own; parameters are options of the window."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **getattr(request, "param", {})})
-    page = context.new_page()
-    page.troubles = []
-    page.on("request", lambda asked: page.troubles.append(asked.url) if not asked.url.startswith("data:") else None)
-    page.on("console", lambda message: page.troubles.append(message.text))
-    page.on("pageerror", lambda error: page.troubles.append(str(error)))
-    page.goto(page_file.as_uri())
-    yield page
-    context.close()
+    with opened(browser, page_file, getattr(request, "param", {})) as page:
+        yield page
 
 
 def visible(page: Any) -> list[str]:

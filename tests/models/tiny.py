@@ -15,12 +15,14 @@ import torch
 from torch import nn
 
 from crossray.data.batches.batch import Batch, Guide, Inputs, Targets
+from crossray.data.batches.transform import ImageTransform
 from crossray.models.base import Encoded, ReportModel, system_class
 from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig
 from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig
 from crossray.models.retrieval.retrieving import RetrievingModel
 from crossray.retrieval.database import ReportDatabase
+from crossray.text.tokenizer import Tokenizer
 
 VOCABULARY, LENGTH, SIZE, VIEWS = 40, 12, 64, 2
 PAD, BOS, EOS = 0, 1, 2
@@ -54,6 +56,14 @@ SMALL: dict[str, Any] = {
     "decoder": "",
     "positions": 32,
 }
+
+
+def tiny_writer(*reports: str) -> ReportModel:
+    """A small baseline with the words of these reports, ready to be saved."""
+    tokenizer = Tokenizer.train(list(reports), min_count=1)
+    model = tiny("baseline", vocabulary_size=tokenizer.vocabulary_size)
+    model.tokenizer, model.transform = tokenizer, ImageTransform(size=32, resize=40)
+    return model
 
 
 def small(fields: Collection[str]) -> dict[str, Any]:

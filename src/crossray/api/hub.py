@@ -16,15 +16,9 @@ def upload(folder: Path, card: str, repository: str, *, private: bool = True, to
     Args:
         folder: model folder; only what `crossray.load` reads of it is uploaded, nothing else that lies there.
         card: model card in Markdown.
-        repository: "user/name"; it is made when it does not exist.
-        private: of a new repository.
-        token: of the hub; by default the one that `hf auth login` stored.
-
-    Returns:
-        Address of the commit.
-
-    Raises:
-        UserError: the hub refuses.
+        repository: as in `Reporter.push_to_hub`, with the same result and the same error.
+        private: as there.
+        token: as there.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 

@@ -51,9 +51,8 @@ def calibrate(
             progress=progress,
         )  # fmt: skip
     save_check(checker, folder)
-    if (
-        generator.model.stored is None
-    ):  # of an earlier version: files must be read as the images were that it learned from
+    # a model of an earlier version does not say at which size files must be read
+    if generator.model.stored is None:
         generator.model.stored = dataset.info.size
         generator.model.save_transform(folder)
     for grids, note in ((confidence_grids(calibration), CONFIDENCE_NOTE), (check_grids(checker), CHECK_NOTE)):

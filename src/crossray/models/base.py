@@ -5,7 +5,7 @@ Shapes: B studies, V views, S memory positions, D memory width, T tokens, P prom
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -48,6 +48,14 @@ class TrainableConfig:
     #: Fields with the values that make the model small enough to be built and run in milliseconds: what the tests of
     #: every system use. Only fields that no other system has need a value here.
     small: ClassVar[Mapping[str, Any]] = {}
+
+    def fitted(self, reports: Callable[[], Sequence[str]]) -> Self:
+        """This configuration with what it takes from the training reports, which are read only where it calls.
+
+        Raises:
+            UserError: the reports lack what the configuration asks for.
+        """
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

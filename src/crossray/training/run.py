@@ -37,7 +37,6 @@ from crossray.files.folders import BEST
 from crossray.files.write import recover_folder, write_whole
 from crossray.models.base import ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
-from crossray.text.words import frequent_words
 from crossray.training.averaging import WeightAverage
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
 from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint, read_checkpoint
@@ -313,11 +312,6 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
         "image_size": data.image.size,
     }
     known = {field.name for field in dataclasses.fields(kind.config_class)}
-    if least := getattr(recipe.model, "word_count", 0):
-        filled["words"] = frequent_words(dataset.reports(dataset.rows("train"), data.section), least)
-        if not filled["words"]:
-            raise UserError(f"recipe field 'model.word_count' is {least}: no word is in so many training reports and "
-                            "in fewer than half of them; give a smaller number, or 0 for none.")  # fmt: skip
     tokenizer = None
     if issubclass(kind, ReportModel):
         folder = first_model(recipe)
@@ -329,6 +323,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
         filled["vocabulary_size"] = tokenizer.vocabulary_size
         filled["status_ids"] = tokenizer.status_ids
     config = dataclasses.replace(recipe.model, **{name: value for name, value in filled.items() if name in known})
+    config = config.fitted(lambda: dataset.reports(dataset.rows("train"), data.section))
     torch.manual_seed(recipe.trainer.seed)
     model = kind(config)
     if isinstance(model, ReportModel):

@@ -5,9 +5,10 @@ Shapes: B studies, V views, K observations, P pooled width.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.distributed as distributed
@@ -21,7 +22,7 @@ from crossray.layers.dropout import Dropout
 from crossray.models.base import Trainable, TrainableConfig, register
 from crossray.models.parts.backbones import BackboneConfig, build_backbone
 from crossray.text.observations import STATUSES
-from crossray.text.words import words_of
+from crossray.text.words import frequent_words, words_of
 
 #: Positives from which an observation counts in `auroc_frequent`.
 FREQUENT = 10
@@ -67,6 +68,16 @@ class VisionConfig(TrainableConfig):
         """Refuse a number that no word can reach."""
         if self.word_count < 0:
             raise UserError(f"recipe field 'model.word_count' is {self.word_count}; give 0 for none, or 1 or more.")
+
+    def fitted(self, reports: Callable[[], Sequence[str]]) -> Self:
+        """With the words that are frequent enough."""
+        if not self.word_count:
+            return self
+        words = frequent_words(reports(), self.word_count)
+        if not words:
+            raise UserError(f"recipe field 'model.word_count' is {self.word_count}: no word is in so many training "
+                            "reports and in fewer than half of them; give a smaller number, or 0.")  # fmt: skip
+        return dataclasses.replace(self, words=words)
 
 
 @register("vision", VisionConfig)
