@@ -27,6 +27,8 @@ def table(bench: Bench) -> str:
     model = Vision.from_pretrained(filled.model.backbone.name)
     scores, truth = _observed(model, dataset, recipe, bench.split)
     names = model.config.observations
+    words, said = scores[:, len(names) :], truth[:, len(names) :]
+    scores, truth = scores[:, : len(names)], truth[:, : len(names)]
     drawn = np.random.default_rng(0).multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES)
     values = {name: _auroc(scores[:, i], truth[:, i], drawn) for i, name in enumerate(names)}
     positives = {name: int((truth[:, i] == 1).sum()) for i, name in enumerate(names)}
@@ -45,7 +47,28 @@ def table(bench: Bench) -> str:
         f"counts as positive, one that is not mentioned as negative. Intervals: {RESAMPLES} resamples of the set. Best "
         "F1: at the threshold that is best for these very studies, more than any report can be expected to reach with "
         "what this encoder sees, above all where positives are few; its mean over the 14 is to be read beside the "
-        "macro F1 of the reports.\n\n" + grid(["observation", "positives", "AUROC", "95% interval", "best F1"], rows)
+        "macro F1 of the reports.\n\n"
+        + grid(["observation", "positives", "AUROC", "95% interval", "best F1"], rows)
+        + _words(words, said)
+    )
+
+
+def _words(scores: NDArray[np.float64], said: NDArray[np.int64]) -> str:
+    """What the encoder knows of the words of a report, beside what it knows of another report's words."""
+    frequent = said.sum(axis=0) >= FREQUENT
+    if not frequent.any():
+        return ""
+    own = np.arange(len(said))
+    others = np.random.default_rng(0).permutation(own)  # the studies stand in the order of their lengths
+
+    def mean(order: NDArray[np.int64]) -> float:
+        columns = np.flatnonzero(frequent)
+        found = [auroc(torch.from_numpy(scores[order, i]), torch.from_numpy(said[:, i] == 1)) for i in columns]
+        return float(np.mean([value for value in found if value is not None]))
+
+    return (
+        f"\nOf the {len(frequent)} words that it learns too, {frequent.sum()} occur in at least {FREQUENT} reports: "
+        f"their mean AUROC is {mean(own):.3f}, and {mean(others):.3f} with the images of other studies.\n"
     )
 
 
@@ -58,8 +81,8 @@ def _observed(
     with torch.inference_mode():
         for batch in loader:
             shown = data.on_after_batch_transfer(batch, 0)
-            scores.append(model(shown.inputs))
-            truth.append(model.truth(shown))
+            scores.append(model.logits(shown.inputs))
+            truth.append(torch.cat([model.truth(shown), model.words(shown)], dim=1))
     return torch.cat(scores).double().numpy(), torch.cat(truth).numpy()
 
 

@@ -1,4 +1,4 @@
-"""Union: what helped on the validation split of IU X-Ray, out of the four papers, in one system.
+"""Union: modules of two of the papers, and a reward stage, in one system; `docs/results/aims.md` says what it is worth.
 
 * CRA (UAR, eq. 6-9; `parts/cra.py`): image tokens and words read one basis before encoder and decoder
 * diagnosis prompts (PromptMRG, REVTAF): the statuses of the observations are tokens that the decoder reads beside the

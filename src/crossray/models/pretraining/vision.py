@@ -102,9 +102,9 @@ class Vision(Trainable):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits (B, K) of the observations of each study; views that it lacks do not count."""
-        return self._logits(inputs)[:, : len(self.config.observations)]
+        return self.logits(inputs)[:, : len(self.config.observations)]
 
-    def _logits(self, inputs: Inputs) -> Tensor:
+    def logits(self, inputs: Inputs) -> Tensor:
         """Logits (B, K + W) of observations and words."""
         pooled = self.backbone.views(inputs)[1]
         kinds = [inputs.view_mask]
@@ -117,13 +117,13 @@ class Vision(Trainable):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Binary cross-entropies, each the mean over the studies and the observations or words that count."""
-        truth, inputs = torch.cat([self.truth(batch), self._words(batch)], dim=1), batch.inputs
+        truth, inputs = torch.cat([self.truth(batch), self.words(batch)], dim=1), batch.inputs
         known = (truth >= 0).float()
         smoothing = self.config.label_smoothing
         target = truth.clamp_min(0).float() * (1 - smoothing) + smoothing / 2
         if self.training:
             inputs, target, known = self._augmented(inputs, target, known)
-        losses = known * F.binary_cross_entropy_with_logits(self._logits(inputs).float(), target, reduction="none")
+        losses = known * F.binary_cross_entropy_with_logits(self.logits(inputs).float(), target, reduction="none")
         sizes = {"observations": len(self.config.observations), "words": len(self.config.words)}
         parts = zip(losses.split([*sizes.values()], dim=1), known.split([*sizes.values()], dim=1), strict=True)
         means = [part.sum() / count.sum().clamp_min(1) for part, count in parts]
@@ -164,7 +164,7 @@ class Vision(Trainable):
         # a study without labels has zeros throughout: nothing is known about it
         return torch.where(labels.sum(-1) > 0, meaning[labels.argmax(-1)], -1)
 
-    def _words(self, batch: Batch) -> Tensor:
+    def words(self, batch: Batch) -> Tensor:
         """(B, W) int8: whether each word occurs in the report."""
         reports = [words_of(report) for report in batch.targets.reports] if self.config.words else []
         found = [[word in report for word in self.config.words] for report in reports]
