@@ -18,7 +18,6 @@ pytest.importorskip("sqlalchemy")
 from crossray.errors import UserError
 from crossray.serving.entries import File
 from crossray.serving.journal import UNDELIVERED, Journal
-from crossray.serving.tables import metadata, open_engine
 
 FILES = [File("a.png", b"first"), File("b.png", b"second")]
 FROM = {"model": "m", "owner": "key-1", "origin": "http"}
@@ -44,10 +43,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     given = os.environ.get("CROSSRAY_TEST_POSTGRES", "")
     if not given:
         pytest.skip("CROSSRAY_TEST_POSTGRES names no server, such as postgresql+psycopg://user@host/name")
-    engine = open_engine(given)
-    metadata.drop_all(engine)
+    import sqlalchemy
+
+    schema = os.environ.get("PYTEST_XDIST_WORKER", "main")  # each of pytest's workers has tables of its own
+    engine = sqlalchemy.create_engine(given)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))
+        connection.execute(sqlalchemy.text(f"CREATE SCHEMA {schema}"))
     engine.dispose()
-    return given
+    query = {"options": f"-csearch_path={schema}"}
+    return sqlalchemy.make_url(given).update_query_dict(query).render_as_string(hide_password=False)
 
 
 @pytest.fixture

@@ -50,11 +50,7 @@ class TrainableConfig:
     small: ClassVar[Mapping[str, Any]] = {}
 
     def fitted(self, reports: Callable[[], Sequence[str]]) -> Self:
-        """This configuration with what it takes from the training reports, which are read only where it calls.
-
-        Raises:
-            UserError: the reports lack what the configuration asks for.
-        """
+        """This configuration with what it takes from the training reports, which are read only where it calls."""
         return self
 
 
