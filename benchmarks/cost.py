@@ -147,8 +147,12 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
         for axis, name in zip(axes, ("seconds", "peak MB"), strict=True):
             axis.plot([row["studies"] for row in own], [row[name] for row in own], marker="o", label=step)
             axis.set(xscale="log", xlabel="studies", ylabel={"seconds": "processor seconds"}.get(name, name))
+    sizes = sorted({row["studies"] for row in rows})
+    for axis in axes:
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
     axes[0].set_yscale("log")
-    axes[0].legend(fontsize=8)
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     matplotlib.rcParams["svg.hashsalt"] = "cost"
     drawn.savefig(path, metadata={"Date": None})
 

@@ -146,9 +146,9 @@ def _of_text(generated: Variety, true: Variety) -> Iterator[Alarm]:
 def _of_template(template: tuple[float, float] | None) -> Iterator[Alarm]:
     if template is not None and template[0] > MOST_TEMPLATE * template[1]:
         yield Alarm(
-            "template", f"one sentence stands in {template[0]:.1%} of the reports and in {template[1]:.1%} of the true "
-            "ones: CIDEr-D is high where it happens to fit"
-        )  # fmt: skip
+            "template",
+            f"one sentence is in {template[0]:.1%} of the reports and in {template[1]:.1%} of the true ones",
+        )
 
 
 def signed(difference: Interval) -> str:
