@@ -109,7 +109,7 @@ def roofline(model: ReportModel, rows: int) -> tuple[float, float]:
         and not name.endswith("cross.project")
     ]
     weights = sum(module.weight.numel() for module in maps)
-    layers, width = len(model.decoder.layers), model.config.width  # type: ignore[union-attr, arg-type]
+    layers, width = len(model.decoder.layers), model.config.width  # type: ignore[attr-defined, union-attr, arg-type]
     attended = sum(TOKENS + place + 1 for place in range(STEPS)) * width * layers
     operations = 2.0 * STEPS * rows * weights + 4.0 * rows * attended
     numbers = STEPS * (weights + 2 * STUDIES * TOKENS * width * layers)
@@ -159,7 +159,7 @@ def training(system: str, repeats: int) -> dict[str, Any]:
         values["knowledge"] = KnowledgeEncoderConfig(name="random:tiny")
     known: dict[str, Any] = {"vocabulary_size": 1000, "observations": OBSERVATIONS, "max_length": STEPS}
     known["backbone"] = BackboneConfig(name="lite:efficientnet-lite0", trainable=False, standardize=False)
-    model = create_model(system, **{**values, **known}).train()
+    model: Any = create_model(system, **{**values, **known}).train()
     if isinstance(model, REVTAF):
         model.database = database(model)
     batch = make_batch(model, STUDIES, STEPS, LAPTOP_TOKENS, LAPTOP_CHANNELS, size=0)
