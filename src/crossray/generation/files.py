@@ -12,7 +12,7 @@ from crossray.data.batches.batch import Inputs
 from crossray.data.images import SUFFIXES, describe_image, read_image, resize_short_side
 from crossray.data.images.folders import listed_frontal_first, study_views
 from crossray.data.study import VIEW_POSITIONS
-from crossray.errors import UserError, counted
+from crossray.errors import UserError
 from crossray.files.names import printable
 
 
@@ -75,7 +75,7 @@ def folder_views(folder: Path, views: int) -> list[Path]:
     described = study_views(folder)
     if len(described) > views:
         raise UserError(
-            f"{printable(folder)}: the folder holds {len(described)} files, which is over {counted(views, 'view')}; "
+            f"{printable(folder)}: the folder holds {len(described)} files, but the model takes only {views}; "
             "give the folder of one study, or name its views separated by commas."
         )
     if len({found.study for found in described.values() if found.study}) > 1:

@@ -54,7 +54,10 @@ def message(path: Path, faults: Sequence[Fault]) -> str:
     lines = [_line(kind) for kind in kinds.values()]
     shown = "".join(f"\n  {path.name}: {line}" for line in lines[:MOST_FAULTS])
     more = f"\n  and {len(lines) - MOST_FAULTS} more" if len(lines) > MOST_FAULTS else ""
-    return f"{path}: {counted(len(faults), 'bad row')}; correct them, or leave them out with --skip-bad{shown}{more}"
+    them = "it" if len(faults) == 1 else "them"
+    return (
+        f"{path}: {counted(len(faults), 'bad row')}; correct {them}, or leave {them} out with --skip-bad{shown}{more}"
+    )
 
 
 def _line(kind: Sequence[Fault]) -> str:
