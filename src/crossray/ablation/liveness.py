@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 
+from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
 from crossray.analysis.liveness import Measured, measure
 from crossray.data.batches.batch import Batch
 from crossray.data.batches.features import build_features
 from crossray.data.batches.module import StudyDataModule
+from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset, write_dataset
 from crossray.models.base import ReportModel
 from crossray.models.registry import list_models
@@ -33,6 +35,9 @@ RECIPES = tuple(f"{system}/{kind}" for system in list_models() for kind in ("pha
 SMALL: Mapping[str, Any] = {
     "data.batch_size": 8, "data.feature_variants": 3, "trainer.accelerator": "cpu", "trainer.threads": 1,
 }  # fmt: skip
+
+#: Studies in a batch on which a trained model is measured.
+_BATCH = 16
 
 #: Side of the images of a system that trains its own backbone.
 _SIDE = 96
@@ -115,6 +120,23 @@ def newborn(name: str, dataset: Dataset, overrides: Mapping[str, Any] | None = N
         batch_size=data.batch_size, features=features, seed=recipe.trainer.seed,
     )  # fmt: skip
     return Newborn(recipe, model, keeper, module)
+
+
+def measure_trained(model: ReportModel, dataset: Dataset, split: str, section: str) -> Measured:
+    """Measure a trained model on the first `STUDIES` studies of a split; see `crossray.analysis.liveness.measure`.
+
+    Raises:
+        UserError: the dataset has no such split, or the model lacks its tokenizer or transform.
+    """
+    transform = transform_of(model)
+    collator = collator_of(model, dataset, tokenizer_of(model), section)
+    rows = dataset.rows(split)[:STUDIES]
+    frozen = set(model.frozen())
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    parts = [collator(rows[first : first + _BATCH]) for first in range(0, len(rows), _BATCH)]
+    batches = [replace(part, inputs=transform_inputs(part.inputs, transform, train=False)) for part in parts]
+    return measure(model, batches, model.loss_weights)
 
 
 def _trains_backbone(recipe: Recipe) -> bool:

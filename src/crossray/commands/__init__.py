@@ -87,7 +87,7 @@ ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}, outputs=FOLDER),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
     "retrieval": Command(analyze_retrieval, lists={"model": _MODELS}),
-    "liveness": Command(analyze_liveness, lists={"recipe": _RECIPES}),
+    "liveness": Command(analyze_liveness, lists={"recipe": _RECIPES, "model": {**_MODELS, "required": False}}),
     "long-tail": Command(
         analyze_long_tail,
         {

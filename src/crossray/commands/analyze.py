@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from crossray.errors import UserError
 from crossray.pages.terminal import console, progress_bar
+
+if TYPE_CHECKING:
+    from crossray.analysis.liveness import Measured
 
 
 def analyze_alignment(
@@ -156,34 +159,70 @@ def analyze_long_tail(
         console().print(f"{out}", highlight=False)
 
 
-def analyze_liveness(recipe: list[str] | None = None, out: Path | None = None) -> None:
-    """Measure whether the modules that the papers name change anything, at initialization and after 50 steps.
+def analyze_liveness(
+    recipe: list[str] | None = None,
+    model: list[str] | None = None,
+    data: Path | None = None,
+    split: str = "val",
+    out: Path | None = None,
+) -> None:
+    """Measure whether the modules that the papers name change anything.
 
-    On 64 drawn studies. Every system is measured as the recipes `SYSTEM/phantom` and `SYSTEM/iu_xray-laptop` make it.
+    Without a model: at initialization and after 50 steps on 64 drawn studies, for every system as the recipes
+    `SYSTEM/phantom` and `SYSTEM/iu_xray-laptop` make it. With models: as they were trained, on studies of a dataset.
 
     Args:
         recipe: recipe to measure; repeat it for several; the two of every system by default.
+        model: trained model to measure instead, or folder of its run; repeat for several.
+        data: prepared dataset, for --model.
+        split: split of --data; its first 64 studies are used.
         out: also write the table as Markdown to this file.
     """
-    import tempfile
-
-    from crossray.ablation.liveness import RECIPES, STEPS, draw_studies, newborn
     from crossray.files.write import write_whole
     from crossray.pages.liveness_table import grid
 
-    found = {}
+    if model and (recipe or data is None):
+        raise UserError(
+            "--model: leave out --recipe, which measures fresh systems; it measures a trained one."
+            if recipe
+            else "--data: is missing; --model is measured on the studies of a prepared dataset."
+        )
+    if data is not None and not model:
+        raise UserError("--data: goes with --model; recipes are measured on drawn studies.")
+    found: dict[str, list[Measured]] = {}
+    for name, measured, title in _trained(model, data, split) if model and data else _newborn(recipe):
+        found[name] = measured
+        table = grid(found, title)
+        if out is not None:  # after each: all of them take long
+            write_whole(out, table.markdown())
+    console().print(table.render(), crop=False)
+    if out is not None:
+        console().print(f"{out}", highlight=False)
+
+
+def _newborn(recipes: Sequence[str] | None) -> "Iterator[tuple[str, list[Measured], str]]":
+    """Systems as recipes make them, and after a few steps."""
+    import tempfile
+
+    from crossray.ablation.liveness import RECIPES, STEPS, draw_studies, newborn
+
     with tempfile.TemporaryDirectory() as folder:
         studies = draw_studies(Path(folder) / "data")
-        for name in recipe or RECIPES:
+        for name in recipes or RECIPES:
             subject = newborn(name, studies)
             fresh = subject.measure()
             subject.train()
-            found[name] = fresh, subject.measure()
-            if out is not None:  # after each recipe: all of them take long
-                write_whole(out, grid(found, STEPS).markdown())
-    console().print(grid(found, STEPS).render(), crop=False)
-    if out is not None:
-        console().print(f"{out}", highlight=False)
+            yield name, [fresh, subject.measure()], f"Modules at first / after {STEPS} steps"
+
+
+def _trained(models: Sequence[str], data: Path, split: str) -> "Iterator[tuple[str, list[Measured], str]]":
+    """Models as they were trained."""
+    from crossray.ablation.liveness import measure_trained
+    from crossray.data.store import Dataset
+
+    dataset = Dataset.open(data)
+    for name, generator, _ in _each(models, "cpu", "measuring"):
+        yield name, [measure_trained(generator.model, dataset, split, generator.section)], "Modules after training"
 
 
 def _each(folders: Sequence[str], device: str, doing: str) -> Iterator[tuple[str, Any, Any]]:

@@ -1,48 +1,48 @@
 """Table of `crossray analyze liveness`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from crossray.analysis.liveness import Liveness, Measured
 from crossray.pages.tables import Grid
 
-_TITLE = "Modules at first / after {steps} steps"
-
 _HEADER = (
-    "recipe", "module", "depends on its input", "effect of its mean", "on", "times rounding", "perplexity", "of slots",
+    "", "module", "depends on its input", "effect of its mean", "on", "times rounding", "perplexity", "of slots",
     "smallest gradient",
 )  # fmt: skip
 
 
-def grid(found: Mapping[str, tuple[Measured, Measured]], steps: int) -> Grid:
-    """One line a module, with both times in each cell, and for each recipe its weakest parameter of all.
+def grid(found: Mapping[str, Sequence[Measured]], title: str) -> Grid:
+    """One line per module, with all times of measurement in each cell, and the weakest of all parameters.
 
     Args:
-        found: by recipe, what was measured at first and after training.
-        steps: of the training.
+        found: by recipe or model, what was measured, the last state last.
+        title: of the table.
     """
     lines = []
-    for recipe, (fresh, trained) in found.items():
-        lines += [_line(recipe, name, fresh.modules[name], trained.modules[name]) for name in fresh.modules]
-        weakest = min(trained.gradients, key=lambda name: trained.gradients[name])
-        least = (min(one.gradients.values()) for one in (fresh, trained))
-        lines.append([recipe, f"all parameters ({weakest})", *["-"] * 6, _pair(*(f"{one:.4f}" for one in least))])
-    return Grid(_TITLE.format(steps=steps), _HEADER, lines)
+    for subject, times in found.items():
+        lines += [_line(subject, name, [one.modules[name] for one in times]) for name in times[-1].modules]
+        last = times[-1].gradients
+        weakest = min(last, key=lambda name: last[name])
+        least = [f"{min(one.gradients.values()):.4f}" for one in times]
+        lines.append([subject, f"all parameters ({weakest})", *["-"] * 6, _joined(least)])
+    return Grid(title, _HEADER, lines)
 
 
-def _line(recipe: str, name: str, fresh: Liveness, trained: Liveness) -> list[str]:
-    both = (fresh, trained)
+def _line(subject: str, name: str, times: Sequence[Liveness]) -> list[str]:
     return [
-        recipe,
+        subject,
         name,
-        _pair(*("-" if one.dependent is None else f"{one.dependent:.0%}" for one in both)),
-        _pair(*(f"{one.effect:.1%}" for one in both)),
-        trained.observed,
-        _pair(*(f"{one.over_rounding:.0e}" for one in both)),
-        _pair(*("-" if one.perplexity is None else f"{one.perplexity:.0f}" for one in both)),
-        str(trained.slots or "-"),
-        _pair(*("-" if one.gradient is None else f"{one.gradient:.4f}" for one in both)),
+        _joined("-" if one.dependent is None else f"{one.dependent:.0%}" for one in times),
+        _joined(f"{one.effect:.1%}" for one in times),
+        times[-1].observed,
+        _joined(f"{one.over_rounding:.0e}" for one in times),
+        _joined("-" if one.perplexity is None else f"{one.perplexity:.0f}" for one in times),
+        str(times[-1].slots or "-"),
+        _joined("-" if one.gradient is None else f"{one.gradient:.4f}" for one in times),
     ]
 
 
-def _pair(fresh: str, trained: str) -> str:
-    return fresh if fresh == trained == "-" else f"{fresh} / {trained}"
+def _joined(cells: Iterable[str]) -> str:
+    """The cells of all times; one alone where there is nothing to show."""
+    found = list(cells)
+    return found[-1] if set(found) == {"-"} else " / ".join(found)
