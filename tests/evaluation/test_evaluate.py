@@ -201,7 +201,7 @@ def test_another_dataset_is_refused_only_on_demand(predictions: Path, make_datas
     assert found.protocols["full"].baselines == ()
     assert "absent" in found.notes[0]
     PredictionFile(Provenance(), file.rows).save(predictions)
-    with pytest.raises(UserError, match="no study of"):
+    with pytest.raises(UserError, match="not a study of"):
         evaluate(predictions, dataset=other.path, meteor="no", resamples=20)
 
 

@@ -30,7 +30,7 @@ def test_nothing_is_written_into_a_dataset_or_a_model(tmp_path: Path) -> None:
         for name in files:
             (folder / name).touch()
         for name in ("new", "deep/new", files[-1]):
-            with pytest.raises(UserError, match="lies in the"):
+            with pytest.raises(UserError, match="is inside the"):
                 check(folder / name)
     check(data, kind="folder")  # a dataset that is prepared already is opened
 

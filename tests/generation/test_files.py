@@ -67,7 +67,7 @@ class TestFolders:
         assert [path.name for path in folder_views(tmp_path, 2)] == ["0.png", "1.png"]
 
     def test_what_a_folder_must_not_hold(self, tmp_path):
-        with pytest.raises(UserError, match="holds no image"):
+        with pytest.raises(UserError, match="contains no image"):
             folder_views(tmp_path, 2)
         write_view(tmp_path / "1")
         (tmp_path / "view.png").write_bytes(b"to be read")

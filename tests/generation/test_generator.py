@@ -204,7 +204,7 @@ def test_batches_shrink_when_memory_runs_out(folder, data, tmp_path, monkeypatch
     assert expected.hypotheses() == small.hypotheses()
 
     monkeypatch.setattr(type(generator.model), "encode", limited(0))
-    with pytest.raises(UserError, match="memory does not suffice even for one study"):
+    with pytest.raises(UserError, match="there is not enough memory for even one study"):
         generator.generate_dataset(data / "prepared", "test", tmp_path / "none.jsonl")
     assert not list(tmp_path.glob("*none*"))
 

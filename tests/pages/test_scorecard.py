@@ -106,13 +106,13 @@ class TestReading:
             (lambda file: replace(file, rows=file.rows[1:]), "differ in studies"),
             (
                 lambda file: replace(file, rows=(replace(file.rows[0], id="another"), *file.rows[1:])),
-                "not those of",
+                "differ from those of",
             ),
             (
                 lambda file: replace(
                     file, rows=(replace(file.rows[0], references={"full": "x", "r2gen": "x"}), *file.rows[1:])
                 ),
-                "not those of",
+                "differ from those of",
             ),
         ],
     )

@@ -71,7 +71,7 @@ def test_a_field_longer_than_pythons_limit(tmp_path: Path) -> None:
     [
         ("", "line 1: column study_id is missing"),
         ("study_id,text\n", "line 1: column report is missing"),
-        ("study_id,report,report\n", "line 1: column report stands twice"),
+        ("study_id,report,report\n", "line 1: column report appears twice"),
         (f'study_id,report\na,"{SECRET}\n"\n ,{SECRET}\n', "line 4: column study_id: is empty"),
         (f"study_id,report\na,{SECRET}\nb,x\na,{SECRET}\n", "line 4: column study_id: the same as in line 2"),
         (f"study_id,report\na,{SECRET},7\n", "line 2: 3 columns where the header has 2"),

@@ -90,7 +90,9 @@ def describe(
         UserError: a field is unknown or of the wrong type, or the runs could not stand in one table.
     """
     if "trainer.seed" in options:
-        raise UserError("--trainer.seed: the runs of a row differ in it; name the seeds with --seeds.")
+        raise UserError(
+            "--trainer.seed cannot be set, because the runs of a row differ in it; name the seeds with --seeds."
+        )
     recipes = {row.slug: ablation.recipe_of(row, options) for row in ablation.rows}
     for recipe in recipes.values():
         if recipe.trainer.devices != 1:
@@ -132,10 +134,10 @@ def claim(folder: Path, comparison: Comparison) -> None:
         found = read_comparison(folder)
         differing = _differing(found, comparison)
         if differing:
-            raise UserError(f"{folder}: the runs in it have another {differing}; repeat the options that they began "
-                            "with, or choose another --out.")  # fmt: skip
+            raise UserError(f"{folder}: its runs were started with another {differing}; repeat the options that they "
+                            "began with, or choose another --out.")  # fmt: skip
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists and holds no ablation; choose another --out or remove it.")
+        raise UserError(f"{folder} exists and is not an ablation; choose another --out or remove it.")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / DESCRIPTION, json_bytes(dataclasses.asdict(comparison), indent=1))
 
@@ -150,8 +152,8 @@ def read_comparison(folder: Path) -> Comparison:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no ablation can be read ({type(error).__name__}); name the folder of a table that "
-                        "`crossray ablate` made.") from None  # fmt: skip
+        raise UserError(f"{path}: cannot be read as an ablation ({type(error).__name__}); name the folder of a table "
+                        "that `crossray ablate` made.") from None  # fmt: skip
     return config_from_dict(Comparison, values, str(path))
 
 

@@ -123,7 +123,7 @@ def ablations(recipe: str) -> dict[str, Ablation]:
 def _table(recipe: str, name: str, description: Any, source: str) -> Ablation:
     where = f"{source}: field 'ablations.{name}'"
     if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"{where}: a table's name is that of its folder; use letters, digits and hyphens.")
+        raise UserError(f"{where}: the name of a table is the name of a folder too; use letters, digits and hyphens.")
     given = _record(description, where, required=("rows",), optional=("title", "published"))
     if not isinstance(given["rows"], list) or not given["rows"]:
         raise UserError(f"{where}: 'rows' is not a list; give at least one row.")
@@ -131,7 +131,9 @@ def _table(recipe: str, name: str, description: Any, source: str) -> Ablation:
     slugs = [row.slug for row in rows]
     for row in rows:
         if not row.slug or slugs.count(row.slug) > 1:
-            raise UserError(f"{where}: the row name '{row.name}' gives no folder of its own; choose another.")
+            raise UserError(
+                f"{where}: the row name '{row.name}' gives the same folder as another row, or none; choose another."
+            )
     title = given.get("title", f"Ablation {name} of {recipe}")
     return Ablation(recipe=recipe, name=name, title=title, rows=rows, published=given.get("published"))
 
@@ -140,13 +142,13 @@ def _row(values: Any, where: str) -> AblationRow:
     given = _record(values, where, required=("name",), optional=("published", "overrides"))
     overrides = _mapping(given.get("overrides", {}), f"{where}: 'overrides'")
     if "trainer.seed" in overrides:
-        raise UserError(f"{where}: 'trainer.seed' is what the runs of a row differ in; remove it.")
+        raise UserError(f"{where}: 'trainer.seed' cannot be set, because the runs of a row differ in it; remove it.")
     return AblationRow(name=given["name"], overrides=overrides, published=given.get("published"))
 
 
 def _mapping(values: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise UserError(f"{where} is not a mapping from names; indent its fields below it.")
+        raise UserError(f"{where} is not a mapping; indent its fields below it.")
     return values
 
 

@@ -157,8 +157,8 @@ def embed(
         found = model.embeddings(batch)
         if found is None:
             raise UserError(
-                f"system '{model.system}' as it is configured has no vectors of images and reports in one space; give "
-                "a model of a system that has (cmn, rcan with its memory, coacl with its text branch, uar)."
+                f"system '{model.system}' in this configuration does not map images and reports to one space; give "
+                "a model that does (cmn, rcan with its memory, coacl with its text branch, uar)."
             )
         images.append(found[0].double().cpu().numpy())
         texts.append(found[1].double().cpu().numpy())

@@ -99,9 +99,7 @@ def _laid_out(
     weights = report.cross_attention
     cells = None if weights is None else model.memory_cells(len(view_mask), weights.shape[-1])
     if weights is None or cells is None:
-        raise UserError(
-            f"system '{model.system}' does not tell where in the image it looks; give a model of another system."
-        )
+        raise UserError(f"system '{model.system}' has no attention over the image; give a model of another system.")
     # a position that stands for all views shows nothing of a view that is not there
     cells = cells.masked_fill(~torch.from_numpy(view_mask)[:, None], -1)
     token_maps = on_grid(weights.mean(dim=1).transpose(0, 1)[: len(report.tokens)], cells)

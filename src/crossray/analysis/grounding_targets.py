@@ -59,8 +59,8 @@ class DrawnFindings:
         table = dataset.findings()
         if table is None:
             raise UserError(
-                f"{dataset.path}: has no findings.parquet, so that nobody knows where its findings are; give a dataset "
-                "of `crossray prepare phantom`."
+                f"{dataset.path}: findings.parquet is missing, so the places of its findings are unknown; give a "
+                "dataset of `crossray prepare phantom`."
             )
         self._dataset, self._transform, self._table = dataset, transform, table
         self._entries: defaultdict[tuple[int, int], list[tuple[int, tuple[str, ...]]]] = defaultdict(list)

@@ -40,7 +40,7 @@ def transform_of(model: ReportModel) -> ImageTransform:
         UserError: it has none.
     """
     if model.transform is None:
-        raise UserError("model: it has no preprocess.json; copy the whole model folder.")
+        raise UserError("model: preprocess.json is missing; copy the whole model folder.")
     return model.transform
 
 
@@ -51,5 +51,5 @@ def tokenizer_of(model: ReportModel) -> Tokenizer:
         UserError: it has none.
     """
     if model.tokenizer is None:
-        raise UserError("model: it has no tokenizer.json; copy the whole model folder.")
+        raise UserError("model: tokenizer.json is missing; copy the whole model folder.")
     return model.tokenizer

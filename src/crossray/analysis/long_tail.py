@@ -110,7 +110,7 @@ def long_tail(
     counts = POSITIVE.present_in(labelled[0].reference).sum(axis=0)
     support = {name: int(count) for name, count in zip(CHEXPERT, counts, strict=True) if count}
     if len(support) < len(PARTS):
-        raise UserError(f"{aligned[0].path}: its true reports state {len(support)} observations to {reader.name}; a "
+        raise UserError(f"{aligned[0].path}: {reader.name} finds {len(support)} observations in its true reports; a "
                         "long tail needs three, so give more studies.")  # fmt: skip
     ordered = sorted(support, key=lambda name: (-support[name], CHEXPERT.index(name)))
     thirds = np.array_split(np.array(ordered), len(PARTS))

@@ -101,7 +101,8 @@ def retrieval_quality(
     database = model.database
     if not len(database) or not set(database.studies) <= place.keys():
         raise UserError(
-            f"{dataset.path}: the model's index is not of its training studies; run `crossray index build` with it."
+            f"{dataset.path}: the model's index was built from other studies; run `crossray index build` with this "
+            f"dataset."
         )
     trained = np.array([place[study] for study in database.studies])
     entities, own = _queries(model, dataset, rows, batch_size, progress)

@@ -145,7 +145,7 @@ class Reporter:
 
     def _model_folder(self) -> Path:
         if self._folder is None:
-            raise UserError("this model comes from no folder; save it first.")
+            raise UserError("this model has not been saved; save it to a folder first.")
         return self._folder
 
     def __repr__(self) -> str:

@@ -123,7 +123,9 @@ def evaluate(
 
     if isinstance(predictions, str | Path):
         if references is not None:
-            raise UserError("references: a predictions file has its own; give texts, or the file alone.")
+            raise UserError(
+                "references: a predictions file contains its own references; give texts, or the file alone."
+            )
         file = open_predictions(Path(predictions), dataset=None if data is None else Path(data))
     else:
         if cleaner not in CLEANERS:
@@ -143,7 +145,7 @@ def _paired(
     if references is None or isinstance(references, str):
         raise UserError("references: give the true reports, one for each prediction.")
     if isinstance(predictions, Mapping) != isinstance(references, Mapping):
-        raise UserError("references: give both sides as lists, or both by study.")
+        raise UserError("references: give predictions and references both as lists, or both by study.")
     ours, true = texts("predictions", predictions), texts("references", references)
     if len(ours) != len(true):
         raise UserError(

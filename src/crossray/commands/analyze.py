@@ -145,7 +145,7 @@ def analyze_long_tail(
     from crossray.pages.long_tail_page import grids, write_page
 
     if not all(runs.strip(", ") for runs in predictions):
-        raise UserError("predictions: an argument names no file; give a predictions file for every system.")
+        raise UserError("predictions: an argument is empty; give a predictions file for every system.")
     systems = [[PredictionFile.load(Path(path)) for path in runs.split(",") if path] for runs in predictions]
     found = long_tail(systems, labeler=labeler, resamples=resamples, seed=seed)
     for grid in grids(found):

@@ -33,7 +33,7 @@ def explain(
     if (images is None) == (data is None):
         raise UserError("give either the image files of one study or --data FOLDER.")
     if study is not None and data is None:
-        raise UserError(f"--study {study!a}: is a study of a dataset; add --data FOLDER instead of image files.")
+        raise UserError(f"--study {study!a} selects a study of a dataset; give --data FOLDER instead of image files.")
     explanations = []
     for name, folder in zip(short_names(model), model, strict=True):
         generator = Generator.from_pretrained(folder, device=device)

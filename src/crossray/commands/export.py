@@ -52,7 +52,9 @@ def export(
     inputs = {name: [path] for name, path in given_files.items() if path is not None}
     check_outputs({"--out": (out, "folder" if hospital else "file")}, {"predictions": [predictions], **inputs})
     if not hospital and (images or subject or transaction):
-        raise UserError("--images, --subject and --transaction belong to --format fhir or sr.")
+        raise UserError(
+            "--images, --subject and --transaction need --format fhir or sr; change the format or leave them out."
+        )
     if format == "text" or format == "fhir" or format == "sr":
         from crossray.evaluation.predictions import PredictionFile
         from crossray.evaluation.predictions.exchange import choose, draw, identifiers

@@ -46,14 +46,16 @@ def generate(
     if (bool(images) + (data is not None) + (studies is not None)) != 1:
         raise UserError("give either image files, --studies FILE or --data FOLDER.")
     if data is None and shuffle_images is not None:
-        raise UserError("--shuffle-images belongs to --data: single images have no studies to be shuffled between.")
+        raise UserError("--shuffle-images needs --data, because it exchanges images between the studies of a dataset.")
     if data is not None and strict:
-        raise UserError("--strict belongs to image files: the studies of --data have been prepared already.")
+        raise UserError("--strict applies to image files only; leave it out with --data.")
     listed = [[Path(name) for name in study.split(",")] for study in images] or (
         [] if studies is None else _listed(studies)
     )
     if out is None and len(listed) != 1:
-        raise UserError("--out: name the predictions file; only the report of a single study is printed instead.")
+        raise UserError(
+            "--out is missing; name the predictions file, because only the report of a single study is printed instead."
+        )
     generator = load(model, device=device, decoding=_values(decoding)).generator
     with progress_bar("writing reports") as progress:
         if data is not None:
@@ -99,5 +101,5 @@ def _listed(path: Path) -> list[list[Path]]:
         [path.parent / view.strip() for view in line.split(",") if view.strip()] for line in lines if line.strip()
     ]
     if not listed:
-        raise UserError(f"--studies {path}: no study in it; write one per line.")
+        raise UserError(f"--studies {path}: it lists no study; write one per line.")
     return listed

@@ -57,7 +57,9 @@ def index_query(
     generator = Generator.from_pretrained(model, device=device)
     found = retrieving(generator, model)
     if reports and not found.database.texts:
-        raise UserError(f"{model}: its index keeps no reports; run `crossray index build` with --store-reports first.")
+        raise UserError(
+            f"{model}: its index does not contain the reports; run `crossray index build` with --store-reports first."
+        )
     table = Table(*["study", "nearest", "distance", *(["report"] if reports else [])])
     if data is None:
         studies = [[Path(name) for name in study.split(",")] for study in images]

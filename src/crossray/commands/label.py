@@ -25,7 +25,7 @@ def label(
 
     if evidence is not None and not is_rules(labeler):
         raise UserError(
-            f"--evidence: only rules know where in the text a label comes from; leave out --labeler {labeler}"
+            f"--evidence needs the rules: only they know where a label comes from; leave out --labeler {labeler}"
         )
     opened = open_labeler(labeler, convention)
     count, notes = label_table(reports, out, opened, lambda report: label_report(report, convention).evidence, evidence)

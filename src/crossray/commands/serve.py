@@ -148,7 +148,9 @@ def named_models(given: list[str]) -> dict[str, str]:
     ]
     for name in names:
         if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or names.count(name) > 1:
-            raise UserError(f"--model {name}: names are letters, digits, - _ and ., each once; give NAME=FOLDER.")
+            raise UserError(
+                f"--model {name}: a name has letters, digits, '-', '_' and '.', and occurs once; give NAME=FOLDER."
+            )
     return dict(zip(names, folders, strict=True))
 
 

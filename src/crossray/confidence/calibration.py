@@ -107,10 +107,10 @@ class Calibration:
             if not isinstance(found.decoding, dict) or not isinstance(found.samples, int):
                 raise TypeError
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}: cannot be read; remove it, or run `crossray calibrate` again.") from None
+            raise UserError(f"{path}: cannot be read; remove the file, or run `crossray calibrate` again.") from None
         if found.weights != weights:
             raise UserError(
-                f"{path}: field 'weights' is of another model; remove it, or run `crossray calibrate` again."
+                f"{path}: field 'weights' belongs to another model; remove the file, or run `crossray calibrate` again."
             )
         return found
 

@@ -82,7 +82,7 @@ def write_reports(
         UserError: the model has no tokenizer, a forbidden word is not in its vocabulary, or it has diverged.
     """
     if model.tokenizer is None:
-        raise UserError("model: it has no tokenizer; copy the whole model folder, tokenizer.json included.")
+        raise UserError("model: the tokenizer is missing; copy the whole model folder, including tokenizer.json.")
     ids = special_ids(model.tokenizer, config)
     training = model.training
     model.eval()
@@ -138,7 +138,7 @@ def with_samples(
     if all(report.samples for report in reports):
         return list(reports)
     if model.tokenizer is None:
-        raise UserError("model: it has no tokenizer; copy the whole model folder, tokenizer.json included.")
+        raise UserError("model: the tokenizer is missing; copy the whole model folder, including tokenizer.json.")
     with torch.inference_mode():
         found = sample(model, encoded, special_ids(model.tokenizer, config), config, count, seeds)
     decode = model.tokenizer.decode
@@ -164,8 +164,8 @@ def special_ids(tokenizer: Tokenizer, config: DecodingConfig) -> SpecialIds:
         token = tokenizer.id_of(word.lower())
         if token is None:
             raise UserError(
-                f"decoding: field 'forbidden' has {word!r}, which is not one token of the model's vocabulary; "
-                "take it out or name a word of tokenizer.json."
+                f"decoding: field 'forbidden' contains {word!r}, which is not one token of the model's vocabulary; "
+                "remove it or name a word of tokenizer.json."
             )
         forbidden.append(token)
     return SpecialIds(tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id, tuple(forbidden))

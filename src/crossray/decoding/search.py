@@ -72,7 +72,7 @@ def generate(
             reports = finished.reports(ids.eos)
             if not all(math.isfinite(report.score) for report in reports):
                 raise UserError(
-                    f"model '{getattr(model, 'system', type(model).__name__)}': its probabilities are not numbers; "
+                    f"the probabilities of model '{getattr(model, 'system', type(model).__name__)}' are not numbers; "
                     "use a checkpoint from before the training diverged, or decode in float32."
                 )
             if need_attention:

@@ -120,7 +120,7 @@ def compare(
         UserError: fewer than two files, different studies, protocols or references, or an unknown metric.
     """
     if len(predictions) < 2:
-        raise UserError("compare: one predictions file compares with nothing; give two or more")
+        raise UserError("compare: a single predictions file has nothing to be compared with; give two or more")
     files, notes = same_studies([PredictionFile.load(path) for path in predictions], common=common)
     protocols, protocol_notes = same_protocols(files)
     systems = dict(zip(system_names(files), files, strict=True))
@@ -173,7 +173,7 @@ def same_studies(
     rows = [{row.id: row for row in file.rows} for file in files]
     shared = [study for study in rows[0] if all(study in others for others in rows[1:])]
     if not shared:
-        raise UserError(f"{_names(files)}: no study id stands in every file; generate them from the same dataset")
+        raise UserError(f"{_names(files)}: the files have no study id in common; generate them from the same dataset")
     for file, others in zip(files[1:], rows[1:], strict=True):
         if others.keys() != rows[0].keys() and not common:
             raise UserError(
@@ -244,7 +244,7 @@ def system_names(files: Sequence[PredictionFile]) -> list[str]:
     paths = [str(file.path) for file in files]
     for path in paths:
         if paths.count(path) > 1:
-            raise UserError(f"{path}: given twice; a system compares with others only")
+            raise UserError(f"{path}: the file is given twice; give every file once")
     stems = [Path(path).stem for path in paths]
     models = [file.provenance.model or stem for file, stem in zip(files, stems, strict=True)]
     found = next(names for names in (models, stems, paths) if len(set(names)) == len(names))

@@ -241,10 +241,14 @@ def _rows_of(file: PredictionFile, dataset: Dataset) -> NDArray[np.int64]:
     expected, found = file.provenance.data_sha256, dataset.info.sha256
     if expected and expected != found:
         raise UserError(
-            f"{dataset.path}: sha256 is {found[:12]}, the predictions come from {expected[:12]}; give that dataset"
+            f"{dataset.path}: sha256 is {found[:12]}, but the predictions were made from {expected[:12]}; give their "
+            f"dataset"
         )
     row_of = {study: row for row, study in enumerate(dataset.ids(np.arange(dataset.studies)))}
     for prediction in file.rows:
         if prediction.id not in row_of:
-            raise UserError(f"{file.path}: id {prediction.id!r} is no study of {dataset.path}; give its own dataset")
+            raise UserError(
+                f"{file.path}: id {prediction.id!r} is not a study of {dataset.path}; give the dataset of the "
+                f"predictions"
+            )
     return np.array([row_of[prediction.id] for prediction in file.rows], dtype=np.int64)

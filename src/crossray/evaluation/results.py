@@ -148,7 +148,7 @@ class Evaluation:
             protocols = values["protocols"].items()
             if values.get("format", 1) != FORMAT:
                 raise UserError(
-                    f"{path}: format: scores of format {values.get('format', 1)}, this version reads {FORMAT}; "
+                    f"{path}: field 'format' is {values.get('format', 1)}, but this version reads {FORMAT}; "
                     "run crossray evaluate on the predictions again"
                 )
             return cls(
@@ -167,7 +167,7 @@ class Evaluation:
                 f"{path}: cannot be read ({error.strerror}); give a file that crossray evaluate wrote"
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}: no scores in it; give a file that crossray evaluate wrote") from None
+            raise UserError(f"{path}: it contains no scores; give a file that crossray evaluate wrote") from None
 
 
 def read_results(path: Path | str) -> dict[str, tuple[Result, ...]]:

@@ -37,7 +37,7 @@ def check_outputs(outputs: Mapping[str, tuple[Path, Kind]], inputs: Mapping[str,
         if place.exists() and not place.is_file() and not place.is_dir():
             continue  # a device or a pipe is written to, never replaced
         if place in taken:
-            raise UserError(f"{option} {path}: the same file as {taken[place]}; name another one.")
+            raise UserError(f"{option} {path} is the same file as {taken[place]}; name another one.")
         taken[place] = option
         _keep_inputs(option, path, place, kind, read)
         _keep_folders(option, path, place)
@@ -51,7 +51,7 @@ def _keep_inputs(option: str, path: Path, place: Path, kind: Kind, read: Mapping
             with contextlib.suppress(OSError):  # another name of the same file
                 same = source.is_file() and place.is_file() and source.samefile(place)
         if same and (kind == "file" or source.is_file()):
-            raise UserError(f"{option} {path}: is what {name} reads; name another file.")
+            raise UserError(f"{option} {path} is read by {name}; name another file.")
 
 
 def _keep_folders(option: str, path: Path, place: Path) -> None:
@@ -59,11 +59,11 @@ def _keep_folders(option: str, path: Path, place: Path) -> None:
     below = place
     for folder in place.parents:
         if (folder / _DATASET).is_file():
-            raise UserError(f"{option} {path}: lies in the prepared dataset {folder}; choose another place.")
+            raise UserError(f"{option} {path} is inside the prepared dataset {folder}; choose another place.")
         if (folder / CONFIG).is_file() and (folder / _WEIGHTS).is_file():
-            raise UserError(f"{option} {path}: lies in the model folder {folder}; choose another place.")
+            raise UserError(f"{option} {path} is inside the model folder {folder}; choose another place.")
         if (folder / _RUN).is_file() and below.name in _OF_A_RUN:
-            raise UserError(f"{option} {path}: belongs to the training run {folder}; choose another place.")
+            raise UserError(f"{option} {path} belongs to the training run {folder}; choose another place.")
         below = folder
 
 

@@ -47,7 +47,7 @@ def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
         paths = folder_views(paths[0], views)
     if len(paths) > views:
         raise UserError(
-            f"{printable(paths[views])}: view {views + 1} of its study, but the model takes {views}; leave views out "
+            f"{printable(paths[views])} is view {views + 1} of its study, but the model takes {views}; leave views out "
             "of the list."
         )
     positions = [describe_image(path).position for path in paths]
@@ -80,7 +80,7 @@ def folder_views(folder: Path, views: int) -> list[Path]:
         )
     if len({found.study for found in described.values() if found.study}) > 1:
         raise UserError(
-            f"{printable(folder)}: StudyInstanceUID differs between its files; give a folder of its own to each study."
+            f"{printable(folder)}: StudyInstanceUID differs between its files; give each study its own folder."
         )
     return list(described)
 

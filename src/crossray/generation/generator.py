@@ -314,7 +314,7 @@ class Generator:
                     raise
                 if len(rows) == 1:
                     raise UserError(
-                        f"study '{names[first]}': memory does not suffice even for one study; use another device."
+                        f"study '{names[first]}': there is not enough memory for even one study; use another device."
                     ) from None
                 batch_size = len(rows) // 2
             if written is None:
@@ -369,7 +369,7 @@ class _Written(NamedTuple):
 
 def _present(part: Any, folder: str, file: str) -> Any:
     if part is None:
-        raise UserError(f"{folder or 'model'}: it has no {file}; copy the whole model folder.")
+        raise UserError(f"{folder or 'model'}: {file} is missing; copy the whole model folder.")
     return part
 
 
@@ -378,7 +378,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
-        raise UserError(f"--device '{name[:40]}': PyTorch cannot compute there; use auto or cpu.") from None
+        raise UserError(f"--device '{name[:40]}': PyTorch cannot use it; give auto or cpu.") from None
     return device
 
 

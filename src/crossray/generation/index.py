@@ -68,7 +68,7 @@ def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, 
     model = retrieving(generator, folder)
     if dataset.labels is not None and tuple(dataset.info.observations) != model.config.observations:
         raise UserError(
-            f"{dataset.path}: field 'observations' is not that of the model; prepare the dataset with the same labeler."
+            f"{dataset.path}: field 'observations' differs from the model's; prepare the dataset with the same labeler."
         )
     model.config = replace(model.config, store_reports=store_reports)
     model.learn_from(dataset, generator.section)

@@ -114,7 +114,8 @@ class Trainable(nn.Module, ABC):
         for name in fields:
             if name not in self.config.switchable:
                 raise UserError(
-                    f"stage switch '{name}': {self.system} can switch {list(self.config.switchable)} only; remove it."
+                    f"stage switch '{name}' does not exist in {self.system}, which has "
+                    f"{', '.join(self.config.switchable) or 'none'}; remove it."
                 )
         self.config = dataclasses.replace(self.config, **fields)
 
@@ -308,7 +309,7 @@ class ReportModel(Trainable):
                 self.stored = saved.pop("stored", None)
             if self.stored is not None and not (type(self.stored) is int and self.stored > 0):
                 raise UserError(
-                    f"{folder / 'preprocess.json'}: field 'stored' is no length in pixels; copy the folder again."
+                    f"{folder / 'preprocess.json'}: field 'stored' is not a length in pixels; copy the folder again."
                 )
             self.transform = config_from_dict(ImageTransform, saved, str(folder / "preprocess.json"))
 

@@ -92,7 +92,9 @@ class REVTAF(RetrievingModel):
 
     def __init__(self, config: REVTAFConfig) -> None:
         if not config.observations:
-            raise UserError("revtaf diagnoses, and the dataset has no labels (field 'observations'); prepare it again.")
+            raise UserError(
+                "revtaf predicts observations, but the dataset has no labels (field 'observations'); prepare it again."
+            )
         super().__init__(config)
         channels, text_width, classes = self.backbone.width, self.knowledge.text_width, self.classes
         self._auxiliary = auxiliary(config.observations) if config.auxiliary else 0

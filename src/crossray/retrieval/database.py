@@ -139,7 +139,7 @@ class ReportDatabase(nn.Module):
             raise
         except Exception as error:
             raise UserError(
-                f"{path}: no readable report database ({type(error).__name__}); copy the whole model folder again."
+                f"{path}: not a readable report database ({type(error).__name__}); copy the whole model folder again."
             ) from error
 
     def _feature(self, stored: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class Doorkeeper:
                 raise Problem(401, "the token has expired; sign in again.") from None
             if claims is not None:
                 return Caller(_name_of(claims["sub"]), scopes_of(claims))
-        raise Problem(401, "the key or token is not known here; ask for one.")
+        raise Problem(401, "the key or token is unknown; ask the operator for one.")
 
     def count(self, caller: Caller) -> None:
         """Count a request.
@@ -87,7 +87,7 @@ class Doorkeeper:
         """
         wait = self._rate.wait(caller.name)
         if wait > 0:
-            raise Problem(429, "too many requests of this caller; wait a moment.", retry=math.ceil(wait))
+            raise Problem(429, "too many requests from this caller; wait a moment.", retry=math.ceil(wait))
 
 
 def _name_of(subject: str) -> str:

@@ -152,7 +152,9 @@ def edited(sentences: list[str]) -> str:
     """
     for number, sentence in enumerate(sentences, 1):
         if _UNWRITABLE.search(sentence):
-            raise UserError(f"sentences: number {number} has control characters or half characters; remove them.")
+            raise UserError(
+                f"sentences: number {number} contains control characters or incomplete characters; remove them."
+            )
     return " ".join(sentence.strip() for sentence in sentences if sentence.strip())
 
 

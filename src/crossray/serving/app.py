@@ -110,7 +110,7 @@ async def _note(request: Request, answer: Callable[[Request], Awaitable[Response
         # a link to the page is welcome, requests of another page are not
         foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if state.settings.open and not _names_loopback(request):
-            response: Response = Problem(400, "ask for this service by a name of the loopback.").response()
+            response: Response = Problem(400, "address this service by a loopback name, such as localhost.").response()
         elif foreign and request.url.path.startswith(("/v1/", "/metrics")):
             response = Problem(403, "pages of other sites may not use the service.").response()
         else:
@@ -158,7 +158,7 @@ def _handle_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # places and kinds of the mistakes, not the values
         places = sorted({".".join(str(part) for part in one["loc"])[:80] for one in error.errors()})
-        return Problem(422, f"not valid: {', '.join(places)[:300]}.").response()
+        return Problem(422, f"these fields are not valid: {', '.join(places)[:300]}.").response()
 
 
 def _add_health(app: FastAPI) -> None:
@@ -175,7 +175,7 @@ def _add_health(app: FastAPI) -> None:
             log_failure("journal", error)
             return Problem(503, "the journal does not answer.").response()
         if desk is None:
-            return Problem(503, "the service is starting or ending.", retry=1).response()
+            return Problem(503, "the service is starting or stopping.", retry=1).response()
         if desk.in_flight >= desk.settings.limits.in_flight:
             return Problem(503, "the service is full.", retry=1).response()
         return JSONResponse({"status": "ready", "models": request.app.state.shelf.names})

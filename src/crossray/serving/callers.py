@@ -28,7 +28,7 @@ def scoped(scope: str) -> Callable[..., Awaitable[Caller]]:
         known: Caller = await asyncio.to_thread(request.app.state.doors.know, shown, key)
         request.state.caller = known
         if scope not in known.scopes:
-            raise Problem(403, f"this needs the scope {scope}, which the key or token has not.")
+            raise Problem(403, f"the key or token lacks the scope {scope}, which this request needs.")
         return known
 
     return caller

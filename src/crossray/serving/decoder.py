@@ -87,7 +87,7 @@ class Decoder:
             return await asyncio.wrap_future(future)
         except (TimeoutError, TooLong):
             self.deaths += 1
-            raise UserError(f"images: decoding took over {self._seconds:g} s; export the study again.") from None
+            raise UserError(f"images: decoding took more than {self._seconds:g} s; export the study again.") from None
         except ProcessExpired:
             self.deaths += 1
             raise UserError("images: a file ended the process that decoded it; export the study again.") from None
@@ -127,7 +127,7 @@ def _decode(contents: list[bytes], size: int, views: int, preview: bool, choose:
         return _read(contents, size, views, preview, choose)
     except MemoryError:
         pass  # the error holds on to what filled the memory: it must be gone before the next study comes
-    raise UserError("images: decoding needs more memory than the service gives; send smaller images.")
+    raise UserError("images: decoding needs more memory than the service allows; send smaller images.")
 
 
 def _read(contents: list[bytes], size: int, views: int, preview: bool, choose: bool) -> Decoded:

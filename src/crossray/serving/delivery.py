@@ -57,11 +57,11 @@ class Peer:
         contexts = [build_context(report.SOPClassUID, syntax) for syntax in syntaxes]
         association = entity.associate(self.host, self.port, contexts, self.title)
         if not association.is_established:
-            raise UserError(f"--send-to {self.title}: makes no association; see its list of known nodes.")
+            raise UserError(f"--send-to {self.title}: it refuses the association; add this service to its known nodes.")
         try:
             accepted = [context.transfer_syntax[0] for context in association.accepted_contexts]
             if not accepted:
-                raise UserError(f"--send-to {self.title}: takes no {report.SOPClassUID.name}.")
+                raise UserError(f"--send-to {self.title}: it does not accept {report.SOPClassUID.name}.")
             if report.file_meta.TransferSyntaxUID not in accepted:
                 report.file_meta.TransferSyntaxUID = accepted[0]
                 implicit = BytesIO()
@@ -74,7 +74,7 @@ class Peer:
         code = status.get("Status") if status else None
         if code is None or (code != 0 and code >> 12 != 0xB):  # 0xB...: stored, with a warning
             said = "nothing" if code is None else f"0x{code:04X}"
-            raise UserError(f"--send-to {self.title}: answers a C-STORE with {said}; see its log.")
+            raise UserError(f"--send-to {self.title}: it answers a C-STORE with {said}; check its log.")
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Delivery:
     def _send(self, entry: Entry) -> None:
         report = self._journal.report(entry.id)
         if report is None:
-            raise UserError("its report is gone.")
+            raise UserError("its report no longer exists.")
         files = enumerate(self._journal.files(entry.id), start=1)
         contents = [(f"image {number}", file.content) for number, file in files]
         for content in self._objects_of(entry, report, contents):

@@ -48,7 +48,7 @@ class Archive:
         """Check the address."""
         parts = _parts(self.root)
         if parts is None or self.root.endswith("/"):
-            raise UserError(f"{quoted(self.root)}: no DICOMweb address; give one such as https://pacs/dicom-web.")
+            raise UserError(f"{quoted(self.root)}: not a DICOMweb address; give one such as https://pacs/dicom-web.")
 
     def holds(self, url: str) -> bool:
         """Whether the address is that of a whole study in this archive, and no trick."""
@@ -69,25 +69,27 @@ def fetch_study(url: str, allowed: Sequence[Archive], *, most_bytes: int = 4 * M
     import httpx
 
     if not any(archive.holds(url) for archive in allowed):
-        raise UserError("study: its address is in no allowed archive (--dicomweb); ask who runs the service.")
+        raise UserError(
+            "study: its address is not in an allowed archive (--dicomweb); ask the operator of the service."
+        )
     accept = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
     content = bytearray()
     try:
         with _client() as client, client.stream("GET", url, headers=accept) as answer:
             if answer.status_code != 200:
-                raise UserError(f"study: the archive answers {answer.status_code}; see that it holds the study.")
+                raise UserError(f"study: the archive answers {answer.status_code}; check that it has the study.")
             boundary, end = _boundary(answer.headers.get("content-type", "")), time.monotonic() + LONGEST
             for piece in answer.iter_bytes():
                 content += piece
                 if time.monotonic() > end:
                     raise UserError("study: the archive takes too long; send its radiographs instead.")
                 if len(content) > most_bytes:
-                    raise UserError(f"study: it is longer than {most_bytes // 2**20} MiB; send its radiographs alone.")
+                    raise UserError(f"study: it is larger than {most_bytes // 2**20} MiB; send its radiographs alone.")
     except httpx.HTTPError as error:
         raise UserError(f"study: the archive cannot be reached ({type(error).__name__}); try again later.") from None
     found = list(_objects(bytes(content), boundary))
     if not found:
-        raise UserError("study: the archive's answer holds no radiograph; see that the study has some.")
+        raise UserError("study: the archive's answer contains no radiograph; check that the study has some.")
     return found
 
 
@@ -115,7 +117,7 @@ def store_report(archive: Archive, content: bytes) -> None:
     except httpx.HTTPError as error:
         raise UserError(f"--send-to: the archive cannot be reached ({type(error).__name__}).") from None
     if answer.status_code != 200:  # 202 and 409 say that the object was not stored
-        raise UserError(f"--send-to: the archive answers {answer.status_code}; see its log.")
+        raise UserError(f"--send-to: the archive answers {answer.status_code}; check its log.")
 
 
 def _client() -> "httpx.Client":
@@ -140,7 +142,7 @@ def _parts(url: str) -> SplitResult | None:
 def _boundary(content_type: str) -> bytes:
     found = re.search(r'boundary="?([^";,]{1,70})"?', content_type)
     if found is None or "multipart/related" not in content_type.lower():
-        raise UserError("study: the archive's answer is not multipart/related; see that its address is DICOMweb's.")
+        raise UserError("study: the archive's answer is not multipart/related; check that it is a DICOMweb address.")
     return found[1].strip().encode("latin-1", "replace")
 
 

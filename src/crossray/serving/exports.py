@@ -47,7 +47,7 @@ def wanted(given: Format | None, accept: str) -> Format:
         kind = part.partition(";")[0].strip().lower()
         if kind in TYPES:
             return TYPES[kind]
-    raise Problem(406, "this type is not written; ask for json, text, fhir or sr.")
+    raise Problem(406, "this type is not available; ask for json, text, fhir or sr.")
 
 
 async def export(kind: Format, answer: Answer, files: Sequence[File], changes: Edited | None) -> Response:
@@ -71,7 +71,7 @@ async def export(kind: Format, answer: Answer, files: Sequence[File], changes: E
     if kind == "text":
         return Response(f"{text}\n\n{NOTICE}\n", media_type="text/plain; charset=utf-8")
     if not text:
-        raise Problem(422, "sentences: none is left for a report; keep one.")
+        raise Problem(422, "sentences: none is left; keep at least one.")
     made = datetime.fromisoformat(answer["created"])
     contents = [(f"image {number + 1}", file.content) for number, file in enumerate(files)]
     try:

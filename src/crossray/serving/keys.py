@@ -96,7 +96,7 @@ def read_keys(path: Path) -> list[Key]:
     except OSError as error:
         raise UserError(f"--keys {path}: cannot be read ({error.strerror}); name a file.") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"--keys {path}: no file of `crossray keys`; make a new one with it.") from None
+        raise UserError(f"--keys {path}: not a file of `crossray keys`; make a new one with that command.") from None
 
 
 def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str:

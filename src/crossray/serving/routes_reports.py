@@ -119,7 +119,7 @@ async def delete(request: Request, study: str, caller: Reporting) -> Response:
 def _desk(request: Request) -> Desk:
     desk: Desk | None = request.app.state.desk
     if desk is None:
-        raise Problem(503, "the service is starting or ending.", retry=1)
+        raise Problem(503, "the service is starting or stopping.", retry=1)
     return desk
 
 
@@ -129,7 +129,7 @@ async def _entry(request: Request, desk: Desk, study: str, caller: Caller) -> An
         request.state.study = study
         entry = await asyncio.to_thread(desk.journal.entry, study, owner=caller.name)
     if entry is None or entry.origin != "http":  # an AE title may read like the name of a key
-        raise Problem(404, "there is no such study of yours; it may have been deleted.")
+        raise Problem(404, "you have no such study; it may have been deleted.")
     return entry
 
 

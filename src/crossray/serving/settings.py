@@ -100,7 +100,7 @@ class Settings:
         if not 0 <= self.doubt <= 1:
             raise UserError(f"--doubt {self.doubt}: give a confidence from 0 to 1.")
         if self.batch < 1 or self.decoders < 1 or self.window < 0:
-            raise UserError("--batch-size, --decoders and --window: give 1 or more, 1 or more, 0 or more.")
+            raise UserError("--batch-size and --decoders must be at least 1 and --window at least 0; correct them.")
         if (self.issuer is None) != (self.audience is None):
             raise UserError("--oidc-issuer and --oidc-audience belong together; give both.")
         if (self.certificate is None) != (self.private_key is None):

@@ -45,7 +45,9 @@ class Tokens:
             try:
                 keys = jwt.PyJWKSet.from_json(Path(jwks).read_text(encoding="utf-8"))
             except (OSError, ValueError, jwt.PyJWTError):
-                raise UserError(f"--oidc-jwks {jwks}: no JSON Web Key Set; export the issuer's keys again.") from None
+                raise UserError(
+                    f"--oidc-jwks {jwks}: not a JSON Web Key Set; export the issuer's keys again."
+                ) from None
             self._key = lambda token: keys[jwt.get_unverified_header(token).get("kid", "")]
         elif jwks is not None:
             self._key = jwt.PyJWKClient(jwks, timeout=PATIENCE).get_signing_key_from_jwt

@@ -43,7 +43,7 @@ async def read_upload(request: Request, limits: Limits, archives: Sequence[str] 
         else:
             raise Problem(415, f"send multipart/form-data with files named images, or one of {', '.join(IMAGES)}.")
     except ClientDisconnect:
-        raise Problem(400, "the request ended before its end.") from None
+        raise Problem(400, "the request ended early; send it again.") from None
     if not any(contents):
         raise Problem(400, "images: there is no file; send at least one as images.")
     if len(contents) > limits.files:

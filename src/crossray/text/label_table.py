@@ -66,7 +66,7 @@ def read_reports(path: Path) -> Iterator[tuple[str, str]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a CSV file of reports") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8; save the file in UTF-8") from None
+        raise UserError(f"{path} is not UTF-8; save the file in UTF-8") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -140,16 +140,16 @@ def _rows(rows: Any, path: Path, skipped: int) -> Iterator[tuple[str, str]]:
                                 "give every report an identifier of its own")  # fmt: skip
             first_lines[same] = number
             if is_rich_text(row[report]):
-                raise UserError(f"{place}: column {REPORT}: is RTF and no plain text; export plain text")
+                raise UserError(f"{place}: column {REPORT}: is RTF, not plain text; export plain text")
             yield name, row[report]
     except csv.Error as error:
         line = rows.line_num + skipped
-        raise UserError(f"{path}: line {line}: no CSV ({error}); save the file as CSV again") from None
+        raise UserError(f"{path}: line {line}: not valid CSV ({error}); save the file as CSV again") from None
 
 
 def _column(header: Sequence[str], name: str, path: Path) -> int:
     if header.count(name) != 1:
-        fault = "is missing" if name not in header else "stands twice"
+        fault = "is missing" if name not in header else "appears twice"
         raise UserError(f"{path}: line 1: column {name} {fault}; name the columns {STUDY} and {REPORT}, each once")
     return header.index(name)
 

@@ -183,7 +183,7 @@ class Tokenizer:
             UserError: `max_length` is below 2.
         """
         if max_length < 2:
-            raise UserError(f"max_length: {max_length} leaves no place for bos and eos; give 2 or more")
+            raise UserError(f"max_length: {max_length} leaves no room for bos and eos; give 2 or more")
         words = self.clean(report).split()
         if self.kind == "word":
             ids = [self._ids.get(word, self.unk_id) for word in words[: max_length - 1]]
@@ -242,16 +242,20 @@ class Tokenizer:
         path = Path(path)
         try:
             if path.stat().st_size > _LARGEST_FILE:
-                raise UserError(f"{path}: over {_LARGEST_FILE // 2**20} MiB; give a tokenizer.json that crossray wrote")
+                raise UserError(
+                    f"{path}: larger than {_LARGEST_FILE // 2**20} MiB; give a tokenizer.json that crossray wrote"
+                )
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); give a tokenizer.json") from None
         except (ValueError, RecursionError):
-            raise UserError(f"{path}: no JSON; give a tokenizer.json that crossray wrote") from None
+            raise UserError(f"{path}: not JSON; give a tokenizer.json that crossray wrote") from None
         try:
             return cls(_tokens(content["model"]["vocab"]), **_checked_settings(content["model"][_SETTINGS]))
         except (KeyError, TypeError, ValueError):
-            raise UserError(f"{path}: model: no vocabulary and settings of crossray; train the model again") from None
+            raise UserError(
+                f"{path}: field 'model' has no vocabulary and settings of CrossRay; train the model again"
+            ) from None
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 

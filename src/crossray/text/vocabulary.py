@@ -28,10 +28,10 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: no WordPiece vocabulary in it; {_REMEDY}") from None
+        raise UserError(f"{path}: it contains no WordPiece vocabulary; {_REMEDY}") from None
     missing = [piece for piece in _SPECIAL if piece not in pieces]
     if missing:
-        raise UserError(f"{path}: no piece {missing[0]} in it; {_REMEDY}")
+        raise UserError(f"{path}: piece {missing[0]} is missing; {_REMEDY}")
     return pieces
 
 
@@ -46,7 +46,7 @@ def vocabulary_file(path: Path) -> Path:
     for name in FILES:
         if (path / name).is_file():
             return path / name
-    raise UserError(f"{path}: no vocab.txt and no tokenizer.json in it; give a folder of bert-base-uncased")
+    raise UserError(f"{path}: it contains neither vocab.txt nor tokenizer.json; give a folder of bert-base-uncased")
 
 
 def find_vocabulary(name: str) -> Path:
@@ -66,6 +66,6 @@ def find_vocabulary(name: str) -> Path:
         return Path(cached_file(name, FILES[0]))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"vocabulary '{name}': neither a file or folder, nor can it be had from the hub "
+            f"vocabulary '{name}': it is no file or folder and cannot be loaded from the hub "
             f"({str(error).splitlines()[0][:200]}); {_REMEDY}, or their folder."
         ) from error

@@ -199,6 +199,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             checkpoint[field]
     except Exception as error:  # PyTorch has as many kinds of errors here as there are kinds of damage
         raise UserError(
-            f"{path}: is damaged ({type(error).__name__}); restore it, or remove it to begin the run anew."
+            f"{path} is damaged ({type(error).__name__}); restore it, or remove it to begin the run anew."
         ) from error
     return checkpoint

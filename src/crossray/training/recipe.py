@@ -178,7 +178,7 @@ def _override(values: dict[str, Any], field: str, value: Any, source: str) -> No
                 raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' has the entries 0 to "
                                 f"{len(target) - 1} and no '{part}'; name one of them.")  # fmt: skip
         elif not isinstance(target, dict):
-            raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' is a value and has no fields; "
+            raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' has no fields; "
                             "shorten the name.")  # fmt: skip
         place = int(part) if isinstance(target, list) else part
         if depth == len(path):

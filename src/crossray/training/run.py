@@ -116,7 +116,8 @@ def resume(out: Path) -> Path:
         dataset = Dataset.open(data)
         if dataset.info.sha256 != sha256:
             raise UserError(
-                f"{dataset.path}: its content is not what the run began with ('sha256'); restore it or start another."
+                f"{dataset.path}: its content has changed since the run was started ('sha256'); restore it or start a "
+                f"new run."
             )
         recover_folder(out / BEST)
         checkpoint = read_checkpoint(out / LAST) if (out / LAST).exists() else None

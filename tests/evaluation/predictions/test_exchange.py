@@ -114,10 +114,10 @@ def test_studies_without_a_section_have_no_reference(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no JSON; name a file of JSON lines .jsonl"),
+        ("{", "not JSON; give a file of JSON lines the suffix .jsonl"),
         ("3", "neither a list of rows nor"),
         ("[]", "no prediction"),
-        ("[3]", "entry 1: no JSON object"),
+        ("[3]", "entry 1: not a JSON object"),
         ('{"a": "secret"}', "study 'a': model_prediction: missing"),
         ('{"a": {"section_findings": "secret"}}', "study 'a': model_prediction: missing"),
         ('{"a": {"model_prediction": "secret", "image_path": "x.png"}}', "study 'a': images"),
@@ -154,7 +154,7 @@ def test_answers_without_references_take_them_from_the_dataset(answers: Path, da
 
     with pytest.raises(UserError, match="study 'study-1' has no section 'impression'"):
         open_predictions(answers, dataset=dataset.path, section="impression")
-    with pytest.raises(UserError, match="section: 'report' is none of a dataset"):
+    with pytest.raises(UserError, match="section 'report' does not exist in a dataset"):
         open_predictions(answers, dataset=dataset.path, section="report")
     assert not open_predictions(answers).protocols()
     answers.write_text('{"id": "elsewhere", "prediction": "a"}\n')
@@ -238,7 +238,7 @@ def test_a_submission_is_the_benchmarks_file_with_predictions(tmp_path: Path) ->
         export(replace(file, rows=(Prediction("c", "a"),)), target, "rexrank", studies=studies)
     with pytest.raises(UserError, match="a submission holds the true sections"):
         export(file, target, "rexrank")
-    with pytest.raises(UserError, match="no object of studies"):
+    with pytest.raises(UserError, match="not a JSON object of studies"):
         export(file, target, "rexrank", studies=write(tmp_path / "list.json", [1]))
 
 

@@ -66,7 +66,7 @@ class FeatureCache:
                 raise ValueError
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"{path}: incomplete or damaged features; remove the folder and compute them again."
+                f"{path}: the features are incomplete or damaged; remove the folder and compute them again."
             ) from error
         return cls(path, int(description["identity"]["variants"]), arrays)
 
@@ -269,5 +269,7 @@ class _Writer:
         if not torch.isfinite(stored).all():
             self._arrays = {}
             shutil.rmtree(self._folder)
-            raise UserError(f"feature '{name}': has values beyond {self._dtype}; cache the features as float32.")
+            raise UserError(
+                f"feature '{name}': has values beyond the range of {self._dtype}; set data.feature_dtype to float32."
+            )
         return stored.numpy()

@@ -55,7 +55,7 @@ class Collator:
         if views < 1:
             raise UserError(f"views {views}: a study needs at least one view; use 1 or 2.")
         if features is not None and variant != "random" and not 0 <= variant < features.variants:
-            raise UserError(f"{features.path}: has no variant {variant}; it has {features.variants}.")
+            raise UserError(f"{features.path}: there is no variant {variant}; give one below {features.variants}.")
         self.dataset, self.tokenizer, self.features = dataset, tokenizer, features
         self.section, self.max_length, self.views, self.variant = section, max_length, views, variant
         # each report is cleaned and encoded once: tokens and report key by study row

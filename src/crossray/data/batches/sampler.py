@@ -59,7 +59,7 @@ class StudySampler:
     ) -> None:
         self.rows = np.asarray(rows, np.int64)
         if batch_size < 1:
-            raise UserError(f"batch_size {batch_size}: a batch needs at least one study; use a positive number.")
+            raise UserError(f"batch_size is {batch_size}; give at least 1.")
         if len(self.rows) < world_size:
             raise UserError(
                 f"{counted(len(self.rows), 'study')} cannot be shared by {world_size} processes; use fewer devices."

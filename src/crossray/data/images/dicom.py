@@ -128,12 +128,12 @@ def _layout(header: Header, remark: Remarks) -> Layout:
     needed = {"MONOCHROME1": 1, "MONOCHROME2": 1, "RGB": 3}.get(colour, 3 if colour.startswith("YBR_") else None)
     if needed is None:
         said = code(header.text("PhotometricInterpretation"))
-        raise UserError(f"{name}: PhotometricInterpretation {said} is not read; export the image as MONOCHROME2")
+        raise UserError(f"{name}: PhotometricInterpretation {said} is not supported; export the image as MONOCHROME2")
     if samples != needed:
         raise UserError(f"{name}: SamplesPerPixel is {samples}, but PhotometricInterpretation {colour} needs {needed}; "
                         "export the image again")  # fmt: skip
     if allocated not in ((8, 16) if samples == 1 else (8,)):
-        raise UserError(f"{name}: BitsAllocated {allocated} is not read; export the image with "
+        raise UserError(f"{name}: BitsAllocated {allocated} is not supported; export the image with "
                         f"{'8 or 16' if samples == 1 else '8'} bits")  # fmt: skip
     stored = header.integer("BitsStored")
     if stored is not None and stored < 1:

@@ -82,7 +82,9 @@ def _decimal(header: Header, field: str) -> float | None:
     text = header.text(field)
     value = number(text)
     if text and value is None:
-        raise UserError(f"{header.name}: {field} is {quoted(text)}, no number that is read; export the image again")
+        raise UserError(
+            f"{header.name}: {field} is {quoted(text)}, which is not a valid number; export the image again"
+        )
     return value
 
 

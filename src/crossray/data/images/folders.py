@@ -36,7 +36,7 @@ def study_views(folder: Path) -> dict[Path, FileDescription]:
     described = {path: describe_image(path) for path in sorted(files)}
     views = {path: found for path, found in described.items() if found.is_image}
     if not views:
-        raise UserError(f"{printable(folder)}: the folder holds no image; give the folder of one study.")
+        raise UserError(f"{printable(folder)}: the folder contains no image; give the folder of one study.")
     if others := len(described) - len(views):
         _LOGGER.warning("%s: %d files are no images and are passed over", printable(folder), others)
     return {path: views[path] for path in frontal_first({path: found.position for path, found in views.items()})}

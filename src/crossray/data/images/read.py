@@ -78,7 +78,7 @@ class ImageFile:
 
     def __post_init__(self) -> None:
         if self.position not in VIEW_POSITIONS:
-            raise UserError(f"{self.name}: position {self.position!r} is none of {', '.join(VIEW_POSITIONS)}")
+            raise UserError(f"{self.name}: position {self.position!r} is not one of {', '.join(VIEW_POSITIONS)}")
 
     @property
     def name(self) -> str:
@@ -218,7 +218,7 @@ def _file_content(path: Path, name: str, *, most: int = MAX_BYTES) -> bytes:
         if not path.is_file():
             raise UserError(f"{name}: no such image file; check the path")
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{name}: over {MAX_BYTES // 2**20} MiB; give a single radiograph")
+            raise UserError(f"{name}: larger than {MAX_BYTES // 2**20} MiB; give a single radiograph")
         with path.open("rb") as file:
             return file.read(most)
     except (OSError, ValueError) as error:
@@ -246,9 +246,9 @@ def _format(content: bytes, name: str) -> str:
         raise UserError(f"{name}: the image file is empty; copy it again")
     kind = _kind(content)
     if kind is None:
-        raise UserError(f"{name}: neither PNG nor JPEG nor DICOM; give a radiograph in one of these formats")
+        raise UserError(f"{name}: not a PNG, JPEG or DICOM file; give a radiograph in one of these formats")
     if kind not in _READERS:
-        raise UserError(f"{name}: {kind} is not read; export the radiograph as PNG or JPEG")
+        raise UserError(f"{name}: {kind} is not supported; export the radiograph as PNG or JPEG")
     return kind
 
 
@@ -260,7 +260,7 @@ def _read_with_pillow(kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin
 
     def read(content: bytes, name: str, draft_size: int | None, remark: Remarks) -> NDArray[np.uint8]:
         if kind == "JPEG" and (reason := not_read(content)):
-            raise UserError(f"{name}: {reason} is not read; export the radiograph as PNG or as 8-bit JPEG")
+            raise UserError(f"{name}: {reason} is not supported; export the radiograph as PNG or as 8-bit JPEG")
         try:
             image = decoder(io.BytesIO(content))
             check_size(image.size, name)
@@ -269,7 +269,9 @@ def _read_with_pillow(kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin
                 image.verify()
                 image = decoder(io.BytesIO(content))
             elif _may_have_scans(image) and content.count(b"\xff\xda") > MAX_SCANS:
-                raise UserError(f"{name}: over {MAX_SCANS} scans, which no camera or scanner writes; export it again")
+                raise UserError(
+                    f"{name}: more than {MAX_SCANS} scans, which no camera or scanner writes; export the image again"
+                )
             elif draft_size is not None:
                 image.draft(None, (draft_size, draft_size))
             decoded: Image.Image = image

@@ -200,7 +200,7 @@ def read_iu_xray(
     for name, _ in members(images, _SUFFIXES, MAX_BYTES):
         files.setdefault(image_key(name), name)
     if not files:
-        raise UserError(f"{images}: no PNG or JPEG image in it; give NLMCXR_png.tgz, its folder or Kaggle's")
+        raise UserError(f"{images}: it contains no PNG or JPEG image; give NLMCXR_png.tgz, its folder or Kaggle's")
 
     steps = [_step("in the source", found)]
     listed = {key for report in found for key in report.images}

@@ -153,7 +153,7 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, conventi
     faults: list[Fault] = []
     for line, row in rows:
         if len(studies) + len(faults) == MAX_ROWS:
-            raise UserError(f"{path}: over {MAX_ROWS} rows; part the manifest")
+            raise UserError(f"{path}: more than {MAX_ROWS} rows; split the manifest")
         try:
             if isinstance(row, FaultError):
                 raise row
@@ -202,9 +202,7 @@ class _RowReader:
             raise FaultError("study", f"the same as in line {self._lines[name]}; give every study its own name", name)
         split = _text(row, "split") if self._has_split else "train"  # a drawn split is filled in later
         if split not in SPLITS:
-            raise FaultError(
-                "split", "is none of train, val and test; write one of them in every row or in none", split
-            )
+            raise FaultError("split", "is not train, val or test; write one of them in every row or in none", split)
         seen = self._splits.get(patient, (split, line))
         if seen[0] != split:
             raise FaultError("split", f"the patient is in another split in line {seen[1]}; keep a patient in one")
@@ -236,7 +234,7 @@ class _RowReader:
             )
         paths = [self._path(name) for name in names]
         if views and any(path.is_dir() for path in paths):
-            raise FaultError("views", "stands beside a folder; leave it empty or name the folder's files")
+            raise FaultError("views", "cannot be given for a folder; leave it empty or list the folder's files")
         files = [self._described(path, name) for path, name in zip(paths, names, strict=True)]
         described = {path: found for views_of_one in files for path, found in views_of_one.items()}
         if len({found.study for found in described.values() if found.study}) > 1:
@@ -262,14 +260,14 @@ class _RowReader:
         except UserError:
             raise FaultError("images", "is a folder without images; name the folder of a study", _end(name)) from None
         if not all(map(self._finder.is_inside, views)):
-            raise FaultError("images", "is a folder with links that leave the manifest's folder", _end(name))
+            raise FaultError("images", "is a folder with links to places outside the manifest's folder", _end(name))
         return views
 
 
 def _position(word: str) -> str:
     position = word.lower() if word.lower() in VIEW_POSITIONS else view_position(word)
     if position is None:
-        raise FaultError("views", f"is none of {', '.join(VIEW_POSITIONS)}; write one of them", word)
+        raise FaultError("views", f"is not one of {', '.join(VIEW_POSITIONS)}; write one of them", word)
     return position
 
 
@@ -292,10 +290,10 @@ def _sections(row: Mapping[str, Any]) -> Sections:
     report = or_empty(_text(row, "report", strip=False))
     for name in ("report", *TEXTS):
         if is_rich_text(_text(row, name)):
-            raise FaultError(name, "is RTF and no plain text; export plain text")
+            raise FaultError(name, "is RTF, not plain text; export plain text")
     findings, impression, indication = (one_line(or_empty(_text(row, name))) for name in TEXTS)
     if report.strip() and (findings or impression or indication):
-        raise FaultError("report", "stands beside sections; give the whole report or its sections, not both")
+        raise FaultError("report", "is given together with sections; give the whole report or its sections, not both")
     if not report.strip():
         if not findings:
             raise FaultError("findings", "is empty; give the report's findings, or leave the row out")
@@ -314,9 +312,11 @@ def _labels(row: Mapping[str, Any]) -> dict[str, str]:
     own = {name: row[name] for name in OBSERVATIONS if name in row}
     given = row.get("labels") or own
     if not isinstance(given, Mapping):
-        raise FaultError("labels", "is no object; give an object of observations and statuses")
+        raise FaultError("labels", "is not an object; give an object of observations and statuses")
     if given is not own and own:
-        raise FaultError("labels", "stands beside columns of observations; give one of the two", next(iter(own)))
+        raise FaultError(
+            "labels", "is given together with columns of observations; give one of the two", next(iter(own))
+        )
     labels = {}
     for name, value in given.items():
         if name not in OBSERVATIONS:
@@ -324,7 +324,7 @@ def _labels(row: Mapping[str, Any]) -> dict[str, str]:
         word = "" if value is None else str(value).strip().lower()
         status = _NUMBERS.get(word, word)
         if status not in STATUSES:
-            raise FaultError(name, f"is none of {', '.join(STATUSES)} (or 1, 0, -1); write one of them", value)
+            raise FaultError(name, f"is not one of {', '.join(STATUSES)} (or 1, 0, -1); write one of them", value)
         labels[name] = status
     return labels
 
@@ -336,13 +336,13 @@ def _text(row: Mapping[str, Any], column: str, *, strip: bool = True) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and column in ("study", "patient"):
         value = str(value)
     if not isinstance(value, str):
-        raise FaultError(column, "is no text; put it in quotation marks")
+        raise FaultError(column, "is not text; put it in quotation marks")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise FaultError(column, "holds half a character; write the file in UTF-8") from None
+        raise FaultError(column, "contains an incomplete character; write the file in UTF-8") from None
     if "\0" in value:
-        raise FaultError(column, "holds a zero character; take it out")
+        raise FaultError(column, "contains a zero character; remove it")
     return value.strip() if strip else value
 
 

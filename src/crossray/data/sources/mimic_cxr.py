@@ -230,7 +230,9 @@ def read_mimic_cxr(
     read = MimicTables.read(tables or root, chexpert=labels == "chexpert")
     files = root / "files"
     if not files.is_dir():
-        raise UserError(f"{root}: holds no folder 'files'; give the folder of a version, such as mimic-cxr-jpg/2.1.0")
+        raise UserError(
+            f"{root}: contains no folder 'files'; give the folder of a version, such as mimic-cxr-jpg/2.1.0"
+        )
     return MimicStudies(read, _reports(reports), files, _suffix(files, read), views, unit, findings, labels)
 
 
@@ -243,7 +245,7 @@ def _suffix(files: Path, tables: MimicTables) -> str:
             for suffix in (".jpg", ".dcm"):
                 if any((folder / f"{image.name}{suffix}").is_file() for image in entry.images):
                     return suffix
-    raise UserError(f"{files}: none of the tables' images is there as .jpg or .dcm; check --root and the download")
+    raise UserError(f"{files}: none of the images in the tables exists as .jpg or .dcm; check --root and the download")
 
 
 def _reports(source: Path) -> _Report:
@@ -251,7 +253,7 @@ def _reports(source: Path) -> _Report:
         return _folder_reports(source)
     loads = {PurePosixPath(name).name: load for name, load in zip_members(source, (".txt",), MAX_REPORT_BYTES).items()}
     if not loads:
-        raise UserError(f"{source}: no report in it; give mimic-cxr-reports.zip")
+        raise UserError(f"{source}: it contains no report; give mimic-cxr-reports.zip")
 
     def report(entry: MimicStudy) -> bytes | None:
         load = loads.get(f"s{entry.study}.txt")
@@ -264,13 +266,17 @@ def _folder_reports(source: Path) -> _Report:
     bases = (source, source / "files", source / "mimic-cxr-reports" / "files")
     base = next((base for base in bases if any(base.glob("p1[0-9]"))), None)
     if base is None:
-        raise UserError(f"{source}: holds no folders p10 to p19; give the folder that mimic-cxr-reports.zip unpacks to")
+        raise UserError(
+            f"{source}: contains no folders p10 to p19; give the folder that mimic-cxr-reports.zip unpacks to"
+        )
 
     def report(entry: MimicStudy) -> bytes | None:
         path = base / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}.txt"
         try:
             if path.stat().st_size > MAX_REPORT_BYTES:
-                raise UserError(f"{path}: over {MAX_REPORT_BYTES // 2**20} MiB; replace it with the published report")
+                raise UserError(
+                    f"{path}: larger than {MAX_REPORT_BYTES // 2**20} MiB; replace it with the published report"
+                )
             return path.read_bytes()
         except FileNotFoundError:
             return None

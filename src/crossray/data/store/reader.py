@@ -246,7 +246,7 @@ def _read_info(path: Path) -> DatasetInfo:
     if not description.exists():
         if (path / layout.UNFINISHED).exists():
             raise UserError(f"{path} is unfinished; run the same prepare command again.")
-        raise UserError(f"{path}: no {layout.DESCRIPTION} in it; name the folder that `crossray prepare` wrote.")
+        raise UserError(f"{path}: {layout.DESCRIPTION} is missing; name the folder that `crossray prepare` wrote.")
     try:
         values = json.loads(description.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -185,12 +185,12 @@ def _existing(out: Path, identity: Mapping[str, Any]) -> Dataset:
     info = dataset.info
     found = {"format": info.format, "source": dict(info.source), "size": info.size, "cleaner": info.cleaner}
     if changed(identity.get("images", {}), info.images):
-        raise UserError(f"{out}: the image files have changed since this dataset was prepared (or --identity has); "
+        raise UserError(f"{out}: the image files or --identity have changed since this dataset was prepared; "
                         "remove the folder to read them again, or choose another --out.")  # fmt: skip
     for field, value in identity.items():
         if field != "images" and layout.json_bytes(found[field]) != layout.json_bytes(value):
             raise UserError(
-                f"{out}: holds a dataset with another '{field}'; choose another --out or remove the folder."
+                f"{out}: contains a dataset with another '{field}'; choose another --out or remove the folder."
             )
     shutil.rmtree(out / layout.UNFINISHED, ignore_errors=True)
     _LOGGER.warning("%s: is already prepared and was not read again; remove the folder to prepare it anew", out)
@@ -206,7 +206,7 @@ def _unfinished_folder(out: Path, identity: Mapping[str, Any], part: Part | None
     folder = out / layout.UNFINISHED
     new = not out.exists()
     if not new and not folder.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not a dataset; choose another --out or remove it.")
+        raise UserError(f"{out}: the folder exists and is not a dataset; choose another --out or remove it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -253,9 +253,9 @@ def _claim(out: Path, folder: Path, identity: Mapping[str, Any]) -> None:
         if {**begun, "images": 0} == {**identity, "images": 0}:
             if "images" not in begun:  # parts, whose copies of the images may have other times
                 return
-            raise UserError(f"{out}: the image files have changed since this dataset was begun (or --identity has); "
+            raise UserError(f"{out}: the image files or --identity have changed since this dataset was begun; "
                             "remove the folder and run the command again.")  # fmt: skip
-        raise UserError(f"{out}: holds an unfinished dataset of another source, size or cleaner; run that command "
+        raise UserError(f"{out}: contains an unfinished dataset of another source, size or cleaner; run that command "
                         "again or remove the folder.")  # fmt: skip
 
 

@@ -161,7 +161,7 @@ class CheXbertLabeler:
         saved = _read_json(folder / "config.json")
         if saved.get("labeler") != "chexbert" or saved.get("format") != FORMAT:
             raise UserError(
-                f"{folder / 'config.json'}: labeler: no CheXbert of format {FORMAT}; "
+                f"{folder / 'config.json'}: field 'labeler' is not CheXbert in format {FORMAT}; "
                 "write the folder with: crossray convert chexbert"
             )
         provenance = _read_json(folder / "provenance.json")
@@ -173,7 +173,7 @@ class CheXbertLabeler:
         except Exception as error:  # `tokenizers` raises nothing more special
             reason = str(error).partition("\n")[0][:200]
             raise UserError(
-                f"{folder}: its files do not make a CheXbert ({reason}); convert chexbert.pth again"
+                f"{folder}: the files are not a complete CheXbert ({reason}); convert chexbert.pth again"
             ) from None
         return cls(network, tokenizer, sha256, device)
 

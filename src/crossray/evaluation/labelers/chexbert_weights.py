@@ -54,7 +54,7 @@ def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | st
     config = infer_config(tensors, weights)
     if len(pieces) != config.vocabulary:
         raise UserError(
-            f"{vocabulary}: {len(pieces)} pieces, and {weights} has {config.vocabulary} embeddings; "
+            f"{vocabulary}: it has {len(pieces)} pieces, but {weights} has {config.vocabulary} embeddings; "
             "give the vocabulary of bert-base-uncased"
         )
     provenance = {name: file_digest(path) for name, path in (("weights", weights), ("vocabulary", vocabulary))}
@@ -81,14 +81,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         checkpoint: Any = read_pytorch(path)
         state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
         if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-            raise UserError(f"{path}: model_state_dict: not there, or not a table of tensors; {_PUBLISHED}")
+            raise UserError(f"{path}: model_state_dict is missing or not a table of tensors; {_PUBLISHED}")
         named = {name.removeprefix("module."): tensor for name, tensor in named_tensors(state).items()}
         return float_copies({name: tensor for name, tensor in named.items() if name not in _UNUSED})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {_PUBLISHED}") from None
     except PyTorchFileError:
         raise UserError(
-            f"{path}: no PyTorch weights, or more than weights in it, of which nothing was run; {_PUBLISHED}"
+            f"{path}: not PyTorch weights, or more than weights, of which nothing was run; {_PUBLISHED}"
         ) from None
 
 
@@ -121,17 +121,17 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> CheXbertConfig:
         segments=sizes["segments"][0],
     )
     if config.width % HEAD_WIDTH or not config.width:
-        raise UserError(f"{path}: width {config.width} is no multiple of {HEAD_WIDTH}, a BERT's; {_PUBLISHED}")
+        raise UserError(f"{path}: width {config.width} is not a multiple of {HEAD_WIDTH}, as in BERT; {_PUBLISHED}")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in CheXbert(config).state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
             raise UserError(f"{path}: tensor {name} is missing; {_PUBLISHED}")
         if name not in expected:
-            raise UserError(f"{path}: tensor {name} is none of CheXbert's; {_PUBLISHED}")
+            raise UserError(f"{path}: tensor {name} does not belong to CheXbert; {_PUBLISHED}")
         if tensors[name].shape != expected[name]:
             found, right = tuple(tensors[name].shape), tuple(expected[name])
-            raise UserError(f"{path}: tensor {name} is {found}, where the others ask for {right}; {_PUBLISHED}")
+            raise UserError(f"{path}: tensor {name} is {found}, but the other tensors need {right}; {_PUBLISHED}")
     return config
 
 

@@ -158,7 +158,7 @@ class ClinicalStatistics:
         """
         missing = [name for name in CHEXPERT if name not in observations]
         if missing:
-            raise UserError(f"labeler: it has no column for {', '.join(missing)}; use one that labels all of CheXpert")
+            raise UserError(f"the labeler has no column for {', '.join(missing)}; use one that labels all of CheXpert")
         columns = [list(observations).index(name) for name in CHEXPERT]
         return cls(hypothesis[:, columns], reference[:, columns])
 

@@ -210,7 +210,9 @@ def _run_jar(lines: str, timeout: float) -> str:
             cwd=jar.parent,
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"METEOR: Java took over {timeout:.0f} s and was stopped; evaluate without METEOR") from None
+        raise UserError(
+            f"METEOR: Java took more than {timeout:.0f} s and was stopped; evaluate without METEOR"
+        ) from None
     except subprocess.CalledProcessError as error:
         raise UserError(
             f"METEOR: Java ended with code {error.returncode}; it needs 2 GB of memory and Java 8 or later"

@@ -103,10 +103,10 @@ class ReportPairs:
     def __init__(self, hypotheses: Sequence[str], references: Sequence[str]) -> None:
         if len(hypotheses) != len(references):
             raise UserError(
-                f"{len(hypotheses)} hypotheses and {len(references)} references: give one reference for each hypothesis"
+                f"{len(hypotheses)} hypotheses and {len(references)} references; give one reference for each hypothesis"
             )
         if len(references) == 0:
-            raise UserError("no report to score: give at least one hypothesis with its reference")
+            raise UserError("there is no report to score; give at least one hypothesis with its reference")
         self._hypotheses = list(hypotheses)
         self._references = list(references)
         self._coded_hypotheses: CodedReports

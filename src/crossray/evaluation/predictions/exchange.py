@@ -133,7 +133,9 @@ def with_references_of(file: PredictionFile, other: PredictionFile) -> Predictio
     rows = []
     for row in file.rows:
         if row.id not in theirs:
-            raise UserError(f"{other.path}: it has no study {row.id!r} of {file.path}; give predictions of all of them")
+            raise UserError(
+                f"{other.path}: study {row.id!r} of {file.path} is missing; give predictions of all studies"
+            )
         prediction = rexrank.comparable(row.prediction, described.section, described.cleaner)
         rows.append(replace(row, prediction=prediction, references=theirs[row.id]))
     provenance = replace(
@@ -163,7 +165,8 @@ def choose(file: PredictionFile, studies: Iterable[str]) -> PredictionFile:
     missing = sorted(wanted - {row.id for row in rows})
     if missing:
         raise UserError(
-            f"{file.path}: id {missing[0]!r} is chosen and not in it; {len(missing)} of {len(wanted)} are not"
+            f"{file.path}: {len(missing)} of {len(wanted)} chosen ids are not in it, such as {missing[0]!r}; choose "
+            f"ids of its studies"
         )
     if not rows:
         raise UserError(f"{file.path}: no study is chosen; give at least one identifier")
@@ -178,7 +181,9 @@ def draw(file: PredictionFile, count: int, seed: int) -> PredictionFile:
     """
     identifiers = sorted(row.id for row in file.rows)
     if not 1 <= count <= len(identifiers):
-        raise UserError(f"{file.path}: sample: {count} of {len(identifiers)} studies cannot be drawn; draw 1 to all")
+        raise UserError(
+            f"{file.path}: sample is {count}, but it has {len(identifiers)} studies; draw from 1 to all of them"
+        )
     return choose(file, np.random.default_rng(seed).choice(identifiers, size=count, replace=False).tolist())
 
 
@@ -231,13 +236,15 @@ def _records(file: PredictionFile, dataset: Dataset) -> dict[str, StudyRecord]:
     row_of = {study: row for row, study in enumerate(dataset.ids(np.arange(dataset.studies)))}
     for row in file.rows:
         if row.id not in row_of:
-            raise UserError(f"{file.path}: id {row.id!r} is no study of {dataset.path}; give its own dataset")
+            raise UserError(
+                f"{file.path}: id {row.id!r} is not a study of {dataset.path}; give the dataset of the predictions"
+            )
     return {row.id: dataset.record(row_of[row.id]) for row in file.rows}
 
 
 def _section(record: StudyRecord, section: str, path: Path) -> str:
     if section not in ("findings", "impression"):
-        raise UserError(f"section: {section!r} is none of a dataset; choose findings or impression")
+        raise UserError(f"section {section!r} does not exist in a dataset; choose findings or impression")
     text = record.findings if section == "findings" else record.impression
     if not text.strip():
         raise UserError(f"{path}: study {record.id!r} has no section {section!r}; leave it out with --studies")
@@ -264,7 +271,9 @@ def _benchmark(path: Path) -> dict[str, dict[str, Any]]:
     except ValueError:
         content = None
     if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
-        raise UserError(f"{path}: no object of studies; give the benchmark's file of studies, such as its test file")
+        raise UserError(
+            f"{path}: not a JSON object of studies; give the benchmark's file of studies, such as its test file"
+        )
     return content
 
 
@@ -277,7 +286,7 @@ def identifiers(path: Path) -> Sequence[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path}: cannot be read; give a UTF-8 text file with one identifier a line") from None
+        raise UserError(f"{path}: cannot be read; give a UTF-8 text file with one identifier per line") from None
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -132,7 +132,7 @@ class PredictionFile:
         for row in self.rows:
             if protocol not in row.references:
                 raise UserError(
-                    f"{self.path or 'predictions'}: study {row.id!r}: references has no {protocol!r}; "
+                    f"{self.path or 'predictions'}: study {row.id!r}: field 'references' has no {protocol!r}; "
                     "generate with --data, or add the field"
                 )
         return [row.references[protocol] for row in self.rows]
@@ -172,10 +172,12 @@ class PredictionFile:
                 continue
             row = _prediction(values, place)
             if row.id in rows:
-                raise UserError(f"{place}: id {row.id!r} stands in an earlier line too; keep one line a study")
+                raise UserError(f"{place}: id {row.id!r} is in an earlier line too; keep one line per study")
             rows[row.id] = row
         if not rows:
-            raise UserError(f"{path}: no prediction; write one JSON line a study with id, prediction and reference")
+            raise UserError(
+                f"{path}: it contains no prediction; write one JSON line per study with id, prediction and reference"
+            )
         return cls(provenance, tuple(rows.values()), path)
 
 
@@ -210,7 +212,7 @@ def _rows(path: Path, content: Any, section: str, cleaner: str) -> Iterator[tupl
         return
     for place, values in _lines(path) if content is None else _items(path, content):
         if not isinstance(values, dict):
-            raise UserError(f"{place}: no JSON object; write one with id and prediction")
+            raise UserError(f"{place}: not a JSON object; write one with id and prediction")
         yield place, values
 
 
@@ -228,7 +230,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
                 try:
                     yield place, json.loads(line)
                 except (ValueError, RecursionError):
-                    raise UserError(f"{place}: no JSON; write one JSON object a line") from None
+                    raise UserError(f"{place}: not JSON; write one JSON object per line") from None
 
 
 def _whole(path: Path) -> Any:
@@ -238,7 +240,7 @@ def _whole(path: Path) -> Any:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: no JSON; name a file of JSON lines .jsonl") from None
+        raise UserError(f"{path}: not JSON; give a file of JSON lines the suffix .jsonl") from None
     if not isinstance(content, dict | list):
         raise UserError(f"{path}: neither a list of rows nor a submission to ReXrank; give one of them")
     return content

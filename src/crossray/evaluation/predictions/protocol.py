@@ -105,7 +105,8 @@ class Protocol:
             raise UserError(f"protocol: {self.name!r} does not exist; {choose(self.name, PROTOCOLS)}")
         if self.name == "full" and (self.max_length, self.min_count, self.tokenizer) != (None, None, None):
             raise UserError(
-                "protocol full: its references are neither cut nor mapped; leave max_length, min_count, tokenizer"
+                "protocol full: its references are neither cut nor mapped; leave out max_length, min_count and "
+                "tokenizer"
             )
 
     def named(self, name: str) -> "Protocol":
@@ -129,7 +130,7 @@ class Protocol:
             return cls(**values)
         except TypeError:
             known = ", ".join(cls.__dataclass_fields__)
-            raise UserError(f"protocol: it has the fields {known}; remove the others and give a name") from None
+            raise UserError(f"protocol: its fields are {known}; remove all others and give a name") from None
 
     def differences(self, other: "Protocol") -> tuple[str, ...]:
         """Names of the fields in which two protocols differ."""
@@ -150,7 +151,7 @@ def require_same(protocols: Iterable[Protocol]) -> Protocol:
         elif differing := first.differences(protocol):
             raise UserError(
                 f"protocols {first.name!r} and {protocol.name!r} differ in {', '.join(differing)}: "
-                "scores of different protocols do not compare; make one table for each"
+                "scores of different protocols cannot be compared; make one table for each"
             )
     if first is None:
         raise UserError("a table needs at least one result; evaluate a predictions file first")

@@ -67,7 +67,7 @@ def rows(content: Mapping[str, Any], place: str, section: str, cleaner: str) -> 
     for study, values in content.items():
         here = f"{place}: study {study!r}"
         if not isinstance(values, dict) or not isinstance(values.get(PREDICTION), str):
-            raise UserError(f"{here}: {PREDICTION}: missing or no text; give the generated report of every study")
+            raise UserError(f"{here}: {PREDICTION}: missing or not text; give the generated report of every study")
         row: dict[str, Any] = {
             "id": study,
             "prediction": comparable(values[PREDICTION], section, cleaner),
@@ -92,7 +92,10 @@ def submission(predictions: Mapping[str, str], studies: Mapping[str, Mapping[str
     """
     for study in predictions:
         if study not in studies:
-            raise UserError(f"study {study!r} has a prediction, and the benchmark's file lacks it; give its own file")
+            raise UserError(
+                f"study {study!r} has a prediction but is missing from the benchmark's file; give the file of the "
+                f"same benchmark"
+            )
     return {study: {**studies[study], PREDICTION: text} for study, text in predictions.items()}
 
 

@@ -165,7 +165,7 @@ def rows_at_once(studies: int, resamples: int) -> Iterator[int]:
         UserError: there is no study or no resample.
     """
     if studies < 1 or resamples < 1:
-        raise UserError(f"bootstrap: {resamples} resamples of {studies} studies; give at least one of both")
+        raise UserError(f"bootstrap: {resamples} resamples of {studies} studies; give at least one of each")
     for start in range(0, resamples, _ROWS_AT_ONCE):
         yield min(_ROWS_AT_ONCE, resamples - start)
 

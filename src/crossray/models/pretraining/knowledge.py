@@ -149,9 +149,7 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
         """Refuse what cannot be trained."""
         super().__post_init__()
         if not 2 <= self.candidates < len(PLACES) or self.sentences < 2:
-            raise UserError(
-                f"field 'candidates' lies from 2 to {len(PLACES) - 1}, 'sentences' from 2 on; correct them."
-            )
+            raise UserError(f"give 'candidates' from 2 to {len(PLACES) - 1} and 'sentences' of at least 2.")
 
 
 @register("knowledge", KnowledgeConfig)

@@ -87,7 +87,9 @@ class Vision(Trainable):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         if not config.observations:
-            raise UserError("system 'vision': the dataset has no labels to learn; prepare one that has (phantom has).")
+            raise UserError(
+                "system 'vision': the dataset has no labels to learn; prepare one with labels, such as phantom."
+            )
         self.backbone = build_backbone(config.backbone)
         self.config = dataclasses.replace(config, backbone=self.backbone.config)
         self.dropout = Dropout(config.dropout)
@@ -152,7 +154,9 @@ class Vision(Trainable):
         """
         labels = batch.guide.labels
         if labels is None:
-            raise UserError("system 'vision': the dataset has no labels to learn; prepare one that has (phantom has).")
+            raise UserError(
+                "system 'vision': the dataset has no labels to learn; prepare one with labels, such as phantom."
+            )
         meaning = torch.zeros(len(STATUSES), dtype=torch.int8, device=labels.device)
         meaning[_POSITIVE] = 1
         meaning[_BLANK] = {"negative": 0, "ignore": -1}[self.config.blank]

@@ -203,7 +203,7 @@ class RetrievingModel(BackboneReportModel):
         super().restore(folder)
         database = ReportDatabase.load(folder / DATABASE)
         if len(database) and database.encoder != self.knowledge.fingerprint():
-            raise UserError(f"{folder / DATABASE}: another knowledge encoder made it than the model has; run "
+            raise UserError(f"{folder / DATABASE}: it was built with another knowledge encoder than the model's; run "
                             "`crossray index build`.")  # fmt: skip
         self.database = database
 
