@@ -1,7 +1,8 @@
-"""Predictions from and for elsewhere: true reports for answers that came without, a choice of studies, other formats.
+"""Predictions from and for other programs: adding true reports, choosing studies, and converting formats.
 
-Somebody else's answers - a language model's, a submission's - are ordinary writing, and the references of a protocol
-are cleaned. Both sides go through the same cleaner here; otherwise every capital and full stop would count as an error.
+Reports from elsewhere, such as a language model or a submission, are ordinary text, while the references of a protocol
+are cleaned. Both sides go through the same cleaner here; otherwise every capital letter and full stop would count as an
+error.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from crossray.evaluation.predictions import PredictionFile, rexrank
 from crossray.files.write import write_whole
 from crossray.text.cleaning import clean
 
-#: Formats of `export`: our own JSON lines; a submission to ReXrank; two lists, as other packages of metrics take them.
+#: Formats of `export`: CrossRay's JSON lines; a submission to ReXrank; two lists, as other metric packages expect.
 Format = Literal["jsonl", "rexrank", "pairs"]
 
 _DIGITS = 12
@@ -36,22 +37,22 @@ def open_predictions(
     sample: int | None = None,
     seed: int = 0,
 ) -> PredictionFile:
-    """Read predictions, with what they lack to be scored.
+    """Read predictions, and add what they lack to be scored.
 
     Args:
-        path: what `PredictionFile.load` reads.
-        dataset: prepared dataset with the true reports of a file that has none; the one that its header names when
-            None.
+        path: file that `PredictionFile.load` can read.
+        dataset: prepared dataset with the true reports, for a file that has none; if None, the one that its header
+            names.
         references: predictions file of another system with the true reports, under both protocols.
-        section: section that a file without references is about, or that is compared of a submission to ReXrank.
-        cleaner: of predictions and references of such a file, "legacy" when None; given, both sides of a file that
-            brings its references go through it too.
-        studies: text file with the identifiers of the studies to keep, one a line.
-        sample: keep so many studies, drawn at random.
-        seed: of the drawing.
+        section: section that a file without references describes, or that is compared in a submission to ReXrank.
+        cleaner: cleaner of the predictions and references of such a file, "legacy" if None. If given, it is also
+            applied to both sides of a file that has references.
+        studies: text file with the identifiers of the studies to keep, one per line.
+        sample: number of studies to keep, drawn at random.
+        seed: seed of the random draw.
 
     Raises:
-        UserError: a file or dataset is wrong, or does not hold a study.
+        UserError: a file or dataset is invalid or lacks a study.
     """
     chosen = cleaner or "legacy"
     file = PredictionFile.load(path, section=section, cleaner=chosen)
@@ -67,7 +68,7 @@ def open_predictions(
 
 
 def recleaned(file: PredictionFile, cleaner: str) -> PredictionFile:
-    """The file with predictions and references through one cleaner; text that has been cleaned before stays."""
+    """The file with predictions and references cleaned alike; text that is already cleaned does not change."""
 
     def cleaned(text: str) -> str:
         return " ".join(clean(text, cleaner).split())
@@ -86,11 +87,11 @@ def recleaned(file: PredictionFile, cleaner: str) -> PredictionFile:
 def with_references(file: PredictionFile, dataset: Dataset, section: str, cleaner: str) -> PredictionFile:
     """The file with a dataset's true reports as references of protocol `full`, both sides cleaned.
 
-    There is no `r2gen` reference: that is what the vocabulary of one model can express (`with_references_of`).
+    There is no `r2gen` reference, because it depends on the vocabulary of one model (see `with_references_of`).
 
     Args:
-        file: predictions as they were written; headings ("Findings: ...") are understood.
-        dataset: with every study of the file.
+        file: predictions as ordinary text; headings ("Findings: ...") are recognized.
+        dataset: dataset that contains every study of the file.
         section: "findings" or "impression".
         cleaner: one of `crossray.text.cleaning.CLEANERS`.
 
@@ -123,7 +124,7 @@ def with_references(file: PredictionFile, dataset: Dataset, section: str, cleane
 
 
 def with_references_of(file: PredictionFile, other: PredictionFile) -> PredictionFile:
-    """The file with the references of another system's predictions, cleaned like that system's: both compare then.
+    """The file with the references of another system's predictions, cleaned like those, so that both can be compared.
 
     Raises:
         UserError: the other file lacks a study.
@@ -151,14 +152,14 @@ def with_references_of(file: PredictionFile, other: PredictionFile) -> Predictio
 
 
 def choose(file: PredictionFile, studies: Iterable[str]) -> PredictionFile:
-    """The predictions of some studies; the choice becomes part of the protocol.
+    """The predictions of some studies; the selection becomes part of the protocol.
 
     Args:
         file: predictions.
         studies: identifiers of the studies to keep, in any order.
 
     Raises:
-        UserError: one of them is not in the file, or there is none.
+        UserError: a study is not in the file, or none is given.
     """
     wanted = set(studies)
     rows = tuple(row for row in file.rows if row.id in wanted)
@@ -174,7 +175,7 @@ def choose(file: PredictionFile, studies: Iterable[str]) -> PredictionFile:
 
 
 def draw(file: PredictionFile, count: int, seed: int) -> PredictionFile:
-    """`choose` so many studies at random; the same ones from every file of the same studies, whatever their order.
+    """`choose` a number of studies at random; the same ones from every file of the same studies, whatever their order.
 
     Raises:
         UserError: the file has fewer studies.
@@ -196,16 +197,16 @@ def export(
     dataset: Dataset | Path | str | None = None,
     protocol: str = "full",
 ) -> int:
-    """Write predictions for another program; the file appears whole or not at all.
+    """Write predictions for another program; a failed write leaves no partial file.
 
     Args:
         file: predictions.
         target: file to write.
         format: "jsonl"; "rexrank", a submission; or "pairs", `{"ids", "references", "hypotheses"}`, each a list.
-        studies: of a submission, the benchmark's file with the fields of every study.
-        dataset: of a submission without it, the prepared dataset with the true reports; the one that the file names
-            when None.
-        protocol: whose references go into the pairs.
+        studies: for a submission, the benchmark's file with the fields of every study.
+        dataset: for a submission without that file, the prepared dataset with the true reports; if None, the one that
+            the predictions name.
+        protocol: protocol whose references are written in the format "pairs".
 
     Returns:
         Number of studies.
@@ -278,7 +279,7 @@ def _benchmark(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def identifiers(path: Path) -> Sequence[str]:
-    """Identifiers of studies from a text file, one a line.
+    """Identifiers of studies from a text file, one per line.
 
     Raises:
         UserError: it cannot be read.
