@@ -232,7 +232,7 @@ def test_scores_of_the_older_format_are_refused_in_a_sentence(predictions: Path,
         del part["alarms"], part["true_reports"], part["result"]["classes"], part["result"]["protocol"]["labeler"]
     old = tmp_path / "old.json"
     old.write_text(json.dumps(found))
-    with pytest.raises(UserError, match=r"old.json: format: scores of format 1.* again$"):
+    with pytest.raises(UserError, match=r"old.json: field 'format' is 1.* again$"):
         read_results(old)
 
 

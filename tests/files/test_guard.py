@@ -18,7 +18,7 @@ def test_an_output_that_is_an_input_is_refused_by_any_of_its_names(tmp_path: Pat
     (tmp_path / "link").symlink_to(source)
     (tmp_path / "hard").hardlink_to(source)
     for out in (source, tmp_path / "x" / ".." / "p.jsonl", tmp_path / "link", tmp_path / "hard"):
-        with pytest.raises(UserError, match=r"--out .*is what predictions reads"):
+        with pytest.raises(UserError, match=r"--out .*is read by predictions"):
             check(out, source)
     check(tmp_path / "q.jsonl", source)
 

@@ -71,7 +71,7 @@ class TestFolders:
             folder_views(tmp_path, 2)
         write_view(tmp_path / "1")
         (tmp_path / "view.png").write_bytes(b"to be read")
-        with pytest.raises(UserError, match=r"view\.png: neither PNG nor JPEG nor DICOM"):
+        with pytest.raises(UserError, match=r"view\.png: not a PNG, JPEG or DICOM file"):
             read_study([tmp_path], 2, 40)
         (tmp_path / "view.png").unlink()
         write_view(tmp_path / "2", study="2.25.9")

@@ -72,7 +72,7 @@ def test_images_lie_elsewhere(folder: Path, capsys: pytest.CaptureFixture[str]) 
     (folder / "images").mkdir()
     for name in ("a.dcm", "b.dcm"):
         (folder / name).rename(folder / "images" / name)
-    assert "a.dcm: the image is not there; give --images" in refusal(capsys, "--format", "sr")
+    assert "a.dcm: the image does not exist; give --images" in refusal(capsys, "--format", "sr")
     export("--format", "sr", "--images", "images")
     assert len(list((folder / "out").iterdir())) == 2
 

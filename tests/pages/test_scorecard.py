@@ -133,7 +133,7 @@ class TestReading:
         with pytest.raises(UserError, match="named twice"):
             read_systems([runs[0], runs[0] / "predictions.jsonl"])
         (runs[0] / "predictions.jsonl").unlink()
-        with pytest.raises(UserError, match=r"careful: no predictions\.jsonl in it; write it with crossray generate"):
+        with pytest.raises(UserError, match=r"careful: predictions\.jsonl is missing; write it with crossray generate"):
             read_systems(runs)
 
 

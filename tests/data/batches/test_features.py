@@ -172,7 +172,7 @@ def test_batches_of_features_have_no_images(dataset, noise_tokenizer):
             expected = cache.read(np.array([image_row]), 1)["map"][0]
             assert torch.equal(inputs.features["map"][study, view], expected)
     assert not inputs.features["map"][0, 1].any()  # study 0 has one view
-    with pytest.raises(UserError, match="has no variant 3"):
+    with pytest.raises(UserError, match="there is no variant 3"):
         Collator(dataset, None, features=cache, variant=3)
 
 

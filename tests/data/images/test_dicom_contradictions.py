@@ -356,7 +356,7 @@ class TestFiles:
         floats.add_new(0x7FE00008, "OF", twelve().astype("<f4").tobytes())
         report = dicom_dataset(twelve(), Modality="SR", PixelData=None)
         cases = {
-            "header is over 4 MiB": dicom_bytes(big),
+            "header is larger than 4 MiB": dicom_bytes(big),
             "FloatPixelData is not read": dicom_bytes(floats),
             "without pixels (Modality SR)": dicom_bytes(report),
             "Modality is SC (secondary capture)": dicom(twelve(), Modality="SC"),

@@ -238,7 +238,7 @@ def test_what_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pyte
     reports, _ = openi(tmp_path, archives=True)
     table, projections = kaggle(tmp_path)
     monkeypatch.setattr(iu_reports, "MAX_REPORTS_BYTES", 1000)
-    with pytest.raises(UserError, match="over 0 MiB of reports"):
+    with pytest.raises(UserError, match="more than 0 MiB of reports"):
         read_reports(reports)
     monkeypatch.setattr(iu_reports, "MAX_TABLE_BYTES", 100)
     with pytest.raises(UserError, match=r"indiana_projections\.csv: over 0 MiB"):

@@ -110,7 +110,7 @@ def test_images_are_read_later(tmp_path: Path) -> None:
     [
         ("", r"not valid JSON \(line 1\)"),
         ("{", r"not valid JSON \(line 1\)"),
-        ("[" * 100_000, "not valid JSON"),
+        ("[" * 100_000, "not JSON"),
         ([entry("a")], "a JSON object with the keys train, val and test is needed, not a list"),
         ({"train": [entry("a")], "valid": []}, "unknown key 'valid'"),
         ({"train": {}}, "train: a list of entries is needed, not an object"),
@@ -251,7 +251,7 @@ def test_rexranks_studies_know_positions_and_sections(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([entry("a", labels=CODES), entry("b")], r"\[1\]\.labels: is missing, and \[0\] has labels"),
+        ([entry("a", labels=CODES), entry("b")], r"\[1\]\.labels is missing, but \[0\] has labels"),
         ([entry("a", labels=CODES[:3])], r"\[0\]\.labels: a list of 14 or 18 codes"),
         ([entry("a", labels=[4] * 14)], r"\[0\]\.labels\[0\]: is not one of 0"),
         ([entry("a", labels=[True] * 14)], r"\[0\]\.labels\[0\]: is not one of 0"),

@@ -321,7 +321,7 @@ CHILD = b"}X\x08\x00\x00\x00_modules}X\x01\x00\x00\x00a"
 def test_a_hostile_pickle_is_a_sentence_and_changes_nothing(pickled: bytes, tmp_path: Path) -> None:
     path = tmp_path / "encoder.pkl"
     path.write_bytes(legacy(b"\x80\x04" + pickled))
-    with pytest.raises(UserError, match=r"encoder\.pkl: no "):
+    with pytest.raises(UserError, match=r"encoder\.pkl: not? "):
         read_encoder(path)
     for shared in (pytorch_files.Inert, pytorch_files._VIEW.function, torch._utils._rebuild_tensor_v2):
         assert not hasattr(shared, "broken")

@@ -268,10 +268,10 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"format": 1, "system": "vision", "config": {}}))
     for name, message in [
-        ("random:huge", "write random: and one of"),
+        ("random:huge", "choose one of random:medklip"),
         ("build:knowledge/phantom", "built by `crossray train`"),
         (str(tmp_path / "nothing"), "no config.json there"),
-        (str(other), "'vision' is no knowledge encoder"),
+        (str(other), "'vision' is not a knowledge encoder"),
     ]:
         with pytest.raises(UserError, match=message):
             encoder(name)
@@ -393,7 +393,7 @@ def test_medklips_descriptions_replace_ours(tmp_path: Path) -> None:
     torch.testing.assert_close(theirs.entity_vectors[:2], own.encode_texts(["the heart", "no effusion"]))
     assert torch.equal(theirs.place_vectors, own.place_vectors)
     (tmp_path / "texts.json").write_text(json.dumps({"one": "sentence"}))
-    with pytest.raises(UserError, match="not 75 descriptions"):
+    with pytest.raises(UserError, match="does not have 75 descriptions"):
         encoder(str(tmp_path / "released.pth"), text=text, descriptions=str(tmp_path / "texts.json"))
 
 

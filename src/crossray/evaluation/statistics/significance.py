@@ -28,7 +28,7 @@ ROUNDING = 1e-10
 
 
 class Statistics(Protocol):
-    """Statistics of single studies from which scores are computed, such as `crossray.evaluation.metrics.nlg.NlgStatistics`."""
+    """Statistics of single studies behind the scores, such as `crossray.evaluation.metrics.nlg.NlgStatistics`."""
 
     def __len__(self) -> int:
         """Number of studies."""
