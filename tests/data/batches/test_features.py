@@ -137,7 +137,7 @@ def test_processes_that_ask_at_once_compute_once(dataset):
 
 
 def test_values_beyond_half_precision_are_refused(dataset):
-    with pytest.raises(UserError, match="feature 'map': has values beyond float16"):
+    with pytest.raises(UserError, match="feature 'map': has values beyond the range of float16"):
         build_features(dataset, lambda images: {"map": images * 1e6}, TRANSFORM, "weights")
     assert not list((dataset.path / "features").glob("*.npy"))
     assert build_features(dataset, lambda images: {"map": images * 1e6}, TRANSFORM, "w", dtype="float32").variants == 1

@@ -357,8 +357,8 @@ class TestFiles:
         report = dicom_dataset(twelve(), Modality="SR", PixelData=None)
         cases = {
             "header is larger than 4 MiB": dicom_bytes(big),
-            "FloatPixelData is not read": dicom_bytes(floats),
-            "without pixels (Modality SR)": dicom_bytes(report),
+            "FloatPixelData is not supported": dicom_bytes(floats),
+            "no pixels (Modality SR)": dicom_bytes(report),
             "Modality is SC (secondary capture)": dicom(twelve(), Modality="SC"),
             "PhotometricInterpretation PALETTE COLOR": dicom(twelve(), PhotometricInterpretation="PALETTE COLOR"),
             "BitsAllocated 32": dicom(twelve(), BitsAllocated=32),

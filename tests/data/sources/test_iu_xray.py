@@ -241,7 +241,7 @@ def test_what_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UserError, match="more than 0 MiB of reports"):
         read_reports(reports)
     monkeypatch.setattr(iu_reports, "MAX_TABLE_BYTES", 100)
-    with pytest.raises(UserError, match=r"indiana_projections\.csv: over 0 MiB"):
+    with pytest.raises(UserError, match=r"indiana_projections\.csv: larger than 0 MiB"):
         read_reports(table, projections)
 
 

@@ -171,7 +171,7 @@ def test_what_would_fill_the_memory_is_refused(folder: Path, monkeypatch: pytest
     monkeypatch.setattr(manifest_table, "MAX_LINE", 17)
     assert len(read_manifest(path).studies) == 3
     monkeypatch.setattr(manifest, "MAX_ROWS", 2)
-    with pytest.raises(UserError, match="over 2 rows"):
+    with pytest.raises(UserError, match="more than 2 rows"):
         read_manifest(path)
     monkeypatch.setattr(manifest_table, "MAX_BYTES", 20)
     with pytest.raises(UserError, match="over 0 MiB"):
