@@ -169,7 +169,7 @@ class RewardObjective:
 
 
 def policy_loss(log_probabilities: Tensor, advantages: Tensor) -> Tensor:
-    """Negative mean of advantage times log-probability, (B, K) each; its gradient is that of minus the expected reward."""
+    """Negative mean of advantage times log-probability, (B, K) each, with the gradient of the expected reward."""
     return -(advantages.detach() * log_probabilities).mean()
 
 

@@ -27,7 +27,7 @@ def grey_levels(header: Header, stored: NDArray[Any], layout: Layout, remark: Re
         header: of the file.
         stored: (H, W) words.
         layout: how the header says that values lie in them; MONOCHROME1 or 2.
-        remark: takes the warnings.
+        remark: receives the warnings.
 
     Returns:
         (H, W) uint8, 0 = black. The first VOI LUT or else the first window decides what becomes black and white;

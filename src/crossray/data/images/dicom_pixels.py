@@ -57,7 +57,7 @@ def first_frame(content: bytes, header: Header, layout: Layout, remark: Remarks)
         content: the file.
         header: its header.
         layout: what the header says; `rows`, `columns`, `allocated`, `stored` and `marked` become what the data say.
-        remark: takes the warnings.
+        remark: receives the warnings.
 
     Returns:
         (H, W) words as they are stored, with whatever the unused bits hold; or (H, W, 3) uint8.

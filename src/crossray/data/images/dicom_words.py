@@ -68,7 +68,7 @@ def read_words(header: Header, stored: NDArray[Any], layout: Layout, remark: Rem
         header: for HighBit and the padding.
         stored: (H, W) words of 8 or 16 bits, signed or not.
         layout: BitsStored and PixelRepresentation as the header says them.
-        remark: takes the warnings.
+        remark: receives the warnings.
 
     Raises:
         UserError: bits above BitsStored are set and no reading is certain; or all pixels are padding.

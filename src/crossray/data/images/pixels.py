@@ -44,7 +44,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
     Args:
         size: width and height in pixels, as the header says.
-        name: what an error message calls the image.
+        name: name of the image in messages.
 
     Raises:
         UserError: it is too large, too small or too long for a radiograph.
@@ -68,8 +68,8 @@ def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
 
     Args:
         image: as the decoder gave it.
-        name: what an error message calls it.
-        remark: takes the warnings.
+        name: name of the image in messages.
+        remark: receives the warnings.
 
     Returns:
         (H, W) uint8, 0 = black. Transparent pixels lie on black.

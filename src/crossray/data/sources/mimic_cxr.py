@@ -1,11 +1,11 @@
-"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports.
+"""MIMIC-CXR-JPG and MIMIC-CXR as published on PhysioNet: tables, a tree of images, and reports.
 
     ROOT/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz                 one row an image, an image, a study
     ROOT/files/p10/p10000032/s50414267/02aa804e-...-4e381014.jpg          or .dcm, in MIMIC-CXR
     mimic-cxr-reports.zip: files/p10/p10000032/s50414267.txt              in MIMIC-CXR only
 
-Only the tables are held in memory. Studies come in the order of patient and study, each made when it is asked for; one
-that cannot be used comes with the reason (`Study.refusal`), so that nothing is missing without being counted.
+Only the tables are kept in memory. Studies are ordered by patient and study and created on demand; one that cannot be
+used has a reason (`Study.refusal`), so every missing study is counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -177,13 +177,15 @@ def mimic_cxr(
     """Prepare MIMIC-CXR from PhysioNet's files; prints an estimate of time and size first.
 
     Args:
-        root: folder of a version of MIMIC-CXR-JPG (or MIMIC-CXR, with DICOM files), which holds the folder files.
+        root: folder of a version of MIMIC-CXR-JPG (or of MIMIC-CXR, with DICOM files) that contains the folder files.
         reports: mimic-cxr-reports.zip, or the folder that it unpacks to.
-        tables: folder with the tables mimic-cxr-2.0.0-*.csv.gz of MIMIC-CXR-JPG; root when left out.
-        views: frontal keeps PA and AP, all keeps every view.
-        unit: study makes one record a study; image one a view with its study's report, as R2Gen's annotation has them.
-        findings: headed keeps reports with a findings section; any takes a common section or last paragraph instead.
-        labels: rules reads them out of the findings; chexpert takes the table mimic-cxr-2.0.0-chexpert.csv.gz.
+        tables: folder with the tables mimic-cxr-2.0.0-*.csv.gz of MIMIC-CXR-JPG; by default, root.
+        views: frontal keeps PA and AP views, all keeps every view.
+        unit: study makes one record per study; image makes one per view, with the report of its study, as in R2Gen's
+            annotation.
+        findings: headed keeps only reports with a findings section; any also uses a combined section or the last
+            paragraph.
+        labels: rules reads labels from the findings; chexpert uses the table mimic-cxr-2.0.0-chexpert.csv.gz.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     origin = label_origin(None if labels == "rules" else TABLE_LABELS, convention)

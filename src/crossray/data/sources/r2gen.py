@@ -61,8 +61,8 @@ def r2gen(
     Args:
         annotation: R2Gen's annotation.json, PromptMRG's or ReXrank's file, or COACL's folder of three files.
         images: folder that the annotation's image paths are relative to.
-        kind: what the annotation is; auto tells it by its form.
-        labels: annotation takes the file's labels where it has them (PromptMRG), rules reads them out of the reports.
+        kind: format of the annotation; auto detects it.
+        labels: annotation uses the labels in the file, if it has any (PromptMRG); rules reads labels from the reports.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     opened = open_annotation(annotation, None if kind == "auto" else kind)
