@@ -21,8 +21,8 @@ def explain(
         model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
         out: HTML file to write.
         data: prepared dataset, instead of images.
-        study: identifier of a study of --data; its first test study when left out.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        study: identifier of a study of --data; by default, its first test study.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from crossray.files.folders import short_names
     from crossray.files.write import write_whole

@@ -44,13 +44,13 @@ _REMEDY = "give the folder of a `crossray pretrain tokenizer` run, DALL-E's enco
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerConfig:
-    """Which image tokenizer.
+    """The choice of the image tokenizer.
 
     Attributes:
-        name: the folder of a run of `crossray pretrain tokenizer` or its model folder; DALL-E's encoder.pkl; the name
-            of a model folder on the Hugging Face hub; build: and a recipe (build:tokenizer/phantom), which
-            `crossray train` trains first where the dataset has none yet; or random:dalle and random:tiny for tests.
-        architecture: filled in when it is built, so that a saved folder needs nothing else; leave it out.
+        name: the folder of a run of `crossray pretrain tokenizer` or its model folder; DALL-E's encoder.pkl; a model on
+            the Hugging Face hub; build:RECIPE (such as build:tokenizer/phantom), which `crossray train` trains first
+            unless the dataset already has it; or random:dalle or random:tiny for tests.
+        architecture: set when it is built, so that a saved folder is self-contained; leave it out.
     """
 
     name: str = "random:dalle"

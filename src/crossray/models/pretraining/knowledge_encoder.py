@@ -45,16 +45,16 @@ _REMEDY = "give the folder of a `crossray pretrain knowledge` run, MedKLIP's che
 
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeEncoderConfig:
-    """Which knowledge encoder.
+    """The choice of the knowledge encoder.
 
     Attributes:
-        name: the folder of a run of `crossray pretrain knowledge` or its model folder; MedKLIP's checkpoint file; the
-            name of a model folder on the Hugging Face hub; build: and a recipe (build:knowledge/phantom), which
-            `crossray train` trains first where the dataset has none yet; or random:medklip and random:tiny for tests.
-        text: for MedKLIP's checkpoint, which holds none: hub name or folder of the text encoder it was trained with.
-        descriptions: for MedKLIP's checkpoint: a JSON file of entity to description, such as the one that it was
-            trained with; without, CrossRay's own sentences.
-        architecture: filled in when it is built, so that a saved folder needs nothing else; leave it out.
+        name: the folder of a run of `crossray pretrain knowledge` or its model folder; MedKLIP's checkpoint file; a
+            model on the Hugging Face hub; build:RECIPE (such as build:knowledge/phantom), which `crossray train` trains
+            first unless the dataset already has it; or random:medklip or random:tiny for tests.
+        text: for MedKLIP's checkpoint, which has no text encoder: hub name or folder of the one it was trained with.
+        descriptions: for MedKLIP's checkpoint: a JSON file from entity to description, such as the one it was trained
+            with; by default, CrossRay's own sentences.
+        architecture: set when it is built, so that a saved folder is self-contained; leave it out.
     """
 
     name: str = "random:medklip"
