@@ -1,4 +1,4 @@
-"""Studies of a prepared dataset as a model takes them."""
+"""Prepares studies of a dataset as inputs of a model."""
 
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform
@@ -11,7 +11,7 @@ from crossray.text.tokenizer import Tokenizer
 def collator_of(
     model: ReportModel, dataset: Dataset, tokenizer: Tokenizer | None = None, section: str = "findings"
 ) -> Collator:
-    """Makes batches for a model, of the features that training cached where they fit.
+    """Create batches for a model, from features that training cached if they match.
 
     Args:
         model: with its image transform.

@@ -1,7 +1,6 @@
-"""DICOMweb (PS3.18): fetch a study from an archive (WADO-RS), store a report in one (STOW-RS).
+"""DICOMweb (PS3.18): fetches studies from an archive (WADO-RS) and stores reports in one (STOW-RS).
 
-Addresses are compared with an allow-list before anything is asked, no redirect is followed, and the answer is read up
-to a limit.
+Addresses are checked against an allow-list first, redirects are not followed, and answers are read up to a limit.
 """
 
 import re
@@ -28,7 +27,7 @@ TIMEOUT = 30.0
 #: Seconds for a whole answer.
 LONGEST = 120.0
 
-#: Most objects of a study.
+#: Maximum number of objects in a study.
 MOST_OBJECTS = 100
 
 _STUDY = re.compile(r"/studies/(?P<uid>[0-9](?:[0-9.]{0,62}[0-9])?)")
@@ -51,17 +50,17 @@ class Archive:
             raise UserError(f"{quoted(self.root)}: not a DICOMweb address; give one such as https://pacs/dicom-web.")
 
     def holds(self, url: str) -> bool:
-        """Whether the address is that of a whole study in this archive, and no trick."""
+        """Whether this is the address of a whole study in this archive, without tricks."""
         return url.startswith(f"{self.root}/") and bool(_STUDY.fullmatch(url.removeprefix(self.root)))
 
 
 def fetch_study(url: str, allowed: Sequence[Archive], *, most_bytes: int = 4 * MAX_BYTES) -> list[File]:
-    """The radiographs of a study; its other objects, such as reports, are left out.
+    """The radiographs of a study, without its other objects, such as reports.
 
     Args:
         url: ROOT/studies/STUDY-INSTANCE-UID.
-        allowed: archives that may be asked.
-        most_bytes: of the whole answer.
+        allowed: allowed archives.
+        most_bytes: maximum size of the answer.
 
     Raises:
         UserError: the address is not in an allowed archive, or the archive does not answer with such a study.
@@ -97,7 +96,7 @@ def store_report(archive: Archive, content: bytes) -> None:
     """Store a DICOM object (STOW-RS).
 
     Raises:
-        UserError: the archive does not take it.
+        UserError: the archive does not accept it.
     """
     import httpx
 
@@ -116,12 +115,12 @@ def store_report(archive: Archive, content: bytes) -> None:
             answer = client.post(f"{archive.root}/studies", content=body, headers=headers)
     except httpx.HTTPError as error:
         raise UserError(f"--send-to: the archive cannot be reached ({type(error).__name__}).") from None
-    if answer.status_code != 200:  # 202 and 409 say that the object was not stored
+    if answer.status_code != 200:  # 202 and 409 mean that the object was not stored
         raise UserError(f"--send-to: the archive answers {answer.status_code}; check its log.")
 
 
 def _client() -> "httpx.Client":
-    """Credentials come from ~/.netrc, so that none stand in a command line."""
+    """Credentials come from ~/.netrc, so they do not appear in command lines."""
     import httpx
 
     known = Path.home() / ".netrc"
