@@ -5,7 +5,7 @@ from pathlib import Path
 
 from crossray.errors import UserError
 
-#: Files that hold such a vocabulary.
+#: Files with such a vocabulary.
 FILES = ("vocab.txt", "tokenizer.json")
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -13,10 +13,10 @@ _REMEDY = "give vocab.txt or tokenizer.json of bert-base-uncased"
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Piece to id, from `vocab.txt` (a piece a line) or `tokenizer.json`.
+    """Ids by piece, from `vocab.txt` (one piece per line) or `tokenizer.json`.
 
     Raises:
-        UserError: the file is no WordPiece vocabulary with the special pieces of BERT.
+        UserError: the file is not a WordPiece vocabulary with the special pieces of BERT.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def vocabulary_file(path: Path) -> Path:
     """The file itself, or the one in a folder.
 
     Raises:
-        UserError: the folder has none.
+        UserError: the folder has no such file.
     """
     if not path.is_dir():
         return path
@@ -53,10 +53,10 @@ def find_vocabulary(name: str) -> Path:
     """The vocabulary file of a released model.
 
     Args:
-        name: a file, a folder that holds one, or the name of a model on the hub, whose file is then fetched.
+        name: a file, a folder with one, or the name of a model on the hub, whose file is then downloaded.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such vocabulary.
     """
     if Path(name).exists():
         return vocabulary_file(Path(name))
