@@ -146,7 +146,7 @@ def readable_by_rules(report: str) -> bool:
 
 
 def language_notes(counts: Mapping[str, int]) -> list[str]:
-    """Sentences on the languages of reports: which were read by other phrases than English ones, and which were not read.
+    """Sentences on the languages of reports: which were read by other than English phrases, and which were not read.
 
     There are none if all reports are English or empty.
 
