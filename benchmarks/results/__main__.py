@@ -13,6 +13,7 @@ from pathlib import Path
 import analyses
 import decodings
 import eye
+import grounding
 import main_table
 import rewards
 import shift
@@ -28,6 +29,7 @@ TABLES: dict[str, Callable[[Bench], str]] = {
     "alignment": analyses.alignment,
     "retrieval": analyses.retrieval,
     "cost": analyses.cost,
+    "grounding": grounding.table,
     "ablation": analyses.ablation,
     "shift": shift.table,
 }
@@ -48,7 +50,9 @@ def main() -> None:
         default=["baseline", "cmn", "rcan", "coacl", "uar", "revtaf", "union"],
         help="systems to train",
     )
-    parser.add_argument("--external", type=Path, help="folder with images of other hospitals, for table shift")
+    parser.add_argument(
+        "--external", type=Path, help="folder with images of other hospitals, for tables shift and grounding"
+    )
     parser.add_argument("--most", type=int, default=0, help="most images of each hospital, for table shift; 0: all")
     parser.add_argument("--epochs-share", type=float, default=1.0, help="share of the recipes' epochs that is trained")
     chosen = parser.parse_args()
@@ -71,8 +75,10 @@ def main() -> None:
             command += f" --systems {' '.join(bench.systems)}"
         if bench.share != 1:
             command += f" --epochs-share {bench.share}"
-        if name == "shift":
-            command += " --external shared/data" + (f" --most {bench.most}" if bench.most else "")
+        if name in ("grounding", "shift"):
+            command += " --external shared/data"
+        if name == "shift" and bench.most:
+            command += f" --most {bench.most}"
         chosen.out.mkdir(parents=True, exist_ok=True)
         (chosen.out / f"{name}.md").write_text(f"{body.rstrip()}\n\n    {command}\n", encoding="utf-8")
         print(f"{chosen.out / name}.md written", flush=True)

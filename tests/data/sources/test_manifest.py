@@ -174,7 +174,7 @@ def test_what_would_fill_the_memory_is_refused(folder: Path, monkeypatch: pytest
     with pytest.raises(UserError, match="more than 2 rows"):
         read_manifest(path)
     monkeypatch.setattr(manifest_table, "MAX_BYTES", 20)
-    with pytest.raises(UserError, match="over 0 MiB"):
+    with pytest.raises(UserError, match="larger than 0 MiB"):
         read_manifest(path)
 
 
