@@ -1,4 +1,4 @@
-"""What the headings of a report open: English ones, and those of the other languages that the labeler reads."""
+"""The sections that headings of a report open, in English and the other languages of the labeler."""
 
 import re
 import unicodedata
