@@ -144,5 +144,5 @@ def test_a_jpeg_that_pillow_cannot_read_is_called_what_it_is() -> None:
     with pytest.raises(UserError, match="a JPEG of 12 bits is not supported"):
         read_image(bytes(content))
     content[start + 1], content[start + 4] = 0xC3, 8
-    with pytest.raises(UserError, match="a lossless JPEG is not read"):
+    with pytest.raises(UserError, match="a lossless JPEG is not supported"):
         read_image(bytes(content))

@@ -203,7 +203,7 @@ class _Forward:
             pass
 
     def check_end(self) -> None:
-        """Check that the archive ends with zeros, because tarfile takes a damaged header for its end; checks gzip too."""
+        """Check that zeros end the archive, because tarfile takes a damaged header for its end; checks gzip's sum too."""
         if not self._last or any(self._last):
             raise tarfile.ReadError("no end")
         while part := self.read(_CHUNK):

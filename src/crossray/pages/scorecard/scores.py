@@ -1,4 +1,4 @@
-"""The tables of a scorecard: language metrics and clinical efficacy, beside what has to be beaten."""
+"""The tables of a scorecard: language metrics and clinical efficacy, with baselines."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
