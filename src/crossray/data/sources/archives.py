@@ -203,7 +203,7 @@ class _Forward:
             pass
 
     def check_end(self) -> None:
-        """Check that zeros end the archive, because tarfile takes a damaged header for its end; checks gzip's sum too."""
+        """Check that zeros end the archive: tarfile takes a damaged header for its end. Reads on to gzip's checksum."""
         if not self._last or any(self._last):
             raise tarfile.ReadError("no end")
         while part := self.read(_CHUNK):
