@@ -90,11 +90,10 @@ class Sections:
         origin: where `findings` come from: "heading" (their own section, or one headed by the views taken), "combined"
             (one section of findings and impression), "preamble" (sentences before the first heading, where no section
             holds findings), "last_paragraph" (`split_sections`), or "" (there are none).
-        remainder: everything else: comparison, technique, preliminary readings, signatures, and what stands under
-            headings that are not understood.
+        remainder: everything else: comparison, technique, preliminary readings, signatures, and text under unknown
+            headings.
         headings: names of the headings that were taken out of the text, in order.
-        unknown: those of them that are not understood: their text is part of the remainder. Shortened to
-            `LONGEST_NAME` characters.
+        unknown: names of unknown headings, whose text is part of the remainder. Shortened to `LONGEST_NAME` characters.
     """
 
     findings: str
@@ -205,7 +204,7 @@ def _lines(report: str) -> str:
 def _stand_in(
     text: str, parts: list[_Part], texts: dict[int, str], has_impression: bool
 ) -> tuple[str, Origin, dict[int, str]]:
-    """What stands for findings that no heading opens, its origin, and what is left of the part that it comes from."""
+    """Text in place of findings without a heading, its origin, and the rest of its part."""
     unsigned = [part for part in parts if part.name or part.kind != "other"]  # a signature has no name
     named = [part for part in unsigned if part.name]
     preamble = [part for part in parts if not part.kind and texts[id(part)]]

@@ -71,7 +71,7 @@ class Family(Protocol):
 
 #: Families of backbones that `transformers` does not have: a class of `crossray.models.parts.backbones.Backbone` that
 #: is a `Family`, each in a file of this folder, or in another package that names its module in an entry point of the
-#: group `crossray.backbones`. PREFIX:NAME stands for what the family PREFIX calls NAME.
+#: group `crossray.backbones`. PREFIX:NAME is the network NAME of the family PREFIX.
 FAMILIES: Registry[Family] = Registry(
     "backbone family",
     "crossray.backbones",

@@ -80,7 +80,7 @@ def _lines(systems: Sequence[System], name: str) -> list[Line]:
 
 
 def _language(systems: Sequence[System], name: str, lines: Sequence[Line]) -> "Markup":
-    """The main table, in which each system also stands with images shuffled between studies."""
+    """The main table, with each system also with shuffled images."""
     shuffled = []
     for system in systems:
         check = system.evaluation.protocols[name].shuffle
