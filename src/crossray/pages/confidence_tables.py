@@ -1,4 +1,4 @@
-"""Tables of `crossray calibrate`: how good a model's confidence is, and what its input check catches."""
+"""Tables of `crossray calibrate`: the quality of a model's confidence, and the results of its input check."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from crossray.confidence.fitting import LEAST_AREA
 from crossray.errors import counted
 from crossray.pages.tables import Grid
 
-#: What stands under the tables of confidence.
+#: Note below the tables of confidence.
 CONFIDENCE_NOTE = (
     "A statement is right when every observation that it claims is, by the rules, there or not there in the true "
     "report too. All rows but the first are cross-fitted: each patient is measured with a calibration that has not "
@@ -16,7 +16,7 @@ CONFIDENCE_NOTE = (
     "and only a better order of the statements lowers it."
 )
 
-#: What stands under the table of the input check.
+#: Note below the table of the input check.
 CHECK_NOTE = (
     "AUROC: how often the score of the mistake's own flag is higher on an image with the mistake than on one as it is. "
     "Named: share that this flag marks; flagged: share that any flag marks. "

@@ -1,6 +1,6 @@
 """The stored words of the first frame of a DICOM file: uncompressed, or one of the compressions of PS3.5.
 
-How wide the words are is what the data themselves say: the length of uncompressed ones, the header of a codestream.
+The word size is derived from the data: the length of uncompressed data, or the header of a codestream.
 """
 
 import struct
@@ -25,7 +25,7 @@ from crossray.data.images.pixels import check_size
 from crossray.data.images.remarks import Remarks
 from crossray.errors import UserError
 
-#: Most pieces that the compressed pixels of a file may be cut into.
+#: Maximum number of fragments of the compressed pixels.
 MAX_FRAGMENTS = 2**14
 
 _ITEM = b"\xfe\xff\x00\xe0"
@@ -34,7 +34,7 @@ _JP2 = b"\x00\x00\x00\x0cjP  "
 
 _NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 
-#: Start-of-frame markers that a JPEG transfer syntax may hold; the first syntax with a marker stands for all.
+#: Start-of-frame markers of the JPEG transfer syntaxes; the first syntax with a marker is used.
 _JPEG_FRAMES = {
     uid.JPEGBaseline8Bit: (0xC0,),
     uid.JPEGExtended12Bit: (0xC1, 0xC0),
@@ -46,7 +46,7 @@ _JPEG_FRAMES = {
 
 _JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 
-#: Every transfer syntax that is read.
+#: Supported transfer syntaxes.
 TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (*_NATIVE, uid.RLELossless, *_JPEG_FRAMES, *_JPEG_2000)
 
 
@@ -56,14 +56,15 @@ def first_frame(content: bytes, header: Header, layout: Layout, remark: Remarks)
     Args:
         content: the file.
         header: its header.
-        layout: what the header says; `rows`, `columns`, `allocated`, `stored` and `marked` become what the data say.
-        remark: takes the warnings.
+        layout: pixel format from the header; `rows`, `columns`, `allocated`, `stored` and `marked` are corrected from
+            the data.
+        remark: receives the warnings.
 
     Returns:
-        (H, W) words as they are stored, with whatever the unused bits hold; or (H, W, 3) uint8.
+        (H, W) stored words, including unused bits; or (H, W, 3) uint8.
 
     Raises:
-        UserError: the transfer syntax is not read, the data are truncated, or a size contradicts the header.
+        UserError: the transfer syntax is not supported, the data are truncated, or a size contradicts the header.
     """
     tags: list[BaseTag | int] = [Tag(field) for field in (*FIELDS, "PixelData")]
     image = read_partial(BytesIO(content), lambda tag, *_: tag > PIXEL_DATA, force=True, specific_tags=tags)
@@ -96,7 +97,7 @@ def _native(
     frames = header.integer("NumberOfFrames") or 1
     count = layout.rows * layout.columns
     if layout.samples == 1 and frames == 1:
-        # the length of the data tells the width of a word
+        # the word size follows from the length of the data
         if layout.allocated == 16 and layout.stored <= 8 and len(data) in (count, count + 1):
             remark("BitsAllocated", "is 16, but the data have 8 bits a pixel")
             layout.allocated = 8
@@ -120,7 +121,7 @@ def _native(
 
 
 def _clean(image: Dataset, layout: Layout) -> None:
-    """Write what is known over what the header says, for pydicom, which believes it."""
+    """Correct the header for pydicom, which trusts it."""
     image.Rows, image.Columns, image.SamplesPerPixel = layout.rows, layout.columns, layout.samples
     image.BitsAllocated = image.BitsStored = layout.allocated
     image.HighBit, image.PixelRepresentation, image.NumberOfFrames = layout.allocated - 1, 0, 1
@@ -128,7 +129,7 @@ def _clean(image: Dataset, layout: Layout) -> None:
 
 
 def _planes(data: bytes, header: Header, layout: Layout, remark: Remarks) -> int:
-    """PlanarConfiguration; in a picture without colour the three samples of a pixel are alike in the right one."""
+    """PlanarConfiguration; with the correct one, the three samples of a pixel in a grey image are similar."""
     said = header.integer("PlanarConfiguration")
     if layout.colour == "YBR_FULL_422":
         return 0
@@ -161,13 +162,15 @@ def _known(syntax: uid.UID | None) -> uid.UID | None:
 
 def _not_read(header: Header) -> UserError:
     said = f"{header.syntax.name[:60]} is" if header.syntax is not None else "is missing or"
-    return UserError(f"{header.name}: TransferSyntaxUID {said} not read; export the image uncompressed")
+    return UserError(f"{header.name}: TransferSyntaxUID {said} not supported; export the image uncompressed")
 
 
 def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, remark: Remarks) -> NDArray[Any]:
     offsets = int.from_bytes(data[4:8], "little") // 4
-    if max(offsets, data.count(_ITEM)) > MAX_FRAGMENTS:  # listing them would be an attack
-        raise UserError(f"{header.name}: the pixels lie in over {MAX_FRAGMENTS} pieces; give a single radiograph")
+    if max(offsets, data.count(_ITEM)) > MAX_FRAGMENTS:  # so many can only be an attack
+        raise UserError(
+            f"{header.name}: the pixels are split into more than {MAX_FRAGMENTS} pieces; give a single radiograph"
+        )
     frame = get_frame(data, 0, number_of_frames=header.integer("NumberOfFrames") or 1)
     if frame.startswith(_JP2) and _CODESTREAM in frame:
         remark("PixelData", "holds a JPEG 2000 file instead of its codestream")
@@ -194,10 +197,10 @@ def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, rem
                f"{size[1]} and {size[0]}; these are read")  # fmt: skip
         layout.columns, layout.rows = size[:2]
     if not 2 <= precision <= 16 or (layout.samples == 3 and precision > 8):
-        raise UserError(f"{header.name}: the compressed image has {precision} bits a sample, which is not read; export "
-                        "it uncompressed")  # fmt: skip
+        raise UserError(f"{header.name}: the compressed image has {precision} bits per sample, which is not "
+                        "supported; export it uncompressed")  # fmt: skip
     if layout.signed and not signed:
-        layout.stored = min(layout.stored, precision)  # the sign is the highest bit that the compressed image has
+        layout.stored = min(layout.stored, precision)  # the sign is the highest bit of the compressed image
     layout.allocated = 8 if precision <= 8 else 16
     layout.marked = colours
     _clean(image, layout)
@@ -212,7 +215,7 @@ def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, rem
 
 
 def _syntax_of(frame: bytes, header: Header, remark: Remarks) -> uid.UID:
-    """The transfer syntax that the frame has, whatever the header says."""
+    """The actual transfer syntax of the frame."""
     said = header.syntax
     if frame.startswith(_CODESTREAM):
         found, kind = (said if said in _JPEG_2000 else uid.JPEG2000), "JPEG 2000"
@@ -220,7 +223,7 @@ def _syntax_of(frame: bytes, header: Header, remark: Remarks) -> uid.UID:
         kind = FRAMES[jpeg.marker]
         fitting = [syntax for syntax, markers in _JPEG_FRAMES.items() if jpeg.marker in markers]
         if not fitting:
-            raise UserError(f"{header.name}: the compressed pixels are a {kind}, which is not read or damaged; "
+            raise UserError(f"{header.name}: the compressed pixels ({kind}) are damaged or not supported; "
                             "export the image uncompressed")  # fmt: skip
         found = said if said in fitting else fitting[0]
     elif said == uid.RLELossless:
@@ -237,7 +240,7 @@ def _syntax_of(frame: bytes, header: Header, remark: Remarks) -> uid.UID:
 def _unpack_rle(frame: bytes, layout: Layout, remark: Remarks) -> NDArray[Any]:
     """Decode run lengths (PS3.5 G): a segment for each byte of a sample, the high one first.
 
-    Pillow's decoder stops at the size that it is given, and it is about a hundred times as fast as pydicom's.
+    Pillow's decoder stops at the given size and is about a hundred times faster than pydicom's.
     """
     count, *offsets = struct.unpack("<16I", frame[:64])
     if count not in ((1, 2) if layout.samples == 1 else (3,)):
@@ -257,7 +260,7 @@ def _unpack_rle(frame: bytes, layout: Layout, remark: Remarks) -> NDArray[Any]:
 
 
 def _jpeg_2000(frame: bytes) -> tuple[tuple[int, int, int], int, bool]:
-    """Size, bits a sample and sign of a codestream (ITU-T T.800 A.5.1: SIZ follows its start)."""
+    """Size, bits per sample and sign of a codestream (ITU-T T.800 A.5.1: SIZ follows its start)."""
     right, bottom, left, top, tile_width, tile_height = struct.unpack(">6I", frame[8:32])
     if -(-right // tile_width) * -(-bottom // tile_height) > MAX_FRAGMENTS:
         raise ValueError("codestream")

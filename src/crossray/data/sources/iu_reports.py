@@ -1,4 +1,4 @@
-"""The reports of IU X-Ray as they are published: Open-i's XML files, or the two tables of Kaggle's copy."""
+"""The published reports of IU X-Ray: Open-i's XML files, or the two tables of Kaggle's copy."""
 
 import csv
 import re
@@ -12,13 +12,14 @@ from xml.parsers import expat
 from crossray.data.sources.archives import members
 from crossray.errors import UserError, quoted
 
-#: Largest XML file of a report, in bytes; the largest true ones have some ten thousand.
+#: Maximum size of an XML file in bytes; the largest actual ones have about ten thousand.
 MAX_XML_BYTES = 2**20
 
-#: Most bytes of all XML files; the true ones have about a third. With `MAX_TABLE_BYTES` it bounds the memory needed.
+#: Maximum size of all XML files in bytes; the actual ones have about a third. With `MAX_TABLE_BYTES`, it bounds the
+#: memory.
 MAX_REPORTS_BYTES = 2**27
 
-#: Largest CSV table, in bytes; the larger one of the true ones has 1.7 million.
+#: Maximum size of a CSV table in bytes; the larger actual one has 1.7 million.
 MAX_TABLE_BYTES = 2**23
 
 REPORT_COLUMNS = ("uid", "MeSH", "indication", "findings", "impression")
@@ -34,7 +35,7 @@ _SECTIONS = ("FINDINGS", "IMPRESSION", "INDICATION")
 class IuReport:
     """One report: its number, sections, MeSH tags, and the keys (`image_key`) of its images.
 
-    `images` has each once; `repeated` is how often the source lists one of them again.
+    `images` contains each image once; `repeated` is the number of repetitions in the source.
     """
 
     uid: int
@@ -71,12 +72,14 @@ def read_reports(source: Path, projections: Path | None = None) -> list[IuReport
     """
     if source.suffix.lower() == ".csv":
         if projections is None:
-            raise UserError(f"{source}: says nothing of images; give indiana_projections.csv with --projections")
+            raise UserError(f"{source}: does not list the images; give indiana_projections.csv with --projections")
         reports = _csv_reports(source, projections)
     else:
         reports = list(_xml_reports(source))
     if not reports:
-        raise UserError(f"{source}: no XML report in it; give NLMCXR_reports.tgz, its folder or indiana_reports.csv")
+        raise UserError(
+            f"{source}: it contains no XML report; give NLMCXR_reports.tgz, its folder or indiana_reports.csv"
+        )
     reports.sort(key=lambda report: report.uid)
     for first, second in pairwise(reports):
         if first.uid == second.uid:
@@ -96,15 +99,15 @@ def read_projections(path: Path) -> dict[str, str]:
 def parse_report(content: bytes, name: str) -> IuReport:
     """Read one XML file of Open-i.
 
-    A document type that only names itself or its DTD passes: the DTD is never fetched. One that declares anything is
-    refused, and so is a text with any entity but XML's own five: nothing can be expanded or taken from elsewhere.
+    A document type that only names itself or its DTD is accepted, and the DTD is never fetched. Declarations, and
+    entities other than XML's own five, are rejected, so nothing can be expanded or loaded from elsewhere.
 
     Args:
         content: the file.
-        name: what an error message calls it.
+        name: name of the file in messages.
 
     Raises:
-        UserError: it is no XML, declares or needs entities, or names no report.
+        UserError: the file is not XML, declares or uses entities, or names no report.
     """
     reader = _Reader(name)
     parser = expat.ParserCreate()
@@ -116,7 +119,7 @@ def parse_report(content: bytes, name: str) -> IuReport:
     try:
         parser.Parse(content, True)
     except (expat.ExpatError, LookupError, ValueError):
-        raise UserError(f"{name}: no well-formed XML (line {parser.ErrorLineNumber}); download it again") from None
+        raise UserError(f"{name}: not well-formed XML (line {parser.ErrorLineNumber}); download it again") from None
     return reader.report()
 
 
@@ -126,12 +129,14 @@ def _xml_reports(source: Path) -> Iterator[IuReport]:
         content = load()
         total += len(content)
         if total > MAX_REPORTS_BYTES:
-            raise UserError(f"{source}: over {MAX_REPORTS_BYTES // 2**20} MiB of reports; give Open-i's collection")
+            raise UserError(
+                f"{source}: more than {MAX_REPORTS_BYTES // 2**20} MiB of reports; give Open-i's collection"
+            )
         yield parse_report(content, f"{source}: {name}")
 
 
 class _Reader:
-    """Collects what is needed of a report's XML."""
+    """Collects the required parts of a report's XML."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -144,7 +149,7 @@ class _Reader:
 
     def doctype(self, _name: str, _system: str | None, _public: str | None, declares: bool) -> None:
         if declares:
-            raise UserError(f"{self._name}: its document type declares entities or the like; do not use this file")
+            raise UserError(f"{self._name}: its document type has declarations, such as entities; do not use this file")
 
     def skipped(self, _name: str, _is_parameter: bool) -> None:
         # behind a DTD, which is not read, expat would pass over an unknown entity in silence
@@ -176,7 +181,9 @@ class _Reader:
     def report(self) -> IuReport:
         match = _UID.fullmatch(self._uid)
         if match is None:
-            raise UserError(f"{self._name}: uId: is not CXR and a number; give the XML files of Open-i's collection")
+            raise UserError(
+                f"{self._name}: uId is not CXR followed by a number; give the XML files of Open-i's collection"
+            )
         findings, impression, indication = (
             " ".join(filter(None, self._texts.get(section, []))) for section in _SECTIONS
         )
@@ -194,7 +201,7 @@ def _csv_reports(path: Path, projections: Path) -> list[IuReport]:
 
 def _csv_report(row: Mapping[str, str], place: str, images: Mapping[str, list[str]]) -> IuReport:
     if not (row["uid"].isascii() and row["uid"].isdigit()):
-        raise UserError(f"{place}: uid: is no number; use the unchanged indiana_reports.csv")
+        raise UserError(f"{place}: uid is not a number; use the unchanged indiana_reports.csv")
     tags = tuple(tag.strip() for tag in row["MeSH"].split(";") if tag.strip())
     listed = images.get(row["uid"], [])
     keys = _unique(listed)
@@ -223,18 +230,23 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
     """Line and fields of every row."""
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
-            raise UserError(f"{path}: over {MAX_TABLE_BYTES // 2**20} MiB; use the unchanged table of Kaggle's copy")
+            raise UserError(
+                f"{path}: larger than {MAX_TABLE_BYTES // 2**20} MiB; use the unchanged table of Kaggle's copy"
+            )
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if twice := [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]:
                 raise UserError(
-                    f"{path}: column {quoted(twice[0])} stands twice; use the unchanged table of Kaggle's copy"
+                    f"{path}: column {quoted(twice[0])} appears twice; use the unchanged table of Kaggle's copy"
                 )
             if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
                 raise UserError(f"{path}: column {missing[0]} is missing; use the unchanged table of Kaggle's copy")
             for row in reader:
                 if None in row or None in row.values():
-                    raise UserError(f"{path}: line {reader.line_num}: not as many fields as columns; copy it again")
+                    raise UserError(
+                        f"{path}: line {reader.line_num}: it has another number of fields than the header; copy it "
+                        f"again"
+                    )
                 yield reader.line_num, row
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None

@@ -1,6 +1,6 @@
 """The tables of MIMIC-CXR-JPG: split, view and shape of every image, CheXpert's labels of every study.
 
-377,110 rows are some 40 MB as Arrow columns; what is handed out is one study at a time.
+377,110 rows take about 40 MB as Arrow columns; studies are returned one at a time.
 """
 
 import gzip
@@ -22,18 +22,18 @@ from crossray.data.study import Split
 from crossray.errors import UserError
 from crossray.text.observations import CHEXPERT
 
-#: Largest table, in bytes after unpacking; the largest true one has some 60 million.
+#: Maximum size of an unpacked table in bytes; the largest actual one has about 60 million.
 MAX_BYTES = 2**28
 
 #: Position by the table's ViewPosition. Others (oblique, decubitus, axial, swimmer's) and some 15,769 empty ones are
-#: "unknown": nothing is guessed.
+#: "unknown", without guessing.
 POSITIONS = {"PA": "pa", "AP": "ap", "LATERAL": "lateral", "LL": "lateral", "XTABLE LATERAL": "lateral"}
 
 _SPLITS: dict[str, Split] = {"train": "train", "validate": "val", "test": "test"}
 _IMAGE = r"^[0-9a-f]{8}(-[0-9a-f]{8}){4}$"
 _STATUSES = {1.0: "positive", 0.0: "negative", -1.0: "uncertain"}
 
-#: Columns that are read of each table, and their types.
+#: Columns to read from each table, and their types.
 _SPLIT = {"dicom_id": pa.string(), "study_id": pa.int64(), "subject_id": pa.int64(), "split": pa.string()}
 _METADATA = {"dicom_id": pa.string(), "ViewPosition": pa.string(), "Rows": pa.int32(), "Columns": pa.int32()}
 _CHEXPERT = {"study_id": pa.int64(), **{name.title().replace("_", " "): pa.float32() for name in CHEXPERT}}
@@ -82,7 +82,7 @@ class MimicTables:
             chexpert: read the labels too.
 
         Raises:
-            UserError: a table is missing, damaged, lacks a column, or contradicts itself or another.
+            UserError: a table is missing or damaged, lacks a column, or contradicts itself or another table.
         """
         split_path, split = _table(folder, "split", _SPLIT)
         meta_path, metadata = _table(folder, "metadata", _METADATA)
@@ -91,7 +91,9 @@ class MimicTables:
         if joined.num_rows != split.num_rows:
             raise UserError(f"{meta_path}: dicom_id: an image occurs twice; download the table again")
         if joined.column("Rows").null_count or pc.min(joined.column("Rows")).as_py() < 1:
-            raise UserError(f"{meta_path}: lacks images of the table 'split', or their Rows; use tables of one version")
+            raise UserError(
+                f"{meta_path}: images of the table 'split', or their Rows, are missing; use tables of one version"
+            )
         if joined.column("Columns").null_count or pc.min(joined.column("Columns")).as_py() < 1:
             raise UserError(f"{meta_path}: Columns: a size is missing; download the table again")
         positions = [POSITIONS.get(view or "", "unknown") for view in joined.column("ViewPosition").to_pylist()]
@@ -128,7 +130,7 @@ class MimicTables:
         return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
     def studies_with(self, keep: Callable[[str], bool]) -> int:
-        """Studies with an image whose position is kept."""
+        """Number of studies with an image whose position is kept."""
         return len(np.unique(self._images.column("study_id").to_numpy()[self._kept(keep)]))
 
     def stored_bytes(self, size: int, keep: Callable[[str], bool]) -> int:
@@ -138,7 +140,7 @@ class MimicTables:
         return int((size * (long * size // short)).sum())
 
     def labels(self, study: int) -> dict[str, str] | None:
-        """CheXpert's status of each of its 14 observations; None for a study that its table lacks."""
+        """CheXpert's status of each of its 14 observations; None for a study that is not in its table."""
         row = self._rows.get(study)
         if row is None or self._chexpert is None:
             return None
@@ -159,14 +161,16 @@ def _table(folder: Path, name: str, columns: dict[str, pa.DataType]) -> tuple[Pa
         raise UserError(f"{paths[0]}: is missing; download it from MIMIC-CXR-JPG (and name its folder with --tables)")
     convert = csv.ConvertOptions(column_types=columns, include_columns=list(columns), strings_can_be_null=True)
     try:
-        # unpacked here, so that a small file cannot become a large one
+        # unpacked here to limit the size
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB when unpacked; give the published table")
+            raise UserError(f"{path}: larger than {MAX_BYTES // 2**20} MiB when unpacked; give the published table")
         table = csv.read_csv(pa.BufferReader(content), convert_options=convert)
     except KeyError:
-        raise UserError(f"{path}: lacks one of the columns {', '.join(columns)}; give the published table") from None
+        raise UserError(
+            f"{path}: one of the columns {', '.join(columns)} is missing; give the published table"
+        ) from None
     except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as error:
         place = re.search(r"column #\d+|[Rr]ow #\d+", str(error))
         where = f" ({place[0]})" if place else ""
@@ -177,21 +181,25 @@ def _table(folder: Path, name: str, columns: dict[str, pa.DataType]) -> tuple[Pa
 
 
 def _check(path: Path, table: pa.Table) -> None:
-    """See that every image has an identifier fit for a file name, numbers and a split, and every study one split."""
+    """Check that every image has a valid identifier, numbers and a split, and every study a single split."""
     for name in _SPLIT:
         if table.column(name).null_count:
             raise UserError(f"{path}: {name}: is empty in some row; download the table again")
     bad = pc.invert(pc.match_substring_regex(table.column("dicom_id"), _IMAGE))
     if pc.any(bad).as_py():
-        raise UserError(f"{path}: row {pc.index(bad, True).as_py() + 1}: dicom_id: is no identifier; download it again")
+        raise UserError(
+            f"{path}: row {pc.index(bad, True).as_py() + 1}: dicom_id: is not an identifier; download it again"
+        )
     if pc.count_distinct(table.column("dicom_id")).as_py() != table.num_rows:
         raise UserError(f"{path}: dicom_id: an image occurs twice; download the table again")
     for name in ("subject_id", "study_id"):
         if pc.min(table.column(name)).as_py() < 10_000_000:
-            raise UserError(f"{path}: {name}: is no number of eight digits in some row; download the table again")
+            raise UserError(f"{path}: {name}: is not an eight-digit number in some row; download the table again")
     if unknown := set(pc.unique(table.column("split")).to_pylist()) - _SPLITS.keys():
-        raise UserError(f"{path}: split: {min(unknown)[:30]!a} is none of {', '.join(_SPLITS)}; use the official table")
+        raise UserError(
+            f"{path}: split: {min(unknown)[:30]!a} is not one of {', '.join(_SPLITS)}; use the official table"
+        )
     pairs = table.group_by("study_id").aggregate([("split", "count_distinct"), ("subject_id", "count_distinct")])
     for name in ("split", "subject_id"):
         if pc.max(pairs.column(f"{name}_count_distinct")).as_py() > 1:
-            raise UserError(f"{path}: {name}: one study has two; use the official table")
+            raise UserError(f"{path}: {name}: a study has two values; use the official table")

@@ -1,7 +1,7 @@
-"""R2Gen's annotation file and its relatives (`r2gen_formats` tells them apart): reports, splits, image paths.
+"""R2Gen's annotation file and related formats (see `r2gen_formats`): reports, splits and image paths.
 
-All listed images are kept: how many are used is decided later. The order of IU X-Ray's two views is not guaranteed, so
-their position is "unknown" unless the file says it.
+All listed images are kept; the model decides how many it uses. The order of IU X-Ray's two views is not guaranteed, so
+their position is "unknown" unless the file names it.
 """
 
 import json
@@ -24,7 +24,7 @@ from crossray.files.digest import file_digest
 from crossray.text.missing import or_empty
 from crossray.text.observations import CHEXPERT, PROMPTMRG, STATUSES
 
-#: Largest annotation file that is read, in bytes; MIMIC-CXR's has about a fifth of it.
+#: Maximum size of an annotation file in bytes; MIMIC-CXR's has about a fifth of it.
 MAX_BYTES = 2**30
 
 
@@ -34,10 +34,10 @@ class Annotation:
 
     Attributes:
         path: the file, or COACL's folder.
-        kind: which relative it is.
-        labelled: every entry has `labels`.
-        splits: for each of train, val and test the entries in the file's order, in R2Gen's fields, `image_path` always
-            a list; `places` the same for what a message calls them.
+        kind: its format.
+        labelled: whether every entry has `labels`.
+        splits: entries of train, val and test in file order, with R2Gen's fields and `image_path` as a list; `places`:
+            their names in messages.
         places: see `splits`.
     """
 
@@ -61,8 +61,8 @@ def r2gen(
     Args:
         annotation: R2Gen's annotation.json, PromptMRG's or ReXrank's file, or COACL's folder of three files.
         images: folder that the annotation's image paths are relative to.
-        kind: what the annotation is; auto tells it by its form.
-        labels: annotation takes the file's labels where it has them (PromptMRG), rules reads them out of the reports.
+        kind: format of the annotation; auto detects it.
+        labels: annotation uses the labels in the file, if it has any (PromptMRG); rules reads labels from the reports.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     opened = open_annotation(annotation, None if kind == "auto" else kind)
@@ -82,12 +82,12 @@ def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
     Args:
         path: the JSON file, or the folder of COACL's three. A split that it leaves out is empty; an `image_path` may
             also be a single string.
-        kind: what it is; None tells it by its form.
+        kind: its format; None to detect it.
 
     Raises:
-        UserError: the file is missing or no JSON, a field is missing or of the wrong type, an id occurs twice, some
-            entries have labels and others none, or an entry's `split` is not the list it lies in. The message names the
-            entry and the field as the file does.
+        UserError: the file is missing or not JSON, a field is missing or of the wrong type, an id occurs twice, only
+            some entries have labels, or an entry's `split` differs from the list that it is in. The message names the
+            entry and the field as in the file.
     """
     content = load(path, _read_json)
     kind = kind or detect(content)
@@ -106,9 +106,11 @@ def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
         splits[found.split].append(entry)  # type: ignore[index]
         places[found.split].append(found.place)  # type: ignore[index]
     if not first_places:
-        raise UserError(f"{path}: no entries; give an annotation file with studies under train, val or test")
+        raise UserError(f"{path}: there are no entries; give an annotation file with studies under train, val or test")
     if labelled and unlabelled:
-        raise UserError(f"{path}: {unlabelled}.labels: is missing, and {labelled} has labels; give all or none")
+        raise UserError(
+            f"{path}: {unlabelled}.labels is missing, but {labelled} has labels; give labels to all studies or to none"
+        )
     return Annotation(path, kind, bool(labelled), splits, places)
 
 
@@ -125,11 +127,10 @@ def read_r2gen(
 ) -> list[Study]:
     """Read the studies of an annotation file.
 
-    Whether the images exist is not checked here: a missing one is the fault of its study alone, which the writer of the
-    dataset quarantines.
+    Whether the images exist is not checked here: the dataset writer rejects the study of a missing image.
 
     Args:
-        annotation: R2Gen's `annotation.json` or a relative.
+        annotation: R2Gen's `annotation.json` or a related format.
         images: folder that the image paths are relative to.
         labels: "annotation" takes the file's labels where it has them (PromptMRG: CheXbert's), and else what the rules
             read out of the report, as "rules" always does.
@@ -141,7 +142,8 @@ def read_r2gen(
         there is one.
 
     Raises:
-        UserError: a broken annotation (`open_annotation`), a missing image folder, or a path that leaves it.
+        UserError: the annotation is invalid (`open_annotation`), the image folder is missing, or a path points outside
+            it.
     """
     if isinstance(annotation, Path):
         annotation = open_annotation(annotation)
@@ -178,27 +180,27 @@ def _images(entry: dict[str, Any], finder: PathFinder, place: str) -> tuple[Imag
 
 
 def _labels(codes: list[int]) -> dict[str, str]:
-    """PromptMRG's codes are ours: 0 blank, 1 positive, 2 negative, 3 uncertain; 14 observations, or its 18."""
+    """PromptMRG uses the same codes: 0 blank, 1 positive, 2 negative, 3 uncertain; for 14 observations, or its 18."""
     return {name: STATUSES[code] for name, code in zip(PROMPTMRG, codes, strict=False)}
 
 
 def _read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB; give R2Gen's annotation.json")
+            raise UserError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; give R2Gen's annotation.json")
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repetition)
     except _RepeatedKeyError as error:
-        raise UserError(f"{path}: the key {quoted(error)} stands twice in an object; keep one of the two") from None
+        raise UserError(f"{path}: the key {quoted(error)} appears twice in an object; keep one of the two") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give R2Gen's annotation.json") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: no JSON (line {error.lineno}); copy or download the file again") from None
+        raise UserError(f"{path}: not valid JSON (line {error.lineno}); copy or download the file again") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: no JSON text in UTF-8; copy or download the file again") from None
+        raise UserError(f"{path}: not JSON text in UTF-8; copy or download the file again") from None
 
 
 class _RepeatedKeyError(Exception):
-    """A key that an object has twice: JSON would keep the last and lose the first in silence."""
+    """A repeated key of an object, of which JSON would silently keep only the last value."""
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -225,7 +227,7 @@ def _checked_entry(found: Entry, kind: Kind) -> dict[str, Any]:
             _check_text(entry.get(field), f"{place}.{names.get(field, field)}", may_be_empty=field != "id")
     if kind != "coacl" and entry.get("split", found.split) != found.split:
         raise UserError(
-            f"{place}.split: contradicts the list that it lies in; make both {found.split} or move the entry"
+            f"{place}.split: differs from the list that the entry is in; make both {found.split} or move the entry"
         )
     for key in ("study_id", "subject_id"):
         if key in entry and (isinstance(entry[key], bool) or not isinstance(entry[key], (int, str))):
@@ -240,7 +242,7 @@ def _check_labels(codes: Any, place: str) -> None:
         raise UserError(f"{place}: a list of {len(CHEXPERT)} or {len(PROMPTMRG)} codes is needed; copy it again")
     for j, code in enumerate(codes):
         if isinstance(code, bool) or code not in range(len(STATUSES)):
-            raise UserError(f"{place}[{j}]: is none of 0 (blank), 1 (positive), 2 (negative), 3 (uncertain)")
+            raise UserError(f"{place}[{j}]: is not one of 0 (blank), 1 (positive), 2 (negative), 3 (uncertain)")
 
 
 def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
@@ -251,16 +253,20 @@ def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:  # JSON can hold half characters that neither a file name nor a Parquet column can.
-        raise UserError(f"{place}: holds half a character; write the file in UTF-8") from None
+        raise UserError(f"{place}: contains an incomplete character; write the file in UTF-8") from None
     if "\0" in value:
-        raise UserError(f"{place}: holds a zero character; take it out")
+        raise UserError(f"{place}: contains a zero character; remove it")
 
 
 def _inside(finder: PathFinder, relative: str, place: str) -> Path:
-    """The image's path, after a check that it lies in the image folder whatever links there are."""
+    """The path of an image, which is checked to be in the image folder after resolving links."""
     if ".." in PurePosixPath(relative.replace("\\", "/")).parts:
-        raise UserError(f"{place}: leaves the image folder; give paths relative to {finder.folder}, without '..'")
+        raise UserError(
+            f"{place}: points outside the image folder; give paths relative to {finder.folder}, without '..'"
+        )
     try:
         return finder.inside(relative)
     except PathError as error:
-        raise UserError(f"{place}: leaves the image folder {finder.folder}: {quoted(relative)} {error}") from None
+        raise UserError(
+            f"{place}: points outside the image folder {finder.folder}: {quoted(relative)} {error}"
+        ) from None

@@ -1,4 +1,4 @@
-"""A frozen encoder of `dvae.py` as UAR uses it: images to tokens, wherever its weights come from.
+"""A frozen encoder of `dvae.py` for UAR, which converts images to tokens.
 
 DALL-E's weights are published as a pickled module, and reading a pickle can run code: `pytorch_files.py` runs none.
 """
@@ -27,7 +27,7 @@ from crossray.models.base import BUILD
 from crossray.models.parts.networks import fingerprint
 from crossray.models.pretraining.dvae import DALLE, DOWNSAMPLING, Conv, Encoder, NetworkConfig
 
-#: What `random:NAME` builds.
+#: Networks of `random:NAME`.
 RANDOM = {"dalle": DALLE, "tiny": NetworkConfig(width=8, blocks=1, codes=24, patch=4)}
 
 _PREFIX = "encoder."
@@ -35,22 +35,22 @@ _PREFIX = "encoder."
 #: Packages of the classes in DALL-E's file.
 _CLASSES = ("dall_e.", "torch.nn.modules.")
 
-#: Most blocks of a group that are built to see whether weights fit; DALL-E has two.
+#: Maximum number of blocks per group that are built to check weights; DALL-E has two.
 _BLOCKS = 64
 
-#: What may be named.
+#: The possible names, for messages.
 _REMEDY = "give the folder of a `crossray pretrain tokenizer` run, DALL-E's encoder.pkl, or a name on the hub"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerConfig:
-    """Which image tokenizer.
+    """The choice of the image tokenizer.
 
     Attributes:
-        name: the folder of a run of `crossray pretrain tokenizer` or its model folder; DALL-E's encoder.pkl; the name
-            of a model folder on the Hugging Face hub; build: and a recipe (build:tokenizer/phantom), which
-            `crossray train` trains first where the dataset has none yet; or random:dalle and random:tiny for tests.
-        architecture: filled in when it is built, so that a saved folder needs nothing else; leave it out.
+        name: the folder of a run of `crossray pretrain tokenizer` or its model folder; DALL-E's encoder.pkl; a model on
+            the Hugging Face hub; build:RECIPE (such as build:tokenizer/phantom), which `crossray train` trains first
+            unless the dataset already has it; or random:dalle or random:tiny for tests.
+        architecture: set when it is built, so that a saved folder is self-contained; leave it out.
     """
 
     name: str = "random:dalle"
@@ -58,11 +58,11 @@ class ImageTokenizerConfig:
 
 
 class ImageTokenizer(nn.Module):
-    """The encoder, never trained: one token for each 8 x 8 pixels of an image.
+    """The frozen encoder: one token for each 8 x 8 pixels of an image.
 
     Args:
         encoder: the network.
-        config: how it was found; its `architecture` describes it.
+        config: its configuration; `architecture` describes it.
     """
 
     def __init__(self, encoder: Encoder, config: ImageTokenizerConfig) -> None:
@@ -73,11 +73,11 @@ class ImageTokenizer(nn.Module):
 
     @property
     def codes(self) -> int:
-        """Entries of the codebook."""
+        """Number of entries in the codebook."""
         return self.encoder.config.codes
 
     def codebook(self) -> Tensor:
-        """A vector for each code, (codes, C): the weights by which the last layer scores it, alike for codes alike."""
+        """A vector for each code, (codes, C): its weights in the last layer, which are similar for similar codes."""
         output: Conv = self.encoder.blocks.output.conv  # type: ignore[union-attr, assignment]
         return output.w[:, :, 0, 0]
 
@@ -87,13 +87,13 @@ class ImageTokenizer(nn.Module):
 
     @torch.no_grad()
     def most_probable(self, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The most probable codes of every place, and their shares of the probability.
+        """The most probable codes of every place, and their probabilities.
 
-        In the precision of its weights whatever is around it: tokens computed while training equal those cached before.
+        It always uses the precision of its weights, so tokens computed in training equal cached ones.
 
         Args:
             images: (N, 3, H, W) in [0, 1].
-            count: codes a place, C.
+            count: number C of codes per place.
 
         Returns:
             Codes (N, L, C), places row by row, the most probable first; int16 where that is enough. Shares (N, L, C),
@@ -115,7 +115,7 @@ def grid(size: int) -> int:
     """Tokens of an image of size x size pixels.
 
     Raises:
-        UserError: the size is no multiple of 8.
+        UserError: the size is not a multiple of 8.
     """
     if size % DOWNSAMPLING:
         raise UserError(f"recipe field 'data.image.size' is {size}; image tokens need a multiple of {DOWNSAMPLING}.")
@@ -127,10 +127,10 @@ def _random_names() -> list[str]:
 
 
 def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
-    """The tokenizer that `config` names, with its weights; with fresh ones where its architecture is given.
+    """The tokenizer that `config` names, with its weights, or with new ones if its architecture is given.
 
     Raises:
-        UserError: there is none of that name, or its weights do not fit.
+        UserError: there is no such tokenizer, or its weights do not match.
     """
     name, weights = config.name, None
     if config.architecture is not None:
@@ -165,13 +165,16 @@ def _from_folder(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
     try:
         saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if saved["system"] != "dvae":
-            raise UserError(f"{folder / 'config.json'}: system '{saved['system']}' is no image tokenizer; give a dvae.")
+            raise UserError(
+                f"{folder / 'config.json'}: system '{saved['system']}' is not an image tokenizer; name the folder of "
+                f"a dvae."
+            )
         network = NetworkConfig(**{field.name: saved["config"][field.name] for field in fields(NetworkConfig)})
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(_PREFIX)]  # noqa: SIM118
             return network, {name.removeprefix(_PREFIX): file.get_tensor(name).float() for name in names}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{folder}: no readable image tokenizer ({type(error).__name__}); copy it again.") from error
+        raise UserError(f"{folder}: not a readable image tokenizer ({type(error).__name__}); copy it again.") from error
 
 
 def read_encoder(path: Path) -> dict[str, Tensor]:
@@ -183,7 +186,7 @@ def read_encoder(path: Path) -> dict[str, Tensor]:
         Tensors `blocks.*.w` and `blocks.*.b` in float32.
 
     Raises:
-        UserError: the file holds a name that weights do not need, or no such tensors.
+        UserError: the file contains a name that weights do not need, or has no such tensors.
     """
     remedy = "give DALL-E's encoder.pkl"
     try:
@@ -193,19 +196,21 @@ def read_encoder(path: Path) -> dict[str, Tensor]:
         else:
             found = read_pytorch(path, _CLASSES)
         if not isinstance(found, dict | Inert):
-            raise UserError(f"{path}: no table of tensors; {remedy}.")
+            raise UserError(f"{path}: not a table of tensors; {remedy}.")
         chosen = float_copies({
             name: tensor for name, tensor in named_tensors(found).items()
             if name.startswith("blocks.") and name.endswith((".w", ".b"))
         })  # fmt: skip
     except ForbiddenNameError as error:
-        raise UserError(f"{path}: refused, {error} has no place among weights and nothing was run; {remedy}.") from None
+        raise UserError(
+            f"{path}: refused, because {error} does not belong to weights, and nothing was run; {remedy}."
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from None
     except (PyTorchFileError, SafetensorError):
-        raise UserError(f"{path}: no PyTorch weights; {remedy}.") from None
+        raise UserError(f"{path}: not PyTorch weights; {remedy}.") from None
     if not chosen:
-        raise UserError(f"{path}: no tensor named blocks.*.w in it; {remedy}.")
+        raise UserError(f"{path}: it contains no tensor named blocks.*.w; {remedy}.")
     return chosen
 
 
@@ -213,7 +218,7 @@ def infer_network(weights: Mapping[str, Tensor], source: str) -> NetworkConfig:
     """The size of the encoder with these weights, in DALL-E's layout.
 
     Raises:
-        UserError: it is none.
+        UserError: the weights have another layout.
     """
     try:
         first, last = weights["blocks.input.w"], weights["blocks.output.conv.w"]

@@ -1,6 +1,6 @@
-"""A frozen network of `knowledge.py` as REVTAF uses it: images to entities and places, texts to vectors.
+"""A frozen network of `knowledge.py` for REVTAF: converts images to entities and places, and texts to vectors.
 
-It comes from a folder that CrossRay trained or from MedKLIP's checkpoint, of which only tensors are read.
+It is loaded from a folder of CrossRay or from MedKLIP's checkpoint, of which only tensors are read.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from crossray.models.parts.text_encoder import TextEncoder, TextEncoderConfig, b
 from crossray.models.pretraining.knowledge import KnowledgeNetwork, KnowledgeNetworkConfig
 from crossray.text.entities import DESCRIPTIONS, ENTITIES, PLACES, place_text
 
-#: What `random:NAME` builds: MedKLIP's size, its text encoder apart, and one for tests.
+#: Networks of `random:NAME`: MedKLIP's size, except for its text encoder, and one for tests.
 RANDOM = {
     "medklip": KnowledgeNetworkConfig(text=TextEncoderConfig(width=768, heads=12)),
     "tiny": KnowledgeNetworkConfig(
@@ -35,26 +35,26 @@ RANDOM = {
     ),
 }  # fmt: skip
 
-#: Texts that are encoded at a time.
+#: Number of texts that are encoded at once.
 _CHUNK = 64
 
 
-#: What may be named.
+#: The possible names, for messages.
 _REMEDY = "give the folder of a `crossray pretrain knowledge` run, MedKLIP's checkpoint, or a name on the hub"
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeEncoderConfig:
-    """Which knowledge encoder.
+    """The choice of the knowledge encoder.
 
     Attributes:
-        name: the folder of a run of `crossray pretrain knowledge` or its model folder; MedKLIP's checkpoint file; the
-            name of a model folder on the Hugging Face hub; build: and a recipe (build:knowledge/phantom), which
-            `crossray train` trains first where the dataset has none yet; or random:medklip and random:tiny for tests.
-        text: for MedKLIP's checkpoint, which holds none: hub name or folder of the text encoder it was trained with.
-        descriptions: for MedKLIP's checkpoint: a JSON file of entity to description, such as the one that it was
-            trained with; without, CrossRay's own sentences.
-        architecture: filled in when it is built, so that a saved folder needs nothing else; leave it out.
+        name: the folder of a run of `crossray pretrain knowledge` or its model folder; MedKLIP's checkpoint file; a
+            model on the Hugging Face hub; build:RECIPE (such as build:knowledge/phantom), which `crossray train` trains
+            first unless the dataset already has it; or random:medklip or random:tiny for tests.
+        text: for MedKLIP's checkpoint, which has no text encoder: hub name or folder of the one it was trained with.
+        descriptions: for MedKLIP's checkpoint: a JSON file from entity to description, such as the one it was trained
+            with; by default, CrossRay's own sentences.
+        architecture: set when it is built, so that a saved folder is self-contained; leave it out.
     """
 
     name: str = "random:medklip"
@@ -64,11 +64,11 @@ class KnowledgeEncoderConfig:
 
 
 class KnowledgeEncoder(nn.Module):
-    """The network, never trained, and the vectors of its descriptions and places.
+    """The frozen network, and the vectors of its descriptions and places.
 
     Args:
         network: the network; `text`: the encoder of texts that belongs to it.
-        config: how it was found; its `architecture` describes both.
+        config: its configuration; `architecture` describes both.
 
     Attributes:
         entities: names of the entities, in the order of what `forward` returns.
@@ -100,7 +100,7 @@ class KnowledgeEncoder(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """What images (N, 3, H, W), normalised with the statistics of ImageNet, show.
 
-        In the precision of its weights whatever is around it: what is computed while training equals what was cached.
+        It always uses the precision of its weights, so results in training equal cached ones.
 
         Returns:
             "entities": (N, 75) float32, log-odds that the entity is there; "places": (N, 75) int16, the most probable
@@ -148,10 +148,10 @@ def _random_names() -> list[str]:
 
 
 def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
-    """The knowledge encoder that `config` names, with its weights; with fresh ones where its architecture is given.
+    """The knowledge encoder that `config` names, with its weights, or with new ones if its architecture is given.
 
     Raises:
-        UserError: there is none of that name, or its weights do not fit.
+        UserError: there is no such encoder, or its weights do not match.
     """
     name = config.name
     if config.architecture is not None:
@@ -182,10 +182,10 @@ def _assemble(size: KnowledgeNetworkConfig, config: KnowledgeEncoderConfig) -> K
 
 
 def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Put weights of network and text encoder into place; the vectors of the descriptions are computed later.
+    """Load the weights of network and text encoder; the vectors of the descriptions are computed later.
 
     Raises:
-        UserError: they do not fit.
+        UserError: the weights do not match.
     """
     own = encoder.state_dict()
     needed = {name: own[name] for name in own.keys() - {"entity_vectors", "place_vectors", "thresholds"}}
@@ -196,7 +196,7 @@ def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path
 
 
 def _require(needed: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Path) -> None:
-    """Refuse weights without a tensor of each name and shape in `needed`."""
+    """Reject weights without a tensor of each name and shape in `needed`."""
     for name in sorted(needed):
         if name not in weights or weights[name].shape != needed[name].shape:
             raise UserError(
@@ -210,7 +210,8 @@ def _from_folder(folder: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncod
         saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if saved["system"] != "knowledge":
             raise UserError(
-                f"{folder / 'config.json'}: system '{saved['system']}' is no knowledge encoder; give a knowledge."
+                f"{folder / 'config.json'}: system '{saved['system']}' is not a knowledge encoder; name the folder of "
+                f"one."
             )
         known = {field.name for field in dataclasses.fields(KnowledgeNetworkConfig)}
         values = {name: value for name, value in saved["config"].items() if name in known}
@@ -218,7 +219,9 @@ def _from_folder(folder: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncod
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{folder}: no readable knowledge encoder ({type(error).__name__}); copy it again.") from error
+        raise UserError(
+            f"{folder}: not a readable knowledge encoder ({type(error).__name__}); copy it again."
+        ) from error
     _fill(encoder, weights, folder / "model.safetensors")
     encoder.describe()
     return encoder
@@ -276,11 +279,11 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from None
     except PyTorchFileError:
-        raise UserError(f"{path}: not weights alone, and nothing else was read; {remedy}.") from None
+        raise UserError(f"{path}: it contains more than weights, and nothing else was read; {remedy}.") from None
     # it was saved from within DataParallel
     weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     if "res_features.0.weight" not in weights:
-        raise UserError(f"{path}: no tensor named res_features.0.weight in it; {remedy}.")
+        raise UserError(f"{path}: it contains no tensor named res_features.0.weight; {remedy}.")
     return weights
 
 
@@ -320,12 +323,14 @@ def _read_descriptions(path: Path) -> list[str]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: cannot be read as JSON ({type(error).__name__}); give entity to description."
+            f"{path}: cannot be read as JSON ({type(error).__name__}); give an object from entity to description."
         ) from None
     if (
         not isinstance(found, dict)
         or len(found) != len(ENTITIES)
         or not all(isinstance(x, str) for x in found.values())
     ):
-        raise UserError(f"{path}: not {len(ENTITIES)} descriptions; give a JSON object of entity to description.")
+        raise UserError(
+            f"{path}: it does not have {len(ENTITIES)} descriptions; give a JSON object from entity to description."
+        )
     return list(found.values())

@@ -1,4 +1,4 @@
-"""What a scorecard is made of: predictions, their scores, and how their models were trained."""
+"""Inputs of a scorecard: predictions, their scores, and the training logs of their models."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -41,16 +41,16 @@ def read_systems(
     data: Dataset | Path | str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> list[System]:
-    """Read systems that wrote reports of the same studies.
+    """Read systems with reports of the same studies.
 
     Args:
         runs: predictions files, or folders that hold predictions.jsonl. Scores lie beside them as `crossray evaluate`
             writes them; they are computed, and not kept, where there are none.
         data: prepared dataset for the baselines of scores that are computed.
-        say: told what takes time.
+        say: called with a message before long computations.
 
     Raises:
-        UserError: a file is missing or wrong, or the systems were not scored under the same protocol on the same
+        UserError: a file is missing or invalid, or the systems were not scored under the same protocol on the same
             studies.
     """
     if not runs:
@@ -114,7 +114,7 @@ def _require_same_studies(systems: Sequence[System], protocols: Sequence[str]) -
     for system, references in zip(systems[1:], others, strict=True):
         if references != first:
             raise UserError(
-                f"{system.predictions.path}: its studies or references are not those of "
+                f"{system.predictions.path}: its studies or references differ from those of "
                 f"{systems[0].predictions.path}; name predictions of the same studies"
             )
 
@@ -124,7 +124,7 @@ def _predictions_path(run: Path) -> Path:
         return run
     if not (run / PREDICTIONS).is_file():
         raise UserError(
-            f"{run}: no {PREDICTIONS} in it; write it with crossray generate --model {run} --data DATA "
+            f"{run}: {PREDICTIONS} is missing; write it with crossray generate --model {run} --data DATA "
             f"--out {run / PREDICTIONS}"
         )
     return run / PREDICTIONS
