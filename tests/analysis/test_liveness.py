@@ -87,7 +87,7 @@ def test_the_table_has_a_line_a_module_and_one_for_the_weakest_parameter() -> No
     found = {
         "cmn/phantom": (Measured({"m": fresh}, {"a": 0.2, "b": 3.0}), Measured({"m": trained}, {"a": 0.1, "b": 2.0}))
     }
-    module, parameters = grid(found, 50).lines
+    module, parameters = grid(found, "").lines
     assert module == [
         "cmn/phantom",
         "m",

@@ -17,7 +17,7 @@ from torch import Tensor
 from crossray.ablation.rows import ablations
 from crossray.data.batches.batch import Batch
 from crossray.models.base import Event, ReportModel
-from crossray.models.coacl import COACL
+from crossray.models.coacl import COACL, Denoising
 from crossray.models.parts.adaptive_contrast import ACLM, DNSA, MOM
 from crossray.models.parts.backbones import BackboneConfig
 from crossray.text.observations import CHEXPERT, OBSERVATIONS, STATUSES
@@ -160,6 +160,20 @@ def test_padding_of_reports_changes_neither_losses_nor_memory() -> None:
 
 
 # MOM
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_large_priors_drown_the_image_tokens_unless_they_are_normalized(normalize: bool) -> None:
+    """Training makes priors and maps grow; the additions were 500 times as large as the tokens on real radiographs."""
+    torch.manual_seed(0)
+    denoising, tokens = Denoising(64, 0.0, normalize=normalize).eval(), torch.randn(2, 5, 64)
+    prior = 1000 * torch.randn(1, 3, 64).expand(2, -1, -1)
+    for weight in (denoising.attention.output.weight, denoising.attention.project.weight):
+        weight.data *= 10
+    with torch.no_grad():
+        image = denoising(tokens, prior)[:, :5]
+    added = (image - tokens).std() / tokens.std()
+    assert (added < 1.5) if normalize else (added > 100)
 
 
 def mom(basis: str) -> MOM:
@@ -369,13 +383,15 @@ def test_every_ablation_changes_something() -> None:
         for row in table.rows:
             overrides = {k.removeprefix("model."): v for k, v in row.overrides.items() if k.startswith("model.")}
             weights = loss_weights(COACL, table.recipe_of(row).stages[0])
-            rows[row.name] = everything(coacl(**overrides)) | {"weight": torch.tensor(weights["contrastive"])}
-    assert len(rows) == 24
+            rows[row.name] = everything(coacl(**{"denoising_norm": True, **overrides})) | {
+                "weight": torch.tensor(weights["contrastive"])
+            }
+    assert len(rows) == 25
     names = list(rows)
     for place, name in enumerate(names):
         for other in names[:place]:
             assert differs(rows[name], rows[other]), f"{name} and {other}"
-    assert not differs(rows["COACL"], everything(coacl()) | {"weight": torch.tensor(0.1)})
+    assert not differs(rows["COACL"], everything(coacl(denoising_norm=True)) | {"weight": torch.tensor(0.1)})
 
 
 def test_code_recipe_differs_from_the_recommended_one() -> None:
