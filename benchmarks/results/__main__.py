@@ -66,7 +66,7 @@ def main() -> None:
     for name in chosen.tables:
         body = TABLES[name](bench)
         command = f"python benchmarks/results --data data/iu --runs runs/results --tables {name}"
-        command += f" --split {bench.split} --seeds {' '.join(map(str, bench.seeds))}"
+        command += f" --split {bench.split} \\\n        --seeds {' '.join(map(str, bench.seeds))}"
         if name != "eye":
             command += f" --systems {' '.join(bench.systems)}"
         if bench.share != 1:

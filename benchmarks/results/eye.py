@@ -43,11 +43,11 @@ def table(bench: Bench) -> str:
     reachable = f"{np.mean([most[name] for name in CHEXPERT]):.3f}"
     rows.insert(1, ["**mean of the 14 of CheXpert**", "", "", "", reachable])
     return (
-        f"# The encoder ({SPLITS[bench.split]})\n\n{len(truth)} studies, labels of the rules; an uncertain finding "
-        f"counts as positive, one that is not mentioned as negative. Intervals: {RESAMPLES} resamples of the set. Best "
-        "F1: at the threshold that is best for these very studies, more than any report can be expected to reach with "
-        "what this encoder sees, above all where positives are few; its mean over the 14 is to be read beside the "
-        "macro F1 of the reports.\n\n"
+        f"# Image encoder ({SPLITS[bench.split]})\n\n{len(truth)} studies, labels by the rules; an uncertain finding "
+        f"counts as positive, one that is not mentioned as negative. Intervals: {RESAMPLES} bootstrap resamples. Best "
+        "F1: F1 at the threshold that is best for these very studies. This is more than any report can be expected to "
+        "reach with this encoder, especially where positives are few; compare its mean over the 14 observations with "
+        "the macro F1 of the reports.\n\n"
         + grid(["observation", "positives", "AUROC", "95% interval", "best F1"], rows)
         + _words(words, said)
     )
