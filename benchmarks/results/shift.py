@@ -96,8 +96,8 @@ def table(bench: Bench) -> str:
         f"is {len(rows)} of its own studies of split {bench.split}, most with two views; *away* is {len(nih_files)} "
         "single frontal radiographs of ChestX-ray14, half of them without findings. *Written*: images whose report "
         "states the observation as present or uncertain, by the rules. *Samples*: AUROC of the share of sampled "
-        "reports that do so. *Encoder*: AUROC of its own head. At home, the truth is what the rules read in the true report; "
-        "away, it is what another program read in unpublished reports."
+        "reports that do so. *Encoder*: AUROC of its own head. At home, the truth is what the rules read in the "
+        "true report; away, it is what another program read in unpublished reports."
     )
     one = ["positives", "written", "F1", "samples", "encoder"]
     headings = ["observation", *(f"{name}, home" for name in one), *(f"{name}, away" for name in one)]
@@ -141,8 +141,9 @@ def _noted(folder: Path, files: Sequence[Path], found: Found) -> str:
     if not lines:
         return ""
     about = (
-        f"\n{int(noted.sum())} of these images have clinical notes. An observation that the rules read in a note counts "
-        "as present. Notes also describe the patient's history and other images, so this truth is the least accurate.\n\n"
+        f"\n{int(noted.sum())} of these images have clinical notes. An observation that the rules read in a note "
+        "counts as present. Notes also describe the patient's history and other images, so this truth is the least "
+        "accurate.\n\n"
     )
     return about + grid(["observation", "positives", "written", "F1", "samples", "encoder"], lines)
 
