@@ -110,6 +110,51 @@ def test_scores_are_a_mapping_with_tables() -> None:
     assert by_study["bleu1"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("wrong", [None, 3, b"a.png", {"a": 1}, np.zeros(3)])
+def test_what_is_no_model_or_study_is_refused(wrong: object, folder: Path, images: list[Path]) -> None:
+    with pytest.raises(UserError, match="is not a model; give a model folder"):
+        crossray.load(wrong)  # type: ignore[arg-type]
+    model = crossray.load(folder, device="cpu")
+    for call in (model.report, model.check):
+        with pytest.raises(UserError, match="is not a view of a study; give paths"):
+            call(wrong)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"is not a (list of studies|study)|studies: .* is not"):
+        list(model.reports(wrong))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"is not a (study|view of a study); give paths"):
+        list(model.reports([images[0], wrong]))  # type: ignore[list-item]
+
+
+def test_one_path_is_no_list_of_studies(folder: Path, images: list[Path]) -> None:
+    model = crossray.load(folder, device="cpu")
+    with pytest.raises(UserError, match=r"use report\(\) for a single study"):
+        list(model.reports(str(images[0])))
+    with pytest.raises(UserError, match="is not a view of a study"):
+        model.report([images[0], images[1]])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="batch_size is 'two'; give a whole number from 1 on"):
+        list(model.reports([images[0]], batch_size="two"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"decoding: .* has no fields"):
+        crossray.load(folder, device="cpu", decoding="beam")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"text", [None], [["a"]], [3], np.zeros(1)])
+def test_what_is_no_report_is_refused(wrong: object) -> None:
+    with pytest.raises(UserError, match=r"predictions: .* give"):
+        crossray.evaluate(wrong, ["a"])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"references: .*give"):
+        crossray.evaluate(["a"], wrong)  # type: ignore[arg-type]
+
+
+def test_options_of_scoring_are_checked_first() -> None:
+    for name, wrong in (("meteor", "yess"), ("cleaner", "legcy"), ("resamples", 0), ("resamples", 2.5), ("seed", "x")):
+        with pytest.raises(UserError, match=name):
+            crossray.evaluate(["a"], ["a"], **{name: wrong})  # type: ignore[arg-type]
+
+
+def test_an_array_of_texts_is_scored() -> None:
+    scores = crossray.evaluate(np.array(["x y"]), np.array(["x y"]), meteor="no", resamples=10)  # type: ignore[arg-type]
+    assert scores["bleu1"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize("references", [None, ["one"], {"a": "one", "b": "two"}])
 def test_references_that_do_not_fit_are_refused(references: object) -> None:
     with pytest.raises(UserError, match="references"):

@@ -18,6 +18,7 @@ from crossray.commands import COMMANDS, GROUPS, RENAMED
 from crossray.commands.command import Command
 from crossray.errors import UserError
 from crossray.files.guard import check_outputs
+from crossray.parser_messages import plain_message
 
 #: Exit code of a user's mistake, as argparse uses it.
 MISTAKE = 2
@@ -26,7 +27,14 @@ INTERRUPTED = 130
 
 
 #: The parser calls an option by its place among the commands (prepare.phantom.out); a user types --out.
-_KEY = re.compile(rf"\b(?:(?:{'|'.join(GROUPS)})\.[\w-]+|{'|'.join(COMMANDS)})\.(\w+)")
+_KEY = re.compile(rf"\b((?:{'|'.join(GROUPS)})\.[\w-]+|{'|'.join(COMMANDS)})\.(\w+)")
+
+
+def _option(key: re.Match[str]) -> str:
+    """An option as a user types it: with --, unless it is the argument without a name."""
+    group, _, second = key[1].partition(".")
+    command = GROUPS[group].commands[second] if second else COMMANDS[group]
+    return key[2] if (command.positional or {}).get("name") == key[2] else f"--{key[2]}"
 
 
 #: What jsonargparse says of a name with bytes that are no UTF-8.
@@ -66,19 +74,6 @@ def _hyphenated(text: str) -> str:
     return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), text)
 
 
-#: What the library calls a type, and what a reader does.
-_TYPES = {
-    "int": "whole number", "float": "number", "bool": "true or false", "str": "text", "Path": "path",
-    "pathlib.Path": "path", "pathlib._local.Path": "path", "NoneType": "null",
-}  # fmt: skip
-_CLASS = re.compile(r"<class '([\w.]+)'>")
-
-
-def _plain_types(message: str) -> str:
-    """A message of the parser without the names of Python's types."""
-    return _CLASS.sub(lambda found: _TYPES.get(found[1], found[1].rpartition(".")[2]), message)
-
-
 class Parser(ArgumentParser):
     """Says a mistake in one sentence instead of the whole usage."""
 
@@ -87,8 +82,9 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: D102
         message = _NO_UTF8.sub("the name is not UTF-8, which an option cannot take; rename the file or folder", message)
-        sentence = _KEY.sub(r"--\1", _plain_types(" ".join(message.split()).rstrip(".")))
-        sys.stderr.write(f"{self.prog.replace(' [options]', '')}: {sentence}; --help explains every option.\n")
+        options = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+        sentence = plain_message(_KEY.sub(_option, message), options, "--help explains every option", prefix="--")
+        sys.stderr.write(f"{self.prog.replace(' [options]', '')}: {_hyphenated(sentence)}.\n")
         raise SystemExit(MISTAKE)
 
 

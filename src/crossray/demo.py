@@ -8,7 +8,7 @@ from rich.console import Console
 
 from crossray.data.store import Dataset
 from crossray.data.store.writer import write_dataset
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
 from crossray.evaluation.results import Evaluation
@@ -92,7 +92,7 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
     print_dataset(dataset, console)
     if len(dataset.rows("test")) < LEAST_TEST_STUDIES:
         raise UserError(
-            f"--studies {studies}: the test split has {len(dataset.rows('test'))} studies; draw more of them."
+            f"--studies {studies}: the test split has {counted(len(dataset.rows('test')), 'study')}; draw more of them."
         )
 
     console.rule(f"2. training {system}, and first what it needs")

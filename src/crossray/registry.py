@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from crossray.errors import UserError
+from crossray.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 _D = TypeVar("_D")
@@ -71,7 +71,7 @@ class Registry(Generic[T]):
         if name not in self._found:
             self._import_all()
         if name not in self._found:
-            raise UserError(f"{self.kind} '{name}' does not exist; {self._remedy}.")
+            raise UserError(f"{self.kind} '{name}' does not exist; {self._remedy}{did_you_mean(name, self._found)}.")
         return self._found[name]
 
     def names(self) -> list[str]:

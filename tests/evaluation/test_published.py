@@ -58,9 +58,9 @@ def test_the_tables_of_the_four_sources_are_there() -> None:
     assert {row.name for row in table("rcan/table4-iu-xray").rows} == {
         row.name for row in table("rcan/table4-mimic-cxr").rows
     }
-    with pytest.raises(UserError, match="'rcan' is unknown; choose one of coacl/iu-xray, "):
+    with pytest.raises(UserError, match="'rcan' does not exist; choose one of coacl/iu-xray, "):
         table("rcan")
-    with pytest.raises(UserError, match="no line 'RVE'; it has NIC, "):
+    with pytest.raises(UserError, match="row 'RVE' does not exist; choose one of NIC, "):
         table("rcan/iu-xray").row("RVE")
 
 
@@ -138,7 +138,7 @@ def test_tables_of_a_data_set_hold_its_lines_only() -> None:
         "rcan/table4-mimic-cxr",
         "revtaf/table3",
     ]
-    with pytest.raises(UserError, match="'padchest' is unknown"):
+    with pytest.raises(UserError, match="'padchest' does not exist"):
         for_data("padchest")
 
 

@@ -78,5 +78,5 @@ class TestFolders:
         with pytest.raises(UserError, match="StudyInstanceUID differs") as caught:
             folder_views(tmp_path, 2)
         assert "2.25" not in str(caught.value)
-        with pytest.raises(UserError, match="holds 2 files, but the model takes 1 views"):
+        with pytest.raises(UserError, match="holds 2 files, but the model takes only 1"):
             folder_views(tmp_path, 1)

@@ -24,7 +24,7 @@ def test_a_port_in_use_is_named() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(UserError, match="cannot be listened on"):
+        with pytest.raises(UserError, match="cannot listen on"):
             check_port("127.0.0.1", other.getsockname()[1])
 
 

@@ -145,6 +145,6 @@ def test_none_changes_nothing(report: str) -> None:
 
 
 def test_unknown_cleaner_is_named() -> None:
-    with pytest.raises(UserError, match="'strict' is unknown; choose one of legacy, legacy_mimic, fixed, none"):
+    with pytest.raises(UserError, match="'strict' does not exist; choose one of legacy, legacy_mimic, fixed, none"):
         clean("text", "strict")
     assert all(isinstance(clean("text", cleaner), str) for cleaner in CLEANERS)

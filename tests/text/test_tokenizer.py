@@ -283,8 +283,8 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "characters"}, "kind: 'characters' is unknown"),
-        ({"cleaner": "strict"}, "cleaner: 'strict' is unknown"),
+        ({"kind": "characters"}, "kind: 'characters' does not exist"),
+        ({"cleaner": "strict"}, "cleaner: 'strict' does not exist"),
         ({"kind": "wordpiece", "legacy_ids": True}, "legacy_ids: only word"),
         ({"min_count": 1000}, "min_count: no training report"),
     ],

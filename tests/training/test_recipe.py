@@ -37,6 +37,14 @@ def test_overrides_reach_their_field(name: str) -> None:
     assert load(name, {"trainer.max_epochs": 3, field: value, "data.image.size": 96}) == recipe
 
 
+def test_a_mode_goes_with_its_monitor() -> None:
+    losses = {"trainer.monitor": "loss", "trainer.mode": "min"}
+    assert load("baseline/phantom", losses).trainer.mode == "min"
+    load("baseline/phantom", {**losses, "stages": [{"mode": "min"}]})
+    load("baseline/phantom", {"stages": [{"monitor": "loss_language", "mode": "min"}]})
+    load("baseline/phantom", {"trainer.monitor": "cider+loss_language", "trainer.mode": "min"})  # nobody knows
+
+
 def test_lists_and_mappings_are_overrides_too() -> None:
     recipe = parse(
         "baseline/iu_xray",
@@ -52,7 +60,7 @@ def test_lists_and_mappings_are_overrides_too() -> None:
     [
         ({"trainer.max_epoch": 3}, "baseline/phantom.*max_epoch"),
         ({"model.memory_slots": 3}, "baseline/phantom.*memory_slots"),
-        ({"model.layers": "many"}, r"baseline/phantom.*model\.layers.*int"),
+        ({"model.layers": "many"}, r"baseline/phantom.*model\.layers is 'many'; give a whole number"),
         ({"optimizer.name": "sgd"}, r"baseline/phantom.*optimizer\.name"),
         ({"stages": [{"epoch": 1}]}, "baseline/phantom.*stages.*epoch"),
         ({"stages": []}, "baseline/phantom.*stages"),
@@ -61,6 +69,12 @@ def test_lists_and_mappings_are_overrides_too() -> None:
         ({"trainer.devices": 0}, r"trainer\.devices"),
         ({"data.image.size": 0}, "baseline/phantom.*size"),
         ({"system": "nothing"}, "baseline/phantom.*system.*nothing"),
+        ({"system": "baselin"}, "did you mean 'baseline'"),
+        ({"trainer.monitor": "ciderr"}, "did you mean 'cider'"),
+        ({"trainer.mode": "min"}, r"trainer\.mode' is min, which selects the model with the worst .*; set it to max"),
+        ({"trainer.monitor": "loss"}, r"trainer\.mode' is max, which selects the model with the worst loss; .* min"),
+        ({"stages": [{"monitor": "loss_language"}]}, r"stages\.mode' is max, which selects .* worst loss_language"),
+        ({"stages": [{"mode": "min"}]}, r"stages\.mode' is min, but a stage without 'stages\.monitor'"),
     ],
 )
 def test_a_wrong_field_is_named(overrides: dict[str, Any], message: str) -> None:

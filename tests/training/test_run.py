@@ -192,7 +192,8 @@ def planned(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
 
     def on_validation_epoch_end(self: TrainingModule) -> None:
         plain(self)
-        self.validation_metrics["cider"] = next(left)
+        value = next(left)
+        self.validation_metrics |= {"cider": value, "loss_language": value}
 
     monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", on_validation_epoch_end)
 
@@ -205,7 +206,7 @@ def best_step(out: Path) -> int:
     ("options", "values", "step"),
     [
         ({}, [1.0, 3.0, 2.0], 10),
-        ({"trainer__mode": "min"}, [2.0, 3.0, 1.5], 15),
+        ({"trainer__monitor": "loss_language", "trainer__mode": "min"}, [2.0, 3.0, 1.5], 15),
         ({"trainer__min_epochs": 3}, [9.0, 8.0, 1.0], 15),
         ({"trainer__min_epochs": 9}, [9.0, 8.0, 1.0], 15),
     ],

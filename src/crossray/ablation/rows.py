@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose, did_you_mean
 from crossray.training.config import Recipe
 from crossray.training.recipe import load, read_values
 
@@ -82,7 +82,10 @@ class Ablation:
         known = [row.name for row in self.rows]
         for name in names or ():
             if name not in known:
-                raise UserError(f"ablation {self.name}: no row '{name}'; its rows are: {'; '.join(known)}.")
+                raise UserError(
+                    f"ablation {self.name} has no row '{name}'{did_you_mean(name, known)}; its rows are "
+                    f"{'; '.join(known)}."
+                )
         return tuple(row for row in self.rows if names is None or row.name in names)
 
 
@@ -98,7 +101,8 @@ def find_ablation(recipe: str, name: str | None = None) -> Ablation:
     if name is None and len(tables) == 1:
         return next(iter(tables.values()))
     if name not in tables:
-        raise UserError(f"recipe {recipe}: choose one of its ablations with --table: {', '.join(tables)}.")
+        said = "has several ablations" if name is None else f"has no ablation '{name}'"
+        raise UserError(f"recipe {recipe} {said}; with --table, {choose(name, tables)}.")
     return tables[name]
 
 
@@ -154,7 +158,7 @@ def _record(values: Any, where: str, *, required: Sequence[str], optional: Seque
             raise UserError(f"{where}: field '{name}' is missing; add it.")
     for name, value in given.items():
         if name not in (*required, *optional):
-            raise UserError(f"{where}: field '{name}' is unknown; use {', '.join((*required, *optional))}.")
+            raise UserError(f"{where}: field '{name}' does not exist; {choose(name, (*required, *optional))}.")
         if name in _TEXTS and not isinstance(value, str):
             raise UserError(f"{where}: field '{name}' is not text; put it in quotation marks.")
     return given

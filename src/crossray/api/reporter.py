@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossray.api.arguments import model_name, search_fields, study_paths, view_paths, whole_number
 from crossray.api.report import Report
 from crossray.confidence.check import InputCheck
 from crossray.errors import UserError
@@ -50,7 +51,7 @@ class Reporter:
         Raises:
             UserError: a file cannot be read, or there are more views than the model takes.
         """
-        return next(self.reports([views]))
+        return next(self.reports([view_paths(views)]))
 
     def check(self, *views: str | Path) -> InputCheck:
         """Whether the images of a study look like those that the model was trained on, and if not, why.
@@ -63,7 +64,7 @@ class Reporter:
         """
         from crossray.generation.checks import check_study
 
-        return check_study(self.generator, _views(views))
+        return check_study(self.generator, view_paths(views))
 
     def reports(
         self, studies: Iterable[Study], batch_size: int = 16, *, agreement: bool = False, strict: bool = False
@@ -82,9 +83,8 @@ class Reporter:
         """
         calibration = self.generator.calibration
         samples = calibration.samples if agreement and calibration is not None else 0
-        if batch_size < 1:
-            raise UserError(f"batch_size {batch_size}: give 1 or more.")
-        views = [_views(study) for study in studies]
+        whole_number("batch_size", batch_size, 1)
+        views = study_paths(studies)
         names = study_ids(views)  # of all studies together: names and samples must not depend on the batches
         for first in range(0, len(views), batch_size):
             part = slice(first, first + batch_size)
@@ -167,12 +167,10 @@ def load(name: str | Path, *, device: str = "auto", decoding: Mapping[str, Any] 
         >>> model = crossray.load("runs/a")  # doctest: +SKIP
         >>> print(model.report("frontal.png"))  # doctest: +SKIP
     """
-    folder = model_folder(name)
+    folder = model_folder(model_name(name))
     if not (folder / CONFIG).exists():
         remedy = "name a model folder, the folder of a run, or a model on the hub"
         folder = find_model(str(name), "model", remedy, patterns=MODEL_FILES)
-    return Reporter(Generator.from_pretrained(folder, device=device, decoding=decoding), str(name), folder)
-
-
-def _views(study: Study) -> list[Path]:
-    return [Path(study)] if isinstance(study, str | Path) else [Path(view) for view in study]
+    return Reporter(
+        Generator.from_pretrained(folder, device=device, decoding=search_fields(decoding)), str(name), folder
+    )

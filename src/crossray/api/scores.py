@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from crossray.errors import UserError
+from crossray.api.arguments import texts, whole_number
+from crossray.errors import UserError, choose, counted
 from crossray.evaluation.results import Evaluation
 from crossray.text.cleaning import CLEANERS, clean
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = ["Scores", "evaluate"]
+
+_Meteor = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def evaluate(
     *,
     data: str | Path | None = None,
     labeler: str = "rules",
-    meteor: Literal["auto", "yes", "no"] = "auto",
+    meteor: _Meteor = "auto",
     cleaner: str = "legacy",
     resamples: int = 1000,
     seed: int = 0,
@@ -110,6 +113,10 @@ def evaluate(
         >>> round(scores["bleu1"], 3)
         0.717
     """
+    if meteor not in get_args(_Meteor):
+        raise UserError(f"meteor is {meteor!r:.40}; {choose(meteor, get_args(_Meteor))}.")
+    whole_number("resamples", resamples, 1)
+    whole_number("seed", seed, 0)
     from crossray.evaluation.evaluate import evaluate as score
     from crossray.evaluation.predictions import Prediction, PredictionFile, Provenance
     from crossray.evaluation.predictions.exchange import open_predictions
@@ -120,7 +127,7 @@ def evaluate(
         file = open_predictions(Path(predictions), dataset=None if data is None else Path(data))
     else:
         if cleaner not in CLEANERS:
-            raise UserError(f"cleaner '{cleaner}' does not exist; choose one of {', '.join(CLEANERS)}.")
+            raise UserError(f"cleaner '{cleaner}' does not exist; {choose(cleaner, CLEANERS)}.")
         rows = tuple(
             Prediction(study, clean(text, cleaner), {"full": clean(reference, cleaner)})
             for study, text, reference in _paired(predictions, references)
@@ -132,15 +139,17 @@ def evaluate(
 def _paired(
     predictions: Sequence[str] | Mapping[str, str], references: Sequence[str] | Mapping[str, str] | None
 ) -> Iterator[tuple[str, str, str]]:
+    texts("predictions", predictions)
     if references is None or isinstance(references, str):
         raise UserError("references: give the true reports, one for each prediction.")
     if isinstance(predictions, Mapping) != isinstance(references, Mapping):
         raise UserError("references: give both sides as lists, or both by study.")
-    ours = predictions if isinstance(predictions, Mapping) else {str(i): text for i, text in enumerate(predictions)}
-    true = references if isinstance(references, Mapping) else {str(i): text for i, text in enumerate(references)}
-    if ours.keys() != true.keys():
+    ours, true = texts("predictions", predictions), texts("references", references)
+    if len(ours) != len(true):
         raise UserError(
-            f"references: {len(true)} of them, but {len(ours)} predictions of other studies; give one each."
+            f"references: {len(true)} for {counted(len(ours), 'prediction')}; give one for each prediction."
         )
+    if ours.keys() != true.keys():
+        raise UserError("references: they are of other studies than the predictions; give both by the same studies.")
     for study, text in ours.items():
         yield study, text, true[study]

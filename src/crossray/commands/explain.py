@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.pages.terminal import console
 
 
@@ -44,4 +44,4 @@ def explain(
         explanations.append(analysis.explain(generator.model, generator.decoding, shown.inputs, name))
     html = analysis.build_explanation(shown.name, explanations, reference=shown.reference, synthetic=shown.synthetic)
     write_whole(out, html)
-    console().print(f"{shown.name}, {len(explanations)} models: {out}", highlight=False)
+    console().print(f"study {shown.name}, {counted(len(explanations), 'model')}: {out}", highlight=False)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.files.guard import check_outputs
 from crossray.pages.terminal import console
 
@@ -64,7 +64,7 @@ def export(
         if sample is not None:
             given = draw(given, sample, seed)
         count = export_reports(given, out, format, images=images, subject=subject, transaction=transaction)
-        console().print(f"{count} reports in {out}: drafts by a machine, not verified; not a medical device")
+        console().print(f"{counted(count, 'report')} in {out}: drafts by a machine, not verified; not a medical device")
         return
     from crossray.data.store import Dataset
     from crossray.evaluation.predictions.exchange import export as write
@@ -82,4 +82,4 @@ def export(
         seed=seed,
     )
     count = write(file, out, format, studies=benchmark, dataset=dataset, protocol=protocol)
-    console().print(f"{count} studies in {out}")
+    console().print(f"{counted(count, 'study')} in {out}")

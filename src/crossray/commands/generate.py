@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.pages.terminal import console, progress_bar
 
 
@@ -69,7 +69,7 @@ def generate(
             (written,) = generator.report_files(listed, strict=strict)
             console().print(readable(written.report.text), markup=False, highlight=False, soft_wrap=True)
             return
-    console().print(f"{count} reports in {out}")
+    console().print(f"{counted(count, 'report')} in {out}")
 
 
 def _values(given: dict[str, str] | None) -> dict[str, object]:

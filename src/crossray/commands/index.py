@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.pages.terminal import console
 
 
@@ -20,7 +20,7 @@ def index_build(model: Path, data: Path, store_reports: bool = False, device: st
     from crossray.generation.index import build_index
 
     count = build_index(model, Dataset.open(data), store_reports=store_reports, device=device)
-    console().print(f"{count} training reports in the index of {model}", highlight=False)
+    console().print(f"{counted(count, 'training report')} in the index of {model}", highlight=False)
 
 
 def index_query(

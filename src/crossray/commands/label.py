@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.pages.terminal import console
 
 
@@ -29,7 +29,7 @@ def label(
         )
     opened = open_labeler(labeler, convention)
     count, notes = label_table(reports, out, opened, lambda report: label_report(report, convention).evidence, evidence)
-    console().print(f"{count} reports labelled by {opened.name} in {out}", highlight=False)
+    console().print(f"{counted(count, 'report')} labelled by {opened.name} in {out}", highlight=False)
     for note in notes:
         console().print(f"note: {note}", highlight=False)
     if evidence is not None:

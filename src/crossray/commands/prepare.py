@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from crossray.commands.command import FOLDER, Command
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.pages.terminal import console, print_dataset, print_estimate, print_source_statistics, progress_bar
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def write(
                 notes=collection.notes, rejected=collection.rejected, progress=progress, engine=engine, images=files,
             )  # fmt: skip
     if part is not None:
-        console().print(f"part {shard}: {count} shards are written; when all parts are, the same command without "
-                        "--shard merges them", highlight=False)  # fmt: skip
+        console().print(f"part {shard}: {counted(count, 'shard')} written; when all parts are, the same command "
+                        "without --shard merges them", highlight=False)  # fmt: skip
         return
     print_dataset(dataset, console())
     if "filter_steps" in dataset.info.notes:

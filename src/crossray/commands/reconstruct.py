@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.pages.terminal import console, progress_bar
 
 
@@ -44,10 +44,10 @@ def reconstruct(
         found = run(tokenizer, Dataset.open(data), split, transform, progress=progress)
     ours, coarse = found.psnr, found.coarse_psnr
     lines = (
-        f"{len(ours)} images of split {split}",
+        f"{counted(len(ours), 'image')} of split {split}",
         f"PSNR of the reconstructions   {ours.mean():.2f} dB (from {ours.min():.2f} to {ours.max():.2f})",
         f"PSNR 8 times down and up      {coarse.mean():.2f} dB (from {coarse.min():.2f} to {coarse.max():.2f})",
-        f"reconstruction is better for  {int((ours > coarse).sum())} images",
+        f"reconstruction is better for  {counted(int((ours > coarse).sum()), 'image')}",
         f"perplexity of the codes       {found.perplexity:.0f} of {tokenizer.config.codes}",
     )
     for line in lines:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.pages.terminal import console
 
 
@@ -26,4 +26,4 @@ def scorecard(runs: list[Path], out: Path, data: Path | None = None, studies: in
     dataset = None if data is None else Dataset.open(data)
     systems = read_systems(runs, data=dataset, say=lambda sentence: console().print(sentence, highlight=False))
     write_whole(out, build_scorecard(systems, data=dataset, studies=studies, seed=seed))
-    console().print(f"{len(systems)} systems, {out.stat().st_size / 1e6:.1f} MB: {out}", highlight=False)
+    console().print(f"{counted(len(systems), 'system')}, {out.stat().st_size / 1e6:.1f} MB: {out}", highlight=False)

@@ -33,7 +33,7 @@ from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, study_seed, with_samples, write_reports
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.evaluation.labelers import RuleLabeler
 from crossray.evaluation.utilities import utility_of
 from crossray.models.base import ReportModel
@@ -96,7 +96,8 @@ def calibrate(
     rows = dataset.rows(split)
     if len(rows) < LEAST_STUDIES:
         raise UserError(
-            f"{dataset.path}: split '{split}' has {len(rows)} studies; calibration needs {LEAST_STUDIES} or more."
+            f"{dataset.path}: split '{split}' has {counted(len(rows), 'study')}; calibration needs "
+            f"{LEAST_STUDIES} or more."
         )
     rates = presence(_true(model, dataset, dataset.rows("train"), section)).mean(axis=0)
     samples = decoding.samples if decoding.method == "mbr" else SAMPLES

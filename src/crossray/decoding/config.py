@@ -4,12 +4,15 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 
 Method = Literal["beam", "greedy", "sample", "mbr"]
 #: What reports are compared by (`crossray.evaluation.utilities`).
 UtilityName = Literal["bleu", "cider", "clinical"]
 LengthPenalty = Literal["none", "average", "wu"]
+
+#: Fields that hold one of several names.
+_NAMES = {"method": get_args(Method), "length_penalty": get_args(LengthPenalty), "utility": get_args(UtilityName)}
 
 #: Type of a field's default to what its value must be an instance of, and how a message says that.
 _TYPES: dict[type, tuple[Any, str]] = {
@@ -76,17 +79,19 @@ class DecodingConfig:
             value, (kind, words) = getattr(self, field.name), _TYPES[type(field.default)]
             if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
                 raise UserError(f"decoding: field '{field.name}' is {value!r}; it must be {words}.")
+
+        for name, names in _NAMES.items():
+            value = getattr(self, name)
+            if value not in names:
+                raise UserError(f"decoding: field '{name}' is {value!r}; {choose(value, names)}.")
         rules = {
-            "method": (self.method in get_args(Method), f"one of {', '.join(get_args(Method))}"),
             "beam": (self.beam >= 1, "at least 1"),
             "max_length": (self.max_length >= 1, "at least 1"),
             "min_length": (0 <= self.min_length <= self.max_length, f"from 0 to max_length ({self.max_length})"),
-            "length_penalty": (self.length_penalty in get_args(LengthPenalty), "one of none, average, wu"),
             # an exponent below 0 would favour short reports and void the bound that early stopping rests on
             "length_alpha": (self.length_alpha >= 0, "at least 0"),
             "no_repeat_ngram": (self.no_repeat_ngram >= 0, "at least 0"),
             "samples": (self.samples >= 1, "at least 1"),
-            "utility": (self.utility in get_args(UtilityName), f"one of {', '.join(get_args(UtilityName))}"),
             "temperature": (self.temperature > 0, "above 0; method greedy is its limit"),
             "top_k": (self.top_k >= 0, "at least 0"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),

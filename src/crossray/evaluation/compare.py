@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted, did_you_mean
 from crossray.evaluation.labelers import RULES, Labeler, open_labeler
 from crossray.evaluation.metrics.degeneracy import variety
 from crossray.evaluation.metrics.family import MeteorChoice, families
@@ -274,7 +274,9 @@ def _compare_protocol(
     known = scores_of(next(iter(statistics.values())))
     for metric in metrics or ():
         if metric not in known:
-            raise UserError(f"metrics: {metric!r} is not computed; choose among {', '.join(known)}")
+            raise UserError(
+                f"metrics: {metric!r} is not computed; choose among {', '.join(known)}{did_you_mean(metric, known)}"
+            )
     columns = [metric.name for family in families() for metric in family.metrics if metric.heading]
     chosen = [name for name in metrics or columns if name in known]
     tests = {
@@ -330,7 +332,8 @@ def _reference_difference(files: Sequence[PredictionFile], protocol: str) -> str
     for file in files[1:]:
         theirs = file.references(protocol)
         if differing := sum(one != other for one, other in zip(ours, theirs, strict=True)):
-            return f"{files[0].path} and {file.path}: the {protocol} references of {differing} studies differ"
+            studies = counted(differing, "study differs", "studies differ")
+            return f"{files[0].path} and {file.path}: the {protocol} references of {studies}"
     return None
 
 

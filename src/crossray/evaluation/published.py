@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 
 #: Metrics of published tables, in the order of their columns. "meteor" is whatever the source called METEOR; "seconds"
 #: are those that one report takes.
@@ -122,7 +122,8 @@ class PublishedTable:
         for row in self.rows:
             if row.name == name:
                 return row
-        raise UserError(f"{self.identifier}: no line {name!r}; it has {', '.join(row.name for row in self.rows)}")
+        known = [row.name for row in self.rows]
+        raise UserError(f"published table {self.identifier}: row {name!r} does not exist; {choose(name, known)}")
 
     def metrics(self) -> tuple[str, ...]:
         """Metrics that at least one line has, in the order of `METRICS`."""
@@ -144,7 +145,7 @@ def table(identifier: str) -> PublishedTable:
     """
     tables = load_tables()
     if identifier not in tables:
-        raise UserError(f"published table {identifier!r} is unknown; choose one of {', '.join(tables)}")
+        raise UserError(f"published table {identifier!r} does not exist; {choose(identifier, tables)}")
     return tables[identifier]
 
 
@@ -159,7 +160,7 @@ def for_data(data: str, kinds: Sequence[str] = ("comparison", "sample", "reprodu
         UserError: the data set is unknown.
     """
     if data not in DATA:
-        raise UserError(f"published: {data!r} is unknown; choose one of {', '.join(DATA)}")
+        raise UserError(f"published: data set {data!r} does not exist; {choose(data, DATA)}")
     chosen = (
         replace(found, rows=tuple(row for row in found.rows if row.data == data))
         for found in load_tables().values()

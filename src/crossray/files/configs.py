@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crossray.errors import UserError
+from crossray.errors import UserError, did_you_mean
 
 __all__ = ["config_from_dict", "read_json", "write_json"]
 
@@ -26,7 +26,11 @@ def config_from_dict(cls: type[_C], values: Any, source: str) -> _C:
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
     if unknown:
-        raise UserError(f"{source}: field '{unknown[0]}' is unknown to this version of CrossRay; update the package.")
+        meant = did_you_mean(unknown[0], known)
+        raise UserError(
+            f"{source}: field '{unknown[0]}' is unknown to this version of CrossRay{meant}; correct it, or update the "
+            "package."
+        )
 
     def convert(hint: Any, value: Any) -> Any:
         if dataclasses.is_dataclass(hint) and isinstance(value, dict):

@@ -75,8 +75,8 @@ def folder_views(folder: Path, views: int) -> list[Path]:
     described = study_views(folder)
     if len(described) > views:
         raise UserError(
-            f"{printable(folder)}: the folder holds {len(described)} files, but the model takes {views} views; give "
-            "the folder of one study, or name its views separated by commas."
+            f"{printable(folder)}: the folder holds {len(described)} files, but the model takes only {views}; "
+            "give the folder of one study, or name its views separated by commas."
         )
     if len({found.study for found in described.values() if found.study}) > 1:
         raise UserError(

@@ -22,7 +22,7 @@ from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, special_ids, study_seed, with_samples, write_reports
 from crossray.decoding.settings import GenerationSettings
-from crossray.errors import UserError
+from crossray.errors import UserError, choose, counted
 from crossray.evaluation.metrics.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 from crossray.evaluation.predictions.protocol import references
@@ -388,14 +388,16 @@ def _changed(decoding: DecodingConfig, fields: DecodingConfig | Mapping[str, Any
     known = asdict(decoding)
     for name in fields:
         if name not in known:
-            raise UserError(f"--decoding.{name}: there is no such field; choose one of {', '.join(known)}.")
+            raise UserError(f"--decoding.{name}: there is no such field; {choose(name, known)}.")
     return config_from_dict(DecodingConfig, {**known, **fields}, "--decoding")
 
 
 def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:
     """Another of the rows for each of them."""
     if len(rows) < 2:
-        raise UserError(f"{place}: shuffle_images: it has {len(rows)} studies; choose a split with at least two.")
+        raise UserError(
+            f"{place}: shuffle_images: it has {counted(len(rows), 'study')}; choose a split with at least two."
+        )
     return rows[derangement(len(rows), np.random.default_rng(seed))]
 
 

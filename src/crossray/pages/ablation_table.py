@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossray.ablation.comparison import ComparedRow, Comparison, read_comparison, read_scores
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.evaluation import published
 from crossray.evaluation.metrics.meteor import METRIC as METEOR
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol, require_same
@@ -97,7 +97,8 @@ class Part:
         if self.protocol is None:
             return f"Protocol {self.name}: no run is finished"
         beside = " | published value" if self._beside else ""
-        return f"Protocol {self.name}, {self.protocol.studies} studies: mean ± standard deviation over seeds{beside}"
+        studies = counted(self.protocol.studies, "study")
+        return f"Protocol {self.name}, {studies}: mean ± standard deviation over seeds{beside}"
 
     def grid(self) -> Grid:
         """Ours and the published value in one cell. What no run has is left out; what a row lacks is a dash."""

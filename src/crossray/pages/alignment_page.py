@@ -12,6 +12,7 @@ from crossray.analysis.alignment import RECALL_AT, Alignment, best_ranks
 from crossray.analysis.gram import Gram
 from crossray.analysis.results import as_json
 from crossray.data.store import Dataset
+from crossray.errors import counted
 from crossray.files.write import write_whole
 from crossray.pages import page
 from crossray.pages.alignment_figures import Picture, available, figures
@@ -60,7 +61,7 @@ def warnings(found: Sequence[Alignment]) -> list[str]:
 
 def grids(found: Sequence[Alignment]) -> list[Grid]:
     """Scores, retrieval, and the Gram matrices of the memories, if there are any."""
-    studies = f"{len(found[0].ids)} studies of the {found[0].split} split"
+    studies = f"{counted(len(found[0].ids), 'study')} of the {found[0].split} split"
     scores = [
         [
             one.name,

@@ -5,6 +5,7 @@ from typing import Any
 from crossray.confidence.calibration import UNITS, Calibration
 from crossray.confidence.check import InputChecker
 from crossray.confidence.fitting import LEAST_AREA
+from crossray.errors import counted
 from crossray.pages.tables import Grid
 
 #: Note below the tables of confidence.
@@ -61,7 +62,7 @@ def check_grids(checker: InputChecker) -> list[Grid]:
         [name, str(one["images"]), f"{one['auroc']:.3f}", f"{one['named']:.1%}", f"{one['flagged']:.1%}"]
         for name, one in measured["mistakes"].items()
     ]
-    where = f"{about['images']} images of split {about['split']}"
+    where = f"{counted(about['images'], 'image')} of split {about['split']}"
     return [
         Grid(f"input check: limits and false alarms on {where}", ["flag", "limit", "false alarms"], alarms),
         Grid(
@@ -85,8 +86,8 @@ def _parts(unit: str, measured: Any) -> Grid:
 
 def _ways(unit: str, measured: Any, about: Any) -> Grid:
     title = (
-        f"confidence of {unit}: {measured['statements']} in the reports of {about['studies']} studies of split "
-        f"{about['split']}, labeler {about['labeler']}"
+        f"confidence of {unit}: {measured['statements']} in the reports of {counted(about['studies'], 'study')} of "
+        f"split {about['split']}, labeler {about['labeler']}"
     )
     if measured["silent"]:
         title += f"; {measured['silent']} {unit} without an observation are left out"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from crossray.analysis.grounding import DONORS, TOLERANCE, Grounding
 from crossray.analysis.results import as_json, signed
 from crossray.data.store import Dataset
+from crossray.errors import counted
 from crossray.files.write import write_whole
 from crossray.pages.tables import Grid, ends
 
@@ -19,7 +20,7 @@ def print_grounding(name: str, result: Grounding, console: "Console") -> None:
     """Print both tables of a model, and what the numbers mean."""
     if not result.targets:
         console.print(
-            f"\n{name}: none of {result.studies} reports states a finding that is drawn in its study.",
+            f"\n{name}: none of {counted(result.studies, 'report')} states a finding that is drawn in its study.",
             markup=False,
             highlight=False,
         )
@@ -47,7 +48,8 @@ def grids(name: str, result: Grounding) -> list[Grid]:
         compared.append(cells)
     minus = "model minus this"
     header = ["attention of", "pointing", "interval", minus, "mass", "interval", minus]
-    title = f"{name}: {result.targets} named findings in {result.studies} reports, counted in every view"
+    named, reports = counted(result.targets, "named finding"), counted(result.studies, "report")
+    title = f"{name}: {named} in {reports}, counted in every view"
     parts = [
         [part.name, str(part.targets), *(f"{part.scores[metric]:.3f}" for metric in ("pointing", "mass"))]
         for part in result.parts

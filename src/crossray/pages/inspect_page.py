@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from crossray.data.store import Dataset
 from crossray.data.study import SPLITS
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.pages import page
 from crossray.text.cleaning import clean
 from crossray.text.observations import STATUSES
@@ -85,7 +85,7 @@ def _left_out(dataset: Dataset) -> "Markup":
     rows = [("studies read", str(counts["read"]))]
     rows += [(f"rejected: {step}", str(count)) for step, count in counts["rejected"].items()]
     rows += [
-        (f"source: {step['step']}", f"{step['reports']} reports, {step['images']} images")
+        (f"source: {step['step']}", f"{counted(step['reports'], 'report')}, {counted(step['images'], 'image')}")
         for step in dataset.info.notes.get("filter_steps", ())
     ]
     rows += [
@@ -122,7 +122,7 @@ def _positions(dataset: Dataset) -> "Markup":
     first = dataset.first_image
     views = np.diff(first)
     rows = [
-        (f"studies with {count} view{'s' * (count > 1)}", str(int((views == count).sum())))
+        (f"studies with {counted(count, 'view')}", str(int((views == count).sum())))
         for count in np.unique(views).tolist()
     ]
     names, counts = np.unique([p for row in range(dataset.studies) for p in dataset.record(row).positions],

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from crossray.analysis.agreement import spoken
 from crossray.analysis.long_tail import PARTS, LongTail
+from crossray.errors import counted
 from crossray.evaluation.metrics.clinical import POSITIVE
 from crossray.files.write import write_whole
 from crossray.pages import charts, page
@@ -12,7 +13,7 @@ from crossray.pages.tables import Grid, ends, value
 
 def grids(found: LongTail) -> list[Grid]:
     """Means of the parts, and the observations one by one."""
-    described = f"{found.studies} studies, protocol {found.protocol}, labeler {found.labeler}"
+    described = f"{counted(found.studies, 'study')}, protocol {found.protocol}, labeler {found.labeler}"
     observations = [(name, part) for part, names in found.parts.items() for name in names]
     means = [[f"{part} ({len(found.parts[part])})", *_cells(found, part)] for part in PARTS]
     single = [

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from crossray.errors import counted
 from crossray.evaluation.alarms import IGNORES_IMAGE
 from crossray.evaluation.metrics.degeneracy import CLINICAL_METRIC, DECIDING_METRIC, not_above
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation
@@ -82,5 +83,5 @@ def findings(part: ProtocolEvaluation) -> list[str]:
                 )
     for group in part.groups:
         scores = [f"{HEADINGS[name]} {group.scores[name].value:.3f}" for name in GROUP_METRICS if name in group.scores]
-        lines.append(f"{group.studies} studies, {group.protocol.group}: {', '.join(scores)}")
+        lines.append(f"{counted(group.studies, 'study')}, {group.protocol.group}: {', '.join(scores)}")
     return lines

@@ -8,6 +8,8 @@ from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from crossray.errors import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -85,15 +87,15 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
     console.print(table)
     counts = info.counts
     console.print(
-        f"{counts['read']} studies read, {counts['studies']['all']} kept with {counts['images']['all']} images"
+        f"{counted(counts['read'], 'study')} read, {counts['studies']['all']} kept with "
+        f"{counted(counts['images']['all'], 'image')}"
     )
     for reason, number in counts["rejected"].items():
         console.print(f"[yellow]{number} rejected: {reason}[/] (rejected.jsonl says which)")
     for field, number in counts.get("warnings", {}).items():
-        images = "1 image" if number == 1 else f"{number} images"
-        console.print(f"[yellow]{images} with a warning: {field}[/] (images.parquet says which)")
+        console.print(f"[yellow]{counted(number, 'image')} with a warning: {field}[/] (images.parquet says which)")
     if number := counts.get("patients_in_several_splits"):
-        patients = "1 patient is" if number == 1 else f"{number} patients are"
+        patients = counted(number, "patient is", "patients are")
         console.print(f"[yellow]{patients} in two splits or more[/]: scores on them are no test", soft_wrap=True)
     for line in text_notes(dataset):
         console.print(f"[yellow]{line}[/]", highlight=False)
@@ -111,7 +113,7 @@ def text_notes(dataset: "Dataset") -> list[str]:
     notes = []
     if unread:
         words = sum(entry["words"] for entry in unread)
-        notes.append(f"{words} words of {len(unread)} reports stand in none of the stored sections")
+        notes.append(f"{counted(words, 'word')} of {counted(len(unread), 'report')} are outside the stored sections")
         names = Counter(name for entry in unread for name in entry["headings"])
         if names:
             shown = ", ".join(f"{escape(name)} ({count})" for name, count in names.most_common(MOST_HEADINGS))
@@ -129,14 +131,15 @@ def print_estimate(studies: Any, size: int, workers: int | None, console: "Conso
 
     measured = estimate(studies, size)
     images, count = studies.images() // parts, count_workers(workers)
-    line = (
-        f"{len(studies)} studies, up to {images} images: {studies.stored_bytes(size) / parts / 1e9:.2f} GB at {size} px"
-    )
+    gigabytes = studies.stored_bytes(size) / parts / 1e9
+    line = f"{counted(len(studies), 'study')}, up to {counted(images, 'image')}: {gigabytes:.2f} GB at {size} px"
     if measured.images:
         minutes = max(1, round(measured.seconds(len(studies) // parts, images, count) / 60))
         duration = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
         rate = 1 / measured.seconds_an_image
-        line += f", about {duration} with {max(count, 1)} processes ({rate:.0f} images/s in one, measured on the "
+        line += (
+            f", about {duration} with {counted(max(count, 1), 'process')} ({rate:.0f} images/s in one, measured on the "
+        )
         line += f"first {measured.images})"
     console.print(line, highlight=False)
 

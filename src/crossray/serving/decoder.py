@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 from PIL import Image
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 
 #: Longest side of a picture for the reading page, in pixels.
 PREVIEW = 1400
@@ -140,7 +140,7 @@ def _read(contents: list[bytes], size: int, views: int, preview: bool, choose: b
     if not given:
         raise UserError("images: there is none; send the PNG, JPEG or DICOM files of a study.")
     if len(given) > views and not choose:
-        raise UserError(f"images: {len(given)} views, but the model takes {views}; leave some out.")
+        raise UserError(f"images: {counted(len(given), 'view')}, but the model takes {views}; leave some out.")
     if len({described[place].study for place in given if described[place].study}) > 1:
         raise UserError("images: StudyInstanceUID differs between them; send one study at a time.")
     positions = [described[place].position for place in given]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.files.lock import locked
 from crossray.files.write import write_whole
 
@@ -113,7 +113,7 @@ def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str
     """
     for scope in scopes:
         if scope not in SCOPES:
-            raise UserError(f"--scopes {scope}: there is no such scope; choose of {', '.join(SCOPES)}.")
+            raise UserError(f"--scopes {scope}: there is no such scope; {choose(scope, SCOPES)}.")
     if not 0 < days <= MOST_DAYS:
         raise UserError(f"--days {days}: give more than 0 and at most {MOST_DAYS}.")
     if not name.strip() or ":" in name or len(name) > LONGEST_NAME:  # subjects of an identity provider have a colon

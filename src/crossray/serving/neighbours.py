@@ -69,6 +69,6 @@ def check_neighbours(settings: Settings) -> None:
     if settings.dicom_port is not None:
         NodeSettings(title=settings.dicom_title, callers=settings.dicom_callers)
         if settings.host not in LOOPBACK and not settings.dicom_callers:
-            raise UserError(f"--host {settings.host}: anybody could send studies; name who may with --dicom-callers.")
+            raise UserError(f"anybody could send studies to --host {settings.host}; name who may with --dicom-callers.")
         if not 0 <= settings.dicom_port < 65536:
             raise UserError(f"--dicom-port {settings.dicom_port}: give a port from 1 to 65535.")

@@ -106,7 +106,7 @@ def check_port(host: str, port: int) -> None:
             door.bind((host, port))
     except OSError as error:
         raise UserError(
-            f"--host {host}, --port {port}: cannot be listened on ({error.strerror}); choose others."
+            f"the service cannot listen on --host {host} --port {port} ({error.strerror}); choose another host or port."
         ) from None
 
 
@@ -135,5 +135,5 @@ def check_doors(settings: Settings) -> None:
     """
     if settings.open and settings.host not in LOOPBACK:
         host = settings.host
-        raise UserError(f"--host {host}: anybody could use the service; give --keys FILE or --oidc-issuer as well.")
+        raise UserError(f"anybody could use the service on --host {host}; give --keys FILE or --oidc-issuer as well.")
     tls_context(settings)

@@ -7,7 +7,7 @@ A score is only comparable with the published tables when the cleaner is the pub
 import re
 from collections.abc import Callable
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.text.sentences import split_sentences
 
 #: Names of the cleaners.
@@ -47,7 +47,7 @@ def clean(report: str, cleaner: str) -> str:
     try:
         return _FUNCTIONS[cleaner](report)
     except KeyError:
-        raise UserError(f"cleaner: {cleaner!r} is unknown; choose one of {', '.join(CLEANERS)}") from None
+        raise UserError(f"cleaner: {cleaner!r} does not exist; {choose(cleaner, CLEANERS)}") from None
 
 
 def _legacy(report: str, dots: int = 3) -> str:

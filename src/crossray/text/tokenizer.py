@@ -11,7 +11,7 @@ from typing import Any
 import tokenizers
 from tokenizers import models, pre_tokenizers, processors, trainers
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.files.write import write_whole
 from crossray.text.cleaning import CLEANERS, clean
 from crossray.text.vocabulary import find_vocabulary, read_vocabulary
@@ -72,9 +72,9 @@ class Tokenizer:
             UserError: an unknown kind or cleaner, or a vocabulary with a repeated or misplaced token.
         """
         if kind not in KINDS:
-            raise UserError(f"kind: {kind!r} is unknown; choose one of {', '.join(KINDS)}")
+            raise UserError(f"kind: {kind!r} does not exist; {choose(kind, KINDS)}")
         if cleaner not in CLEANERS:
-            raise UserError(f"cleaner: {cleaner!r} is unknown; choose one of {', '.join(CLEANERS)}")
+            raise UserError(f"cleaner: {cleaner!r} does not exist; {choose(cleaner, CLEANERS)}")
         if legacy_ids and kind != "word":
             raise UserError(f"legacy_ids: only word vocabularies have them; leave it out with kind {kind!r}")
         ids = {token: identifier for identifier, token in enumerate(tokens)}

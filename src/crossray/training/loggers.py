@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from lightning.pytorch import loggers
 from lightning.pytorch.loggers import Logger
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 
 LoggerName = Literal["none", "csv", "tensorboard", "wandb", "mlflow"]
 
@@ -44,5 +44,5 @@ def build_logger(name: LoggerName, out: Path) -> Logger | None:
             f"recipe field 'trainer.logger' is {name}, which is not installed; pip install crossray[{name}]."
         ) from None
     if name not in get_args(LoggerName):
-        raise UserError(f"recipe field 'trainer.logger' is {name}; choose one of {', '.join(get_args(LoggerName))}.")
+        raise UserError(f"recipe field 'trainer.logger' is {name}; {choose(name, get_args(LoggerName))}.")
     return None

@@ -16,8 +16,9 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from crossray.decoding.config import DecodingConfig
-from crossray.errors import UserError
+from crossray.errors import UserError, choose, did_you_mean
 from crossray.models.base import SYSTEMS, config_from_dict, system_class
+from crossray.parser_messages import plain_message
 from crossray.training.config import (
     DataConfig,
     OptimizerConfig,
@@ -119,7 +120,9 @@ def read_values(name: str) -> tuple[dict[str, Any], str]:
     elif Path(name).is_file():
         source, text = name, Path(name).read_text(encoding="utf-8")
     else:
-        raise UserError(f"recipe '{name}' is neither a YAML file nor one of {', '.join(list_recipes())}; choose one.")
+        known = list_recipes()
+        raise UserError(f"recipe '{name}' does not exist{did_you_mean(name, known)}; name a YAML file or one of these: "
+                        f"{', '.join(_of_system(known, system))}.")  # fmt: skip
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -127,6 +130,11 @@ def read_values(name: str) -> tuple[dict[str, Any], str]:
     if not isinstance(values, dict):
         raise UserError(f"{source}: not a mapping of fields; begin with 'system: NAME'.")
     return values, source
+
+
+def _of_system(recipes: Sequence[str], system: str) -> list[str]:
+    """The recipes of one system, because all of them would hide the rest of a message; all where it has none."""
+    return [name for name in recipes if name.startswith(f"{system}/")] or list(recipes)
 
 
 def _plugin_recipes(system: str) -> Path:
@@ -156,7 +164,7 @@ def _arguments(name: str, arguments: Sequence[str], *, defaults: bool) -> dict[s
         return dict(parser.parse_args(list(arguments), defaults=defaults).as_dict())
     except argparse.ArgumentError as error:
         raise UserError(
-            f"command line: {_sentence(error)}; `crossray train {name} --help` lists all options."
+            _said("command line", parser, error, f"`crossray train {name} --help` lists all options")
         ) from None
 
 
@@ -205,13 +213,13 @@ def _parse(parser: ArgumentParser, values: Mapping[str, Any], source: str) -> di
     known = {"system", "model", "stages", "ablations", *_SECTIONS}
     for name, value in values.items():
         if name not in known:
-            raise UserError(f"{source}: field '{name}' is unknown; use {', '.join(sorted(known))}.")
+            raise UserError(f"{source}: field '{name}' does not exist; {choose(name, sorted(known))}.")
         if name not in ("system", "stages") and not isinstance(value, dict):
             raise UserError(f"{source}: field '{name}' is not a mapping; indent its fields below it.")
     try:
         parsed = parser.parse_object({name: values[name] for name in values if name not in ("system", "ablations")})
     except argparse.ArgumentError as error:
-        raise UserError(f"{source}: {_sentence(error)}; `crossray train RECIPE --help` lists all fields.") from None
+        raise UserError(_said(source, parser, error, "`crossray train RECIPE --help` lists all fields")) from None
     return dict(parsed.as_dict())
 
 
@@ -259,6 +267,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _said(source: str, parser: ArgumentParser, error: Exception, remedy: str) -> str:
+    stages = [f"stages.{field.name}" for field in dataclasses.fields(Stage)]
+    options = [name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")]
+    return f"{source}: {plain_message(str(error), [*options, *stages], remedy)}."
 
 
 def _sentence(error: Exception) -> str:

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from statistics import fmean
 from typing import Literal
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose, did_you_mean
 from crossray.evaluation.metrics.family import families
 from crossray.models.base import ReportModel, Trainable
 from crossray.training.config import Recipe, Stage, TrainerConfig
@@ -29,10 +29,10 @@ def selected_by(stage: Stage, trainer: TrainerConfig) -> tuple[str, Literal["max
 
 
 def check_monitors(system: type[Trainable], recipe: Recipe) -> None:
-    """Find out before anything is trained that a metric does not exist.
+    """Check before training that every monitored metric exists and that the best value of it is selected.
 
     Raises:
-        UserError: naming those that do.
+        UserError: a metric does not exist, a mode would select the worst model, or a stage has a mode but no monitor.
     """
     known = known_metrics(system)
     stages = [("stages.monitor", stage.monitor) for stage in recipe.stages if stage.monitor]
@@ -40,9 +40,36 @@ def check_monitors(system: type[Trainable], recipe: Recipe) -> None:
         for name in monitored_names(monitor):
             if not any(fnmatchcase(name, pattern) for pattern in known):
                 raise UserError(
-                    f"recipe field '{field}': {system.system} has no validation metric '{name}'; choose one of "
-                    f"{', '.join(known)}, or the mean of several: cider+ce_macro_f1."
+                    f"recipe field '{field}': {system.system} has no validation metric '{name}'"
+                    f"{did_you_mean(name, known)}; choose one of {', '.join(known)}, or the mean of several: "
+                    "cider+ce_macro_f1."
                 )
+    _check_modes(recipe)
+
+
+def _check_modes(recipe: Recipe) -> None:
+    trainer = recipe.trainer
+    _check_mode("trainer", trainer.monitor, trainer.mode)
+    for stage in recipe.stages:
+        if stage.monitor:
+            _check_mode("stages", stage.monitor, stage.mode)
+        elif stage.mode == "min" != trainer.mode:
+            raise UserError(
+                f"recipe field 'stages.mode' is min, but a stage without 'stages.monitor' selects its best model by "
+                f"'trainer.monitor' ({trainer.monitor}, {trainer.mode}); set 'stages.monitor' too, or remove the mode."
+            )
+
+
+def _check_mode(section: str, monitor: str, mode: Literal["max", "min"]) -> None:
+    """Refuse a mode that selects the worst model; which end is better is unknown for the metrics of a system's own."""
+    names = monitored_names(monitor)
+    losses = [name == "loss" or name.startswith("loss_") for name in names]
+    right = "min" if all(losses) else "max" if set(names) <= {*report_metrics()} else mode
+    if mode != right:
+        raise UserError(
+            f"recipe field '{section}.mode' is {mode}, which selects the model with the worst {monitor}; set it to "
+            f"{right}, or set '{section}.monitor' to the metric that it belongs to."
+        )
 
 
 def monitored_names(monitor: str) -> list[str]:
@@ -59,6 +86,6 @@ def monitored(metrics: Mapping[str, float], monitor: str) -> float:
     """
     for name in monitored_names(monitor):
         if name not in metrics:
-            raise UserError(f"recipe field 'monitor': validation has no metric '{name}'; choose one of "
-                            f"{', '.join(sorted(metrics))}.")  # fmt: skip
+            raise UserError(f"recipe field 'monitor': validation has no metric '{name}'; "
+                            f"{choose(name, sorted(metrics))}.")  # fmt: skip
     return fmean(metrics[name] for name in monitored_names(monitor))

@@ -6,7 +6,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.files.folders import find_model
 from crossray.models.base import ReportModel, Trainable
 from crossray.training.config import Recipe, Stage
@@ -35,8 +35,8 @@ def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str,
     unknown = sorted(set(stage.loss_weights) - set(weights))
     if unknown:
         raise UserError(
-            f"recipe field 'stages.loss_weights': {system.system} has no loss '{unknown[0]}' in this stage; its losses "
-            f"are {', '.join(weights)}."
+            f"recipe field 'stages.loss_weights': {system.system} has no loss '{unknown[0]}' in this stage; "
+            f"{choose(unknown[0], weights)}."
         )
     return {**weights, **stage.loss_weights}
 

@@ -98,7 +98,7 @@ def test_a_drawn_split_keeps_patients_together(folder: Path) -> None:
         ({"images": "A.PNG"}, "images", "'A.PNG' does not exist, but a file whose name differs in capital letters"),
         ({"images": "."}, "images", "'.' lies outside"),
         ({"images": "a.png;./a.png"}, "images", "an image is named twice"),
-        ({"views": "pa;ap"}, "views", "2 positions for 1 images"),
+        ({"views": "pa;ap"}, "views", "2 positions for 1 image"),
         ({"views": "oblique"}, "views", "'oblique' is none of unknown, frontal, pa"),
         ({"views": SECRET}, "views", "a text of 19 characters is none of unknown"),
         ({"findings": " "}, "findings", "is empty"),
@@ -139,7 +139,7 @@ def test_many_faults_are_counted(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.csv", b"images,finding\na.png,x\n", "column 'finding': is unknown"),
+        ("x.csv", b"images,finding\na.png,x\n", "column 'finding' is unknown"),
         ("x.csv", b"images,study\na.png,x\n", r"column findings \(or report\): is missing"),
         ("x.csv", b"", "column images: is missing"),
         ("x.csv", b"images,findings\na.png\n", "line 2: row: not as many fields"),

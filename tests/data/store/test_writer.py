@@ -110,7 +110,7 @@ def test_unusable_studies_are_quarantined_with_their_reason(noise, tmp_path):
 
 def test_all_rejected_is_an_error_that_leaves_nothing(noise, tmp_path):
     studies = [noise.noise_study(number, findings="") for number in range(3)]
-    with pytest.raises(UserError, match=r"all 3 studies were rejected \(empty_report: 3"):
+    with pytest.raises(UserError, match=r"3 studies read and none accepted \(empty_report: 3"):
         write_dataset(tmp_path / "set", studies, size=8, source=SOURCE, workers=0)
     with pytest.raises(UserError, match="no study"):
         write_dataset(tmp_path / "set", [], size=8, source=SOURCE, workers=0)

@@ -136,9 +136,9 @@ def test_broken_json_files_are_refused_in_one_sentence(tmp_path: Path, content: 
 
 def test_unknown_section_and_cleaner_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "submission.json", submission())
-    with pytest.raises(UserError, match="section: 'history' is unknown"):
+    with pytest.raises(UserError, match="section: 'history' does not exist"):
         PredictionFile.load(path, section="history")
-    with pytest.raises(UserError, match="cleaner: 'other' is unknown"):
+    with pytest.raises(UserError, match="cleaner: 'other' does not exist"):
         PredictionFile.load(path, cleaner="other")
 
 

@@ -40,7 +40,7 @@ def test_full_forgets_what_only_r2gen_has() -> None:
     assert protocol.named("full") == Protocol("full", split="test", studies=5)
     with pytest.raises(UserError, match="neither cut nor mapped"):
         Protocol("full", max_length=60)
-    with pytest.raises(UserError, match="unknown"):
+    with pytest.raises(UserError, match="does not exist"):
         Protocol("other")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class StudySampler:
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size}: a batch needs at least one study; use a positive number.")
         if len(self.rows) < world_size:
-            raise UserError(f"{len(self.rows)} studies cannot be shared by {world_size} processes; use fewer devices.")
+            raise UserError(
+                f"{counted(len(self.rows), 'study')} cannot be shared by {world_size} processes; use fewer devices."
+            )
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
         self.global_batch_size = batch_size * world_size
         self.epoch = 0

@@ -25,7 +25,7 @@ from crossray.data.sources.source import Collection, source
 from crossray.data.sources.splits import split_patients
 from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
-from crossray.errors import LONGEST_QUOTE, UserError, quoted
+from crossray.errors import LONGEST_QUOTE, UserError, choose, counted, did_you_mean, quoted
 from crossray.files.digest import file_digest
 from crossray.files.tables import is_rich_text
 from crossray.text.lines import one_line
@@ -230,7 +230,10 @@ class _RowReader:
             raise FaultError("images", "is empty; name at least one image file")
         views = [_position(view) for view in _list(row, "views")]
         if views and len(views) != len(names):
-            raise FaultError("views", f"{len(views)} positions for {len(names)} images; give one for each or none")
+            raise FaultError(
+                "views",
+                f"{counted(len(views), 'position')} for {counted(len(names), 'image')}; give one for each or none",
+            )
         paths = [self._path(name) for name in names]
         if views and any(path.is_dir() for path in paths):
             raise FaultError("views", "stands beside a folder; leave it empty or name the folder's files")
@@ -317,7 +320,7 @@ def _labels(row: Mapping[str, Any]) -> dict[str, str]:
     labels = {}
     for name, value in given.items():
         if name not in OBSERVATIONS:
-            raise FaultError("labels", f"is an unknown observation; known are {', '.join(OBSERVATIONS)}", name)
+            raise FaultError("labels", f"is an unknown observation; {choose(name, OBSERVATIONS)}", name)
         word = "" if value is None else str(value).strip().lower()
         status = _NUMBERS.get(word, word)
         if status not in STATUSES:
@@ -355,7 +358,8 @@ def _check_columns(path: Path, columns: set[str]) -> None:
     known = {*COLUMNS, *OBSERVATIONS, *(("labels",) if path.suffix.lower() == ".jsonl" else ())}
     if unknown := sorted(str(column) for column in columns - known):
         raise UserError(
-            f"{path}: column {quoted(unknown[0])}: is unknown; known are {', '.join(COLUMNS)} and observations"
+            f"{path}: column {quoted(unknown[0])} is unknown{did_you_mean(unknown[0], known)}; use the columns "
+            f"{', '.join(COLUMNS)} and names of observations"
         )
     if "images" not in columns or not columns & {"report", "findings"}:
         missing = "images" if "images" not in columns else "findings (or report)"

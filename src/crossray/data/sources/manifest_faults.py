@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossray.errors import quoted
+from crossray.errors import counted, quoted
 
 #: Kinds of faults that one message lists, and values and lines of each.
 MOST_FAULTS = 20
@@ -51,11 +51,13 @@ def message(path: Path, faults: Sequence[Fault]) -> str:
     kinds: dict[tuple[str, str], list[Fault]] = {}
     for fault in faults:
         kinds.setdefault((fault.column, fault.remedy), []).append(fault)
-    count = f"{len(faults)} bad rows" if len(faults) > 1 else "1 bad row"
     lines = [_line(kind) for kind in kinds.values()]
     shown = "".join(f"\n  {path.name}: {line}" for line in lines[:MOST_FAULTS])
     more = f"\n  and {len(lines) - MOST_FAULTS} more" if len(lines) > MOST_FAULTS else ""
-    return f"{path}: {count}; correct them, or leave them out with --skip-bad{shown}{more}"
+    them = "it" if len(faults) == 1 else "them"
+    return (
+        f"{path}: {counted(len(faults), 'bad row')}; correct {them}, or leave {them} out with --skip-bad{shown}{more}"
+    )
 
 
 def _line(kind: Sequence[Fault]) -> str:

@@ -22,7 +22,7 @@ from crossray.data.images.remarks import field_of
 from crossray.data.store import layout
 from crossray.data.store.shards import PIXELS, read_summary, shard_folder
 from crossray.data.study import SPLITS
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.files.write import sync, write_whole
 from crossray.text.observations import OBSERVATIONS
 
@@ -92,8 +92,8 @@ def _refuse(out: Path, rejected: Sequence[Mapping[str, str]]) -> None:
         raise UserError(f"{out}: the source has no study; check the paths and filters of the command.")
     steps = ", ".join(f"{step}: {count}" for step, count in Counter(entry["step"] for entry in rejected).most_common())
     raise UserError(
-        f"{out}: all {len(rejected)} studies were rejected ({steps}; the first: {rejected[0]['reason']}); "
-        f"correct the source and run the command again."
+        f"{out}: {counted(len(rejected), 'study')} read and none accepted ({steps}; the first: "
+        f"{rejected[0]['reason']}); correct the source and run the command again."
     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from crossray.data.store import layout
 from crossray.data.study import SPLITS
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 
 #: Sections of a report that a dataset stores.
 SECTIONS: tuple[str, ...] = ("findings", "impression", "indication")
@@ -131,7 +131,7 @@ class Dataset:
             UserError: there is no such split, or it is empty.
         """
         if split not in SPLITS:
-            raise UserError(f"split '{split}' does not exist; choose one of {', '.join(SPLITS)}.")
+            raise UserError(f"split '{split}' does not exist; {choose(split, SPLITS)}.")
         rows = np.flatnonzero(self._splits == split)
         if not len(rows):
             raise UserError(
@@ -233,7 +233,7 @@ def _integers(table: pa.Table, column: str) -> NDArray[np.int64]:
 
 def _known_section(section: str) -> str:
     if section not in SECTIONS:
-        raise UserError(f"section '{section}' does not exist; choose one of {', '.join(SECTIONS)}.")
+        raise UserError(f"section '{section}' does not exist; {choose(section, SECTIONS)}.")
     return section
 
 

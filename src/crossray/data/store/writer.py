@@ -24,7 +24,7 @@ from crossray.data.store.merge import merge
 from crossray.data.store.reader import Dataset
 from crossray.data.store.shards import Job, content_of, read_summary, shard_folder
 from crossray.data.study import Study
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.files.lock import locked
 from crossray.files.write import write_whole
 from crossray.text.cleaning import CLEANERS
@@ -170,7 +170,7 @@ def _identity(
     if size < 1:
         raise UserError(f"size {size}: the short side of the stored images must be at least one pixel; use 256.")
     if cleaner not in CLEANERS:
-        raise UserError(f"cleaner '{cleaner}' does not exist; choose one of {', '.join(CLEANERS)}.")
+        raise UserError(f"cleaner '{cleaner}' does not exist; {choose(cleaner, CLEANERS)}.")
     identity = {"format": layout.FORMAT, "source": dict(source), "size": size, "cleaner": cleaner}
     return identity | ({"images": dict(images)} if images else {})
 

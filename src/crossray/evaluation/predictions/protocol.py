@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 from typing import Protocol as Interface
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.evaluation.metrics import clinical, nlg
 
 #: Both protocols, in the order of every table.
@@ -102,7 +102,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
-            raise UserError(f"protocol: {self.name!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+            raise UserError(f"protocol: {self.name!r} does not exist; {choose(self.name, PROTOCOLS)}")
         if self.name == "full" and (self.max_length, self.min_count, self.tokenizer) != (None, None, None):
             raise UserError(
                 "protocol full: its references are neither cut nor mapped; leave max_length, min_count, tokenizer"

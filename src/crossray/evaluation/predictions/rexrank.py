@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crossray.data.sources.sections import split_sections
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.text.cleaning import clean
 from crossray.text.lines import one_line
 
@@ -63,7 +63,7 @@ def rows(content: Mapping[str, Any], place: str, section: str, cleaner: str) -> 
         UserError: the section is unknown, or a study is no object or has no prediction.
     """
     if section not in SECTIONS:
-        raise UserError(f"section: {section!r} is unknown; choose one of {', '.join(SECTIONS)}")
+        raise UserError(f"section: {section!r} does not exist; {choose(section, SECTIONS)}")
     for study, values in content.items():
         here = f"{place}: study {study!r}"
         if not isinstance(values, dict) or not isinstance(values.get(PREDICTION), str):

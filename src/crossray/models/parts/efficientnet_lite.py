@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_tensors, read_pytorch
 from crossray.models.parts.backbones import FeatureMapBackbone
 from crossray.models.parts.networks import FAMILIES
@@ -129,7 +129,8 @@ def load_imagenet(name: str) -> EfficientNetLite:
         UserError: there is no such variant, its package is not installed, or its file is damaged.
     """
     if name not in VARIANTS:
-        raise UserError(f"backbone 'lite:{name}' does not exist; write lite: and one of {sorted(VARIANTS)}.")
+        known = [f"lite:{variant}" for variant in sorted(VARIANTS)]
+        raise UserError(f"backbone 'lite:{name}' does not exist; {choose(f'lite:{name}', known)}.")
     path = _weights_file(name)
     network = EfficientNetLite(*VARIANTS[name])
     try:

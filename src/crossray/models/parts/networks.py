@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.models.parts.resnet_files import read_resnet
 from crossray.registry import Registry
 
@@ -132,7 +132,8 @@ def load_network(name: str) -> nn.Module:
     if name.startswith("random:"):
         architecture = ARCHITECTURES.get(name.removeprefix("random:"))
         if architecture is None:
-            raise UserError(f"backbone '{name}' does not exist; write random: and one of {sorted(ARCHITECTURES)}.")
+            known = [f"random:{architecture}" for architecture in sorted(ARCHITECTURES)]
+            raise UserError(f"backbone '{name}' does not exist; {choose(name, known)}.")
         return build_network(architecture, name)
     prefix, colon, rest = name.partition(":")
     if colon and not Path(name).exists():

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.files.folders import find_model
 from crossray.files.pytorch_files import (
     ForbiddenNameError,
@@ -122,6 +122,10 @@ def grid(size: int) -> int:
     return (size // DOWNSAMPLING) ** 2
 
 
+def _random_names() -> list[str]:
+    return [f"random:{size}" for size in sorted(RANDOM)]
+
+
 def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
     """The tokenizer that `config` names, with its weights; with fresh ones where its architecture is given.
 
@@ -133,7 +137,7 @@ def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
         network = NetworkConfig(**config.architecture)
     elif name.startswith("random:"):
         if name.removeprefix("random:") not in RANDOM:
-            raise UserError(f"image tokenizer '{name}' does not exist; write random: and one of {sorted(RANDOM)}.")
+            raise UserError(f"image tokenizer '{name}' does not exist; {choose(name, _random_names())}.")
         network = RANDOM[name.removeprefix("random:")]
     elif name.startswith(BUILD):
         raise UserError(f"image tokenizer '{name}' is built by `crossray train`; here name the folder of a tokenizer.")

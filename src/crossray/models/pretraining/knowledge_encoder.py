@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from crossray.errors import UserError
+from crossray.errors import UserError, choose
 from crossray.files.folders import find_model
 from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_tensors, read_pytorch
 from crossray.models.base import BUILD, config_from_dict
@@ -143,6 +143,10 @@ class KnowledgeEncoder(nn.Module):
         return super().train(False)
 
 
+def _random_names() -> list[str]:
+    return [f"random:{size}" for size in sorted(RANDOM)]
+
+
 def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
     """The knowledge encoder that `config` names, with its weights; with fresh ones where its architecture is given.
 
@@ -155,7 +159,7 @@ def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
         return _assemble(size, config)
     if name.startswith("random:"):
         if name.removeprefix("random:") not in RANDOM:
-            raise UserError(f"knowledge encoder '{name}' does not exist; write random: and one of {sorted(RANDOM)}.")
+            raise UserError(f"knowledge encoder '{name}' does not exist; {choose(name, _random_names())}.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # equal weights, and an equal fingerprint, wherever it is built
             encoder = _assemble(RANDOM[name.removeprefix("random:")], config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossray.data.store import Dataset
-from crossray.errors import UserError
+from crossray.errors import UserError, counted
 from crossray.pages import page
 from crossray.pages.scorecard import curves, observations, provenance, scores
 from crossray.pages.scorecard import studies as comparisons
@@ -77,7 +77,7 @@ def _compared(systems: Sequence[System]) -> str:
     split = f" of the {source.split} split" if source.split else ""
     data = f" of {Path(source.data).name}" if source.data else ""
     what = "Systems" if len(systems) > 1 else "System"
-    return f"{what}: {names}. {studies} studies{split}{data}, section {source.section}."
+    return f"{what}: {names}. {counted(studies, 'study')}{split}{data}, section {source.section}."
 
 
 def _images(systems: Sequence[System], data: Dataset | Path | str | None) -> tuple[StudyImages | None, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from crossray.errors import counted
 from crossray.evaluation.alarms import IGNORES_IMAGE
 from crossray.evaluation.predictions.protocol import Protocol
 from crossray.pages import page
@@ -54,7 +55,7 @@ def protocol_words(protocol: Protocol) -> str:
     views = f", views: {protocol.views}" if protocol.views else ""
     labeler = f", observations read by {protocol.labeler}" if protocol.labeler else ""
     return (
-        f"{PROTOCOL_WORDS[protocol.name]} {protocol.studies} studies{split}, section {protocol.section}, "
+        f"{PROTOCOL_WORDS[protocol.name]} {counted(protocol.studies, 'study')}{split}, section {protocol.section}, "
         f"cleaner {protocol.cleaner}{cut}{rare}{views}{labeler}."
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from crossray.errors import UserError, quoted
+from crossray.errors import UserError, choose, quoted
 
 ENGLISH = "en"
 
@@ -145,7 +145,7 @@ def _tells(structure: str, untold: Mapping[str, Mapping[str, Sequence[str]]]) ->
 def check_convention(name: str) -> None:
     """Raise a `UserError` unless there is a convention of this name."""
     if name not in conventions():
-        raise UserError(f"convention {quoted(name)}: does not exist; choose one of {', '.join(conventions())}")
+        raise UserError(f"convention {quoted(name)} does not exist; {choose(name, conventions())}")
 
 
 def _convention(name: str) -> Mapping[str, Any]:
