@@ -27,8 +27,8 @@ installed packages; `make wheel-test` writes a software bill of materials in Cyc
 **One dependency is under the GPL**: `pylibjpeg-libjpeg` (GPL-3.0) in the extra `dicom`, which decodes JPEG inside
 DICOM files. Without the extra, CrossRay reads PNG and JPEG. If you distribute a program together with it, the
 GPL applies to the whole. After `pip uninstall pylibjpeg-libjpeg`, uncompressed and JPEG 2000 DICOM files can still be
-read. `pebble` (extra `serve`) and `psycopg` (extra `postgres`) are under the LGPL. Packages that are not installed when the
-table is generated are missing from it.
+read. `pebble` (extra `serve`) and `psycopg` (extra `postgres`) are under the LGPL. Packages that are not installed when
+the table is generated are missing from it.
 
 """
 
