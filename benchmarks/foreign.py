@@ -90,7 +90,8 @@ def _slices(plots: Path) -> list[Pixels]:
 def _scaled(values: NDArray[np.generic]) -> Pixels:
     levels = values.astype(np.float64)
     low, high = np.percentile(levels, (1, 99.5))
-    return np.clip((levels - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
+    scaled: Pixels = np.clip((levels - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
+    return scaled
 
 
 def _parts(pixels: Pixels) -> list[Pixels]:

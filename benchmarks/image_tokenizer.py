@@ -21,7 +21,7 @@ LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 def measure(encoder: Encoder, images: Tensor, dtype: torch.dtype, layout: str, expected: Tensor) -> dict[str, Any]:
     """One line of the table; the weights of `encoder` change to this format and layout."""
-    encoder = encoder.to(dtype=dtype, memory_format=LAYOUTS[layout])
+    encoder = encoder.to(dtype).to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
     images = images.to(dtype=dtype, memory_format=LAYOUTS[layout])
     with FlopCounterMode(display=False) as counter:
         tokens = encoder(images).argmax(dim=1)

@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 from common import parser, report
 from crossray.data.images import read_image, resize_short_side
 from crossray.data.images.pixels import grey
+from crossray.data.images.remarks import Remarks
 from loading import drawn_file, png_data, processor_seconds
 
 SIZE = 256
@@ -42,13 +43,13 @@ def decoded(content: bytes) -> Image.Image:
 def png_steps(name: str, content: bytes) -> dict[str, Callable[[], Any]]:
     """Inflating alone, the whole, and the steps of the whole."""
     deflated, image = png_data(content), decoded(content)
-    pixels = grey(image, name)
+    pixels = grey(image, name, Remarks())
     return {
         "inflate": lambda: zlib.decompress(deflated),
         "whole": lambda: resize_short_side(read_image(content), SIZE),
         "verify checksums": lambda: PngImageFile(io.BytesIO(content)).verify(),
         "inflate and undo filters (Pillow)": lambda: decoded(content),
-        "to grey levels": lambda: grey(image, name),
+        "to grey levels": lambda: grey(image, name, Remarks()),
         "resample": lambda: resize_short_side(pixels, SIZE),
     }
 

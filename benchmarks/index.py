@@ -27,7 +27,7 @@ def make_points(count: int, width: int, seed: int) -> Tensor:
     centres = torch.randn(4096, width, generator=generator).relu_()
     generator.manual_seed(seed)
     points = torch.empty(count, width)
-    for part in points.split(16384):
+    for part in torch.split(points, 16384):
         chosen = torch.randint(4096, (len(part),), generator=generator)
         spread = 10 ** (-3 + 2 * torch.rand(len(part), 1, generator=generator))
         torch.add(centres[chosen], spread * torch.randn(part.shape, generator=generator), out=part)

@@ -76,7 +76,7 @@ class Bench:
 
     def _save(self) -> None:
         if self.path is not None:
-            np.savez(self.path, **self.kept)
+            np.savez(self.path, **self.kept)  # type: ignore[arg-type]  # numpy 2.3 has allow_pickle beside it
 
 
 def main() -> None:

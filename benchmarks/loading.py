@@ -165,7 +165,7 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     copy = copy_rate()
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for shapes, spread in (("square", 0), ("varied shapes", 96)):
             dataset = noise_dataset(Path(folder) / str(spread), arguments.studies, spread)

@@ -79,7 +79,7 @@ def train(config: REVTAFConfig, known: Tensor, labels: Tensor, epochs: int, seed
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-5)
     everyone = torch.ones(BATCH, dtype=torch.bool)
     for _ in range(epochs):
-        for part in torch.randperm(len(known))[: len(known) // BATCH * BATCH].split(BATCH):
+        for part in torch.split(torch.randperm(len(known))[: len(known) // BATCH * BATCH], BATCH):
             loss = lre.loss(known[part], labels[part], everyone)
             optimizer.zero_grad()
             loss.backward()

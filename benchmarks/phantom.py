@@ -7,14 +7,16 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 from common import parser, report
 from crossray.phantom.draw import draw
 from crossray.phantom.sample import sample_scene
 
+Severity = Literal["easy", "realistic"]
 
-def seconds_of(index: int, size: int, severity: str) -> list[float]:
+
+def seconds_of(index: int, size: int, severity: Severity) -> list[float]:
     """CPU seconds of both views of a study."""
     scene = sample_scene(0, index, severity)
     spent = []
@@ -25,7 +27,7 @@ def seconds_of(index: int, size: int, severity: str) -> list[float]:
     return spent
 
 
-def measure(studies: int, size: int, severity: str, workers: int) -> dict[str, Any]:
+def measure(studies: int, size: int, severity: Severity, workers: int) -> dict[str, Any]:
     """Images a second of `workers` processes, and CPU milliseconds an image."""
     one = partial(seconds_of, size=size, severity=severity)
     with ProcessPoolExecutor(workers) as pool:
@@ -46,7 +48,7 @@ def main() -> None:
     options.add_argument("--size", type=int, default=256, help="short side in pixels")
     options.add_argument("--workers", type=int, default=2, help="processes that draw")
     given = options.parse_args()
-    rows = [measure(given.studies, given.size, severity, given.workers) for severity in ("easy", "realistic")]
+    rows = [measure(given.studies, given.size, severity, given.workers) for severity in get_args(Severity)]
     report("drawing radiographs", rows, json=given.json)
 
 

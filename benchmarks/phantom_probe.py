@@ -72,7 +72,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     dataset = Dataset.open(given.data)
     positive = STATUSES.index("positive")
-    truth = {split: dataset.labels[dataset.rows(split)] == positive for split in ("train", "val", "test")}
+    labels = np.asarray(dataset.labels)
+    truth = {split: labels[dataset.rows(split)] == positive for split in ("train", "val", "test")}
     pictures = {split: thumbnails(dataset, dataset.rows(split)) for split in truth}
     scaler = StandardScaler().fit(pictures["train"])
     pictures = {split: scaler.transform(values) for split, values in pictures.items()}

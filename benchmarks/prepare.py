@@ -69,20 +69,22 @@ def collection(folder: Path, images: int, drawn: int = 4) -> list[Path]:
         paths.append(path)
         split.append([name, study, patient, "train"])
         metadata.append([name, "PA", HEIGHT, WIDTH])
-    for kind, rows in (
-        ("split", [["dicom_id", "study_id", "subject_id", "split"], *split]),
-        ("metadata", [["dicom_id", "ViewPosition", "Rows", "Columns"], *metadata]),
-    ):
+    tables: dict[str, list[list[object]]] = {
+        "split": [["dicom_id", "study_id", "subject_id", "split"], *split],
+        "metadata": [["dicom_id", "ViewPosition", "Rows", "Columns"], *metadata],
+    }
+    for kind, rows in tables.items():
         with gzip.open(folder / f"mimic-cxr-2.0.0-{kind}.csv.gz", "wt", newline="") as file:
             csv.writer(file).writerows(rows)
     return paths
 
 
-def alone(path: Path) -> None:
+def alone(path: Path) -> Image.Image:
     """Pillow's draft decoding and nothing else."""
     with Image.open(path) as image:
         image.draft(None, (2 * SIZE, 2 * SIZE))
         image.load()
+    return image
 
 
 def rows(folder: Path, images: int) -> Iterator[dict[str, Any]]:

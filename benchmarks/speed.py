@@ -21,11 +21,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import machine, parser
@@ -109,7 +110,7 @@ def roofline(model: ReportModel, rows: int) -> tuple[float, float]:
         and not name.endswith("cross.project")
     ]
     weights = sum(module.weight.numel() for module in maps)
-    layers, width = len(model.decoder.layers), model.config.width  # type: ignore[union-attr, arg-type]
+    layers, width = len(model.decoder.layers), model.config.width  # type: ignore[attr-defined, union-attr, arg-type]
     attended = sum(TOKENS + place + 1 for place in range(STEPS)) * width * layers
     operations = 2.0 * STEPS * rows * weights + 4.0 * rows * attended
     numbers = STEPS * (weights + 2 * STUDIES * TOKENS * width * layers)
@@ -148,8 +149,11 @@ def decoding(system: str, repeats: int, samples: int = 0) -> dict[str, Any]:
     return row
 
 
-def training(system: str, repeats: int) -> dict[str, Any]:
-    """One row of the training table: a step as `TrainingModule` does it, with the laptop recipe's optimiser."""
+def training(system: str, repeats: int, *, compiled: bool = False) -> dict[str, Any]:
+    """One row of the training table: a step as `TrainingModule` does it, with the laptop recipe's optimiser.
+
+    `compiled`: the same step behind `torch.compile` is measured in turns with it.
+    """
     torch.manual_seed(0)
     recipe = recipes.load(f"{system}/iu_xray-laptop", {"model.backbone.name": "random:resnet_tiny"})
     values = dict(recipes.to_dict(recipe)["model"]) | {"backbone": None}
@@ -159,7 +163,7 @@ def training(system: str, repeats: int) -> dict[str, Any]:
         values["knowledge"] = KnowledgeEncoderConfig(name="random:tiny")
     known: dict[str, Any] = {"vocabulary_size": 1000, "observations": OBSERVATIONS, "max_length": STEPS}
     known["backbone"] = BackboneConfig(name="lite:efficientnet-lite0", trainable=False, standardize=False)
-    model = create_model(system, **{**values, **known}).train()
+    model: Any = create_model(system, **{**values, **known}).train()
     if isinstance(model, REVTAF):
         model.database = database(model)
     batch = make_batch(model, STUDIES, STEPS, LAPTOP_TOKENS, LAPTOP_CHANNELS, size=0)
@@ -167,9 +171,9 @@ def training(system: str, repeats: int) -> dict[str, Any]:
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     weights = {**model.loss_weights, **recipe.stages[0].loss_weights}
 
-    def step() -> None:
+    def step(losses_of: Callable[..., dict[str, Tensor]] = model.losses) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            losses = model.losses(batch)
+            losses = losses_of(batch)
         total = sum(weights[name] * loss for name, loss in losses.items())
         total.backward()  # type: ignore[union-attr]
         nn.utils.clip_grad_norm_(trained, recipe.trainer.clip_norm or 1.0)
@@ -178,22 +182,27 @@ def training(system: str, repeats: int) -> dict[str, Any]:
 
     with FlopCounterMode(display=False) as counter:
         step()
-    seconds = in_turns({"step": step, **ceilings(torch.bfloat16)}, repeats)
+    steps: dict[str, Callable[[], Any]] = {"step": step}
+    if compiled:
+        steps["compiled"] = partial(step, torch.compile(model.losses))
+    seconds = in_turns({**steps, **ceilings(torch.bfloat16)}, repeats)
     measured = rates_of(seconds)
     rate = counter.get_total_flops() / seconds["step"] / 1e9
     return {
         "ms a step": 1e3 * seconds["step"], "GFLOP": counter.get_total_flops() / 1e9,
         "ceiling ms": counter.get_total_flops() / measured["GEMM GFLOP/s"] / 1e6, **measured,
         "share of ceiling": rate / measured["GEMM GFLOP/s"],
+        **({"compiled, times as long": seconds["compiled"] / seconds["step"]} if compiled else {}),
     }  # fmt: skip
 
 
 def measure(table: str, system: str, threads: int, repeats: int) -> dict[str, Any]:
-    """The row of that table, system and number of threads."""
+    """The row of that table, system and number of threads; "compile" is on no page."""
     torch.set_num_threads(threads)
-    row = (
-        training(system, repeats) if table == "training" else decoding(system, repeats, SAMPLES * (table == "sampling"))
-    )
+    if table in ("training", "compile"):
+        row = training(system, repeats, compiled=table == "compile")
+    else:
+        row = decoding(system, repeats, SAMPLES * (table == "sampling"))
     return {"system": system, "threads": threads, **row}
 
 

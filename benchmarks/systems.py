@@ -42,7 +42,7 @@ def training(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     runs: dict[str, Callable[[], Any]] = {}
     for system in options.systems:
         torch.manual_seed(0)
-        model = create_model(
+        model: Any = create_model(
             system, vocabulary_size=VOCABULARY, max_length=options.length, backbone=backbone, width=options.width,
             feedforward=options.width * (4 if system == "uar" else 1), observations=OBSERVATIONS,
         ).train()  # fmt: skip

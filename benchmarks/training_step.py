@@ -44,7 +44,7 @@ def measure(system: str, dtype: str, options: Any) -> dict[str, Any]:
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     backbone = BackboneConfig(name=options.backbone, checkpoint=options.checkpoint)
-    model = create_model(system, vocabulary_size=VOCABULARY, max_length=options.length, backbone=backbone).train()
+    model: Any = create_model(system, vocabulary_size=VOCABULARY, max_length=options.length, backbone=backbone).train()
     batch = make_batch(options.batch, options.length, options.size)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), eps=1e-9, amsgrad=True)
     precision = torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16")
@@ -57,7 +57,7 @@ def measure(system: str, dtype: str, options: Any) -> dict[str, Any]:
 
     def step() -> None:
         with precision:
-            loss = sum(model.losses(batch).values())
+            loss = torch.stack([*model.losses(batch).values()]).sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -35,7 +35,7 @@ def batches(dataset: Dataset, collator: Collator, model: UAR, split: str, studie
     for first in range(0, len(rows), size):
         batch = collator(rows[first : first + size])
         inputs = transform_inputs(batch.inputs, TRANSFORM, train=False)
-        inputs.features["tokens"] = model.visual.tokens(inputs)[0]
+        inputs.features["tokens"] = model.visual.tokens(inputs)[0]  # type: ignore[operator]
         inputs.images = inputs.images[..., :0, :0]
         found.append(Batch(inputs, batch.guide, batch.targets))
     return found

@@ -1,6 +1,6 @@
-"""How well a system's diagnosis tells the observations apart: the best F1 of each on a split, whatever the threshold.
+"""How well a system's diagnosis tells the observations apart: best and held-out F1 of each on a split.
 
-To be read beside the same column of the encoder's table (`benchmarks/results --tables eye`): both see the same image.
+Compare them with the same columns of the encoder's table (`benchmarks/results --tables eye`): both see the same image.
 
     python benchmarks/results/diagnosis.py --model runs/union/best --data data/iu [--split val]
 """
@@ -15,11 +15,11 @@ from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.models.base import ReportModel
 from crossray.text.observations import CHEXPERT, STATUSES
-from eye import best_f1
+from eye import best_f1, held_out_f1
 
 
 def main() -> None:
-    """Print a line for every observation, and the mean of the 14."""
+    """Print a line for each observation, and the mean of the 14."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder of a model that diagnoses: union, revtaf")
     parser.add_argument("--data", required=True, help="prepared dataset")
@@ -35,10 +35,11 @@ def main() -> None:
     there = [STATUSES.index("positive"), STATUSES.index("uncertain")]
     scores = torch.cat(found)[:, there].sum(1).numpy()
     truth = np.isin(np.asarray(dataset.labels)[rows], there)
-    best = {name: best_f1(scores[:, i], truth[:, i]) for i, name in enumerate(dataset.info.observations)}
-    for name, value in best.items():
-        print(f"{name}: {value:.3f}")
-    print(f"mean of the 14 of CheXpert: {np.mean([best[name] for name in CHEXPERT]):.3f}")
+    columns = {name: (scores[:, i].astype(np.float64), truth[:, i]) for i, name in enumerate(dataset.info.observations)}
+    values = {name: (best_f1(*column), held_out_f1(*column)) for name, column in columns.items()}
+    means = np.mean([values[name] for name in CHEXPERT], axis=0)
+    for name, (best, held) in [*values.items(), ("mean of the 14 of CheXpert", means)]:
+        print(f"{name}: best F1 {best:.3f}, held-out F1 {held:.3f}")
 
 
 if __name__ == "__main__":

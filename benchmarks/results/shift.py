@@ -22,9 +22,7 @@ from crossray.generation.generator import Generator
 from crossray.models.pretraining.vision import Vision, auroc
 from crossray.text.cleaning import clean
 from crossray.text.observations import OBSERVATIONS
-from crossray.training.prerequisites import fulfil
-from crossray.training.recipe import load
-from crossray.training.run import train_or_resume
+from eye import encoder
 from formats import grid
 from steps import Bench, trained
 
@@ -74,7 +72,7 @@ def table(bench: Bench) -> str:
     if bench.external is None:
         return "# Other hospitals\n\nNot made: give the folder of their images with `--external`.\n"
     run = trained(bench, bench.systems[0], bench.seeds[0])
-    eye = _encoder(bench)
+    eye = encoder(bench)
     dataset = Dataset.open(bench.data)
     rows = _spread(dataset.rows(bench.split), bench.most)
     home = _kept(bench, bench.split, lambda: _at_home(run, eye, dataset, rows))
@@ -202,7 +200,7 @@ def _elsewhere(run: Path, eye: Vision, files: Sequence[Path]) -> Found:
         written.append(one.report)
         flagged.append(one.check is not None and not one.check.ok)
     for first in range(0, len(files), 16):
-        studies = [read_study([path], 2, generator.transform) for path in files[first : first + 16]]
+        studies = [read_study([path], 2, generator.stored) for path in files[first : first + 16]]
         seen.append(_logits(eye, generator, stack_studies(studies, 2)))
     return _found(written, np.concatenate(seen), np.array(flagged))
 
@@ -238,12 +236,6 @@ def _found(written: Sequence[WrittenReport], seen: NDArray[np.float64], flagged:
 def _logits(eye: Vision, generator: Generator, inputs: Inputs) -> NDArray[np.float64]:
     """(B, K) of the encoder's head, in the order of `OBSERVATIONS`."""
     with torch.inference_mode():
-        logits = eye(transform_inputs(inputs, generator.transform, train=False)).double().numpy()
-    return logits[:, [eye.config.observations.index(name) for name in OBSERVATIONS]]
-
-
-def _encoder(bench: Bench) -> Vision:
-    """The encoder that the systems share, with the head that it was trained with."""
-    recipe = load(f"{bench.systems[0]}/{bench.recipe}")
-    filled, _ = fulfil(recipe, Dataset.open(bench.data), train_or_resume)
-    return Vision.from_pretrained(filled.model.backbone.name)
+        logits = eye(transform_inputs(inputs, generator.transform, train=False)).double()
+    values: NDArray[np.float64] = logits.numpy()
+    return values[:, [eye.config.observations.index(name) for name in OBSERVATIONS]]

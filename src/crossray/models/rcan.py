@@ -21,7 +21,7 @@ from crossray.layers.contrastive import at_least_float32, gather_ranks, supervis
 from crossray.layers.dropout import dropout
 from crossray.layers.memory import CrossModalMemory, Start
 from crossray.models.base import Encoded, PaperModule, Step, register
-from crossray.models.parts.backbones import join_views
+from crossray.models.parts.backbones import join_views, of_views
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 
 
@@ -340,9 +340,7 @@ class RCAN(EncoderDecoder):
         """Recalibrated tokens (B, V, S, C) and the backbone's pooled vectors (B, V, C)."""
         tokens, pooled = self.backbone.views(inputs)
         if self.config.rve:
-            # only views that exist: padding must not reach the batch statistics
-            exists = inputs.view_mask
-            tokens = tokens.index_put((exists,), self.rve.tokens(tokens[exists]))
+            (tokens,) = of_views(lambda existing: (self.rve.tokens(existing),), tokens, inputs.view_mask)
         return tokens, pooled
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:

@@ -6,6 +6,7 @@ Shapes: N images, B studies, V views, S tokens an image, C channels of the backb
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -137,10 +138,8 @@ class Backbone(nn.Module, ABC):
             keep = mask.unsqueeze(-1)
             visual, pooled = self._standardize(*(inputs.features[name].to(dtype) for name in ("visual", "pooled")))
             return visual.masked_fill(~keep.unsqueeze(-1), 0.0), pooled.masked_fill(~keep, 0.0)
-        visual, pooled = self._standardize(*self(inputs.images[mask]))
-        all_visual = visual.new_zeros(*mask.shape, *visual.shape[1:])
-        all_pooled = pooled.new_zeros(*mask.shape, *pooled.shape[1:])
-        return all_visual.index_put((mask,), visual), all_pooled.index_put((mask,), pooled)
+        visual, pooled = of_views(lambda images: self._standardize(*self(images)), inputs.images, mask)
+        return visual, pooled
 
     def learn_from(self, dataset: Dataset, features: FeatureCache | None, transform: ImageTransform | None) -> None:
         """Take the statistics of a frozen backbone's features on the training images; see `ReportModel.learn_from`."""
@@ -194,6 +193,26 @@ class BackboneReportModel(ReportModel):
     def frozen(self) -> list[str]:
         """The backbone's parameters when it is not trainable."""
         return self.backbone.frozen("backbone")
+
+
+def of_views(run: Callable[[Tensor], tuple[Tensor, ...]], views: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    """What a network makes of the views that exist; zero where a study lacks one.
+
+    A missing view never reaches the network, so that it cannot change batch statistics. Under `torch.export`, where no
+    shape may depend on a value, all views do; the network must be in eval mode there.
+
+    Args:
+        run: (N, ...) -> tensors (N, ...).
+        views: (B, V, ...).
+        mask: (B, V) bool, True where the view exists.
+
+    Returns:
+        Tensors (B, V, ...).
+    """
+    if torch.compiler.is_exporting():
+        parts = [part.unflatten(0, mask.shape) for part in run(views.flatten(0, 1))]
+        return tuple(part.masked_fill(~mask[(...,) + (None,) * (part.dim() - 2)], 0) for part in parts)
+    return tuple(part.new_zeros(*mask.shape, *part.shape[1:]).index_put((mask,), part) for part in run(views[mask]))
 
 
 def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:

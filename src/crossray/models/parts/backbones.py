@@ -14,6 +14,7 @@ from crossray.models.parts.backbone import (
     BackboneReportModel,
     join_views,
     joined_cells,
+    of_views,
     square_cells,
 )
 from crossray.models.parts.backbone_kinds import (
@@ -30,7 +31,7 @@ from crossray.models.parts.networks import build_network, describe_network, fami
 
 __all__ = [
     "Backbone", "BackboneConfig", "BackboneReportModel", "FeatureMapBackbone", "PatchBackbone", "ResNetBackbone",
-    "TokenBackbone", "build_backbone", "idle_parameters", "join_views", "joined_cells", "square_cells",
+    "TokenBackbone", "build_backbone", "idle_parameters", "join_views", "joined_cells", "of_views", "square_cells",
 ]  # fmt: skip
 
 #: Networks of `transformers` whose sizes are known without running them.

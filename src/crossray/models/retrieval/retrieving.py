@@ -24,7 +24,7 @@ from crossray.layers.contrastive import gather_ranks
 from crossray.layers.hyperbolic import HyperbolicNetwork, poincare_distance
 from crossray.layers.ranking import hamming, ranking_loss
 from crossray.models.base import Event, ModelConfig
-from crossray.models.parts.backbones import BackboneConfig, BackboneReportModel, build_backbone
+from crossray.models.parts.backbones import BackboneConfig, BackboneReportModel, build_backbone, of_views
 from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig, build_knowledge_encoder
 from crossray.models.retrieval.reference_reports import read_training_reports
 from crossray.retrieval.database import ReportDatabase
@@ -233,14 +233,15 @@ class RetrievingModel(BackboneReportModel):
         if {"entities", "places"} <= inputs.features.keys():
             seen, places = inputs.features["entities"], inputs.features["places"].long()
         else:
-            found = self.knowledge(inputs.images[mask])
-            seen = found["entities"].new_zeros(*mask.shape, found["entities"].shape[1])
-            seen = seen.index_put((mask,), found["entities"])
-            places = torch.zeros_like(seen, dtype=torch.long).index_put((mask,), found["places"].long())
+            seen, places = of_views(self._seen, inputs.images, mask)
         missing = ~mask.unsqueeze(2)
         surest = seen.masked_fill(missing, -torch.inf).argmax(dim=1, keepdim=True)
         mean = seen.masked_fill(missing, 0).sum(1) / mask.sum(1, keepdim=True)
         return mean, places.gather(1, surest).squeeze(1)
+
+    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.knowledge(images)
+        return found["entities"], found["places"].long()
 
     def retrieve(self, inputs: Inputs, k: int = 1) -> tuple[Tensor, Tensor]:
         """The studies of the database whose reports these studies would read, nearest first.
