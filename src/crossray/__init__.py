@@ -1,11 +1,11 @@
-"""CrossRay writes the radiology report of a chest X-ray and compares the systems that do.
+"""CrossRay writes the radiology report of a chest X-ray and compares systems that do so.
 
     import crossray
 
     model = crossray.load("runs/a")
     print(model.report("frontal.png", "lateral.png"))
 
-Importing the package loads nothing heavy: each name below is imported when it is first used.
+Importing the package is fast: each public name is loaded when it is first used.
 """
 
 import importlib

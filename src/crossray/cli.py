@@ -1,4 +1,4 @@
-"""The command line: parses, calls one of `crossray.commands`, and turns mistakes into one sentence."""
+"""The command line: parses arguments, runs a function of `crossray.commands`, and reports a mistake in one sentence."""
 
 import argparse
 import inspect
@@ -20,29 +20,29 @@ from crossray.errors import UserError
 from crossray.files.guard import check_outputs
 from crossray.parser_messages import plain_message
 
-#: Exit code of a user's mistake, as argparse uses it.
+#: Exit code after a user's mistake, as in argparse.
 MISTAKE = 2
-#: Exit code after Ctrl-C, as shells use it.
+#: Exit code after Ctrl-C, as in shells.
 INTERRUPTED = 130
 
 
-#: The parser calls an option by its place among the commands (prepare.phantom.out); a user types --out.
+#: The parser names an option by its command (prepare.phantom.out); a user types --out.
 _KEY = re.compile(rf"\b((?:{'|'.join(GROUPS)})\.[\w-]+|{'|'.join(COMMANDS)})\.(\w+)")
 
 
 def _option(key: re.Match[str]) -> str:
-    """An option as a user types it: with --, unless it is the argument without a name."""
+    """An option as a user types it: with --, unless it is positional."""
     group, _, second = key[1].partition(".")
     command = GROUPS[group].commands[second] if second else COMMANDS[group]
     return key[2] if (command.positional or {}).get("name") == key[2] else f"--{key[2]}"
 
 
-#: What jsonargparse says of a name with bytes that are no UTF-8.
+#: jsonargparse's message about a name that is not UTF-8.
 _NO_UTF8 = re.compile(r"'utf-8' codec can't encode character.*surrogates not allowed")
 
 
 class Formatter(DefaultHelpFormatter):
-    """Help as a reader needs it: options with hyphens, defaults, and no names of Python types."""
+    """Formats help for readers: options with hyphens, defaults, and no names of Python types."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = _TYPE.sub("", super()._get_help_string(action))
@@ -60,7 +60,7 @@ class Formatter(DefaultHelpFormatter):
         return _hyphenated(super()._format_action_invocation(action))
 
 
-#: What the library puts behind the help of an option.
+#: The text that the library appends to the help of an option.
 _TYPE = re.compile(r" \((?:required|(?:required, )?type: .*?|(?:type: .*, )?default: .*)\)$", re.DOTALL)
 
 
@@ -75,7 +75,7 @@ def _hyphenated(text: str) -> str:
 
 
 class Parser(ArgumentParser):
-    """Says a mistake in one sentence instead of the whole usage."""
+    """Reports a mistake in one sentence instead of printing the usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, formatter_class=Formatter, **kwargs)
@@ -89,7 +89,7 @@ class Parser(ArgumentParser):
 
 
 def _further(command: Command) -> str | None:
-    """What a command's help says of options that have no line of their own."""
+    """The note in a command's help on options that are not listed."""
     if command.takes_recipe:
         return "Every field of the recipe is an option too, such as --trainer.max-epochs 3."
     groups = ", ".join(f"--{group}.FIELD VALUE" for group in command.fields)
@@ -114,7 +114,7 @@ def _command_parser(command: Command) -> Parser:
 
 
 def _build(arguments: Sequence[str] = ()) -> Parser:
-    """The parser of these arguments; a second command has options in it only where the first word is typed."""
+    """The parser of these arguments; subcommands have their options only if their group is given."""
     first, second, *_ = *arguments, "", ""
     parser = Parser(
         prog="crossray",
@@ -146,7 +146,7 @@ _TRAINING = {
 
 
 def _renamed(arguments: list[str]) -> list[str]:
-    """The arguments with the present name of a command; an old one is told on standard error."""
+    """The arguments with the current name of a command; for an old name, a notice is printed on standard error."""
     if not arguments or arguments[0] not in RENAMED:
         return arguments
     old, new = arguments[0], RENAMED[arguments[0]]
@@ -175,7 +175,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments of a command with a value behind each option: `--common` means `--common true`."""
+    """The arguments of a command with a value for each option: `--common` means `--common true`."""
     first, second, *_ = *arguments, "", ""
     command = GROUPS[first].commands.get(second) if first in GROUPS else COMMANDS.get(first)
     if command is None:
@@ -222,7 +222,7 @@ def _split_recipe_options(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _train(command: str, arguments: list[str]) -> None:
-    """`train` and `pretrain`: the recipe decides which further options there are."""
+    """Run `train` or `pretrain`, whose further options depend on the recipe."""
     own = argparse.ArgumentParser(prog=f"crossray {command}", description=_TRAINING[command], add_help=False)
     own.add_argument("recipe", nargs="?", help="a recipe's name (baseline/phantom) or a YAML file")
     if command == "pretrain":
@@ -272,13 +272,13 @@ def _full_name(recipe: str, name: str | None) -> str:
 
 
 def _underscored(argument: str) -> str:
-    """`--batch-size 8` is `--batch_size 8`: an option is called like the parameter or field that it sets."""
+    """`--batch-size 8` becomes `--batch_size 8`, the name of the parameter or field."""
     name, sign, value = argument.partition("=")
     return name[:2] + name[2:].replace("-", "_") + sign + value if name.startswith("--") else argument
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `crossray`: a mistake ends in one sentence and exit code 2."""
+    """Entry point of `crossray`; a user's mistake ends with one sentence and exit code 2."""
     _quiet()
     _say_anything()
     try:
@@ -294,14 +294,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _say_anything() -> None:
-    """A name that the terminal's encoding lacks is printed with escapes instead of ending in an error."""
+    """Print characters that the terminal's encoding lacks with escapes instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet() -> None:
-    """Libraries talk about themselves on import; a user did not ask."""
+    """Silence the messages of libraries on import."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

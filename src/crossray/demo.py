@@ -1,4 +1,4 @@
-"""`crossray demo`: an end-to-end example in minutes on synthetic images, which checks its own result."""
+"""`crossray demo`: an end-to-end example on synthetic images in minutes, which checks its own result."""
 
 import time
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from crossray.pages.terminal import Progress, print_dataset
 from crossray.training.recipe import load
 from crossray.training.run import resume, train
 
-#: Its recipe of the same name trains any system; what that needs first, an image encoder say, is trained first.
+#: The recipe of this name exists for every system; models that it needs, such as an image encoder, are trained first.
 RECIPE = "demo"
 
 #: Short side of the drawn images in pixels; the recipe's transform crops from it.
 SIZE = 160
 
-#: The check speaks of at least this many test studies.
+#: Minimum number of test studies for the check.
 LEAST_TEST_STUDIES = 100
 
 _NOTICE = (
@@ -40,11 +40,11 @@ _NOTICE = (
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a report generator must show.
+    """One property that a report generator must have.
 
     Attributes:
         claim: what is claimed.
-        difference: CIDEr of the model minus that of the other, with its paired-bootstrap interval.
+        difference: CIDEr of the model minus that of the baseline, with its paired-bootstrap interval.
     """
 
     claim: str
@@ -52,7 +52,7 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """Whether the whole interval lies above 0."""
+        """Whether the whole interval is above 0."""
         return self.difference.low > 0
 
     def __str__(self) -> str:
@@ -62,21 +62,21 @@ class Check:
 
 
 def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, console: Console) -> list[Check]:
-    """Draw, train, generate, score, and write `index.html`; what an earlier call left in `out` is continued.
+    """Draw, train, generate, score, and write `index.html`; an earlier call in `out` is continued.
 
     Args:
-        out: folder of everything that is made: `data`, and a folder of the system, so that a second system finds the
-            studies and the image encoder of the first.
-        system: which system is trained, by its recipe SYSTEM/demo.
+        out: output folder with `data` and a folder per system, so that a second system reuses the studies and the image
+            encoder.
+        system: system to train, with its recipe SYSTEM/demo.
         studies: number of studies to draw.
-        seed: of drawing and training.
-        console: where progress and results are shown.
+        seed: random seed of the images and the training.
+        console: where to print progress and results.
 
     Returns:
-        The checks, whether they hold or not.
+        The checks, passed or not.
 
     Raises:
-        UserError: too few studies, no such system, or `out` holds something else.
+        UserError: there are too few studies or there is no such system, or `out` contains something else.
     """
     from crossray.phantom.source import phantom_studies
 
@@ -126,7 +126,7 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
 
 
 def make_checks(result: Evaluation) -> list[Check]:
-    """CIDEr against each trivial baseline and against the model's own shuffle, on the whole references."""
+    """CIDEr against each trivial baseline and against the model with shuffled images, on the full references."""
     scored = result.protocols["full"]
     checks = [
         Check(f"CIDEr is above that of the {name}", scored.differences[name]["cider"])
@@ -149,7 +149,7 @@ def _page(
     checks: list[Check],
     minutes: float,
 ) -> str:
-    """The demo's page: the scorecard with the checks at its top."""
+    """The page of the demo: the scorecard with the checks at its top."""
     system = System(name, predictions, result, read_history(run / METRICS))
     made = (
         f"Made in {minutes:.1f} minutes by crossray demo: {dataset.studies} studies drawn, a small {name} and what it "

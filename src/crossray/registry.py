@@ -1,7 +1,7 @@
-"""Things of one kind by name: those in this package, and those that other installed packages add.
+"""Registries of plug-ins by name: those in this package, and those of other installed packages.
 
-A file registers what it defines with a decorator when it is imported. The files of this package are found by the
-places where a kind lives; another package names its module in an entry point of the kind's group:
+A file registers its definitions with a decorator when it is imported. The files of this package are found in the
+folders of each kind; another package names its module in an entry point of the kind's group:
 
     [project.entry-points."crossray.systems"]
     mean = "mypackage.mean"
@@ -21,12 +21,12 @@ _D = TypeVar("_D")
 
 
 class Registry(Generic[T]):
-    """What there is of one kind, imported when it is asked for.
+    """All plug-ins of one kind, imported on demand.
 
     Args:
-        kind: what one of them is called in messages, such as "system".
-        group: entry-point group in which other packages name theirs.
-        places: packages whose files, and modules which, define those of this package.
+        kind: name of the kind in messages, such as "system".
+        group: entry-point group for other packages.
+        places: packages and modules of CrossRay with definitions of this kind.
         remedy: end of the message about a name that does not exist.
     """
 
@@ -37,10 +37,10 @@ class Registry(Generic[T]):
         self._complete = False
 
     def register(self, name: str) -> Callable[[_D], _D]:
-        """Decorator: what is defined is called `name` from now on.
+        """Decorator that registers a definition as `name`.
 
         Raises:
-            UserError: another module has registered that name.
+            UserError: another module has registered the name.
         """
 
         def decorate(defined: _D) -> _D:
@@ -50,7 +50,7 @@ class Registry(Generic[T]):
         return decorate
 
     def add(self, name: str, defined: T) -> None:
-        """Register without a decorator; raises as `register`."""
+        """Register without a decorator; raises like `register`."""
         before = self._found.get(name)
         if before is not None and _module(before) != _module(defined):
             raise UserError(
@@ -59,10 +59,10 @@ class Registry(Generic[T]):
         self._found[name] = defined
 
     def get(self, name: str) -> T:
-        """What is called `name`; only its own file is imported where that is named alike.
+        """The plug-in `name`; if its file has the same name, only that file is imported.
 
         Raises:
-            UserError: there is none, or the package that has it cannot be imported.
+            UserError: there is no such plug-in, or its package cannot be imported.
         """
         if name not in self._found:
             self._import_file(name)
@@ -75,20 +75,20 @@ class Registry(Generic[T]):
         return self._found[name]
 
     def names(self) -> list[str]:
-        """All names, sorted. What another package names and cannot be imported is left out with a warning."""
+        """All names, sorted. A plug-in that cannot be imported is skipped with a warning."""
         self._import_all()
         return sorted(self._found)
 
     def all(self) -> dict[str, T]:
-        """Everything by its name, sorted, as `names`."""
+        """All plug-ins by name, in the order of `names`."""
         return {name: self._found[name] for name in self.names()}
 
     def plugins(self) -> Mapping[str, EntryPoint]:
-        """What other packages name, not imported."""
+        """The entry points of other packages, not imported."""
         return {point.name: point for point in entry_points(group=self.group)}
 
     def implementation(self, name: str) -> str:
-        """Name and version of the package that `name` comes from, such as "crossray-mean 0.1"; "" for this one."""
+        """Name and version of the package that defines `name`, such as "crossray-mean 0.1"; "" for CrossRay."""
         package = getattr(self.plugins().get(name), "dist", None)
         return f"{package.name} {package.version}" if package is not None else ""
 

@@ -213,9 +213,9 @@ def test_overrides_reach_entries_of_lists() -> None:
     [
         ("stages.1.epochs", r"baseline/phantom.*stages\.1\.epochs.*entries 0 to 0"),
         ("stages.first.epochs", r"stages\.first\.epochs.*no 'first'"),
-        ("stages.0.epochs.more", r"'stages\.0\.epochs' is a value"),
+        ("stages.0.epochs.more", r"'stages\.0\.epochs' has no fields"),
         ("stages.0.epoch", r"baseline/phantom.*epoch"),
-        ("system.name", r"'system' is a value"),
+        ("system.name", r"'system' has no fields"),
     ],
 )
 def test_a_wrong_path_is_a_sentence(field: str, message: str) -> None:

@@ -99,7 +99,7 @@ def test_a_row_can_be_added_later(tmp_path: Path) -> None:
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="holds no ablation"):
+    with pytest.raises(UserError, match="is not an ablation"):
         ablation.claim(tmp_path, COMPARISON)
     with pytest.raises(UserError, match=r"ablation\.json"):
         read_table(tmp_path)

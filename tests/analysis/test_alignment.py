@@ -221,5 +221,5 @@ def test_hostile_reports_stay_text(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_system_without_embeddings_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(UserError, match="system 'baseline' as it is configured has no vectors"):
+    with pytest.raises(UserError, match="system 'baseline' in this configuration does not map images"):
         align(model_for(dataset, "baseline"), dataset, "test", name="x")

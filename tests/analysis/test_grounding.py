@@ -220,9 +220,9 @@ def test_mistakes_are_said(dataset: Dataset, tmp_path: Path) -> None:
     for file in dataset.path.iterdir():
         if file.name != "findings.parquet":
             (tmp_path / "data" / file.name).symlink_to(file)
-    with pytest.raises(UserError, match=r"has no findings\.parquet"):
+    with pytest.raises(UserError, match=r"findings\.parquet is missing"):
         DrawnFindings(Dataset.open(tmp_path / "data"), TRANSFORMS[0])
     silent = seer(dataset, TRANSFORMS[0], "even")
     silent.memory_cells = lambda views, positions: None  # type: ignore[assignment, method-assign]
-    with pytest.raises(UserError, match="does not tell where"):
+    with pytest.raises(UserError, match="has no attention over"):
         ground(silent, GREEDY, dataset, "test")

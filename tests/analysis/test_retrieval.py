@@ -100,7 +100,7 @@ def test_an_index_of_another_dataset_is_refused(model: REVTAF, tmp_path: Path) -
     other = write_dataset(
         tmp_path / "other", phantom_studies(9, 7, "easy"), size=64, source={"kind": "phantom"}, workers=0
     )
-    with pytest.raises(UserError, match="other: the model's index is not of its training studies"):
+    with pytest.raises(UserError, match="other: the model's index was built from other studies"):
         retrieval_quality(model, other, "test")
 
 

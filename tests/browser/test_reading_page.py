@@ -122,7 +122,7 @@ def test_a_refusal_is_a_sentence_and_the_next_study_comes(page: Any) -> None:
     page.wait_for_selector("#model option", state="attached")
     page.set_input_files("#files", [{"name": "a.png", "mimeType": "image/png", "buffer": b"nonsense"}])
     page.wait_for_selector("#problem:visible")
-    assert "neither PNG nor JPEG nor DICOM" in page.locator("#problem").inner_text()
+    assert "not a PNG, JPEG or DICOM file" in page.locator("#problem").inner_text()
     send(page, png(1))
     page.locator("#again").click()
     assert page.locator("#drop").is_visible()

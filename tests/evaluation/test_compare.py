@@ -102,7 +102,7 @@ def test_other_studies_are_refused_or_left_out(write) -> None:
     protocol = found.protocols["full"].results[0].protocol
     assert (protocol.studies, protocol.subset) == (22, chosen.provenance.subset)
     assert f"compared on the 22 studies that all files share, of 25 in {one}, 27 in {two}" in found.notes
-    with pytest.raises(UserError, match="no study id stands in every file"):
+    with pytest.raises(UserError, match="no study id in common"):
         compare([one, write("three", 3, studies=range(25, 30))], common=True, **QUICK)
 
 

@@ -201,7 +201,7 @@ def test_another_dataset_is_refused_only_on_demand(predictions: Path, make_datas
     assert found.protocols["full"].baselines == ()
     assert "absent" in found.notes[0]
     PredictionFile(Provenance(), file.rows).save(predictions)
-    with pytest.raises(UserError, match="no study of"):
+    with pytest.raises(UserError, match="not a study of"):
         evaluate(predictions, dataset=other.path, meteor="no", resamples=20)
 
 
@@ -232,7 +232,7 @@ def test_scores_of_the_older_format_are_refused_in_a_sentence(predictions: Path,
         del part["alarms"], part["true_reports"], part["result"]["classes"], part["result"]["protocol"]["labeler"]
     old = tmp_path / "old.json"
     old.write_text(json.dumps(found))
-    with pytest.raises(UserError, match=r"old.json: format: scores of format 1.* again$"):
+    with pytest.raises(UserError, match=r"old.json: field 'format' is 1.* again$"):
         read_results(old)
 
 

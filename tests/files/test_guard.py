@@ -18,7 +18,7 @@ def test_an_output_that_is_an_input_is_refused_by_any_of_its_names(tmp_path: Pat
     (tmp_path / "link").symlink_to(source)
     (tmp_path / "hard").hardlink_to(source)
     for out in (source, tmp_path / "x" / ".." / "p.jsonl", tmp_path / "link", tmp_path / "hard"):
-        with pytest.raises(UserError, match=r"--out .*is what predictions reads"):
+        with pytest.raises(UserError, match=r"--out .*is read by predictions"):
             check(out, source)
     check(tmp_path / "q.jsonl", source)
 
@@ -30,7 +30,7 @@ def test_nothing_is_written_into_a_dataset_or_a_model(tmp_path: Path) -> None:
         for name in files:
             (folder / name).touch()
         for name in ("new", "deep/new", files[-1]):
-            with pytest.raises(UserError, match="lies in the"):
+            with pytest.raises(UserError, match="is inside the"):
                 check(folder / name)
     check(data, kind="folder")  # a dataset that is prepared already is opened
 

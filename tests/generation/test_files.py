@@ -67,11 +67,11 @@ class TestFolders:
         assert [path.name for path in folder_views(tmp_path, 2)] == ["0.png", "1.png"]
 
     def test_what_a_folder_must_not_hold(self, tmp_path):
-        with pytest.raises(UserError, match="holds no image"):
+        with pytest.raises(UserError, match="contains no image"):
             folder_views(tmp_path, 2)
         write_view(tmp_path / "1")
         (tmp_path / "view.png").write_bytes(b"to be read")
-        with pytest.raises(UserError, match=r"view\.png: neither PNG nor JPEG nor DICOM"):
+        with pytest.raises(UserError, match=r"view\.png: not a PNG, JPEG or DICOM file"):
             read_study([tmp_path], 2, 40)
         (tmp_path / "view.png").unlink()
         write_view(tmp_path / "2", study="2.25.9")

@@ -204,7 +204,7 @@ def test_batches_shrink_when_memory_runs_out(folder, data, tmp_path, monkeypatch
     assert expected.hypotheses() == small.hypotheses()
 
     monkeypatch.setattr(type(generator.model), "encode", limited(0))
-    with pytest.raises(UserError, match="memory does not suffice even for one study"):
+    with pytest.raises(UserError, match="there is not enough memory for even one study"):
         generator.generate_dataset(data / "prepared", "test", tmp_path / "none.jsonl")
     assert not list(tmp_path.glob("*none*"))
 
@@ -230,7 +230,7 @@ def test_bad_images_are_named_before_the_model_runs(folder, data, tmp_path, monk
     for studies, message in (
         ([[data / "0-0.png"], [empty]], "empty.png"),
         ([[data / "0-0.png"], [tmp_path / "missing.png"]], "missing.png"),
-        ([[data / "0-0.png", data / "1-0.png", data / "2-0.png"]], "2-0.png: view 3 .* takes 2"),
+        ([[data / "0-0.png", data / "1-0.png", data / "2-0.png"]], "2-0.png is view 3 .* takes 2"),
         ([[]], "no view"),
         ([], "none are given"),
     ):
@@ -248,7 +248,7 @@ def test_wrong_folders_devices_and_words(folder, data, tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="device 'cuda'"):
             Generator.from_pretrained(folder, device="cuda")
-    with pytest.raises(UserError, match="'forbidden' has 'zebra'"):
+    with pytest.raises(UserError, match="'forbidden' contains 'zebra'"):
         Generator.from_pretrained(folder, decoding=DecodingConfig(forbidden=("heart", "zebra")))
     with pytest.raises(UserError, match="split 'val' has no studies"):
         Generator.from_pretrained(folder).generate_dataset(data / "prepared", "val", tmp_path / "out.jsonl")
@@ -256,7 +256,7 @@ def test_wrong_folders_devices_and_words(folder, data, tmp_path):
     incomplete.mkdir()
     for name in ("config.json", "model.safetensors", "preprocess.json"):
         (incomplete / name).write_bytes((folder / name).read_bytes())
-    with pytest.raises(UserError, match=r"incomplete: it has no tokenizer\.json"):
+    with pytest.raises(UserError, match=r"incomplete: tokenizer\.json is missing"):
         Generator.from_pretrained(incomplete)
 
 

@@ -39,7 +39,7 @@ def test_a_manifest_with_such_a_folder(tmp_path: Path, capsys: pytest.CaptureFix
     cli.main([*arguments, "--workers", "0"])
     assert Dataset.open(tmp_path / "d").studies == 1
     (line,) = (tmp_path / "d" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
-    assert "caf\\xe9.png: neither PNG nor JPEG" in json.loads(line)["reason"]
+    assert "caf\\xe9.png: not a PNG, JPEG" in json.loads(line)["reason"]
 
 
 def test_a_terminal_without_the_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_images_lie_elsewhere(folder: Path, capsys: pytest.CaptureFixture[str]) 
     (folder / "images").mkdir()
     for name in ("a.dcm", "b.dcm"):
         (folder / name).rename(folder / "images" / name)
-    assert "a.dcm: the image is not there; give --images" in refusal(capsys, "--format", "sr")
+    assert "a.dcm: the image does not exist; give --images" in refusal(capsys, "--format", "sr")
     export("--format", "sr", "--images", "images")
     assert len(list((folder / "out").iterdir())) == 2
 
@@ -82,7 +82,7 @@ def test_pictures_have_a_bundle_without_a_patient_and_no_sr(folder: Path, capsys
     write_predictions(folder / "p.jsonl", PROVENANCE, [Prediction("a", TEXT, images=("a.png",))])
     export("--format", "fhir")
     assert "subject" not in (folder / "out" / "a.json").read_text()
-    assert "belongs to DICOM images" in refusal(capsys, "--format", "sr")
+    assert "needs DICOM images" in refusal(capsys, "--format", "sr")
 
 
 def test_long_names_of_any_script_fit_into_a_file_system(folder: Path) -> None:
@@ -94,7 +94,7 @@ def test_long_names_of_any_script_fit_into_a_file_system(folder: Path) -> None:
 
 
 def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "names the patient of one study" in refusal(capsys, "--format", "fhir", "--subject", "Patient/9")
-    assert "belong to --format fhir or sr" in refusal(capsys, "--format", "jsonl", "--subject", "Patient/9")
+    assert "names the patient of a single study" in refusal(capsys, "--format", "fhir", "--subject", "Patient/9")
+    assert "need --format fhir or sr" in refusal(capsys, "--format", "jsonl", "--subject", "Patient/9")
     (folder / "out").write_text("a file")
     assert "it is a file" in refusal(capsys, "--format", "sr")

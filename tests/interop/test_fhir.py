@@ -104,7 +104,7 @@ def test_no_patient_is_made_up() -> None:
 def test_a_given_subject_replaces_the_one_of_the_images() -> None:
     (report,) = resources(fhir_bundle(draft(), SOURCES, subject="Patient/9"), "DiagnosticReport")
     assert report["subject"] == {"reference": "Patient/9"}
-    with pytest.raises(UserError, match="refers to no patient"):
+    with pytest.raises(UserError, match="does not refer to a patient"):
         fhir_bundle(draft(), subject="somebody")
 
 

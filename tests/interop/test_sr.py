@@ -113,7 +113,7 @@ def test_a_damaged_date_is_left_out_and_a_damaged_identifier_refused() -> None:
 
 
 def test_images_of_two_studies_are_refused() -> None:
-    with pytest.raises(UserError, match="StudyInstanceUID is not that of"):
+    with pytest.raises(UserError, match="StudyInstanceUID differs from that of"):
         read_sources([("a", image(1)), ("b", image(2, StudyInstanceUID="1.2.3"))])
     with pytest.raises(UserError, match=r"damaged|missing"):
         read_source(b"no DICOM at all", "c")

@@ -106,13 +106,13 @@ class TestReading:
             (lambda file: replace(file, rows=file.rows[1:]), "differ in studies"),
             (
                 lambda file: replace(file, rows=(replace(file.rows[0], id="another"), *file.rows[1:])),
-                "not those of",
+                "differ from those of",
             ),
             (
                 lambda file: replace(
                     file, rows=(replace(file.rows[0], references={"full": "x", "r2gen": "x"}), *file.rows[1:])
                 ),
-                "not those of",
+                "differ from those of",
             ),
         ],
     )
@@ -133,7 +133,7 @@ class TestReading:
         with pytest.raises(UserError, match="named twice"):
             read_systems([runs[0], runs[0] / "predictions.jsonl"])
         (runs[0] / "predictions.jsonl").unlink()
-        with pytest.raises(UserError, match=r"careful: no predictions\.jsonl in it; write it with crossray generate"):
+        with pytest.raises(UserError, match=r"careful: predictions\.jsonl is missing; write it with crossray generate"):
             read_systems(runs)
 
 

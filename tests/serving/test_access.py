@@ -163,7 +163,7 @@ def test_keys_are_not_in_their_file(tmp_path: Path) -> None:
         make_key(path, "b", ("report",), 30)
     assert [key.name for key in read_keys(path)] == ["a"]
     path.write_text("{}")
-    with pytest.raises(UserError, match="no file of"):
+    with pytest.raises(UserError, match="not a file of"):
         make_key(path, "a", ("report",), 30)
 
 

@@ -21,5 +21,5 @@ def test_what_is_stated_follows_the_words_that_were_kept() -> None:
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\x0bb", "\ud800"])
 def test_characters_that_no_format_can_hold_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="number 2 has control characters"):
+    with pytest.raises(UserError, match="number 2 contains control characters"):
         edited(["The lungs are clear.", text])

@@ -200,7 +200,7 @@ def test_tls(journal: Journal, tmp_path: Path) -> None:
 
 
 def test_settings_are_checked(journal: Journal) -> None:
-    with pytest.raises(UserError, match="no AE title"):
+    with pytest.raises(UserError, match="not an AE title"):
         NodeSettings(title="far too long for a title")
     with node(journal) as running, pytest.raises(UserError, match="cannot listen"):
         DicomNode(journal, NodeSettings(port=running.port), model="m").start()

@@ -38,7 +38,7 @@ def test_fhir_of_dicom_and_of_a_picture() -> None:
 def test_sr_of_dicom_and_of_a_picture() -> None:
     made = dcmread(BytesIO(sr_file(ANSWER, ANSWER["text"], MADE, IMAGES)))
     assert (made.StudyInstanceUID, made.ContentDate) == (STUDY, MADE.astimezone().strftime("%Y%m%d"))
-    with pytest.raises(UserError, match="belongs to DICOM images"):
+    with pytest.raises(UserError, match="needs DICOM images"):
         sr_file(ANSWER, ANSWER["text"], MADE, [("image 1", b"\x89PNG")])
 
 

@@ -107,9 +107,9 @@ def test_a_study_is_reported_by_its_address(serving: Callable[..., Any], archive
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ('{"study_url": "http://127.0.0.1:1/dicom-web/studies/1.2"}', 422, "in no allowed archive"),
-        ('{"study_url": "file:///etc/passwd"}', 422, "in no allowed archive"),
-        ('{"study_url": 1}', 422, "in no allowed archive"),
+        ('{"study_url": "http://127.0.0.1:1/dicom-web/studies/1.2"}', 422, "not in an allowed archive"),
+        ('{"study_url": "file:///etc/passwd"}', 422, "not in an allowed archive"),
+        ('{"study_url": 1}', 422, "not in an allowed archive"),
         ("[]", 400, "send {"),
         ("nonsense", 400, "send {"),
     ],
@@ -129,8 +129,8 @@ def test_a_node_that_others_reach_knows_who_may_send(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--dicomweb", "ftp://pacs"], "no DICOMweb address"),
-        (["--dicom-port", "0", "--dicom-ae-title", "far too long for a title"], "no AE title"),
+        (["--dicomweb", "ftp://pacs"], "not a DICOMweb address"),
+        (["--dicom-port", "0", "--dicom-ae-title", "far too long for a title"], "not an AE title"),
         (["--send-to", "PACS@host:104"], "give --dicom-port as well"),
     ],
 )

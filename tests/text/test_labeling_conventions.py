@@ -71,7 +71,7 @@ def test_names_and_files() -> None:
     assert labeler_name("chexpert") == f"{labeler_name()}, chexpert convention"
     for language in languages():  # every phrase that is left out is there
         assert lexicon(language, "chexpert").roots
-    with pytest.raises(UserError, match="'nih': does not exist; choose one of crossray, chexpert"):
+    with pytest.raises(UserError, match="'nih' does not exist; choose one of crossray, chexpert"):
         label_report("No effusion.", "nih")
 
 

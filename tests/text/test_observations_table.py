@@ -71,15 +71,15 @@ def test_a_field_longer_than_pythons_limit(tmp_path: Path) -> None:
     [
         ("", "line 1: column study_id is missing"),
         ("study_id,text\n", "line 1: column report is missing"),
-        ("study_id,report,report\n", "line 1: column report stands twice"),
+        ("study_id,report,report\n", "line 1: column report appears twice"),
         (f'study_id,report\na,"{SECRET}\n"\n ,{SECRET}\n', "line 4: column study_id: is empty"),
         (f"study_id,report\na,{SECRET}\nb,x\na,{SECRET}\n", "line 4: column study_id: the same as in line 2"),
         (f"study_id,report\na,{SECRET},7\n", "line 2: 3 columns where the header has 2"),
-        (f'study_id,report\na,"{SECRET}"x\n', "line 2: no CSV"),
-        (f'study_id,report\na,"{SECRET}\n', "line 2: no CSV"),
+        (f'study_id,report\na,"{SECRET}"x\n', "line 2: not valid CSV"),
+        (f'study_id,report\na,"{SECRET}\n', "line 2: not valid CSV"),
         (f"sep=;\nstudy_id;report\na;{SECRET}\na;x\n", "line 4: column study_id: the same as in line 3"),
         ("study_id,report\n\u00e9,x\ne\u0301,y\n", "line 3: column study_id: the same as in line 2"),
-        (f"study_id,report\na,{{\\rtf1\\ansi {SECRET}\\par}}\n", "line 2: column report: is RTF and no plain text"),
+        (f"study_id,report\na,{{\\rtf1\\ansi {SECRET}\\par}}\n", "line 2: column report: is RTF, not plain text"),
     ],
 )
 def test_mistakes_name_line_and_column_and_leave_nothing(tmp_path: Path, text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""An ablation on disk: what is compared, and the scores that are there.
+"""An ablation on disk: its configuration and the available scores.
 
 FOLDER/<table>/ablation.json        what is compared; a folder belongs to one ablation
 FOLDER/<table>/<row>/seed-<n>/      a training run, with predictions.jsonl and scores.json
@@ -34,10 +34,10 @@ class ComparedRow:
     """A row of the table.
 
     Attributes:
-        name: what the table calls it.
-        folder: of its runs, within that of the ablation.
+        name: name in the table.
+        folder: folder of its runs in that of the ablation.
         published: name of the row in the published table, or None.
-        recipe_sha256: digest of its recipe, whatever the seed.
+        recipe_sha256: digest of its recipe without the seed.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ComparedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What an ablation compares: the content of ablation.json.
+    """The configuration of an ablation: the content of ablation.json.
 
     Attributes:
         recipe: name of the recipe, or its YAML file.
@@ -58,8 +58,8 @@ class Comparison:
         published: identifier of the published table, or None.
         split: split of the dataset that is scored.
         data_sha256: content hash of the dataset.
-        data_source: the dataset's account of its source.
-        epochs: most epochs of a run.
+        data_source: description of the dataset's source.
+        epochs: maximum number of epochs of a run.
         rows: in the order of the table.
     """
 
@@ -78,7 +78,7 @@ class Comparison:
 def describe(
     ablation: Ablation, dataset: Dataset, split: str, options: Mapping[str, Any]
 ) -> tuple[Comparison, dict[str, Recipe]]:
-    """What an ablation compares, and the recipe of every row by its folder.
+    """The configuration of an ablation, and the recipe of every row by its folder.
 
     Args:
         ablation: from a recipe.
@@ -87,16 +87,18 @@ def describe(
         options: dotted fields that are replaced in every row.
 
     Raises:
-        UserError: a field is unknown or of the wrong type, or the runs could not stand in one table.
+        UserError: a field does not exist or has the wrong type, or the runs could not be in one table.
     """
     if "trainer.seed" in options:
-        raise UserError("--trainer.seed: the runs of a row differ in it; name the seeds with --seeds.")
+        raise UserError(
+            "--trainer.seed cannot be set, because the runs of a row differ in it; name the seeds with --seeds."
+        )
     recipes = {row.slug: ablation.recipe_of(row, options) for row in ablation.rows}
     for recipe in recipes.values():
         if recipe.trainer.devices != 1:
             raise UserError(f"recipe field 'trainer.devices' is {recipe.trainer.devices}: an ablation trains every run "
                             "on one device; set it to 1 and run several at once with --jobs.")  # fmt: skip
-    dataset.rows(split)  # a split without studies is found before anything is trained
+    dataset.rows(split)  # raises for a split without studies before anything is trained
     comparison = Comparison(
         recipe=ablation.recipe,
         options=dict(options),
@@ -123,25 +125,25 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
 
 
 def claim(folder: Path, comparison: Comparison) -> None:
-    """Make `folder` that of an ablation, or continue the one that it holds.
+    """Start an ablation in `folder`, or continue the one in it.
 
     Raises:
-        UserError: it holds another ablation, or something else.
+        UserError: the folder contains another ablation or other files.
     """
     if (folder / DESCRIPTION).exists():
         found = read_comparison(folder)
         differing = _differing(found, comparison)
         if differing:
-            raise UserError(f"{folder}: the runs in it have another {differing}; repeat the options that they began "
-                            "with, or choose another --out.")  # fmt: skip
+            raise UserError(f"{folder}: its runs were started with another {differing}; repeat the options that they "
+                            "began with, or choose another --out.")  # fmt: skip
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists and holds no ablation; choose another --out or remove it.")
+        raise UserError(f"{folder} exists and is not an ablation; choose another --out or remove it.")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / DESCRIPTION, json_bytes(dataclasses.asdict(comparison), indent=1))
 
 
 def read_comparison(folder: Path) -> Comparison:
-    """What the ablation in `folder` compares.
+    """The configuration of the ablation in `folder`.
 
     Raises:
         UserError: there is none.
@@ -150,13 +152,13 @@ def read_comparison(folder: Path) -> Comparison:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no ablation can be read ({type(error).__name__}); name the folder of a table that "
-                        "`crossray ablate` made.") from None  # fmt: skip
+        raise UserError(f"{path}: cannot be read as an ablation ({type(error).__name__}); name the folder of a table "
+                        "that `crossray ablate` made.") from None  # fmt: skip
     return config_from_dict(Comparison, values, str(path))
 
 
 def read_scores(folder: Path, row: ComparedRow) -> dict[int, dict[str, Result]]:
-    """Seed -> protocol -> result of every finished run of a row, in the order of the seeds.
+    """The result of every finished run of a row by seed and protocol, in the order of the seeds.
 
     Raises:
         UserError: a file of scores cannot be read.
@@ -180,7 +182,7 @@ def _digest(recipe: Recipe) -> str:
 
 
 def _differing(found: Comparison, wanted: Comparison) -> str:
-    """In what two ablations differ that share a folder; "" when the second may go on with the first."""
+    """The difference between two ablations in a folder; "" if the second can continue the first."""
     if found.data_sha256 != wanted.data_sha256:
         return f"dataset (sha256 {found.data_sha256[:12]})"
     if found.split != wanted.split:

@@ -1,4 +1,4 @@
-"""Liveness of systems as their recipes make them: as they are born, and after a few steps on a few drawn studies."""
+"""Liveness of the systems of recipes, at initialization and after a few steps on a few drawn studies."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ from crossray.training.stages import StageKeeper, loss_weights
 #: Studies to train on, and steps.
 STUDIES, STEPS = 64, 50
 
-#: What is measured of every system: its recipe for drawn radiographs, and the one for real ones on two cores.
+#: Recipes that are measured of every system: for drawn radiographs, and for real ones on a laptop.
 RECIPES = tuple(f"{system}/{kind}" for system in list_models() for kind in ("phantom", "iu_xray-laptop"))
 
-#: Overrides that make a training cheap and leave the model as it is.
+#: Overrides for a short training without changes to the model.
 SMALL: Mapping[str, Any] = {
     "data.batch_size": 8, "data.feature_variants": 3, "trainer.accelerator": "cpu", "trainer.threads": 1,
 }  # fmt: skip
@@ -40,10 +40,10 @@ _SIDE = 96
 
 @dataclass
 class Newborn:
-    """A system with fresh weights and what it is trained on.
+    """A system with initial weights and its training data.
 
     Attributes:
-        recipe: with the stages joined into one: the switches of all, the loss weights of the last.
+        recipe: recipe with all stages merged into one, with the switches of all and the loss weights of the last.
         model: in the state of that stage.
         data: its batches, augmented in training.
     """
@@ -66,7 +66,7 @@ class Newborn:
         return measure(self.model, self.batches()[:4], self.weights())
 
     def train(self, steps: int = STEPS) -> None:
-        """Take optimiser steps as `crossray train` does, without validation."""
+        """Perform optimizer steps like `crossray train`, without validation."""
         epochs = -(-steps // len(self.data.train_dataloader()))
         module = TrainingModule(self.model, self.recipe, self.keeper, epochs=epochs)
         trainer = lightning.Trainer(
@@ -87,7 +87,7 @@ def draw_studies(folder: Path, studies: int = STUDIES) -> Dataset:
 def newborn(name: str, dataset: Dataset, overrides: Mapping[str, Any] | None = None) -> Newborn:
     """The system of a recipe with fresh weights, on images as small as it allows.
 
-    What the recipe needs trained first is trained for two epochs, once for the dataset.
+    Models that the recipe needs are trained for two epochs, once per dataset.
 
     Args:
         name: of the recipe.

@@ -22,12 +22,12 @@ _TEXTS = ("name", "title", "published")
 
 @dataclass(frozen=True, kw_only=True)
 class AblationRow:
-    """A row of an ablation table: a recipe that differs in some fields.
+    """A row of an ablation table: a recipe with some fields replaced.
 
     Attributes:
-        name: what the table calls the row.
-        overrides: dotted field -> value, as `recipe.load` takes them; empty for the recipe as it is.
-        published: name of the row in the published table; None: it has no such row.
+        name: name of the row in the table.
+        overrides: values by dotted field, as for `recipe.load`; empty for the unchanged recipe.
+        published: name of the row in the published table; None if there is no such row.
     """
 
     name: str
@@ -36,7 +36,7 @@ class AblationRow:
 
     @property
     def slug(self) -> str:
-        """The name as a folder: small letters, digits, dots and hyphens."""
+        """The name as a folder name: lower-case letters, digits, dots and hyphens."""
         return re.sub(r"[^\w.]+", "-", self.name.lower()).strip("-.")
 
 
@@ -49,7 +49,7 @@ class Ablation:
         name: of the table; also the name of its folder.
         title: heading of the table.
         rows: in the order of the table.
-        published: identifier of the published table (`crossray.evaluation.published`); None: nothing was published.
+        published: identifier of the published table (`crossray.evaluation.published`); None if there is none.
     """
 
     recipe: str
@@ -63,7 +63,7 @@ class Ablation:
 
         Args:
             row: of this table.
-            common: overrides of all rows; those of the row come after them.
+            common: overrides of all rows, applied before those of the row.
 
         Raises:
             UserError: a field is unknown or of the wrong type.
@@ -74,10 +74,10 @@ class Ablation:
             raise UserError(f"ablation {self.name}, row '{row.name}': {error}") from None
 
     def select(self, names: Sequence[str] | None) -> tuple[AblationRow, ...]:
-        """The rows of these names, in the order of the table; all of them for None.
+        """The rows with these names, in the order of the table; all rows for None.
 
         Raises:
-            UserError: there is no row of a name.
+            UserError: a row does not exist.
         """
         known = [row.name for row in self.rows]
         for name in names or ():
@@ -90,7 +90,7 @@ class Ablation:
 
 
 def find_ablation(recipe: str, name: str | None = None) -> Ablation:
-    """An ablation table of a recipe; its only one when no name is given.
+    """An ablation table of a recipe; without a name, its only one.
 
     Raises:
         UserError: the recipe has no such table, or several to choose from.
@@ -123,7 +123,7 @@ def ablations(recipe: str) -> dict[str, Ablation]:
 def _table(recipe: str, name: str, description: Any, source: str) -> Ablation:
     where = f"{source}: field 'ablations.{name}'"
     if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"{where}: a table's name is that of its folder; use letters, digits and hyphens.")
+        raise UserError(f"{where}: the name of a table is the name of a folder too; use letters, digits and hyphens.")
     given = _record(description, where, required=("rows",), optional=("title", "published"))
     if not isinstance(given["rows"], list) or not given["rows"]:
         raise UserError(f"{where}: 'rows' is not a list; give at least one row.")
@@ -131,7 +131,9 @@ def _table(recipe: str, name: str, description: Any, source: str) -> Ablation:
     slugs = [row.slug for row in rows]
     for row in rows:
         if not row.slug or slugs.count(row.slug) > 1:
-            raise UserError(f"{where}: the row name '{row.name}' gives no folder of its own; choose another.")
+            raise UserError(
+                f"{where}: the row name '{row.name}' gives the same folder as another row, or none; choose another."
+            )
     title = given.get("title", f"Ablation {name} of {recipe}")
     return Ablation(recipe=recipe, name=name, title=title, rows=rows, published=given.get("published"))
 
@@ -140,18 +142,18 @@ def _row(values: Any, where: str) -> AblationRow:
     given = _record(values, where, required=("name",), optional=("published", "overrides"))
     overrides = _mapping(given.get("overrides", {}), f"{where}: 'overrides'")
     if "trainer.seed" in overrides:
-        raise UserError(f"{where}: 'trainer.seed' is what the runs of a row differ in; remove it.")
+        raise UserError(f"{where}: 'trainer.seed' cannot be set, because the runs of a row differ in it; remove it.")
     return AblationRow(name=given["name"], overrides=overrides, published=given.get("published"))
 
 
 def _mapping(values: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise UserError(f"{where} is not a mapping from names; indent its fields below it.")
+        raise UserError(f"{where} is not a mapping; indent its fields below it.")
     return values
 
 
 def _record(values: Any, where: str, *, required: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
-    """A mapping with all of `required` and nothing besides `optional`."""
+    """A mapping with all of `required` and no other fields than `optional`."""
     given = _mapping(values, where)
     for name in required:
         if name not in given:

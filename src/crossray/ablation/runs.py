@@ -1,6 +1,6 @@
-"""The runs of an ablation: each is trained, writes the reports of a split, and is scored; several at once on request.
+"""The runs of an ablation: each is trained, writes the reports of a split, and is scored, optionally in parallel.
 
-A run is a folder, and every part of it that is finished stays: after a kill at any moment the same call goes on.
+A run is a folder, and finished parts are kept: if it is killed at any point, the same call continues.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from crossray.training.run import resume, train
 #: Writes the reports of a split with the best model of a run: folder of the run, dataset, split, predictions file.
 Writer = Callable[[Path, Path, str, Path], object]
 
-#: Is told of every run that ended, and why it failed (None: it is finished).
+#: Called for every run that ends, with the reason for a failure, or None.
 Ended = Callable[["Run", str | None], None]
 
 
@@ -39,9 +39,9 @@ class Run:
     """One row with one seed.
 
     Attributes:
-        name: what messages call it.
-        folder: of everything that it makes.
-        recipe: with its seed.
+        name: name in messages.
+        folder: folder of all its files.
+        recipe: recipe with its seed.
     """
 
     name: str
@@ -50,17 +50,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it is scored."""
+        """Whether the run is scored."""
         return (self.folder / SCORES).exists()
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all runs have in common.
+    """The settings that all runs share.
 
     Attributes:
         data: prepared dataset.
-        split: that is scored; once, by the model that the validation split selected.
+        split: split that is scored once, with the model selected on the validation split.
         write: writes the reports; it must be importable by name.
         meteor: whether METEOR is computed, as for `crossray evaluate`.
     """
@@ -72,7 +72,7 @@ class Task:
 
 
 def perform(run: Run, task: Task) -> None:
-    """Train, write the reports, score; what is finished is left as it is.
+    """Train, write the reports and score; finished parts are skipped.
 
     Raises:
         UserError: a part failed.
@@ -85,23 +85,23 @@ def perform(run: Run, task: Task) -> None:
         if (run.folder / PROVENANCE).exists():
             resume(run.folder)
         else:
-            shutil.rmtree(run.folder, ignore_errors=True)  # killed before its first file was whole
+            shutil.rmtree(run.folder, ignore_errors=True)  # it was killed before its first file was complete
             train(run.recipe, task.data, run.folder)
         task.write(run.folder, task.data, task.split, predictions)
     evaluate(predictions, dataset=task.data, meteor=task.meteor).save(run.folder / SCORES)
 
 
 def perform_all(runs: Sequence[Run], task: Task, ended: Ended, *, jobs: int = 1) -> None:
-    """Perform runs, one after the other in this process or several at once in processes of their own.
+    """Perform runs, one at a time in this process or several in parallel processes.
 
     Args:
-        runs: in the order in which they begin.
-        task: what they have in common.
-        ended: told of every run in the order in which they end; a run that fails does not stop the others.
-        jobs: runs at once; they share the processor's cores, and take turns on the GPUs.
+        runs: runs in the order in which they start.
+        task: settings that they share.
+        ended: called for every run that ends; a run that fails does not stop the others.
+        jobs: number of parallel runs; they share the CPU cores and are distributed over the GPUs.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the same call goes on.
+        KeyboardInterrupt: Ctrl-C; the same call continues.
     """
     if jobs > 1:
         _perform_at_once(runs, task, ended, jobs)
@@ -117,10 +117,10 @@ def perform_all(runs: Sequence[Run], task: Task, ended: Ended, *, jobs: int = 1)
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of the folder of an ablation.
+    """Lock the folder of an ablation.
 
     Raises:
-        UserError: another process works in it.
+        UserError: another process is using it.
     """
     with lock.locked(folder / ".lock", f"{folder}: another process works in it; wait for that one to end."):
         yield

@@ -1,8 +1,8 @@
-"""Where a generated report agrees with the true one: observation by observation, and word by word in both texts.
+"""Compares a generated report with the true one, by observation and by marked words in both texts.
 
-An observation is stated when a text calls it positive or uncertain. Stated in both texts it is agreed on, in the
-generated one only it is a false alarm, in the true one only it is missed. `no_finding` is left out: it follows from
-the others.
+A text states an observation if it calls it positive or uncertain. If both texts state it, they agree; if only the
+generated one does, it is a false alarm; if only the true one does, it is missed. `no_finding` is left out, because it
+follows from the others.
 """
 
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from typing import Literal
 
 from crossray.text.observations import OBSERVATIONS, ReportLabels
 
-#: What words are marked as: "partly" is found by some systems and missed by others, "negative" is a denial.
+#: Kinds of marks: "partly" is found by some systems and missed by others, "negative" is a denial.
 Kind = Literal["agree", "partly", "false", "missed", "negative"]
 
-#: The sign behind marked words, so that they can be told without colours. Where marks overlap the first kind wins.
+#: The sign after marked words, which distinguishes them without colors. If marks overlap, the first kind wins.
 SIGNS: dict[Kind, str] = {"false": "✗", "missed": "○", "partly": "◐", "agree": "✓", "negative": ""}
 
-#: What is said of an observation that only one text states, or both.
+#: Labels of observations that only one text states, or both.
 WORDS: dict[Kind, str] = {"agree": "agreed", "false": "false alarm", "missed": "missed"}
 
 #: Statuses of an observation that a text states; the others are "negative" and "blank".
@@ -35,9 +35,9 @@ class Agreement:
     """Observations that the true and a generated report state, with their status in the text that has them.
 
     Attributes:
-        agreed: in both texts; observation to its status in the true one and in the generated one.
-        false_alarms: in the generated one only.
-        missed: in the true one only.
+        agreed: for each observation in both texts, its status in the true and in the generated one.
+        false_alarms: observations in the generated text only.
+        missed: observations in the true text only.
     """
 
     agreed: Mapping[str, tuple[str, str]]
@@ -65,9 +65,9 @@ class Mark:
     """A part of a text that is marked.
 
     Attributes:
-        start: place of its first character; `end`: the place behind its last one.
-        kind: how it is marked.
-        note: what a reader is told of it.
+        start: index of its first character; `end`: index after its last one.
+        kind: kind of the mark.
+        note: explanation for the reader.
     """
 
     start: int
@@ -116,5 +116,5 @@ def marks_of_reference(reference: ReportLabels, agreements: Mapping[str, Agreeme
 
 
 def spoken(observation: str) -> str:
-    """An observation's name as it is written for people."""
+    """The name of an observation for readers."""
     return observation.replace("_", " ").capitalize()

@@ -20,10 +20,10 @@ from crossray.errors import UserError
 from crossray.evaluation.statistics.significance import Interval, bootstrap
 from crossray.models.base import ReportModel
 
-#: Ranks up to which retrieval counts as a hit.
+#: Ranks k of recall@k.
 RECALL_AT = (1, 5, 10)
 
-#: A similarity above this, after min-max normalisation, counts as aligned (UAR, footnote 3).
+#: A similarity above this, after min-max normalization, counts as aligned (UAR, footnote 3).
 ALIGNED = 0.5
 
 Similarity = NDArray[np.float64]
@@ -32,12 +32,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Scores:
-    """UAR's alignment score and what it can be compared with.
+    """UAR's alignment score, with values for comparison.
 
     Attributes:
-        aligned: share of the images that are aligned with their own report, normalised over these N pairs: UAR's score.
-        aligned_common: the same, normalised over all N x N pairs.
-        aligned_any: share of all N x N pairs that are aligned, normalised over them.
+        aligned: share of the images that are aligned with their own report, normalized over these N pairs (UAR's
+            score).
+        aligned_common: the same, normalized over all N x N pairs.
+        aligned_any: share of all N x N pairs that are aligned, normalized over them.
         own: mean cosine of an image and its own report.
         other: mean cosine of an image and a report of another wording.
         spread: largest minus smallest of all N x N cosines.
@@ -56,8 +57,8 @@ class Retrieval:
     """Retrieval in one direction.
 
     Attributes:
-        recall: "recall@k" to its interval over queries.
-        median_rank: median rank of the best hit; a tie with what is no hit counts against it.
+        recall: interval over queries for each "recall@k".
+        median_rank: median rank of the best hit; ties with non-hits count against it.
         chance: "recall@k" and "median_rank" of a random order.
     """
 
@@ -75,9 +76,9 @@ class Alignment:
         split: of the dataset.
         ids: of the N studies; `reports`: their texts as the model reads them.
         similarity: (N, N) cosines, images by reports.
-        scores: alignment scores; None when the system has no embeddings of both.
-        retrieval: "report" (by an image) and "image" (by a report) to its results.
-        grams: of the system's memories, by name.
+        scores: alignment scores.
+        retrieval: results for "report" (by an image) and "image" (by a report).
+        grams: Gram matrices of the system's memories, by name.
     """
 
     name: str
@@ -105,11 +106,11 @@ def align(
 
     Args:
         model: with tokenizer and image transform, on its device.
-        dataset: where the studies are.
+        dataset: dataset with the studies.
         split: "train", "val" or "test".
         name: of the model.
-        section: of the report that the model learned.
-        batch_size: studies at once.
+        section: section of the report that the model learned.
+        batch_size: number of studies per batch.
         progress: called with studies done and studies in all.
 
     Raises:
@@ -157,8 +158,8 @@ def embed(
         found = model.embeddings(batch)
         if found is None:
             raise UserError(
-                f"system '{model.system}' as it is configured has no vectors of images and reports in one space; give "
-                "a model of a system that has (cmn, rcan with its memory, coacl with its text branch, uar)."
+                f"system '{model.system}' in this configuration does not map images and reports to one space; give "
+                "a model that does (cmn, rcan with its memory, coacl with its text branch, uar)."
             )
         images.append(found[0].double().cpu().numpy())
         texts.append(found[1].double().cpu().numpy())
@@ -175,7 +176,7 @@ def cosines(images: NDArray[np.float64], texts: NDArray[np.float64]) -> Similari
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of length 1; a row of zeros stays."""
+    """Rows scaled to length 1; zero rows are unchanged."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     result: NDArray[np.float64] = vectors / np.where(length > 0, length, 1)
     return result
@@ -201,7 +202,7 @@ def alignment_scores(similarity: Similarity, same: NDArray[np.bool_]) -> Scores:
 
 
 def normalised(values: Similarity) -> Similarity:
-    """Min-max normalisation: from 0 to 1; 0 where all values are equal."""
+    """Min-max normalization to 0 to 1; 0 if all values are equal."""
     low, high = values.min(), values.max()
     return np.zeros_like(values) if high == low else (values - low) / (high - low)
 
@@ -221,7 +222,7 @@ class _Recalls:
 
 
 def retrieval(similarity: Similarity, same: NDArray[np.bool_]) -> Retrieval:
-    """Retrieve for every row among all columns; whatever has an equal report is a hit.
+    """Retrieve for every row among all columns; columns with an equal report are hits.
 
     Args:
         similarity: (N, N), queries by what is retrieved.
@@ -233,7 +234,7 @@ def retrieval(similarity: Similarity, same: NDArray[np.bool_]) -> Retrieval:
 
 
 def best_ranks(similarity: Similarity, same: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(N,) rank of the best hit of each row, from 1; what is no hit and ties with it comes first."""
+    """(N,) rank of the best hit of each row, from 1; ties with non-hits count against it."""
     best = np.where(same, similarity, -np.inf).max(axis=1, keepdims=True)
     ranks: NDArray[np.int64] = 1 + ((similarity >= best) & ~same).sum(axis=1)
     return ranks

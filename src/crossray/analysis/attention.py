@@ -1,4 +1,4 @@
-"""Where a model looked while it wrote a report: cross-attention laid out over the views (RCAN Fig. 4, UAR Fig. 6).
+"""Where a model looked while it wrote a report: cross-attention over the views (RCAN Fig. 4, UAR Fig. 6).
 
 Shapes: B studies, V views, S memory positions, L decoder layers, T tokens, G cells along a side of the grid.
 """
@@ -29,12 +29,12 @@ class ReportAttention:
 
     Attributes:
         text: the report in the tokenizer's form.
-        words: place of each word's first character in `text` and the place behind its last one.
-        weights: (words, L, V, G, G) float32, share of the attention that lies on each cell, mean over heads; what is
-            missing to 1 lies on positions that stand for no place of an image.
-        windows: (V, 4) top, left, bottom and right of what the model saw of each view, in shares of its height and
-            width; the cells divide this window evenly.
-        view_mask: (V,) bool, True where the study has that view.
+        words: index of each word's first character in `text`, and the index after its last one.
+        weights: (words, L, V, G, G) float32, share of the attention on each cell, averaged over heads; the rest to 1 is
+            on positions without a place in an image.
+        windows: (V, 4) top, left, bottom and right of the window of each view that the model saw, as shares of its
+            height and width; the cells divide this window evenly.
+        view_mask: (V,) bool, True for existing views.
     """
 
     text: str
@@ -44,19 +44,19 @@ class ReportAttention:
     view_mask: NDArray[np.bool_]
 
     def words_within(self, start: int, end: int) -> list[int]:
-        """Numbers of the words that a part of the text touches."""
+        """Indices of the words that overlap with a part of the text."""
         return [number for number, (first, last) in enumerate(self.words) if first < end and start < last]
 
 
 def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -> list[ReportAttention]:
-    """Write one report a study, and tell where the model looked.
+    """Write one report per study, with the attention of the model.
 
-    The attention is that of the finished report, read once more in one pass; a word of several tokens has their mean.
+    The attention is computed from the finished report in one additional pass; a word of several tokens has their mean.
 
     Args:
         model: with tokenizer and image transform.
         inputs: B studies as stored, before the transform, on the model's device.
-        config: the search.
+        config: the decoding settings.
 
     Raises:
         UserError: the system returns no attention, or its positions have no place in the image.
@@ -77,7 +77,7 @@ def lay_out(model: ReportModel, reports: Sequence[WrittenReport], inputs: Inputs
         inputs: these studies as stored, before the transform.
 
     Raises:
-        UserError: as `attend_reports`.
+        UserError: see `attend_reports`.
     """
     transform, tokenizer = transform_of(model), tokenizer_of(model)
     studies, views = inputs.view_mask.shape
@@ -99,10 +99,8 @@ def _laid_out(
     weights = report.cross_attention
     cells = None if weights is None else model.memory_cells(len(view_mask), weights.shape[-1])
     if weights is None or cells is None:
-        raise UserError(
-            f"system '{model.system}' does not tell where in the image it looks; give a model of another system."
-        )
-    # a position that stands for all views shows nothing of a view that is not there
+        raise UserError(f"system '{model.system}' has no attention over the image; give a model of another system.")
+    # a position of all views shows nothing for a missing view
     cells = cells.masked_fill(~torch.from_numpy(view_mask)[:, None], -1)
     token_maps = on_grid(weights.mean(dim=1).transpose(0, 1)[: len(report.tokens)], cells)
     spans = tuple((match.start(), match.end()) for match in re.finditer(r"\S+", report.text))
@@ -115,7 +113,7 @@ def _laid_out(
 def on_grid(weights: Tensor, cells: Tensor) -> Tensor:
     """Attention over memory positions, (..., S), as maps over the views, (..., V, G, G).
 
-    A position that stands for a place in several views gives each of them an equal part of its weight.
+    A position for a place in several views gives each of them an equal part of its weight.
 
     Args:
         weights: over the positions.

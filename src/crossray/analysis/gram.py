@@ -1,4 +1,4 @@
-"""Gram matrices of memories and bases (UAR Fig. 5): are their rows orthogonal, and would random rows be less so?"""
+"""Gram matrices of memories and bases (UAR Fig. 5): the orthogonality of their rows, compared with random rows."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ class Gram:
     """The products of a matrix's rows.
 
     Attributes:
-        rows: M of the matrix; `width`: D.
+        rows: number M of rows; `width`: their width D.
         lengths: mean length of the rows.
         cosine: mean absolute cosine of two different rows.
-        random: the same of M random directions in D dimensions, sqrt(2 / (pi D)) when D is large.
-        least: the smallest root mean square cosine that M rows can have, 0 where M <= D (Welch's bound).
+        random: the same for M random directions in D dimensions, sqrt(2 / (pi D)) for large D.
+        least: smallest possible root mean square cosine of M rows, 0 if M <= D (Welch's bound).
         rms: root mean square cosine of two different rows.
         effective_rank: exponential of the entropy of the squared singular values' shares, at most min(M, D).
         cosines: cosines of the first rows, for a figure.
@@ -34,7 +34,7 @@ class Gram:
     products: NDArray[np.float64]
 
 
-#: Rows that a figure shows.
+#: Maximum number of rows in a figure.
 SHOWN = 256
 
 

@@ -1,12 +1,12 @@
-"""Whether a model looks at what it names: attention scored against the places where a phantom's findings are drawn.
+"""Measures whether a model looks at what it names: scores attention against the drawn findings of a phantom dataset.
 
-A *target* is an observation that a generated report states and that is truly drawn in the study, in one view that shows
-it; its map is the mean attention of the words that state it, divided by its sum over the view. Measures are taken in
-the square that the model sees, on which a map is constant within a cell.
+A *target* is an observation that a generated report states and that is drawn in the study, in one view that shows it.
+Its map is the mean attention of the words that state it, normalized over the view. All measures refer to the square
+image that the model sees, on which a map is constant within a cell.
 
-- *Pointing game* (Zhang et al. 2018): the share of targets whose finding lies within `TOLERANCE` of the centre of the
-  cell with the largest attention; of cells that are equally large, the mean counts.
-- *Mass*: the share of the attention that lies on the finding.
+- *Pointing game* (Zhang et al. 2018): the share of targets whose finding lies within `TOLERANCE` of the center of the
+  cell with the largest attention; for ties, the mean is used.
+- *Mass*: the share of the attention on the finding.
 
 Shapes: N studies that have targets, G cells along a side of a map, R pixels along a side of a mask.
 """
@@ -23,7 +23,7 @@ from crossray.evaluation.statistics.significance import Interval, bootstrap, pai
 #: 7 x 7 grid, 16 pixels of 224.
 TOLERANCE = 1 / 14
 
-#: Most other studies whose attention a target is given in turn.
+#: Maximum number of other studies whose attention is compared with a target.
 DONORS = 8
 
 Map = NDArray[np.floating]
@@ -35,10 +35,10 @@ class Target:
     """A stated observation in one view that shows it.
 
     Attributes:
-        study: number of the study among the evaluated ones.
-        observation: what is stated.
+        study: index of the study among the evaluated ones.
+        observation: the stated observation.
         view: "frontal" or "lateral".
-        mask: (R, R), where it is drawn in the model's square.
+        mask: (R, R), the drawn finding in the model's square image.
         attention: (G, G), sums to 1.
     """
 
@@ -66,19 +66,19 @@ class GroundingStatistics:
         return len(self.count)
 
     def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        """Metric name to scores of the resamples whose multiplicities are `weights`, one a row."""
+        """Scores for each metric, of the resamples with multiplicities `weights`, one per row."""
         count = weights @ self.count
         return {"pointing": weights @ self.pointing / count, "mass": weights @ self.mass / count}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What some source of maps scores on a model's targets.
+    """The scores of a source of maps on a model's targets.
 
     Attributes:
-        name: "model", or what it is compared with.
+        name: "model", or the name of a comparison.
         scores: "pointing" and "mass" with intervals over studies.
-        differences: the model's minus these, on the same resamples; empty for the model itself.
+        differences: the model's scores minus these, on the same resamples; empty for the model itself.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Part:
 
     Attributes:
         name: an observation or a view.
-        targets: how many there are.
+        targets: number of targets.
         scores: "pointing" and "mass".
     """
 
@@ -106,9 +106,9 @@ class Grounding:
     """How well the attention of one model is grounded.
 
     Attributes:
-        studies: evaluated; `targets`: stated observations in views that show them.
-        sources: the model first, then what it is compared with; empty without targets.
-        parts: the model by view and by observation.
+        studies: number of evaluated studies; `targets`: number of stated observations in views that show them.
+        sources: the model, followed by the comparisons; empty without targets.
+        parts: scores of the model by view and by observation.
     """
 
     studies: int
@@ -117,7 +117,7 @@ class Grounding:
     parts: tuple[Part, ...]
 
 
-#: The map that a prior has for a target: (G, G), not negative, not all 0.
+#: A prior's map for a target: (G, G), nonnegative and not all 0.
 Prior = Callable[[Target], Map]
 
 
@@ -129,7 +129,7 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Grounding:
-    """Score a model's attention, that of the model on other studies, and priors that know nothing of the image.
+    """Score a model's attention, its attention on other studies, and priors that do not use the image.
 
     Intervals are over the studies that have targets.
 
@@ -199,10 +199,10 @@ def cell_means(values: NDArray[np.generic], cells: int) -> NDArray[np.float64]:
 
 
 def _shuffled(targets: Sequence[Target], seed: int) -> GroundingStatistics:
-    """Each target with the attention of other studies to the same observation in the same view, their scores averaged.
+    """Each target with the attention of other studies to the same observation and view; their scores are averaged.
 
-    Where no other study states it, targets of other observations stand in; where there is no other study at all, the
-    target keeps its own.
+    If no other study states it, targets of other observations are used; if there is no other study at all, the target
+    keeps its own attention.
     """
     draw = np.random.default_rng(seed)
     scores = []

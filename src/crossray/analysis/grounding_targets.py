@@ -30,13 +30,13 @@ from crossray.phantom.masks import decode_runs
 from crossray.phantom.sample import sample_scene
 from crossray.text.observations import label_report
 
-#: Pixels along a side of a mask in the model's square.
+#: Side length of a mask in the model's square image, in pixels.
 RESOLUTION = 224
 #: Statuses with which a report states an observation.
 STATED = ("positive", "uncertain")
-#: Healthy patients whose lungs are averaged, drawn so small.
+#: Number of healthy patients whose lungs are averaged, and the size of their images.
 LUNGS, LUNG_SIZE = 48, 64
-#: Spread of the centre prior, in sides of the square.
+#: Standard deviation of the center prior, relative to the side length.
 CENTRE_SPREAD = 0.25
 
 _VIEWS: tuple[Literal["frontal", "lateral"], ...] = ("frontal", "lateral")
@@ -45,11 +45,11 @@ Progress = Callable[[int, int], None]
 
 
 class DrawnFindings:
-    """Where the findings of a phantom dataset are drawn, as a model sees it.
+    """The places of the drawn findings of a phantom dataset, in the model's image.
 
     Args:
         dataset: with findings.
-        transform: the model's: masks are cut out and scaled as evaluation cuts and scales images.
+        transform: image transform of the model; masks are cropped and scaled like images in evaluation.
 
     Raises:
         UserError: the dataset has no findings.
@@ -59,8 +59,8 @@ class DrawnFindings:
         table = dataset.findings()
         if table is None:
             raise UserError(
-                f"{dataset.path}: has no findings.parquet, so that nobody knows where its findings are; give a dataset "
-                "of `crossray prepare phantom`."
+                f"{dataset.path}: findings.parquet is missing, so the places of its findings are unknown; give a "
+                "dataset of `crossray prepare phantom`."
             )
         self._dataset, self._transform, self._table = dataset, transform, table
         self._entries: defaultdict[tuple[int, int], list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
@@ -69,7 +69,7 @@ class DrawnFindings:
             self._entries[study, view].append((entry, CATALOGUE[finding].observations))
 
     def mask(self, row: int, view: int, observation: str) -> Mask | None:
-        """Where the findings behind an observation are seen in a view, (R, R); None when the view shows none.
+        """Mask of the findings of an observation in a view, (R, R); None if the view shows none.
 
         Args:
             row: of the study.
@@ -129,7 +129,7 @@ def find_targets(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> list[Target]:
-    """Let a model write the reports of a split, and find what they state that is drawn.
+    """Write the reports of a split, and find the drawn findings that they state.
 
     Args:
         model: with tokenizer and image transform, on its device.
@@ -140,7 +140,7 @@ def find_targets(
         progress: called with studies done and studies in all.
 
     Raises:
-        UserError: the dataset has no findings or no such split, or the system does not tell where it looks.
+        UserError: the dataset has no findings or no such split, or the system has no attention over the image.
     """
     drawn = DrawnFindings(dataset, transform_of(model))
     rows = dataset.rows(split)
@@ -167,7 +167,7 @@ def targets_of(
     """The targets of one study.
 
     Args:
-        attention: its report, and where the model looked.
+        attention: its report and attention.
         study: its number.
         positions: of its views.
         mask_of: from number of the view and observation to the place of what is drawn, None where nothing is.
@@ -206,7 +206,7 @@ def in_square(pixels: NDArray[Any], transform: ImageTransform, side: int = RESOL
 
 
 def priors(cells: int, transform: ImageTransform, usual: Mapping[tuple[str, str], Map]) -> dict[str, Prior]:
-    """Maps (cells, cells) that know nothing of the image, by name.
+    """Maps (cells, cells) that do not use the image, by name.
 
     Args:
         cells: along a side of the model's own grid.

@@ -1,4 +1,4 @@
-"""Studies of a prepared dataset as a model takes them."""
+"""Prepares studies of a dataset as inputs of a model."""
 
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform
@@ -11,7 +11,7 @@ from crossray.text.tokenizer import Tokenizer
 def collator_of(
     model: ReportModel, dataset: Dataset, tokenizer: Tokenizer | None = None, section: str = "findings"
 ) -> Collator:
-    """Makes batches for a model, of the features that training cached where they fit.
+    """Create batches for a model, from features that training cached if they match.
 
     Args:
         model: with its image transform.
@@ -40,7 +40,7 @@ def transform_of(model: ReportModel) -> ImageTransform:
         UserError: it has none.
     """
     if model.transform is None:
-        raise UserError("model: it has no preprocess.json; copy the whole model folder.")
+        raise UserError("model: preprocess.json is missing; copy the whole model folder.")
     return model.transform
 
 
@@ -51,5 +51,5 @@ def tokenizer_of(model: ReportModel) -> Tokenizer:
         UserError: it has none.
     """
     if model.tokenizer is None:
-        raise UserError("model: it has no tokenizer.json; copy the whole model folder.")
+        raise UserError("model: tokenizer.json is missing; copy the whole model folder.")
     return model.tokenizer

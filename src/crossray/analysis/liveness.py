@@ -1,12 +1,13 @@
-"""Whether the modules that a paper names do anything: dependence on the input, effect, attention, gradients.
+"""Measures whether the modules of a paper have an effect: dependence on the input, effect, attention, and gradients.
 
-A module can run and pass tests of its shapes while its output is the same for every input. Each number here tells such
-a module from one that works, at the model's true weights:
+A module can run and pass tests of its shapes although its output is the same for every input. The following numbers
+distinguish such a module from a working one, with the model's actual weights:
 
-* dependent share: the norm of what is left of the output when its mean is taken away, over the norm of the output;
-* effect: how much logits and losses change when the output is replaced by that mean, against what rounding changes;
-* perplexity of the attention over K slots: K when it is a plain mean;
-* gradient: the smallest relative gradient of the module's parameters, against the median of all that a loss reaches.
+* dependent share: the norm of the output minus its mean, over the norm of the output;
+* effect: the change of logits and losses when the output is replaced by its mean, relative to rounding errors;
+* perplexity of the attention over K slots, which is K for a plain mean;
+* gradient: the smallest relative gradient of the module's parameters, compared with the median of all parameters that a
+  loss reaches.
 """
 
 import copy
@@ -30,12 +31,13 @@ _LEAST_SIZE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Liveness:
-    """What is measured of one module.
+    """The measurements of one module.
 
     Attributes:
         dependent: dependent share of its output, 0 to 1; None for a scalar: a loss may be alike for all batches.
-        effect: relative change (RMS) of what changes most against rounding when the mean replaces the output.
-        observed: what that is: "logits", or the name of a loss.
+        effect: relative change (RMS) of the quantity that changes most, relative to rounding, when the mean replaces
+            the output.
+        observed: this quantity: "logits", or the name of a loss.
         over_rounding: the change as a multiple of rounding noise, the difference between float32 and float64.
         perplexity: of the attention, mean over queries and heads; None without attention.
         slots: K, the number of slots that it attends to.
@@ -56,7 +58,7 @@ class Liveness:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured of a model.
+    """The measurements of a model.
 
     Attributes:
         modules: by the name that the paper gives the module.

@@ -1,6 +1,6 @@
 """Rare observations: F1 of each, from the most to the least frequent, and the means of head, middle and tail.
 
-A system may have several runs, which differ in their seed: its scores are the means over them.
+A system may have several runs with different seeds; its scores are the means over them.
 """
 
 import statistics
@@ -60,13 +60,13 @@ class LongTail:
 
     Attributes:
         studies: their number.
-        labeler: who labelled generated and true reports.
-        protocol: whose references were labelled.
-        parts: "head", "middle" and "tail" to their observations, the most frequent one first.
-        support: observation to the number of true reports that call it positive.
-        scores: system to F1 of each observation and its mean over each part.
-        differences: system to the same less that of the first system; nothing for the first itself.
-        deviations: system to the standard deviation of each score over its runs; empty for a single run.
+        labeler: labeler of the generated and true reports.
+        protocol: protocol of the labelled references.
+        parts: observations of "head", "middle" and "tail", most frequent first.
+        support: number of true reports that call each observation positive.
+        scores: F1 of each observation and its mean over each part, by system.
+        differences: the same minus the scores of the first system; empty for the first system.
+        deviations: standard deviation of each score over the runs of a system; empty for a single run.
     """
 
     studies: int
@@ -84,8 +84,9 @@ def long_tail(
 ) -> LongTail:
     """Score systems on rare and frequent observations.
 
-    An observation is present where a text calls it positive; how frequent it is the true reports say. Observations
-    that no true report has are left out: they have no recall. Of 14, the head has 5, the middle 5 and the tail 4.
+    An observation is present if a text calls it positive, and its frequency is that in the true reports. Observations
+    without a positive true report are left out, because they have no recall. Of 14, the head has 5, the middle 5 and
+    the tail 4.
 
     Args:
         systems: predictions of one or more systems on the same studies; of each system those of one or more runs.
@@ -94,7 +95,7 @@ def long_tail(
         seed: of the resamples.
 
     Raises:
-        UserError: the files hold different studies or references, or fewer than three observations occur.
+        UserError: the files contain different studies or references, or fewer than three observations occur.
     """
     files = [file for runs in systems for file in runs]
     system_names(files)  # refuses a file that is given twice
@@ -110,7 +111,7 @@ def long_tail(
     counts = POSITIVE.present_in(labelled[0].reference).sum(axis=0)
     support = {name: int(count) for name, count in zip(CHEXPERT, counts, strict=True) if count}
     if len(support) < len(PARTS):
-        raise UserError(f"{aligned[0].path}: its true reports state {len(support)} observations to {reader.name}; a "
+        raise UserError(f"{aligned[0].path}: {reader.name} finds {len(support)} observations in its true reports; a "
                         "long tail needs three, so give more studies.")  # fmt: skip
     ordered = sorted(support, key=lambda name: (-support[name], CHEXPERT.index(name)))
     thirds = np.array_split(np.array(ordered), len(PARTS))

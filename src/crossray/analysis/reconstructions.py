@@ -1,4 +1,4 @@
-"""What an image tokenizer keeps of images, against a coarse copy that has one pixel where it has one token."""
+"""Compares reconstructions of an image tokenizer with a coarse copy that has one pixel per token."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ ROWS = ("original", "reconstruction", "down- and up-sampled")
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """Images of a split and what is left of them.
+    """Images of a split with their reconstructions.
 
     Attributes:
         images: (N, 1, H, W) float32 in [0, 1].
-        kept: the same out of their tokens.
-        coarse: the same averaged over 8 x 8 pixels and interpolated (bicubic).
+        kept: reconstructions from their tokens.
+        coarse: images averaged over 8 x 8 pixels and interpolated (bicubic).
         codes: (N, h, w) int64.
     """
 
@@ -42,17 +42,17 @@ class Reconstructions:
 
     @property
     def psnr(self) -> Tensor:
-        """Of the reconstructions, (N,) in dB."""
+        """PSNR of the reconstructions, (N,) in dB."""
         return psnr(self.kept, self.images)
 
     @property
     def coarse_psnr(self) -> Tensor:
-        """Of the coarse copies, (N,) in dB."""
+        """PSNR of the coarse copies, (N,) in dB."""
         return psnr(self.coarse, self.images)
 
     @property
     def perplexity(self) -> float:
-        """Of the codes: how many there would be if all were chosen equally often."""
+        """Perplexity of the codes: their effective number."""
         share = torch.bincount(self.codes.flatten()).float() / self.codes.numel()
         return float(torch.special.entr(share).sum().exp())
 
@@ -65,7 +65,7 @@ class Reconstructions:
         return (grid.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
     def save_figure(self, places: Sequence[int], path: Path) -> None:
-        """Write the figure as PNG; it appears whole or not at all."""
+        """Write the figure as PNG."""
         with appearing(path, "wb") as file:
             Image.fromarray(self.figure(places)).save(file, format="PNG")
 
@@ -80,7 +80,7 @@ def reconstruct(
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Reconstructions:
-    """Pass all images of a split through a tokenizer and back.
+    """Encode and reconstruct all images of a split.
 
     Args:
         model: in eval mode.

@@ -1,4 +1,4 @@
-"""What a retrieved report is worth: how near its labels and its words are to those of the study.
+"""Scores retrieved reports by the similarity of their labels and words to those of the study.
 
 Shapes: Q queries, R reports of the database, E entities, K observations.
 """
@@ -26,11 +26,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Quality:
-    """Statistics of the reports that one way of retrieving found, study by study.
+    """Statistics of the reports that one retrieval method found, by study.
 
     Attributes:
-        words: of the retrieved reports against the true ones.
-        differing: (Q,) observations whose status differs; NaN for a study without labels.
+        words: statistics of the retrieved reports against the true ones.
+        differing: (Q,) number of observations with a different status; NaN for a study without labels.
     """
 
     words: NlgStatistics
@@ -50,12 +50,12 @@ class Quality:
 
 @dataclass(frozen=True)
 class Retrieved:
-    """One way of retrieving, scored.
+    """The scores of one retrieval method.
 
     Attributes:
         scores: "hamming" and "cider" with their intervals.
-        difference: of the model's own way minus this one; empty for the model's own.
-        reports: how many different reports it retrieved.
+        difference: scores of the model's own method minus these; empty for the model's own method.
+        reports: number of distinct retrieved reports.
     """
 
     scores: Mapping[str, Interval]
@@ -74,11 +74,11 @@ def retrieval_quality(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Retrieved]:
-    """Compare ways to retrieve a training report for each study of a split.
+    """Compare methods that retrieve a training report for each study of a split.
 
-    The model's own way is the first: "hyperbolic", learned, or "euclidean" in a model without LRE. "euclidean" and
-    "cosine" compare the log-odds of the entities as they are; "random" draws; "labels" takes, of the studies with the
-    nearest true labels, any: what the learned distance is trained towards.
+    The model's own method comes first: the learned "hyperbolic" distance, or "euclidean" for a model without LRE.
+    "euclidean" and "cosine" compare the log-odds of the entities directly, "random" draws a report, and "labels" takes
+    any of the studies with the nearest true labels, which is the target of the learned distance.
 
     Args:
         model: with tokenizer, transform and a database of training studies of `dataset`.
@@ -91,17 +91,18 @@ def retrieval_quality(
         progress: called with studies done and studies in all.
 
     Returns:
-        Each way by its name.
+        The scores by the name of the method.
 
     Raises:
-        UserError: the database is empty or of another dataset, or the split has no studies.
+        UserError: the database is empty or belongs to another dataset, or the split has no studies.
     """
     rows = dataset.rows(split)
     place = {study: row for row, study in enumerate(dataset.ids(np.arange(dataset.studies)))}
     database = model.database
     if not len(database) or not set(database.studies) <= place.keys():
         raise UserError(
-            f"{dataset.path}: the model's index is not of its training studies; run `crossray index build` with it."
+            f"{dataset.path}: the model's index was built from other studies; run `crossray index build` with this "
+            f"dataset."
         )
     trained = np.array([place[study] for study in database.studies])
     entities, own = _queries(model, dataset, rows, batch_size, progress)
@@ -112,7 +113,7 @@ def retrieval_quality(
     found["random"] = generator.integers(len(database), size=len(rows))
     apart = _label_distances(dataset, rows, trained)
     if apart is not None:
-        # less than one observation of noise: any of the equally near
+        # noise of less than one observation selects any of the equally near ones
         found["labels"] = (apart + generator.random(apart.shape)).argmin(axis=1)
     clean = tokenizer_of(model).clean
     truth = [clean(report) for report in dataset.reports(rows, section)]

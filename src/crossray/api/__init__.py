@@ -1,4 +1,4 @@
-"""CrossRay as a library: load a model, write reports, look at what they rest on, score them.
+"""CrossRay as a library: load a model, write reports, inspect the evidence behind them, and score them.
 
 import crossray
 

@@ -1,4 +1,4 @@
-"""A model folder on the Hugging Face hub."""
+"""Uploads a model folder to the Hugging Face hub."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,14 +11,14 @@ CARD = "README.md"
 
 
 def upload(folder: Path, card: str, repository: str, *, private: bool = True, token: str | None = None) -> str:
-    """Upload the files of a model folder, and its card, in one commit.
+    """Upload the files of a model folder and its card in one commit.
 
     Args:
-        folder: model folder; only what `crossray.load` reads of it is uploaded, nothing else that lies there.
+        folder: model folder; only the files that `crossray.load` reads are uploaded.
         card: model card in Markdown.
-        repository: as in `Reporter.push_to_hub`, with the same result and the same error.
-        private: as there.
-        token: as there.
+        repository: see `Reporter.push_to_hub`, which has the same result and error.
+        private: see `Reporter.push_to_hub`.
+        token: see `Reporter.push_to_hub`.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 

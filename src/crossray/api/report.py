@@ -1,4 +1,4 @@
-"""A generated report as an object: its text, its sentences with their confidence, and what it rests on."""
+"""A generated report as an object: its text, its sentences with their confidence, and the evidence behind it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Sentence:
     """A sentence of a generated report.
 
     Attributes:
-        text: as a person reads it.
-        confidence: 0 to 1. Where `calibrated`, the probability that a radiologist's report agrees with every
-            observation that the sentence states. Otherwise the geometric mean of the probabilities that the model gave
-            to its tokens: compare the sentences of one model by it, not models.
-        calibrated: whether the model's folder has a calibration of its search (`crossray calibrate`) and the sentence
+        text: text of the sentence, formatted for reading.
+        confidence: value from 0 to 1. If `calibrated`, the probability that a radiologist's report agrees with every
+            observation in the sentence. Otherwise the geometric mean of the probabilities of its tokens, which is
+            comparable between sentences of one model but not between models.
+        calibrated: whether the model folder has a calibration for its decoding (`crossray calibrate`) and the sentence
             states an observation.
     """
 
@@ -45,20 +45,20 @@ class Sentence:
 
 
 class Report:
-    """The report that a model wrote of one study.
+    """The report that a model wrote for one study.
 
     Attributes:
-        id: name of the study, from its files.
-        text: the report as a person reads it.
-        raw: the report in the tokenizer's form, which is what scores are computed on.
+        id: name of the study, derived from its files.
+        text: the report, formatted for reading.
+        raw: the report in the form of the tokenizer, on which scores are computed.
         sentences: its sentences with their confidence.
-        calibrated: whether there is a calibration for the confidence of its sentences and observations.
-        check: what the input check says of the images; None where the model's folder has no check.
-        confidence: geometric mean of the probabilities of all its tokens, 0 to 1, not calibrated.
+        calibrated: whether the confidence of sentences and observations is calibrated.
+        check: result of the input check; None if the model folder has no check.
+        confidence: geometric mean of the probabilities of all tokens, from 0 to 1; never calibrated.
     """
 
     def __init__(self, written: StudyReport, generator: Generator) -> None:
-        """Made by `Reporter`."""
+        """Created by `Reporter`."""
         self._written, self._generator = written, generator
         self.id, self.raw, self.text = written.id, written.report.text, readable(written.report.text)
         self.confidence = math.exp(written.report.log_probability / max(len(written.report.token_log_probabilities), 1))
@@ -69,7 +69,7 @@ class Report:
         )
 
     def _confidence(self, unit: Unit, statements: Sequence[Statement]) -> Iterator[tuple[Statement, float | None]]:
-        """Each statement with its calibrated confidence; None without."""
+        """Each statement with its calibrated confidence; None without a calibration."""
         calibration = self._generator.calibration
         values: list[float | None] = [None] * len(statements)
         if calibration is not None:
@@ -78,15 +78,15 @@ class Report:
 
     @cached_property
     def observations(self) -> dict[str, str]:
-        """Observations that the report states, by the embedded rules: name to positive, negative or uncertain."""
+        """Status of each observation in the report: positive, negative or uncertain, as read by the embedded rules."""
         named = zip(OBSERVATIONS, label_report(self.raw).statuses, strict=True)
         return {name: status for name, status in named if status != "blank"}
 
     @cached_property
     def observation_confidence(self) -> dict[str, float]:
-        """Confidence of each of `observations`: where `calibrated`, the probability that a radiologist's report agrees.
+        """Confidence of each of `observations`: if `calibrated`, the probability that a radiologist's report agrees.
 
-        Otherwise the geometric mean of the probabilities of the tokens that the observation rests on.
+        Otherwise the geometric mean of the probabilities of the tokens that state the observation.
         """
         stated = observations(self._written.report, self._generator.tokenizer)
         return {
@@ -96,15 +96,15 @@ class Report:
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """The places in `raw` that the observations rest on."""
+        """The places in `raw` that state the observations."""
         return label_report(self.raw).evidence
 
     @cached_property
     def attention(self) -> Attention:
-        """Where the model looked for each word; it shows itself in a notebook.
+        """Where the model looked for each word; it renders itself in a notebook.
 
         Raises:
-            UserError: the system does not tell where in the image it looks.
+            UserError: the system has no attention over the image.
         """
         return Attention(self._written, self._generator)
 
@@ -113,7 +113,7 @@ class Report:
         """The numbers behind `attention`.
 
         Raises:
-            UserError: the system does not tell where in the image it looks.
+            UserError: the system has no attention over the image.
         """
         if self._written.report.cross_attention is None:
             return self.attention.maps
@@ -122,10 +122,10 @@ class Report:
         return lay_out(self._generator.model, [self._written.report], self._written.inputs)[0]
 
     def similar(self, k: int = 3) -> list[Neighbour]:
-        """The training studies that lie nearest, with their reports where the model's folder keeps them.
+        """The most similar training studies, with their reports if the model folder keeps them.
 
         Returns:
-            At most `k`, nearest first; none where the system does not retrieve.
+            At most `k` studies, most similar first; none if the system does not retrieve.
         """
         from crossray.generation.index import nearest
         from crossray.models.retrieval.retrieving import RetrievingModel
@@ -143,14 +143,14 @@ class Report:
 
 
 class Attention:
-    """The cross-attention behind a report.
+    """The cross-attention of a report.
 
     Attributes:
-        maps: words, and for each a map over every view; see `crossray.analysis.attention.ReportAttention`.
+        maps: for each word, a map over every view; see `crossray.analysis.attention.ReportAttention`.
     """
 
     def __init__(self, written: StudyReport, generator: Generator) -> None:
-        """Made by `Report.attention`."""
+        """Created by `Report.attention`."""
         from crossray.pages.explain import explain
 
         self._name = written.id
@@ -162,13 +162,13 @@ class Attention:
         return self._explanation.attention
 
     def html(self) -> str:
-        """A page to point at the words of the report; it loads nothing."""
+        """An interactive HTML page; pointing at a word shows its map. It loads nothing from the network."""
         from crossray.pages.explain import build_explanation
 
         return build_explanation(self._name, [self._explanation])
 
     def save(self, path: str | Path) -> None:
-        """Write the page to an HTML file."""
+        """Save the page as an HTML file."""
         from crossray.files.write import write_whole
 
         write_whole(path, self.html())

@@ -1,4 +1,4 @@
-"""A trained model that writes reports of image files: `crossray.load`."""
+"""Loads a trained model and writes reports of image files: `crossray.load`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reporter", "Study", "load"]
 
-#: One study as files: a path, or the paths of its views, or the folder that holds them.
+#: One study as files: a path, the paths of its views, or the folder that contains them.
 Study = str | Path | Sequence[str | Path]
 
 
@@ -28,18 +28,18 @@ class Reporter:
     """A trained model that writes reports of image files.
 
     Attributes:
-        name: the folder or hub name it was loaded from.
+        name: folder or hub name that it was loaded from.
         system: name of its system, such as "rcan".
     """
 
     def __init__(self, generator: Generator, name: str = "", folder: Path | None = None) -> None:
-        """Made by `load`; or from a `Generator`, for a model that was just trained."""
+        """Created by `load`, or from a `Generator` for a model that was just trained."""
         self.generator, self.name, self._folder = generator, name, folder
         self.system = generator.model.system
 
     @property
     def model(self) -> Any:
-        """The PyTorch module, in eval mode on its device."""
+        """The PyTorch module in eval mode, on its device."""
         return self.generator.model
 
     def report(self, *views: str | Path) -> Report:
@@ -54,13 +54,13 @@ class Reporter:
         return next(self.reports([view_paths(views)]))
 
     def check(self, *views: str | Path) -> InputCheck:
-        """Whether the images of a study look like those that the model was trained on, and if not, why.
+        """Check whether the images of a study look like those the model was trained on and, if not, why.
 
         Args:
             views: PNG, JPEG or DICOM files, or one folder that holds them.
 
         Raises:
-            UserError: the model's folder has no check (`crossray calibrate` makes it), or a file cannot be read.
+            UserError: the model folder has no check (run `crossray calibrate`), or a file cannot be read.
         """
         from crossray.generation.checks import check_study
 
@@ -69,14 +69,14 @@ class Reporter:
     def reports(
         self, studies: Iterable[Study], batch_size: int = 16, *, agreement: bool = False, strict: bool = False
     ) -> Iterator[Report]:
-        """Write the reports of many studies, one after the other, in their order; images are read as they are needed.
+        """Write the reports of many studies in their order, one at a time; images are read when they are needed.
 
         Args:
-            studies: each a file, several views, or a folder.
-            batch_size: studies per batch; halved automatically when memory runs out.
-            agreement: draw more reports of each study, where the search draws none: how many of them say the same makes
-                calibrated confidence better, and writing slower.
-            strict: refuse a study whose images the input check flags.
+            studies: an iterable; each study is a file, a list of views, or a folder.
+            batch_size: number of studies per batch; halved automatically when memory runs out.
+            agreement: also draw random reports of each study, unless the decoding already does. Their agreement
+                improves the calibrated confidence but takes longer.
+            strict: raise an error for a study whose images the input check flags.
 
         Raises:
             UserError: a file cannot be read, a study has more views than the model takes, or `strict` refuses one.
@@ -101,16 +101,16 @@ class Reporter:
         need_attention: bool = False,
         watch: WatchText | None = None,
     ) -> list[Report]:
-        """Write the reports of studies that are in memory, as one batch.
+        """Write the reports of studies in memory, as one batch.
 
         Args:
             studies: pixels and positions of their views.
-            names: of the studies.
-            need_attention: keep what `Report.maps` is made of, so that it costs nothing more.
-            watch: called with a study's place and its text so far, in the tokenizer's form, after every token.
+            names: names of the studies.
+            need_attention: keep the cross-attention, so that `Report.maps` needs no further computation.
+            watch: called after every token with the index of a study and its text so far, in the form of the tokenizer.
 
         Raises:
-            UserError: the model has diverged.
+            UserError: the model's probabilities are not numbers.
         """
         from crossray.generation.in_memory import write_studies
 
@@ -126,18 +126,18 @@ class Reporter:
     def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
         """Upload the model folder and its card to the Hugging Face hub.
 
-        A retrieving system keeps the reports of its training studies in the folder; they are uploaded too.
+        A retrieving system may keep the reports of its training studies in the folder; they are uploaded as well.
 
         Args:
-            repository: "user/name"; it is made when it does not exist.
-            private: of a new repository.
-            token: of the hub; by default the one that `hf auth login` stored.
+            repository: "user/name"; created if it does not exist.
+            private: whether a new repository is private.
+            token: access token of the hub; by default the one stored by `hf auth login`.
 
         Returns:
-            Address of the commit.
+            URL of the commit.
 
         Raises:
-            UserError: the hub refuses.
+            UserError: the hub rejects the upload.
         """
         from crossray.api.hub import upload
 
@@ -145,7 +145,7 @@ class Reporter:
 
     def _model_folder(self) -> Path:
         if self._folder is None:
-            raise UserError("this model comes from no folder; save it first.")
+            raise UserError("this model has not been saved; save it to a folder first.")
         return self._folder
 
     def __repr__(self) -> str:
@@ -156,8 +156,8 @@ def load(name: str | Path, *, device: str = "auto", decoding: Mapping[str, Any] 
     """Load a trained model.
 
     Args:
-        name: a model folder, the folder of a training run (its best model is taken), or "user/name" on the hub.
-        device: "auto" for a GPU where there is one, "cpu", "cuda" or "cuda:1".
+        name: a model folder, the folder of a training run (its best model is loaded), or "user/name" on the hub.
+        device: "auto" for a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1".
         decoding: fields of `crossray.decoding.config.DecodingConfig` to change, such as {"method": "greedy"}.
 
     Raises:

@@ -22,10 +22,10 @@ _Meteor = Literal["auto", "yes", "no"]
 
 @dataclass(frozen=True)
 class Scores(Mapping[str, float]):
-    """Scores of some reports: a mapping from metric to value, such as `scores["cider"]`.
+    """Scores of generated reports: a mapping from metric to value, such as `scores["cider"]`.
 
     Attributes:
-        evaluation: everything that `crossray evaluate` computes: intervals, shuffle check, classes, alarms.
+        evaluation: the full result of `crossray evaluate`: intervals, shuffle check, classes, alarms.
     """
 
     evaluation: Evaluation
@@ -47,7 +47,7 @@ class Scores(Mapping[str, float]):
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """What is wrong with the reports, a sentence each."""
+        """Warnings about the reports, one sentence each."""
         return tuple(alarm.sentence for part in self.evaluation.protocols.values() for alarm in part.alarms)
 
     def table(self) -> str:
@@ -57,7 +57,7 @@ class Scores(Mapping[str, float]):
         return markdown_page(self.evaluation)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A flat mapping for each protocol and system: scores, ends of their intervals, variety."""
+        """A flat mapping for each protocol and system, with scores, ends of their intervals, and variety."""
         from crossray.pages.tables import rows
 
         return [
@@ -96,17 +96,18 @@ def evaluate(
     """Score generated reports against the true ones.
 
     Args:
-        predictions: reports in a list; or by study; or a predictions file of `crossray generate`.
-        references: the true reports, in the same order or by the same studies; a file has its own.
-        data: prepared dataset for trivial baselines, where predictions are a file.
-        labeler: who reads the clinical observations: "rules", or a folder with converted CheXbert weights.
-        meteor: METEOR 1.5 needs Java and pycocoevalcap: "auto" computes it when both are there.
-        cleaner: how both sides are cleaned, where they are texts: legacy (R2Gen's), legacy_mimic, fixed or none.
-        resamples: bootstrap resamples behind every interval.
-        seed: of the resampling.
+        predictions: a list of reports, a mapping from study to report, or a predictions file of `crossray generate`.
+        references: the true reports, in the same order or for the same studies; leave out for a file, which has its
+            own.
+        data: prepared dataset for the trivial baselines, if predictions are a file.
+        labeler: labeler of the clinical observations: "rules", or a folder with converted CheXbert weights.
+        meteor: METEOR 1.5 needs Java and pycocoevalcap; "auto" computes it if both are installed.
+        cleaner: cleaner for both sides, if they are texts: legacy (R2Gen's), legacy_mimic, fixed or none.
+        resamples: number of bootstrap resamples for every interval.
+        seed: seed of the resampling.
 
     Raises:
-        UserError: the numbers of reports differ, a study is missing, or the file is wrong.
+        UserError: the numbers of reports differ, a study is missing, or the file is invalid.
 
     Example:
         >>> scores = evaluate(["lungs are clear ."], ["the lungs are clear ."], meteor="no", resamples=10)
@@ -123,7 +124,9 @@ def evaluate(
 
     if isinstance(predictions, str | Path):
         if references is not None:
-            raise UserError("references: a predictions file has its own; give texts, or the file alone.")
+            raise UserError(
+                "references: a predictions file contains its own references; give texts, or the file alone."
+            )
         file = open_predictions(Path(predictions), dataset=None if data is None else Path(data))
     else:
         if cleaner not in CLEANERS:
@@ -143,7 +146,7 @@ def _paired(
     if references is None or isinstance(references, str):
         raise UserError("references: give the true reports, one for each prediction.")
     if isinstance(predictions, Mapping) != isinstance(references, Mapping):
-        raise UserError("references: give both sides as lists, or both by study.")
+        raise UserError("references: give predictions and references both as lists, or both by study.")
     ours, true = texts("predictions", predictions), texts("references", references)
     if len(ours) != len(true):
         raise UserError(

@@ -1,7 +1,7 @@
 """The commands, one file each: they check options, call a function of the package, and print.
 
-The signature of a command's function gives its options, its docstring their help. Nothing heavy is imported at the
-top of these files: `crossray --help` answers within half a second. A new command is one file and one entry in
+The signature of a command's function gives its options, its docstring their help. Nothing heavy is imported at the top
+of these files, so `crossray --help` answers within half a second. A new command is one file and one entry in
 `COMMANDS`.
 """
 
@@ -41,8 +41,8 @@ class Group:
     """Commands with subcommands, such as `prepare phantom`.
 
     Attributes:
-        summary: what they are for.
-        commands: second name to command.
+        summary: purpose of the commands.
+        commands: command for each second name.
     """
 
     summary: str
@@ -82,7 +82,7 @@ _PREDICTIONS = {
     "help": "JSON lines from `crossray generate` or of your own (id, prediction, reference), or a ReXrank submission",
 }
 
-#: What `crossray analyze` looks into.
+#: The analyses of `crossray analyze`.
 ANALYSES: dict[str, Command] = {
     "alignment": Command(analyze_alignment, lists={"model": _MODELS}, outputs=FOLDER),
     "grounding": Command(analyze_grounding, lists={"model": _MODELS}),
@@ -99,7 +99,7 @@ ANALYSES: dict[str, Command] = {
     ),
 }
 
-#: What `crossray index` does.
+#: The commands of `crossray index`.
 INDEX: dict[str, Command] = {
     "build": Command(index_build),
     "query": Command(
@@ -113,7 +113,7 @@ INDEX: dict[str, Command] = {
     ),
 }
 
-#: First name to the commands behind it.
+#: Commands with a second name, by the first name.
 GROUPS: dict[str, Group] = {
     "prepare": Group("Prepare a dataset on disk, once, for training and evaluation.", SourceCommands()),
     "convert": Group("Convert published weights to a folder without pickles.", CONVERSIONS),
@@ -121,7 +121,7 @@ GROUPS: dict[str, Group] = {
     "index": Group("Build and query the index of a retrieving model.", INDEX),
 }
 
-#: Every other command but `train` and `pretrain`, whose options depend on the recipe.
+#: All other commands, except `train` and `pretrain`, whose options depend on the recipe.
 COMMANDS: dict[str, Command] = {
     "generate": Command(
         generate,
@@ -197,5 +197,5 @@ COMMANDS: dict[str, Command] = {
     "demo": Command(demo, outputs=FOLDER),
 }
 
-#: Old names of commands, which still work and say so (docs/project/deprecation.md).
+#: Old names of commands, which still work with a notice (docs/project/deprecation.md).
 RENAMED: dict[str, str] = {"report": "scorecard"}

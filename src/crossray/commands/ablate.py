@@ -23,23 +23,23 @@ def ablate(
     meteor: Literal["auto", "yes", "no"] = "auto",
     recipe_options: Sequence[str] = (),
 ) -> None:
-    """Train every row of a recipe's ablation table with several seeds, score it, and render the table.
+    """Train every row of a recipe's ablation table with several seeds, score the runs, and render the table.
 
-    The same command continues what was interrupted. With the folder of an ablation instead of a recipe, and nothing
-    else, its tables are rendered again from the runs that are finished. Every field of the recipe is an option too,
-    for all rows (--trainer.max_epochs 3); `crossray train RECIPE --help` lists them.
+    After an interruption, the same command continues. With only the folder of an ablation instead of a recipe, its
+    tables are rendered again from the finished runs. Every field of the recipe is also an option, for all rows
+    (--trainer.max_epochs 3); `crossray train RECIPE --help` lists them.
 
     Args:
         recipe: a recipe's name (cmn/phantom) or YAML file; or the folder of an ablation.
         data: prepared dataset.
         out: output folder; the table and its runs are written to a subfolder named after the table.
-        seeds: seeds of the runs of every row, for instance --seeds 0 1 2; more can be added later.
-        table: table of the recipe; required when it has several.
+        seeds: seeds of the runs of every row, such as --seeds 0 1 2; more can be added later.
+        table: table of the recipe; required if it has several.
         rows: names of the rows to train; default: all.
         split: split to score; model selection always uses the validation split.
-        jobs: parallel runs; default: one per GPU, or one.
-        meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
-        recipe_options: fields of the recipe to change in all rows, as `crossray train` takes them.
+        jobs: number of parallel runs; default: one per GPU, or one.
+        meteor: METEOR 1.5 needs Java and pycocoevalcap; auto computes it if both are installed.
+        recipe_options: fields of the recipe to change in all rows, as in `crossray train`.
     """
     tables = sorted(path.parent for path in Path(recipe).glob("*/ablation.json"))
     if data is None and out is None and tables:
@@ -82,7 +82,7 @@ def ablate(
 
 
 def _perform(folder: Path, runs: list["Run"], task: "Task", jobs: int | None) -> dict[str, str]:
-    """Perform what is left, a line for each run that ends; the names of those that failed, and why."""
+    """Perform the remaining runs, with a line for each finished one; return the failed runs with their reasons."""
     import torch
 
     from crossray.ablation.runs import locked, perform_all
@@ -107,7 +107,7 @@ def _perform(folder: Path, runs: list["Run"], task: "Task", jobs: int | None) ->
 
 
 def _render(folder: Path) -> None:
-    """Write and show the table of the finished runs."""
+    """Write and print the table of the finished runs."""
     from crossray.pages.ablation_table import print_table, write_table
 
     print_table(write_table(folder), console())
@@ -115,7 +115,7 @@ def _render(folder: Path) -> None:
 
 
 def write_reports(run: Path, data: Path, split: str, predictions: Path) -> int:
-    """The reports of a split, written by the best model of a run; where there is a GPU, on it."""
+    """The reports of a split, written by the best model of a run, on a GPU if there is one."""
     import torch
 
     from crossray.generation.generator import Generator

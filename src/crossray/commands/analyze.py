@@ -1,4 +1,4 @@
-"""`crossray analyze`: what models have learned - a common space of images and reports, where to look, what is rare."""
+"""`crossray analyze`: image-text alignment, attention, retrieval, module effects, and rare observations."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def analyze_alignment(
         split: split of --data.
         batch_size: studies per batch.
         examples: number of studies to show with their retrieved reports.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.alignment import align
     from crossray.data.store import Dataset
@@ -55,16 +55,16 @@ def analyze_grounding(
     resamples: int = 1000,
     device: str = "auto",
 ) -> None:
-    """Score attention against the drawn findings of a phantom dataset: pointing game and attention mass.
+    """Score attention against the drawn findings of a phantom dataset by pointing game and attention mass.
 
     Args:
         model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
-        data: dataset that `crossray prepare phantom` drew.
+        data: dataset from `crossray prepare phantom`.
         out: JSON file to write.
         split: split of --data.
         batch_size: studies per batch.
-        resamples: bootstrap resamples over studies, for the intervals.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        resamples: number of bootstrap resamples over studies, for the intervals.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.grounding_targets import ground
     from crossray.data.store import Dataset
@@ -93,7 +93,7 @@ def analyze_retrieval(
     seed: int = 0,
     device: str = "auto",
 ) -> None:
-    """Score the training reports that models retrieve, by labels and words: learned, Euclidean, cosine, random.
+    """Score the training reports that models retrieve, by labels and words, against other retrieval methods.
 
     Args:
         model: folder of a revtaf model, or of its training run (the best model is taken); repeat it for several.
@@ -101,9 +101,9 @@ def analyze_retrieval(
         out: JSON file to write.
         split: split of --data.
         batch_size: studies per batch.
-        resamples: bootstrap resamples over studies, for the intervals.
+        resamples: number of bootstrap resamples over studies, for the intervals.
         seed: random seed.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from crossray.analysis.retrieval import retrieval_quality
     from crossray.data.store import Dataset
@@ -133,11 +133,11 @@ def analyze_long_tail(
     """Report the F1 of every observation from frequent to rare, with means over head, middle and tail.
 
     Args:
-        predictions: one or more systems' files of JSON lines on the same studies; the others are compared with the
-            first. Files of one system's runs with several seeds are joined by commas (seed-0.jsonl,seed-1.jsonl).
-        labeler: who reads the observations: rules, or a folder that `crossray convert` wrote.
+        predictions: files of JSON lines of one or more systems on the same studies; the other systems are compared with
+            the first. Separate the files of one system's seeds by commas (seed-0.jsonl,seed-1.jsonl).
+        labeler: labeler of the observations: rules, or a folder that `crossray convert` wrote.
         out: also write a page with chart and tables to this HTML file.
-        resamples: bootstrap resamples over studies, for the intervals.
+        resamples: number of bootstrap resamples over studies, for the intervals.
         seed: random seed.
     """
     from crossray.analysis.long_tail import long_tail
@@ -145,7 +145,7 @@ def analyze_long_tail(
     from crossray.pages.long_tail_page import grids, write_page
 
     if not all(runs.strip(", ") for runs in predictions):
-        raise UserError("predictions: an argument names no file; give a predictions file for every system.")
+        raise UserError("predictions: an argument is empty; give a predictions file for every system.")
     systems = [[PredictionFile.load(Path(path)) for path in runs.split(",") if path] for runs in predictions]
     found = long_tail(systems, labeler=labeler, resamples=resamples, seed=seed)
     for grid in grids(found):
@@ -159,10 +159,10 @@ def analyze_long_tail(
 def analyze_liveness(recipe: list[str] | None = None, out: Path | None = None) -> None:
     """Measure whether the modules that the papers name change anything, at initialization and after 50 steps.
 
-    On 64 drawn studies. Every system is measured as the recipes `SYSTEM/phantom` and `SYSTEM/iu_xray-laptop` make it.
+    It uses 64 drawn studies and every system in the configurations of `SYSTEM/phantom` and `SYSTEM/iu_xray-laptop`.
 
     Args:
-        recipe: recipe to measure; repeat it for several; the two of every system by default.
+        recipe: recipe to measure; repeat it for several. By default, the two recipes of every system.
         out: also write the table as Markdown to this file.
     """
     import tempfile
@@ -179,7 +179,7 @@ def analyze_liveness(recipe: list[str] | None = None, out: Path | None = None) -
             fresh = subject.measure()
             subject.train()
             found[name] = fresh, subject.measure()
-            if out is not None:  # after each recipe: all of them take long
+            if out is not None:  # after each recipe, because all of them take long
                 write_whole(out, grid(found, STEPS).markdown())
     console().print(grid(found, STEPS).render(), crop=False)
     if out is not None:
@@ -187,7 +187,7 @@ def analyze_liveness(recipe: list[str] | None = None, out: Path | None = None) -
 
 
 def _each(folders: Sequence[str], device: str, doing: str) -> Iterator[tuple[str, Any, Any]]:
-    """Models one after the other: name, generator and progress bar, which ends when the next one is asked for."""
+    """Iterate over models: name, generator and progress bar, which ends when the next one is requested."""
     from crossray.files.folders import short_names
     from crossray.generation.generator import Generator
 

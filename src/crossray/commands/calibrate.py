@@ -1,4 +1,4 @@
-"""`crossray calibrate`: when a model should not answer, learned from its dataset and kept in its folder."""
+"""`crossray calibrate`: learns from a dataset when a model should not answer, and stores this in its folder."""
 
 from pathlib import Path
 from typing import Literal
@@ -16,17 +16,17 @@ def calibrate(
     seed: int = 0,
     device: str = "auto",
 ) -> None:
-    """Calibrate a model's confidence and make its input check; both are kept in its folder.
+    """Calibrate a model's confidence and create its input check; both are stored in its folder.
 
     Args:
         model: model folder, or the folder of a training run (its best model is taken).
         data: prepared dataset that the model was trained on.
         out: also write the measurements as a page (.html) or as Markdown tables (.md).
-        split: studies to calibrate on; training must not have seen them.
-        false_alarms: share of the images of --split that each flag of the input check may mark wrongly.
+        split: split to calibrate on, which the training must not have used.
+        false_alarms: share of the images of --split that each flag of the input check may mark by mistake.
         batch_size: studies per batch.
-        seed: seed for the images and poses that are drawn.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        seed: random seed for images and poses.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from crossray.confidence.fitting import fit_check
     from crossray.confidence.folder import save_check
@@ -51,7 +51,7 @@ def calibrate(
             progress=progress,
         )  # fmt: skip
     save_check(checker, folder)
-    # a model of an earlier version does not say at which size files must be read
+    # a model of an earlier version does not record the size at which files must be read
     if generator.model.stored is None:
         generator.model.stored = dataset.info.size
         generator.model.save_transform(folder)

@@ -1,4 +1,4 @@
-"""What a command of the command line is."""
+"""The record of a command of the command line."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,15 @@ class Command:
     """A command of the command line.
 
     Attributes:
-        function: what it calls; every parameter is an option.
-        positional: options of argparse's `add_argument` for the parameter that is given without a name; `name` is
-            that parameter's.
-        lists: the same for options that take several values (--seeds 0 1 2), by their name; with "action": "append"
-            and no "nargs" the option is repeated instead (--model A --model B), so that it can stand before what has no
-            name.
-        alone: options that may stand without a value, and the value that this means.
+        function: function that is called; every parameter is an option.
+        positional: arguments of argparse's `add_argument` for the positional parameter; `name` is its name.
+        lists: the same for options with several values (--seeds 0 1 2), by name; with "action": "append" and without
+            "nargs", the option is repeated instead (--model A --model B), so it can come before a positional argument.
+        alone: options that can be given without a value, with the value that this means.
         fields: parameters that are a group of options: `--decoding.method greedy` for the parameter `decoding`.
-        outputs: parameters that name what the command writes, and whether that is a file or a folder.
-        takes_recipe: every field of a recipe is an option too, as for `train`; the function gets what was given of
-            them as its parameter `recipe_options`.
+        outputs: parameters that name an output of the command, and whether it is a file or a folder.
+        takes_recipe: whether every field of a recipe is also an option, as for `train`; the function receives the given
+            ones as its parameter `recipe_options`.
     """
 
     function: Callable[..., None]
@@ -39,7 +37,7 @@ class Command:
     alone: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, **values: Any) -> None:
-        """Check numbers and outputs, then do it.
+        """Check numbers and outputs, then run the command.
 
         Raises:
             UserError: a number is too small, or an output would destroy an input or cannot be written.
@@ -73,7 +71,7 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _paths(value: Any) -> list[Path]:
-    """The existing files and folders that an argument names: a path, or a text with commas, or several of them."""
+    """The existing files and folders that an argument names: a path, a text with commas, or a list of these."""
     if isinstance(value, Path):
         return [value]
     if isinstance(value, str):
@@ -86,8 +84,8 @@ _LONGEST = 4000
 
 _SEED = (0, 2**63 - 1)
 
-#: Smallest and largest value of numbers that mean the same in every command. What is larger would run for days or ask
-#: for more memory than there is.
+#: Smallest and largest value of numbers with the same meaning in every command. Larger values would run for days or
+#: need more memory than there is.
 _LIMITS: Mapping[str, tuple[int, int]] = {
     "seed": _SEED, "seeds": _SEED, "shuffle_images": _SEED, "sample": (1, 10**9), "resamples": (1, 10**6),
     "batch_size": (1, 2**16), "size": (1, 2**13), "workers": (0, 2**10), "k": (1, 10**6), "jobs": (1, 2**10),

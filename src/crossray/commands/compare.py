@@ -1,4 +1,4 @@
-"""`crossray compare`: whether systems differ beyond chance."""
+"""`crossray compare`: tests whether systems differ significantly."""
 
 from pathlib import Path
 from typing import Literal
@@ -22,15 +22,15 @@ def compare(
     """Compare the predictions of several systems on the same studies, with significance tests.
 
     Args:
-        predictions: two or more files of JSON lines, one a system.
+        predictions: two or more files of JSON lines, one per system.
         common: compare on the studies that all files contain, instead of requiring the same studies in each.
         against: test every pair (all) or every system against the first; default: all up to four systems.
-        metrics: metrics to test, such as cider ce_f1: fewer tests are corrected less.
+        metrics: metrics to test, such as cider ce_f1; fewer tests need less correction.
         labeler: labeler for the clinical scores: rules, or a folder that `crossray convert` wrote.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
-        meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
-        resamples: bootstrap resamples, and exchanges of the randomisation test.
-        seed: seed of both.
+        meteor: METEOR 1.5 needs Java and pycocoevalcap; auto computes it if both are installed.
+        resamples: number of bootstrap resamples, and of exchanges in the randomization test.
+        seed: random seed of both.
         out: also write everything to this JSON file.
         markdown: also write the tables to this Markdown file.
     """

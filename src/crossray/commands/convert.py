@@ -1,4 +1,4 @@
-"""`crossray convert`: published weights as folders that need no pickle."""
+"""`crossray convert`: converts published weights to folders without pickles."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ def convert_chexbert(weights: Path, vocabulary: Path, out: Path) -> None:
     """Convert CheXbert's chexbert.pth, for `--labeler FOLDER` of evaluate, compare and label.
 
     Args:
-        weights: the published chexbert.pth; only tensors are read from it, nothing in it is run.
+        weights: the published chexbert.pth; only tensors are read, and no code in it is run.
         vocabulary: vocab.txt or tokenizer.json of bert-base-uncased, or a folder with one of them.
-        out: folder to write; must not exist yet.
+        out: folder to write, which must not exist.
     """
     from crossray.evaluation.labelers.chexbert_weights import convert_chexbert as convert
 

@@ -21,7 +21,7 @@ def demo(
             delete the folder to start over.
         system: system to train, with its recipe SYSTEM/demo.
         studies: number of studies to draw; one fifth becomes the test split.
-        seed: seed of drawing and training.
+        seed: random seed of the images and the training.
     """
     from crossray.demo import run_demo
 

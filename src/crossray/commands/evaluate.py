@@ -26,24 +26,25 @@ def evaluate_predictions(
     """Evaluate predictions under both protocols, with trivial baselines, the shuffled-image check, and alarms.
 
     Args:
-        predictions: JSON lines from `crossray generate` or of your own; JSON of such rows; a submission to ReXrank.
-        data: prepared dataset for the trivial baselines, and for the true reports of predictions that come without;
-            by default the one that the predictions name.
-        out: also write the scores to this JSON file; default: beside the predictions.
+        predictions: JSON lines, from `crossray generate` or your own; a JSON list of such rows; or a submission to
+            ReXrank.
+        data: prepared dataset for the trivial baselines, and for the true reports if the predictions have none; by
+            default, the one that the predictions name.
+        out: JSON file for the scores; default: next to the predictions.
         markdown: also write the tables to this Markdown file.
-        meteor: METEOR 1.5 needs Java and pycocoevalcap: auto computes it when both are there.
+        meteor: METEOR 1.5 needs Java and pycocoevalcap; auto computes it if both are installed.
         labeler: labeler for the clinical scores: rules (built in), a folder with converted CheXbert weights, or the
-            name of a labeler that another package adds.
+            name of a labeler from another package.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
         published: also print the result below the published tables for this dataset, with the differences in protocol.
-        references: predictions of another system on the same studies, to take the true reports of both protocols from.
+        references: predictions of another system on the same studies, whose true reports are used for both protocols.
         section: section that predictions without references describe; for a ReXrank submission, the section to compare.
-        cleaner: cleaner for predictions and references alike; by default legacy where predictions come without
-            references or from ReXrank, otherwise both are scored as written.
+        cleaner: cleaner for both predictions and references; by default legacy for predictions without references or
+            from ReXrank; others are scored as they are.
         studies: text file with the identifiers of the studies to score, one per line; they become part of the protocol.
-        sample: number of studies to draw at random with --seed; the same ones for every file of the same studies.
-        resamples: bootstrap resamples behind every interval.
-        seed: seed of the resampling and of --sample.
+        sample: number of studies to draw at random with --seed; they are the same for all files with the same studies.
+        resamples: number of bootstrap resamples for every interval.
+        seed: random seed of the resampling and of --sample.
     """
     from crossray.data.store import Dataset
     from crossray.evaluation.evaluate import evaluate as score
@@ -74,7 +75,7 @@ def evaluate_predictions(
         write_whole(markdown, tables + ("\n" + published_page(result, published, dataset=dataset) if published else ""))
     failure = None
     try:
-        result.save(target)  # before anything is printed: a pipe may end early
+        result.save(target)  # before printing, because a pipe may end early
     except WriteError as error:
         failure = error
     print_evaluation(result, console())
@@ -86,5 +87,5 @@ def evaluate_predictions(
         console().print(f"scores in {target}")
     elif out is not None:
         raise failure
-    else:  # a share that is read-only; the tables are there
+    else:  # a read-only folder; the tables are still printed
         console().print(f"scores not saved: {failure}", highlight=False)

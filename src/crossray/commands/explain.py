@@ -21,8 +21,8 @@ def explain(
         model: model folder, or the folder of a training run (its best model is taken); repeat it to compare several.
         out: HTML file to write.
         data: prepared dataset, instead of images.
-        study: identifier of a study of --data; its first test study when left out.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        study: identifier of a study of --data; by default, its first test study.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from crossray.files.folders import short_names
     from crossray.files.write import write_whole
@@ -33,7 +33,7 @@ def explain(
     if (images is None) == (data is None):
         raise UserError("give either the image files of one study or --data FOLDER.")
     if study is not None and data is None:
-        raise UserError(f"--study {study!a}: is a study of a dataset; add --data FOLDER instead of image files.")
+        raise UserError(f"--study {study!a} selects a study of a dataset; give --data FOLDER instead of image files.")
     explanations = []
     for name, folder in zip(short_names(model), model, strict=True):
         generator = Generator.from_pretrained(folder, device=device)

@@ -28,31 +28,33 @@ def export(
     """Write predictions for other programs: hospital systems (text, FHIR, DICOM SR), benchmarks, other metrics.
 
     Args:
-        predictions: what `crossray evaluate` reads.
-        out: file to write; for text, fhir and sr a folder with one file per study.
+        predictions: any file that `crossray evaluate` reads.
+        out: file to write; for text, fhir and sr, a folder with one file per study.
         format: a submission to ReXrank; pairs, which is one JSON file of ids, references and hypotheses; CrossRay's
             JSON lines; text; fhir, a FHIR R4 bundle; or sr, a DICOM structured report that refers to the DICOM images.
         benchmark: ReXrank's own file of the studies, for a submission.
-        data: prepared dataset with the true reports; by default the one that the predictions name.
+        data: prepared dataset with the true reports; by default, the one that the predictions name.
         protocol: protocol whose references are written as pairs.
-        references: predictions of another system on the same studies, to take the true reports of both protocols from.
+        references: predictions of another system on the same studies, whose true reports are used for both protocols.
         section: section that predictions without references describe; for a ReXrank submission, the section to compare.
-        cleaner: cleaner for both sides where predictions come without references or from ReXrank.
+        cleaner: cleaner for both sides, for predictions without references or from ReXrank.
         studies: text file with the identifiers of the studies to write, one per line.
         sample: number of studies to draw at random, with --seed.
-        seed: seed of --sample.
-        images: for fhir and sr, the folder that image paths in the predictions are relative to; by default the current
-            folder.
+        seed: random seed of --sample.
+        images: for fhir and sr, the folder to which image paths in the predictions are relative; by default, the
+            current folder.
         subject: for fhir, the patient of a single study on the receiving server (Patient/123), instead of the images'
             PatientID.
-        transaction: for fhir, write transaction bundles, to be posted to a server, instead of bundles to be read.
+        transaction: for fhir, write transaction bundles to post to a server instead of document bundles.
     """
     hospital = format in ("text", "fhir", "sr")
     given_files = {"--references": references, "--benchmark": benchmark, "--studies": studies}
     inputs = {name: [path] for name, path in given_files.items() if path is not None}
     check_outputs({"--out": (out, "folder" if hospital else "file")}, {"predictions": [predictions], **inputs})
     if not hospital and (images or subject or transaction):
-        raise UserError("--images, --subject and --transaction belong to --format fhir or sr.")
+        raise UserError(
+            "--images, --subject and --transaction need --format fhir or sr; change the format or leave them out."
+        )
     if format == "text" or format == "fhir" or format == "sr":
         from crossray.evaluation.predictions import PredictionFile
         from crossray.evaluation.predictions.exchange import choose, draw, identifiers

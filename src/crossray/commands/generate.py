@@ -1,4 +1,4 @@
-"""`crossray generate`: reports of images, or of a split of a dataset."""
+"""`crossray generate`: writes reports of images, or of a split of a dataset."""
 
 import csv
 import json
@@ -26,34 +26,36 @@ def generate(
 
     Args:
         images: one study per argument: PNG, JPEG or DICOM files, the views of a study separated by commas
-            (frontal.png,lateral.png), or a folder that holds the views of one study.
+            (frontal.png,lateral.png), or a folder with the views of one study.
         model: model folder, the folder of a training run (its best model is taken), or user/name on the hub.
         out: predictions file (JSON lines); without it, the report of a single study is printed.
         data: prepared dataset, instead of images.
         split: split of --data; use all for a model trained on another dataset.
-        studies: list of studies instead of images: a text file, one study a line with its views separated by commas,
-            or a CSV file whose column "images" says the same; paths are relative to the file.
+        studies: list of studies instead of images: a text file with one study per line, its views separated by commas,
+            or a CSV file with the same in its column "images"; paths are relative to the file.
         decoding: decoding fields to override, such as --decoding.method greedy.
         batch_size: studies per batch; halved automatically when memory runs out.
-        shuffle_images: seed for giving every study of --data the images of another study, to measure what scores owe to
-            the images.
-        strict: write nothing when the input check flags an image: turned, inverted, mirrored, unlike the training
-            images. Without it, flags are warnings. The check is made by `crossray calibrate`.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        shuffle_images: seed for giving every study of --data the images of another one, to measure how much scores
+            depend on the images.
+        strict: write nothing if the input check (see `crossray calibrate`) flags an image as turned, inverted, mirrored
+            or unlike the training images. Without this option, flags are warnings.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from crossray.api import load
 
     if (bool(images) + (data is not None) + (studies is not None)) != 1:
         raise UserError("give either image files, --studies FILE or --data FOLDER.")
     if data is None and shuffle_images is not None:
-        raise UserError("--shuffle-images belongs to --data: single images have no studies to be shuffled between.")
+        raise UserError("--shuffle-images needs --data, because it exchanges images between the studies of a dataset.")
     if data is not None and strict:
-        raise UserError("--strict belongs to image files: the studies of --data have been prepared already.")
+        raise UserError("--strict applies to image files only; leave it out with --data.")
     listed = [[Path(name) for name in study.split(",")] for study in images] or (
         [] if studies is None else _listed(studies)
     )
     if out is None and len(listed) != 1:
-        raise UserError("--out: name the predictions file; only the report of a single study is printed instead.")
+        raise UserError(
+            "--out is missing; name the predictions file, because only the report of a single study is printed instead."
+        )
     generator = load(model, device=device, decoding=_values(decoding)).generator
     with progress_bar("writing reports") as progress:
         if data is not None:
@@ -73,7 +75,7 @@ def generate(
 
 
 def _values(given: dict[str, str] | None) -> dict[str, object]:
-    """Values of --decoding.* as JSON has them; what is no JSON is text."""
+    """Values of --decoding.* parsed as JSON; values that are not JSON are text."""
     values: dict[str, object] = {}
     for name, text in (given or {}).items():
         try:
@@ -99,5 +101,5 @@ def _listed(path: Path) -> list[list[Path]]:
         [path.parent / view.strip() for view in line.split(",") if view.strip()] for line in lines if line.strip()
     ]
     if not listed:
-        raise UserError(f"--studies {path}: no study in it; write one per line.")
+        raise UserError(f"--studies {path}: it lists no study; write one per line.")
     return listed

@@ -12,9 +12,9 @@ def index_build(model: Path, data: Path, store_reports: bool = False, device: st
 
     Args:
         model: folder of a revtaf model, or of its training run (the best model is taken).
-        data: prepared dataset, whose training reports become the index.
-        store_reports: keep the text of the reports in the model folder, so that queries can show it.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        data: prepared dataset whose training reports become the index.
+        store_reports: keep the text of the reports in the model folder so that queries can show it.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from crossray.data.store import Dataset
     from crossray.generation.index import build_index
@@ -36,13 +36,13 @@ def index_query(
 
     Args:
         images: one study per argument: PNG, JPEG or DICOM files, the views of a study separated by commas
-            (frontal.png,lateral.png), or a folder that holds the views of one study.
+            (frontal.png,lateral.png), or a folder with the views of one study.
         model: folder of a revtaf model, or of its training run (the best model is taken).
         data: prepared dataset, instead of images.
         split: split of --data.
         k: number of training studies per query.
-        reports: also print their reports, which are patient data; the index must keep them.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        reports: also print their reports, which are patient data; requires an index with reports.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from rich.table import Table
 
@@ -57,7 +57,9 @@ def index_query(
     generator = Generator.from_pretrained(model, device=device)
     found = retrieving(generator, model)
     if reports and not found.database.texts:
-        raise UserError(f"{model}: its index keeps no reports; run `crossray index build` with --store-reports first.")
+        raise UserError(
+            f"{model}: its index does not contain the reports; run `crossray index build` with --store-reports first."
+        )
     table = Table(*["study", "nearest", "distance", *(["report"] if reports else [])])
     if data is None:
         studies = [[Path(name) for name in study.split(",")] for study in images]

@@ -1,4 +1,4 @@
-"""`crossray inspect`: what a prepared dataset holds."""
+"""`crossray inspect`: summarizes a prepared dataset."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ def inspect(data: Path, out: Path | None = None, images: int = 60, seed: int = 0
 
     Args:
         data: folder that `crossray prepare` wrote.
-        out: HTML page to write: one file that needs no network.
+        out: HTML page to write, as one file that works offline.
         images: maximum number of images on the contact sheet.
-        seed: seed for drawing them.
+        seed: random seed for selecting them.
     """
     from crossray.data.store import Dataset
 

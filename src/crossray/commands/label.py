@@ -13,11 +13,11 @@ def label(
 
     Args:
         reports: CSV file with the columns study_id and report.
-        out: CSV file to write: study_id and one column an observation.
+        out: CSV file to write, with study_id and one column per observation.
         labeler: rules (18 observations), a folder with converted CheXbert weights (14 observations), or the
-            name of a labeler that another package adds.
+            name of a labeler from another package.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
-        evidence: also write the places in the text that the labels rest on, to this file of JSON lines.
+        evidence: also write the places in the text behind the labels to this file of JSON lines.
     """
     from crossray.evaluation.labelers import is_rules, open_labeler
     from crossray.text.label_table import label_table
@@ -25,7 +25,7 @@ def label(
 
     if evidence is not None and not is_rules(labeler):
         raise UserError(
-            f"--evidence: only rules know where in the text a label comes from; leave out --labeler {labeler}"
+            f"--evidence needs the rules: only they know where a label comes from; leave out --labeler {labeler}"
         )
     opened = open_labeler(labeler, convention)
     count, notes = label_table(reports, out, opened, lambda report: label_report(report, convention).evidence, evidence)

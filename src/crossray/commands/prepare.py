@@ -1,6 +1,6 @@
-"""`crossray prepare SOURCE`: a dataset on disk, once, for everything that follows.
+"""`crossray prepare SOURCE`: writes a dataset to disk once, for training and evaluation.
 
-A source (`crossray.data.sources.source`) reads the studies; writing and its options are the same for all.
+A source (`crossray.data.sources.source`) reads the studies; writing and its options are the same for all sources.
 """
 
 import inspect
@@ -27,17 +27,18 @@ def write(
     workers: int | None = None,
     identity: Literal["size_time", "digest"] = "size_time",
 ) -> None:
-    """Write a dataset, or one machine's part of it, and print what became of the studies.
+    """Write a dataset, or one machine's part of it, and print a summary.
 
     Args:
-        collection: of a source (`crossray.data.sources.source.Collection`).
+        collection: studies of a source (`crossray.data.sources.source.Collection`).
         out: folder of the prepared dataset; an unfinished one is continued.
         size: short side of the stored images in pixels.
         cleaner: how report texts are cleaned for the statistics, and by default in training.
-        shard: write one machine's part, such as 1/4; then the same command without --shard merges all parts.
+        shard: write only this machine's part, such as 1/4; afterwards, the same command without --shard merges all
+            parts.
         engine: processes on this machine, or ray for a cluster whose machines share a disk (pip install ray).
-        workers: number of reading processes; 0 reads in the main process; by default one per core.
-        identity: how changed images are detected when the dataset exists already: by size and modification time, or by
+        workers: number of reading processes; 0 reads in the main process; by default, one per core.
+        identity: how changed images are detected if the dataset already exists: by size and modification time, or by
             digest, which reads every image again.
     """
     from crossray.data.sources.source import PreviewedStudies
@@ -72,7 +73,7 @@ def write(
 
 
 class SourceCommands(Mapping[str, Command]):
-    """A command for every source; a source is imported when it is asked for."""
+    """A command for every source; a source is imported when it is requested."""
 
     def __getitem__(self, name: str) -> Command:
         from crossray.data.sources.source import SOURCES
@@ -140,7 +141,7 @@ def _options(function: Callable[..., Any], without: set[str]) -> dict[str, inspe
 
 
 def _texts(function: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring says of each parameter."""
+    """The description of each parameter in the docstring."""
     from docstring_parser import parse
 
     found = parse(function.__doc__ or "").params

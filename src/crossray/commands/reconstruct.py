@@ -1,4 +1,4 @@
-"""`crossray reconstruct`: what an image tokenizer keeps of images, as numbers and as a figure."""
+"""`crossray reconstruct`: measures and shows what an image tokenizer preserves."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ def reconstruct(
     split: Literal["train", "val", "test"] = "test",
     studies: int = 6,
 ) -> None:
-    """Compare an image tokenizer's reconstructions with the images, and with copies 8 times as coarse.
+    """Compare an image tokenizer's reconstructions with the images and with copies at an eighth of the resolution.
 
     Args:
         model: folder of a `crossray pretrain tokenizer` run, or its model folder.

@@ -1,4 +1,4 @@
-"""`crossray scorecard`: a page that shows what systems wrote, and how well."""
+"""`crossray scorecard`: a page with the reports and scores of systems."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ def scorecard(runs: list[Path], out: Path, data: Path | None = None, studies: in
     """Write an HTML page with scores, training curves and marked reports of one or several systems.
 
     Args:
-        runs: predictions files, or folders of runs that hold predictions.jsonl.
+        runs: predictions files, or folders of runs with predictions.jsonl.
         out: HTML file to write.
-        data: prepared dataset of the images; by default the one that the predictions name.
+        data: prepared dataset with the images; by default, the one that the predictions name.
         studies: number of studies to show: a third of the best, a third of the worst, the rest at random.
-        seed: seed for choosing the studies.
+        seed: random seed for selecting the studies.
     """
     from crossray.data.store import Dataset
     from crossray.files.write import write_whole

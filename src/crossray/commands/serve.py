@@ -1,4 +1,4 @@
-"""`crossray serve` and `crossray keys`: a model at work, and who may use it."""
+"""`crossray serve` and `crossray keys`: the service, and its API keys."""
 
 import importlib.util
 from pathlib import Path
@@ -50,12 +50,12 @@ def serve(
         port: port to listen on; 0 picks a free one.
         store: database of accepted studies and reports, such as sqlite:///crossray.db or
             postgresql+psycopg://user@host/name.
-        keep: days to keep a finished study in the store; 0 removes it once its report is delivered; kept forever by
-            default.
+        keep: days to keep a finished study in the store; 0 removes it once its report is delivered; by default, it is
+            kept forever.
         keys: file of API keys; see `crossray keys`.
         oidc_issuer: URL of an identity provider whose bearer tokens are accepted.
         oidc_audience: audience that the tokens must name.
-        oidc_jwks: file or URL of the provider's keys; by default taken from its metadata.
+        oidc_jwks: file or URL of the provider's keys; by default, taken from its metadata.
         tls_certificate: TLS certificate with its chain, PEM.
         tls_key: private key of the certificate, PEM.
         dicom_port: port on which radiographs are also received by DICOM C-STORE.
@@ -77,7 +77,7 @@ def serve(
         decode_seconds: time limit for decoding a study, in seconds.
         decode_memory: memory limit of a decoding process, in MiB.
         metrics_open: serve /metrics without authentication.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:1.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     _need("fastapi", "uvicorn", "sqlalchemy", "prometheus_client", "multipart", "jwt", "pebble")
     from crossray.serving.run import run
@@ -112,10 +112,10 @@ def keys(
     """Create, list and revoke API keys of `crossray serve`; a running service picks up the change.
 
     Args:
-        keys: file that holds the keys, as hashes; it is created when it is missing.
+        keys: file with the hashed keys; it is created if it is missing.
         name: owner of a new key, which is printed once; without a name, the keys are listed.
-        scopes: what a new key may do: report, metrics, admin.
-        days: days until a new key expires.
+        scopes: rights of a new key: report, metrics, admin.
+        days: number of days until a new key expires.
         revoke: number of a key to revoke, as listed.
     """
     from datetime import UTC, datetime
@@ -137,7 +137,7 @@ def keys(
 
 
 def named_models(given: list[str]) -> dict[str, str]:
-    """Name and folder of each `--model`: NAME=FOLDER, or a folder whose last part becomes the name."""
+    """Name and folder of each `--model`: NAME=FOLDER, or a folder whose last component becomes the name."""
     from crossray.files.folders import short_names
 
     pairs = [text.partition("=") for text in given]
@@ -148,7 +148,9 @@ def named_models(given: list[str]) -> dict[str, str]:
     ]
     for name in names:
         if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or names.count(name) > 1:
-            raise UserError(f"--model {name}: names are letters, digits, - _ and ., each once; give NAME=FOLDER.")
+            raise UserError(
+                f"--model {name}: a name has letters, digits, '-', '_' and '.', and occurs once; give NAME=FOLDER."
+            )
     return dict(zip(names, folders, strict=True))
 
 

@@ -1,1 +1,1 @@
-"""Knowing when not to answer: calibrated confidence of what a report says, and a check of what a model is shown."""
+"""When not to answer: calibrated confidence of statements in a report, and a check of the input images."""

@@ -1,4 +1,4 @@
-"""Calibration of one model, kept in its folder as `calibration.json`."""
+"""The calibration of one model, stored in its folder as `calibration.json`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,26 +21,26 @@ FORMAT = 1
 
 _REMEDY = "remove it, or run `crossray calibrate` again"
 
-#: What has a confidence.
+#: Units with a confidence.
 Unit = Literal["sentences", "observations"]
 UNITS: tuple[Unit, ...] = ("sentences", "observations")
 
-#: Fields of a search that do not change what it writes, or only which of equally distributed reports.
+#: Decoding fields that do not change the reports, or only select among equally distributed ones.
 _SAME_REPORTS = ("seed", "early_stop")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a model's own probabilities into the probability of being right.
+    """Maps a model's probabilities to the probability of being right.
 
     Attributes:
-        weights: SHA-256 of the model's weights; the calibration is of no others.
-        decoding: the search that wrote the reports it was learned from; reports of another search are not calibrated.
-        samples: reports that were drawn for each study, for the agreement among them.
+        weights: SHA-256 of the model's weights, to which the calibration belongs.
+        decoding: decoding settings of the reports it was learned from; reports of other settings are not calibrated.
+        samples: number of reports that are sampled for each study, for their agreement.
         rates: share of the training reports that state each observation, by name.
-        plain: calibrator of each unit without drawn reports; `sampled`: the one with them.
+        plain: calibrator of each unit without sampled reports; `sampled`: calibrator with them.
         about: dataset, split, studies, labeler and date of the measurement.
-        measured: what `crossray.confidence.measuring` found, for pages; JSON-ready.
+        measured: JSON-ready results of `crossray.confidence.measuring`, for pages.
     """
 
     weights: str
@@ -53,18 +53,18 @@ class Calibration:
     measured: Mapping[str, Any]
 
     def fits(self, decoding: DecodingConfig) -> bool:
-        """Whether reports of this search are calibrated."""
+        """Whether reports of these decoding settings are calibrated."""
         return comparable(asdict(decoding)) == comparable(self.decoding)
 
     def confidence(
         self, unit: Unit, statements: Sequence[Statement], samples: Sequence[str] = ()
     ) -> list[float | None]:
-        """Probability that each statement of a report agrees with a radiologist's report; None of what claims nothing.
+        """Probability that each statement agrees with a radiologist's report; None for statements without claims.
 
         Args:
-            unit: what the statements are.
-            statements: of one report.
-            samples: texts of reports drawn for the same study, as many as `samples` of this calibration.
+            unit: unit of the statements.
+            statements: statements of one report.
+            samples: texts of reports sampled for the same study, as many as `samples` of this calibration.
         """
         claiming = [statement for statement in statements if statement.claims]
         if not claiming:
@@ -76,19 +76,19 @@ class Calibration:
         return [next(values) if statement.claims else None for statement in statements]
 
     def save(self, folder: Path) -> None:
-        """Write `calibration.json` into a model folder."""
+        """Write `calibration.json` to a model folder."""
         write_whole(folder / FILE, json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path, weights: str) -> "Calibration | None":
-        """Read `calibration.json`; None where the folder has none.
+        """Read `calibration.json`; None if the folder has none.
 
         Args:
             folder: a model folder.
             weights: SHA-256 of its weights.
 
         Raises:
-            UserError: the file is damaged, or of other weights.
+            UserError: the file is damaged or belongs to other weights.
         """
         path = folder / FILE
         if not path.exists():
@@ -107,10 +107,10 @@ class Calibration:
             if not isinstance(found.decoding, dict) or not isinstance(found.samples, int):
                 raise TypeError
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}: cannot be read; remove it, or run `crossray calibrate` again.") from None
+            raise UserError(f"{path}: cannot be read; remove the file, or run `crossray calibrate` again.") from None
         if found.weights != weights:
             raise UserError(
-                f"{path}: field 'weights' is of another model; remove it, or run `crossray calibrate` again."
+                f"{path}: field 'weights' belongs to another model; remove the file, or run `crossray calibrate` again."
             )
         return found
 

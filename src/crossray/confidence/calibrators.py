@@ -60,7 +60,7 @@ def fit(signals: Signals, correct: NDArray[np.bool_], names: Sequence[str]) -> C
         UserError: scikit-learn is not installed, or there is no statement.
     """
     if not len(correct):
-        raise UserError("calibration: no statement to learn from; choose a split with more studies.")
+        raise UserError("calibration: there is no statement to learn from; choose a split with more studies.")
     right = int(correct.sum())
     if right in (0, len(correct)):  # nothing to tell apart: the share, kept away from certainty
         share = (right + 0.5) / (len(correct) + 1)

@@ -1,7 +1,7 @@
 """The input check: whether images look like those that a model was trained on, and if not, why.
 
-A flag has a name, a reason in one sentence, and the score that went beyond its limit. The limits are chosen on the
-validation split, so that a stated share of its images is flagged by each (`crossray.confidence.fitting`).
+A flag has a name, a reason in one sentence, and a score above its limit. The limits are chosen on the validation split,
+such that each flags a given share of its images (`crossray.confidence.fitting`).
 
 Shapes: N images, P pooled width.
 """
@@ -18,10 +18,10 @@ from crossray.confidence.density import Density
 from crossray.confidence.heads import Head
 from crossray.data.study import VIEW_POSITIONS
 
-#: Names of the flags that a limit decides on, in the order in which they are reported.
+#: Names of the flags with a limit, in the order in which they are reported.
 FLAGS: tuple[str, ...] = ("unfamiliar", "inverted", "rotated", "mirrored", "view", "no_frontal_view")
 
-#: The flag of a file whose pixels say that it is a colour picture; nothing else is looked at then.
+#: The flag of a color image, for which no other check is made.
 NOT_A_RADIOGRAPH = "not_a_radiograph"
 
 _LATERAL = VIEW_POSITIONS.index("lateral")
@@ -29,14 +29,14 @@ _LATERAL = VIEW_POSITIONS.index("lateral")
 
 @dataclass(frozen=True)
 class Flag:
-    """Something about the images of a study that speaks against answering.
+    """A reason in the images of a study not to answer.
 
     Attributes:
         name: one of `FLAGS`, or `NOT_A_RADIOGRAPH`.
-        reason: a sentence for a person, with what to do.
-        score: how strongly; `limit`: from where on it is flagged. A distance of `unfamiliar` is in multiples of that
-            within the training images; all other scores are probabilities.
-        view: number of the view, from 0; None for the study as a whole.
+        reason: a sentence for the reader, with a remedy.
+        score: the score; `limit`: score from which an image is flagged. The score of `unfamiliar` is a distance
+            relative to that within the training images; all others are probabilities.
+        view: index of the view, from 0; None for the whole study.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Flag:
 
 @dataclass(frozen=True)
 class InputCheck:
-    """What the check says of one study.
+    """The result of the check for one study.
 
     Attributes:
-        flags: what speaks against answering; empty when nothing does.
-        views: "frontal" or "lateral" for each view, as it looks; "" where the model cannot tell.
-        scores: every score of each view, whether flagged or not.
+        flags: reasons not to answer; empty if there are none.
+        views: "frontal" or "lateral" for each view, according to the image; "" if the model cannot tell.
+        scores: all scores of each view, flagged or not.
     """
 
     flags: tuple[Flag, ...]
@@ -66,17 +66,17 @@ class InputCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against answering."""
+        """Whether there are no flags."""
         return not self.flags
 
     def __str__(self) -> str:
-        """The reasons, or that there is none."""
+        """The reasons, or a sentence that there are none."""
         return " ".join(str(flag) for flag in self.flags) or "Nothing speaks against these images."
 
 
 @dataclass(frozen=True)
 class InputChecker:
-    """What the check of one model needs; kept in its folder (`crossray.confidence.folder`).
+    """The input check of one model, stored in its folder (`crossray.confidence.folder`).
 
     Attributes:
         mean: (P,) of the training images' vectors; `deviation`: (P,) theirs. All parts work on standardised vectors.

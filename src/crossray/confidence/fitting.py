@@ -77,8 +77,9 @@ def fit_check(
     images, tried = source.images(rows), source.images(held)
     if not 1 / len(tried) <= false_alarms < 0.5:
         raise UserError(
-            f"--false-alarms {false_alarms}: {len(tried)} images of split '{split}' measure from {1 / len(tried):.4f} "
-            "to 0.5; give a share between them."
+            f"--false-alarms {false_alarms}: with {len(tried)} images in split '{split}', it can be "
+            f"{1 / len(tried):.4f} "
+            "to 0.5; give a share in this range."
         )
     few = np.sort(random.permutation(tried)[:TRIED])
     turned = np.sort(random.permutation(len(images))[:POSED])

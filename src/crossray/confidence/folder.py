@@ -86,5 +86,5 @@ def load_check(folder: Path, weights: str) -> InputChecker | None:
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
         raise UserError(f"{path}: cannot be read; {_REMEDY}.") from None
     if found.weights != weights:
-        raise UserError(f"{path}: field 'weights' is of another model; {_REMEDY}.")
+        raise UserError(f"{path}: field 'weights' belongs to another model; {_REMEDY}.")
     return found

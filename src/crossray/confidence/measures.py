@@ -1,4 +1,4 @@
-"""How good confidences are: reliability, expected calibration error, and risk by coverage.
+"""Measures of confidence: reliability, expected calibration error, and risk by coverage.
 
 Shapes: N statements.
 """

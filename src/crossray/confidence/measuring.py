@@ -1,4 +1,4 @@
-"""Learns a calibration from the reports of one split, and measures it on studies that it was not learned from."""
+"""Learns a calibration from the reports of one split, and measures it on other studies by cross-fitting."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

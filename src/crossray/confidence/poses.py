@@ -1,4 +1,4 @@
-"""Radiographs as they are handed over by mistake: turned, mirrored, inverted."""
+"""Mistaken poses of radiographs: turned, mirrored, inverted."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Pose:
-    """How an image differs from the one that was stored.
+    """The difference of an image from the stored one.
 
     Attributes:
         turns: quarter-turns clockwise, 0 to 3.

@@ -1,4 +1,4 @@
-"""What a report states, sentence by sentence and observation by observation, and what speaks for each statement.
+"""The statements of a report by sentence and by observation, and the signals for each statement.
 
 A statement is made of claims: an observation is there, or it is not. They are read by the embedded rules; uncertain
 counts as there, like `POSITIVE_OR_UNCERTAIN` of the clinical scores, and what a report does not mention counts as not
@@ -24,7 +24,7 @@ from crossray.text.tokenizer import Tokenizer
 _NO_FINDING = OBSERVATIONS.index("no_finding")
 _PRESENT = POSITIVE_OR_UNCERTAIN.present
 
-#: What speaks for a statement; each is a number between 0 and 1.
+#: Signals for a statement, each between 0 and 1.
 PROBABILITY, BASE_RATE, AGREEMENT = "probability", "base_rate", "agreement"
 
 
@@ -99,7 +99,7 @@ def share(count: int, total: int) -> float:
 def signals(
     statements: Sequence[Statement], rates: NDArray[np.float64], samples: NDArray[np.bool_] | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """What speaks for each statement of one report.
+    """The signals for each statement of one report.
 
     Args:
         statements: S of them, of the report.

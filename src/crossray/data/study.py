@@ -1,4 +1,4 @@
-"""The records that everything upstream of the prepared dataset speaks: a study and its views."""
+"""The records of studies and views before they are in a prepared dataset."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-#: View positions by their code in `Inputs.view_position`. "frontal" is a frontal view of unknown direction.
+#: View positions, indexed by their code in `Inputs.view_position`. "frontal" is a frontal view of unknown direction.
 VIEW_POSITIONS: tuple[str, ...] = ("unknown", "frontal", "pa", "ap", "lateral")
 
 
 @dataclass(frozen=True, slots=True)
 class FindingMask:
-    """One finding drawn into one view, with its place in the picture.
+    """A finding that is drawn in a view, with its mask.
 
     Attributes:
         finding: name from the phantom's catalogue, snake_case.
@@ -40,9 +40,9 @@ class FindingMask:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The pixels of one view, (H, W) uint8 grey, and what is known to be drawn in them (phantom only).
+    """The pixels of one view, (H, W) uint8 grey-scale, and the findings drawn in them (phantom only).
 
-    `warnings` are sentences about the file that it came from; each begins with the field that is odd.
+    `warnings` are sentences about the source file; each begins with the name of the field.
     """
 
     pixels: NDArray[np.uint8]
@@ -51,7 +51,7 @@ class View:
 
 
 class ImageRef(Protocol):
-    """A view that can be read: a file, or a drawing. Instances are picklable, so that workers can read them."""
+    """A view that can be read: a file or a drawing. Instances are picklable, so workers can read them."""
 
     @property
     def position(self) -> str:
@@ -59,13 +59,13 @@ class ImageRef(Protocol):
 
     @property
     def name(self) -> str:
-        """What an error message calls this view: a path, or a drawing's identifier. Never patient data."""
+        """Name of the view in messages: a path, or the identifier of a drawing; never patient data."""
 
     def read(self, size: int) -> View:
         """The view with its short side `size` pixels long, aspect ratio kept.
 
         Raises:
-            UserError: the image cannot be read; the writer of the dataset quarantines the study with this reason.
+            UserError: the image cannot be read; the dataset writer then rejects the study with this reason.
         """
 
 
@@ -75,16 +75,16 @@ class Study:
 
     Attributes:
         id: unique within the source.
-        patient: patient identifier; equal to `id` where the source has none.
+        patient: identifier of the patient; equal to `id` if the source has none.
         split: official split, or the one the source drew.
-        findings: text of the findings section as in the source, uncleaned; "" when absent.
-        impression: text of the impression section; "" when absent.
-        indication: text of the indication; "" when absent.
-        images: the views, in the source's order.
-        labels: observation name (`crossray.text.observations.OBSERVATIONS`) -> status; observations left out are blank.
-            None when the source has no labels.
-        extra: source-specific values that are stored as JSON beside the study (for instance undrawn MeSH tags).
-        refusal: filter step and reason for which the source itself leaves the study out; the writer lists it.
+        findings: uncleaned text of the findings section; "" if absent.
+        impression: text of the impression section; "" if absent.
+        indication: text of the indication; "" if absent.
+        images: the views in the order of the source.
+        labels: status by observation name (`crossray.text.observations.OBSERVATIONS`); missing observations are blank.
+            None if the source has no labels.
+        extra: source-specific values that are stored as JSON with the study, such as MeSH tags.
+        refusal: filter step and reason, if the source itself rejects the study; the writer lists it.
     """
 
     id: str

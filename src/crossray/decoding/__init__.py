@@ -1,1 +1,1 @@
-"""Greedy, beam search and sampling over one incremental-step interface."""
+"""Greedy search, beam search and sampling over one incremental-step interface."""

@@ -1,4 +1,4 @@
-"""How the next tokens are chosen among all continuations: the best ones, or one drawn at random."""
+"""Chooses the next tokens among all continuations: the best ones, or one drawn at random."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Choice(Protocol):
 
 
 class Best:
-    """The K most probable continuations; equal ones in the order of their index, on every device."""
+    """The K most probable continuations; ties are broken by index on every device."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -30,7 +30,7 @@ class Best:
         """See `Choice`."""
         if self.count == 1:
             return totals.argmax(dim=1, keepdim=True)
-        # topk leaves the order of equal values open; argmax promises the first, and a beam is narrow
+        # topk does not define the order of equal values; argmax returns the first, and a beam is narrow
         remaining = totals.clone()
         chosen = []
         for _ in range(self.count):
@@ -44,10 +44,10 @@ class Best:
 
 
 class Sample:
-    """One continuation drawn after temperature, top-k and top-p, with random numbers of the study's own.
+    """One continuation, drawn after temperature, top-k and top-p, with random numbers of its own for each study.
 
-    All numbers are drawn at the start, on the CPU, from one generator a study: the result depends neither on the batch
-    nor on the device.
+    All numbers are drawn at the start, on the CPU, from one generator per study, so the result depends neither on the
+    batch nor on the device.
     """
 
     def __init__(self, config: DecodingConfig, seeds: Sequence[int], device: torch.device) -> None:
@@ -56,7 +56,7 @@ class Sample:
         self.draws = torch.stack(draws).to(device)
 
     def __call__(self, totals: Tensor, position: int) -> Tensor:
-        """See `Choice`; K is 1, and what earlier words add to `totals` cancels out."""
+        """See `Choice`; K is 1, and the contribution of earlier words to `totals` cancels out."""
         return draw(totals, self.draws[:, position, None], self.config)
 
     def select(self, studies: Tensor) -> None:
@@ -68,9 +68,9 @@ def draw(totals: Tensor, numbers: Tensor, config: DecodingConfig) -> Tensor:
     """Draw one continuation of each row after temperature, top-k and top-p.
 
     Args:
-        totals: (N, vocabulary) log-probabilities, up to a constant of each row; -inf for what is forbidden.
+        totals: (N, vocabulary) log-probabilities, up to a constant per row; -inf for forbidden tokens.
         numbers: (N, 1) random numbers in [0, 1).
-        config: of the search.
+        config: the decoding settings.
 
     Returns:
         (N, 1) int64.
@@ -85,6 +85,6 @@ def draw(totals: Tensor, numbers: Tensor, config: DecodingConfig) -> Tensor:
         probabilities[before >= config.top_p] = 0
     cumulative = probabilities.cumsum(dim=1)
     drawn = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True)
-    # rounding may carry the draw past the last word with a probability; a study that has ended has no such word
+    # rounding can move the draw past the last word with nonzero probability; an ended study has no such word
     last = ((probabilities > 0).sum(dim=1, keepdim=True) - 1).clamp_min(0)
     return order.gather(1, torch.minimum(drawn, last))

@@ -1,4 +1,4 @@
-"""How a report is searched for. Imports nothing heavy: the command line reads its help from here."""
+"""How reports are decoded. Imports nothing heavy, because the command line reads its help from here."""
 
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
@@ -7,14 +7,14 @@ from typing import Any, Literal, get_args
 from crossray.errors import UserError, choose
 
 Method = Literal["beam", "greedy", "sample", "mbr"]
-#: What reports are compared by (`crossray.evaluation.utilities`).
+#: How two reports can be compared (`crossray.evaluation.utilities`).
 UtilityName = Literal["bleu", "cider", "clinical"]
 LengthPenalty = Literal["none", "average", "wu"]
 
-#: Fields that hold one of several names.
+#: Fields whose value is one of several names.
 _NAMES = {"method": get_args(Method), "length_penalty": get_args(LengthPenalty), "utility": get_args(UtilityName)}
 
-#: Type of a field's default to what its value must be an instance of, and how a message says that.
+#: For the type of a field's default: the types that a value may have, and their name in messages.
 _TYPES: dict[type, tuple[Any, str]] = {
     int: (Integral, "a whole number"),
     float: (Real, "a number"),
@@ -26,29 +26,32 @@ _TYPES: dict[type, tuple[Any, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """The search for the words of a report; the defaults are those of the R2Gen family.
+    """How a report is decoded; the defaults are those of the R2Gen family.
 
     Attributes:
-        method: "beam" keeps the best hypotheses of each length, "greedy" the best word, "sample" draws words, "mbr"
-            (minimum Bayes risk) draws several reports and takes the one on which they agree most.
-        beam: hypotheses kept by a beam search.
-        max_length: most steps: words of a report, or words and its eos; bos is not counted.
-        min_length: fewest words before eos is allowed.
-        length_penalty: what a finished hypothesis is compared by: its log-probability ("none"), that divided by its
-            length, eos included ("average"), or by ((5 + length) / 6) ** length_alpha ("wu").
-        length_alpha: exponent of "wu", at least 0.
-        no_repeat_ngram: no sequence of so many words occurs twice in a report; 0: they may.
-        forbidden: words that are never written; each must be one token of the model's vocabulary.
+        method: "beam" is beam search, "greedy" takes the most probable word at each step, "sample" draws words at
+            random, and "mbr" (minimum Bayes risk) draws several reports and takes the one that agrees most with the
+            others.
+        beam: number of hypotheses in beam search.
+        max_length: maximum number of steps, which are the words of a report and its eos; bos is not counted.
+        min_length: minimum number of words before eos is allowed.
+        length_penalty: score of a finished hypothesis: its log-probability ("none"), divided by its length including
+            eos ("average"), or divided by ((5 + length) / 6) ** length_alpha ("wu").
+        length_alpha: exponent of the length penalty "wu", at least 0.
+        no_repeat_ngram: length of word sequences that may not occur twice in a report; 0 for no such limit.
+        forbidden: words that are never written; each must be a single token of the model's vocabulary.
         suppress_unk: never write the token of unknown words.
-        samples: of "mbr": reports drawn for each study.
-        utility: of "mbr": what two reports agree by: "bleu" (sentence BLEU-4), "cider" (every word weighs alike), or
-            "clinical" (F1 of the observations, read by the embedded labeler).
-        temperature: of "sample" and "mbr": below 1 prefers likely words, above 1 evens the odds out.
-        top_k: of both: draw from so many most likely words only; 0: from all.
-        top_p: of both: draw from the fewest words that reach this probability together.
-        seed: of both; each study has random numbers of its own, whatever its batch.
-        early_stop: leave a study as soon as no unfinished hypothesis can win; the result is the same.
-        force_length: write exactly `max_length` words, eos forbidden (for timing).
+        samples: number of reports that method "mbr" draws for each study.
+        utility: how method "mbr" measures the agreement of two reports: "bleu" (sentence BLEU-4), "cider" (with equal
+            weights for all words), or "clinical" (F1 of the observations, as read by the embedded labeler).
+        temperature: sampling temperature of "sample" and "mbr": below 1 favors probable words, above 1 flattens the
+            distribution.
+        top_k: "sample" and "mbr" draw from this number of most probable words only; 0 for all words.
+        top_p: "sample" and "mbr" draw from the smallest set of most probable words with at least this total
+            probability.
+        seed: random seed of "sample" and "mbr"; each study has its own random numbers, independent of its batch.
+        early_stop: stop a study as soon as no unfinished hypothesis can win; the result is the same.
+        force_length: write exactly `max_length` words without eos (for timing).
     """
 
     method: Method = "beam"
@@ -73,7 +76,7 @@ class DecodingConfig:
         """Check every field.
 
         Raises:
-            UserError: naming the first field that is of another type or out of range.
+            UserError: a field has the wrong type or is out of range.
         """
         for field in fields(self):
             value, (kind, words) = getattr(self, field.name), _TYPES[type(field.default)]
@@ -88,7 +91,7 @@ class DecodingConfig:
             "beam": (self.beam >= 1, "at least 1"),
             "max_length": (self.max_length >= 1, "at least 1"),
             "min_length": (0 <= self.min_length <= self.max_length, f"from 0 to max_length ({self.max_length})"),
-            # an exponent below 0 would favour short reports and void the bound that early stopping rests on
+            # an exponent below 0 would favor short reports and break the bound behind early stopping
             "length_alpha": (self.length_alpha >= 0, "at least 0"),
             "no_repeat_ngram": (self.no_repeat_ngram >= 0, "at least 0"),
             "samples": (self.samples >= 1, "at least 1"),
@@ -102,14 +105,14 @@ class DecodingConfig:
 
     @property
     def rows(self) -> int:
-        """Hypotheses kept for each study."""
+        """Number of hypotheses that are kept for each study."""
         return self.beam if self.method == "beam" else 1
 
     def normalizer(self, length: int) -> float:
-        """What the log-probability of a hypothesis of `length` emitted tokens, eos included, is divided by.
+        """The divisor of the log-probability of a hypothesis with `length` emitted tokens, including eos.
 
-        Never falls as `length` grows, so that a log-probability over `normalizer(max_length)` bounds what an
-        unfinished hypothesis can reach.
+        It never falls as `length` grows, so a log-probability over `normalizer(max_length)` is an upper bound for an
+        unfinished hypothesis.
         """
         if self.length_penalty == "average":
             return float(length)

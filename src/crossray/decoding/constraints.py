@@ -1,4 +1,4 @@
-"""What a report may not say: special tokens, forbidden words, an early end, repeated n-grams."""
+"""Restrictions on generated text: special tokens, forbidden words, an early end, and repeated n-grams."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,12 @@ from crossray.decoding.config import DecodingConfig
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Token ids that the search treats apart.
+    """Token ids that decoding treats specially.
 
     Attributes:
-        pad: never written; `bos`: what a report starts from, never written; `eos`: what ends it; all may be one id.
-        unk: stands for unknown words; None when the vocabulary has no such token.
+        pad: padding, never written; `bos`: start of a report, never written; `eos`: end of a report. All may share an
+            id.
+        unk: token of unknown words; None if the vocabulary has none.
         forbidden: other tokens that are never written (`DecodingConfig.forbidden`, looked up in the vocabulary, and
             `Tokenizer.unwritten`).
     """
@@ -29,9 +30,9 @@ class SpecialIds:
 
 
 class Constraints:
-    """Turns logits into log-probabilities in which forbidden tokens have -inf.
+    """Turns logits into log-probabilities, with -inf for forbidden tokens.
 
-    The probabilities are not scaled up again for what is forbidden: a score stays the model's own log-probability.
+    The remaining probabilities are not renormalized: a score is the model's own log-probability.
     """
 
     def __init__(self, ids: SpecialIds, config: DecodingConfig, vocabulary_size: int, device: torch.device) -> None:
@@ -45,7 +46,7 @@ class Constraints:
         before_end = always.clone()
         before_end[ids.eos] = -math.inf
         self.always, self.before_end = always.to(device), before_end.to(device)
-        # only then can every token be forbidden at once
+        # only then can all tokens be forbidden at once
         self.may_exhaust = config.no_repeat_ngram > 0 or bool(torch.isinf(before_end).all())
 
     def __call__(self, logits: Tensor, history: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class Constraints:
             history: (N, t) int64, the words that each row has written.
 
         Returns:
-            (N, vocabulary) float32; -inf where forbidden. A row that could not go on at all may end.
+            (N, vocabulary) float32; -inf for forbidden tokens. A row without any allowed token may end.
         """
         probable = torch.log_softmax(logits.float(), dim=-1)
         early = self.config.force_length or history.shape[1] < self.config.min_length
@@ -70,12 +71,12 @@ class Constraints:
 
 
 def block_repeated_ngrams(log_probabilities: Tensor, history: Tensor, size: int) -> None:
-    """Set to -inf, in place, each token that would complete an n-gram which the row has written before.
+    """Set each token that would repeat an n-gram of its row to -inf, in place.
 
     Args:
         log_probabilities: (N, vocabulary).
         history: (N, t) int64.
-        size: words of an n-gram.
+        size: number of words in an n-gram.
     """
     written = history.shape[1]
     if written < size:

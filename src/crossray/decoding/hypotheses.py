@@ -1,4 +1,4 @@
-"""What a search holds: the best finished report of each study, and the report that comes out."""
+"""The state of a search: the best finished report of each study, and the resulting report."""
 
 import math
 from dataclasses import dataclass, fields
@@ -13,11 +13,12 @@ class Generated:
 
     Attributes:
         tokens: its words, without bos and eos.
-        score: what hypotheses were compared by: the log-probability over the length normalizer.
-        log_probabilities: the model's own, of each word, and of eos last where the report ended by itself.
-        cross_attention: (layers, heads, T, S) weights over the image's positions behind each of the T entries of
-            `log_probabilities`, on the CPU; None when they were not asked for or the system has none.
-        samples: texts of all reports that were drawn to choose this one from; empty where none were.
+        score: log-probability divided by the length normalizer, by which hypotheses are compared.
+        log_probabilities: the model's log-probability of each word, followed by that of eos if the model ended the
+            report.
+        cross_attention: (layers, heads, T, S) weights over the image positions for each of the T entries of
+            `log_probabilities`, on the CPU; None if they were not requested or the system has none.
+        samples: texts of the sampled reports from which this one was chosen; empty if there are none.
     """
 
     tokens: list[int]
@@ -28,7 +29,7 @@ class Generated:
 
     @property
     def log_probability(self) -> float:
-        """Of the whole report."""
+        """Log-probability of the whole report."""
         return math.fsum(self.log_probabilities)
 
 
@@ -37,8 +38,8 @@ class Finished:
     """The best finished hypothesis of each of B studies, with room for T tokens.
 
     Attributes:
-        score: (B,), -inf as long as nothing has finished.
-        length: (B,) int64, emitted tokens, eos included.
+        score: (B,), -inf if no hypothesis has finished.
+        length: (B,) int64, number of emitted tokens, including eos.
         tokens: (B, T) int64; `log_probabilities`: (B, T); both are valid up to `length`.
     """
 
@@ -49,7 +50,7 @@ class Finished:
 
     @classmethod
     def empty(cls, studies: int, room: int, device: torch.device) -> "Finished":
-        """Nothing has finished yet."""
+        """The initial state, in which nothing has finished."""
         return cls(
             score=torch.full((studies,), -math.inf, device=device),
             length=torch.zeros(studies, dtype=torch.long, device=device),
@@ -58,13 +59,13 @@ class Finished:
         )
 
     def offer(self, score: Tensor, tokens: Tensor, log_probabilities: Tensor, length: int) -> None:
-        """Take over the hypotheses that beat what each study has; of equals the earlier stays.
+        """Keep the hypotheses that beat the best one of their study; ties keep the earlier one.
 
         Args:
-            score: (B, K), -inf for what has not finished.
-            tokens: (B x K, T), as far as they are written.
-            log_probabilities: (B x K, T), of the tokens.
-            length: tokens that all of them have.
+            score: (B, K), -inf for unfinished hypotheses.
+            tokens: (B x K, T), filled as far as they are written.
+            log_probabilities: (B x K, T) log-probabilities of the tokens.
+            length: number of tokens, which is the same for all.
         """
         best, beam = score.max(dim=1)
         rows = torch.arange(score.shape[0], device=score.device) * score.shape[1] + beam
@@ -76,16 +77,16 @@ class Finished:
         self.log_probabilities = torch.where(written, log_probabilities.index_select(0, rows), self.log_probabilities)
 
     def select(self, studies: Tensor) -> "Finished":
-        """Only these studies, (B',) int64."""
+        """The state of these studies only, (B',) int64."""
         return Finished(**{f.name: getattr(self, f.name).index_select(0, studies) for f in fields(self)})
 
     def store(self, studies: Tensor, part: "Finished") -> None:
-        """Write what `part` holds of these studies, (B',) int64."""
+        """Copy the state of these studies, (B',) int64, from `part`."""
         for f in fields(self):
             getattr(self, f.name).index_copy_(0, studies, getattr(part, f.name))
 
     def reports(self, eos: int) -> list[Generated]:
-        """One report a study, as plain numbers."""
+        """One report per study, as plain numbers."""
         columns = (self.score.tolist(), self.length.tolist(), self.tokens.tolist(), self.log_probabilities.tolist())
         reports = []
         for score, length, tokens, log_probabilities in zip(*columns, strict=True):

@@ -1,4 +1,4 @@
-"""From images to report texts; what validation and `crossray generate` run."""
+"""From images to report texts, for validation and `crossray generate`."""
 
 import hashlib
 import math
@@ -25,11 +25,13 @@ class WrittenReport:
     """A generated report.
 
     Attributes:
-        text: in the tokenizer's form: lower case, blanks around every sign.
+        text: text in the form of the tokenizer: lower case, with spaces around punctuation.
         tokens: the text's token ids, without bos and eos.
-        token_log_probabilities: the model's own, of each token, and of eos last where the report ended by itself.
+        token_log_probabilities: the model's log-probability of each token, followed by that of eos if the model ended
+            the report.
         cross_attention: (layers, heads, T, S) as in `crossray.decoding.hypotheses.Generated`, or None.
-        samples: texts of reports drawn for the same study, of method "mbr" or `with_samples`; empty where none were.
+        samples: texts of reports sampled for the same study, by method "mbr" or `with_samples`; empty if there are
+            none.
     """
 
     text: str
@@ -40,11 +42,11 @@ class WrittenReport:
 
     @property
     def log_probability(self) -> float:
-        """Of the whole report."""
+        """Log-probability of the whole report."""
         return math.fsum(self.token_log_probabilities)
 
     def sentences(self, tokenizer: Tokenizer) -> list[tuple[str, list[float]]]:
-        """Each sentence's words, its full stop included, and the log-probabilities of its tokens."""
+        """The words of each sentence, including its full stop, and the log-probabilities of its tokens."""
         found: list[tuple[list[str], list[float]]] = [([], [])]
         for word, places in zip(self.text.split(), word_tokens(tokenizer, self.tokens), strict=True):
             found[-1][0].append(word)
@@ -65,24 +67,25 @@ def write_reports(
     utility: Utility | None = None,
     watch: Watch | None = None,
 ) -> list[WrittenReport]:
-    """Write one report a study.
+    """Write one report per study.
 
     Args:
-        model: the system, with its tokenizer; it is run in eval mode and left in the mode it had.
+        model: the system, with its tokenizer; it runs in eval mode and is returned to its previous mode.
         inputs: B studies on the model's device, images transformed (`transform_inputs`) or cached features.
-        config: the search.
+        config: the decoding settings.
         need_attention: also return the cross-attention weights.
-        seeds: random seed of each study for the methods that draw, see `study_seed`; by default `config.seed` plus its
-            place in the batch.
-        encoded: what `model.encode` made of `inputs` in eval mode, where the caller has it already.
-        utility: what reports are compared by, needed by method "mbr" (`crossray.evaluation.utilities`).
-        watch: called with every token that is written; not by method "mbr", which chooses at the end.
+        seeds: random seed of each study for sampling methods, see `study_seed`; by default, `config.seed` plus the
+            index in the batch.
+        encoded: result of `model.encode(inputs)` in eval mode, if the caller already has it.
+        utility: agreement of reports, for method "mbr" (`crossray.evaluation.utilities`).
+        watch: called after every token, except by method "mbr", which chooses a report at the end.
 
     Raises:
-        UserError: the model has no tokenizer, a forbidden word is not in its vocabulary, or it has diverged.
+        UserError: the model has no tokenizer, a forbidden word is not in its vocabulary, or its probabilities are not
+            numbers.
     """
     if model.tokenizer is None:
-        raise UserError("model: it has no tokenizer; copy the whole model folder, tokenizer.json included.")
+        raise UserError("model: the tokenizer is missing; copy the whole model folder, including tokenizer.json.")
     ids = special_ids(model.tokenizer, config)
     training = model.training
     model.eval()
@@ -122,15 +125,15 @@ def with_samples(
     seeds: Sequence[int],
     reports: Sequence[WrittenReport],
 ) -> list[WrittenReport]:
-    """The reports with `count` others that are drawn for the same study, where there are none yet.
+    """The reports with `count` random reports of the same study, unless they have samples already.
 
     Args:
         model: the system, in eval mode, with its tokenizer.
         encoded: B studies.
-        config: temperature, top_k, top_p, and what a report may not say; its method does not matter.
-        count: reports a study.
-        seeds: of each study, see `study_seed`.
-        reports: what was written of the studies.
+        config: temperature, top_k, top_p and the restrictions; the method is ignored.
+        count: number of reports per study.
+        seeds: random seed of each study, see `study_seed`.
+        reports: the reports of the studies.
 
     Raises:
         UserError: the model has no tokenizer, or a forbidden word is not in its vocabulary.
@@ -138,7 +141,7 @@ def with_samples(
     if all(report.samples for report in reports):
         return list(reports)
     if model.tokenizer is None:
-        raise UserError("model: it has no tokenizer; copy the whole model folder, tokenizer.json included.")
+        raise UserError("model: the tokenizer is missing; copy the whole model folder, including tokenizer.json.")
     with torch.inference_mode():
         found = sample(model, encoded, special_ids(model.tokenizer, config), config, count, seeds)
     decode = model.tokenizer.decode
@@ -149,12 +152,12 @@ def with_samples(
 
 
 def study_seed(seed: int, study: str) -> int:
-    """A study's own seed, whatever its place in the file and its batch."""
+    """The seed of a study, which does not depend on its place in the file or in the batch."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {study}".encode(), digest_size=7).digest(), "little")
 
 
 def special_ids(tokenizer: Tokenizer, config: DecodingConfig) -> SpecialIds:
-    """The ids that a search treats apart; never written are forbidden words and what is no text, such as statuses.
+    """The ids that decoding treats specially; forbidden words and non-text tokens, such as statuses, are never written.
 
     Raises:
         UserError: a forbidden word is not one token of the vocabulary.
@@ -164,19 +167,19 @@ def special_ids(tokenizer: Tokenizer, config: DecodingConfig) -> SpecialIds:
         token = tokenizer.id_of(word.lower())
         if token is None:
             raise UserError(
-                f"decoding: field 'forbidden' has {word!r}, which is not one token of the model's vocabulary; "
-                "take it out or name a word of tokenizer.json."
+                f"decoding: field 'forbidden' contains {word!r}, which is not one token of the model's vocabulary; "
+                "remove it or name a word of tokenizer.json."
             )
         forbidden.append(token)
     return SpecialIds(tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id, tuple(forbidden))
 
 
 def word_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[list[int]]:
-    """Places of the tokens that each word of the decoded text is made of."""
+    """Positions of the tokens of each word in the decoded text."""
     words: list[list[int]] = []
     for place, token in enumerate(tokens):
         if token in (tokenizer.pad_id, tokenizer.bos_id):
-            continue  # not shown
+            continue  # not part of the text
         if words and tokenizer.kind == "wordpiece" and tokenizer.tokens[token].startswith(CONTINUATION):
             words[-1].append(place)
         else:

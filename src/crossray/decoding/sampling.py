@@ -1,6 +1,6 @@
-"""Several sampled reports of each study at once, which share the keys and values of its image.
+"""Samples several reports of each study at once, which share the keys and values of its image.
 
-Shapes: B studies, K samples a study, N = B x K rows, T tokens.
+Shapes: B studies, K samples per study, N = B x K rows, T tokens.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from crossray.decoding.constraints import Constraints, SpecialIds
 from crossray.layers.packed import packed_weights
 from crossray.models.base import Encoded, ReportModel
 
-#: Studies whose samples have all ended, and samples that have, are dropped when they are at least this share of all.
+#: Ended samples, and studies whose samples have all ended, are dropped when they reach this share of all.
 _IDLE_SHARE = 1 / 8
 
 
@@ -24,9 +24,9 @@ class Samples:
     """Sampled reports.
 
     Attributes:
-        tokens: (B, K, T) int64, eos included where a report ended by itself; 0 after its end.
-        length: (B, K) int64, tokens of each, eos included.
-        log_probabilities: (B, K, T), the model's own of each token; 0 after the end.
+        tokens: (B, K, T) int64, including eos if the model ended the report; 0 after the end.
+        length: (B, K) int64, number of tokens of each, including eos.
+        log_probabilities: (B, K, T), the model's log-probability of each token; 0 after the end.
     """
 
     tokens: Tensor
@@ -37,18 +37,18 @@ class Samples:
 def sample(
     model: ReportModel, encoded: Encoded, ids: SpecialIds, config: DecodingConfig, count: int, seeds: Sequence[int]
 ) -> Samples:
-    """Draw `count` reports of each study, with random numbers of the study's own.
+    """Draw `count` reports of each study, with random numbers of its own for each study.
 
-    All numbers are drawn at the start, on the CPU, from one generator a study: its samples depend neither on the batch
-    nor on the device, and the first of them is what method "sample" writes.
+    All numbers are drawn at the start, on the CPU, from one generator per study. The samples therefore depend neither
+    on the batch nor on the device, and the first one is the result of method "sample".
 
     Args:
         model: the system, in eval mode.
         encoded: B studies.
         ids: special tokens of its vocabulary.
-        config: temperature, top_k, top_p, and what a report may not say.
+        config: temperature, top_k, top_p and the restrictions.
         count: K.
-        seeds: of each study.
+        seeds: random seed of each study.
     """
     studies, device, room = encoded.memory.shape[0], encoded.memory.device, config.max_length
     numbers = torch.stack([torch.rand(count, room, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
@@ -68,7 +68,7 @@ def _draw_all(
 ) -> None:
     studies, count, room = found.tokens.shape
     device = found.tokens.device
-    # rows that are left: their studies (B', 1) and which samples they are (B', K')
+    # remaining rows: their studies (B', 1) and sample indices (B', K')
     place = torch.arange(studies, device=device)[:, None]
     column = torch.arange(count, device=device).expand(studies, -1)
     latest = torch.full((studies, count), ids.bos, dtype=torch.long, device=device)
@@ -78,7 +78,7 @@ def _draw_all(
     constraints = None
     for position in range(room):
         if position == 0:
-            # the samples of a study are still alike: one of them reads prompt and bos
+            # the samples of a study are still equal: one of them reads the prompt and bos
             logits = model.step(latest[:, :1], encoded, cache).logits[:, -1].repeat_interleave(count, dim=0)
             cache.widen(count, apart=True)
         else:
@@ -101,7 +101,7 @@ def _draw_all(
             cache.select(left)
         width = int(going.sum(dim=1).amax())
         if going.shape[1] - width >= _IDLE_SHARE * going.shape[1]:
-            # those that go on come first; a study with fewer of them keeps some that have ended
+            # running samples come first; a study with fewer of them keeps some ended ones
             kept = going.int().argsort(dim=1, descending=True, stable=True)[:, :width]
             column, going, latest = column.gather(1, kept), going.gather(1, kept), latest.gather(1, kept)
             cache.narrow(kept)

@@ -1,8 +1,8 @@
-"""Searching for the most probable report of each study: greedy, beam search and sampling.
+"""Decodes a report of each study: greedy search, beam search and sampling.
 
-All methods are one loop over `ReportModel.step`: K hypotheses of each study are continued by one token, K of all
-continuations are chosen, those that end are compared with the best finished report, and studies that no running
-hypothesis can improve leave the batch. Shapes: B studies, K hypotheses a study, N = B x K rows.
+All methods are one loop over `ReportModel.step`: each of the K hypotheses of a study is continued by one token, K of
+all continuations are kept, those that end are compared with the best finished report, and studies that no running
+hypothesis can improve leave the batch. Shapes: B studies, K hypotheses per study, N = B x K rows.
 """
 
 import math
@@ -22,11 +22,11 @@ from crossray.models.base import Encoded, ReportModel
 
 __all__ = ["DecodingConfig", "Generated", "SpecialIds", "Watch", "generate"]
 
-#: Told the place of a study and what is written of it so far, after every token: of several hypotheses the most
-#: probable one, so that later words may replace earlier ones.
+#: Called after every token with the index of a study and its text so far: the most probable hypothesis, so later words
+#: may replace earlier ones.
 Watch = Callable[[int, Sequence[int]], None]
 
-#: Ended studies are dropped when they are at least this share of the batch: dropping copies the cache.
+#: Ended studies are dropped when they reach this share of the batch, because dropping copies the cache.
 IDLE_SHARE = 1 / 8
 
 
@@ -39,23 +39,24 @@ def generate(
     seeds: Sequence[int] | None = None,
     watch: Watch | None = None,
 ) -> list[Generated]:
-    """Write one report a study; each depends on its own study alone, not on the batch.
+    """Write one report per study; each depends only on its own study, not on the batch.
 
-    The score of a hypothesis is the sum of its tokens' log-probabilities in float32. Each emitted eos, or the length
-    limit, moves a hypothesis to the finished ones; it takes a place among the K of its step. The best finished one by
-    `DecodingConfig.normalizer` wins; of equals the one that finished first, then the one of the better beam.
+    The score of a hypothesis is the sum of its tokens' log-probabilities in float32. A hypothesis finishes with eos or
+    at the length limit and counts among the K of its step. The finished one with the best score
+    (`DecodingConfig.normalizer`) wins; ties go to the one that finished first, then to the better beam.
 
     Args:
-        model: the system; it is run in eval mode and left in the mode it had.
+        model: the system; it runs in eval mode and is returned to its previous mode.
         encoded: B studies.
         ids: special tokens of its vocabulary.
-        config: the search.
-        need_attention: also return the cross-attention weights of the chosen reports; one more pass of the decoder.
-        seeds: random seed of each study for method "sample"; by default `config.seed` plus its place in the batch.
-        watch: called with every token that is written.
+        config: the decoding settings.
+        need_attention: also return the cross-attention weights of the chosen reports, which takes one more decoder
+            pass.
+        seeds: random seed of each study for method "sample"; by default, `config.seed` plus the index in the batch.
+        watch: called after every token.
 
     Raises:
-        UserError: the model gives no probabilities (not a number), as a diverged one does.
+        UserError: the model's probabilities are not numbers, for example because it has diverged.
     """
     studies = encoded.memory.shape[0]
     if seeds is None:
@@ -72,7 +73,7 @@ def generate(
             reports = finished.reports(ids.eos)
             if not all(math.isfinite(report.score) for report in reports):
                 raise UserError(
-                    f"model '{getattr(model, 'system', type(model).__name__)}': its probabilities are not numbers; "
+                    f"the probabilities of model '{getattr(model, 'system', type(model).__name__)}' are not numbers; "
                     "use a checkpoint from before the training diverged, or decode in float32."
                 )
             if need_attention:
@@ -84,14 +85,14 @@ def generate(
 
 @dataclass
 class _Running:
-    """The hypotheses that go on.
+    """The running hypotheses.
 
     Attributes:
-        studies: (B,) places of the studies in the original batch.
-        scores: (B, K) log-probabilities; -inf for a row that has ended or never counted.
+        studies: (B,) indices of the studies in the original batch.
+        scores: (B, K) log-probabilities; -inf for a row that has ended or is unused.
         latest: (N, 1) int64, the token that each row reads next.
-        tokens: (N, T) int64, what each row has written, with room for T tokens.
-        log_probabilities: (N, T), of these tokens.
+        tokens: (N, T) int64, the tokens of each row, with room for T tokens.
+        log_probabilities: (N, T) log-probabilities of these tokens.
     """
 
     studies: Tensor
@@ -102,7 +103,7 @@ class _Running:
 
     @classmethod
     def begin(cls, studies: int, rows: int, room: int, bos: int, device: torch.device) -> "_Running":
-        """Nothing but bos. All rows of a study are alike, so only the first one counts."""
+        """The initial state with bos only. All rows of a study are equal, so only the first one counts."""
         scores = torch.full((studies, rows), -math.inf, device=device)
         scores[:, 0] = 0.0
         count = studies * rows
@@ -115,7 +116,7 @@ class _Running:
         )
 
     def extend(self, choice: Choice, probable: Tensor, position: int) -> Tensor:
-        """Write one token each, given the log-probabilities (N, vocabulary) of all tokens.
+        """Append one token to each row, given the log-probabilities (N, vocabulary) of all tokens.
 
         Returns:
             (N,) int64, the row that each new row continues.
@@ -133,7 +134,7 @@ class _Running:
         return rows
 
     def tell(self, watch: Watch, length: int, eos: int) -> None:
-        """Say what the most probable row of each study has written."""
+        """Report the text of the most probable row of each study."""
         best = self.scores.argmax(dim=1, keepdim=True)
         written = self.tokens[self._rows(best), :length].tolist()
         for study, tokens in zip(self.studies.tolist(), written, strict=True):
@@ -147,7 +148,7 @@ class _Running:
         self.tokens, self.log_probabilities = self.tokens[rows], self.log_probabilities[rows]
 
     def _rows(self, beams: Tensor, studies: Tensor | None = None) -> Tensor:
-        """(N,) places of (B, K) beams, of these studies of the batch or of all."""
+        """(N,) row indices of (B, K) beams, for these studies of the batch or for all."""
         count, width = beams.shape
         places = torch.arange(count, device=beams.device) if studies is None else studies
         return (places[:, None] * width + beams).flatten()
@@ -172,7 +173,7 @@ def _search(
     constraints: Constraints | None = None
     for position in range(config.max_length):
         if position == 0:
-            # the rows of a study are still alike: one of them reads prompt and bos
+            # the rows of a study are still equal: one of them reads the prompt and bos
             logits = model.step(running.latest[:: config.rows], encoded, cache).logits[:, -1]
             logits = logits.repeat_interleave(config.rows, dim=0)
             cache.widen(config.rows)
@@ -208,8 +209,8 @@ def _search(
 def _undecided(scores: Tensor, best: Tensor, config: DecodingConfig) -> Tensor:
     """(B,) bool, True where one of the running `scores` (B, K) can still beat `best` (B,).
 
-    Log-probabilities only fall and the normalizer only grows: the highest running score over the largest normalizer
-    bounds everything that can follow, and it is reached where the remaining tokens are certain.
+    Log-probabilities only fall and the normalizer only grows, so the highest running score over the largest normalizer
+    bounds all continuations. The bound is reached if the remaining tokens are certain.
     """
     reachable = scores.amax(dim=1)
     if config.early_stop:
@@ -218,7 +219,7 @@ def _undecided(scores: Tensor, best: Tensor, config: DecodingConfig) -> Tensor:
 
 
 def add_attention(model: ReportModel, encoded: Encoded, ids: SpecialIds, reports: list[Generated]) -> None:
-    """Read the chosen reports once more, all positions at a time: cheaper than to keep all beams' weights."""
+    """Read the chosen reports again, all positions at once, which is cheaper than keeping the weights of all beams."""
     device = encoded.memory.device
     written = [[ids.bos, *report.tokens][: len(report.log_probabilities)] for report in reports]
     longest = max(len(row) for row in written)

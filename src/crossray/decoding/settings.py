@@ -1,4 +1,4 @@
-"""How a model's reports are written, kept in its folder as `generation.json`."""
+"""How a model writes reports, stored in its folder as `generation.json`."""
 
 import dataclasses
 import json
@@ -16,12 +16,12 @@ FILE = "generation.json"
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """What decides generation besides the weights.
+    """The settings of generation, in addition to the weights.
 
     Attributes:
-        decoding: the search.
+        decoding: the decoding settings.
         section: section of the report that the model learned to write.
-        min_count: threshold of a word-level vocabulary, for the protocol of scores; None when unknown.
+        min_count: frequency threshold of a word-level vocabulary, for the protocol of scores; None if unknown.
     """
 
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -29,7 +29,7 @@ class GenerationSettings:
     min_count: int | None = None
 
     def save(self, folder: Path) -> None:
-        """Write `generation.json` into a model folder."""
+        """Write `generation.json` to a model folder."""
         write_whole(folder / FILE, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
@@ -38,7 +38,7 @@ class GenerationSettings:
 
         Args:
             folder: a model folder.
-            max_length: most words, where the folder says nothing.
+            max_length: maximum number of words, if the folder does not say.
 
         Raises:
             UserError: the file is damaged.
@@ -68,7 +68,7 @@ class GenerationSettings:
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
-    """The recipe that trained the model, as far as its provenance tells."""
+    """The recipe that trained the model, if its provenance records it."""
     try:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The same search without a cache: what incremental decoding is checked against."""
+"""Decoding without a cache, as a reference for incremental decoding."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from crossray.models.base import Encoded, Guide, ReportModel, Step
 class Uncached(ReportModel):
     """Wraps a system so that each step reads the whole prefix again, as in teacher forcing.
 
-    A new system is right when `generate` gives the same tokens with and without this wrapper.
+    A new system is correct if `generate` gives the same tokens with and without this wrapper.
     """
 
     def __init__(self, model: ReportModel) -> None:
@@ -21,11 +21,11 @@ class Uncached(ReportModel):
         self.tokenizer, self.transform = model.tokenizer, model.transform
 
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
-        """As the system does."""
+        """See the wrapped system."""
         return self.model.encode(inputs, guide)
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
-        """A cache that holds the words alone."""
+        """A cache that contains only the words."""
         rows = encoded.memory.shape[0] * beams
         words = torch.empty(rows, 0, dtype=torch.long, device=encoded.memory.device)
         return Cache(beams, 0, memory_keys=[], memory_values=[], memory_mask=None, state={"words": words})

@@ -1,7 +1,7 @@
-"""Signs that a result must not be taken at its word: collapse, and scores that need no image.
+"""Warnings about a result: collapsed reports, and scores that a system reaches without looking at the image.
 
-Every rule compares the generated reports with the true ones, with a trivial baseline or with themselves, so that it
-means the same on every dataset: the true reports, given as predictions, raise none.
+Every rule compares the generated reports with the true ones, with a trivial baseline or with themselves, so it means
+the same on every dataset. The true reports, scored as predictions, raise no alarm.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,22 +22,22 @@ from crossray.evaluation.trivial import TRIVIAL
 
 IGNORES_IMAGE = "ignores the image"
 
-#: Least share of the true reports' own ratio of different reports.
+#: Lowest ratio of distinct reports, relative to that of the true reports.
 LEAST_DISTINCT_REPORTS = 1 / 4
 
-#: Least share of the true reports' own distinct-4. Beam search always repeats itself more than people do.
+#: Lowest distinct-4, relative to that of the true reports. Beam search always repeats itself more than people do.
 LEAST_DISTINCT_PHRASES = 1 / 10
 
-#: Bounds of generated words over true words.
+#: Lowest and highest ratio of generated to true words.
 LENGTHS = (1 / 2, 2.0)
 
-#: Least share of the true reports' own share of abnormal ones.
+#: Lowest share of abnormal reports, relative to that of the true reports.
 LEAST_ABNORMAL = 1 / 2
 
-#: How many times as often as people a system may write a frequent sentence.
+#: How many times more often than people a system may write a frequent sentence.
 MOST_TEMPLATE = 10.0
 
-#: How much more often than in the true reports a placeholder may stand in a report.
+#: How much more often than in the true reports a placeholder may occur in a report.
 MOST_PLACEHOLDERS = 0.1
 
 
@@ -47,7 +47,7 @@ class Alarm:
 
     Attributes:
         name: of the rule.
-        sentence: what was found, with its numbers.
+        sentence: what was found, with the numbers.
     """
 
     name: str
@@ -66,13 +66,13 @@ def alarms(
     """The rules that a result breaks.
 
     Args:
-        generated: of the generated reports.
-        true: of the references.
-        differences: baseline name to metric name to the score minus the baseline's.
+        generated: variety of the generated reports.
+        true: variety of the references.
+        differences: for each baseline and metric, the score minus the baseline's score.
         shuffle: scores with images shuffled between studies; None for a single study.
-        labels_vary: whether the references differ in their observations: where they do not, no clinical score can
-            depend on the image, and the clinical rules are left out.
-        template: shares of the generated and the true reports with the sentence that is overused most.
+        labels_vary: whether the references differ in their observations. If they do not, no clinical score can depend
+            on the image, and the clinical rules are skipped.
+        template: shares of the generated and of the true reports that contain the most overused sentence.
     """
     judged = (DECIDING_METRIC, CLINICAL_METRIC) if labels_vary else (DECIDING_METRIC,)
     shown = headings()

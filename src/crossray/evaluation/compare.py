@@ -20,10 +20,10 @@ from crossray.evaluation.statistics.randomization import PairedTest, corrected, 
 from crossray.evaluation.statistics.significance import CIDER_NOTE, LEVEL, bootstrap, scores_of
 from crossray.files.write import write_whole
 
-#: Every pair is tested up to so many systems; more of them are tested against the first.
+#: Up to this many systems, every pair is tested; beyond it, every system is tested against the first.
 ALL_PAIRS = 4
 
-# What a header says of its protocol. Which studies were chosen is not among it: studies are matched by their ids.
+# Fields of a header that describe the protocol. The choice of studies is not one of them: studies are matched by id.
 _HEADER_FIELDS = ("section", "cleaner", "views", "data", "split", "max_length", "min_count", "tokenizer")
 
 
@@ -32,8 +32,8 @@ class PairComparison:
     """The tests of one system against another.
 
     Attributes:
-        first: name of a system; `second`: name of the other. Differences are first minus second.
-        tests: metric name to test; the p-values are corrected for all tests of the protocol.
+        first: name of one system; `second`: name of the other. Differences are first minus second.
+        tests: the test for each metric, with p-values corrected for all tests of the protocol.
     """
 
     first: str
@@ -64,10 +64,10 @@ class Comparison:
     """Several systems compared.
 
     Attributes:
-        predictions: name of each system to the name of its file.
-        protocols: protocol name to the comparison under it.
-        resamples: bootstrap resamples, and exchanges of each test; `seed`: their seed.
-        meteor_jar_sha256: digest of the jar that METEOR was computed with; None when METEOR was not computed.
+        predictions: file name for each system name.
+        protocols: comparison for each protocol name.
+        resamples: number of bootstrap resamples, and of exchanges in each test; `seed`: their seed.
+        meteor_jar_sha256: digest of the jar that computed METEOR; None if METEOR was not computed.
         notes: what was not compared, and what the numbers mean.
     """
 
@@ -79,11 +79,11 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """All fields as plain values, for JSON."""
         return asdict(self)
 
     def save(self, path: Path | str) -> None:
-        """Write JSON; the file appears whole or not at all."""
+        """Write a JSON file; a failed write leaves no partial file."""
         write_whole(path, json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
 
 
@@ -101,16 +101,16 @@ def compare(
     """Score several systems on the same studies, and test their differences.
 
     Args:
-        predictions: JSON lines (`crossray.evaluation.predictions`), one file a system.
-        common: compare on the studies that all files hold, instead of demanding the same studies in each.
+        predictions: files of JSON lines (`crossray.evaluation.predictions`), one per system.
+        common: compare on the studies that all files share, instead of requiring the same studies in each.
         against: test every pair ("all") or every system against the first; by default all up to `ALL_PAIRS` systems.
-        metrics: metrics to test; those with a column of their own when None, because testing all variants of clinical
-            efficacy would cost power. Fewer tests are corrected less: name the ones that decide before the results are
-            known.
+        metrics: metrics to test; if None, those with a column of their own, because testing all variants of clinical
+            efficacy would cost power. Fewer tests need less correction: choose the decisive ones before you see the
+            results.
         meteor: "auto", "yes" or "no".
-        labeler: labels all reports for clinical efficacy: a labeler or the choice of one (`open_labeler`); None leaves
-            the clinical scores out.
-        resamples: bootstrap resamples, and exchanges of each test.
+        labeler: labels all reports for clinical efficacy: a labeler, or the name of one for `open_labeler`; None skips
+            the clinical scores.
+        resamples: number of bootstrap resamples, and of exchanges in each test.
         seed: of both.
 
     Returns:
@@ -120,7 +120,7 @@ def compare(
         UserError: fewer than two files, different studies, protocols or references, or an unknown metric.
     """
     if len(predictions) < 2:
-        raise UserError("compare: one predictions file compares with nothing; give two or more")
+        raise UserError("compare: a single predictions file has nothing to be compared with; give two or more")
     files, notes = same_studies([PredictionFile.load(path) for path in predictions], common=common)
     protocols, protocol_notes = same_protocols(files)
     systems = dict(zip(system_names(files), files, strict=True))
@@ -162,18 +162,18 @@ def same_studies(
 
     Args:
         files: predictions of several systems.
-        common: keep only the studies that all files hold.
+        common: keep only the studies that all files share.
 
     Returns:
-        The files, with equally many rows, and notes on what was left out.
+        The files with the same number of rows, and notes on what was left out.
 
     Raises:
-        UserError: the files hold different studies, or no common one.
+        UserError: the files contain different studies, or share none.
     """
     rows = [{row.id: row for row in file.rows} for file in files]
     shared = [study for study in rows[0] if all(study in others for others in rows[1:])]
     if not shared:
-        raise UserError(f"{_names(files)}: no study id stands in every file; generate them from the same dataset")
+        raise UserError(f"{_names(files)}: the files have no study id in common; generate them from the same dataset")
     for file, others in zip(files[1:], rows[1:], strict=True):
         if others.keys() != rows[0].keys() and not common:
             raise UserError(
@@ -193,17 +193,17 @@ def same_studies(
 
 
 def same_protocols(files: Sequence[PredictionFile]) -> tuple[dict[str, Protocol], tuple[str, ...]]:
-    """The protocols under which several systems compare.
+    """The protocols under which several systems can be compared.
 
-    What a file does not say of its protocol, as one without header, is taken from the file that says most: equal
-    references show that it is the same.
+    What a file does not say about its protocol, for example because it has no header, is taken from the file that says
+    most: equal references show that the protocol is the same.
 
     Args:
         files: predictions of several systems on the same studies in the same order.
 
     Returns:
-        Protocol name to protocol, and notes on what does not compare. The `r2gen` references are what each model's
-        tokenizer can express, so that they may differ; then only `full` remains.
+        The protocols by name, and notes on what cannot be compared. The `r2gen` references are what each model's
+        tokenizer can express, so they may differ; then only `full` remains.
 
     Raises:
         UserError: headers or full references differ, or no protocol has references for every study in every file.
@@ -236,7 +236,7 @@ def same_protocols(files: Sequence[PredictionFile]) -> tuple[dict[str, Protocol]
 
 
 def system_names(files: Sequence[PredictionFile]) -> list[str]:
-    """A name for each system: its model, or where two share that, its file; of paths what sets them apart.
+    """A name for each system: its model, or its file if two share the model; of paths, the parts that differ.
 
     Raises:
         UserError: a file is given twice.
@@ -244,7 +244,7 @@ def system_names(files: Sequence[PredictionFile]) -> list[str]:
     paths = [str(file.path) for file in files]
     for path in paths:
         if paths.count(path) > 1:
-            raise UserError(f"{path}: given twice; a system compares with others only")
+            raise UserError(f"{path}: the file is given twice; give every file once")
     stems = [Path(path).stem for path in paths]
     models = [file.provenance.model or stem for file, stem in zip(files, stems, strict=True)]
     found = next(names for names in (models, stems, paths) if len(set(names)) == len(names))
@@ -252,7 +252,7 @@ def system_names(files: Sequence[PredictionFile]) -> list[str]:
 
 
 def _apart(paths: Sequence[str]) -> list[str]:
-    """Different paths without the parts in which all begin or end: runs/a/seed-0/x and runs/b/seed-0/x are a and b."""
+    """Paths without their common beginning and end: runs/a/seed-0/x and runs/b/seed-0/x become a and b."""
     left = [Path(path).parts or (path,) for path in paths]
     while len({parts[0] for parts in left}) == 1 and min(map(len, left)) > 1:
         left = [parts[1:] for parts in left]
@@ -299,7 +299,7 @@ def _compare_protocol(
 
 
 def _power(tests: int, resamples: int) -> tuple[str, ...]:
-    """A warning where the smallest p-value that so many resamples allow is no longer small after correction."""
+    """A warning if the smallest p-value that this number of resamples allows is no longer small after correction."""
     smallest = tests / (1 + resamples)
     if smallest <= 1 - LEVEL:
         return ()
@@ -310,7 +310,7 @@ def _power(tests: int, resamples: int) -> tuple[str, ...]:
 
 
 def _stated(file: PredictionFile, protocol: str) -> dict[str, Any]:
-    """What a file says of its protocol; nothing without a header."""
+    """What a file says about its protocol; nothing without a header."""
     if replace(file.provenance, subset="") == Provenance():
         return {}
     values = file.provenance.protocol(protocol, len(file.rows)).as_dict()
@@ -318,7 +318,7 @@ def _stated(file: PredictionFile, protocol: str) -> dict[str, Any]:
 
 
 def _header_difference(files: Sequence[PredictionFile], protocol: str) -> str | None:
-    """In what the headers of two files contradict each other."""
+    """The fields in which the headers of two files contradict each other."""
     for one, other in combinations(files, 2):
         ours, theirs = _stated(one, protocol), _stated(other, protocol)
         if differing := [name for name in theirs if name in ours and ours[name] != theirs[name]]:

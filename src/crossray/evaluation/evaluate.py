@@ -1,4 +1,4 @@
-"""Scores a predictions file under both protocols, beside what it has to beat (docs/evaluation.md)."""
+"""Scores a predictions file under both protocols, next to the baselines it has to beat (docs/evaluation.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,19 +46,19 @@ def evaluate(
 
     Args:
         predictions: a file of `PredictionFile.load`, or what `exchange.open_predictions` made.
-        dataset: prepared dataset for the baselines and labels; the one that the file names when None, if it is there.
+        dataset: prepared dataset for the baselines and labels; if None, the one that the file names, if it exists.
         meteor: "auto", "yes" or "no".
-        labeler: labels both reports for clinical efficacy: a labeler or the choice of one (`open_labeler`); None
-            leaves the clinical scores out.
-        resamples: bootstrap resamples behind every interval.
+        labeler: labels both reports for clinical efficacy: a labeler, or the name of one for `open_labeler`; None skips
+            the clinical scores.
+        resamples: number of bootstrap resamples for every interval.
         seed: of resamples and shuffles.
 
     Returns:
-        Scores under every protocol that all studies have a reference for, with bootstrap intervals, trivial baselines,
-        the check with shuffled images, the normal and abnormal studies apart, and alarms.
+        Scores under every protocol for which all studies have a reference, with bootstrap intervals, trivial baselines,
+        the check with shuffled images, separate scores of normal and abnormal studies, and alarms.
 
     Raises:
-        UserError: the file is wrong or has no references, the dataset does not belong to it, or METEOR was demanded
+        UserError: the file is invalid or has no references, the dataset does not belong to it, or METEOR is required
             and cannot be computed.
     """
     labeler = open_labeler(labeler) if isinstance(labeler, str) else labeler
@@ -78,7 +78,7 @@ def evaluate(
     if not readable:
         labeler = None
     measured = measure(systems, references, meteor=meteor, labeler=labeler)
-    # of `full` where it is there: nothing is cut
+    # from `full` if available: nothing is cut there
     clinical = clinical_statistics(measured.statistics[names[-1], ours].families)
     others = dict(measured.implementations)
     overused = template(file.hypotheses(), references[names[-1]])
@@ -179,7 +179,7 @@ def _result(
 
 
 def _groups(labelled: NDArray[np.bool_] | None, clinical: ClinicalStatistics | None) -> dict[str, NDArray[np.bool_]]:
-    """The normal and the abnormal studies, by the dataset's labels or else by those of the true reports."""
+    """The normal and the abnormal studies, by the labels of the dataset or, without them, of the true reports."""
     if labelled is not None:
         groups = {"normal": labelled, "abnormal": ~labelled}
     elif clinical is not None:
@@ -197,7 +197,7 @@ def _shuffled(file: PredictionFile) -> tuple[str, ...]:
 
 
 def _missing_protocols(file: PredictionFile) -> tuple[str, ...]:
-    """Why a protocol is not reported: no score of it can be made from the other's references."""
+    """Why a protocol is not reported: its scores cannot be computed from the references of the other one."""
     needs = {"r2gen": "the tokenizer of the model", "full": "the true report as it is"}
     notes = []
     for name in PROTOCOLS:
@@ -223,7 +223,7 @@ def _system_name(file: PredictionFile) -> str:
 
 
 def _companions(file: PredictionFile, folder: Dataset | Path | str | None) -> _Companions:
-    """Baselines and labels from the dataset. Only a dataset that was asked for must be there and fit."""
+    """Baselines and labels from the dataset. Only a dataset that the caller named must exist and match."""
     if folder is None and not file.provenance.data:
         return _Companions({}, None, ("trivial baselines not computed: no dataset is known; give one with --data",))
     try:
@@ -241,10 +241,14 @@ def _rows_of(file: PredictionFile, dataset: Dataset) -> NDArray[np.int64]:
     expected, found = file.provenance.data_sha256, dataset.info.sha256
     if expected and expected != found:
         raise UserError(
-            f"{dataset.path}: sha256 is {found[:12]}, the predictions come from {expected[:12]}; give that dataset"
+            f"{dataset.path}: sha256 is {found[:12]}, but the predictions were made from {expected[:12]}; give their "
+            f"dataset"
         )
     row_of = {study: row for row, study in enumerate(dataset.ids(np.arange(dataset.studies)))}
     for prediction in file.rows:
         if prediction.id not in row_of:
-            raise UserError(f"{file.path}: id {prediction.id!r} is no study of {dataset.path}; give its own dataset")
+            raise UserError(
+                f"{file.path}: id {prediction.id!r} is not a study of {dataset.path}; give the dataset of the "
+                f"predictions"
+            )
     return np.array([row_of[prediction.id] for prediction in file.rows], dtype=np.int64)

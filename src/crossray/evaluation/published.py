@@ -1,8 +1,9 @@
-"""The tables of the four papers and of users who reproduced them, to stand beside our own results.
+"""The tables of the four papers and of users who reproduced them, for comparison with our own results.
 
-`published.json` holds the numbers as they were printed; one that cannot be right is flagged, not corrected. A published
-number is no `Result`: its protocol is known in part only, so it never enters a table of ours.
-`crossray.pages.published_tables` puts ours under theirs, with what keeps the two from comparing.
+`published.json` contains the numbers as printed; a number that cannot be right is flagged, not corrected. A published
+number is not a `Result`: its protocol is only partly known, so it never enters a table of ours.
+`crossray.pages.published_tables` shows our numbers below the published ones, with the differences between the
+protocols.
 """
 
 import json
@@ -15,36 +16,36 @@ from typing import Any
 
 from crossray.errors import UserError, choose
 
-#: Metrics of published tables, in the order of their columns. "meteor" is whatever the source called METEOR; "seconds"
-#: are those that one report takes.
+#: Metrics of published tables, in the order of their columns. "meteor" is whatever the source calls METEOR; "seconds"
+#: is the time per report.
 METRICS = (
     "seconds", "bleu1", "bleu2", "bleu3", "bleu4", "meteor", "rouge_l", "cider",
     "ce_precision", "ce_recall", "ce_f1", "avg",
 )  # fmt: skip
 
-#: Data sets of published tables, with their names.
+#: Datasets of published tables, with their names.
 DATA = {"iu-xray": "IU X-Ray", "mimic-cxr": "MIMIC-CXR"}
 
 
 @dataclass(frozen=True)
 class PublishedProtocol:
-    """How a table was measured, as far as its source or its public code tells; None where they do not.
+    """How a table was measured, as far as the source or its public code says; None where they do not.
 
     Attributes:
         split: evaluated studies, in words.
-        studies: their number, where the source prints one.
-        views: views of a study that the model saw.
+        studies: number of evaluated studies, if the source prints it.
+        views: views of each study that the model saw.
         section: section of the report.
         cleaner: cleaner of the references.
         truncated: whether references were cut.
-        max_length: R2Gen's max_seq_length, where that cut them.
-        max_words: words that were left of a reference, where words were counted.
-        selection: what chose the checkpoint.
+        max_length: R2Gen's max_seq_length, if it cut the references.
+        max_words: number of words that were kept of a reference, if words were counted.
+        selection: how the checkpoint was selected.
         meteor: implementation of METEOR.
-        labeler: what labeled the reports for precision, recall and F1.
-        clinical: how these were averaged.
-        trained_on: data set of the training reports.
-        notes: what else has to be known.
+        labeler: labeler of the reports for precision, recall and F1.
+        clinical: how these scores were averaged.
+        trained_on: dataset of the training reports.
+        notes: further remarks.
     """
 
     split: str | None = None
@@ -65,16 +66,16 @@ class PublishedProtocol:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One line of a published table.
+    """One row of a published table.
 
     Attributes:
         name: system, setting or variant.
-        data: data set that the line was measured on.
-        values: metric to value as printed; metrics that were not printed are missing.
-        year: of the system, where the table prints it.
-        own: whether this is the source's own system, in the setting that it recommends.
-        note: what has to be known of the line; "" for nothing.
-        flags: metric to the reason why its printed value is doubtful.
+        data: dataset that the row was measured on.
+        values: value of each printed metric.
+        year: year of the system, if the table prints it.
+        own: whether this is the source's own system in its recommended setting.
+        note: remark on the row; "" for none.
+        flags: for each doubtful value, the reason.
     """
 
     name: str
@@ -94,13 +95,13 @@ class PublishedTable:
         identifier: such as "rcan/iu-xray".
         title: what it shows.
         source: citation.
-        section: its place in the source.
-        kind: "comparison" of systems, "sample" (the same on a few studies), "ablation", "figure" (facts without
+        section: table or section of the source.
+        kind: "comparison" of systems, "sample" (a comparison on a few studies), "ablation", "figure" (facts without
             numbers) or "reproduction" by users.
         data: "iu-xray", "mimic-cxr" or "mixed".
         protocol: how it was measured.
-        rows: its lines, in the order of the source.
-        note: what has to be known of the whole table; "" for nothing.
+        rows: rows in the order of the source.
+        note: remark on the whole table; "" for none.
     """
 
     identifier: str
@@ -114,10 +115,10 @@ class PublishedTable:
     note: str = ""
 
     def row(self, name: str) -> PublishedRow:
-        """The line of this name.
+        """The row with this name.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no such row.
         """
         for row in self.rows:
             if row.name == name:
@@ -126,7 +127,7 @@ class PublishedTable:
         raise UserError(f"published table {self.identifier}: row {name!r} does not exist; {choose(name, known)}")
 
     def metrics(self) -> tuple[str, ...]:
-        """Metrics that at least one line has, in the order of `METRICS`."""
+        """Metrics that at least one row has, in the order of `METRICS`."""
         return tuple(name for name in METRICS if any(name in row.values for row in self.rows))
 
 
@@ -141,7 +142,7 @@ def table(identifier: str) -> PublishedTable:
     """One published table.
 
     Raises:
-        UserError: there is none of this identifier.
+        UserError: there is no such table.
     """
     tables = load_tables()
     if identifier not in tables:
@@ -150,14 +151,14 @@ def table(identifier: str) -> PublishedTable:
 
 
 def for_data(data: str, kinds: Sequence[str] = ("comparison", "sample", "reproduction")) -> tuple[PublishedTable, ...]:
-    """The tables of some kinds on one data set, each with the lines that were measured there.
+    """The tables of some kinds on one dataset, each with the rows that were measured on it.
 
     Args:
         data: "iu-xray" or "mimic-cxr".
         kinds: kinds of table.
 
     Raises:
-        UserError: the data set is unknown.
+        UserError: the dataset does not exist.
     """
     if data not in DATA:
         raise UserError(f"published: data set {data!r} does not exist; {choose(data, DATA)}")

@@ -1,4 +1,4 @@
-"""Scores with everything that gives them a meaning, and their file."""
+"""Scores with their protocol, intervals and checks, and the file that stores them."""
 
 import json
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ from crossray.evaluation.predictions.protocol import Protocol
 from crossray.evaluation.statistics.significance import Interval
 from crossray.files.write import write_whole
 
-#: Version of the file of scores, in its field `format`.
+#: Version of the scores file, in its field `format`.
 FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Result:
-    """The scores of one system under one protocol: a line of a table.
+    """The scores of one system under one protocol: a row of a table.
 
     Attributes:
         system: name of the system or baseline.
-        protocol: what the scores mean.
-        studies: number of studies in the scores: those of the protocol's group.
-        scores: metric name to score with its bootstrap interval.
-        variety: what the generated reports look like.
-        ignores_image: whether the scores are no better than with shuffled images; None when that was not checked.
-        classes: name of the convention to the scores of the 14 observations; empty without a labeler.
+        protocol: protocol of the scores.
+        studies: number of scored studies, which are those of the protocol's group.
+        scores: score with its bootstrap interval for each metric.
+        variety: variety of the generated reports.
+        ignores_image: whether the scores are no better than with shuffled images; None if this was not checked.
+        classes: scores of the 14 observations by the name of the convention; empty without a labeler.
     """
 
     system: str
@@ -64,15 +64,15 @@ class Result:
 
 @dataclass(frozen=True)
 class ProtocolEvaluation:
-    """Everything about one system under one protocol.
+    """The evaluation of one system under one protocol.
 
     Attributes:
         result: the system's scores.
-        true_reports: what the references look like, to compare with the result's `variety`.
+        true_reports: variety of the references, to compare with the `variety` of the result.
         baselines: scores of the trivial baselines and of the tag oracle; empty without a dataset.
-        differences: baseline name to metric name to the system's score minus the baseline's (paired bootstrap).
+        differences: for each baseline and metric, the system's score minus the baseline's (paired bootstrap).
         shuffle: scores with images shuffled between studies; None for a single study.
-        groups: the system's scores on the normal and the abnormal studies; empty where they cannot be told apart.
+        groups: the system's scores on the normal and on the abnormal studies; empty if they cannot be distinguished.
         alarms: the rules of `crossray.evaluation.alarms` that the result breaks.
     """
 
@@ -105,13 +105,13 @@ class Evaluation:
 
     Attributes:
         predictions: name of the file.
-        provenance: where the predictions come from.
-        protocols: protocol name to its evaluation.
-        resamples: bootstrap resamples behind every interval; `seed`: their seed.
-        meteor_jar_sha256: digest of the jar that METEOR was computed with; None when METEOR was not computed.
-        seconds: that a report took, the mean of what the predictions say; None where they do not.
+        provenance: provenance of the predictions.
+        protocols: evaluation under each protocol name.
+        resamples: number of bootstrap resamples for every interval; `seed`: their seed.
+        meteor_jar_sha256: digest of the jar that computed METEOR; None if METEOR was not computed.
+        seconds: mean time per report, from the predictions; None if they do not record it.
         notes: what was not computed, and why.
-        implementations: metric of another package to that package and its version.
+        implementations: package and version behind each metric from another package.
     """
 
     predictions: str
@@ -125,19 +125,19 @@ class Evaluation:
     implementations: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """All fields as plain values, for JSON."""
         values = {"format": FORMAT, **asdict(self)}
-        if not self.implementations:  # as files were written before other packages could add metrics
+        if not self.implementations:  # the form of files from before other packages could add metrics
             del values["implementations"]
         return values
 
     def save(self, path: Path | str) -> None:
-        """Write JSON; the file appears whole or not at all."""
+        """Write a JSON file; a failed write leaves no partial file."""
         write_whole(path, json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> "Evaluation":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             UserError: the file is missing, from elsewhere, or of another format.
@@ -148,7 +148,7 @@ class Evaluation:
             protocols = values["protocols"].items()
             if values.get("format", 1) != FORMAT:
                 raise UserError(
-                    f"{path}: format: scores of format {values.get('format', 1)}, this version reads {FORMAT}; "
+                    f"{path}: field 'format' is {values.get('format', 1)}, but this version reads {FORMAT}; "
                     "run crossray evaluate on the predictions again"
                 )
             return cls(
@@ -167,14 +167,14 @@ class Evaluation:
                 f"{path}: cannot be read ({error.strerror}); give a file that crossray evaluate wrote"
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path}: no scores in it; give a file that crossray evaluate wrote") from None
+            raise UserError(f"{path}: it contains no scores; give a file that crossray evaluate wrote") from None
 
 
 def read_results(path: Path | str) -> dict[str, tuple[Result, ...]]:
-    """Read the scores that `Evaluation.save` wrote, to put several systems into one table.
+    """Read scores that `Evaluation.save` wrote, to compare several systems in one table.
 
     Returns:
-        Protocol name to the system's result followed by those of its baselines.
+        For each protocol name, the result of the system followed by those of its baselines.
 
     Raises:
         UserError: the file is missing, from elsewhere, or of another format.

@@ -1,4 +1,4 @@
-"""Reports without a model: what a system has to beat, and what the true findings alone would yield."""
+"""Baselines without a model, which a system has to beat, and an oracle that knows the true findings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ MOST_FREQUENT = "most frequent report"
 NEAREST_IMAGE = "nearest 32x32 image"
 TAG_ORACLE = "tag oracle"
 
-#: Baselines that know nothing of the truth; the tag oracle knows it, and is a ceiling instead.
+#: Baselines that do not know the truth; the tag oracle knows it and is a ceiling instead.
 TRIVIAL = (MOST_FREQUENT, NEAREST_IMAGE)
 
-#: Side of the images that are compared.
+#: Side of the thumbnails that are compared.
 THUMBNAIL = 32
 
 _FRONTAL = ("frontal", "pa", "ap")
@@ -28,18 +28,18 @@ _ROWS_AT_ONCE = 4096
 def trivial_reports(
     dataset: Dataset, rows: Sequence[int] | NDArray[np.int64], *, section: str = "findings", cleaner: str = "legacy"
 ) -> dict[str, list[str]]:
-    """Reports of all baselines for some studies; each is a cleaned report of a training study.
+    """Reports of all baselines for some studies. Each is a cleaned report of a training study.
 
-    They are the same under both protocols: neither cut nor mapped to a vocabulary, as a person would copy them.
+    They are the same under both protocols: neither cut nor mapped to a vocabulary, as if copied by a person.
 
     Args:
         dataset: a prepared dataset with a training split.
         rows: rows of the studies to report on.
         section: section of the reports.
-        cleaner: cleaner that the references went through.
+        cleaner: cleaner of the references.
 
     Returns:
-        Baseline name to one report a study. The tag oracle is left out where the dataset knows no tags.
+        One report per study for each baseline name. The tag oracle is left out if the dataset has no tags.
 
     Raises:
         UserError: no training study has this section.
@@ -64,7 +64,7 @@ def trivial_reports(
 
 
 def most_frequent(reports: Sequence[str]) -> str:
-    """The report that occurs most often; of several, the one that occurs first."""
+    """The most frequent report; of several, the first."""
     return Counter(reports).most_common(1)[0][0]
 
 
@@ -77,7 +77,8 @@ def nearest_images(dataset: Dataset, rows: NDArray[np.int64], training: NDArray[
         training: (M,) studies to choose from; a study is never its own neighbour.
 
     Returns:
-        (N,) positions in `training`: least Euclidean distance of the 32 x 32 mean-pooled images, the first of several.
+        (N,) positions in `training` with the smallest Euclidean distance of the 32 x 32 mean-pooled images; of several,
+        the first.
     """
     wanted = _thumbnails(dataset, rows)
     best = np.full(len(rows), np.inf)
@@ -85,7 +86,7 @@ def nearest_images(dataset: Dataset, rows: NDArray[np.int64], training: NDArray[
     for start in range(0, len(training), _ROWS_AT_ONCE):
         chosen = training[start : start + _ROWS_AT_ONCE]
         offered = _thumbnails(dataset, chosen)
-        # The squared length of the wanted image is left out: it is the same for all that are offered.
+        # The squared norm of the query image is left out, because it is the same for all candidates.
         distance = (offered**2).sum(axis=1) - 2 * wanted @ offered.T
         distance[rows[:, None] == chosen] = np.inf
         position = distance.argmin(axis=1)
@@ -106,8 +107,8 @@ def tag_oracle(
         reports: M training reports.
 
     Returns:
-        For each tag set the report of the training studies whose tags are most alike (intersection over union): of
-        several studies, the report that is most frequent among them.
+        For each tag set, the report of the training studies with the most similar tags (intersection over union); of
+        several studies, the most frequent report among them.
     """
     groups: dict[frozenset[str], list[str]] = {}
     for tags, report in zip(training, reports, strict=True):
@@ -130,17 +131,17 @@ def tag_oracle(
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Mean-pool a grey image.
+    """Mean-pool a grey-scale image.
 
     Args:
         pixels: (H, W), any size.
 
     Returns:
-        (32, 32) mean grey values of a grid of equal cells, rounded to whole pixels.
+        (32, 32) mean grey values over a grid of equal cells with borders at whole pixels.
     """
     edges = [np.arange(THUMBNAIL) * length // THUMBNAIL for length in pixels.shape]
     sums = np.add.reduceat(np.add.reduceat(pixels, edges[0], axis=0, dtype=np.int64), edges[1], axis=1)
-    # An image smaller than the grid repeats pixels: `reduceat` takes the pixel itself where a cell is empty.
+    # An image smaller than the grid repeats pixels: for an empty cell, `reduceat` takes the pixel itself.
     counts = [np.maximum(1, np.diff(edge, append=length)) for edge, length in zip(edges, pixels.shape, strict=True)]
     return np.asarray(sums / np.outer(*counts), dtype=np.float64)
 

@@ -1,4 +1,4 @@
-"""Configurations as JSON files: frozen dataclasses written and read back, with mistakes in one sentence."""
+"""Reads and writes frozen dataclasses as JSON, and reports mistakes in one sentence."""
 
 import dataclasses
 import json
@@ -15,10 +15,10 @@ _C = TypeVar("_C")
 
 
 def config_from_dict(cls: type[_C], values: Any, source: str) -> _C:
-    """Build a frozen dataclass from what JSON gave: nested dataclasses and tuples restored, unknown fields refused.
+    """Build a frozen dataclass from parsed JSON, with nested dataclasses and tuples; unknown fields are rejected.
 
     Raises:
-        UserError: naming `source` and the field.
+        UserError: a field is invalid; the message names `source` and the field.
     """
     if not isinstance(values, dict):
         raise UserError(f"{source}: not a JSON object; copy the whole folder again.")
@@ -48,7 +48,7 @@ def config_from_dict(cls: type[_C], values: Any, source: str) -> _C:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON that a person can read."""
+    """Write a value as readable JSON."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

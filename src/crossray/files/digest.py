@@ -1,4 +1,4 @@
-"""What identifies the content of a file."""
+"""Digests of files."""
 
 import hashlib
 from pathlib import Path
@@ -11,7 +11,7 @@ def sha256(path: Path) -> str:
 
 
 def file_digest(path: Path) -> dict[str, str]:
-    """Name and digest of a source file: another file of the same name is another source. Of a folder, its name."""
+    """Name and digest of a source file; for a folder, its name."""
     if path.is_dir():
         return {"folder": path.resolve().name}
     return {"name": path.name, "sha256": sha256(path)}

@@ -1,22 +1,22 @@
-"""Names of the files in the folder of a training run and of a model, and how to find a model from either."""
+"""Names of files in the folders of runs and models, and functions to find a model."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from crossray.errors import UserError
 
-#: Folder of the best model within the folder of a run.
+#: Name of the folder of the best model in the folder of a run.
 BEST = "best"
 
-#: File that makes a folder a model folder.
+#: Name of the file that identifies a model folder.
 CONFIG = "config.json"
 
-#: Files of a model folder that travel to the hub and back.
+#: Files of a model folder that are uploaded to and downloaded from the hub.
 MODEL_FILES = ("*.json", "*.safetensors")
 
 
 def model_folder(folder: Path | str) -> Path:
-    """The model folder that is meant: `folder` itself, or the best model of the training run that lies there."""
+    """The model folder for a name: `folder` itself, or the best model of the training run in it."""
     folder = Path(folder)
     best = folder / BEST
     return best if not (folder / CONFIG).exists() and (best / CONFIG).exists() else folder
@@ -25,16 +25,16 @@ def model_folder(folder: Path | str) -> Path:
 def find_model(
     name: str, what: str, remedy: str, patterns: Sequence[str] = ("config.json", "model.safetensors")
 ) -> Path:
-    """The folder of a saved model: `name` itself, the best model of a run there, or one from the hub.
+    """The folder of a saved model: `name` itself, the best model of a run in it, or a model from the hub.
 
     Args:
         name: folder, or name on the Hugging Face hub.
         what: the kind of model, for messages.
         remedy: what to give instead, for messages.
-        patterns: files that are taken from the hub.
+        patterns: files to download from the hub.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such model.
     """
     folder = model_folder(name)
     if (folder / CONFIG).is_file():

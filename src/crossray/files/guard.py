@@ -1,4 +1,4 @@
-"""What is checked before a command begins: that it can write its outputs, and that these destroy nothing it reads."""
+"""Checks before a command starts: its outputs can be written and replace none of its inputs."""
 
 import contextlib
 import os
@@ -14,12 +14,12 @@ Kind = Literal["file", "folder"]
 #: Files that make a folder a prepared dataset, a model, or a training run; nothing else is written into the first two.
 _DATASET, _WEIGHTS, _RUN = "dataset.json", "model.safetensors", "recipe.yaml"
 
-#: What belongs to a run and is no output of a command. Reports and scores may lie beside it.
+#: Files of a run that are not outputs of commands. Reports and scores may be next to them.
 _OF_A_RUN = {"recipe.yaml", "provenance.json", "metrics.jsonl", "last.ckpt", "finished", BEST}
 
 
 def check_outputs(outputs: Mapping[str, tuple[Path, Kind]], inputs: Mapping[str, Iterable[Path]]) -> None:
-    """See that outputs can be written and replace no input; links are followed.
+    """Check that outputs can be written and replace no input; links are followed.
 
     Args:
         outputs: path and kind by the option that named it ("--out").
@@ -37,7 +37,7 @@ def check_outputs(outputs: Mapping[str, tuple[Path, Kind]], inputs: Mapping[str,
         if place.exists() and not place.is_file() and not place.is_dir():
             continue  # a device or a pipe is written to, never replaced
         if place in taken:
-            raise UserError(f"{option} {path}: the same file as {taken[place]}; name another one.")
+            raise UserError(f"{option} {path} is the same file as {taken[place]}; name another one.")
         taken[place] = option
         _keep_inputs(option, path, place, kind, read)
         _keep_folders(option, path, place)
@@ -51,24 +51,24 @@ def _keep_inputs(option: str, path: Path, place: Path, kind: Kind, read: Mapping
             with contextlib.suppress(OSError):  # another name of the same file
                 same = source.is_file() and place.is_file() and source.samefile(place)
         if same and (kind == "file" or source.is_file()):
-            raise UserError(f"{option} {path}: is what {name} reads; name another file.")
+            raise UserError(f"{option} {path} is read by {name}; name another file.")
 
 
 def _keep_folders(option: str, path: Path, place: Path) -> None:
-    """No output lies in a prepared dataset or a model folder, or takes the place of a file of a training run."""
+    """Check that no output is in a prepared dataset or model folder, or replaces a file of a training run."""
     below = place
     for folder in place.parents:
         if (folder / _DATASET).is_file():
-            raise UserError(f"{option} {path}: lies in the prepared dataset {folder}; choose another place.")
+            raise UserError(f"{option} {path} is inside the prepared dataset {folder}; choose another place.")
         if (folder / CONFIG).is_file() and (folder / _WEIGHTS).is_file():
-            raise UserError(f"{option} {path}: lies in the model folder {folder}; choose another place.")
+            raise UserError(f"{option} {path} is inside the model folder {folder}; choose another place.")
         if (folder / _RUN).is_file() and below.name in _OF_A_RUN:
-            raise UserError(f"{option} {path}: belongs to the training run {folder}; choose another place.")
+            raise UserError(f"{option} {path} belongs to the training run {folder}; choose another place.")
         below = folder
 
 
 def _try(option: str, path: Path, place: Path, kind: Kind) -> None:
-    """Write something at the place, and take it away again, before hours of work are lost."""
+    """Try to write at the place, before hours of work are lost."""
     if kind == "file" and place.is_dir():
         raise UserError(f"{option} {path}: cannot be written (it is a folder); name a file in it.")
     if kind == "folder" and place.exists() and not place.is_dir():

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks for folders that only one process may use."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from crossray.errors import UserError
 
 @contextmanager
 def locked(path: Path, busy: str | None = None, *, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs; it ends with the process, also after `kill -9`.
+    """Hold the lock file `path` while the block runs; it is released when the process ends, even by `kill -9`.
 
     Args:
-        path: the lock file; its folder must exist. The file stays, empty.
-        busy: what to say when another process holds it; None waits for that process instead.
-        patience: seconds to wait for it before that is said.
+        path: the lock file, whose folder must exist. The empty file remains.
+        busy: message if another process holds it; None waits for that process instead.
+        patience: seconds to wait before raising the error.
 
     Raises:
-        UserError: another process holds it, or the file system has no locks at all.
+        UserError: another process holds it, or the file system does not support locks.
     """
     lock = FileLock(path)
     try:

@@ -1,13 +1,13 @@
-"""Names of files as they can be printed and stored."""
+"""File names that can be printed and stored."""
 
 import os
 from pathlib import Path
 
 
 def printable(path: Path | str) -> str:
-    r"""A path as text that every file and terminal in UTF-8 takes.
+    r"""A path as valid UTF-8 text.
 
-    A file system holds bytes; those that are no UTF-8 (names from old shares and archives) become escapes.
+    File names are bytes; those that are not valid UTF-8 (from old shares and archives) become escapes.
 
     Example:
         >>> printable(os.fsdecode(b"caf\xe9.png"))

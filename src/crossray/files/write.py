@@ -1,7 +1,7 @@
-"""Outputs that appear whole or not at all, survive a power cut once they are there, and never replace a device.
+"""Atomic and durable writing of outputs, which never replaces a device.
 
-Every file and folder that CrossRay writes goes through this module: written beside its place, flushed to disk, then
-renamed. After a kill at any moment the old content or the new one is there, never a mixture.
+Every file and folder that CrossRay writes goes through this module: it is written next to its place, flushed to disk,
+and then renamed. If the process is killed at any point, either the old or the new content remains, never a mixture.
 """
 
 import errno
@@ -16,14 +16,14 @@ from typing import IO, Any
 
 from crossray.errors import UserError
 
-#: Part of temporary names: processes of other machines may write into a shared folder.
+#: Part of temporary names, because processes of other machines may write to a shared folder.
 _HOST = platform.node() or "host"
 
 
 class WriteError(UserError, OSError):
     """An output cannot be written; `strerror` says why.
 
-    It is an `OSError` too, so that code which knows a better remedy can catch it and say that instead.
+    It is also an `OSError`, so code that knows a better remedy can catch it.
     """
 
     def __init__(self, path: Path, reason: OSError) -> None:
@@ -34,10 +34,9 @@ class WriteError(UserError, OSError):
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A place beside `path` to write to, which replaces `path` when the block ends without an error.
+    """A temporary place to write to, which replaces `path` if the block ends without an error.
 
-    The folder of `path` is made when it is missing. A link is followed. What exists and is no regular file (a device, a
-    pipe) is written to and stays what it is.
+    The folder of `path` is created if it is missing, and links are followed. A device or pipe is written to directly.
 
     Raises:
         WriteError: the file system refuses.
@@ -69,7 +68,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def appearing(path: Path | str, mode: str = "w", *, newline: str | None = None) -> Iterator[IO[Any]]:
-    r"""A file to write to that appears at `path` when the block ends without an error.
+    r"""A file to write to, which appears at `path` if the block ends without an error.
 
     Args:
         path: see `replacing`.
@@ -90,7 +89,7 @@ def appearing(path: Path | str, mode: str = "w", *, newline: str | None = None) 
 
 
 def write_whole(path: Path | str, content: str | bytes | memoryview) -> None:
-    """Write a file, text as UTF-8, and its folder; it appears whole or not at all.
+    """Write a file atomically, text as UTF-8, and create its folder.
 
     Raises:
         WriteError: the file system refuses.
@@ -101,9 +100,9 @@ def write_whole(path: Path | str, content: str | bytes | memoryview) -> None:
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a folder beside `folder`, then put it in its place.
+    """Let `write` fill a temporary folder, which then replaces `folder`.
 
-    `recover_folder` mends what a kill leaves.
+    `recover_folder` repairs an interrupted replacement.
     """
     beside, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
     try:
@@ -126,14 +125,14 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
 
 
 def recover_folder(folder: Path) -> None:
-    """Bring the old folder back when a kill fell between the two renames of `replace_folder`."""
+    """Restore the old folder if the process was killed between the two renames of `replace_folder`."""
     old = folder.with_name(folder.name + ".old")
     if old.exists() and not folder.exists():
         old.replace(folder)
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what processes of this machine that were killed have left beside `target`."""
+    """Remove temporary files next to `target` from killed processes of this machine."""
     for part in target.parent.glob(f".{glob.escape(target.name)}.{glob.escape(_HOST)}-*.part"):
         number = part.name.removesuffix(".part").rpartition("-")[2]
         if number.isdigit() and int(number) != os.getpid() and not _lives(int(number)):

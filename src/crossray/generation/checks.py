@@ -1,4 +1,4 @@
-"""The input check on image files, with a report and without."""
+"""The input check on image files, with or without a report."""
 
 import logging
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def check_study(generator: "Generator", views: Sequence[Path]) -> InputCheck:
-    """What the input check says of one study in files; no report is written.
+    """The result of the input check on one study in files, without a report.
 
     Args:
         generator: of the model.
         views: files of its views, or its folder.
 
     Raises:
-        UserError: the model's folder has no check, a file cannot be read, or there are more views than the model takes.
-            A colour picture is no error here: it is flagged.
+        UserError: the model folder has no check, a file cannot be read, or there are more views than the model uses. A
+            color image is flagged instead of raising an error.
     """
     if generator.checker is None:
         raise no_check(generator.name)
@@ -51,8 +51,8 @@ def checks_of(checker: InputChecker | None, pooled: Tensor, inputs: Inputs) -> l
     """The check of each of B studies.
 
     Args:
-        checker: None for no check.
-        pooled: (B, V, P), vectors of their views as the model encoded them.
+        checker: the input check; None for no check.
+        pooled: (B, V, P), encoded vectors of their views.
         inputs: of the studies.
     """
     if checker is None:
@@ -65,15 +65,15 @@ def checks_of(checker: InputChecker | None, pooled: Tensor, inputs: Inputs) -> l
 
 
 def heed(study: str, check: InputCheck | None, *, strict: bool) -> None:
-    """Warn of a flagged study in the log, or refuse it.
+    """Log a warning about a flagged study, or raise an error.
 
     Args:
         study: its name.
-        check: what the check says; None without one.
-        strict: refuse.
+        check: result of the check; None without one.
+        strict: raise an error.
 
     Raises:
-        UserError: it is flagged, and `strict`.
+        UserError: the study is flagged and `strict` is set.
     """
     if check is None or check.ok:
         return
@@ -83,7 +83,7 @@ def heed(study: str, check: InputCheck | None, *, strict: bool) -> None:
 
 
 def no_check(model: str) -> UserError:
-    """The error where a check is needed and the model's folder has none."""
+    """The error if a check is required but the model folder has none."""
     return UserError(
         f"{model or 'model'}: it has no input check; make one with `crossray calibrate --model MODEL --data DATASET`."
     )

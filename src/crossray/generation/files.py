@@ -1,4 +1,4 @@
-"""Studies that are given as image files, or as folders of them."""
+"""Reads studies from image files or from folders of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,16 +30,16 @@ class FileStudy:
 
 
 def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
-    """Read the views of a study as a prepared dataset stores them.
+    """Read the views of a study in the form in which a prepared dataset stores them.
 
     Args:
-        paths: PNG, JPEG or DICOM files; or one folder that holds those of the study, as `folder_views` orders them.
-            Files that say their position come in the same order: frontal views first.
+        paths: PNG, JPEG or DICOM files, or one folder with the files of the study, in the order of `folder_views`.
+            Files with a known position are ordered too: frontal views first.
         views: most views that the model takes.
         size: length of their short side in pixels, `Generator.stored`.
 
     Raises:
-        UserError: there is no view, or one too many, or a file cannot be read, or a folder holds several studies.
+        UserError: there is no view or too many, a file cannot be read, or a folder contains several studies.
     """
     if not paths:
         raise UserError("images: a study has no view; name at least one file for it.")
@@ -47,7 +47,7 @@ def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
         paths = folder_views(paths[0], views)
     if len(paths) > views:
         raise UserError(
-            f"{printable(paths[views])}: view {views + 1} of its study, but the model takes {views}; leave views out "
+            f"{printable(paths[views])} is view {views + 1} of its study, but the model takes {views}; leave views out "
             "of the list."
         )
     positions = [describe_image(path).position for path in paths]
@@ -62,15 +62,15 @@ def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
 def folder_views(folder: Path, views: int) -> list[Path]:
     """The files of a study's folder and its subfolders: frontal views, then lateral ones, then all others.
 
-    Views of one kind stand in the order of their paths. DICOM objects without pixels and files that are no image are
-    passed over (`study_views`).
+    Views of one kind are ordered by path. DICOM objects without pixels and files that are not images are skipped
+    (`study_views`).
 
     Args:
         folder: of one study.
         views: most views that the model takes.
 
     Raises:
-        UserError: the folder holds no view, more than that, or the views of several studies.
+        UserError: the folder contains no view, too many views, or views of several studies.
     """
     described = study_views(folder)
     if len(described) > views:
@@ -80,17 +80,17 @@ def folder_views(folder: Path, views: int) -> list[Path]:
         )
     if len({found.study for found in described.values() if found.study}) > 1:
         raise UserError(
-            f"{printable(folder)}: StudyInstanceUID differs between its files; give a folder of its own to each study."
+            f"{printable(folder)}: StudyInstanceUID differs between its files; give each study its own folder."
         )
     return list(described)
 
 
 def stack_studies(studies: Sequence[FileStudy], views: int) -> Inputs:
-    """A batch of B studies, their views padded at right and bottom, ready for `transform_inputs`.
+    """A batch of B studies for `transform_inputs`, with views padded on the right and at the bottom.
 
     Args:
         studies: views of any size.
-        views: V, room for the views of each study.
+        views: number V of views per study in the batch.
     """
     sizes = torch.zeros(len(studies), views, 2, dtype=torch.int64)
     positions = torch.zeros(len(studies), views, dtype=torch.int64)
@@ -107,10 +107,10 @@ def stack_studies(studies: Sequence[FileStudy], views: int) -> Inputs:
 
 
 def study_ids(studies: Sequence[Sequence[Path]]) -> list[str]:
-    """A name for each study: its files' names without the suffix of an image, joined by "+"; or its folder's name.
+    """A name for each study: the names of its files without image suffixes, joined by "+", or the name of its folder.
 
-    Where two studies would share a name, as many folders are put before as tell them apart; the same files given twice
-    are numbered.
+    If two studies would have the same name, as many parent folders are prepended as needed; repeated files are
+    numbered.
     """
     deepest = max((len(_without_suffix(path).parts) for paths in studies for path in paths), default=1)
     names: list[str] = []
@@ -127,6 +127,6 @@ def study_ids(studies: Sequence[Sequence[Path]]) -> list[str]:
 
 
 def _without_suffix(path: Path) -> Path:
-    """DICOM files are often named by an identifier full of dots, whose last number is no suffix."""
+    """Remove an image suffix only; DICOM files are often named by an identifier with dots."""
     named = Path(printable(path if path.name else path.resolve()))
     return named.with_suffix("") if named.suffix.lower() in SUFFIXES else named

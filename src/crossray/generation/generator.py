@@ -1,4 +1,4 @@
-"""A finished model writes the reports of image files or of a prepared dataset, as a predictions file."""
+"""Writes the reports of image files or of a prepared dataset with a trained model, as a predictions file."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,12 +43,12 @@ class StudyReport:
     """The report of one study from files.
 
     Attributes:
-        id: name of the study, from its files.
-        report: what was written.
+        id: name of the study, derived from its files.
+        report: the generated report.
         inputs: the study's views as stored, before the transform, on the model's device.
-        paths: the files of its views, in the order in which the model took them.
-        seconds: that the report took; of a batch, its time divided by its studies.
-        check: what the input check says of its views; None where the model's folder has no check.
+        paths: the files of its views, in the order in which the model used them.
+        seconds: time to generate the report; in a batch, the time of the batch divided by its studies.
+        check: result of the input check; None if the model folder has no check.
     """
 
     id: str
@@ -60,19 +60,19 @@ class StudyReport:
 
 
 class Generator:
-    """A model with all that writing reports needs.
+    """A model with everything needed to write reports.
 
     Attributes:
         model: the system, in eval mode on its device.
         decoding: the search.
-        name: the model's folder, as predictions files name it.
+        name: folder of the model, as recorded in predictions files.
         section: section of the report that the model learned to write.
         min_count: threshold of its vocabulary; None when unknown.
-        fingerprint: SHA-256 of its weights; "" when they come from no folder.
-        calibration: what turns its probabilities into those of being right; None where its folder has none, or where
-            that was learned with another search.
-        checker: of its inputs; None where its folder has none.
-        stored: short side of its dataset's images, in pixels; files are made as small before all else.
+        fingerprint: SHA-256 of its weights; "" if they were not loaded from a folder.
+        calibration: calibration of its confidence; None if its folder has none, or if it was learned with other
+            decoding settings.
+        checker: check of its inputs; None if its folder has none.
+        stored: short side of the images in its training dataset, in pixels, to which files are first resized.
     """
 
     def __init__(
@@ -88,18 +88,18 @@ class Generator:
         calibration: Calibration | None = None,
         checker: InputChecker | None = None,
     ) -> None:
-        """Put a model to work.
+        """Prepare a model for generation.
 
         Args:
-            model: with tokenizer and image transform.
-            decoding: the search; beam 3 up to the model's longest report when left out.
-            device: "auto" for a GPU where there is one, "cpu", "cuda" or "cuda:1".
-            name: as predictions files shall name it.
+            model: model with tokenizer and image transform.
+            decoding: decoding settings; by default, beam search with 3 hypotheses up to the model's maximum length.
+            device: "auto" for a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1".
+            name: name in predictions files.
             section: section of the report that it writes.
             min_count: threshold of its vocabulary, if known.
-            fingerprint: of its weights, if known.
-            calibration: of its confidence, if there is one.
-            checker: of its inputs, if there is one.
+            fingerprint: SHA-256 of its weights, if known.
+            calibration: calibration of its confidence, if there is one.
+            checker: check of its inputs, if there is one.
 
         Raises:
             UserError: the model lacks tokenizer or transform, the device does not exist, or a forbidden word is not in
@@ -112,7 +112,7 @@ class Generator:
         self.tokenizer: Tokenizer = _present(model.tokenizer, name, "tokenizer.json")
         self.transform: ImageTransform = _present(model.transform, name, "preprocess.json")
         special_ids(self.tokenizer, self.decoding)
-        # a folder of an earlier version does not say what its dataset stored
+        # a folder of an earlier version does not record the size of its training images
         self.stored = model.stored or self.transform.resize or self.transform.size
         self.device = _device(device)
         self.model = model.to(self.device).eval()
@@ -129,14 +129,15 @@ class Generator:
         """Load a model folder, or the best model of a training run's folder.
 
         Args:
-            folder: what `ReportModel.save_pretrained` or `crossray train` wrote.
-            device: "auto" for a GPU where there is one, "cpu", "cuda" or "cuda:1".
-            decoding: the search, or fields of it to change; the others are those in the model's `generation.json`.
-            use_confidence: read the calibration and the input check where the folder has them.
+            folder: folder from `ReportModel.save_pretrained` or `crossray train`.
+            device: "auto" for a GPU if there is one, else the CPU; or "cpu", "cuda", "cuda:1".
+            decoding: decoding settings, or only the fields to change; the others come from the model's
+                `generation.json`.
+            use_confidence: load the calibration and the input check, if the folder has them.
 
         Raises:
-            UserError: there is no model that writes reports, the device does not exist, or the calibration or the input
-                check is damaged or of other weights.
+            UserError: the folder has no model that writes reports, the device does not exist, or the calibration or the
+                input check is damaged or belongs to other weights.
         """
         folder = model_folder(folder)
         model = ReportModel.from_pretrained(folder)
@@ -169,10 +170,10 @@ class Generator:
 
         Args:
             studies: the views of each study, or its folder.
-            out: predictions file to write; it appears whole or not at all.
-            batch_size: studies at once; halved when memory runs out.
+            out: predictions file to write; a failed write leaves no partial file.
+            batch_size: number of studies per batch; halved when memory runs out.
             strict: see `report_files`.
-            progress: called with studies done and studies in all.
+            progress: called with the number of finished and of all studies.
 
         Returns:
             Number of reports.
@@ -203,15 +204,16 @@ class Generator:
         """The reports of radiographs in files, one after the other; every file is read before the first.
 
         Args:
-            studies: as for `generate_files`, like the others.
-            batch_size: studies at once.
-            samples: reports to draw for each study besides, where the search itself draws none.
-            strict: refuse a study whose images the input check flags, instead of a warning in the log.
-            names: of the studies; their samples are drawn by them. Made from the files' names when None.
-            progress: called with studies done and studies in all.
+            studies: see `generate_files`, as for the other arguments.
+            batch_size: number of studies per batch.
+            samples: number of additional reports to sample for each study, unless the decoding already samples.
+            strict: raise an error for a study whose images the input check flags, instead of logging a warning.
+            names: names of the studies, which determine their random numbers; if None, they are derived from the file
+                names.
+            progress: called with the number of finished and of all studies.
 
         Raises:
-            UserError: as `generate_files`, at the call; of `strict`, at the study; or there is no input check for it.
+            UserError: as for `generate_files`, at the call; for `strict`, at the study, or if there is no input check.
         """
         if strict and self.checker is None:
             raise no_check(self.name)
@@ -241,22 +243,22 @@ class Generator:
         shuffle_images: int | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """Write the reports of one split of a prepared dataset, with the references of both protocols beside.
+        """Write the reports of one split of a prepared dataset, with the references of both protocols.
 
         Args:
-            dataset: the dataset or its folder; features that training cached in it are used when they fit the model.
+            dataset: the dataset or its folder; features that training cached are used if they match the model.
             split: "train", "val", "test", or "all" for a model that was trained on another dataset.
-            out: predictions file to write; it appears whole or not at all.
-            batch_size: studies at once; halved when memory runs out.
-            shuffle_images: seed of a random order in which every study gets the views of another; the header says so.
-                The reports of a system that looks at the image become worse. None: each study has its own.
-            progress: called with studies done and studies in all.
+            out: predictions file to write; a failed write leaves no partial file.
+            batch_size: number of studies per batch; halved when memory runs out.
+            shuffle_images: seed of a random order in which every study gets the views of another one, as recorded in
+                the header. If a system uses the image, its reports become worse. None for no shuffling.
+            progress: called with the number of finished and of all studies.
 
         Returns:
             Number of reports.
 
         Raises:
-            UserError: there is no such dataset, or it has no such split, or a single study cannot be shuffled.
+            UserError: there is no such dataset or split, or there is only a single study to shuffle.
         """
         data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
         rows = np.arange(data.studies) if split == "all" else data.rows(split)
@@ -296,9 +298,9 @@ class Generator:
         progress: Progress | None,
         samples: int = 0,
     ) -> Iterator[tuple[int, "_Written", float]]:
-        """Place, report and seconds of every study, in order; a batch that does not fit into memory is tried in halves.
+        """Index, report and seconds of every study, in order; a batch that does not fit into memory is halved.
 
-        The seconds are those of the batch divided by its studies, reading the images of a dataset included.
+        The seconds are those of the batch divided by its studies, including reading the images of a dataset.
         """
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
@@ -314,11 +316,11 @@ class Generator:
                     raise
                 if len(rows) == 1:
                     raise UserError(
-                        f"study '{names[first]}': memory does not suffice even for one study; use another device."
+                        f"study '{names[first]}': there is not enough memory for even one study; use another device."
                     ) from None
                 batch_size = len(rows) // 2
             if written is None:
-                # only here is the error, and with it every tensor of the failed batch, gone
+                # only here have the error and all tensors of the failed batch been released
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
@@ -361,7 +363,7 @@ class Generator:
 
 
 class _Written(NamedTuple):
-    """What a batch gives of one study."""
+    """The result for one study of a batch."""
 
     report: WrittenReport
     check: InputCheck | None
@@ -369,7 +371,7 @@ class _Written(NamedTuple):
 
 def _present(part: Any, folder: str, file: str) -> Any:
     if part is None:
-        raise UserError(f"{folder or 'model'}: it has no {file}; copy the whole model folder.")
+        raise UserError(f"{folder or 'model'}: {file} is missing; copy the whole model folder.")
     return part
 
 
@@ -378,7 +380,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
-        raise UserError(f"--device '{name[:40]}': PyTorch cannot compute there; use auto or cpu.") from None
+        raise UserError(f"--device '{name[:40]}': PyTorch cannot use it; give auto or cpu.") from None
     return device
 
 
@@ -393,7 +395,7 @@ def _changed(decoding: DecodingConfig, fields: DecodingConfig | Mapping[str, Any
 
 
 def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:
-    """Another of the rows for each of them."""
+    """A different row for each of the rows."""
     if len(rows) < 2:
         raise UserError(
             f"{place}: shuffle_images: it has {counted(len(rows), 'study')}; choose a split with at least two."

@@ -1,4 +1,4 @@
-"""Reports of studies that are in memory, all in one batch: what a service runs."""
+"""Writes the reports of studies in memory as one batch, for a service."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from crossray.generation.checks import checks_of
 from crossray.generation.files import FileStudy, stack_studies
 from crossray.generation.generator import Generator, StudyReport
 
-#: Told the place of a study and what is written of it so far, in the tokenizer's form.
+#: Called with the index of a study and its text so far, in the form of the tokenizer.
 WatchText = Callable[[int, str], None]
 
 
@@ -29,13 +29,13 @@ def write_studies(
 
     Args:
         generator: of the model.
-        studies: their views; at most `views` of the model's configuration each.
-        names: of the studies; they decide on what is drawn at random.
-        need_attention: keep the cross-attention behind each report.
+        studies: views of each study, at most `views` of the model's configuration.
+        names: names of the studies, which determine their random numbers.
+        need_attention: keep the cross-attention of each report.
         watch: called with the text so far, after every token.
 
     Raises:
-        UserError: the model has diverged.
+        UserError: the model's probabilities are not numbers.
     """
     started = time.perf_counter()
     views, decode = generator.model.config.views, generator.tokenizer.decode

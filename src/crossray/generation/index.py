@@ -1,4 +1,4 @@
-"""The retrieval index of a trained folder: rebuilt from a dataset, and queried for the nearest reports."""
+"""Rebuilds the retrieval index of a model folder from a dataset, and queries it for the nearest reports."""
 
 import json
 import tempfile
@@ -29,8 +29,8 @@ class Neighbour:
 
     Attributes:
         study: its identifier.
-        distance: of the query, in the model's space.
-        report: its report; "" where the index does not keep them.
+        distance: distance from the query in the model's space.
+        report: its report; "" if the index does not keep reports.
     """
 
     study: str
@@ -39,10 +39,10 @@ class Neighbour:
 
 
 def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, device: str = "cpu") -> int:
-    """Replace the index of a model folder by one of this dataset's training studies.
+    """Replace the index of a model folder by an index of this dataset's training studies.
 
-    Weights and class priors stay as they were trained, and `provenance.json` says which dataset the index is of. A
-    folder whose index belongs to another encoder is read, too.
+    Weights and class priors do not change, and `provenance.json` records the dataset of the index. A folder whose index
+    belongs to another encoder can be read too.
 
     Args:
         folder: model folder, or the folder of a training run (its best model is taken).
@@ -54,11 +54,11 @@ def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, 
         Number of studies in the index.
 
     Raises:
-        UserError: the folder's system does not retrieve, or the dataset has no training reports or other observations.
+        UserError: the system does not retrieve, or the dataset has no training reports or different observations.
     """
     folder = model_folder(folder)
     with tempfile.TemporaryDirectory() as name:
-        # the same folder with an empty index: what is replaced need not be readable
+        # the folder with an empty index, because the replaced index need not be readable
         bare = Path(name)
         for file in folder.glob("*"):
             if file.name != DATABASE:
@@ -68,7 +68,7 @@ def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, 
     model = retrieving(generator, folder)
     if dataset.labels is not None and tuple(dataset.info.observations) != model.config.observations:
         raise UserError(
-            f"{dataset.path}: field 'observations' is not that of the model; prepare the dataset with the same labeler."
+            f"{dataset.path}: field 'observations' differs from the model's; prepare the dataset with the same labeler."
         )
     model.config = replace(model.config, store_reports=store_reports)
     model.learn_from(dataset, generator.section)
@@ -82,7 +82,7 @@ def build_index(folder: Path, dataset: Dataset, *, store_reports: bool = False, 
 
 
 def _note(path: Path, dataset: Dataset) -> None:
-    """Say in the folder's provenance which dataset the index is of; the file is replaced whole."""
+    """Record the dataset of the index in the provenance of the folder."""
     try:
         provenance = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -93,10 +93,10 @@ def _note(path: Path, dataset: Dataset) -> None:
 
 
 def retrieving(generator: Generator, folder: Path | str) -> RetrievingModel:
-    """The generator's model, if it retrieves; `folder` is where it is from, for the message.
+    """The generator's model, if it retrieves; `folder` is its name in messages.
 
     Raises:
-        UserError: it does not.
+        UserError: the model does not retrieve.
     """
     if not isinstance(generator.model, RetrievingModel):
         raise UserError(
@@ -132,7 +132,7 @@ def query_files(
 def query_dataset(
     generator: Generator, model: RetrievingModel, dataset: Dataset, split: str, k: int, batch_size: int = 16
 ) -> Iterator[tuple[str, list[Neighbour]]]:
-    """Nearest reports of the studies of a split, as `query_files`."""
+    """Nearest reports of the studies of a split; see `query_files`."""
     rows, collator = dataset.rows(split), collator_of(model, dataset)
     for start in range(0, len(rows), batch_size):
         part: np.ndarray = rows[start : start + batch_size]

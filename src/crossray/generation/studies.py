@@ -1,4 +1,4 @@
-"""One study, from image files or from a prepared dataset, for what is shown of it."""
+"""Reads one study from image files or from a prepared dataset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from crossray.generation.generator import Generator
 
 @dataclass(frozen=True)
 class OneStudy:
-    """A study as a model takes it.
+    """A study as input of a model.
 
     Attributes:
         name: of the study.
         inputs: its views as stored, before the transform, on the model's device.
-        reference: the true report; "" when it is not known.
+        reference: the true report; "" if unknown.
         synthetic: whether the images are drawn.
     """
 
@@ -32,10 +32,10 @@ class OneStudy:
 
 
 def file_study(paths: Sequence[Path], generator: Generator) -> OneStudy:
-    """A study from image files, one a view, or from a folder of them.
+    """A study from image files, one per view, or from a folder of them.
 
     Raises:
-        UserError: a file cannot be read, or there are more than the model takes.
+        UserError: a file cannot be read, or there are too many views.
     """
     views = generator.model.config.views
     study = read_study(paths, views, generator.stored)
@@ -43,7 +43,7 @@ def file_study(paths: Sequence[Path], generator: Generator) -> OneStudy:
 
 
 def dataset_study(folder: Path, study: str | None, generator: Generator) -> OneStudy:
-    """A study of a prepared dataset, by its identifier; the first test study when that is None.
+    """A study of a prepared dataset by its identifier; if None, the first test study.
 
     Raises:
         UserError: there is no such dataset or study.

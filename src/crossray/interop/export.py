@@ -50,7 +50,9 @@ def export_reports(
         UserError: an image that is named cannot be read, "sr" without DICOM images, or one subject for several studies.
     """
     if subject is not None and (format != "fhir" or len(file.rows) > 1):
-        raise UserError("--subject: names the patient of one study with --format fhir; choose it with --studies.")
+        raise UserError(
+            "--subject names the patient of a single study with --format fhir; select the study with --studies."
+        )
     written = datetime.now(UTC)
     names = _names([row.id for row in file.rows])
     for row in file.rows:
@@ -92,7 +94,9 @@ def _sources(row: Prediction, file: PredictionFile, images: Path | None) -> tupl
 
 def _image(path: Path) -> Path:
     if not path.is_file():
-        raise UserError(f"{path}: the image is not there; give --images, the folder that the predictions were made in.")
+        raise UserError(
+            f"{path}: the image does not exist; give --images, the folder that the predictions were made in."
+        )
     return path
 
 

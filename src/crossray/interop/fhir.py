@@ -191,7 +191,9 @@ def _provenance(draft: DraftReport, targets: Sequence[str], device: str, study: 
 def _subject(sources: Sequence[Source], subject: str | None) -> Resource | None:
     if subject is not None:
         if not subject.isascii() or any(part.isspace() for part in subject) or "Patient/" not in subject:
-            raise UserError(f"subject: {quoted(subject)} refers to no patient; give one such as Patient/123.")
+            raise UserError(
+                f"subject: {quoted(subject)} does not refer to a patient; give a reference such as Patient/123."
+            )
         return {"reference": subject}
     if not sources or not sources[0].text("PatientID"):
         return None

@@ -123,10 +123,12 @@ def read_sources(contents: Iterable[tuple[str, bytes] | Path]) -> tuple[Source, 
         for content in contents
     )
     if not sources:
-        raise UserError("images: a study has none; give its DICOM files.")
+        raise UserError("images: the study has none; give its DICOM files.")
     for keyword in ("StudyInstanceUID", "PatientID"):
         if len({source.text(keyword) for source in sources}) > 1:
-            raise UserError(f"{sources[1].name}: {keyword} is not that of {sources[0].name}; give images of one study")
+            raise UserError(
+                f"{sources[1].name}: {keyword} differs from that of {sources[0].name}; give images of one study"
+            )
     return sources
 
 

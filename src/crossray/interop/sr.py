@@ -64,7 +64,9 @@ def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset
         raise UserError("structured reports are written with highdicom; pip install 'crossray[hospital]'.") from None
     evidence = [evidence_of(source) for source in sources]
     if not evidence:
-        raise UserError(f"{draft.id}: a structured report belongs to DICOM images, and there is none; export as fhir.")
+        raise UserError(
+            f"{draft.id}: a structured report needs DICOM images, and the study has none; export it as fhir."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's and highdicom's quote the patient's name
         report = ComprehensiveSR(

@@ -1,4 +1,4 @@
-"""Multi-head attention for teacher forcing and for writing word by word.
+"""Multi-head attention for teacher forcing and for incremental decoding.
 
 Shapes: B studies, N = B x beams rows, h heads of d channels, T queries, S keys, D = h * d.
 """
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from crossray.layers.cache import Cache
 from crossray.layers.dropout import dropout as drop
 
-#: Up to so many queries (a narrow beam's next word) two plain products are faster on a CPU than the blocked kernel.
+#: Up to this number of queries (such as the next word of a narrow beam), two plain products are faster on a CPU than
+#: the blocked kernel.
 _FEW_QUERIES = 4
 
 
@@ -33,7 +34,7 @@ def attend(
         query: (B, h, T, d).
         key: (B, h, S, d).
         value: (B, h, S, d).
-        mask: bool, broadcastable to (B, h, T, S), True where a query may look; every query may look somewhere.
+        mask: bool, broadcastable to (B, h, T, S), True where a query may attend; every query may attend somewhere.
         bias: float, broadcastable to (B, h, T, S), added to the scaled scores.
         causal: query t sees keys up to t only; not together with `mask` or `bias`.
         dropout: share of the weights that is dropped.
@@ -47,7 +48,7 @@ def attend(
         mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
     on_processor = query.device.type == "cpu"
     few = on_processor and query.shape[-2] <= _FEW_QUERIES and not torch.is_grad_enabled()
-    # with dropout PyTorch's own way on a processor is the same products, and its dropout is slow
+    # with dropout, PyTorch uses the same products on a CPU, but its dropout is slow
     if not (need_weights or few or (on_processor and dropout)):
         return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal=causal), None
     scores = (query @ key.transpose(-2, -1)).float() / math.sqrt(query.shape[-1])
@@ -61,7 +62,7 @@ def attend(
 
 
 class SelfAttention(nn.Module):
-    """Attention of a sequence to itself; query, key and value come from one product.
+    """Self-attention; query, key and value come from one product.
 
     Args:
         width: D; `heads`: h, a divisor of it.
@@ -85,20 +86,20 @@ class SelfAttention(nn.Module):
         cache: Cache | None = None,
         layer: int = 0,
     ) -> Tensor:
-        """Attend within (N, T, D), or from it to everything that `cache` holds of layer `layer`.
+        """Attend within (N, T, D), or from it to all positions of layer `layer` in `cache`.
 
         Args:
             x: (N, T, D).
-            mask: what `Cache.extend` returned; without a cache (N, 1, 1, T) bool, True where a position is valid.
+            mask: result of `Cache.extend`; without a cache, (N, 1, 1, T) bool, True where a position is valid.
             causal: no position sees a later one; only without a cache.
-            cache: state that already has room for these T positions.
+            cache: state with room for these T positions.
             layer: index of this layer in the cache.
         """
         rows, length, width = x.shape
         beams = 1 if cache is None else cache.mixed
         parts = self.project(x).view(rows // beams, beams, length, 3, self.heads, width // self.heads)
         query, key, value = parts.unbind(3)
-        # keys and values: position first, then beam, as the cache has its slots
+        # keys and values: position first, then beam, like the slots of the cache
         query = query.flatten(1, 2).transpose(1, 2)
         key = key.transpose(1, 2).flatten(1, 2).transpose(1, 2)
         value = value.transpose(1, 2).flatten(1, 2).transpose(1, 2)
@@ -110,12 +111,12 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of a text to a study's memory, whose keys and values its beams share.
+    """Cross-attention of a text to a study's memory, whose keys and values all beams share.
 
     Args:
         width: D; `heads`: h, a divisor of it.
         dropout: share of the attention weights that is dropped in training.
-        memory_width: width of the memory; `width` when left out.
+        memory_width: width of the memory; by default, `width`.
         bias: whether the linear maps have biases.
     """
 
@@ -163,7 +164,7 @@ class CrossAttention(nn.Module):
         studies = keys.shape[0]
         query = self.query(x).view(studies, -1, self.heads, width // self.heads).transpose(1, 2)
         if bias is not None:
-            # the queries of a study's beams stand one after the other
+            # the queries of a study's beams are adjacent
             bias = bias.expand(rows, -1, length, -1).unflatten(0, (studies, -1)).transpose(1, 2).flatten(2, 3)
         dropout = self.dropout if self.training else 0.0
         attended, weights = attend(

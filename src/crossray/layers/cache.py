@@ -1,4 +1,4 @@
-"""State of a decoder that writes word by word."""
+"""State of incremental decoding."""
 
 from dataclasses import dataclass, field
 
@@ -8,32 +8,32 @@ from torch import Tensor
 
 @dataclass
 class Cache:
-    """All that a decoder keeps between two steps.
+    """Everything that a decoder keeps between two steps.
 
-    N rows = B studies x `beams`, the beams of one study adjacent. What belongs to the image is held once per study and
-    shared by its beams. What grows with the text is held once per study too, and never moved: position p of beam j lies
-    in slot p * beams + j, and `lineage` says which slots a row descends from. Changing the order of the beams then
-    moves a few booleans instead of every key and value. What is written before the beams part (`widen`), a prompt and
-    the begin token, has one slot a position, behind which these slots begin.
+    N rows = B studies x `beams`, the beams of one study adjacent. Data of the image is stored once per study and shared
+    by its beams. Data that grows with the text is also stored once per study, and never moved: position p of beam j is
+    in slot p * beams + j, and `lineage` says which slots a row descends from. Reordering the beams then moves a few
+    booleans instead of all keys and values. Positions before the beams split (`widen`), which are the prompt and the
+    begin token, have one slot each, before these slots.
 
-    Rows that never change places, samples of a study, are kept `apart` instead: each has its own keys and values, and
-    attends to nothing else.
+    Rows that are never reordered, such as samples of a study, are kept `apart` instead: each has its own keys and
+    values, and attends to nothing else.
 
     Attributes:
         beams: rows per study.
-        length: decoder positions already written, the prompt included.
-        memory_keys: one (B, heads, S, d) a layer, computed once.
+        length: number of written decoder positions, including the prompt.
+        memory_keys: one (B, heads, S, d) per layer, computed once.
         memory_values: the same for the values.
-        memory_mask: (B, 1, 1, S) bool, True where attention may look; None when every position is valid.
-        keys: one (B, heads, room, d) a layer; only the first `slots` are written.
-        values: the same for the values; of rows that are apart (N, heads, room, d) each.
+        memory_mask: (B, 1, 1, S) bool, True for valid positions; None if all are valid.
+        keys: one (B, heads, room, d) per layer; only the first `slots` are written.
+        values: the same for the values; for rows that are apart, (N, heads, room, d) each.
         lineage: (B, beams, slots) bool, True where a slot belongs to the row's own text; None before the first
-            position, and always with one beam, whose every slot is its own.
-        state: anything else that grows with the text, (N, ...) each: a running context, for example.
-        shared: anything that all studies have in common; neither reordered nor selected.
-        common: positions that were written before the beams parted.
-        apart: each row has keys and values of its own.
-        reserved: positions that are expected in all; room for them is made at once.
+            position, and always for a single beam.
+        state: other data that grows with the text, (N, ...) each, such as a running context.
+        shared: data that all studies share, which is neither reordered nor selected.
+        common: number of positions before the beams split.
+        apart: whether each row has its own keys and values.
+        reserved: expected total number of positions, for which room is allocated at once.
     """
 
     beams: int
@@ -52,25 +52,25 @@ class Cache:
 
     @property
     def mixed(self) -> int:
-        """Rows whose text shares one set of slots: the beams of a study, or 1 where rows are apart."""
+        """Number of rows that share one set of slots: the beams of a study, or 1 if rows are apart."""
         return 1 if self.apart else self.beams
 
     @property
     def slots(self) -> int:
-        """Slots that the positions so far take, in every layer."""
+        """Number of slots of the positions so far, in every layer."""
         return self.slots_of(self.length)
 
     def slots_of(self, length: int) -> int:
-        """Slots that so many positions take."""
+        """Number of slots for a number of positions."""
         return min(length, self.common) + max(0, length - self.common) * self.mixed
 
     def widen(self, beams: int, *, apart: bool = False) -> None:
-        """Let `beams` rows of each study continue the one that was read so far.
+        """Let `beams` rows of each study continue the text so far.
 
         Args:
             beams: rows of each study.
-            apart: they never change places (`reorder`). Each then takes a copy of what was read; otherwise nothing is
-                copied but `state`.
+            apart: whether they are never reordered (`reorder`). Each then gets a copy of the text so far; otherwise
+                only `state` is copied.
         """
         assert self.beams == 1
         if beams == 1:
@@ -85,11 +85,11 @@ class Cache:
         self.state = {name: value.repeat_interleave(beams, dim=0) for name, value in self.state.items()}
 
     def extend(self, positions: int, device: torch.device) -> Tensor | None:
-        """Make room for `positions` more in every row; layers then `write` them.
+        """Make room for `positions` more positions in every row, which layers then `write`.
 
         Returns:
-            Where each of the new positions may look: bool, broadcastable to (B, heads, beams * positions, slots),
-            query (j, t) at j * positions + t; None when it may look everywhere.
+            The mask of the new positions: bool, broadcastable to (B, heads, beams * positions, slots), with query (j,
+            t) at j * positions + t; None if they may attend everywhere.
         """
         past = self.length
         self.length += positions
@@ -143,7 +143,7 @@ class Cache:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def reorder(self, index: Tensor) -> None:
-        """Row i continues what row `index[i]` has written: (N,) int64, within one study; not where rows are apart."""
+        """Let row i continue the text of row `index[i]`: (N,) int64, within one study; not for rows that are apart."""
         assert not self.apart
         if self.lineage is not None:
             slots = self.lineage.shape[2]
@@ -152,7 +152,7 @@ class Cache:
         self.state = {name: value.index_select(0, index) for name, value in self.state.items()}
 
     def select(self, studies: Tensor) -> None:
-        """Keep only these studies, (B',) int64: finished ones leave the batch."""
+        """Keep only these studies, (B',) int64."""
         self.memory_keys = [key.index_select(0, studies) for key in self.memory_keys]
         self.memory_values = [value.index_select(0, studies) for value in self.memory_values]
         if self.memory_mask is not None:
@@ -164,7 +164,7 @@ class Cache:
         self.state = {name: value.index_select(0, rows) for name, value in self.state.items()}
 
     def narrow(self, beams: Tensor) -> None:
-        """Keep only these rows of each study, (B, K) int64 places among its beams; they are apart."""
+        """Keep only these rows of each study, (B, K) int64 indices among its beams; for rows that are apart."""
         assert self.apart
         first = torch.arange(len(beams), device=beams.device) * self.beams
         rows = (first[:, None] + beams).flatten()
@@ -173,7 +173,7 @@ class Cache:
         self.beams = beams.shape[1]
 
     def _keep_text(self, index: Tensor) -> None:
-        """Keep these entries of the first axis of keys and values, with the room that they have."""
+        """Keep these entries of the first axis of keys and values, with their room."""
         self.keys = [_selected(key, index, self.slots) for key in self.keys]
         self.values = [_selected(value, index, self.slots) for value in self.values]
 

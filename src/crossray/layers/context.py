@@ -1,4 +1,4 @@
-"""A weighted mean over everything that has been read so far, for teacher forcing and word by word (RCAN eq. 14).
+"""A weighted mean over the positions so far, for teacher forcing and incremental decoding (RCAN eq. 14).
 
 Shapes: N rows, T new positions, D width.
 """
@@ -6,24 +6,24 @@ Shapes: N rows, T new positions, D width.
 import torch
 from torch import Tensor
 
-#: What a running context keeps of the positions before: the logarithm of their summed weights (N, 1), and their
-#: weighted mean (N, D). Both in float32: together they are one position that stands for all of them.
+#: State of a running context: the logarithm of the summed weights of the previous positions (N, 1), and their weighted
+#: mean (N, D), both in float32. Together they act as one position.
 Past = tuple[Tensor, Tensor]
 
 
 def running_context(scores: Tensor, values: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
     """Mean of the values up to each position, weighted by the softmax of their scores up to that position.
 
-    No score can overflow, because softmax subtracts the largest of each row, and no position sees a later one; padding
-    stands after a report, where none of its positions looks.
+    Scores cannot overflow, because softmax subtracts the largest score of each row. No position sees a later one;
+    padding comes after a report, so no position of the report sees it.
 
     Args:
         scores: (N, T).
         values: (N, T, D).
-        past: what the call before returned; None when nothing comes before.
+        past: state from the previous call; None for the first.
 
     Returns:
-        Contexts (N, T, D), and what the next call needs.
+        Contexts (N, T, D), and the state for the next call.
     """
     with torch.autocast(values.device.type, enabled=False):
         all_scores, all_values = scores.float(), values.float()

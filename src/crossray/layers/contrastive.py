@@ -1,4 +1,4 @@
-"""Parts of contrastive losses: rows of all processes, who belongs together, and how far apart the others are.
+"""Parts of contrastive losses: rows of all processes, positives, and negatives with margins.
 
 Shapes: B rows of this process, N rows of all processes, P channels.
 """
@@ -13,13 +13,13 @@ from torch import Tensor
 
 
 def gather_ranks(tensor: Tensor) -> Tensor:
-    """The rows of all processes in the order of their ranks; `tensor` itself in a training of one process.
+    """The rows of all processes in the order of their ranks; with one process, `tensor` itself.
 
-    A loss that every process computes from the same gathered rows has, averaged over the processes as DDP does it, the
-    gradient that a single process would find on the global batch.
+    If every process computes a loss from the same gathered rows, its gradient, averaged over the processes as in DDP,
+    is that of a single process on the global batch.
 
     Args:
-        tensor: (B, ...), where B may differ between processes, the other dimensions may not.
+        tensor: (B, ...), where only B may differ between processes.
 
     Returns:
         (N, ...).
@@ -36,7 +36,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather of a first dimension that differs; the gradient is the sum of what all processes ask of a row."""
+    """All-gather for different first dimensions; the gradient of a row is the sum over all processes."""
 
     @staticmethod
     def forward(context: Any, tensor: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ class _Gather(torch.autograd.Function):
 def connected_components(adjacency: Tensor) -> Tensor:
     """Components of an undirected graph, on the device of `adjacency`.
 
-    Every node takes the smallest label among itself and its neighbours, then the label of that label, until nothing
-    changes: a few turns in place of a copy to the processor.
+    Every node takes the smallest label among itself and its neighbors, then the label of that label, until nothing
+    changes. This takes a few iterations and avoids a copy to the CPU.
 
     Args:
         adjacency: (N, N) bool, True where two nodes are joined; read as symmetric.
@@ -82,10 +82,10 @@ def connected_components(adjacency: Tensor) -> Tensor:
 
 @torch.no_grad()
 def weak_positives(unit: Tensor) -> Tensor:
-    """RCAN's weak labels: studies whose graph of nearest neighbours is connected belong together.
+    """RCAN's weak labels: studies belong together if their graph of nearest neighbors is connected.
 
     Args:
-        unit: (N, P) normalised vectors.
+        unit: (N, P) normalized vectors.
 
     Returns:
         (N, N) bool.
@@ -108,20 +108,20 @@ def supervised_contrastive(
         features: (N, P) vectors, compared by their cosine.
         positive: (N, N) bool, True where two rows belong together; its diagonal does not count.
         temperature: divides the cosines.
-        denominator: the rows that a positive is compared with: all "others", or the "negatives" alone, as in the
-            decoupled loss of Yeh et al. 2022. The latter falls below 0.
+        denominator: the rows in the denominator: all "others", or only the "negatives", as in the decoupled loss of Yeh
+            et al. 2022, which can be negative.
         reduction: mean or sum over all rows.
 
     Returns:
-        A scalar in float32. A row without a positive contributes 0, so a single row gives 0, never NaN; so does a row
-        without a negative, where the denominator holds nothing else.
+        A scalar in float32. A row without a positive contributes 0, so a single row gives 0 and never NaN; the same
+        holds for a row with an empty denominator.
     """
     unit = F.normalize(features.float(), dim=1)
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     with torch.autocast(unit.device.type, enabled=False):
         scores = unit @ unit.T / temperature
     compared = ~itself if denominator == "others" else ~(itself | positive)
-    # a large finite number: a row that is compared with nothing would otherwise hold nothing but -inf
+    # a large finite number, because a row with an empty denominator would otherwise contain only -inf
     surprise = scores.masked_fill(~compared, torch.finfo(scores.dtype).min).logsumexp(dim=1, keepdim=True) - scores
     chosen = (positive & ~itself & compared.any(dim=1, keepdim=True)).to(scores.dtype)
     rows = (surprise.where(chosen > 0, 0.0) * chosen).sum(dim=1) / chosen.sum(dim=1).clamp_min(1)
@@ -129,7 +129,7 @@ def supervised_contrastive(
 
 
 def uniformity(features: Tensor, temperature: float = 2.0) -> Tensor:
-    """How evenly rows lie on the unit sphere: log of the mean of exp(-t |u_i - u_j|^2) over all pairs i != j.
+    """Uniformity of rows on the unit sphere: log of the mean of exp(-t |u_i - u_j|^2) over all pairs i != j.
 
     Wang and Isola 2020: 0 when all rows are one point, about -2 t when they are spread evenly.
 
@@ -150,7 +150,7 @@ def uniformity(features: Tensor, temperature: float = 2.0) -> Tensor:
 
 
 def different_reports(keys: Tensor) -> Tensor:
-    """Who may be a negative of whom: (N, N) bool, False for a row itself and for rows with an equal report.
+    """Mask of possible negatives: (N, N) bool, False for a row itself and for rows with an equal report.
 
     Args:
         keys: (N,) int64, equal for equal reports (`Targets.report_key`).

@@ -1,7 +1,7 @@
-"""PromptMRG's diagnosis (Jin et al. 2024): a classifier that reads the reports of similar studies, too.
+"""PromptMRG's diagnosis (Jin et al. 2024): a classifier that also reads the reports of similar studies.
 
-`DiagnosisBranch` is its classifier with cross-modal feature enhancement, `DiagnosisPrompts` what the decoder reads of
-it, `ALA` its loss.
+`DiagnosisBranch` is its classifier with cross-modal feature enhancement, `DiagnosisPrompts` are the resulting tokens
+for the decoder, and `ALA` is its loss.
 
 Shapes: B studies, R retrieved reports of each, K observations, D width; statuses are coded as in
 `crossray.text.observations.STATUSES`.
@@ -21,7 +21,7 @@ from crossray.text.observations import STATUSES
 
 POSITIVE = STATUSES.index("positive")
 
-#: Smallest class prior: a class that no report has must not forbid itself.
+#: Smallest class prior, so that a class without reports is not impossible.
 _LEAST = 1e-4
 
 
@@ -49,11 +49,10 @@ class RetrievedLayer(nn.Module):
 class QueryLayer(nn.Module):
     """Post-norm decoder layer of DETR for one query.
 
-    The self-attention of a single query has one key, whose weight is 1: what remains of it is a linear map. In the
-    first layer DETR's query is zero, of which that map makes a constant: there `DiagnosisBranch.begin` is in its place.
-
-    The attention to the reports starts with scores of a standard deviation of about 2. From PyTorch's and Xavier's
-    weights it was 0.2, and the first layer read the plain mean of all reports.
+    The self-attention of a single query has one key with weight 1, so it reduces to a linear map. In the first layer,
+    DETR's query is zero and the map gives a constant, which `DiagnosisBranch.begin` replaces. The attention to the
+    reports starts with scores of a standard deviation of about 2. With PyTorch's and Xavier's initial weights it would
+    be 0.2, and the first layer would read the plain mean of all reports.
 
     Args:
         width: D; `heads`: h, a divisor of it; `dropout`: everywhere.
@@ -119,10 +118,10 @@ class DiagnosisBranch(nn.Module):
 
     @torch.no_grad()
     def begin_with(self, logits: Tensor) -> None:
-        """Begin with these logits (4, K) for every study: how often the statuses are, before anything is seen.
+        """Set the initial logits (4, K) of every study to the frequencies of the statuses.
 
-        From 0 they would be learned first, through what the branch finds in the reports, as that can move much faster
-        than a bias: after 50 steps all reports were encoded alike, and nothing was read out of them any more.
+        Starting at 0, the frequencies would first be learned through the encoded reports, which change much faster than
+        a bias: after 50 steps, all reports were encoded alike and no longer carried information.
         """
         self.classify.bias.copy_(logits.flatten())
 
@@ -148,7 +147,7 @@ class DiagnosisBranch(nn.Module):
 
 
 class DiagnosisPrompts(nn.Module):
-    """Diagnosis prompts: one token an observation, its most probable status, read before the report.
+    """Diagnosis prompts: the most probable status of each observation as a token before the report.
 
     Args:
         ids: tokens of the four statuses.
@@ -170,7 +169,7 @@ class DiagnosisPrompts(nn.Module):
 
 
 class ALA(nn.Module):
-    """Adaptive logit-adjusted loss: in training, rare classes must be predicted by a margin that shrinks as they are.
+    """Adaptive logit-adjusted loss: in training, rare classes need a margin that shrinks as they are learned.
 
     The positive logit of class k gets log(pi_k) added. After each validation pi_k becomes the mean probability of
     "positive" where it is the truth, divided by the largest of these means.
@@ -178,7 +177,7 @@ class ALA(nn.Module):
     Args:
         classes: K.
         initial: (K,) the first pi, at most 1 each, see `base_probabilities`; None: all 1.
-        auxiliary: so many last classes keep pi as it is (PromptMRG's four).
+        auxiliary: number of last classes whose pi does not change (four in PromptMRG).
     """
 
     def __init__(self, classes: int, initial: Tensor | None = None, auxiliary: int = 0) -> None:
@@ -207,7 +206,7 @@ class ALA(nn.Module):
         return logits + self.offset() if self.training else logits
 
     def offset(self) -> Tensor:
-        """What is added in training, (4, K)."""
+        """The adjustment in training, (4, K)."""
         offset = self.priors.new_zeros(len(STATUSES), len(self.priors))
         offset[POSITIVE] = self.priors.log()
         return offset
@@ -224,7 +223,7 @@ class ALA(nn.Module):
         self.counts += positive.sum(0)
 
     def update(self) -> None:
-        """Renew pi from what was observed and forget it; a class that had no positive study keeps its pi."""
+        """Update pi from the observed studies and reset them; a class without positive studies keeps its pi."""
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(self.sums)
             distributed.all_reduce(self.counts)
@@ -238,7 +237,7 @@ class ALA(nn.Module):
 
 
 def status_shares(labels: Tensor) -> Tensor:
-    """How often each status is, (4, K) float, of labels (N, K) of status codes; each counts once more than it is."""
+    """Frequency of each status, (4, K) float, in labels (N, K) of status codes, with one added to each count."""
     counts = F.one_hot(labels.long(), len(STATUSES)).double().sum(0).T + 1
     return (counts / counts.sum(0)).float()
 

@@ -1,7 +1,7 @@
-"""Dropout that costs little on a processor.
+"""Fast dropout on a CPU.
 
-PyTorch draws 64 random bits for every element there, one after the other, which took a third of a training step over
-cached features. Sixteen bits decide as well: the share that is dropped is exact to 1 / 65536.
+On a CPU, PyTorch draws 64 random bits for every element sequentially, which took a third of a training step with cached
+features. Sixteen bits are sufficient: the dropped share is exact to 1 / 65536.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""From tokens and from image features to what a Transformer reads (docs/reference/r2gen-family.md)."""
+"""Embeddings of tokens and image features for a Transformer (docs/reference/r2gen-family.md)."""
 
 import math
 
@@ -21,7 +21,7 @@ class PositionalEncoding(nn.Module):
 
     Args:
         width: D, even.
-        length: positions to prepare; longer sequences work too, with their codes computed when needed.
+        length: number of prepared positions; codes of longer sequences are computed when needed.
     """
 
     def __init__(self, width: int, length: int = 512) -> None:
@@ -39,7 +39,7 @@ class PositionalEncoding(nn.Module):
 
 
 class TokenEmbedding(nn.Module):
-    """Look-up table times the square root of its width, without position codes.
+    """Embedding table times the square root of its width, without position codes.
 
     Args:
         vocabulary_size: rows of the table; `width`: D.

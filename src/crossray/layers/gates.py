@@ -1,13 +1,13 @@
-"""The dual gate of COACL (GFM) and UAR (CRA): how much of a raw vector joins what it attended to.
+"""The dual gate of COACL (GFM) and UAR (CRA), which fuses a raw vector with its attention output.
 
-Shapes: (..., D) throughout; every position is treated alone.
+Shapes: (..., D) throughout; every position is treated separately.
 """
 
 from typing import Literal
 
 from torch import Tensor, nn
 
-#: How a raw and an attended vector become one: the dual gate, their sum, or the attended vector alone.
+#: Fusion of a raw and an attended vector: the dual gate, their sum, or the attended vector alone.
 Fusion = Literal["gate", "addition", "no_gate"]
 
 
@@ -19,7 +19,7 @@ class DualGate(nn.Module):
 
     Args:
         width: D.
-        shared: one pair of weights for both gates, as COACL's figure can be read.
+        shared: use one pair of weights for both gates, as COACL's figure may suggest.
     """
 
     def __init__(self, width: int, shared: bool = False) -> None:
@@ -37,7 +37,7 @@ class DualGate(nn.Module):
 
 
 class GuidedFusion(nn.Module):
-    """The dual gate or what an ablation puts in its place.
+    """The dual gate or its replacement in an ablation.
 
     Args:
         width: D.

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Share of the radius that points keep away from the boundary, where a distance no longer fits the number format.
+#: Distance of points from the boundary as a share of the radius; closer to it, distances exceed the number format.
 _MARGIN = {torch.float32: 4e-3, torch.float64: 1e-5}
-#: Shortest norm that is divided by.
+#: Smallest norm in a division.
 _SHORTEST = 1e-7
 #: Largest argument of artanh.
 _LARGEST = 1 - 1e-5
@@ -22,14 +22,14 @@ class HyperbolicNetwork(nn.Module):
     """A multilayer perceptron whose activations are points of the Poincare ball (Ganea et al. 2018).
 
     The input becomes a point by the exponential map at the origin; each layer is a Moebius product, a Moebius
-    translation by the bias, and ReLU in the tangent space of the origin. All of it runs in float32 (float64 for
-    weights in float64), under autocast too.
+    translation by the bias, and ReLU in the tangent space of the origin. All of it runs in float32 (float64 for weights
+    in float64), even under autocast.
 
     Args:
         dims: channels of the input and of each layer's output.
         curvature: c.
-        last_relu: ReLU after the last layer, too. It puts all points without a positive channel onto the origin, where
-            nothing tells them apart.
+        last_relu: also use a ReLU after the last layer. It moves all points without a positive channel to the origin,
+            where they cannot be distinguished.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A memory that reports write and images read (COACL).
+"""A memory that reports write to and images read from (COACL).
 
 Shapes: B studies, M slots, D width, L queries, T words.
 """
@@ -12,10 +12,10 @@ from crossray.layers.attention import attend
 
 
 class KnowledgeMemory(nn.Module):
-    """Slots, their linear map, and what reports have written.
+    """Slots, their linear map, and the content from reports.
 
-    Published is an update by the report of the same study, in training only: training relies on it and generation lacks
-    it. Here reports write into a buffer that is part of the memory in training and in generation alike.
+    The published update uses the report of the same study, in training only, so training relies on data that generation
+    lacks. Here, reports write to a buffer that is part of the memory in both training and generation.
 
     Each word writes into the one slot that fits it best, as in the codebooks of VQ-VAE (van den Oord et al. 2017), and
     after a step what is written of a slot moves a little towards the mean of its words. An average over all words would
@@ -25,8 +25,8 @@ class KnowledgeMemory(nn.Module):
 
     Args:
         slots: M; `width`: D.
-        trained: train the slots; otherwise they stay unit vectors, and only their map is trained.
-        momentum: share of what was written that a step leaves; 1: nothing is ever written.
+        trained: train the slots; otherwise they remain unit vectors, and only their linear map is trained.
+        momentum: share of the content that is kept in a step; 1 for no updates.
     """
 
     def __init__(self, slots: int, width: int, *, trained: bool = True, momentum: float = 0.99) -> None:
@@ -49,12 +49,12 @@ class KnowledgeMemory(nn.Module):
         return self.map(self.slots) + self.update()
 
     def update(self) -> Tensor:
-        """What reports have written, (M, D)."""
+        """The content from reports, (M, D)."""
         return self.written
 
     @torch.no_grad()
     def read(self, words: Tensor, mask: Tensor) -> None:
-        """Keep the words of these reports until `write`.
+        """Store the words of these reports until `write`.
 
         Args:
             words: (B, T, D), encoded reports.
@@ -65,7 +65,7 @@ class KnowledgeMemory(nn.Module):
 
     @torch.no_grad()
     def write(self) -> None:
-        """Move what is written of each slot towards the mean of the words that fit it best, over all processes."""
+        """Move the content of each slot towards the mean of its best-matching words, over all processes."""
         if not self._words:
             return
         words = torch.cat(self._words)

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from crossray.layers.dropout import Dropout
 
-#: How the numbers of a memory begin, see `CrossModalMemory`.
+#: Initializations of a memory, see `CrossModalMemory`.
 Start = Literal["unit", "code"]
 
 #: Groups into which `largest` splits a row; of 2,048 scores each group then has eight.
 _GROUPS = 256
-#: Most scores that a processor computes at once: fresh memory for all heads together takes longer than the product.
+#: Maximum number of scores that a CPU computes at once; allocating memory for all heads takes longer than the product.
 _BLOCK = 1 << 22
 
 
 class CrossModalMemory(nn.Module):
-    """Multi-head look-up in a trained matrix, of whose rows each query keeps the few that fit best.
+    """Multi-head look-up in a trained matrix, in which each query uses only the best-matching rows.
 
     Only the scores (h, N * T, M) are ever dense, and only on the way forward. The chosen rows are summed by an
     embedding bag over the table of values, so that nothing of size N x h x T x M x d comes into being; the way back
@@ -30,7 +30,7 @@ class CrossModalMemory(nn.Module):
 
     Args:
         slots: M; `width`: D; `heads`: h, a divisor of it.
-        top: rows that a query keeps in each head.
+        top: number of rows that a query keeps in each head.
         dropout: share of the weights that is dropped in training.
         start: with "unit" keys and values have entries of variance 1, so that the scores of a query differ by about 1;
             with the "code" of R2GenCMN (a matrix of N(0, 1 / D)) scores are equal to two digits, and every query gets
@@ -55,14 +55,14 @@ class CrossModalMemory(nn.Module):
             nn.init.xavier_uniform_(weight, gain)
 
     def keys_values(self) -> tuple[Tensor, Tensor]:
-        """Keys (h, d, M), scaled, and float32 values (h * M, d); they depend on no query: one call serves many."""
+        """Keys (h, d, M), scaled, and float32 values (h * M, d), which are independent of queries and can be reused."""
         slots, width = self.matrix.shape
         keys, values = self.project(self.matrix).view(slots, 2, self.heads, -1).unbind(1)
         scale = 1.0 / math.sqrt(width // self.heads)
         return keys.permute(1, 2, 0) * scale, values.transpose(0, 1).reshape(self.heads * slots, -1).float()
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Responses (N, T, D) to queries (N, T, D), given what `keys_values` returned."""
+        """Responses (N, T, D) to queries (N, T, D), given the result of `keys_values`."""
         rows, length, width = x.shape
         query = self.query(x).view(rows * length, self.heads, -1).transpose(0, 1)
         table_row, weights = self.choice(query, keys)
@@ -134,7 +134,7 @@ def _weighted_sum(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of (..., M) scores and their places, in no particular order.
+    """The `count` largest of (..., M) scores and their indices, in no particular order.
 
     Long rows are first split into groups: the largest scores can only lie in the `count` groups with the largest
     maxima, which are quicker to find than the scores themselves.

@@ -1,8 +1,8 @@
-"""Linear maps whose weights are packed once for many products with few rows, as writing word by word has them.
+"""Packs the weights of linear maps once for many products with few rows, as in incremental decoding.
 
-`torch.nn.functional.linear` hands single precision to the BLAS library, which lays the weights out anew at every call,
-and which on some processors leaves wide registers unused. oneDNN, which comes with PyTorch, takes weights that are laid
-out beforehand. Where it is not there, nothing changes.
+`torch.nn.functional.linear` passes float32 to the BLAS library, which rearranges the weights in every call and on some
+processors does not use wide registers. oneDNN, which is part of PyTorch, accepts prepacked weights. Without oneDNN,
+nothing changes.
 """
 
 import functools
@@ -30,10 +30,10 @@ def packable(dtype: torch.dtype) -> bool:
 
 @contextmanager
 def packed_weights(model: nn.Module) -> Iterator[None]:
-    """Let the linear maps of `model` on a processor compute with weights that are packed as each is first used.
+    """Let the linear maps of `model` on a CPU compute with packed weights; each map is packed when it is first used.
 
-    Only without gradients, and only while the weights stay as they are: the copies are dropped at the end. Two threads
-    may use one model at a time; the second one then computes with what the first has packed, or as usual.
+    Use this only without gradients and while the weights do not change; the copies are released at the end. Two threads
+    may use one model at a time; the second one then uses the packed weights of the first, or none.
 
     Args:
         model: any module; subclasses of `torch.nn.Linear` keep their own computation.
@@ -53,7 +53,7 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
 
 
 class _Packed:
-    """What takes the place of a linear map's `forward`."""
+    """Replaces the `forward` of a linear map."""
 
     def __init__(self, module: nn.Linear) -> None:
         self.weight, self.bias = module.weight, module.bias

@@ -1,4 +1,4 @@
-"""Distances of label vectors, and the loss that makes learned distances rank like them (REVTAF, eq. 6 and 7).
+"""Distances between label vectors, and a loss by which learned distances rank like them (REVTAF, eq. 6 and 7).
 
 Shapes: B studies of a batch, M others, K categories.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def hamming(labels: Tensor, others: Tensor) -> Tensor:
-    """How many categories differ: half the Hamming distance of the one-hot vectors of equation 6.
+    """The number of categories that differ: half the Hamming distance of the one-hot vectors of equation 6.
 
     Args:
         labels: (B, K) int, a status code for each category.
@@ -31,21 +31,21 @@ def ranking_loss(
     temperature: float = 1.0,
     candidates: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy that asks for each study which other one is nearest by its labels (eq. 7).
+    """Cross-entropy of predicting, for each study, the nearest other study by labels (eq. 7).
 
-    The paper's logits are the distances themselves; here they are negated, so that near means likely.
+    The paper's logits are the distances; here they are negated, so that near studies are likely.
 
     Args:
         distances: (B, B), learned; the diagonal does not count.
         hamming: (B, B), distances of the labels.
-        ties: what to do where several studies are nearest: "uniform", any of them is right (minus the log of their
-            summed probability); "first", the first in the batch is, as published; "soft", every study is, with the
-            weight softmax(-hamming).
+        ties: treatment of several nearest studies: with "uniform", any of them is correct (negative log of their summed
+            probability); with "first", the first in the batch, as published; with "soft", every study, weighted by
+            softmax(-hamming).
         temperature: divides the distances.
-        candidates: (B, B) bool, False where a study may not answer for another (the same patient, say).
+        candidates: (B, B) bool, False where a study may not be the answer for another one (such as the same patient).
 
     Returns:
-        Mean over the studies that have a candidate, in float32; 0 when none has, as in a batch of one.
+        Mean over the studies with a candidate, in float32; 0 if there are none, as in a batch of one.
     """
     itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)
     allowed = ~itself if candidates is None else candidates & ~itself

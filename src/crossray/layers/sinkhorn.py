@@ -34,15 +34,15 @@ def sinkhorn(
     lets columns receive less or more, down to nothing (Chizat et al. 2018, relaxed on one side); at tau = 0 it is the
     softmax of -cost / epsilon in each row.
 
-    Each problem stops by its own error, so that its plan does not depend on what else is in the batch. The gradient is
-    that of the converged plan, by the implicit function theorem: one linear system, however many iterations there were.
+    Each problem stops by its own error, so its plan does not depend on the rest of the batch. The gradient is that of
+    the converged plan, by the implicit function theorem: one linear system, however many iterations there were.
 
     Args:
         cost: (..., M, K).
-        column_mask: (..., K) bool, True where a column takes part; all of them when None.
+        column_mask: (..., K) bool, True for valid columns; all if None.
         epsilon: weight of the entropy.
-        iterations: at most so many updates of rows and columns.
-        tolerance: a problem stops when its error is at most this.
+        iterations: maximum number of updates of rows and columns.
+        tolerance: a problem stops when its error is at most this value.
         tau: weight of the columns' marginal.
 
     Returns:

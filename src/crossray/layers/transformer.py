@@ -18,7 +18,7 @@ Norm = Literal["standard", "r2gen"]
 
 
 class R2GenNorm(nn.Module):
-    """Layer normalisation as in R2Gen's code: unbiased standard deviation, epsilon added to it.
+    """Layer normalization as in R2Gen's code: unbiased standard deviation, with epsilon added to it.
 
     Args:
         width: D; `eps`: added to the standard deviation.
@@ -31,13 +31,13 @@ class R2GenNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
+        """Normalize the last dimension."""
         deviation, mean = torch.std_mean(x.float(), dim=-1, keepdim=True)
         return self.weight * (x - mean) / (deviation + self.eps) + self.bias
 
 
 def layer_norm(width: int, norm: Norm) -> nn.Module:
-    """The layer normalisation called `norm`."""
+    """The layer normalization `norm`."""
     return R2GenNorm(width) if norm == "r2gen" else nn.LayerNorm(width)
 
 
@@ -84,7 +84,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers with a final normalisation.
+    """A stack of encoder layers with a final normalization.
 
     Args:
         layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
@@ -108,14 +108,14 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """What one decoder layer reads in one call, and how.
+    """The inputs of one decoder layer in one call.
 
     Attributes:
         keys: of the memory, (B, h, S, D / h); `values`: of the memory, in the same shape.
         memory_mask: (B, 1, 1, S) bool, True where a position is valid; None: all are.
         bias: added to the scaled scores of the cross-attention, broadcastable to (N, h, T, S).
-        visible: with a cache, which text positions each new one may see.
-        cache: keys and values of the text so far; None: the whole text is there, and no position sees a later one.
+        visible: with a cache, the mask of the text positions that each new one may see.
+        cache: keys and values of the text so far; None if the whole text is given, with causal attention.
         layer: index of the layer in the cache.
         need_weights: also return the cross-attention weights.
     """
@@ -130,11 +130,11 @@ class Reading:
     need_weights: bool
 
     def text(self, attention: SelfAttention, x: Tensor) -> Tensor:
-        """What the positions (N, T, D) find in the text up to them."""
+        """Self-attention of the positions (N, T, D) to the text up to them."""
         return attention(x, mask=self.visible, causal=self.cache is None, cache=self.cache, layer=self.layer)
 
     def memory(self, attention: CrossAttention, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What they find in the memory, and the weights (N, h, T, S) or None."""
+        """Cross-attention to the memory, and the weights (N, h, T, S) or None."""
         return attention(
             x, self.keys, self.values, mask=self.memory_mask, bias=self.bias, need_weights=self.need_weights
         )
@@ -167,11 +167,11 @@ class DecoderLayer(nn.Module):
 
 
 class DecoderStack(nn.Module):
-    """Layers that read a text and a memory; teacher forcing and generation are the same call.
+    """Layers that read a text and a memory, with the same call for teacher forcing and generation.
 
     Args:
         layers: each takes the positions and a `Reading`, and has its cross-attention under the name `cross`.
-        norm: what follows the last one.
+        norm: normalization after the last layer.
     """
 
     def __init__(self, layers: Iterable[nn.Module], norm: nn.Module) -> None:
@@ -180,7 +180,7 @@ class DecoderStack(nn.Module):
         self.norm = norm
 
     def start(self, memory: Tensor, memory_mask: Tensor, beams: int = 1) -> Cache:
-        """An empty cache for `beams` rows a study, with the keys and values of the memory computed once.
+        """An empty cache for `beams` rows per study, with the keys and values of the memory computed once.
 
         Args:
             memory: (B, S, memory width).
@@ -236,7 +236,7 @@ class DecoderStack(nn.Module):
 
 
 class Decoder(DecoderStack):
-    """A stack of pre-norm decoder layers with a final normalisation.
+    """A stack of pre-norm decoder layers with a final normalization.
 
     Args:
         layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.

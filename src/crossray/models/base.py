@@ -1,4 +1,4 @@
-"""The contract of everything that is trained here: `Trainable`, and `ReportModel` for the systems.
+"""The contract of everything that CrossRay trains: `Trainable`, and `ReportModel` for the systems.
 
 Shapes: B studies, V views, S memory positions, D memory width, T tokens, P prompt tokens or pooled width.
 """
@@ -33,8 +33,8 @@ __all__ = [
 
 FORMAT = 1
 
-#: Beginning of a configuration's text field that names a recipe; `crossray train` puts the folder which that recipe
-#: trains in its place (`training.prerequisites`).
+#: Prefix of a text field in a configuration that names a recipe; `crossray train` replaces it by the folder that the
+#: recipe trains (`training.prerequisites`).
 BUILD = "build:"
 
 
@@ -42,28 +42,28 @@ BUILD = "build:"
 class TrainableConfig:
     """Base of all configurations: a frozen dataclass whose field docstrings become the help of the command line."""
 
-    #: Fields that a stage may change while the weights stay (`Stage.switches`).
+    #: Fields that a stage may change without new weights (`Stage.switches`).
     switchable: ClassVar[tuple[str, ...]] = ()
 
-    #: Fields with the values that make the model small enough to be built and run in milliseconds: what the tests of
-    #: every system use. Only fields that no other system has need a value here.
+    #: Values of fields that make the model small enough to be built and run in milliseconds, for the tests of every
+    #: system. Only fields that no other system has need a value here.
     small: ClassVar[Mapping[str, Any]] = {}
 
     def fitted(self, reports: Callable[[], Sequence[str]]) -> Self:
-        """This configuration with what it takes from the training reports, which are read only where it calls."""
+        """This configuration, completed from the training reports, which are read only if the function is called."""
         return self
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(TrainableConfig):
-    """What every system's configuration has. The first four fields are filled in from the data.
+    """The fields of every system's configuration. The first four are set from the data.
 
     Attributes:
-        vocabulary_size: number of token ids, special ones included.
-        max_length: most tokens of a report that the decoder is built for, bos and eos included.
+        vocabulary_size: number of token ids, including special tokens.
+        max_length: maximum number of tokens in a report, including bos and eos.
         observations: names of the observations in `Guide.labels`.
-        views: most views of a study.
-        label_smoothing: of the language loss in training, as in `torch.nn.functional.cross_entropy`.
+        views: maximum number of views of a study.
+        label_smoothing: label smoothing of the language loss in training, as in `torch.nn.functional.cross_entropy`.
     """
 
     vocabulary_size: int = 0
@@ -74,11 +74,11 @@ class ModelConfig(TrainableConfig):
 
 
 class Trainable(nn.Module, ABC):
-    """Everything that goes through the one training path: systems, image tokenizer, knowledge encoder, backbone.
+    """Base class of everything that is trained: systems, image tokenizer, knowledge encoder, backbone.
 
     Attributes:
-        loss_weights: every loss that `losses` may return, with its weight where the stage has none (`Stage`).
-        metrics: names of what `summary` returns; one that ends in * stands for several.
+        loss_weights: every loss that `losses` may return, with its default weight (`Stage`).
+        metrics: names of the metrics that `summary` returns; a name that ends in * stands for several.
     """
 
     loss_weights: ClassVar[Mapping[str, float]]
@@ -89,56 +89,57 @@ class Trainable(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses, unweighted, of those in `loss_weights`. Also called for validation, in eval mode."""
+        """Unweighted scalar losses by the names in `loss_weights`. Also called in validation, in eval mode."""
 
     def advance(self, event: Event) -> None:
-        """Called at the end of a step, validation, epoch or stage: moving averages, temperatures, class priors."""
+        """Called at the end of a step, validation, epoch or stage, for example to update moving averages."""
 
     def frozen(self) -> list[str]:
         """Names of parameters that no stage trains."""
         return []
 
     def observe(self, batch: Batch) -> None:
-        """Accumulate whatever `summary` needs from one validation batch, in eval mode and without gradients."""
+        """Accumulate data for `summary` from a validation batch, in eval mode and without gradients."""
 
     def summary(self) -> dict[str, float]:
-        """Own validation metrics since the last call; forgets what was accumulated."""
+        """The system's own validation metrics since the last call; resets the accumulated data."""
         return {}
 
     def switch(self, **fields: Any) -> None:
-        """Change configuration fields that keep the weights (`Stage.switches`).
+        """Change configuration fields that do not change the weights (`Stage.switches`).
 
         Raises:
-            UserError: the field is not switchable.
+            UserError: a field is not switchable.
         """
         for name in fields:
             if name not in self.config.switchable:
                 raise UserError(
-                    f"stage switch '{name}': {self.system} can switch {list(self.config.switchable)} only; remove it."
+                    f"stage switch '{name}' does not exist in {self.system}, which has "
+                    f"{', '.join(self.config.switchable) or 'none'}; remove it."
                 )
         self.config = dataclasses.replace(self.config, **fields)
 
     def saved_config(self) -> dict[str, Any]:
-        """The configuration that rebuilds this module from the saved folder alone, JSON-ready."""
+        """The JSON-ready configuration that rebuilds this module from the saved folder alone."""
         return dataclasses.asdict(self.config)
 
     def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
-        """Write `config.json`, `model.safetensors` and `provenance.json` into `folder`."""
+        """Write `config.json`, `model.safetensors` and `provenance.json` to `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {"format": FORMAT, "system": self.system, "config": self.saved_config()}
         write_json(folder / "config.json", config)
-        # clone: tied or viewed tensors would be refused; contiguous: channels-last weights have no file layout
+        # clone, because tied or viewed tensors are rejected; contiguous, because channels-last has no file layout
         state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.state_dict().items()}
         save_file(state, folder / "model.safetensors")
         write_json(folder / "provenance.json", dict(provenance or {}))
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> Self:
-        """Read a folder that `save_pretrained` wrote; nothing is unpickled. The result is in eval mode.
+        """Load a folder that `save_pretrained` wrote, in eval mode; nothing is unpickled.
 
         Raises:
-            UserError: the folder is not a saved model, or of another kind than `cls`.
+            UserError: the folder is not a saved model, or is of another kind than `cls`.
         """
         folder = Path(folder)
         saved = read_json(folder / "config.json", "name the model folder that training wrote (runs/NAME/best)")
@@ -161,15 +162,15 @@ class Trainable(nn.Module, ABC):
         return model.eval()
 
     def restore(self, folder: Path) -> None:
-        """Read what `save_pretrained` wrote into `folder` besides configuration and weights."""
+        """Read the files of `save_pretrained` other than configuration and weights."""
 
 
 class ReportModel(Trainable):
     """A system that writes reports.
 
-    Teacher forcing and generation run the same `step`; `encode` never sees the targets; a prediction depends on its
-    own study alone. `tokenizer` and `transform` travel with the weights, so that a saved folder needs nothing else.
-    `stored` is the short side of the images in the dataset that it learned from: a file is first made as small as that.
+    Teacher forcing and generation use the same `step`, `encode` never receives the targets, and a prediction depends
+    only on its own study. `tokenizer` and `transform` are saved with the weights, so a saved folder is self-contained.
+    `stored` is the short side of the images in the training dataset, to which files are first resized.
     """
 
     loss_weights: ClassVar = {"language": 1.0}
@@ -180,11 +181,11 @@ class ReportModel(Trainable):
 
     @abstractmethod
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
-        """From images (or cached features) to what the decoder reads; `guide` is None outside training."""
+        """Encode images (or cached features) for the decoder; `guide` is None outside training."""
 
     @abstractmethod
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
-        """An empty cache for `beams` rows a study, with the image's keys and values computed once."""
+        """An empty cache for `beams` rows per study, with the keys and values of the image computed once."""
 
     @abstractmethod
     def step(
@@ -193,70 +194,70 @@ class ReportModel(Trainable):
         """Logits of the token after each of `tokens`.
 
         Args:
-            tokens: (N, T) int64, the N / B texts of one study side by side. Without a cache: the whole decoder input
-                from bos on; training reads one text a study, learning from rewards several. With one: what comes after
-                the positions that the cache holds, N = B x beams.
-            encoded: result of `encode`; its prompt, if any, is read before the first token.
-            cache: state from `start` or from the step before; it is updated in place and returned.
+            tokens: (N, T) int64, with the N / B texts of a study in adjacent rows. Without a cache, the whole decoder
+                input from bos on: one text per study in training, several when learning from rewards. With a cache, the
+                tokens after the positions in the cache, N = B x beams.
+            encoded: result of `encode`; its prompt, if any, comes before the first token.
+            cache: state from `start` or the previous step; it is updated in place and returned.
             need_attention: also return the cross-attention weights.
         """
 
     def prepare_features(self, images: Tensor) -> dict[str, Tensor]:
-        """What the dataset may cache of normalised images (N, 3, H, W): (N, ...) tensors by name.
+        """Features of normalized images (N, 3, H, W) that may be cached: (N, ...) tensors by name.
 
-        `encode` calls this itself when `Inputs.features` lacks them. Empty: the system has nothing to cache.
+        `encode` calls this itself if `Inputs.features` lacks them. Empty if the system has nothing to cache.
         """
         return {}
 
     def features_fingerprint(self) -> str | None:
-        """Identifies the frozen weights behind `prepare_features`; None when they cannot be cached (being trained)."""
+        """Identifies the frozen weights behind `prepare_features`; None if they are trained and cannot be cached."""
         return None
 
     def cached_features(self, dataset: Dataset) -> FeatureCache | None:
-        """What the dataset holds of `prepare_features` already, or of what stands in its place; None without."""
+        """Features that the dataset already contains in place of `prepare_features`; None without any."""
         fingerprint = self.features_fingerprint()
         if fingerprint is None or self.transform is None:
             return None
         return find_features(dataset, self.transform, fingerprint)
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
-        """Take what the model keeps of the training studies besides weights, such as a report database.
+        """Learn data from the training studies that the model keeps in addition to weights, such as a report database.
 
-        Training calls it before the first stage, with tokenizer, transform and device in place; `save_pretrained` and
-        `restore` carry what was taken. Nothing, by default.
+        Training calls this before the first stage, with tokenizer, transform and device set; `save_pretrained` and
+        `restore` save and load the data. By default, it does nothing.
 
         Args:
-            dataset: its training split is read, and no other.
+            dataset: dataset of which only the training split is read.
             section: section of the reports that the model learns to write.
-            features: what the dataset has cached of `prepare_features`, if anything.
+            features: cached results of `prepare_features`, if there are any.
         """
 
     def memory_cells(self, views: int, positions: int) -> Tensor | None:
-        """Which part of which view each memory position stands for, so that attention can be shown on the image.
+        """Which part of which view each memory position represents, to show attention on the image.
 
         Args:
             views: V of the inputs.
             positions: S of the encoded memory.
 
         Returns:
-            (V, S) int64, the number of the position's cell in a square grid over the model's image, row by row from
-            the top left; -1 where it stands for no place of that view. None: positions have no place.
+            (V, S) int64, the index of the position's cell in a square grid over the model's image, row by row from the
+            top left; -1 if it does not belong to that view. None if positions do not correspond to places.
         """
         return None
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Vectors of the images and of the reports of B studies in one space, (B, D) each, for analyses.
+        """Vectors of the images and the reports of B studies in a common space, (B, D) each, for analyses.
 
-        A study's vectors depend on that study alone. None: the system has no such space.
+        The vectors of a study depend only on that study. None if the system has no such space.
         """
         return None
 
     def paper_modules(self) -> dict[str, PaperModule]:
-        """The modules of the system's paper by the paper's names, as far as this configuration has them."""
+        """The modules of the system's paper, by their names in the paper, that this configuration has."""
         return {}
 
     def memories(self) -> dict[str, Tensor]:
-        """What image and text are both compared with, (M, D) by name: memories and bases, for analyses."""
+        """Memories and bases that image and text share, (M, D) by name, for analyses."""
         return {}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -277,7 +278,7 @@ class ReportModel(Trainable):
         return self.language_loss_of(self.step(targets.tokens[:, :-1], encoded).logits, targets)
 
     def language_loss_of(self, logits: Tensor, targets: Targets) -> Tensor:
-        """The same from the logits (B, T - 1, vocabulary) of a step; smoothed in training where configured."""
+        """The language loss from the logits (B, T - 1, vocabulary) of a step; smoothed in training if configured."""
         smoothing = self.config.label_smoothing if self.training else 0.0
         return language_loss(logits, targets.tokens[:, 1:], targets.mask[:, 1:], smoothing)
 
@@ -290,7 +291,7 @@ class ReportModel(Trainable):
             self.save_transform(Path(folder))
 
     def save_transform(self, folder: Path) -> None:
-        """Write `preprocess.json` alone."""
+        """Write only `preprocess.json`."""
         assert self.transform is not None
         write_json(folder / "preprocess.json", {**dataclasses.asdict(self.transform), "stored": self.stored})
 
@@ -304,11 +305,11 @@ class ReportModel(Trainable):
                                 f"has {self.config.vocabulary_size}; copy the whole folder again.")  # fmt: skip
         if (folder / "preprocess.json").exists():
             saved = read_json(folder / "preprocess.json", "copy the whole folder again")
-            if isinstance(saved, dict):  # a folder of an earlier version does not say it
+            if isinstance(saved, dict):  # a folder of an earlier version lacks it
                 self.stored = saved.pop("stored", None)
             if self.stored is not None and not (type(self.stored) is int and self.stored > 0):
                 raise UserError(
-                    f"{folder / 'preprocess.json'}: field 'stored' is no length in pixels; copy the folder again."
+                    f"{folder / 'preprocess.json'}: field 'stored' is not a length in pixels; copy the folder again."
                 )
             self.transform = config_from_dict(ImageTransform, saved, str(folder / "preprocess.json"))
 
@@ -329,7 +330,7 @@ def language_loss(logits: Tensor, tokens: Tensor, mask: Tensor, label_smoothing:
     return (losses * weights).sum() / weights.sum().clamp_min(1)
 
 
-#: Everything that can be trained. Another package adds a system with an entry point of the group `crossray.systems`.
+#: Everything that can be trained. Other packages add systems by an entry point of the group `crossray.systems`.
 SYSTEMS: Registry[type[Trainable]] = Registry(
     "system",
     "crossray.systems",
@@ -341,7 +342,7 @@ _T = TypeVar("_T", bound=type[Trainable])
 
 
 def register(name: str, config: type[TrainableConfig]) -> Callable[[_T], _T]:
-    """Class decorator: the class is the system `name`, with this configuration."""
+    """Class decorator that registers a class as the system `name`, with its configuration."""
 
     def decorate(cls: _T) -> _T:
         SYSTEMS.add(name, cls)
@@ -352,9 +353,9 @@ def register(name: str, config: type[TrainableConfig]) -> Callable[[_T], _T]:
 
 
 def system_class(name: str) -> type[Trainable]:
-    """The class that is registered under `name`; its file is imported when it was not yet.
+    """The class that is registered as `name`; its file is imported if necessary.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such system.
     """
     return SYSTEMS.get(name)

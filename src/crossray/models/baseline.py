@@ -1,4 +1,4 @@
-"""The Transformer that the R2Gen family has in common: backbone, encoder, decoder, nothing else."""
+"""The Transformer that the systems of the R2Gen family share: backbone, encoder and decoder."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoder
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig(EncoderDecoderConfig):
-    """Configuration of `Baseline`: what the family has in common, nothing else."""
+    """Configuration of `Baseline`, with the common fields only."""
 
 
 @register("baseline", BaselineConfig)
@@ -36,7 +36,7 @@ class Baseline(EncoderDecoder):
         return self.decode(text, encoded, cache, positions=tokens.shape[1], need_attention=need_attention)
 
     def paper_modules(self) -> dict[str, PaperModule]:
-        """No paper names a module of the baseline: its encoder, and what its first decoder layer reads of the image."""
+        """The encoder and the first cross-attention, because no paper names modules of the baseline."""
         return {
             "encoder": PaperModule(path="encoder"),
             "attention to the image": PaperModule(path="decoder.layers.0.cross"),

@@ -17,11 +17,11 @@ class CMNConfig(EncoderDecoderConfig):
     """Configuration of `CMN`.
 
     Attributes:
-        memory_slots: rows of the memory, as wide as the Transformer.
-        memory_heads: heads that query it, a divisor of `width`.
-        memory_top: rows that each query keeps in each head.
-        memory_start: the memory begins with keys and values of variance 1 ("unit"), or with numbers so small that every
-            query gets nearly the same response ("code").
+        memory_slots: number of rows of the memory, which are as wide as the Transformer.
+        memory_heads: number of heads that query the memory; a divisor of `width`.
+        memory_top: number of rows that each query keeps in each head.
+        memory_start: initial keys and values of the memory: with variance 1 ("unit"), or so small that every query gets
+            nearly the same response ("code", as in the published code).
     """
 
     memory_slots: int = 2048
@@ -55,7 +55,7 @@ class CMN(EncoderDecoder):
         return self.encode_visual(visual, mask, pooled)
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
-        """Keys and values of the encoded image, once a study, and of the memory, once for all."""
+        """Keys and values of the encoded image, once per study, and of the memory, once for all studies."""
         cache = super().start(encoded, beams)
         cache.shared["keys"], cache.shared["values"] = self.memory.keys_values()
         return cache
@@ -70,14 +70,14 @@ class CMN(EncoderDecoder):
         return self.decode(text, encoded, cache, positions=tokens.shape[1], need_attention=need_attention)
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean responses of the memory, which image and text share, to the image tokens and to the report's words."""
+        """Mean responses of the shared memory to the image tokens and to the words of the report."""
         tokens, _ = self.backbone.views(batch.inputs)
         visual, mask = join_views(self.visual_embedding(tokens), batch.inputs.view_mask)
         text, words = self.embed_words(batch.targets)
         return self.memory.mean_response(visual, mask), self.memory.mean_response(text, words)
 
     def paper_modules(self) -> dict[str, PaperModule]:
-        """The memory, whose responses image tokens and words add."""
+        """The memory, whose responses are added to image tokens and words."""
         slots = self.config.memory_slots
         return {"memory": PaperModule(path="memory", attention="memory.choice", slots=slots)}
 

@@ -1,6 +1,6 @@
 """COACL: cross-modal orthogonal adaptive contrastive learning over M2KT's network.
 
-Only a README, one figure and partly broken code are public. The network is read from the code; MOM, GFM and ACLM
+Only a README, one figure and partly broken code are public. The network follows the code; MOM, GFM and ACLM
 (`models.parts.adaptive_contrast`) are our reconstruction from the figure. `docs/models/coacl.md` says which is which.
 
 Shapes: B studies, N studies of all processes, V views, S image tokens, C backbone channels, T words, D width, L = 14
@@ -37,33 +37,36 @@ class COACLConfig(EncoderDecoderConfig):
     """Configuration of `COACL`.
 
     Attributes:
-        backbone: the vision backbone; published: a ViT-B/16 with its class token.
+        backbone: the vision backbone; in the publication, a ViT-B/16 with its class token.
         visual_relu: ReLU after the linear map of the image features.
-        visual_dropout: after that map.
+        visual_dropout: dropout after the linear map of the image features.
         visual_positions: sinusoidal position codes on the image tokens.
-        denoising_dropout: in the attention between image tokens and priors.
-        memory: how the labels look the knowledge memory up: learned (multi-head attention), parameter_free (M2KT's
-            "vRebuttal"), or none (no memory: the label embedding itself is the prior).
-        memory_slots: rows of the knowledge memory.
-        memory_heads: heads that query it, a divisor of `width`.
-        memory_trained: train its rows; otherwise they stay unit vectors, as in the code, and only their map is trained.
-        memory_norm: normalise each row of the memory before it is looked up; the code does not, and its labels attend
-            to all rows alike.
-        memory_momentum: share of what the reports wrote that stays after a step; 1: nothing is ever written.
-        orthogonal: MOM, the attention of image and text vectors to their common basis.
-        basis: of MOM: orthonormal rows, orthonormal columns, or none (the vectors themselves, as in the code).
-        fusion: GFM: gate, addition (of the vector and what it attended to), or no_gate (the latter alone).
-        label_tokens: what the priors begin with: a label's probability and a vector of its own (identified), or its
-            logit alone, as in the code (logit).
+        denoising_dropout: dropout in the attention between image tokens and priors.
+        memory: how the labels query the knowledge memory: learned (multi-head attention), parameter_free (M2KT's
+            "vRebuttal"), or none (without a memory, the label embedding is the prior).
+        memory_slots: number of rows of the knowledge memory.
+        memory_heads: number of heads that query the memory; a divisor of `width`.
+        memory_trained: train the rows of the memory; otherwise they remain unit vectors, as in the code, and only their
+            linear map is trained.
+        memory_norm: normalize each row of the memory before the look-up; the code does not, so its labels attend to all
+            rows equally.
+        memory_momentum: share of the memory content that is kept in each update from the reports; 1 for no updates.
+        orthogonal: use MOM, the attention of image and text vectors to their common basis.
+        basis: basis of MOM: orthonormal rows, orthonormal columns, or none (the vectors themselves, as in the code).
+        fusion: fusion in GFM: gate, addition (of the vector and its attention output), or no_gate (the attention output
+            alone).
+        label_tokens: input of the priors: the probability of a label and a vector of its own (identified), or only its
+            logit, as in the code (logit).
         gate_swapped: exchange the two inputs of the gate, as in the code.
-        gate_shared: one pair of weights for both gates, as the figure can be read.
-        contrast: ACLM (adaptive), M2KT's next study as the only negative (neighbour), or none (no text branch).
+        gate_shared: use one pair of weights for both gates, as the figure may suggest.
+        contrast: contrastive loss: ACLM (adaptive), the next study as the only negative as in M2KT (neighbour), or none
+            (without a text branch).
         contrast_loss: triplet with M2KT's label margin, or infonce.
-        contrast_temperature: of infonce.
-        contrast_estimated: what ACLM's estimators UE and HNE look at: the "raw" vectors of image and report, as in the
+        contrast_temperature: temperature of the infonce loss.
+        contrast_estimated: input of ACLM's estimators UE and HNE: the "raw" vectors of image and report, as in the
             figure, or the "fused" ones that the loss compares.
-        text_labels: also predict the labels from the report, with a loss "text_label".
-        decoder_prefix: give the decoder the priors as positions before the report.
+        text_labels: also predict the labels from the report, with the loss "text_label".
+        decoder_prefix: use the priors as decoder positions before the report.
     """
 
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(name="random:vit_b16", cls_token=True))
@@ -153,14 +156,14 @@ class COACL(EncoderDecoder):
         return self.decode(text, encoded, cache, positions=tokens.shape[1], need_attention=need_attention)
 
     def memory_cells(self, views: int, positions: int) -> Tensor:
-        """Tokens stand for the same place of all views, which were joined by channels; priors for none."""
+        """Tokens represent the same place of all views, which were joined along the channels; priors have no place."""
         cells = torch.full((views, positions), -1)
         tokens = positions - 2 * len(CHEXPERT)
         cells[:, :tokens] = square_cells(tokens)
         return cells
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """The vectors that MOM and GFM bring together; what these make of them depends on the batch."""
+        """The vectors before MOM and GFM, whose output depends on the batch."""
         if self.report_encoder is None:
             return None
         _, pooled = self.backbone.views(batch.inputs)
@@ -190,7 +193,7 @@ class COACL(EncoderDecoder):
         return {} if self.memory is None else {"knowledge memory": self.memory()}
 
     def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
-        """Language, label (where the dataset has CheXpert labels), contrastive and text_label (by options)."""
+        """Language, label (with CheXpert labels), contrastive and text_label (if configured) losses."""
         losses = {"language": self.language_loss(encoded, batch.targets)}
         truth, known = self.truth(batch)
         if self.labelled:
@@ -208,14 +211,14 @@ class COACL(EncoderDecoder):
         return losses
 
     def advance(self, event: Event) -> None:
-        """After a step, what its reports would write into the memory moves the part of it that stays."""
+        """After a step, update the memory with the content from its reports."""
         if event.kind == "step" and self.memory is not None:
             self.memory.write()
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Which CheXpert observations are positive, (B, L) bool, and which studies have labels at all, (B,) bool.
 
-        An observation that the dataset lacks is nowhere positive.
+        An observation that the dataset lacks is never positive.
         """
         device = batch.inputs.view_mask.device
         positive = torch.zeros(batch.inputs.size, len(CHEXPERT), dtype=torch.bool, device=device)
@@ -227,10 +230,10 @@ class COACL(EncoderDecoder):
         return positive, labels.flatten(1).sum(dim=1) > 0
 
     def _label_vectors(self, labels: Tensor) -> Tensor:
-        """What the priors begin with, (B, L, D), of logits (B, L).
+        """The input of the priors, (B, L, D), from logits (B, L).
 
-        A logit alone does not say whose it is, and the tens that it reaches drown the image tokens which are denoised
-        with it: a probability and a vector of the label take its place.
+        A logit alone does not identify its label, and its magnitude of about 10 dominates the image tokens that are
+        denoised with it. It is therefore replaced by a probability and a vector of the label.
         """
         if self.label_identity is None:
             return self.label_embedding(labels.unsqueeze(-1))
@@ -252,8 +255,8 @@ class COACL(EncoderDecoder):
 class PriorSelection(nn.Module):
     """prior = e + dropout(attention(norm(e), norm(memory), norm(memory))) for embedded labels e.
 
-    Rows of the memory are short, with entries of variance 2 / D at first: as they are, as in the code, all scores are
-    nearly 0, and every label of every study gets the mean of all rows (`memory_norm`).
+    Rows of the memory are short, with entries of initial variance 2 / D. Without normalization, as in the code, all
+    scores are nearly 0, and every label of every study gets the mean of all rows (`memory_norm`).
     """
 
     def __init__(self, config: COACLConfig) -> None:
@@ -264,7 +267,7 @@ class PriorSelection(nn.Module):
         if config.memory == "learned":
             self.attention = CrossAttention(config.width, config.memory_heads, config.dropout)
             if config.memory_norm:
-                # scores with a standard deviation of about 1.5: a label reads about a third of the rows
+                # scores have a standard deviation of about 1.5, so a label reads about a third of the rows
                 nn.init.xavier_uniform_(self.attention.query.weight, gain=1.5)
         self.dropout = Dropout(config.dropout)
 
@@ -274,7 +277,7 @@ class PriorSelection(nn.Module):
         if self.attention is None:
             everyone = memory.expand(len(query), -1, -1)
             return labels + self.dropout(look_up(query, everyone, everyone))
-        # all studies ask the one memory, whose keys and values are computed once
+        # all studies query the same memory, whose keys and values are computed once
         found, _ = self.attention(query, *self.attention.keys_values(memory[None]))
         return labels + self.dropout(found)
 
@@ -306,7 +309,7 @@ class Denoising(nn.Module):
 
 
 class ReportEncoder(nn.Module):
-    """The text branch of training: words to vectors, the first of which stands for all."""
+    """The text branch for training: turns words into vectors, the first of which represents the text."""
 
     def __init__(self, config: COACLConfig) -> None:
         super().__init__()
@@ -323,9 +326,10 @@ class ReportEncoder(nn.Module):
 
 
 class Alignment(nn.Module):
-    """MOM, GFM and ACLM: brings the vectors of an image and of its report together, and others apart.
+    """MOM, GFM and ACLM: pulls the vectors of an image and its report together and pushes others apart.
 
-    Everything here couples the studies of a batch, over all processes. It ends in a loss; the decoder never sees it.
+    All of this couples the studies of a batch, over all processes. It only contributes to the loss and never reaches
+    the decoder.
     """
 
     def __init__(self, config: COACLConfig) -> None:
@@ -356,7 +360,7 @@ class Alignment(nn.Module):
             return loss
 
     def _fused(self, raw: Tensor, basis: Tensor | None) -> Tensor:
-        # without MOM a vector attends to itself alone
+        # without MOM, a vector attends only to itself
         attended = raw if self.mom is None or basis is None else self.mom(raw, basis)
         fused: Tensor = self.gfm(raw, attended)
         return fused

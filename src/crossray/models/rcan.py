@@ -27,43 +27,43 @@ from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoder
 
 @dataclass(frozen=True, kw_only=True)
 class RCANConfig(EncoderDecoderConfig):
-    """Configuration of `RCAN`. The weight lambda of eq. 24 stands in the stages: language lambda, the rest 1 - lambda.
+    """Configuration of `RCAN`. The stages set the weights of eq. 24: lambda for language, 1 - lambda for the rest.
 
     Attributes:
         rve: recalibrate the image features (Table 4).
-        residual: the residual block: "bottleneck" (1x1, 3x3, 1x1 with batch normalisation), or "wide" as in the code
-            (two 3x3 convolutions over all channels, without normalisation).
-        residual_width: channels inside the bottleneck; 0: a quarter of the backbone's, 512 for ResNet-101.
+        residual: the residual block: "bottleneck" (1x1, 3x3, 1x1 with batch normalization), or "wide" as in the code
+            (two 3x3 convolutions over all channels, without normalization).
+        residual_width: number of channels in the bottleneck; 0 for a quarter of the backbone's (512 for ResNet-101).
         residual_relu: ReLU after the residual block (eq. 3); the code has none.
         spatial_attention: one map for each channel ("depthwise", eq. 6), or one "shared" map as in the code.
         channel_relu: ReLU between the two linear maps of the channel attention, as in the code; eq. 5 has none.
         attention_fusion: sigmoid of the sum of both maps ("joint"), a second sigmoid on the channel map before that
             ("paper", eq. 5 and 7), or the sigmoid of the channel map plus the raw spatial one ("code").
-        recalibration_scale: what the recalibration is multiplied with, at first; 0 starts as the identity, 1 as paper
-            and code do.
-        recalibration_trained: train that number; paper and code have none.
-        cgm: cross-modal gated memory (Table 4); without it there is no memory at all, and with `gate_position` "none"
-            it is that of R2GenCMN.
-        memory_slots: rows of the memory, as wide as the Transformer.
-        memory_heads: heads that query it, a divisor of `width`.
-        memory_top: rows that each query keeps in each head; `memory_slots` is the full softmax of the paper.
-        memory_start: the memory begins with keys and values of variance 1 ("unit"), or with numbers so small that every
-            query gets nearly the same response ("code").
-        gate_position: the information gate opens each word before the context is formed ("paper", eq. 13-14), or the
-            context after that ("code"); with "none" the memory's response is added as in R2GenCMN.
-        cgm_visual: gate the image tokens too, as eq. 20 has it and the code has not.
-        wcl: weakly supervised contrastive loss (Table 4).
-        contrast: what it sees of an image: the backbone's "pooled" vector, or the mean of the "recalibrated" features,
-            which also trains RVE and has an effect over a frozen backbone.
-        contrast_augmentation: whose two vectors are changed at random: those of studies with a "single" view, which
-            would otherwise be the same, "all" (the paper), or "none" (the code).
+        recalibration_scale: initial factor of the recalibration; 0 starts as the identity, 1 as in paper and code.
+        recalibration_trained: train this factor; paper and code have none.
+        cgm: use the cross-modal gated memory (Table 4); without it there is no memory. With `gate_position` "none", it
+            is the memory of R2GenCMN.
+        memory_slots: number of rows of the memory, which are as wide as the Transformer.
+        memory_heads: number of heads that query the memory; a divisor of `width`.
+        memory_top: number of rows that each query keeps in each head; `memory_slots` gives the full softmax of the
+            paper.
+        memory_start: initial keys and values of the memory: with variance 1 ("unit"), or so small that every query gets
+            nearly the same response ("code", as in the published code).
+        gate_position: where the information gate acts: on each word before the context is formed ("paper", eq. 13-14),
+            or on the context ("code"); with "none", the response of the memory is added as in R2GenCMN.
+        cgm_visual: also gate the image tokens, as in eq. 20 but not in the code.
+        wcl: use the weakly supervised contrastive loss (Table 4).
+        contrast: image vector in the contrastive loss: the backbone's "pooled" vector, or the mean of the
+            "recalibrated" features, which also trains RVE and works with a frozen backbone.
+        contrast_augmentation: which pairs of vectors are augmented: those of studies with a "single" view, which would
+            otherwise be equal, "all" (the paper), or "none" (the code).
         contrast_hidden: width of the two hidden layers of the projection head.
-        contrast_width: width of its output.
-        contrast_denominator: the studies that a positive is compared with: all "others", as in the code, or the
-            "negatives" alone (eq. 19).
-        temperature: tau, divides the cosines (Table 5).
-        loss_reduction: both losses are a "mean", over words and over studies; or each is a "sum", over the words of a
-            report (eq. 23) and over the studies of a batch (eq. 19), which changes what lambda means.
+        contrast_width: width of the output of the projection head.
+        contrast_denominator: the studies in the denominator: all "others", as in the code, or only the "negatives" (eq.
+            19).
+        temperature: temperature tau, which divides the cosines (Table 5).
+        loss_reduction: "mean" averages both losses over words and studies; "sum" sums them over the words of a report
+            (eq. 23) and the studies of a batch (eq. 19), which changes the meaning of lambda.
     """
 
     rve: bool = True
@@ -92,7 +92,7 @@ class RCANConfig(EncoderDecoderConfig):
     loss_reduction: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be computed."""
+        """Reject invalid values."""
         if self.cgm_visual and self.gate_position == "none":
             raise UserError("model.cgm_visual needs a gate; set model.gate_position to paper or code.")
         if self.temperature <= 0:
@@ -138,7 +138,7 @@ class RVE(nn.Module):
             self.register_buffer("scale", scale, persistent=False)
 
     def gate(self, residual: Tensor) -> Tensor:
-        """How much of the residual features K (N, C, H, W) each place and channel adds."""
+        """The gate of each place and channel for the residual features K (N, C, H, W)."""
         pooled = residual.mean(dim=(2, 3))  # eq. 4
         channel = self.channel_attention(pooled)[:, :, None, None]  # eq. 5, before its sigmoid
         spatial = self.spatial_attention(residual)  # eq. 6
@@ -149,7 +149,7 @@ class RVE(nn.Module):
         return (channel + spatial).sigmoid()  # eq. 7, in the brackets
 
     def recalibration(self, residual: Tensor) -> Tensor:
-        """What is added to the features: scale * gate(K) * K for K (N, C, H, W)."""
+        """The term that is added to the features: scale * gate(K) * K for K (N, C, H, W)."""
         return self.scale * self.gate(residual) * residual
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class RVE(nn.Module):
 
 
 class CGM(nn.Module):
-    """Cross-modal gated memory (eq. 8-15): what a token asks of the memory decides how much its context counts.
+    """Cross-modal gated memory (eq. 8-15): the memory's response to a token determines the weight of its context.
 
     Args:
         config: its fields from `memory_slots` to `cgm_visual`; its width and dropout.
@@ -186,7 +186,7 @@ class CGM(nn.Module):
             config.memory_start,
         )
         if config.gate_position != "none":
-            # W_1 and W_2 side by side: at first the state gate is rather open, the information gate rather closed
+            # W_1 and W_2 in one matrix: initially, the state gate is rather open and the information gate rather closed
             self.gates = nn.Linear(config.width, 2 * config.width)
             nn.init.constant_(self.gates.bias[: config.width], 1.0)
             nn.init.constant_(self.gates.bias[config.width :], -1.0)
@@ -209,7 +209,7 @@ class CGM(nn.Module):
         return state * tokens + context  # eq. 12, 15
 
     def text(self, words: Tensor, keys: Tensor, values: Tensor, past: Past | None) -> tuple[Tensor, Past | None]:
-        """Words (N, T, D), each with the context of those up to it, and what the words after them need."""
+        """Words (N, T, D), each with the context of the words up to it, and the state for the following words."""
         response = self.memory(words, keys, values)  # eq. 8-10
         if self.config.gate_position == "none":
             return words + response, None
@@ -236,7 +236,7 @@ class CGM(nn.Module):
 
 
 class HeadNorm(nn.BatchNorm1d):
-    """Batch normalisation for which one row is no batch: it then takes the running statistics, and leaves them."""
+    """Batch normalization that uses, and does not update, its running statistics for a single row."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, width) -> (N, width)."""
@@ -271,7 +271,7 @@ class WCL(nn.Module):
             view_mask: (B, V) bool.
         """
         options = self.config.temperature, self.config.contrast_denominator, self.config.loss_reduction
-        # in half precision cosines of neighbours would tie, and weak labels change with rounding
+        # in half precision, cosines of neighbors would be equal, and weak labels would depend on rounding
         with torch.autocast(vectors.device.type, enabled=False):
             pairs = self.pair(at_least_float32(vectors), view_mask)  # eq. 16
             # the head's batch statistics are those of one view, as in the code
@@ -279,7 +279,7 @@ class WCL(nn.Module):
                 [F.normalize(self.head(view), dim=1) for view in pairs.unbind(1)], dim=1
             )  # eq. 17-18
             first, second = gather_ranks(projected).unbind(1)
-            # eq. 19; each view learns from the neighbours that the other one has
+            # eq. 19; each view learns from the neighbors of the other one
             one = supervised_contrastive(first, weak_positives(second), *options)
             other = supervised_contrastive(second, weak_positives(first), *options)
         return (one + other) / 2
@@ -287,8 +287,8 @@ class WCL(nn.Module):
     def pair(self, vectors: Tensor, view_mask: Tensor) -> Tensor:
         """Two vectors of each study (B, 2, C) (eq. 16): of its first two views, or of its only view twice.
 
-        In training they are changed at random where `contrast_augmentation` says so: a fifth of the channels is
-        dropped, and noise of a twentieth of the vector's standard deviation added.
+        In training, they are augmented as set by `contrast_augmentation`: a fifth of the channels is dropped, and noise
+        of a twentieth of the vector's standard deviation is added.
         """
         single = view_mask.sum(dim=1) < 2
         views = view_mask.int().argsort(dim=1, descending=True, stable=True)[:, :2]
@@ -309,7 +309,7 @@ class WCL(nn.Module):
 class RCAN(EncoderDecoder):
     """The baseline with RVE behind the backbone, CGM before encoder and decoder, and WCL beside the language loss.
 
-    With all three switched off it is the baseline; with CGM alone and without its gates it is R2GenCMN.
+    Without all three, it is the baseline; with CGM alone and without its gates, it is R2GenCMN.
     """
 
     #: Eq. 24 with lambda = 0.7.
@@ -344,7 +344,7 @@ class RCAN(EncoderDecoder):
         return tokens, pooled
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
-        """Keys and values of the encoded image, once a study, and of the memory, once for all."""
+        """Keys and values of the encoded image, once per study, and of the memory, once for all studies."""
         cache = super().start(encoded, beams)
         if self.config.cgm:
             cache.shared["keys"], cache.shared["values"] = self.cgm.memory.keys_values()
@@ -360,7 +360,7 @@ class RCAN(EncoderDecoder):
         return self.decode(text, encoded, cache, positions=tokens.shape[1], need_attention=need_attention)
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """As those of R2GenCMN: mean responses of the memory to image tokens and words; None without CGM."""
+        """Mean responses of the memory to image tokens and words, as in R2GenCMN; None without CGM."""
         if not self.config.cgm:
             return None
         visual, mask = join_views(self.visual_embedding(self._view_tokens(batch.inputs)[0]), batch.inputs.view_mask)
@@ -368,7 +368,7 @@ class RCAN(EncoderDecoder):
         return self.cgm.memory.mean_response(visual, mask), self.cgm.memory.mean_response(text, words)
 
     def paper_modules(self) -> dict[str, PaperModule]:
-        """RVE, CGM with its memory and its information gate, and WCL, as far as the configuration has them."""
+        """RVE, CGM with its memory and information gate, and WCL, if the configuration has them."""
         modules, config = {}, self.config
         if config.rve:
             modules["RVE"] = PaperModule(path="rve", method="recalibration", varies="study")
@@ -405,7 +405,7 @@ class RCAN(EncoderDecoder):
         return loss * (targets.mask[:, 1:].sum() / len(targets.mask))
 
     def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy and WCL (eq. 23, 19); their weights lambda and 1 - lambda (eq. 24) stand in the stage."""
+        """Cross-entropy and WCL (eq. 23, 19); their weights lambda and 1 - lambda (eq. 24) are set in the stage."""
         losses = {"language": self.language_loss(encoded, batch.targets)}
         if self.config.wcl:
             vectors = encoded.aux["recalibrated"] if self.config.contrast == "recalibrated" else encoded.pooled

@@ -1,4 +1,4 @@
-"""What passes through the contract of systems: what an image has become, what a step of the decoder returns, events.
+"""Records in the contract of systems: encoded images, results of decoder steps, and events.
 
 Shapes: B studies, V views, S memory positions, D memory width, T tokens, P prompt tokens or pooled width.
 """
@@ -16,13 +16,13 @@ __all__ = ["Encoded", "Event", "PaperModule", "Step"]
 
 @dataclass
 class Encoded(TensorRecord):
-    """What an image has become, ready to be decoded.
+    """An encoded image, ready for decoding.
 
     Attributes:
-        memory: (B, S, D), what the decoder attends to.
+        memory: (B, S, D), to which the decoder attends.
         memory_mask: (B, S) bool, True where a position is valid; at least one in every row.
-        pooled: (B, V, P), one vector a view, for losses and analyses.
-        prompt: (B, P) int64 tokens that the decoder reads before the report; None where the system has none.
+        pooled: (B, V, P), one vector per view, for losses and analyses.
+        prompt: (B, P) int64 tokens that the decoder reads before the report; None if the system has none.
         aux: anything else that the system's own `step` or `losses` needs.
     """
 
@@ -39,12 +39,12 @@ class Encoded(TensorRecord):
 
 @dataclass
 class Step:
-    """One call of the decoder.
+    """The result of one decoder call.
 
     Attributes:
         logits: (N, T, vocabulary) for the report positions of this call.
-        cache: the state for the next call; None when the call had none.
-        cross_attention: (N, layers, heads, T, S) weights, when they were asked for.
+        cache: the state for the next call; None if the call had no cache.
+        cross_attention: (N, layers, heads, T, S) weights, if they were requested.
     """
 
     logits: Tensor
@@ -65,8 +65,8 @@ class PaperModule:
         attention: the submodule whose attention weights are measured: a `CrossAttention`, or any submodule that returns
             weights (..., K), alone or as the second of a tuple. Empty: the module attends to no slots.
         slots: K, where the weights hold only the largest of K.
-        starts_closed: begins as the identity or as a constant on purpose (a zero scale, for example), so that it is
-            measured after training only.
+        starts_closed: whether it intentionally starts as the identity or a constant (for example with scale 0), so it
+            is only measured after training.
     """
 
     path: str

@@ -6,20 +6,20 @@ from crossray.models.base import SYSTEMS, ReportModel, Trainable, system_class
 
 
 def list_trainables() -> list[str]:
-    """Names of everything that goes through the training path, sorted."""
+    """Sorted names of everything that can be trained."""
     return SYSTEMS.names()
 
 
 def list_models() -> list[str]:
-    """Names of the systems that write reports, sorted."""
+    """Sorted names of the systems that write reports."""
     return [name for name, cls in SYSTEMS.all().items() if issubclass(cls, ReportModel)]
 
 
 def create_model(system: str, **overrides: Any) -> Trainable:
-    """Build a system with fresh weights from its default configuration and `overrides` of its fields.
+    """Build a system with new weights from its default configuration and `overrides` of its fields.
 
     Raises:
-        UserError: no such system.
+        UserError: there is no such system.
         TypeError: a field that its configuration does not have.
     """
     cls = system_class(system)

@@ -1,7 +1,7 @@
 """REVTAF: learnable retrieval enhanced visual-text alignment and fusion (Zhou et al. 2025, arXiv 2507.07568).
 
-PromptMRG with the features of a knowledge encoder, and what the paper adds to it. `REVTAF.encode` and
-`REVTAF.losses_of` are the paper's order:
+PromptMRG with the features of a knowledge encoder and the additions of the paper. `REVTAF.encode` and
+`REVTAF.losses_of` follow the order of the paper:
 
 * section 3.2: entities and places that MedKLIP sees (F_logit; `pretraining/knowledge_encoder.py`)
 * section 3.3, `LRE` (eq. 3-7; `retrieval/retrieving.py`): the report of a similar study, found in hyperbolic space
@@ -9,7 +9,7 @@ PromptMRG with the features of a knowledge encoder, and what the paper adds to i
 * section 3.4, `FVTAF`: `MPSA` (eq. 10-11) lets image positions read both; `FCC` (eq. 12-14) compares where they look
   (these in `retrieval/fusion.py`)
 * PromptMRG: `DiagnosisBranch`, `DiagnosisPrompts` and `ALA` (`layers/diagnosis.py`), then the decoder (eq. 1-2)
-* eq. 15, the total loss: the weights of the named losses, in the recipe's stages
+* eq. 15, the total loss: the weights of the losses in the stages of the recipe
 
 The public code cannot be run; `docs/models/revtaf.md` says what differs, and why.
 
@@ -49,23 +49,23 @@ from crossray.text.observations import STATUSES
 
 @dataclass(frozen=True, kw_only=True)
 class REVTAFConfig(RetrievalConfig, FusionConfig):
-    """Configuration of `REVTAF`. The weights of its losses (eq. 15) stand in the stages.
+    """Configuration of `REVTAF`. The weights of its losses (eq. 15) are set in the stages.
 
     Attributes:
-        status_ids: tokens of the four statuses, filled in from the tokenizer; the vocabulary's last four when empty.
-        neighbours: reports that the diagnosis branch reads, the nearest by the cosine of the entities' log-odds.
+        status_ids: tokens of the four statuses, set from the tokenizer; if empty, the last four of the vocabulary.
+        neighbours: number of reports that the diagnosis branch reads, nearest by the cosine of the entities' log-odds.
         diagnosis_width: width of the diagnosis branch.
-        diagnosis_layers: layers of its encoder, and as many of its decoder.
-        diagnosis_heads: its attention heads, a divisor of `diagnosis_width`.
-        decoder: released BERT that the decoder begins with, a name on the Hugging Face hub or a folder; its sizes then
-            take the place of `layers` to `positions`. Empty: fresh weights.
-        layers: layers of the decoder.
-        width: its width.
-        heads: its attention heads, a divisor of `width`.
+        diagnosis_layers: number of layers of its encoder, and of its decoder.
+        diagnosis_heads: number of its attention heads; a divisor of `diagnosis_width`.
+        decoder: released BERT with the initial weights of the decoder, as a name on the Hugging Face hub or a folder;
+            its sizes then replace `layers` to `positions`. Empty for new weights.
+        layers: number of decoder layers.
+        width: width of the decoder.
+        heads: number of its attention heads; a divisor of `width`.
         feedforward: width of the hidden layer of its feed-forward blocks.
-        dropout: in decoder and diagnosis branch.
-        positions: most decoder positions, prompt included.
-        label_smoothing: of the language loss in training.
+        dropout: dropout in the decoder and the diagnosis branch.
+        positions: maximum number of decoder positions, including the prompt.
+        label_smoothing: label smoothing of the language loss in training.
     """
 
     status_ids: tuple[int, ...] = ()
@@ -92,7 +92,9 @@ class REVTAF(RetrievingModel):
 
     def __init__(self, config: REVTAFConfig) -> None:
         if not config.observations:
-            raise UserError("revtaf diagnoses, and the dataset has no labels (field 'observations'); prepare it again.")
+            raise UserError(
+                "revtaf predicts observations, but the dataset has no labels (field 'observations'); prepare it again."
+            )
         super().__init__(config)
         channels, text_width, classes = self.backbone.width, self.knowledge.text_width, self.classes
         self._auxiliary = auxiliary(config.observations) if config.auxiliary else 0
@@ -105,7 +107,7 @@ class REVTAF(RetrievingModel):
             config.dropout,
         )  # fmt: skip
         ids = config.status_ids or range(config.vocabulary_size - len(STATUSES), config.vocabulary_size)
-        self.neighbours = Standardization(text_width)  # of the reports that the diagnosis reads, as in GRP
+        self.neighbours = Standardization(text_width)  # for the reports in the diagnosis, as in GRP
         self.prompts = DiagnosisPrompts(ids)
         self.ala = ALA(classes, auxiliary=self._auxiliary)
         sizes = {name: getattr(config, name) for name in _DECODER_SIZES}
@@ -117,7 +119,7 @@ class REVTAF(RetrievingModel):
         self.config = replace(self.config, decoder="", **built)
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
-        """Build the report database of the training split, or find it in the dataset; begin with its statuses."""
+        """Build the report database of the training split, or find it in the dataset; initialize from its statuses."""
         super().learn_from(dataset, section, features)
         self.standardize_prompts()
         labelled = self.database.labels[(self.database.labels >= 0).all(1)]
@@ -128,7 +130,7 @@ class REVTAF(RetrievingModel):
             self.diagnosis.begin_with(status_shares(labelled[:, : self.classes]).log() - self.ala.offset())
 
     def standardize_prompts(self) -> None:
-        """Take mean and deviation of the encoded texts from the database, where the configuration asks for them."""
+        """Compute mean and deviation of the encoded texts in the database, if the configuration needs them."""
         if self.config.prompt_values == "standardized" and len(self.database):
             database = self.database
             for standardization, texts in (
@@ -141,7 +143,7 @@ class REVTAF(RetrievingModel):
                 standardization.learn(moments)
 
     def frozen(self) -> list[str]:
-        """Besides what retrieves, queries and keys that nothing reads, or only what has no gradient."""
+        """In addition to the retrieval, queries and keys that are unused or receive no gradient."""
         names = super().frozen()
         differentiable = self.fcc is not None and self.fcc.kind != "legacy"
         if self.fvtaf is not None and self.config.attention == "legacy_uniform" and not differentiable:
@@ -172,7 +174,7 @@ class REVTAF(RetrievingModel):
     def _diagnose(self, pooled: Tensor, views: Tensor, neighbours: Tensor) -> Tensor:
         """Logits (B, 4, K) of the statuses, from pooled views (B, V, C) and the reports of neighbours (B, n)."""
         reports, mask = self.database.reports_of(neighbours)
-        # a study without neighbours reads one blank report
+        # a study without neighbors reads one blank report
         mask = mask | (torch.arange(mask.shape[1], device=mask.device) == 0)
         image = pooled.masked_fill(~views.unsqueeze(2), 0).sum(1) / views.sum(1, keepdim=True)
         return self.diagnosis(image, self.neighbours(reports), mask)
@@ -181,7 +183,7 @@ class REVTAF(RetrievingModel):
         self, fvtaf: FVTAF, tokens: Tensor, views: Tensor, reference: Tensor, entities: Tensor, places: Tensor,
         aux: dict[str, Tensor],
     ) -> Tensor:  # fmt: skip
-        """Fused tokens (B, V, S, width) of all views; what FCC compares goes into `aux`."""
+        """Fused tokens (B, V, S, width) of all views; the inputs of FCC are stored in `aux`."""
         sentences, mask = self.grp(self.database, reference)
         phrases = None
         if self.config.local_prompts:
@@ -201,13 +203,13 @@ class REVTAF(RetrievingModel):
         return _by_view(fused, views)
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
-        """Keys and values of the fused image, once a study."""
+        """Keys and values of the fused image, once per study."""
         return self.decoder.start(encoded.memory, encoded.memory_mask, beams)
 
     def step(
         self, tokens: Tensor, encoded: Encoded, cache: Cache | None = None, *, need_attention: bool = False
     ) -> Step:
-        """Statuses and report -> decoder; no logits for the statuses."""
+        """Statuses and report -> decoder; without logits for the statuses."""
         read, skip = prepend_prompt(tokens, encoded.prompt, cache)
         logits, attention = self.decoder(
             read, encoded.memory, encoded.memory_mask, cache, need_attention=need_attention
@@ -217,7 +219,7 @@ class REVTAF(RetrievingModel):
     # training
 
     def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
-        """Language, "diagnosis", "ranking" and "consistency" (eq. 15); validation predicts its own prompts."""
+        """Language, "diagnosis", "ranking" and "consistency" losses (eq. 15); validation uses predicted prompts."""
         targets = batch.targets
         logits = self.step(targets.tokens[:, :-1], encoded).logits
         smoothing = self.config.label_smoothing if self.training else 0.0
@@ -237,14 +239,14 @@ class REVTAF(RetrievingModel):
         return losses
 
     def paper_modules(self) -> dict[str, PaperModule]:
-        """What the configuration has of LRE, the prompts, FVTAF with MPSA and FCC, and PromptMRG's diagnosis."""
+        """LRE, the prompts, FVTAF with MPSA and FCC, and PromptMRG's diagnosis, if the configuration has them."""
         modules = {
-            # what it finds: its logits are mostly the shares of the statuses, which are the same for all
+            # its features, because its logits are mostly the shares of the statuses, which are the same for all
             "diagnosis": PaperModule(path="diagnosis.norm", varies="study"),
             "diagnosis, attention to reports": PaperModule(
                 path="diagnosis.decoder.0.cross", varies="study", attention="diagnosis.decoder.0.cross"
             ),
-            # begin as the most frequent statuses for everyone
+            # initially, the most frequent statuses for every study
             "diagnosis prompts": PaperModule(path="prompts", method="statuses", starts_closed=True),
             "ALA": PaperModule(path="ala", method="adjust"),
         }
@@ -262,21 +264,21 @@ class REVTAF(RetrievingModel):
         return modules
 
     def observe(self, batch: Batch) -> None:
-        """How sure the diagnosis is of what the validation studies have."""
+        """Accumulate the confidence of the diagnosis in the true statuses."""
         labels, known = self.status_codes(batch.guide)
         if labels is not None:
             probabilities = self.encode(batch.inputs).aux["statuses"].float().softmax(dim=1)[:, POSITIVE]
             self.ala.observe(probabilities[known], labels[known])
 
     def advance(self, event: Event) -> None:
-        """After a validation the class priors are renewed, too."""
+        """After a validation, also update the class priors."""
         super().advance(event)
         if event.kind == "validation":
             self.ala.update()
 
 
 def _by_view(rows: Tensor, views: Tensor) -> Tensor:
-    """Rows (n, ...) of the views that exist, put in their places (B, V, ...); zeros elsewhere."""
+    """Rows (n, ...) of existing views, placed in (B, V, ...); zeros elsewhere."""
     return rows.new_zeros(*views.shape, *rows.shape[1:]).index_put((views,), rows)
 
 

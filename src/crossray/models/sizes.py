@@ -1,8 +1,8 @@
-"""How many parameters each system has at its default size, and what it is in a line.
+"""The number of parameters of each system at its default size, and a one-line summary.
 
-Building the systems takes seconds, nearly all of which are the import of PyTorch and transformers. `sizes.json`
-therefore keeps what is measured of the systems in this folder (`python -m tests.models.golden` records it, a test holds
-both equal); systems of other packages, and those that are not recorded yet, are built to be measured.
+Building the systems takes seconds, mostly to import PyTorch and transformers. `sizes.json` therefore stores the sizes
+of the systems in this folder (`python -m tests.models.golden` records them, and a test checks them). Systems of other
+packages, and those that are not recorded, are built to measure them.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["RECORD", "SystemSize", "measure", "record", "sizes"]
 
-#: The record, beside this file.
+#: The record, next to this file.
 RECORD = Path(__file__).with_name("sizes.json")
 
 #: Size of the vocabulary that is built for.
@@ -28,8 +28,8 @@ class SystemSize:
     """A system at its default size.
 
     Attributes:
-        parameters: all of them.
-        frozen: those that nothing trains.
+        parameters: number of all parameters.
+        frozen: number of frozen parameters.
         summary: first line of the system's docstring.
     """
 

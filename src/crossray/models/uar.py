@@ -3,7 +3,7 @@
 In the order of the paper; `UAR.encode`, `UAR.step` and `UAR.losses_of` are its eq. 1-5, 10 and 13:
 
 * section 3.2, `LSU` (eq. 1): image and report become embeddings of tokens
-* section 3.3, `CRA` (eq. 6-9; `parts/cra.py`): both are written in one orthonormal basis; the triplet loss (eq. 10)
+* section 3.3, `CRA` (eq. 6-9; `parts/cra.py`): both are expressed in one orthonormal basis; the triplet loss (eq. 10)
   pulls them together
 * section 3.4, `TIR` (eq. 11-12; `parts/tir.py`): a learned mask says where each word looks
 * section 3.5, two stages: the recipe has them, and the second switches `refine` on
@@ -37,30 +37,34 @@ from crossray.models.pretraining.image_tokenizer import ImageTokenizerConfig, bu
 
 @dataclass(frozen=True, kw_only=True)
 class UARConfig(CRAConfig, TIRConfig):
-    """Configuration of `UAR`. The weights lambda of eq. 13 stand in the stages.
+    """Configuration of `UAR`. The weights lambda of eq. 13 are set in the stages.
 
     Attributes:
-        visual: what the image becomes: discrete "tokens" (LSU), or the feature map of a backbone, "resnet", as in the
-            rows of Table 2 without LSU.
-        image_tokenizer: of LSU; images must then have mean 0 and standard deviation 1, pixels in [0, 1].
-        codebook: the token table starts from the image tokenizer's own codes, so that codes which look alike start
-            alike; otherwise from random numbers.
-        token_codes: codes that make a token: 1, the most probable one (the paper), or so many of the most probable,
-            their embeddings weighted by their probabilities.
-        token_pool: side of the square of neighbouring tokens whose embeddings are averaged; 1: none are (the paper).
-        backbone: in its place; any backbone, not only a ResNet.
-        image_size: side of the images in pixels; filled in from the data.
-        layers: layers of the encoder, and as many of the decoder.
+        visual: representation of the image: discrete "tokens" (LSU), or the feature map of a backbone ("resnet"), as in
+            the rows of Table 2 without LSU.
+        image_tokenizer: image tokenizer of LSU, which requires pixels in [0, 1] (image mean 0, std 1).
+        codebook: initialize the token embeddings from the codes of the image tokenizer, so that similar codes have
+            similar embeddings; otherwise at random.
+        token_codes: number of most probable codes per token, whose embeddings are weighted by their probabilities; 1 in
+            the paper.
+        token_pool: side length of the square of adjacent tokens whose embeddings are averaged; 1 for no averaging, as
+            in the paper.
+        backbone: the vision backbone for `visual` "resnet", which may be of any kind.
+        image_size: side length of the images in pixels; set from the data.
+        layers: number of layers of the encoder, and of the decoder.
         width: width D of embeddings and Transformer.
-        heads: attention heads of Transformer and CRA, a divisor of `width`.
+        heads: number of attention heads of the Transformer and CRA; a divisor of `width`.
         feedforward: width of the hidden layer of the feed-forward blocks.
-        dropout: in the Transformer's attention weights, feed-forward blocks and residual paths, and on what enters it.
-        cra: write image and words in the basis (Table 2); otherwise their embeddings go on as they are.
-        align: the triplet loss L_global (Table 2).
-        margin: alpha of eq. 10.
-        negatives: the most similar other report (hard); the most similar one of those that are less similar than the
-            own report, or the least similar one where all are more similar (semi_hard); or every one (all).
-        refine: use the mask; a stage may switch it off and on.
+        dropout: dropout in the Transformer's attention weights, feed-forward blocks and residual paths, and on its
+            input.
+        cra: use CRA to express image and words in a common basis (Table 2); otherwise their embeddings are used
+            directly.
+        align: use the triplet loss L_global (Table 2).
+        margin: margin alpha of eq. 10.
+        negatives: negatives of the triplet loss: the most similar other report (hard); the most similar one that is
+            less similar than the own report, or the least similar one if there is none (semi_hard); or every other
+            report (all).
+        refine: use the mask of TIR; a stage may switch it on and off.
     """
 
     switchable: ClassVar[tuple[str, ...]] = ("refine",)
@@ -84,7 +88,7 @@ class UARConfig(CRAConfig, TIRConfig):
     refine: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Reject invalid sizes."""
         super().__post_init__()
         for name in ("token_codes", "token_pool"):
             if getattr(self, name) < 1:
@@ -92,9 +96,9 @@ class UARConfig(CRAConfig, TIRConfig):
 
 
 class Embedding(nn.Embedding):
-    """A look-up table, W_I or W_R of eq. 1: rows of length 1 on average, times the square root of their width.
+    """An embedding table, W_I or W_R of eq. 1: rows of mean length 1, times the square root of their width.
 
-    The entries of what comes out have variance 1. Of smaller ones the attention of eq. 7 would be a plain mean.
+    The entries of the embeddings have variance 1. With smaller ones, the attention of eq. 7 would be a plain mean.
     """
 
     def reset_parameters(self) -> None:
@@ -103,9 +107,9 @@ class Embedding(nn.Embedding):
 
     @torch.no_grad()
     def start_from(self, vectors: Tensor) -> None:
-        """Begin with these vectors (entries, C): centred, of one scale, and projected at random onto the width.
+        """Initialize with these vectors (entries, C), centered, scaled, and projected at random to the width.
 
-        A random projection keeps distances, up to noise, whatever the two widths are (Johnson-Lindenstrauss).
+        A random projection approximately preserves distances, whatever the widths (Johnson-Lindenstrauss).
         """
         centred = vectors.float() - vectors.float().mean(dim=0)
         projected = centred @ torch.randn(vectors.shape[1], self.embedding_dim)
@@ -137,12 +141,12 @@ class LSU(nn.Module):
         self.config = replace(config, image_tokenizer=self.tokenizer.config)
 
     def prepare(self, images: Tensor) -> dict[str, Tensor]:
-        """What may be cached of images (N, 3, H, W): "tokens" (N, L', C) of L' places, and "shares" if C > 1."""
+        """Features of images (N, 3, H, W) to cache: "tokens" (N, L', C) of L' places, and "shares" if C > 1."""
         tokens, shares = self.tokenizer.most_probable(images, self.config.token_codes)
         return {"tokens": tokens} if self.config.token_codes == 1 else {"tokens": tokens, "shares": shares}
 
     def fingerprint(self) -> str:
-        """Hash of the tokenizer and of what is kept; the embeddings, which are trained, do not count."""
+        """Hash of the tokenizer and of the cached values, without the embeddings, which are trained."""
         return f"{self.tokenizer.fingerprint()}-{self.config.token_codes}"
 
     def frozen(self, prefix: str) -> list[str]:
@@ -174,7 +178,7 @@ class LSU(nn.Module):
 
 
 class FeatureMap(nn.Module):
-    """In place of LSU: what a backbone makes of an image, as wide as the embeddings and of their scale.
+    """Replaces LSU: the features of a backbone, with the width and scale of the embeddings.
 
     Args:
         config: its backbone, image size and width.
@@ -189,11 +193,11 @@ class FeatureMap(nn.Module):
         self.config = replace(config, backbone=self.backbone.config)
 
     def prepare(self, images: Tensor) -> dict[str, Tensor]:
-        """What may be cached of images (N, 3, H, W); nothing of a backbone that is trained."""
+        """Features of images (N, 3, H, W) that may be cached; empty if the backbone is trained."""
         return self.backbone.prepare(images)
 
     def fingerprint(self) -> str | None:
-        """Hash of a frozen backbone; None when it is trained."""
+        """Hash of a frozen backbone; None if it is trained."""
         return self.backbone.fingerprint()
 
     def frozen(self, prefix: str) -> list[str]:
@@ -201,7 +205,7 @@ class FeatureMap(nn.Module):
         return self.backbone.frozen(f"{prefix}.backbone")
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """In place of the embeddings E^(I) of all views, (B, V, L, D)."""
+        """The features in place of the embeddings E^(I) of all views, (B, V, L, D)."""
         embedded: Tensor = self.norm(self.project(self.backbone.views(inputs)[0]))
         return embedded
 
@@ -216,7 +220,7 @@ class UAR(ReportModel):
     def __init__(self, config: UARConfig) -> None:
         super().__init__()
         self.visual: LSU | FeatureMap = LSU(config) if config.visual == "tokens" else FeatureMap(config)
-        self.config = self.visual.config  # with the architecture of its network: a saved folder needs nothing else
+        self.config = self.visual.config  # with the architecture of its network, so a saved folder is self-contained
         self.words = Embedding(config.vocabulary_size, config.width)
         self.cra = CRA(config) if config.cra else None
         self.view = nn.Parameter(torch.zeros(config.views, config.width)) if config.views > 1 else None
@@ -228,25 +232,25 @@ class UAR(ReportModel):
         self.vocabulary = nn.Linear(config.width, config.vocabulary_size)
 
     def prepare_features(self, images: Tensor) -> dict[str, Tensor]:
-        """The image's "tokens" (N, L); of a frozen backbone its features."""
+        """The "tokens" (N, L) of the image, or the features of a frozen backbone."""
         return self.visual.prepare(images)
 
     def features_fingerprint(self) -> str | None:
-        """Hash of the image tokenizer, or of a frozen backbone; None when that is trained."""
+        """Hash of the image tokenizer or of a frozen backbone; None if the backbone is trained."""
         return self.visual.fingerprint()
 
     def cached_features(self, dataset: Dataset) -> FeatureCache | None:
-        """What a backbone reads out of the dataset itself, if anything; otherwise what was cached."""
+        """Features that a backbone reads from the dataset itself, if any; otherwise the cached features."""
         found = self.visual.backbone.cached_features(dataset) if isinstance(self.visual, FeatureMap) else None
         return found or super().cached_features(dataset)
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
-        """The statistics by which a frozen backbone's features are standardised."""
+        """The statistics that standardize the features of a frozen backbone."""
         if isinstance(self.visual, FeatureMap):
             self.visual.backbone.learn_from(dataset, features, self.transform)
 
     def frozen(self) -> list[str]:
-        """The image tokenizer, a backbone that is not trainable, and a mask that is built and never used."""
+        """The image tokenizer, a frozen backbone, and a mask that is never used."""
         names = self.visual.frozen("visual")
         if self.tir is not None and not self.config.refine:
             names += [f"tir.{name}" for name, _ in self.tir.named_parameters()]
@@ -266,7 +270,7 @@ class UAR(ReportModel):
         return encoded
 
     def aligned(self, embeddings: Tensor, cache: Cache | None = None) -> Tensor:
-        """Embeddings E (..., D) of image tokens or words -> features F (..., D) (eq. 2); without CRA the same."""
+        """Embeddings E (..., D) of image tokens or words -> features F (..., D) (eq. 2); unchanged without CRA."""
         if self.cra is None:
             return embeddings
         shared = {} if cache is None else cache.shared
@@ -275,7 +279,7 @@ class UAR(ReportModel):
         return features
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
-        """Keys and values of the encoded image, once a study, and of the basis, once for all."""
+        """Keys and values of the encoded image, once per study, and of the basis, once for all studies."""
         cache = self.decoder.start(encoded.memory, encoded.memory_mask, beams)
         if self.cra is not None:
             cache.shared["basis_keys"], cache.shared["basis_values"] = self.cra.keys_values()
@@ -297,7 +301,7 @@ class UAR(ReportModel):
         text = self.dropout(self.positions(features, first))
         mask = bias = None
         if self.tir is not None and self.config.refine:
-            # row t of the mask belongs to word t of the report, whatever prompt stands before it
+            # row t of the mask belongs to word t of the report, whatever prompt precedes it
             before = 0 if encoded.prompt is None else encoded.prompt.shape[1]
             mask = self.tir(text, encoded, first - before)
             bias = self.tir.bias(mask)
@@ -329,13 +333,13 @@ class UAR(ReportModel):
             return self._triplet(similarity, negative) + self._triplet(similarity.T, negative)
 
     def report_vectors(self, targets: Targets) -> Tensor:
-        """Mean of the features of a report's words, (B, D): its end counts, its begin does not."""
+        """Mean of the features of a report's words, (B, D), with eos but without bos."""
         words = self.aligned(self.words(targets.tokens[:, 1:]))
         weights = targets.mask[:, 1:].to(words.dtype).unsqueeze(2)
         return (words * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
     def memory_cells(self, views: int, positions: int) -> Tensor | None:
-        """The tokens of the views side by side, where they stand for places."""
+        """The tokens of all views, if they represent places."""
         placed = not isinstance(self.visual, FeatureMap) or self.visual.backbone.placed
         return joined_cells(views, positions) if placed else None
 
@@ -345,7 +349,7 @@ class UAR(ReportModel):
         return image_vectors(pooled, batch.inputs.view_mask), self.report_vectors(batch.targets)
 
     def paper_modules(self) -> dict[str, PaperModule]:
-        """LSU, CRA and TIR, as far as the configuration has them."""
+        """LSU, CRA and TIR, if the configuration has them."""
         modules = {}
         if isinstance(self.visual, LSU):
             modules["LSU"] = PaperModule(path="visual")
@@ -361,7 +365,7 @@ class UAR(ReportModel):
         return modules
 
     def memories(self) -> dict[str, Tensor]:
-        """The basis, and what gain and bias made of it; without CRA there is none."""
+        """The basis, with and without gain and bias; none without CRA."""
         return {} if self.cra is None else {"basis": self.cra.basis, "adjusted basis": self.cra.adjusted()}
 
     def _triplet(self, similarity: Tensor, negative: Tensor) -> Tensor:

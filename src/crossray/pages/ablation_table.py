@@ -1,4 +1,4 @@
-"""The table of an ablation: our mean and deviation over seeds beside the published value, one part a protocol."""
+"""The table of an ablation: our mean and deviation over seeds next to the published values, for each protocol."""
 
 import re
 import statistics
@@ -33,7 +33,7 @@ COLUMNS = {
     "ce_f1": ("CE F1", "ce_f1"),
 }
 
-#: The protocol that stands beside published values.
+#: The protocol that is compared with published values.
 PUBLISHED_PROTOCOL = "r2gen"
 
 
@@ -60,9 +60,9 @@ class Line:
     Attributes:
         name: of the row.
         seeds: of its finished runs.
-        ignoring: how many of them are no better than with shuffled images.
-        ours: metric -> score; empty before the first run is finished.
-        published: metric -> published value, with a question mark where it is doubtful.
+        ignoring: number of runs that are no better than with shuffled images.
+        ours: score of each metric; empty before the first run is finished.
+        published: published value of each metric, with a question mark if it is doubtful.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Part:
         name: of the protocol.
         protocol: of all its scores; None before the first run is finished.
         lines: one a row.
-        sentences: what keeps its scores from comparing with the published ones.
+        sentences: differences between its protocol and the published one.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Part:
         return f"Protocol {self.name}, {studies}: mean ± standard deviation over seeds{beside}"
 
     def grid(self) -> Grid:
-        """Ours and the published value in one cell. What no run has is left out; what a row lacks is a dash."""
+        """Our and the published value in one cell. Metrics that no run has are left out; missing values are dashes."""
         lines = []
         for line in self.lines:
             cells = [str(line.ours.get(metric, "-")) for metric in self._metrics]
@@ -112,7 +112,7 @@ class Part:
         return Grid(self.title, self._header, lines)
 
     def stacked(self) -> Grid:
-        """The published values in a line of their own, for a terminal and for print."""
+        """The published values in separate lines, for the terminal and for print."""
         lines = []
         for line in self.lines:
             lines.append([str(line), str(len(line.seeds)), *(str(line.ours.get(name, "-")) for name in self._metrics)])
@@ -140,7 +140,7 @@ class AblationTable:
     Attributes:
         title: its heading.
         note: how its runs were made, in one sentence.
-        parts: protocol `r2gen`, beside the published values, and `full`.
+        parts: protocol `r2gen` next to the published values, and `full`.
     """
 
     title: str
@@ -170,10 +170,10 @@ def read_table(folder: Path) -> AblationTable:
 
 
 def write_table(folder: Path) -> AblationTable:
-    """Write table.md, table.tex and table.html into the folder of an ablation.
+    """Write table.md, table.tex and table.html to the folder of an ablation.
 
     Raises:
-        UserError: as `read_table`.
+        UserError: see `read_table`.
     """
     table = read_table(folder)
     for name, render in (("table.md", markdown), ("table.tex", latex), ("table.html", html)):
@@ -207,7 +207,7 @@ def latex(table: AblationTable) -> str:
 
 
 def html(table: AblationTable) -> str:
-    """The table as a page of its own."""
+    """The table as an HTML page."""
     parts = []
     for part in table.parts:
         grid = part.grid()
@@ -260,7 +260,7 @@ def _line(row: ComparedRow, runs: Mapping[int, Result], theirs: published.Publis
 
 
 def _note(comparison: Comparison) -> str:
-    """How the runs were made; a reader must meet it before the first number."""
+    """How the runs were performed, for a note before the first number."""
     options = ", ".join(f"{field} = {value}" for field, value in comparison.options.items())
     made = (
         f"recipe {comparison.recipe}{' with ' if options else ''}{options}; epochs: at most "

@@ -1,4 +1,4 @@
-"""What `crossray analyze alignment` prints and writes: tables, figures, and a page with what is retrieved."""
+"""The output of `crossray analyze alignment`: tables, figures, and a page with retrieved studies."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 PAGE, SCORES = "index.html", "alignment.json"
 
-#: Cosines in float32 that differ by less differ by rounding.
+#: Largest difference of cosines in float32 that counts as rounding.
 ALL_ALIKE = 1e-5
 
-#: How many reports or images are shown for a query.
+#: Number of reports or images that are shown for a query.
 RETRIEVED = 3
 
 NO_FIGURES = "No figures: matplotlib is not installed; pip install 'crossray[figures]' brings it."
@@ -51,7 +51,7 @@ def print_alignments(found: Sequence[Alignment], console: "Console") -> None:
 
 
 def warnings(found: Sequence[Alignment]) -> list[str]:
-    """A sentence for each model whose vectors tell nothing apart."""
+    """A sentence for each model whose vectors are all alike."""
     return [
         f"{one.name}: all cosines are equal to {one.scores.spread:.1g}: score and ranks are those of rounding errors."
         for one in found
@@ -82,13 +82,13 @@ def grids(found: Sequence[Alignment]) -> list[Grid]:
 
 
 def write_alignments(found: Sequence[Alignment], dataset: Dataset, folder: Path, *, examples: int = 3) -> str:
-    """Write the scores, the figures and the page into a folder.
+    """Write the scores, the figures and the page to a folder.
 
     Args:
         found: models on the same split.
         dataset: where the studies are.
-        folder: is made; files of the same names are replaced, each as a whole.
-        examples: how many studies are shown with what is retrieved for them.
+        folder: folder to create; existing files of the same names are replaced.
+        examples: number of studies to show with their retrieved reports and images.
 
     Returns:
         Name of the page.

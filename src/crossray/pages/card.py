@@ -1,4 +1,4 @@
-"""The model card: what a model is, how it was trained, and what it scored, written from its own folder."""
+"""The model card: a model's description, training and scores, from its folder."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ _WARNING = "Research software. It is not a medical device, and no report that it
 
 
 def model_card(folder: Path, system: str) -> str:
-    """A model card in the Hugging Face hub's Markdown. Paths of the machine that trained the model stay behind.
+    """A model card in the Hugging Face hub's Markdown, without paths of the machine that trained the model.
 
     Args:
         folder: model folder.

@@ -28,7 +28,7 @@ _VIEW_NAMES = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one model wrote of a study, and the markup of the views as it was given them.
+    """The report of one model, and the markup of the views that it used.
 
     Attributes:
         name: what the page calls the model.
@@ -46,7 +46,7 @@ class Explanation:
 
 
 def explain(model: ReportModel, decoding: DecodingConfig, inputs: Inputs, name: str) -> Explanation:
-    """Let a model write the report of one study.
+    """Write the report of one study with a model.
 
     Args:
         model: with tokenizer and image transform.
@@ -55,7 +55,7 @@ def explain(model: ReportModel, decoding: DecodingConfig, inputs: Inputs, name: 
         name: what the page calls the model.
 
     Raises:
-        UserError: the system does not tell where in the image it looks.
+        UserError: the system has no attention over the image.
     """
     (attention,) = attend_reports(model, inputs, decoding)
     images, views = [], []
@@ -93,7 +93,7 @@ def build_explanation(
 
 
 def _explained(explanation: Explanation) -> dict[str, Any]:
-    """What the template shows of a model's report."""
+    """The values of a model's report for the template."""
     attention = explanation.attention
     _, layers, views, side, _ = attention.weights.shape
     data = base64.b64encode(np.round(attention.weights * 65535).astype("<u2").tobytes()).decode("ascii")

@@ -28,10 +28,10 @@ Cell = str | tuple[str, ...]
 
 
 def document(template: str, title: str, *, script: str = "", style: str = "", **values: Any) -> str:
-    """A whole HTML page.
+    """A complete HTML page.
 
-    Its policy forbids the browser to load anything and to run any script but the given one, so that text that should
-    slip through as markup could still do nothing.
+    Its content security policy forbids loading anything and running other scripts, so even text that is mistaken for
+    markup could do no harm.
 
     Args:
         template: a file of `templates/` that extends `base.html`.
@@ -55,13 +55,13 @@ def document(template: str, title: str, *, script: str = "", style: str = "", **
 
 
 def piece(template: str, macro: str, /, **values: Any) -> "Markup":
-    """What a macro of a template makes of these values."""
+    """The markup of a template macro for these values."""
     made: Markup = getattr(_environment().get_template(template).module, macro)(**values)
     return made
 
 
 def asset(name: str) -> str:
-    """A style or script that lies beside the templates."""
+    """A style or script next to the templates."""
     return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
@@ -73,7 +73,7 @@ def table(
     own: Sequence[int] = (),
     text: bool = False,
 ) -> "Markup":
-    """A table that scrolls by itself where the screen is narrow.
+    """A table that scrolls horizontally on a narrow screen.
 
     Args:
         headings: of the columns.

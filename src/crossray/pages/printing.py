@@ -1,4 +1,4 @@
-"""What `crossray evaluate` prints of an evaluation."""
+"""The output of `crossray evaluate`."""
 
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,14 @@ from crossray.pages.tables import HEADINGS, Grid, markdown, render, signed, text
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: What the terminal shows of the normal and of the abnormal studies; the file of scores has every metric.
+#: Metrics of the normal and abnormal studies that are printed; the scores file has all of them.
 GROUP_METRICS = ("bleu4", "rouge_l", DECIDING_METRIC, CLINICAL_METRIC)
 
 _SHORT = {DECIDING_METRIC: HEADINGS[DECIDING_METRIC], CLINICAL_METRIC: HEADINGS[CLINICAL_METRIC]}
 
 
 def print_evaluation(evaluation: Evaluation, console: "Console") -> None:
-    """Print both protocols - alarms, scores, comparisons, clinical efficacy, text - and what was not computed."""
+    """Print alarms, scores, comparisons, clinical efficacy and variety under both protocols, and notes."""
     for part in evaluation.protocols.values():
         for alarm in part.alarms:
             line = f"ALARM {part.result.system}: {alarm.sentence}"
@@ -38,7 +38,7 @@ def print_evaluation(evaluation: Evaluation, console: "Console") -> None:
 
 
 def markdown_page(evaluation: Evaluation) -> str:
-    """What `print_evaluation` prints, as Markdown."""
+    """The output of `print_evaluation` as Markdown."""
     blocks = []
     for name, part in evaluation.protocols.items():
         results = [part.result, *part.baselines]
@@ -65,7 +65,7 @@ def _grids(part: ProtocolEvaluation) -> list[Grid]:
 
 
 def findings(part: ProtocolEvaluation) -> list[str]:
-    """Sentences on how the system stands against its baselines and shuffled images, and on groups of studies."""
+    """Sentences that compare the system with its baselines and shuffled images, and on groups of studies."""
     lines = []
     for baseline, differences in part.differences.items():
         shown = ", ".join(

@@ -1,4 +1,4 @@
-"""Published tables with our results under them, and what keeps the two from comparing, in sentences."""
+"""Published tables with our results below them, and the differences between their protocols in sentences."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ _OUR_NAMES = {"meteor": METEOR}
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published table with our results under it.
+    """A published table with our results below it.
 
     Attributes:
         grid: the table; a value that its source cannot mean has a question mark.
-        sentences: what has to be known before one reads it.
+        sentences: remarks for the reader.
     """
 
     grid: Grid
@@ -51,9 +51,9 @@ class Comparison:
 def compare_with_published(
     evaluation: Evaluation, data: str, *, dataset: Dataset | Path | str | None = None
 ) -> Iterator[Comparison]:
-    """Our scores under every published table of a data set.
+    """Our scores below every published table of a dataset.
 
-    The published tables have the protocol `r2gen` or one near it; our scores under `full` are a line of their own.
+    The published tables have the protocol `r2gen` or a similar one; our scores under `full` are in a separate line.
 
     Args:
         evaluation: of one system.
@@ -61,7 +61,7 @@ def compare_with_published(
         dataset: prepared dataset of the predictions; the one that they name when None.
 
     Raises:
-        UserError: the data set is unknown.
+        UserError: the dataset does not exist.
     """
     ours = [part.result for part in evaluation.protocols.values()]
     drawn = has_drawn_images(dataset or evaluation.provenance.data)
@@ -128,7 +128,7 @@ def remarks(theirs: PublishedTable) -> list[str]:
 
 
 def differences(ours: Result, theirs: PublishedTable, *, drawn: bool | None) -> list[str]:
-    """What keeps a result of ours from comparing with a published table, in sentences.
+    """The differences between a result of ours and a published table, in sentences.
 
     Args:
         ours: the result that stands for our system; under protocol `r2gen` where it has one.

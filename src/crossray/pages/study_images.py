@@ -45,8 +45,8 @@ class StudyImages:
         dataset = Dataset.open(folder if folder is not None else str(source.data))
         if source.data_sha256 and dataset.info.sha256 != source.data_sha256:
             raise UserError(
-                f"{dataset.path}: sha256 is {dataset.info.sha256[:12]}, the predictions come from "
-                f"{source.data_sha256[:12]}; give that dataset"
+                f"{dataset.path}: sha256 is {dataset.info.sha256[:12]}, but the predictions were made from "
+                f"{source.data_sha256[:12]}; give their dataset"
             )
         return cls(dataset)
 

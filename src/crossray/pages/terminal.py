@@ -1,7 +1,7 @@
-"""What the commands show in the terminal: progress and small tables.
+"""Output of the commands in the terminal: progress and small tables.
 
-rich and everything of ours that is not light is imported when the first of them is shown, so that commands can import
-this file and `crossray --help` stays quick.
+rich and other heavy modules are imported when they are first used, so commands can import this file and `crossray
+--help` stays fast.
 """
 
 from collections import Counter
@@ -104,7 +104,7 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
 
 
 def text_notes(dataset: "Dataset") -> list[str]:
-    """What the reports hold that is not read: words outside all sections, unknown headings, other languages."""
+    """Notes on text in the reports that is not read: words outside the sections, unknown headings, other languages."""
     from rich.markup import escape
 
     from crossray.text.observations import language_notes, report_language
@@ -125,7 +125,7 @@ def text_notes(dataset: "Dataset") -> list[str]:
 
 
 def print_estimate(studies: Any, size: int, workers: int | None, console: "Console", *, parts: int = 1) -> None:
-    """How large a source's images will be and how long they will take, measured on its first ones."""
+    """Print the estimated size and time of a source's images, measured on its first ones."""
     from crossray.data.store.estimate import estimate
     from crossray.data.store.writer import count_workers
 

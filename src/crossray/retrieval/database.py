@@ -1,4 +1,4 @@
-"""What a system keeps of the training reports: found by image or by label, read as sentence embeddings.
+"""The database of training reports: found by image or label, and read as sentence embeddings.
 
 Shapes: R reports, N most sentences of one, U different sentences, E entities, P places, K observations, D text width.
 """
@@ -22,9 +22,9 @@ _TENSORS = ("entities", "labels", "groups", "reports", "sentences", "sentence_ro
 
 
 class ReportDatabase(nn.Module):
-    """Reports of training studies, as tensors that move with the model and stay out of its weights.
+    """Reports of training studies, as tensors that move with the model but are not part of its weights.
 
-    Sentences recur in many reports: each different one is stored once, in half precision.
+    Sentences recur in many reports, so each distinct one is stored once, in half precision.
 
     Args:
         entities: (R, E) float, log-odds of each study's entities.
@@ -114,7 +114,7 @@ class ReportDatabase(nn.Module):
         return self._feature(self.phrases[entity, places, present.long()])
 
     def save(self, path: Path) -> None:
-        """Write the file beside its place, then put it there."""
+        """Write the database to a file atomically."""
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
         tensors["studies"], tensors["texts"] = _packed(self.studies), _packed(self.texts)
         with replacing(path) as beside:
@@ -125,7 +125,7 @@ class ReportDatabase(nn.Module):
         """Read a file that `save` wrote.
 
         Raises:
-            UserError: it is missing, damaged or of another format.
+            UserError: the file is missing, damaged or of another format.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -139,7 +139,7 @@ class ReportDatabase(nn.Module):
             raise
         except Exception as error:
             raise UserError(
-                f"{path}: no readable report database ({type(error).__name__}); copy the whole model folder again."
+                f"{path}: not a readable report database ({type(error).__name__}); copy the whole model folder again."
             ) from error
 
     def _feature(self, stored: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Exact nearest neighbours among stored vectors: hyperbolic, Euclidean or by cosine.
+"""Exact nearest neighbors among stored vectors by hyperbolic, Euclidean or cosine distance.
 
-One product in single precision passes over everything; what its rounding error cannot exclude is ranked again in double
-precision. Shapes: N entries and Q queries of D channels.
+A product in single precision selects candidates; those that its rounding error cannot exclude are ranked again in
+double precision. Shapes: N entries and Q queries of D channels.
 """
 
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""A model at work: the service, its journal and its reading page. Research use only, not a medical device."""
+"""The service, its journal and its reading page. Research use only, not a medical device."""

@@ -1,4 +1,4 @@
-"""Who may do what: a caller is known by an API key or a token, has scopes, and asks no more often than it may."""
+"""Access control: a caller is identified by an API key or a token, and has scopes and a rate limit."""
 
 import hashlib
 import math
@@ -17,23 +17,23 @@ from crossray.serving.tokens import Tokens, scopes_of
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks.
+    """A caller of the service.
 
     Attributes:
-        name: of the key, or "oidc:" and the token's subject; studies belong to it.
-        scopes: what it may do.
+        name: name of the key, or "oidc:" and the subject of the token; studies belong to this name.
+        scopes: rights of the caller.
     """
 
     name: str
     scopes: frozenset[str]
 
 
-#: Everybody, where a service has neither keys nor an issuer (on the loopback only).
+#: The caller of a service without keys and issuer, which listens on loopback only.
 LOCAL = Caller("local", frozenset(SCOPES))
 
 
 class Doorkeeper:
-    """Knows callers by what they show."""
+    """Identifies callers by their credentials."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         """Read keys.
@@ -49,14 +49,14 @@ class Doorkeeper:
         self._rate = Rate(settings.limits.rate)
 
     def know(self, authorization: str | None, api_key: str | None) -> Caller:
-        """The caller with these headers.
+        """The caller of a request with these headers.
 
         Args:
             authorization: `Authorization`, "Bearer" and a key or token.
             api_key: `X-API-Key`.
 
         Raises:
-            Problem: 401.
+            Problem: 401, without valid credentials.
         """
         if self._open:
             return LOCAL
@@ -77,27 +77,27 @@ class Doorkeeper:
                 raise Problem(401, "the token has expired; sign in again.") from None
             if claims is not None:
                 return Caller(_name_of(claims["sub"]), scopes_of(claims))
-        raise Problem(401, "the key or token is not known here; ask for one.")
+        raise Problem(401, "the key or token is unknown; ask the operator for one.")
 
     def count(self, caller: Caller) -> None:
         """Count a request.
 
         Raises:
-            Problem: 429, one too many.
+            Problem: 429, if the rate limit is exceeded.
         """
         wait = self._rate.wait(caller.name)
         if wait > 0:
-            raise Problem(429, "too many requests of this caller; wait a moment.", retry=math.ceil(wait))
+            raise Problem(429, "too many requests from this caller; wait a moment.", retry=math.ceil(wait))
 
 
 def _name_of(subject: str) -> str:
-    """The name of a token's subject; of a long one its digest, because what is cut off may tell two people apart."""
+    """The name of a token's subject; a long one is replaced by its digest, because truncated names may collide."""
     name = f"oidc:{subject}"
     return name if len(name) <= LONGEST_NAME else f"oidc:sha256:{hashlib.sha256(subject.encode()).hexdigest()}"
 
 
 class Rate:
-    """A token bucket for each caller: it holds a minute's requests, and fills evenly."""
+    """A token bucket for each caller, which holds the requests of a minute and fills evenly."""
 
     def __init__(self, minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Allow `minute` requests a minute; 0 allows any number."""
@@ -105,7 +105,7 @@ class Rate:
         self._left: dict[str, tuple[float, float]] = {}
 
     def wait(self, name: str) -> float:
-        """Count a request and return 0; or the seconds until the next is allowed, and count nothing."""
+        """Count a request and return 0, or return the seconds until the next one is allowed."""
         if not self._minute:
             return 0.0
         now = self._clock()

@@ -1,4 +1,4 @@
-"""A report as the service answers it: JSON values. Format 1; members are added, not changed."""
+"""The service's answer with a report, as JSON values. Format 1; members may be added but not changed."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ from crossray.text.observations import OBSERVATIONS, label_report
 
 Answer = dict[str, Any]
 
-#: What neither JSON in UTF-8 nor XML can hold.
+#: Characters that neither UTF-8 JSON nor XML can contain.
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -35,13 +35,13 @@ def answer_of(
     """The answer to a request.
 
     Args:
-        study: id in the journal.
-        report: what the model wrote.
-        decoded: the views that it was written of.
-        model: what callers are told of it.
+        study: id of the study in the journal.
+        report: report of the model.
+        decoded: views of the study.
+        model: description of the model for callers.
         doubt: confidence below which a sentence is marked.
-        attention: whether to say where the model looked.
-        similar: how many training studies to name.
+        attention: whether to include where the model looked.
+        similar: number of similar training studies to list.
     """
     check = report.check
     answer: Answer = {
@@ -75,12 +75,12 @@ def answer_of(
 
 
 def flags_of(check: InputCheck) -> list[Answer]:
-    """What the input check says, as JSON values."""
+    """The result of the input check, as JSON values."""
     return [{"name": flag.name, "reason": flag.reason, "view": flag.view} for flag in check.flags]
 
 
 def with_previews(answer: Answer, decoded: Decoded) -> Answer:
-    """The answer with pictures of the views, as data URLs; they are not stored."""
+    """The answer with images of the views as data URLs, which are not stored."""
     pictures = [
         {"image": "data:image/png;base64," + base64.b64encode(picture).decode("ascii")} for picture in decoded.previews
     ]
@@ -101,7 +101,7 @@ def _sentences(report: Report, doubt: float) -> list[Answer]:
 
 
 def _observations(report: Report) -> list[Answer]:
-    """Each observation with the words that it rests on, and the sentence that they stand in."""
+    """Each observation with the words that state it and their sentence."""
     ends = [word.end for word in shown_words(report.raw) if word.shown in SENTENCE_ENDS]
     confidences = report.observation_confidence
     found = []
@@ -122,10 +122,10 @@ def _observations(report: Report) -> list[Answer]:
 
 
 def _add_attention(answer: Answer, report: Report) -> None:
-    """Where the model looked for each sentence: a grid a view, its shares of the sentence's attention."""
+    """Where the model looked for each sentence: a grid per view with its shares of the sentence's attention."""
     try:
         maps = report.maps
-    except UserError:  # the system does not tell
+    except UserError:  # the system has no attention
         answer["attention"] = None
         return
     sentence_of, sentence = [], 0
@@ -148,16 +148,18 @@ def edited(sentences: list[str]) -> str:
     """The text of a report whose sentences a person has edited, accepted or discarded.
 
     Raises:
-        UserError: a sentence has characters that no format can hold.
+        UserError: a sentence has characters that no format can represent.
     """
     for number, sentence in enumerate(sentences, 1):
         if _UNWRITABLE.search(sentence):
-            raise UserError(f"sentences: number {number} has control characters or half characters; remove them.")
+            raise UserError(
+                f"sentences: number {number} contains control characters or incomplete characters; remove them."
+            )
     return " ".join(sentence.strip() for sentence in sentences if sentence.strip())
 
 
 def edited_answer(answer: Answer, sentences: list[str]) -> Answer:
-    """The answer with a person's sentences; the observations are what these say. Confidences were of the old ones."""
+    """The answer with a person's sentences and their observations, without the confidences of the old ones."""
     text, kept = edited(sentences), [sentence.strip() for sentence in sentences if sentence.strip()]
     found: dict[str, Answer] = {}
     for number, sentence in enumerate(kept):

@@ -1,4 +1,4 @@
-"""The service: routes, who may use them, and what is noted of it."""
+"""The web application: routes, access control, logging and metrics."""
 
 import asyncio
 import logging
@@ -51,7 +51,7 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
 
     Args:
         settings: of the service.
-        worker: its name among those that share a journal.
+        worker: name of this service among those that share a journal.
 
     Raises:
         UserError: a model, the keys or the journal cannot be opened.
@@ -89,7 +89,7 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
         description=NOTICE,
         version=crossray.__version__,
         lifespan=lifespan,
-        docs_url=None,  # both pages load scripts from elsewhere
+        docs_url=None,  # both pages load scripts from other sites
         redoc_url=None,
     )
     app.state.desk, app.state.doors, app.state.journal, app.state.metrics = None, doors, journal, metrics
@@ -104,13 +104,13 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
 
 
 async def _note(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Count, time, log and audit every answer; refuse what another site's page asks."""
+    """Count, time, log and audit every answer; reject requests from pages of other sites."""
     state, started = request.app.state, time.monotonic()
     try:
-        # a link to the page is welcome, requests of another page are not
+        # links to the page are allowed, requests from other pages are not
         foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if state.settings.open and not _names_loopback(request):
-            response: Response = Problem(400, "ask for this service by a name of the loopback.").response()
+            response: Response = Problem(400, "address this service by a loopback name, such as localhost.").response()
         elif foreign and request.url.path.startswith(("/v1/", "/metrics")):
             response = Problem(403, "pages of other sites may not use the service.").response()
         else:
@@ -137,7 +137,7 @@ async def _note(request: Request, answer: Callable[[Request], Awaitable[Response
 
 
 def _names_loopback(request: Request) -> bool:
-    """Without keys a page of the internet must not reach the service by a name of its own that leads here."""
+    """Without keys, a web page must not reach the service by a host name that resolves to it."""
     try:
         return urlsplit(f"//{request.headers.get('host', '')}").hostname in LOOPBACK
     except ValueError:
@@ -156,9 +156,9 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # places and kinds of the mistakes, not the values
+        # fields and kinds of the errors, without the values
         places = sorted({".".join(str(part) for part in one["loc"])[:80] for one in error.errors()})
-        return Problem(422, f"not valid: {', '.join(places)[:300]}.").response()
+        return Problem(422, f"these fields are not valid: {', '.join(places)[:300]}.").response()
 
 
 def _add_health(app: FastAPI) -> None:
@@ -175,7 +175,7 @@ def _add_health(app: FastAPI) -> None:
             log_failure("journal", error)
             return Problem(503, "the journal does not answer.").response()
         if desk is None:
-            return Problem(503, "the service is starting or ending.", retry=1).response()
+            return Problem(503, "the service is starting or stopping.", retry=1).response()
         if desk.in_flight >= desk.settings.limits.in_flight:
             return Problem(503, "the service is full.", retry=1).response()
         return JSONResponse({"status": "ready", "models": request.app.state.shelf.names})

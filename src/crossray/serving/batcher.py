@@ -1,4 +1,4 @@
-"""Dynamic batching: studies that come at the same time share a batch, and one that comes alone hardly waits."""
+"""Dynamic batching: studies that arrive at the same time share a batch, and a single study hardly waits."""
 
 import logging
 import queue
@@ -16,15 +16,15 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass
 class Job:
-    """A study to be reported.
+    """A study that waits for its report.
 
     Attributes:
         study: its views.
-        name: that decides on what is drawn at random.
-        attention: whether to keep where the model looked.
+        name: name of the study, which determines its random numbers.
+        attention: whether to keep the cross-attention.
         watch: called with the text so far, from the batcher's thread.
-        future: of the report.
-        since: when it came, by `time.monotonic`.
+        future: future of the report.
+        since: arrival time, by `time.monotonic`.
     """
 
     study: FileStudy
@@ -38,8 +38,8 @@ class Job:
 class Batcher:
     """A thread that runs one model.
 
-    The first study of a batch waits at most `window` seconds for others. While a batch runs, the next one gathers: at
-    the end of the first nobody waits for the window again.
+    The first study of a batch waits at most `window` seconds for others. While a batch runs, the next one is collected
+    and then starts without waiting.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Batcher:
 
         Args:
             reporter: the model.
-            size: most studies of a batch.
+            size: maximum number of studies per batch.
             window: seconds.
-            observe: told the studies and seconds of each batch.
+            observe: called with the number of studies and seconds of each batch.
         """
         self._reporter, self._size, self._window, self._observe = reporter, size, window, observe
         self._jobs: queue.Queue[Job | None] = queue.Queue()
@@ -63,11 +63,11 @@ class Batcher:
         self._jobs.put(job)
 
     def stop(self) -> None:
-        """End the thread after what is queued; returns at once."""
+        """End the thread after the queued studies; returns immediately."""
         self._jobs.put(None)
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait for the thread's end."""
+        """Wait for the thread to end."""
         self._thread.join(seconds)
 
     def _run(self) -> None:
@@ -105,7 +105,7 @@ class Batcher:
                 watch=watch if any(job.watch for job in jobs) else None,
             )
         except Exception as error:
-            if len(jobs) > 1:  # one study, or the memory that all take together, is no reason to refuse the others
+            if len(jobs) > 1:  # an error of one study, or of memory for all together, should not affect the others
                 half = len(jobs) // 2
                 self._write(jobs[:half])
                 self._write(jobs[half:])

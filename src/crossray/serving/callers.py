@@ -1,4 +1,4 @@
-"""What routes ask of a caller."""
+"""Dependencies of routes that check the caller."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
 def scoped(scope: str) -> Callable[..., Awaitable[Caller]]:
-    """A dependency that lets callers with a scope pass."""
+    """A dependency that requires a scope."""
 
     async def caller(
         request: Request,
@@ -24,11 +24,11 @@ def scoped(scope: str) -> Callable[..., Awaitable[Caller]]:
         key: Annotated[str | None, Security(_HEADER)] = None,
     ) -> Caller:
         shown = request.headers.get("authorization")
-        # the issuer of a token may have to be asked for its keys
+        # the keys of a token's issuer may have to be fetched
         known: Caller = await asyncio.to_thread(request.app.state.doors.know, shown, key)
         request.state.caller = known
         if scope not in known.scopes:
-            raise Problem(403, f"this needs the scope {scope}, which the key or token has not.")
+            raise Problem(403, f"the key or token lacks the scope {scope}, which this request needs.")
         return known
 
     return caller

@@ -1,8 +1,8 @@
-"""Writes to the journal's database: those that come at the same time share a transaction, and so one wait for the disk.
+"""Writes to the journal's database; concurrent writes share a transaction, and therefore one wait for the disk.
 
-A commit to SQLite waits until the disk has it, milliseconds to tenths of a second, and one waits for the other. Here
-the first thread that comes becomes the leader: it runs its own work and commits, and meanwhile the others queue theirs;
-the next leader takes all of it. A server such as PostgreSQL does this by itself.
+A commit to SQLite waits for the disk, which takes milliseconds to tenths of a second, and commits wait for each other.
+Here, the first thread becomes the leader: it runs its own work and commits while the others queue theirs, and the next
+leader takes the whole queue. A server such as PostgreSQL does this itself.
 """
 
 import threading
@@ -26,10 +26,10 @@ class Commits:
         self._queue: deque[tuple[Callable[[Connection], Any], Future[Any]]] = deque()
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """What `work` returns, after what it wrote is on disk; an error of it leaves nothing behind.
+        """Run `work` and return its result after its writes are on disk; if it fails, nothing is written.
 
         Args:
-            work: reads and writes on the connection that it is given; it may be run again after a rollback.
+            work: reads and writes on the given connection; it may be run again after a rollback.
         """
         if not self._grouped:
             with self._engine.begin() as connection:
@@ -48,7 +48,7 @@ class Commits:
         except Exception as error:
             if len(group) == 1:
                 group[0][1].set_exception(error)
-            else:  # the mistake of one is none of the others'
+            else:  # an error of one does not affect the others
                 for one in group:
                     self._commit([one])
             return

@@ -1,6 +1,6 @@
-"""Decoding of images in processes of their own: what a file does to its decoder, it does not do to the service.
+"""Decodes images in separate processes, so that a malicious or damaged file cannot affect the service.
 
-A process has a limit of memory and of time; where it dies or takes too long, it is replaced, and its study is refused.
+Each process has limits on memory and time; if it dies or takes too long, it is replaced and its study is rejected.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from PIL import Image
 
 from crossray.errors import UserError, counted
 
-#: Longest side of a picture for the reading page, in pixels.
+#: Longest side of an image for the reading page, in pixels.
 PREVIEW = 1400
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The views of a study, in the order in which models take them.
+    """The decoded views of a study, in the order in which models use them.
 
     Attributes:
-        pixels: (H, W) uint8 of each, its short side as long as the model wants it.
+        pixels: (H, W) uint8 of each, with the short side that the model needs.
         positions: each one of `crossray.data.study.VIEW_POSITIONS`.
-        places: number of each among the files that were sent.
-        previews: each as a PNG to look at; empty when not asked for.
-        remarks: what was odd about the files.
+        places: index of each among the sent files.
+        previews: PNG of each view for display; empty if not requested.
+        remarks: warnings about the files.
         dicom: whether all files are DICOM.
     """
 
@@ -48,15 +48,15 @@ class Decoded:
 
 
 class Decoder:
-    """Some processes that decode."""
+    """A pool of decoding processes."""
 
     def __init__(self, processes: int, memory: int, seconds: float) -> None:
         """Start them.
 
         Args:
-            processes: how many.
-            memory: bytes that each may take besides what it starts with.
-            seconds: that a study may take.
+            processes: number of processes.
+            memory: memory limit of each in bytes, in addition to its memory at the start.
+            seconds: time limit per study.
         """
         self._seconds = seconds
         self._pool = ProcessPool(
@@ -73,21 +73,21 @@ class Decoder:
         """Decode the files of a study.
 
         Args:
-            contents: of the files; DICOM objects without pixels are left out.
-            size: length of the short side that the model wants.
-            views: most views that the model takes.
-            preview: also make pictures to look at.
-            choose: of more views take a frontal one, a lateral one, then the others, and remark it.
+            contents: contents of the files; DICOM objects without pixels are skipped.
+            size: length of the short side that the model needs.
+            views: maximum number of views of the model.
+            preview: also create images for display.
+            choose: if there are more views, select a frontal one, a lateral one, then others, and add a remark.
 
         Raises:
-            UserError: a file is no radiograph, or too large for the limits, or there are too many.
+            UserError: a file is not a radiograph or exceeds the limits, or there are too many views.
         """
         future = self._pool.submit(_decode, self._seconds, list(contents), size, views, preview, choose)
         try:
             return await asyncio.wrap_future(future)
         except (TimeoutError, TooLong):
             self.deaths += 1
-            raise UserError(f"images: decoding took over {self._seconds:g} s; export the study again.") from None
+            raise UserError(f"images: decoding took more than {self._seconds:g} s; export the study again.") from None
         except ProcessExpired:
             self.deaths += 1
             raise UserError("images: a file ended the process that decoded it; export the study again.") from None
@@ -99,13 +99,13 @@ class Decoder:
 
 
 def _confine(memory: int) -> None:
-    """Limit this process: memory on top of what it has, no core files, a single thread."""
+    """Limit this process: additional memory, no core files, a single thread."""
     import crossray.data.images.dicom
     import crossray.data.images.folders  # noqa: F401  what is imported now does not count
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    warnings.simplefilter("ignore")  # they quote values of headers
-    statistics = Path("/proc/self/statm")  # not on every system; there the limit is of all memory
+    warnings.simplefilter("ignore")  # their text quotes values of headers
+    statistics = Path("/proc/self/statm")  # does not exist on every system; there the limit applies to all memory
     pages = int(statistics.read_text().split()[0]) if statistics.exists() else 0
     limit = pages * resource.getpagesize() + memory
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -126,15 +126,15 @@ def _decode(contents: list[bytes], size: int, views: int, preview: bool, choose:
     try:
         return _read(contents, size, views, preview, choose)
     except MemoryError:
-        pass  # the error holds on to what filled the memory: it must be gone before the next study comes
-    raise UserError("images: decoding needs more memory than the service gives; send smaller images.")
+        pass  # the error references the objects that filled the memory and must be released before the next study
+    raise UserError("images: decoding needs more memory than the service allows; send smaller images.")
 
 
 def _read(contents: list[bytes], size: int, views: int, preview: bool, choose: bool) -> Decoded:
     from crossray.data.images import describe_content, read_image, resize_short_side
     from crossray.data.images.folders import listed_frontal_first
 
-    # names of files can be names of patients: messages say numbers
+    # file names can contain patient names, so messages use numbers
     described = {place: describe_content(content, f"image {place + 1}") for place, content in enumerate(contents)}
     given = [place for place, found in described.items() if found.is_image]
     if not given:

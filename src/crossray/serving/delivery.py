@@ -1,6 +1,6 @@
-"""Reports on their way to an archive, as DICOM structured reports: by C-STORE or STOW-RS, until it has each of them.
+"""Delivers reports to an archive as DICOM structured reports by C-STORE or STOW-RS, until each is confirmed.
 
-The identifiers of a report come from its entry in the journal, so that an archive which gets it twice has it once.
+The identifiers of a report come from its journal entry, so an archive that receives it twice stores it once.
 """
 
 import logging
@@ -19,7 +19,7 @@ from crossray.serving.journal import Journal
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Seconds between two looks for reports, and the longest pause after failures.
+#: Seconds between two checks for reports, and the longest pause after failures.
 _PERIOD, _LONGEST_PAUSE = 0.5, 300.0
 
 _PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^@:/\s]+):(?P<port>[0-9]{1,5})")
@@ -27,11 +27,11 @@ _PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^@:/\s]+)
 
 @dataclass(frozen=True)
 class Peer:
-    """A DICOM node that takes reports by C-STORE.
+    """A DICOM node that receives reports by C-STORE.
 
     Attributes:
-        title: its AE title; `host`, `port`: where it listens.
-        calling: our own AE title.
+        title: its AE title; `host`, `port`: its address.
+        calling: AE title of this service.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Peer:
         """Store a DICOM object there.
 
         Raises:
-            UserError: it does not take it.
+            UserError: the node does not accept it.
         """
         from io import BytesIO
 
@@ -57,11 +57,11 @@ class Peer:
         contexts = [build_context(report.SOPClassUID, syntax) for syntax in syntaxes]
         association = entity.associate(self.host, self.port, contexts, self.title)
         if not association.is_established:
-            raise UserError(f"--send-to {self.title}: makes no association; see its list of known nodes.")
+            raise UserError(f"--send-to {self.title}: it refuses the association; add this service to its known nodes.")
         try:
             accepted = [context.transfer_syntax[0] for context in association.accepted_contexts]
             if not accepted:
-                raise UserError(f"--send-to {self.title}: takes no {report.SOPClassUID.name}.")
+                raise UserError(f"--send-to {self.title}: it does not accept {report.SOPClassUID.name}.")
             if report.file_meta.TransferSyntaxUID not in accepted:
                 report.file_meta.TransferSyntaxUID = accepted[0]
                 implicit = BytesIO()
@@ -74,15 +74,15 @@ class Peer:
         code = status.get("Status") if status else None
         if code is None or (code != 0 and code >> 12 != 0xB):  # 0xB...: stored, with a warning
             said = "nothing" if code is None else f"0x{code:04X}"
-            raise UserError(f"--send-to {self.title}: answers a C-STORE with {said}; see its log.")
+            raise UserError(f"--send-to {self.title}: it answers a C-STORE with {said}; check its log.")
 
 
 @dataclass(frozen=True)
 class Web:
-    """An archive that takes reports by STOW-RS.
+    """An archive that receives reports by STOW-RS.
 
     Attributes:
-        archive: its address.
+        archive: address of the archive.
     """
 
     archive: Archive
@@ -93,10 +93,10 @@ class Web:
 
 
 def destination(text: str, calling: str = "CROSSRAY") -> Peer | Web:
-    """What --send-to names: AE@host:port for C-STORE, or the root of a DICOMweb service.
+    """The receiver of --send-to: AE@host:port for C-STORE, or the root URL of a DICOMweb service.
 
     Raises:
-        UserError: it is neither.
+        UserError: the text is neither.
     """
     if text.startswith(("http://", "https://")):
         return Web(Archive(text.rstrip("/")))
@@ -107,7 +107,7 @@ def destination(text: str, calling: str = "CROSSRAY") -> Peer | Web:
 
 
 class Delivery:
-    """Sends every finished report of a DICOM study, in a thread of its own."""
+    """Sends every finished report of a DICOM study, in a separate thread."""
 
     def __init__(
         self,
@@ -116,27 +116,27 @@ class Delivery:
         objects_of: Callable[[Entry, str, Sequence[tuple[str, bytes]]], list[bytes]],
         origin: str = ORIGIN,
     ) -> None:
-        """Make it; `start` lets it send.
+        """Prepare the delivery; `start` starts it.
 
         Args:
-            journal: with the reports.
-            receiver: who gets them.
-            objects_of: the DICOM objects of a report, from its entry, its report in the journal and the study's files;
-                the same study gives objects of the same identifiers.
-            origin: which studies' reports.
+            journal: journal with the reports.
+            receiver: receiver of the reports.
+            objects_of: function from a journal entry, its report and the study's files to DICOM objects; for the same
+                study, it returns objects with the same identifiers.
+            origin: origin of the studies whose reports are sent.
         """
         self._journal, self._receiver, self._objects_of, self._origin = journal, receiver, objects_of, origin
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crossray-delivery", daemon=True)
-        #: Study to when it is tried again, and the pause before that.
+        #: Time of the next attempt for each study, and the pause before it.
         self._later: dict[str, tuple[float, float]] = {}
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what was not confirmed is sent after the next start."""
+        """Stop; unconfirmed reports are sent after the next start."""
         self._ended.set()
         self._thread.join()
 
@@ -144,11 +144,11 @@ class Delivery:
         while not self._ended.wait(_PERIOD):
             try:
                 self.send_all()
-            except Exception as error:  # the database may come back
+            except Exception as error:  # the database may become available again
                 _LOGGER.error("the journal cannot be read (%s)", type(error).__name__)
 
     def send_all(self) -> int:
-        """Send what is not there yet and not paused; how many were confirmed."""
+        """Send the undelivered reports that are due; return how many were confirmed."""
         sent = 0
         while (study := self._next()) is not None:
             entry = self._journal.entry(study)
@@ -170,12 +170,12 @@ class Delivery:
         return sent
 
     def _next(self) -> str | None:
-        """The report to be tried now: one that never was, then the one that has waited longest for it."""
+        """The next report to send: a new one, or the one that has waited longest."""
         if self._ended.is_set():
             return None
         waiting = self._journal.undelivered(self._origin)
         self._later = {study: self._later[study] for study in waiting if study in self._later}
-        first = min(waiting, key=self._due, default=None)  # of equal ones the oldest
+        first = min(waiting, key=self._due, default=None)  # the oldest of equal ones
         return None if first is None or self._due(first) > time.monotonic() else first
 
     def _due(self, study: str) -> float:
@@ -184,7 +184,7 @@ class Delivery:
     def _send(self, entry: Entry) -> None:
         report = self._journal.report(entry.id)
         if report is None:
-            raise UserError("its report is gone.")
+            raise UserError("its report no longer exists.")
         files = enumerate(self._journal.files(entry.id), start=1)
         contents = [(f"image {number}", file.content) for number, file in files]
         for content in self._objects_of(entry, report, contents):

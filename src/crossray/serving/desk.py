@@ -1,4 +1,4 @@
-"""The way of a study through the service: journal, decoder, model, journal. Every study goes it exactly once."""
+"""The path of a study through the service: journal, decoder, model, journal. Every study is processed exactly once."""
 
 import asyncio
 import hashlib
@@ -29,25 +29,25 @@ _LOGGER = logging.getLogger("crossray.serving")
 
 T = TypeVar("T")
 
-#: Seconds between looks at what waits in the journal.
+#: Seconds between two checks for waiting studies in the journal.
 LOOK = 0.25
 
-#: Seconds between deletions of what is too old.
+#: Seconds between two deletions of old studies.
 SWEEP = 30.0
 
-#: Longest pause before the journal is asked again to take what it did not.
+#: Longest pause before a failed write to the journal is repeated.
 LONGEST_PAUSE = 30.0
 
-#: Training studies that are named beside a report.
+#: Number of similar training studies that are listed with a report.
 SIMILAR = 3
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A study that has been reported.
+    """A study with its report.
 
     Attributes:
-        answer: what is stored; `decoded`: its views.
+        answer: stored answer; `decoded`: its views.
     """
 
     answer: Answer
@@ -55,22 +55,22 @@ class Reported:
 
 
 class Desk:
-    """Takes studies and sees that each is reported."""
+    """Accepts studies and ensures that each one is reported."""
 
     def __init__(self, settings: Settings, journal: Journal, shelf: Shelf, decoder: Decoder, metrics: Metrics) -> None:
-        """Made by `crossray.serving.app.create_app`."""
+        """Created by `crossray.serving.app.create_app`."""
         self.settings, self.journal, self.shelf, self.decoder, self.metrics = settings, journal, shelf, decoder, metrics
         self._tasks: set[asyncio.Task[Reported]] = set()
-        self._seconds = 1.0  # that a study takes, a running mean
+        self._seconds = 1.0  # running mean of the time per study
         self._coming = 0
 
     @property
     def in_flight(self) -> int:
-        """Studies that are accepted, or being so, and not reported yet."""
+        """Number of studies that are being accepted or have no report yet."""
         return len(self._tasks) + self._coming
 
     def check_room(self) -> None:
-        """See that one more study can be taken.
+        """Check that one more study can be accepted.
 
         Raises:
             Problem: 429.
@@ -92,19 +92,19 @@ class Desk:
         watch: Callable[[str], None] | None = None,
         preview: bool = False,
     ) -> "tuple[Entry, asyncio.Task[Reported] | None]":
-        """Take a study: on return it is in the journal, and its report is being made.
+        """Accept a study: on return, it is in the journal, and its report is being written.
 
         Args:
             files: of the study.
             model: name of the model.
             owner: of the study.
-            key: the caller's name for it.
+            key: the caller's identifier of the study.
             options: of the request.
-            watch: told the text so far, in the event loop.
-            preview: make pictures of the views.
+            watch: called with the text so far, in the event loop.
+            preview: create images of the views.
 
         Returns:
-            The study, and its task; no task where the key names a study that was accepted before.
+            The study and its task; no task if a study with this key was accepted before.
 
         Raises:
             Problem: 429, or 404 for an unknown model.
@@ -120,7 +120,7 @@ class Desk:
             self._coming -= 1
 
     async def finish(self, study: str) -> Entry | None:
-        """Wait until a study that was accepted before has ended."""
+        """Wait for a study that was accepted before."""
         while True:
             entry = await asyncio.to_thread(self.journal.entry, study)
             if entry is None or entry.state in ("done", "failed"):
@@ -128,7 +128,7 @@ class Desk:
             await asyncio.sleep(LOOK / 5)
 
     async def run(self) -> None:
-        """Report what waits in the journal, and delete what is too old, until cancelled."""
+        """Report waiting studies and delete old ones, until cancelled."""
         await asyncio.to_thread(self.journal.recover)
         swept = 0.0
         while True:
@@ -147,7 +147,7 @@ class Desk:
             await asyncio.sleep(LOOK)
 
     def _served(self, entry: Entry) -> Entry:
-        """The study; of the default model where its own is not served any more, since a restart."""
+        """The study, with the default model if its own is no longer served after a restart."""
         if entry.model in self.shelf.names:
             return entry
         default = self.shelf.default
@@ -155,7 +155,7 @@ class Desk:
         return replace(entry, model=default)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until what is being reported has ended, at most so long."""
+        """Wait for running reports, up to a time limit."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
 
@@ -181,7 +181,7 @@ class Desk:
         """Report a claimed study.
 
         Raises:
-            Problem: it is refused (422), or something is wrong with the service (500).
+            Problem: the study is rejected (422), or the service failed (500).
         """
         started = time.monotonic()
         try:
@@ -225,7 +225,7 @@ class Desk:
         attention = bool(entry.options.get("attention"))
         job = Job(
             study=FileStudy((), decoded.pixels, decoded.positions),
-            # the same images give the same report, also where words are drawn
+            # the same images give the same report, even with sampling
             name=hashlib.sha256(b"".join(pixels.tobytes() for pixels in decoded.pixels)).hexdigest(),
             attention=attention,
             watch=None if watch is None else told,
@@ -238,7 +238,7 @@ class Desk:
                 raise Problem(422, "strict: this model has no input check; ask without strict.")
             if not check.ok:
                 raise Problem(422, f"images: refused by the input check. {check}", more={"flags": flags_of(check)})
-        model = described(entry.model, writing)  # its folder may have been loaded again meanwhile
+        model = described(entry.model, writing)  # its folder may have been reloaded in the meantime
         details = partial(
             answer_of, entry.id, report, decoded, model, doubt=self.settings.doubt, attention=attention, similar=SIMILAR
         )
@@ -246,7 +246,7 @@ class Desk:
 
 
 async def _insist(ask: Callable[[], T]) -> T:
-    """Ask the journal until it answers: a claimed study whose end it did not take would be worked on for ever."""
+    """Retry until the journal answers, because a claimed study must be completed there."""
     pause = LOOK
     while True:
         try:
@@ -258,7 +258,7 @@ async def _insist(ask: Callable[[], T]) -> T:
 
 
 def log_failure(what: str, error: BaseException) -> str:
-    """Log an error by its type and place; its message and the values around it may be a patient's."""
+    """Log an error by its type and location; its message and values may contain patient data."""
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-4:]))
     _LOGGER.error("%s: %s at %s", what, type(error).__name__, places)

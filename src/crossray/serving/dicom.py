@@ -61,7 +61,7 @@ def ae_title(text: str, option: str) -> str:
         UserError: it is none.
     """
     if not _TITLE.fullmatch(text):
-        raise UserError(f"{option}: no AE title; give 1 to 16 letters, digits or signs, such as CROSSRAY.")
+        raise UserError(f"{option} is not an AE title; give 1 to 16 letters, digits or signs, such as CROSSRAY.")
     return text
 
 

@@ -1,7 +1,6 @@
-"""DICOMweb (PS3.18): fetch a study from an archive (WADO-RS), store a report in one (STOW-RS).
+"""DICOMweb (PS3.18): fetches studies from an archive (WADO-RS) and stores reports in one (STOW-RS).
 
-Addresses are compared with an allow-list before anything is asked, no redirect is followed, and the answer is read up
-to a limit.
+Addresses are checked against an allow-list first, redirects are not followed, and answers are read up to a limit.
 """
 
 import re
@@ -28,7 +27,7 @@ TIMEOUT = 30.0
 #: Seconds for a whole answer.
 LONGEST = 120.0
 
-#: Most objects of a study.
+#: Maximum number of objects in a study.
 MOST_OBJECTS = 100
 
 _STUDY = re.compile(r"/studies/(?P<uid>[0-9](?:[0-9.]{0,62}[0-9])?)")
@@ -48,20 +47,20 @@ class Archive:
         """Check the address."""
         parts = _parts(self.root)
         if parts is None or self.root.endswith("/"):
-            raise UserError(f"{quoted(self.root)}: no DICOMweb address; give one such as https://pacs/dicom-web.")
+            raise UserError(f"{quoted(self.root)}: not a DICOMweb address; give one such as https://pacs/dicom-web.")
 
     def holds(self, url: str) -> bool:
-        """Whether the address is that of a whole study in this archive, and no trick."""
+        """Whether this is the address of a whole study in this archive, without tricks."""
         return url.startswith(f"{self.root}/") and bool(_STUDY.fullmatch(url.removeprefix(self.root)))
 
 
 def fetch_study(url: str, allowed: Sequence[Archive], *, most_bytes: int = 4 * MAX_BYTES) -> list[File]:
-    """The radiographs of a study; its other objects, such as reports, are left out.
+    """The radiographs of a study, without its other objects, such as reports.
 
     Args:
         url: ROOT/studies/STUDY-INSTANCE-UID.
-        allowed: archives that may be asked.
-        most_bytes: of the whole answer.
+        allowed: allowed archives.
+        most_bytes: maximum size of the answer.
 
     Raises:
         UserError: the address is not in an allowed archive, or the archive does not answer with such a study.
@@ -69,25 +68,27 @@ def fetch_study(url: str, allowed: Sequence[Archive], *, most_bytes: int = 4 * M
     import httpx
 
     if not any(archive.holds(url) for archive in allowed):
-        raise UserError("study: its address is in no allowed archive (--dicomweb); ask who runs the service.")
+        raise UserError(
+            "study: its address is not in an allowed archive (--dicomweb); ask the operator of the service."
+        )
     accept = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
     content = bytearray()
     try:
         with _client() as client, client.stream("GET", url, headers=accept) as answer:
             if answer.status_code != 200:
-                raise UserError(f"study: the archive answers {answer.status_code}; see that it holds the study.")
+                raise UserError(f"study: the archive answers {answer.status_code}; check that it has the study.")
             boundary, end = _boundary(answer.headers.get("content-type", "")), time.monotonic() + LONGEST
             for piece in answer.iter_bytes():
                 content += piece
                 if time.monotonic() > end:
                     raise UserError("study: the archive takes too long; send its radiographs instead.")
                 if len(content) > most_bytes:
-                    raise UserError(f"study: it is longer than {most_bytes // 2**20} MiB; send its radiographs alone.")
+                    raise UserError(f"study: it is larger than {most_bytes // 2**20} MiB; send its radiographs alone.")
     except httpx.HTTPError as error:
         raise UserError(f"study: the archive cannot be reached ({type(error).__name__}); try again later.") from None
     found = list(_objects(bytes(content), boundary))
     if not found:
-        raise UserError("study: the archive's answer holds no radiograph; see that the study has some.")
+        raise UserError("study: the archive's answer contains no radiograph; check that the study has some.")
     return found
 
 
@@ -95,7 +96,7 @@ def store_report(archive: Archive, content: bytes) -> None:
     """Store a DICOM object (STOW-RS).
 
     Raises:
-        UserError: the archive does not take it.
+        UserError: the archive does not accept it.
     """
     import httpx
 
@@ -114,12 +115,12 @@ def store_report(archive: Archive, content: bytes) -> None:
             answer = client.post(f"{archive.root}/studies", content=body, headers=headers)
     except httpx.HTTPError as error:
         raise UserError(f"--send-to: the archive cannot be reached ({type(error).__name__}).") from None
-    if answer.status_code != 200:  # 202 and 409 say that the object was not stored
-        raise UserError(f"--send-to: the archive answers {answer.status_code}; see its log.")
+    if answer.status_code != 200:  # 202 and 409 mean that the object was not stored
+        raise UserError(f"--send-to: the archive answers {answer.status_code}; check its log.")
 
 
 def _client() -> "httpx.Client":
-    """Credentials come from ~/.netrc, so that none stand in a command line."""
+    """Credentials come from ~/.netrc, so they do not appear in command lines."""
     import httpx
 
     known = Path.home() / ".netrc"
@@ -140,7 +141,7 @@ def _parts(url: str) -> SplitResult | None:
 def _boundary(content_type: str) -> bytes:
     found = re.search(r'boundary="?([^";,]{1,70})"?', content_type)
     if found is None or "multipart/related" not in content_type.lower():
-        raise UserError("study: the archive's answer is not multipart/related; see that its address is DICOMweb's.")
+        raise UserError("study: the archive's answer is not multipart/related; check that it is a DICOMweb address.")
     return found[1].strip().encode("latin-1", "replace")
 
 

@@ -1,4 +1,4 @@
-"""What the journal stores: a study, and the objects that it came as."""
+"""Records of the journal: studies and their objects."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ class File:
 
     Attributes:
         name: unique within the study: a file name, or a SOP instance UID.
-        content: its bytes, repeated in no message.
+        content: its bytes, which never appear in messages.
     """
 
     name: str
@@ -21,21 +21,21 @@ class File:
 
 @dataclass(frozen=True)
 class Entry:
-    """A study as the journal knows it.
+    """A study in the journal.
 
     Attributes:
         id: 32 hexadecimal digits, drawn at random.
         state: collecting, waiting, working, done or failed.
-        origin: the way it came, such as "http" or "dicom".
-        owner: who sent it: the name of an API key, the subject of a token, an AE title.
-        key: the sender's own name for it, such as an Idempotency-Key or a study instance UID.
-        model: served model that shall report it.
-        options: of the request, JSON values.
-        received: when; `changed`: when the state changed last.
-        attempts: times that it was claimed.
-        token: of the claim.
-        delivered: when its report reached its receiver.
-        error: why it failed, one sentence.
+        origin: how it was received, such as "http" or "dicom".
+        owner: sender: the name of an API key, the subject of a token, or an AE title.
+        key: the sender's identifier of the study, such as an Idempotency-Key or a study instance UID.
+        model: served model for the report.
+        options: options of the request, as JSON values.
+        received: time of arrival; `changed`: time of the last state change.
+        attempts: number of claims.
+        token: token of the current claim.
+        delivered: time when the receiver confirmed the report.
+        error: reason for the failure, in one sentence.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""An answer in the format that was asked for."""
+"""Answers in the requested format."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ TYPES: dict[str, Format] = {
 
 
 class Edited(BaseModel):
-    """A report that a person has gone through.
+    """A report after review by a person.
 
     Attributes:
-        sentences: those that were kept, as they read now.
+        sentences: kept sentences with their current text.
     """
 
     sentences: list[str] = Field(max_length=200, examples=[["The heart is normal.", "No effusion."]])
 
 
 def wanted(given: Format | None, accept: str) -> Format:
-    """The format that a request asks for.
+    """The requested format.
 
     Raises:
         Problem: 406.
@@ -47,20 +47,20 @@ def wanted(given: Format | None, accept: str) -> Format:
         kind = part.partition(";")[0].strip().lower()
         if kind in TYPES:
             return TYPES[kind]
-    raise Problem(406, "this type is not written; ask for json, text, fhir or sr.")
+    raise Problem(406, "this type is not available; ask for json, text, fhir or sr.")
 
 
 async def export(kind: Format, answer: Answer, files: Sequence[File], changes: Edited | None) -> Response:
-    """The answer to a request for a format.
+    """The answer in a requested format.
 
     Args:
         kind: the format.
         answer: the report.
-        files: of its study, for what carries patient and study over.
-        changes: what a person made of it.
+        files: files of its study, for formats with patient and study.
+        changes: changes by a person.
 
     Raises:
-        Problem: 422, the format cannot be made of this study.
+        Problem: 422, the study has no such format.
     """
     try:
         text = answer["text"] if changes is None else edited(changes.sentences)
@@ -71,7 +71,7 @@ async def export(kind: Format, answer: Answer, files: Sequence[File], changes: E
     if kind == "text":
         return Response(f"{text}\n\n{NOTICE}\n", media_type="text/plain; charset=utf-8")
     if not text:
-        raise Problem(422, "sentences: none is left for a report; keep one.")
+        raise Problem(422, "sentences: none is left; keep at least one.")
     made = datetime.fromisoformat(answer["created"])
     contents = [(f"image {number + 1}", file.content) for number, file in enumerate(files)]
     try:

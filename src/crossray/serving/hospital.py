@@ -1,4 +1,4 @@
-"""The service's answers in a hospital's formats, and its reports on their way to an archive."""
+"""The service's answers in hospital formats, and the objects for delivery to an archive."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ def fhir_json(
 
     Args:
         answer: of the service.
-        text: the report, as it is or as a person has edited it.
-        made: when the model wrote it.
-        contents: names and contents of the study's files; patient and study come from them where they are DICOM.
+        text: the report, possibly edited by a person.
+        made: time when the model wrote it.
+        contents: names and contents of the study's files; if they are DICOM, patient and study are taken from them.
 
     Raises:
         UserError: the DICOM files are of several studies, or their identifiers are malformed.
@@ -37,23 +37,23 @@ def sr_file(answer: Mapping[str, Any], text: str, made: datetime, contents: Sequ
     """A DICOM structured report; see `crossray.interop.sr`, and `fhir_json` for the arguments.
 
     Raises:
-        UserError: the study's files are no DICOM, or as for `fhir_json`.
+        UserError: the study's files are not DICOM, or see `fhir_json`.
     """
     return dicom_bytes(structured_report(_draft(answer, text, made), sources_of(answer, contents)))
 
 
 def stored_objects(entry: Entry, report: str, contents: Sequence[tuple[str, bytes]]) -> list[bytes]:
-    """What an archive gets of a study in the journal, for `Delivery`.
+    """The objects of a study in the journal for an archive, for `Delivery`.
 
-    Its structured report, the same object as `sr_file` of it unedited; and a presentation state that shows where the
-    model looked, where the answer says that.
+    These are its structured report, the same object as the unedited `sr_file`, and, if the answer has attention, a
+    presentation state that shows where the model looked.
     """
     answer = loads(report)
     made = datetime.fromisoformat(answer["created"])
     objects = [sr_file(answer, answer["text"], made, contents)]
     looked = answer.get("attention")
     sources = sources_of(answer, contents, in_order=True)
-    # a presentation state of this kind is for grey images
+    # a presentation state of this kind requires grey-scale images
     if looked and answer["sentences"] and all(source.text("SamplesPerPixel") in ("", "1") for source in sources):
         sentences = np.array([row["attention"] for row in answer["sentences"]])  # (sentences, views, cells)
         side = looked["side"]
@@ -66,7 +66,7 @@ def stored_objects(entry: Entry, report: str, contents: Sequence[tuple[str, byte
 def _draft(answer: Mapping[str, Any], text: str, made: datetime) -> DraftReport:
     model = answer["model"]
     identity = ModelIdentity(model["name"], model["system"], model["weights_sha256"], answer["crossray"])
-    # an edited report is another object than the one that an archive may hold already
+    # an edited report is a different object from the one an archive may already have
     edited = "" if text == answer["text"] else f" {hashlib.sha256(text.encode()).hexdigest()}"
     return draft_report(answer["id"], text, identity, written=made, identity=f"{answer['id']}{edited}")
 
@@ -74,12 +74,12 @@ def _draft(answer: Mapping[str, Any], text: str, made: datetime) -> DraftReport:
 def sources_of(
     answer: Mapping[str, Any], contents: Sequence[tuple[str, bytes]], *, in_order: bool = False
 ) -> tuple[Source, ...]:
-    """The DICOM images that a report was written of; none where a file is of another format, which names no patient.
+    """The DICOM images of a report; none if a file has another format, which names no patient.
 
     Args:
-        answer: of the service, which says which files the model looked at.
+        answer: answer of the service, which lists the files the model used.
         contents: names and contents of the study's files.
-        in_order: in the order of the views, instead of that of the files.
+        in_order: return them in the order of the views instead of the files.
     """
     places = [view["file"] for view in answer["views"]]
     seen = places if in_order else sorted(set(places))

@@ -133,7 +133,7 @@ class Journal:
             except IntegrityError:
                 if key is None:
                     raise
-        raise UserError("the journal: the key is taken and its study is not there; send the study again.")
+        raise UserError("journal: the key is in use, but its study is missing; send the study again.")
 
     def collect(
         self,

@@ -1,7 +1,8 @@
-"""API keys: random, stored as hashes, with scopes and an end; the file is read again when it changes.
+"""API keys: random, stored as hashes, with scopes and an expiry date; the file is reloaded when it changes.
 
-A key reads `crk_NUMBER_SECRET`. The file holds the SHA-256 of the secret: 256 random bits need no slow hash. To rotate
-a key make a second one of the same name, give it to the client, then revoke the first; both are the same owner.
+A key has the form `crk_NUMBER_SECRET`. The file contains the SHA-256 of the secret: 256 random bits need no slow hash.
+To rotate a key, create a second one with the same name, give it to the client, then revoke the first; both have the
+same owner.
 """
 
 import hashlib
@@ -19,26 +20,26 @@ from crossray.errors import UserError, choose
 from crossray.files.lock import locked
 from crossray.files.write import write_whole
 
-#: What a caller may do: report: send studies and read their own reports; metrics: read /metrics; admin: reload models,
+#: Rights of a caller: report: send studies and read their own reports; metrics: read /metrics; admin: reload models and
 #: read the audit trail.
 SCOPES: tuple[str, ...] = ("report", "metrics", "admin")
 
-#: Longest name of an owner that the journal takes.
+#: Longest name of an owner in the journal.
 LONGEST_NAME = 128
 
-#: A hundred years: the list shows the end as a date.
+#: A hundred years, because the list shows the expiry as a date.
 MOST_DAYS = 36_500
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key as the file has it.
+    """A key in the file.
 
     Attributes:
-        number: public part; `digest`: SHA-256 of the secret one.
-        name: the owner, as the audit trail names it.
+        number: public part; `digest`: SHA-256 of the secret part.
+        name: owner, as in the audit trail.
         scopes: some of `SCOPES`.
-        expires: seconds since 1970.
+        expires: time of expiry, in seconds since 1970.
     """
 
     number: str
@@ -63,12 +64,12 @@ class KeyFile:
         self._read()
 
     def find(self, text: str) -> Key | None:
-        """The key that `text` is, whether or not it has expired; None where it is none."""
+        """The key for `text`, even if it has expired; None if there is none."""
         self._read()
         _, _, rest = text.partition("crk_")
         number, _, secret = rest.partition("_")
         key = self._keys.get(number)
-        # the comparison takes as long for a wrong number as for a wrong secret
+        # the comparison takes the same time for a wrong number and a wrong secret
         expected = "0" * 64 if key is None else key.digest
         return key if hmac.compare_digest(expected, _digest(secret)) else None
 
@@ -96,27 +97,27 @@ def read_keys(path: Path) -> list[Key]:
     except OSError as error:
         raise UserError(f"--keys {path}: cannot be read ({error.strerror}); name a file.") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"--keys {path}: no file of `crossray keys`; make a new one with it.") from None
+        raise UserError(f"--keys {path}: not a file of `crossray keys`; make a new one with that command.") from None
 
 
 def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str:
-    """Add a key to a file, which is made when it is missing; the key itself is stored nowhere.
+    """Add a key to a file, which is created if it is missing; the key itself is not stored.
 
     Args:
         path: of the keys.
         name: owner.
         scopes: some of `SCOPES`.
-        days: until it expires.
+        days: number of days until it expires.
 
     Raises:
-        UserError: a scope does not exist, the name or the days cannot be, or the file is damaged.
+        UserError: a scope does not exist, the name or the number of days is invalid, or the file is damaged.
     """
     for scope in scopes:
         if scope not in SCOPES:
             raise UserError(f"--scopes {scope}: there is no such scope; {choose(scope, SCOPES)}.")
     if not 0 < days <= MOST_DAYS:
         raise UserError(f"--days {days}: give more than 0 and at most {MOST_DAYS}.")
-    if not name.strip() or ":" in name or len(name) > LONGEST_NAME:  # subjects of an identity provider have a colon
+    if not name.strip() or ":" in name or len(name) > LONGEST_NAME:  # subjects of an identity provider contain a colon
         raise UserError(f"--name {name!r}: give a name of at most {LONGEST_NAME} characters without a colon.")
     number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     with _alone(path):
@@ -141,7 +142,7 @@ def revoke(path: Path, number: str) -> None:
 
 
 def _alone(path: Path) -> AbstractContextManager[None]:
-    """Of two commands that change the file at the same time, one would forget the other's key."""
+    """Lock the file, because of two simultaneous changes one would be lost."""
     if not path.parent.is_dir():
         return nullcontext()
     return locked(path.with_name(f"{path.name}.lock"), f"--keys {path}: another command changes it; run this again.")

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: routes, states and models, never a study or a caller."""
+"""Metrics for Prometheus about routes, states and models, but never about a study or a caller."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -6,10 +6,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """What the service counts."""
+    """The metrics of the service."""
 
     def __init__(self) -> None:
-        """Start at zero, in a registry of its own."""
+        """Start at zero, in a separate registry."""
         self.registry = CollectorRegistry()
         of = self.registry
         self.requests = Counter("crossray_requests", "Answers.", ["method", "route", "status"], registry=of)
@@ -33,5 +33,5 @@ class Metrics:
         self.writing.labels(model).observe(seconds)
 
     def text(self) -> bytes:
-        """All of them, as Prometheus reads them."""
+        """All metrics in Prometheus format."""
         return generate_latest(self.registry)

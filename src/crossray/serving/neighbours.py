@@ -1,4 +1,4 @@
-"""The hospital's systems that the service stands beside: senders of radiographs, and the receiver of reports."""
+"""The hospital systems around the service: senders of radiographs, and the receiver of reports."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ from crossray.serving.tls import tls_context
 
 @contextmanager
 def beside_neighbours(settings: Settings, journal: Journal, model: str) -> Iterator[DicomNode | None]:
-    """Listen to senders and send reports while the block runs.
+    """Receive studies and deliver reports while the block runs.
 
     Args:
-        settings: of the service; without a port for DICOM nothing happens.
+        settings: settings of the service; without a DICOM port, nothing happens.
         journal: takes the studies.
         model: that reports them.
 
@@ -26,7 +26,7 @@ def beside_neighbours(settings: Settings, journal: Journal, model: str) -> Itera
         The node.
 
     Raises:
-        UserError: the port cannot be opened, or an option is wrong.
+        UserError: the port cannot be opened, or an option is invalid.
     """
     if settings.dicom_port is None:
         yield None
@@ -56,10 +56,10 @@ def beside_neighbours(settings: Settings, journal: Journal, model: str) -> Itera
 
 
 def check_neighbours(settings: Settings) -> None:
-    """See before anything is loaded that the options can be what they are.
+    """Check the options before anything is loaded.
 
     Raises:
-        UserError: one cannot.
+        UserError: an option is invalid.
     """
     quiet_libraries()
     for root in settings.archives:

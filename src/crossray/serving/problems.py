@@ -1,4 +1,4 @@
-"""Errors as the service answers them (RFC 9457): one sentence, nothing of a patient."""
+"""Errors in the service's answers (RFC 9457): one sentence, without patient data."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ from fastapi.responses import JSONResponse
 
 
 class Problem(Exception):  # noqa: N818  an answer as much as an error
-    """An answer that is an error.
+    """An error answer.
 
     Attributes:
-        status: of HTTP.
+        status: HTTP status.
         detail: one sentence for a person.
-        retry: seconds after which to try again.
+        retry: number of seconds after which to retry.
         more: further members of the answer.
     """
 

@@ -30,7 +30,7 @@ async def card(request: Request, name: str, caller: Reporting) -> Response:
 
 @admin.post("/v1/models/{name}/reload", tags=["models"], summary="Take the model that lies in the folder now.")
 async def reload(request: Request, name: str, caller: Administering) -> dict[str, Any]:
-    """Load the folder again; requests go to the old model until the new one is there, and none is lost."""
+    """Reload the folder; requests use the old model until the new one is loaded, and none is lost."""
     shelf = request.app.state.shelf
     try:
         return described(name, await asyncio.to_thread(shelf.reload, name))
@@ -46,7 +46,7 @@ async def audit(request: Request, caller: Administering, limit: int = 100) -> di
 
 @admin.get("/metrics", tags=["service"], summary="Numbers for Prometheus.")
 async def metrics(request: Request) -> Response:
-    """Needs the scope metrics, unless the service was started with --metrics-open."""
+    """Requires the scope metrics, unless the service was started with --metrics-open."""
     state = request.app.state
     if not state.settings.metrics_open:
         await scoped("metrics")(request, None, request.headers.get("x-api-key"))

@@ -1,4 +1,4 @@
-"""Routes about reports: ask for one, read it again, take it along in another format, delete it."""
+"""Routes for reports: request, read, export in another format, delete."""
 
 import asyncio
 import json
@@ -39,11 +39,11 @@ async def write(
 ) -> Response:
     """Send the views of one study as PNG, JPEG or DICOM, or the address of a study of an archive (--dicomweb).
 
-    * The answer comes when the report is written. With `Prefer: respond-async` it comes as soon as the study is in the
-      journal, with the address of the report in `Location`.
-    * With `Accept: text/event-stream` the words come while they are written: events `accepted`, `words` (the text so
-      far, which a search with several hypotheses may still change), `report` (the answer) or `problem`.
-    * A repeated `Idempotency-Key` gets the report of the first request and writes none.
+    * The answer is sent when the report is written. With `Prefer: respond-async`, it is sent as soon as the study is in
+      the journal, with the address of the report in `Location`.
+    * With `Accept: text/event-stream`, the words are sent as they are written: events `accepted`, `words` (the text so
+      far, which beam search may still change), `report` (the answer) or `problem`.
+    * A repeated `Idempotency-Key` returns the report of the first request.
     """
     desk = _desk(request)
     request.app.state.doors.count(caller)
@@ -57,7 +57,7 @@ async def write(
     name = model or request.app.state.shelf.default
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
     if request.headers.get("content-type", "").startswith("application/json"):
-        options |= CHOOSE  # nobody can send an archive's study again with fewer views
+        options |= CHOOSE  # the caller cannot send an archive's study with fewer views
     words: asyncio.Queue[str] = asyncio.Queue()
     entry, task = await desk.accept(
         files,
@@ -84,7 +84,7 @@ async def write(
 async def read(
     request: Request, study: str, caller: Reporting, format: Wanted = None, accept: Annotated[str, Header()] = "*/*"
 ) -> Response:
-    """The report of a study of the caller's own; 202 while it is being written."""
+    """The report of one of the caller's studies; 202 while it is being written."""
     desk = _desk(request)
     answer = await _stored(request, desk, study, caller)
     if isinstance(answer, Response):
@@ -98,7 +98,7 @@ async def read(
 
 @reports.post("/v1/reports/{study}/export", summary="Take an edited report along.", responses=ANSWERS)
 async def take(request: Request, study: str, caller: Reporting, body: Edited, format: Wanted = None) -> Response:
-    """The report with the sentences that a person has kept, as text, FHIR or DICOM SR; it stays a draft."""
+    """The report with the sentences that a person has kept, as text, FHIR or DICOM SR; it is still a draft."""
     desk = _desk(request)
     answer = await _stored(request, desk, study, caller)
     if isinstance(answer, Response):
@@ -109,7 +109,7 @@ async def take(request: Request, study: str, caller: Reporting, body: Edited, fo
 
 @reports.delete("/v1/reports/{study}", summary="Delete a study and its report.", status_code=204)
 async def delete(request: Request, study: str, caller: Reporting) -> Response:
-    """Files and report are gone afterwards; the audit trail says that they were there."""
+    """Delete the files and the report; the audit trail still records them."""
     desk = _desk(request)
     await _entry(request, desk, study, caller)
     await asyncio.to_thread(desk.journal.delete, study)
@@ -119,7 +119,7 @@ async def delete(request: Request, study: str, caller: Reporting) -> Response:
 def _desk(request: Request) -> Desk:
     desk: Desk | None = request.app.state.desk
     if desk is None:
-        raise Problem(503, "the service is starting or ending.", retry=1)
+        raise Problem(503, "the service is starting or stopping.", retry=1)
     return desk
 
 
@@ -128,13 +128,13 @@ async def _entry(request: Request, desk: Desk, study: str, caller: Caller) -> An
     if len(study) == 32 and study.isalnum() and study.isascii():
         request.state.study = study
         entry = await asyncio.to_thread(desk.journal.entry, study, owner=caller.name)
-    if entry is None or entry.origin != "http":  # an AE title may read like the name of a key
-        raise Problem(404, "there is no such study of yours; it may have been deleted.")
+    if entry is None or entry.origin != "http":  # an AE title may equal the name of a key
+        raise Problem(404, "you have no such study; it may have been deleted.")
     return entry
 
 
 async def _stored(request: Request, desk: Desk, study: str, caller: Caller) -> Answer | Response:
-    """The answer in the journal, or what there is to say instead."""
+    """The answer in the journal, or the error."""
     entry = await _entry(request, desk, study, caller)
     if entry.state == "failed":
         raise Problem(422, entry.error or "the study was not reported.")
@@ -147,7 +147,7 @@ async def _stored(request: Request, desk: Desk, study: str, caller: Caller) -> A
 
 async def _answer(desk: Desk, study: str, task: "asyncio.Task[Reported] | None", views: bool) -> Answer:
     if task is not None:
-        # a client that goes away does not end the study
+        # the study continues even if the client disconnects
         reported = await asyncio.shield(task)
         return with_previews(reported.answer, reported.decoded) if views else reported.answer
     entry = await desk.finish(study)
@@ -159,7 +159,7 @@ async def _answer(desk: Desk, study: str, task: "asyncio.Task[Reported] | None",
 
 
 async def _delivered(desk: Desk, study: str) -> None:
-    """With `keep 0` a study goes once its report has been answered."""
+    """With `keep 0`, delete a study once its report has been returned."""
     if desk.settings.keep == 0:
         await asyncio.to_thread(desk.journal.delivered, study)
 

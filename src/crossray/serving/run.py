@@ -1,4 +1,4 @@
-"""Runs the service until it is told to end."""
+"""Runs the service until it is stopped."""
 
 import contextlib
 import logging
@@ -23,20 +23,20 @@ from crossray.serving.tls import tls_context
 
 _LOGGER = logging.getLogger("crossray.serving")
 
-#: Seconds that a thread may keep the interpreter while another waits for it, a tenth of Python's own. The model's
-#: thread gives it up at every operation, and would wait so long for it behind requests that are being parsed.
+#: Switch interval of the interpreter's threads in seconds, a tenth of Python's default. The model's thread releases the
+#: interpreter at every operation and would otherwise wait for threads that parse requests.
 SWITCH = 0.0005
 
 
 def run(settings: Settings, *, port: int = 8000) -> None:
-    """Serve; SIGTERM and Ctrl-C let what is being reported end first.
+    """Run the service; on SIGTERM and Ctrl-C, running reports are finished first.
 
     Args:
         settings: of the service.
-        port: of HTTP; 0 for any that is free.
+        port: HTTP port; 0 for any free one.
 
     Raises:
-        UserError: anybody on the network could use the service, or something cannot be opened.
+        UserError: the service would be open to the network without access control, or something cannot be opened.
     """
     check_doors(settings)
     check_port(settings.host, port)
@@ -54,7 +54,7 @@ def server_of(settings: Settings, port: int) -> uvicorn.Server:
     Raises:
         UserError: see `create_app`.
     """
-    # uvicorn's own lines of requests hold addresses of callers and paths
+    # uvicorn's access log contains addresses of callers and paths
     config = uvicorn.Config(
         create_app(settings, worker=f"{platform.node()}:{port}"),
         host=settings.host,
@@ -71,7 +71,7 @@ def server_of(settings: Settings, port: int) -> uvicorn.Server:
 
 
 def set_up_log() -> None:
-    """Log what the service itself says; other libraries quote identifiers and values of what they read."""
+    """Log messages of the service only; other libraries may quote identifiers and values."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("crossray.serving", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -80,10 +80,10 @@ def set_up_log() -> None:
 
 
 def check_models(settings: Settings) -> None:
-    """See that local models are there before the store is made.
+    """Check that local models exist before the store is created.
 
     Raises:
-        UserError: one is not.
+        UserError: a model does not exist.
     """
     for folder in settings.models.values():
         on_hub = str(folder).count("/") == 1 and not Path(folder).parent.exists()
@@ -92,7 +92,7 @@ def check_models(settings: Settings) -> None:
 
 
 def check_port(host: str, port: int) -> None:
-    """See that the service can listen before models are loaded.
+    """Check that the service can listen before models are loaded.
 
     Raises:
         UserError: it cannot.
@@ -112,11 +112,11 @@ def check_port(host: str, port: int) -> None:
 
 @contextlib.contextmanager
 def _alone(store: str) -> Iterator[None]:
-    """Hold a store that is a file: a second service would take the studies that the first is working on."""
+    """Lock a store that is a file, because a second service would take the studies of the first."""
     try:
         url = make_url(store)
     except ArgumentError:
-        url = None  # the journal says what is wrong with it
+        url = None  # the journal reports the error
     if url is None or url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         yield
         return
@@ -128,7 +128,7 @@ def _alone(store: str) -> Iterator[None]:
 
 
 def check_doors(settings: Settings) -> None:
-    """See that a service which others reach knows its callers, and that its certificate is one.
+    """Check that a service on the network has access control, and that its certificate is valid.
 
     Raises:
         UserError: it does not.

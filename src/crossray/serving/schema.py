@@ -1,4 +1,4 @@
-"""What the OpenAPI description says beside the routes' signatures: uploads, answers, examples."""
+"""Additions to the OpenAPI description: uploads, answers and examples."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ _TEXT, _NUMBER, _INTEGER, _TRUTH = ({"type": kind} for kind in ("string", "numbe
 
 _WORDS = {"type": "array", "items": _object({"text": _TEXT, "sentence": _INTEGER})}
 
-#: The answer's members, as clients may rely on them.
+#: The members of an answer that clients may rely on.
 ANSWER: dict[str, Any] = _object(
     {
         "format": _INTEGER,

@@ -1,4 +1,4 @@
-"""What a service may take, and how it works."""
+"""Settings and limits of a service."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,11 @@ from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError
 from crossray.interop import draft
 
-#: Shown wherever a person or a program reads a report of the service.
+#: Notice that is shown with every report of the service.
 NOTICE = draft.NOTICE
 
 
-#: Names of this machine, on which alone a service without keys listens.
+#: Loopback names, on which a service may listen without keys.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -21,12 +21,12 @@ class Limits:
     """What is refused.
 
     Attributes:
-        upload: bytes of a request.
-        files: of a study.
-        in_flight: studies that are accepted and not reported yet.
-        rate: requests for a report a minute and caller; 0 for no limit.
-        decode_seconds: for the images of one study.
-        decode_memory: bytes that decoding may take besides the interpreter's.
+        upload: maximum size of a request in bytes.
+        files: maximum number of files in a study.
+        in_flight: maximum number of accepted studies without a report.
+        rate: maximum number of report requests per minute and caller; 0 for no limit.
+        decode_seconds: time limit for decoding the images of a study.
+        decode_memory: memory limit for decoding in bytes, in addition to the interpreter's.
     """
 
     upload: int = MAX_BYTES
@@ -42,26 +42,27 @@ class Settings:
     """A service.
 
     Attributes:
-        models: name to folder; the first is the one that is meant when a request names none.
+        models: folder of each model by name; the first is the default.
         store: URL of the journal.
-        device: of the models.
-        batch: most studies of a batch.
+        device: device of the models.
+        batch: maximum number of studies per batch.
         window: seconds that a study waits for others to share its batch.
-        decoders: processes that decode images.
-        keep: days that a finished study stays; 0: until its report is delivered; None: for ever.
+        decoders: number of processes that decode images.
+        keep: days to keep a finished study; 0 until its report is delivered; None forever.
         strict: refuse images that the input check flags.
         doubt: confidence below which a sentence is marked.
-        quiet: seconds without a new object after which a study that came in parts is complete.
+        quiet: seconds without a new object after which a study received in parts is complete.
         keys: file of API keys.
-        issuer: of OpenID Connect tokens; `audience`: that they must name; `jwks`: file or URL of the issuer's keys.
-        metrics_open: whether /metrics needs no key.
-        certificate: of TLS, PEM with its chain, for HTTP and DICOM; `private_key`: of the certificate.
+        issuer: issuer of OpenID Connect tokens; `audience`: required audience; `jwks`: file or URL of the issuer's
+            keys.
+        metrics_open: whether /metrics is accessible without a key.
+        certificate: TLS certificate with its chain (PEM), for HTTP and DICOM; `private_key`: its key.
         host: address to listen on, for HTTP and DICOM.
-        dicom_port: where radiographs come by C-STORE; None: nowhere. `dicom_title`: AE title there; `dicom_callers`: AE
-            titles that may send, anyone when empty.
-        send_to: who gets the reports of studies that came so: AE@host:port or the root of a DICOMweb service.
-        overlay: whether they get a presentation state of the model's attention with each.
-        archives: roots of DICOMweb services whose studies may be asked for by their address.
+        dicom_port: port for C-STORE; None for no DICOM. `dicom_title`: AE title; `dicom_callers`: AE titles that may
+            send, any if empty.
+        send_to: receiver of the reports of these studies: AE@host:port or the root URL of a DICOMweb service.
+        overlay: whether each report is sent with a presentation state of the model's attention.
+        archives: root URLs of DICOMweb services from which studies may be requested by address.
         limits: what is refused.
     """
 
@@ -92,7 +93,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "host", self.host.strip("[]"))  # of an address as it stands in a URL
+        object.__setattr__(self, "host", self.host.strip("[]"))  # of an IPv6 address in a URL
         if not self.models:
             raise UserError("--model: name at least one model folder.")
         if self.keep is not None and self.keep < 0:
@@ -100,7 +101,7 @@ class Settings:
         if not 0 <= self.doubt <= 1:
             raise UserError(f"--doubt {self.doubt}: give a confidence from 0 to 1.")
         if self.batch < 1 or self.decoders < 1 or self.window < 0:
-            raise UserError("--batch-size, --decoders and --window: give 1 or more, 1 or more, 0 or more.")
+            raise UserError("--batch-size and --decoders must be at least 1 and --window at least 0; correct them.")
         if (self.issuer is None) != (self.audience is None):
             raise UserError("--oidc-issuer and --oidc-audience belong together; give both.")
         if (self.certificate is None) != (self.private_key is None):
@@ -110,5 +111,5 @@ class Settings:
 
     @property
     def open(self) -> bool:
-        """Whether anybody who reaches the service may use it."""
+        """Whether the service has no access control."""
         return self.keys is None and self.issuer is None

@@ -1,4 +1,4 @@
-"""The models of a service. One is replaced by a newer one of its folder without a request noticing."""
+"""The models of a service, which can be reloaded without interrupting requests."""
 
 import threading
 import time
@@ -15,11 +15,11 @@ from crossray.serving.problems import Problem
 
 @dataclass(frozen=True)
 class Shelved:
-    """A model in service.
+    """A served model.
 
     Attributes:
-        reporter: the model; `batcher`: that runs it.
-        loaded: seconds since 1970.
+        reporter: the model; `batcher`: the batcher that runs it.
+        loaded: time of loading, in seconds since 1970.
     """
 
     reporter: Reporter
@@ -43,12 +43,12 @@ class Shelf:
         """Load every model.
 
         Args:
-            folders: name to folder; the first is the default.
-            device: of all.
+            folders: folder of each model by name; the first is the default.
+            device: device of all models.
             batch: see `Batcher`.
             window: see `Batcher`.
-            strict: whether every model needs an input check.
-            observe: told model, studies and seconds of each batch.
+            strict: whether every model must have an input check.
+            observe: called with the model, the number of studies and the seconds of each batch.
 
         Raises:
             UserError: a model cannot be loaded, or lacks its input check.
@@ -69,7 +69,7 @@ class Shelf:
         """A model.
 
         Raises:
-            Problem: 404, there is none of this name.
+            Problem: 404, there is no such model.
         """
         if name not in self._models:
             raise Problem(404, f"model: there is none of this name; there are {', '.join(self.names)}.")
@@ -77,27 +77,27 @@ class Shelf:
 
     def submit(self, name: str, job: Job) -> Shelved:
         """Queue a study for a model, and return the model that will report it."""
-        with self._lock:  # a batcher that has been told to stop gets nothing any more
+        with self._lock:  # a stopped batcher receives no more studies
             model = self.get(name)
             model.batcher.submit(job)
         return model
 
     def reload(self, name: str) -> Shelved:
-        """Load a model's folder again; requests go to the old one until the new one is there.
+        """Reload a model's folder; requests use the old model until the new one is loaded.
 
         Raises:
             Problem: 404.
-            UserError: the folder cannot be loaded, or lacks the input check that is needed; the old model stays.
+            UserError: the folder cannot be loaded or lacks a required input check; the old model is kept.
         """
         self.get(name)
         new = self._load(name)
         with self._lock:
             old, self._models[name] = self._models[name], new
-        old.batcher.stop()  # after what it has been given
+        old.batcher.stop()  # after its queued studies
         return new
 
     def close(self) -> None:
-        """Let every model end its queue."""
+        """Let every model finish its queue."""
         for model in self._models.values():
             model.batcher.stop()
         for model in self._models.values():
@@ -116,7 +116,7 @@ class Shelf:
 
 
 def described(name: str, model: Shelved) -> dict[str, Any]:
-    """What a caller is told of a model."""
+    """Description of a model for callers."""
     generator = model.reporter.generator
     return {
         "name": name,

@@ -1,4 +1,4 @@
-"""The journal's tables, and how SQLite is told to keep what it was given."""
+"""The tables of the journal, and the settings that make SQLite durable."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ from crossray.errors import UserError, quoted
 
 metadata = MetaData()
 
-#: One row a study. `token` is drawn at every claim, so that a claim which was taken away can complete nothing.
+#: One row per study. `token` is new for every claim, so a revoked claim cannot complete a study.
 studies = Table(
     "crossray_studies",
     metadata,
@@ -59,7 +59,7 @@ files = Table(
     UniqueConstraint("study", "name", name="crossray_files_name"),
 )
 
-#: The primary key is what makes a study's report the only one.
+#: The primary key ensures a single report per study.
 reports = Table(
     "crossray_reports",
     metadata,
@@ -68,7 +68,7 @@ reports = Table(
     Column("made", Float, nullable=False),
 )
 
-#: Who asked what, and how it ended; no column takes content. It outlives the study.
+#: The audit trail: who requested what, and the outcome, without content. It is kept after the study is deleted.
 audit = Table(
     "crossray_audit",
     metadata,
@@ -80,22 +80,23 @@ audit = Table(
     Column("outcome", String(64), nullable=False),
 )
 
-#: Execution option of connections that only read: they wait for no writer.
+#: Execution option of read-only connections, which do not wait for writers.
 READS = {"crossray_reads": True}
 
 
 def open_engine(url: str) -> Engine:
-    """Connect to the database and make the tables that are missing.
+    """Connect to the database and create missing tables.
 
     Args:
-        url: of SQLAlchemy, such as sqlite:///crossray.db or postgresql+psycopg://host/name.
+        url: SQLAlchemy URL, such as sqlite:///crossray.db or postgresql+psycopg://host/name.
 
     Raises:
-        UserError: the URL is none or names no file, its driver is not installed, or the database refuses.
+        UserError: the URL is invalid or names no file, its driver is not installed, or the database rejects the
+            connection.
     """
     try:
         parsed = make_url(url)
-        # statements in errors and logs carry no values: those are patients'
+        # statements in errors and logs contain no values, because these may be patient data
         engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     except (ArgumentError, ModuleNotFoundError, SQLAlchemyError) as error:
         reason = "its driver is not installed" if isinstance(error, ModuleNotFoundError) else "it is no database URL"

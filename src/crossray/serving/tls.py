@@ -7,7 +7,7 @@ from crossray.serving.settings import Settings
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """What a server needs for TLS; None where it speaks without.
+    """The TLS context of a server; None without TLS.
 
     Raises:
         UserError: the certificate or its key cannot be used.

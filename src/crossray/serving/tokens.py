@@ -1,4 +1,4 @@
-"""OpenID Connect: bearer tokens of an identity provider, checked with its public keys."""
+"""OpenID Connect: verifies bearer tokens of an identity provider with its public keys."""
 
 import json
 import threading
@@ -12,14 +12,14 @@ import jwt
 
 from crossray.errors import UserError
 
-#: Signatures that are believed; those with a shared secret are not, nor "none".
+#: Accepted signature algorithms, without shared secrets and "none".
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
-#: Seconds that the issuer is given for an answer.
+#: Timeout for the issuer in seconds.
 PATIENCE = 5.0
 
-#: Seconds after a failure in which the issuer is not asked again: a token is refused at once, and nobody can keep the
-#: service busy with tokens while the issuer is away.
+#: Seconds after a failure in which the issuer is not contacted again: tokens are rejected immediately, so they cannot
+#: keep the service busy while the issuer is unavailable.
 PAUSE = 10.0
 
 
@@ -30,10 +30,10 @@ class Tokens:
         """Know an issuer.
 
         Args:
-            issuer: its URL, as tokens name it.
-            audience: this service, as tokens name it.
-            jwks: file or URL of its keys; by default the one that the issuer's discovery document names, which is
-                fetched when the first token comes.
+            issuer: its URL, as in tokens.
+            audience: name of this service in tokens.
+            jwks: file or URL of its keys; by default, the URL in the issuer's discovery document, which is fetched for
+                the first token.
 
         Raises:
             UserError: the file cannot be read.
@@ -45,16 +45,18 @@ class Tokens:
             try:
                 keys = jwt.PyJWKSet.from_json(Path(jwks).read_text(encoding="utf-8"))
             except (OSError, ValueError, jwt.PyJWTError):
-                raise UserError(f"--oidc-jwks {jwks}: no JSON Web Key Set; export the issuer's keys again.") from None
+                raise UserError(
+                    f"--oidc-jwks {jwks}: not a JSON Web Key Set; export the issuer's keys again."
+                ) from None
             self._key = lambda token: keys[jwt.get_unverified_header(token).get("kid", "")]
         elif jwks is not None:
             self._key = jwt.PyJWKClient(jwks, timeout=PATIENCE).get_signing_key_from_jwt
 
     def claims(self, token: str) -> dict[str, Any] | None:
-        """What a token says; None where its signature, issuer, audience or time is wrong. It may wait for the issuer.
+        """The claims of a token; None if its signature, issuer, audience or time is invalid. May wait for the issuer.
 
         Raises:
-            jwt.ExpiredSignatureError: it was right, once.
+            jwt.ExpiredSignatureError: the token has expired.
         """
         try:
             claims: dict[str, Any] = jwt.decode(
@@ -84,7 +86,7 @@ class Tokens:
                 raise
 
     def _discover(self) -> str:
-        """Where the issuer's keys are, as its discovery document says (OpenID Connect Discovery 1.0, section 4)."""
+        """The URL of the issuer's keys in its discovery document (OpenID Connect Discovery 1.0, section 4)."""
         address = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
         if not address.startswith("https://"):
             raise ValueError("an issuer is reached by https")
@@ -96,7 +98,7 @@ class Tokens:
 
 
 def scopes_of(claims: dict[str, Any]) -> frozenset[str]:
-    """The scopes that a token carries, with or without "crossray." before them."""
+    """The scopes in a token, with or without the prefix "crossray."."""
     given = claims.get("scope") or claims.get("scp") or ()
     names = given.split() if isinstance(given, str) else [str(name) for name in given]
     return frozenset(name.removeprefix("crossray.") for name in names)

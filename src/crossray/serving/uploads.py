@@ -1,4 +1,4 @@
-"""Reading what a request brings, within limits, without trusting a word of it."""
+"""Reads the body of a request within limits, without trusting its content."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ async def read_upload(request: Request, limits: Limits, archives: Sequence[str] 
 
     A study of an archive is a body of JSON, {"study_url": "https://pacs/dicom-web/studies/UID"}.
 
-    Names are replaced by numbers: they can be names of patients.
+    File names are replaced by numbers, because they can contain patient names.
 
     Raises:
         Problem: 400, 413, 415 or 422.
@@ -43,7 +43,7 @@ async def read_upload(request: Request, limits: Limits, archives: Sequence[str] 
         else:
             raise Problem(415, f"send multipart/form-data with files named images, or one of {', '.join(IMAGES)}.")
     except ClientDisconnect:
-        raise Problem(400, "the request ended before its end.") from None
+        raise Problem(400, "the request ended early; send it again.") from None
     if not any(contents):
         raise Problem(400, "images: there is no file; send at least one as images.")
     if len(contents) > limits.files:

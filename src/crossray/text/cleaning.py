@@ -1,7 +1,7 @@
 """Report cleaners (docs/reference/r2gen-family.md): the published ones, bit for bit, and one without their defects.
 
-A score is only comparable with the published tables when the cleaner is the published one, so `legacy` (IU X-Ray) and
-`legacy_mimic` (MIMIC-CXR) reproduce every quirk of it: "3.5 cm" becomes "35 cm", and "L1. The" becomes "lthe".
+A score is comparable with the published tables only with the published cleaner, so `legacy` (IU X-Ray) and
+`legacy_mimic` (MIMIC-CXR) reproduce all its quirks: "3.5 cm" becomes "35 cm", and "L1. The" becomes "lthe".
 """
 
 import re
@@ -18,8 +18,8 @@ CLEANERS: tuple[str, ...] = ("legacy", "legacy_mimic", "fixed", "none")
 _LEGACY_QUOTES = str.maketrans("", "", "\"/\\'")
 _LEGACY_SIGNS = str.maketrans("", "", ".,?;*!%^&_+()]{}" + "".join(map(chr, range(ord(":"), ord("[") + 1))))
 
-# Signs that part words become blanks, so that "and/or" stays two words. Full stops and closing brackets may belong to
-# a decimal or an enumeration, so they are decided on after the sentences are known.
+# Punctuation between words becomes spaces, so "and/or" remains two words. Full stops and closing brackets may belong to
+# a decimal or an enumeration, so they are handled after sentence splitting.
 _FIXED_FIRST = str.maketrans(
     {**dict.fromkeys("/\\,;:", " "), **dict.fromkeys("\"'\u2018\u2019\u201c\u201d*^&_+<=>@[]{}%(", "")}
 )
@@ -35,7 +35,7 @@ def clean(report: str, cleaner: str) -> str:
         report: text as in the source.
         cleaner: one of `CLEANERS`. "legacy" is the cleaner of the R2Gen family for IU X-Ray and "legacy_mimic" the one
             for MIMIC-CXR, both exactly as published. "fixed" removes enumeration only at the start of a sentence, keeps
-            decimals, keeps words apart that a slash or comma joins, and drops empty sentences. "none" changes nothing.
+            decimals, separates words that a slash or comma joins, and drops empty sentences. "none" changes nothing.
 
     Returns:
         Lower-case sentences, each closed by a separate full stop: "the heart is normal . lungs clear ." ("none": the

@@ -1,4 +1,4 @@
-"""Report texts as a person reads them."""
+"""Formats report texts for reading."""
 
 import re
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ _ABBREVIATIONS = frozenset(
 )  # fmt: skip
 _VERTEBRA = re.compile(r"[ctl]\d{1,2}")
 _UNKNOWN = "<unk>"
-#: Words that end a sentence in the tokenizer's form.
+#: Words that end a sentence in the form of the tokenizer.
 SENTENCE_ENDS = (".", "?", "!")
 _CLINGS = (*SENTENCE_ENDS, ",", ":", ";", ")")
 
 
 @dataclass(frozen=True)
 class ShownWord:
-    """A word as it is shown, and where it stands in the text.
+    """A formatted word and its position in the text.
 
     Attributes:
-        space: the blank before it, or "".
-        shown: the word.
-        start: place of its first character in the text; `end`: the place behind its last one.
+        space: the space before it, or "".
+        shown: the formatted word.
+        start: index of its first character in the text; `end`: index after its last one.
     """
 
     space: str
@@ -32,7 +32,7 @@ class ShownWord:
 
 
 def shown_words(text: str) -> list[ShownWord]:
-    """The words of `readable`, with their places in the text: what is known of places can be shown in it."""
+    """The words of `readable` with their positions in the text, for marks in the formatted text."""
     words: list[ShownWord] = []
     begins = True
     for match in re.finditer(r"\S+", text):
@@ -47,10 +47,10 @@ def shown_words(text: str) -> list[ShownWord]:
 
 
 def readable(text: str) -> str:
-    """Capital letters and punctuation of ordinary writing for a text in the tokenizer's form.
+    """Restore capital letters and punctuation of a text in the form of the tokenizer.
 
-    For display only: predictions are stored and scored as the model wrote them. A word that the model could only
-    give as unknown is shown as "[unknown]".
+    For display only: predictions are stored and scored as the model wrote them. The token of unknown words is shown as
+    "[unknown]".
 
     Example:
         >>> readable("heart size is normal . stable change at t12 , no effusion .")

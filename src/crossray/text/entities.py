@@ -1,7 +1,7 @@
-"""The entities and places of the knowledge encoder, and the rules that read them out of a report.
+"""The entities and places of the knowledge encoder, and the rules that read them from a report.
 
-A triplet (entity, place, status) is what MedKLIP learns of a report. Names, descriptions and phrases are those of
-`entities.yaml`; what is denied and doubted is decided as in the labeler (`labeling`).
+MedKLIP learns triplets (entity, place, status) from a report. Names, descriptions and phrases are those of
+`entities.yaml`; negation and uncertainty are handled as in the labeler (`labeling`).
 """
 
 import functools
@@ -51,7 +51,7 @@ _LUNG = frozenset({"lower lobe", "upper lobe", "middle lobe", "lower lung", "mid
 _WIDE = frozenset({"lung", "pulmonary", "cardiopulmonary"})
 _ENTITY = {name: index for index, name in enumerate(ENTITIES)}
 _PLACE = {name: index for index, name in enumerate(PLACES)}
-#: What a report says of an entity is the strongest of its mentions.
+#: The status of an entity in a report is that of its strongest mention.
 _STRENGTH = {NEGATIVE: 1, UNCERTAIN: 2, POSITIVE: 3}
 
 
@@ -67,7 +67,7 @@ def triplet_text(entity: str, place: str, present: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """What a sentence says of an entity.
+    """A statement of a sentence about an entity.
 
     Attributes:
         entity: one of `ENTITIES`; `places`: some of `PLACES`, one or for both sides two.
@@ -90,7 +90,7 @@ def read_sentences(report: str) -> list[tuple[str, tuple[Triplet, ...]]]:
 
 
 class Knowledge(NamedTuple):
-    """What a report says of all entities.
+    """The statements of a report about all entities.
 
     Attributes:
         statuses: (75,) int8, indices of `STATUSES`: the strongest of an entity's mentions, positive before uncertain

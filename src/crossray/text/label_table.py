@@ -1,4 +1,4 @@
-"""Tables of reports into tables of labels, row by row: what `crossray label` does."""
+"""Labels tables of reports row by row, for `crossray label`."""
 
 import csv
 import itertools
@@ -22,15 +22,15 @@ from crossray.text.observations import STATUSES, Evidence, language_notes, repor
 STUDY = "study_id"
 REPORT = "report"
 
-#: Longest field that is read, in characters; Python's own limit is 131,072.
+#: Longest field in characters; Python's default limit is 131,072.
 LONGEST_FIELD = 2**26
 
-# Reports that are labelled at once.
+# Number of reports that are labelled at once.
 _BATCH = 256
 
 
 class Labeler(Protocol):
-    """Reads observations out of reports."""
+    """Reads observations from reports."""
 
     @property
     def observations(self) -> tuple[str, ...]:
@@ -41,11 +41,11 @@ class Labeler(Protocol):
 
 
 def read_reports(path: Path) -> Iterator[tuple[str, str]]:
-    """Studies and reports of a CSV file, one by one.
+    """Iterate over the studies and reports of a CSV file.
 
     Args:
         path: UTF-8 with or without byte order mark, fields separated by commas, semicolons or tabs; columns `study_id`
-            and `report`, others are ignored. Quoted fields may hold line breaks.
+            and `report`; others are ignored. Quoted fields may contain line breaks.
 
     Yields:
         Identifier and report of each row; the report may be empty.
@@ -66,7 +66,7 @@ def read_reports(path: Path) -> Iterator[tuple[str, str]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a CSV file of reports") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8; save the file in UTF-8") from None
+        raise UserError(f"{path} is not UTF-8; save the file in UTF-8") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -82,17 +82,18 @@ def label_table(
 
     Args:
         reports: CSV file with the columns `study_id` and `report`.
-        out: CSV file to write: `study_id` and a column an observation, each cell one of `STATUSES`. It appears when the
-            last row is written.
-        labeler: who labels.
-        explain: the evidence of a report's labels; used for `evidence` only.
-        evidence: JSON lines to write besides: `study_id` and the list `evidence` with observation, status, start, end.
+        out: CSV file to write, with `study_id` and a column per observation, whose values are in `STATUSES`. It appears
+            when the last row is written.
+        labeler: labeler of the reports.
+        explain: returns the evidence of a report's labels; used for `evidence` only.
+        evidence: also write this file of JSON lines with `study_id` and the list `evidence` of observation, status,
+            start and end.
 
     Returns:
         Number of reports, and sentences on languages other than English (`observations.language_notes`).
 
     Raises:
-        UserError: a wrong input (`read_reports`), or a file that cannot be written.
+        UserError: the input is invalid (`read_reports`), or a file cannot be written.
     """
     places = [path.resolve() for path in (reports, out, evidence) if path is not None]
     if len(set(places)) < len(places):
@@ -140,16 +141,16 @@ def _rows(rows: Any, path: Path, skipped: int) -> Iterator[tuple[str, str]]:
                                 "give every report an identifier of its own")  # fmt: skip
             first_lines[same] = number
             if is_rich_text(row[report]):
-                raise UserError(f"{place}: column {REPORT}: is RTF and no plain text; export plain text")
+                raise UserError(f"{place}: column {REPORT}: is RTF, not plain text; export plain text")
             yield name, row[report]
     except csv.Error as error:
         line = rows.line_num + skipped
-        raise UserError(f"{path}: line {line}: no CSV ({error}); save the file as CSV again") from None
+        raise UserError(f"{path}: line {line}: not valid CSV ({error}); save the file as CSV again") from None
 
 
 def _column(header: Sequence[str], name: str, path: Path) -> int:
     if header.count(name) != 1:
-        fault = "is missing" if name not in header else "stands twice"
+        fault = "is missing" if name not in header else "appears twice"
         raise UserError(f"{path}: line 1: column {name} {fault}; name the columns {STUDY} and {REPORT}, each once")
     return header.index(name)
 

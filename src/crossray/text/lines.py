@@ -1,4 +1,4 @@
-"""Line breaks of a report: which of them end a statement, and a report in one line that has lost none of these ends.
+"""Line breaks of a report: decides which of them end a statement, and joins lines without losing these ends.
 
 Reports are wrapped at some width, and they are lists of statements on lines of their own without full stops. A break
 before a capital letter or a list mark ends a statement; a break before a small letter does not.
@@ -6,22 +6,22 @@ before a capital letter or a list mark ends a statement; a break before a small 
 
 import re
 
-#: What systems write for a line break: HL7's escape sequences, HTML's elements, escaped and other line ends.
+#: Representations of line breaks: HL7 escape sequences, HTML elements, escaped and other line ends.
 _BREAK = re.compile(
     r"\\\.(?:br|sp|in|ce)\\|\\x0[ad]\\(?:\\x0a\\)?|<\s*/?\s*(?:br|p|div|li|ul|ol|tr|td|h[1-6])\b[^<>]{0,80}>|\\r\\n|\\n|\\r"
     r"|_x000d_|&#0*1[03];|&#x0*[ad];|\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]",
     re.IGNORECASE,
 )
-#: HTML's blanks, and its elements within a line.
+#: HTML spaces, and HTML elements within a line.
 _SPACE = re.compile(
     r"&nbsp;|&#160;|&#xa0;|<\s*/?\s*(?:b|strong|i|em|u|span|font|small|big|code|pre|sup|sub|center)\b[^<>]{0,80}>",
     re.IGNORECASE,
 )
 
-#: Text that may hold such a break.
+#: Text that may contain such a break.
 _MAY_HOLD_BREAK = re.compile(r"[\\<&\r\v\f\x1c-\x1e\x85\u2028\u2029]|_x000d_", re.IGNORECASE)
 
-#: What stands before the items of a list: signs, "o" before a capital letter, numbers.
+#: Markers of list items: signs, "o" before a capital letter, and numbers.
 LIST_MARK = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]++|o(?=\s+[A-Z])|\(?\d{1,2}[.)])(?=\s)")
 _SIGNS = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]++\s++)++")
 

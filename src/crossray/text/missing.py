@@ -1,4 +1,4 @@
-"""Words that tables hold where there is no report."""
+"""Placeholders for missing reports in tables."""
 
 import re
 import unicodedata
@@ -15,8 +15,8 @@ _MISSING = re.compile(
 
 
 def is_missing(text: str) -> bool:
-    """Whether a text holds no report: white space, signs, or nothing but a word such as "nan", "None" or "N/A"."""
-    # A longer text is a report; the bound keeps the cost of every report small.
+    """Whether a text is not a report: only white space, signs, or a word such as "nan", "None" or "N/A"."""
+    # A longer text is a report; this bound keeps the check fast.
     return len(text) < 64 and _MISSING.fullmatch(unicodedata.normalize("NFKC", text)) is not None
 
 

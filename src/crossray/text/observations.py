@@ -1,7 +1,7 @@
-"""The clinical observations that reports are labelled with, and the rules that read them out of a report.
+"""The clinical observations of reports, and the rules that read them from a report.
 
-What is read and how is said in docs/data/labeler.md; observations and phrases are declared in `labeling/observations`
-and `labeling/languages`.
+docs/data/labeler.md describes the rules; observations and phrases are declared in `labeling/observations` and
+`labeling/languages`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,16 +21,16 @@ from crossray.text.missing import is_missing
 #: Names of all declared observations (`labeling/observations`): CheXpert's 14, PromptMRG's four, then any others.
 OBSERVATIONS: tuple[str, ...] = tuple(observation.name for observation in observations())
 
-#: The first 14, which CheXpert and CheXbert label.
+#: The first 14, which are those of CheXpert and CheXbert.
 CHEXPERT: tuple[str, ...] = OBSERVATIONS[:14]
 
-#: The 18 that PromptMRG's files have codes of.
+#: The 18 with codes in PromptMRG's files.
 PROMPTMRG: tuple[str, ...] = OBSERVATIONS[:18]
 
 #: Status of an observation by its code, as in PromptMRG's files: blank = not mentioned.
 STATUSES: tuple[str, ...] = ("blank", "positive", "negative", "uncertain")
 
-#: Name and version of the rules, for what is stored beside labels and scores.
+#: Name and version of the rules, which are stored with labels and scores.
 LABELER = "crossray-rules"
 LABELER_VERSION = "3"
 
@@ -38,7 +38,7 @@ LABELER_VERSION = "3"
 LANGUAGES = {"en": "English", "es": "Spanish", "de": "German", "fr": "French"}
 
 _CODES = {status: code for code, status in enumerate(STATUSES)}
-#: What a report says of an observation is the strongest of its mentions.
+#: The status of an observation in a report is that of its strongest mention.
 _STRENGTH = {status: strength for strength, status in enumerate(("blank", "negative", "uncertain", "positive"))}
 _NO_FINDING = "no_finding"
 _KNOWN = frozenset(OBSERVATIONS)
@@ -46,12 +46,12 @@ _KNOWN = frozenset(OBSERVATIONS)
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The mention that decided on a label.
+    """The mention that determined a label.
 
     Attributes:
         observation: one of `OBSERVATIONS`.
         status: "positive", "negative" or "uncertain".
-        start: where the mention begins in the report; `end`: the place behind its last character.
+        start: index of the first character of the mention in the report; `end`: index after its last one.
     """
 
     observation: str
@@ -62,12 +62,12 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class ReportLabels:
-    """What a report says of each observation.
+    """The labels of a report.
 
     Attributes:
         codes: indices of `STATUSES`, in the order of `OBSERVATIONS`.
-        evidence: for every label that is not blank the mentions that decided on it, in the order of the text. A
-            positive "no_finding" has none: it rests on what the report does not say.
+        evidence: for every label that is not blank, the mentions that determined it, in text order. A positive
+            "no_finding" has none, because it depends on what the report does not say.
     """
 
     codes: tuple[int, ...]
@@ -84,7 +84,7 @@ class ReportLabels:
 
 
 def labeler_name(convention: str = OWN) -> str:
-    """Name and version of the rules, and the convention where it is not our own.
+    """Name and version of the rules, and the convention unless it is CrossRay's own.
 
     Raises:
         UserError: there is no such convention.
@@ -96,17 +96,18 @@ def labeler_name(convention: str = OWN) -> str:
 def label_report(report: str, convention: str = OWN) -> ReportLabels:
     """Labels of one report.
 
-    An observation gets the strongest status that some mention has: positive, then uncertain, then negative; without a
-    mention it is blank. "no_finding" is positive when no other of the 14 CheXpert observations but "support_devices" is
-    positive or uncertain, and otherwise blank (CheXpert's rule); a text without words leaves it blank too.
+    An observation has the strongest status of its mentions: positive, then uncertain, then negative; without a mention
+    it is blank. "no_finding" is positive if no other of the 14 CheXpert observations except "support_devices" is
+    positive or uncertain, and otherwise blank (CheXpert's rule); for a text without words, it is also blank.
 
     Args:
-        report: text of any section, raw or cleaned by `crossray.text.cleaning.clean`. In a language that has no phrase
-            file all is blank, "no_finding" too; so is a word such as "nan" or "N/A" (`crossray.text.missing`).
-        convention: one of `crossray.text.labeling.registry.conventions`: how observations are drawn.
+        report: text of any section, raw or cleaned by `crossray.text.cleaning.clean`. In a language without a phrase
+            file, all labels are blank, including "no_finding"; the same holds for a word such as "nan" or "N/A"
+            (`crossray.text.missing`).
+        convention: one of `crossray.text.labeling.registry.conventions`, which defines the observations.
 
     Returns:
-        The labels, with the places in `report` that they rest on. The time is linear in the length of the text.
+        The labels, with the places in `report` that determined them. The time is linear in the length of the text.
     """
     words, language = _read(report)
     mentions = list(_mentions(words, language, convention))
@@ -145,12 +146,12 @@ def readable_by_rules(report: str) -> bool:
 
 
 def language_notes(counts: Mapping[str, int]) -> list[str]:
-    """Sentences on the languages of reports: which were read by other phrases than English ones, which by none.
+    """Sentences on the languages of reports: which were read by other than English phrases, and which were not read.
 
-    None where all reports are English or empty.
+    There are none if all reports are English or empty.
 
     Args:
-        counts: language (`report_language`) to number of reports.
+        counts: number of reports by language (`report_language`).
     """
     total = sum(counts.values())
     notes = []

@@ -1,4 +1,4 @@
-"""Splitting a report, raw or cleaned, into its sentences."""
+"""Splits a report, raw or cleaned, into sentences."""
 
 import re
 
@@ -11,11 +11,12 @@ _STOP = re.compile(r"(?<![.?!])[.?!]++(?=\s|$)|(?<=[^\W\d_]{2})\.(?=[^\W\d_]{2})
 
 
 def split_sentences(report: str) -> list[str]:
-    """Sentences of a report in order, each without enumeration number and without closing full stop.
+    """The sentences of a report in order, without enumeration numbers and closing full stops.
 
     A sentence ends at a full stop, question or exclamation mark that a blank or the end of the text follows, or at
     a full stop between two words ("clear.The"). Decimals ("3.5 cm"), the abbreviations above and an enumeration
-    number at the start of a sentence ("2. Lungs clear", "2) Lungs clear") end none. White space is made single.
+    number at the start of a sentence ("2. Lungs clear", "2) Lungs clear") do not end a sentence. White space is
+    collapsed.
 
     Args:
         report: text as in the source, or cleaned by `crossray.text.cleaning.clean`.

@@ -16,7 +16,7 @@ from crossray.files.write import write_whole
 from crossray.text.cleaning import CLEANERS, clean
 from crossray.text.vocabulary import find_vocabulary, read_vocabulary
 
-#: What a vocabulary is made of.
+#: Kinds of vocabularies.
 KINDS: tuple[str, ...] = ("word", "wordpiece")
 
 PAD, BOS, EOS, UNK = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -24,52 +24,52 @@ PAD, BOS, EOS, UNK = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 #: Tokens for the status of an observation, in the order of `crossray.text.observations.STATUSES`.
 STATUS_TOKENS = ("[BLA]", "[POS]", "[NEG]", "[UNC]")
 
-#: What follows the tokens of a released BERT vocabulary: one that begins a report, and the statuses.
+#: Tokens that are added to a released BERT vocabulary: the begin token of a report, and the statuses.
 ADDED_TOKENS = ("[DEC]", *STATUS_TOKENS)
 
-#: Names of `SPECIAL_TOKENS` in such a vocabulary, which has no token to begin a report with.
+#: Names of `SPECIAL_TOKENS` in such a vocabulary, which has no begin token.
 _RELEASED = ("[PAD]", ADDED_TOKENS[0], "[SEP]", "[UNK]")
 
-#: The beginning of a WordPiece that continues a word.
+#: Prefix of a WordPiece that continues a word.
 CONTINUATION = "##"
 
 _SETTINGS = "crossray"
-#: Tokens of a released vocabulary that are no text: [CLS], [MASK], [unused0] ...
+#: Tokens of a released vocabulary that are not text: [CLS], [MASK], [unused0] ...
 _BRACKETS = re.compile(r"\[\w+\]")
 _LARGEST_FILE = 64 * 2**20
 
 
 class Tokenizer:
-    """Turns reports into token ids and back; it cleans them first.
+    """Cleans reports and converts them to token ids and back.
 
-    Ids are pad 0, bos 1, eos 2, unk 3, then the vocabulary in sorted order, last the status tokens where it has them.
-    With `legacy_ids` they are the R2Gen family's: id 0 is pad, bos and eos at once, and `<unk>` stands sorted among the
-    words, which count from 1. A released vocabulary keeps its ids, and `ADDED_TOKENS` follow.
+    The ids are pad 0, bos 1, eos 2, unk 3, then the vocabulary in sorted order, and finally the status tokens, if any.
+    With `legacy_ids`, they are those of the R2Gen family: id 0 is pad, bos and eos at once, and `<unk>` is sorted among
+    the words, which start at 1. A released vocabulary keeps its ids, followed by `ADDED_TOKENS`.
 
     Attributes:
-        kind: "word" (one token a blank-separated word) or "wordpiece" (a word's pieces, continued ones as "##piece").
+        kind: "word" (one token per word) or "wordpiece" (pieces of words, with "##piece" for continuations).
         cleaner: name of the cleaner (`crossray.text.cleaning.CLEANERS`) that every report goes through.
-        legacy_ids: whether ids and truncation are the R2Gen family's.
+        legacy_ids: whether ids and truncation are those of the R2Gen family.
         tokens: the vocabulary by id.
-        pad_id: id that fills a batch up.
-        bos_id: id that begins a report.
-        eos_id: id that ends a report.
-        unk_id: id of every word outside the vocabulary.
-        status_ids: ids of `STATUS_TOKENS`; empty when the vocabulary has none.
-        unwritten: ids that stand for no text besides pad, bos, eos and unk: status tokens, [MASK] and the like.
+        pad_id: id of padding.
+        bos_id: id of the begin token.
+        eos_id: id of the end token.
+        unk_id: id of words outside the vocabulary.
+        status_ids: ids of `STATUS_TOKENS`; empty if the vocabulary has none.
+        unwritten: other ids that are not text, such as status tokens and [MASK].
     """
 
     def __init__(self, tokens: Sequence[str], *, kind: str = "word", cleaner: str = "legacy", legacy_ids: bool = False):
-        """Make a tokenizer of a known vocabulary; `train` makes one of reports.
+        """Create a tokenizer from a vocabulary; `train` creates one from reports.
 
         Args:
-            tokens: the whole vocabulary by id, special tokens included.
+            tokens: the whole vocabulary by id, including special tokens.
             kind: one of `KINDS`.
             cleaner: one of `CLEANERS`.
             legacy_ids: id 0 is pad, bos and eos at once; for words only.
 
         Raises:
-            UserError: an unknown kind or cleaner, or a vocabulary with a repeated or misplaced token.
+            UserError: the kind or cleaner does not exist, or a token of the vocabulary is repeated or misplaced.
         """
         if kind not in KINDS:
             raise UserError(f"kind: {kind!r} does not exist; {choose(kind, KINDS)}")
@@ -93,7 +93,7 @@ class Tokenizer:
         self.status_ids = tuple(range(last, len(tokens))) if tuple(tokens[last:]) == STATUS_TOKENS else ()
         other = (place for place, token in enumerate(tokens) if _BRACKETS.fullmatch(token)) if released else ()
         self.unwritten = tuple(sorted({*self.status_ids, *other} - {ids[name] for name in names}))
-        # A report that holds "<eos>" as a word must not end there.
+        # A report that contains the word "<eos>" must not end there.
         self._special = {*SPECIAL_TOKENS, *names, *(tokens[place] for place in self.unwritten)}
         self._ids = {token: identifier for token, identifier in ids.items() if token not in self._special}
         self._library = _library_tokenizer(ids, kind, self._special, bos=self.bos_id, eos=self.eos_id, unk=self.unk_id)
@@ -110,21 +110,21 @@ class Tokenizer:
         legacy_ids: bool = False,
         statuses: bool = False,
     ) -> "Tokenizer":
-        """Make the vocabulary of the training reports; the same reports give the same vocabulary in any order.
+        """Train a vocabulary on reports; the result does not depend on their order.
 
         Args:
-            reports: training reports as in the source, uncleaned.
+            reports: uncleaned training reports.
             kind: "word" or "wordpiece".
             cleaner: one of `CLEANERS`.
-            min_count: words that occur at least so often are kept (R2Gen: 3 for IU X-Ray, 10 for MIMIC-CXR);
-                for WordPiece, pairs of pieces that occur at least so often are joined.
-            size: largest vocabulary, special tokens included: of words the most frequent are kept, and of WordPiece
-                every character is kept.
+            min_count: minimum number of occurrences of a word (R2Gen: 3 for IU X-Ray, 10 for MIMIC-CXR), or, for
+                WordPiece, of a pair of pieces to be joined.
+            size: maximum size of the vocabulary, including special tokens: the most frequent words are kept, and for
+                WordPiece all characters.
             legacy_ids: the R2Gen family's ids (word vocabularies only).
             statuses: add `STATUS_TOKENS`.
 
         Raises:
-            UserError: an unknown kind or cleaner, or no token is left.
+            UserError: the kind or cleaner does not exist, or no token is left.
         """
         words = Counter(word for report in reports for word in clean(report, cleaner).split())
         added = STATUS_TOKENS if statuses else ()
@@ -139,13 +139,13 @@ class Tokenizer:
 
     @classmethod
     def released(cls, name: str, cleaner: str = "legacy") -> "Tokenizer":
-        """A released BERT's vocabulary with its ids, and `ADDED_TOKENS` behind it.
+        """The vocabulary of a released BERT with its ids, followed by `ADDED_TOKENS`.
 
-        Words are divided at blanks only, so that decoding gives them back: what stands inside a word, a hyphen above
-        all, becomes a piece that continues it, where BERT makes a word of its own.
+        Words are split only at spaces, so decoding restores them: punctuation within a word, such as a hyphen, becomes
+        a continuing piece, while BERT makes it a separate word.
 
         Args:
-            name: `vocab.txt` or `tokenizer.json`, a folder that holds one of them, or the name of a model on the hub.
+            name: `vocab.txt` or `tokenizer.json`, a folder with one of them, or the name of a model on the hub.
             cleaner: one of `CLEANERS`.
 
         Raises:
@@ -160,30 +160,30 @@ class Tokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of ids, special tokens included: the width of a model's output layer."""
+        """Number of ids, including special tokens, which is the width of a model's output layer."""
         return len(self.tokens)
 
     def clean(self, report: str) -> str:
-        """The report as this tokenizer sees it."""
+        """The cleaned report."""
         return clean(report, self.cleaner)
 
     def id_of(self, token: str) -> int | None:
-        """Id of a token of the vocabulary (special tokens are none), or None."""
+        """Id of a token of the vocabulary, without special tokens, or None."""
         return self._ids.get(token)
 
     def encode(self, report: str, max_length: int) -> list[int]:
-        """Clean a report and turn it into ids: bos, the report's tokens, eos.
+        """Clean a report and convert it to ids: bos, the report's tokens, eos.
 
         Args:
             report: text as in the source.
-            max_length: largest number of ids, bos and eos included. A longer report loses its last tokens, not its
-                eos; with `legacy_ids` it loses the eos first, as in the R2Gen family.
+            max_length: maximum number of ids, including bos and eos. A longer report loses its last tokens but keeps
+                eos; with `legacy_ids`, it loses eos first, as in the R2Gen family.
 
         Raises:
             UserError: `max_length` is below 2.
         """
         if max_length < 2:
-            raise UserError(f"max_length: {max_length} leaves no place for bos and eos; give 2 or more")
+            raise UserError(f"max_length: {max_length} leaves no room for bos and eos; give 2 or more")
         words = self.clean(report).split()
         if self.kind == "word":
             ids = [self._ids.get(word, self.unk_id) for word in words[: max_length - 1]]
@@ -198,7 +198,7 @@ class Tokenizer:
         """The text of token ids: a leading bos is skipped, then everything up to the first eos, without pad.
 
         Raises:
-            IndexError: an id lies outside the vocabulary.
+            IndexError: an id is outside the vocabulary.
         """
         words: list[str] = []
         for position, identifier in enumerate(map(int, ids)):
@@ -218,15 +218,16 @@ class Tokenizer:
         return " ".join(words)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of everything that decides which ids a report gets."""
+        """SHA-256 (hexadecimal) of everything that determines the ids of a report."""
         content = {**self._settings(), "tokens": self.tokens}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def save(self, path: Path | str) -> None:
         """Write `tokenizer.json`.
 
-        The file is in the library's own format, so `tokenizers.Tokenizer.from_file` reads it too and encodes *cleaned*
-        text alike; the settings the library does not know lie inside its "model" object under the key "crossray".
+        The file has the format of the library, so `tokenizers.Tokenizer.from_file` can read it and encodes *cleaned*
+        text in the same way. Settings that the library does not have are stored in its "model" object under the key
+        "crossray".
         """
         content = json.loads(self._library.to_str())
         content["model"][_SETTINGS] = self._settings()
@@ -234,24 +235,28 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """Read a `tokenizer.json` that `save` wrote. Only the vocabulary and the settings are taken from it.
+        """Read a `tokenizer.json` that `save` wrote; only the vocabulary and the settings are used.
 
         Raises:
-            UserError: the file is missing, broken or from elsewhere.
+            UserError: the file is missing, damaged or from another program.
         """
         path = Path(path)
         try:
             if path.stat().st_size > _LARGEST_FILE:
-                raise UserError(f"{path}: over {_LARGEST_FILE // 2**20} MiB; give a tokenizer.json that crossray wrote")
+                raise UserError(
+                    f"{path}: larger than {_LARGEST_FILE // 2**20} MiB; give a tokenizer.json that crossray wrote"
+                )
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); give a tokenizer.json") from None
         except (ValueError, RecursionError):
-            raise UserError(f"{path}: no JSON; give a tokenizer.json that crossray wrote") from None
+            raise UserError(f"{path}: not JSON; give a tokenizer.json that crossray wrote") from None
         try:
             return cls(_tokens(content["model"]["vocab"]), **_checked_settings(content["model"][_SETTINGS]))
         except (KeyError, TypeError, ValueError):
-            raise UserError(f"{path}: model: no vocabulary and settings of crossray; train the model again") from None
+            raise UserError(
+                f"{path}: field 'model' has no vocabulary and settings of CrossRay; train the model again"
+            ) from None
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 

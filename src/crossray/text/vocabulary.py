@@ -5,7 +5,7 @@ from pathlib import Path
 
 from crossray.errors import UserError
 
-#: Files that hold such a vocabulary.
+#: Files with such a vocabulary.
 FILES = ("vocab.txt", "tokenizer.json")
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -13,10 +13,10 @@ _REMEDY = "give vocab.txt or tokenizer.json of bert-base-uncased"
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Piece to id, from `vocab.txt` (a piece a line) or `tokenizer.json`.
+    """Ids by piece, from `vocab.txt` (one piece per line) or `tokenizer.json`.
 
     Raises:
-        UserError: the file is no WordPiece vocabulary with the special pieces of BERT.
+        UserError: the file is not a WordPiece vocabulary with the special pieces of BERT.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -28,10 +28,10 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: no WordPiece vocabulary in it; {_REMEDY}") from None
+        raise UserError(f"{path}: it contains no WordPiece vocabulary; {_REMEDY}") from None
     missing = [piece for piece in _SPECIAL if piece not in pieces]
     if missing:
-        raise UserError(f"{path}: no piece {missing[0]} in it; {_REMEDY}")
+        raise UserError(f"{path}: piece {missing[0]} is missing; {_REMEDY}")
     return pieces
 
 
@@ -39,24 +39,24 @@ def vocabulary_file(path: Path) -> Path:
     """The file itself, or the one in a folder.
 
     Raises:
-        UserError: the folder has none.
+        UserError: the folder has no such file.
     """
     if not path.is_dir():
         return path
     for name in FILES:
         if (path / name).is_file():
             return path / name
-    raise UserError(f"{path}: no vocab.txt and no tokenizer.json in it; give a folder of bert-base-uncased")
+    raise UserError(f"{path}: it contains neither vocab.txt nor tokenizer.json; give a folder of bert-base-uncased")
 
 
 def find_vocabulary(name: str) -> Path:
     """The vocabulary file of a released model.
 
     Args:
-        name: a file, a folder that holds one, or the name of a model on the hub, whose file is then fetched.
+        name: a file, a folder with one, or the name of a model on the hub, whose file is then downloaded.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such vocabulary.
     """
     if Path(name).exists():
         return vocabulary_file(Path(name))
@@ -66,6 +66,6 @@ def find_vocabulary(name: str) -> Path:
         return Path(cached_file(name, FILES[0]))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"vocabulary '{name}': neither a file or folder, nor can it be had from the hub "
+            f"vocabulary '{name}': it is no file or folder and cannot be loaded from the hub "
             f"({str(error).splitlines()[0][:200]}); {_REMEDY}, or their folder."
         ) from error

@@ -1,4 +1,4 @@
-"""Averaged weights: what is validated and kept as best is a running mean of the weights, not the last step's."""
+"""Weight averaging: validation and the best model use a running mean of the weights instead of the latest ones."""
 
 from typing import Any, cast
 
@@ -11,13 +11,14 @@ from crossray.training.module import TrainingModule
 
 
 class WeightAverage(Callback):
-    """An exponential moving average of the trained parameters; it takes their place during every validation.
+    """An exponential moving average of the trained parameters, which replaces them during every validation.
 
-    It must stand behind whatever saves the model at the end of a validation. Statistics of normalisation layers stay
-    those of training. Every stage begins a new average.
+    It must come after the callbacks that save the model at the end of a validation. Statistics of normalization layers
+    are those of training. Every stage starts a new average.
 
     Args:
-        decay: what of the average stays at each step, below 1; the first steps weigh more (Tarvainen and Valpola 2017).
+        decay: share of the average that is kept at each step, below 1; it is lower in the first steps (Tarvainen and
+            Valpola 2017).
     """
 
     def __init__(self, decay: float) -> None:
@@ -28,15 +29,15 @@ class WeightAverage(Callback):
         self._restored = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin with the weights of the stage, unless a checkpoint brought an average."""
+        """Start with the weights of the stage, unless a checkpoint contains an average."""
         if not self._restored:
             self._average = {name: p.detach().clone() for name, p in _trained(pl_module).items()}
             self._steps = 0
         self._restored = False
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
-        """Take a step's weights in."""
-        if trainer.global_step == self._steps:  # no optimiser step: gradients are being added up
+        """Update the average with the weights of this step."""
+        if trainer.global_step == self._steps:  # no optimizer step: gradients are being accumulated
             return
         self._steps = trainer.global_step
         decay = min(self.decay, (1 + self._steps) / (10 + self._steps))
@@ -45,12 +46,12 @@ class WeightAverage(Callback):
             average.lerp_(parameter.detach(), 1 - decay)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Put the average in."""
+        """Replace the weights by the average."""
         self._own = {name: parameter.detach().clone() for name, parameter in _trained(pl_module).items()}
         _put(pl_module, self._average)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take it out."""
+        """Restore the weights."""
         _put(pl_module, self._own)
         self._own = {}
 
@@ -59,7 +60,7 @@ class WeightAverage(Callback):
         return {"average": self._average, "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the average."""
         self._average, self._steps = dict(state_dict["average"]), int(state_dict["steps"])
         self._restored = True
 

@@ -1,4 +1,4 @@
-"""What happens beside the training loop: the clock, metrics.jsonl, and the last validation."""
+"""Callbacks of the training loop: the clock, metrics.jsonl, and the last validation."""
 
 import json
 import math
@@ -14,15 +14,15 @@ from crossray.data.batches.batch import Batch
 from crossray.files.write import write_whole
 from crossray.training.module import TrainingModule
 
-#: Log within the folder of a run.
+#: Name of the log in the folder of a run.
 METRICS = "metrics.jsonl"
 
 
 class Clock(Callback):
-    """Seconds of training so far, interruptions not counted, and the limit on them.
+    """Measures the training time without interruptions, and limits it.
 
     Args:
-        limit: seconds after which training ends with a validation; 0: none.
+        limit: seconds after which training ends with a validation; 0 for no limit.
     """
 
     def __init__(self, limit: float) -> None:
@@ -32,7 +32,7 @@ class Clock(Callback):
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training."""
+        """Seconds of training so far."""
         return self.before + time.monotonic() - self._start
 
     @property
@@ -41,25 +41,25 @@ class Clock(Callback):
         return 0 < self.limit <= self.elapsed
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start counting: preparation is not training."""
+        """Start the clock; preparation does not count as training."""
         self._start = time.monotonic()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """End the stage when time is over; processes decide together."""
+        """End the stage when the time is up; all processes decide together."""
         if self.limit and trainer.strategy.reduce_boolean_decision(self.over, all=False):
-            trainer.check_val_every_n_epoch = 1  # the stage ends with a validation, whatever epoch this is
+            trainer.check_val_every_n_epoch = 1  # the stage ends with a validation in any epoch
             trainer.should_stop = True
 
     def on_train_end(self, *_: Any) -> None:
-        """Keep what was counted: the next stage continues from it."""
+        """Stop the clock; the next stage continues from it."""
         self.before, self._start = self.elapsed, time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds so far."""
+        """The elapsed seconds."""
         return {"elapsed": self.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the elapsed seconds."""
         self.before = state_dict["elapsed"]
 
 
@@ -67,9 +67,9 @@ class MetricsLog(Callback):
     """Appends rows to metrics.jsonl and the run's tracker: training losses every `log_every` steps, every validation.
 
     Args:
-        path: the file; rows later than the checkpoint are removed when a run continues, see `keep_until`.
-        every: optimiser steps between two rows of training losses.
-        clock: seconds of training, for the rows.
+        path: the file; when a run is resumed, rows after the checkpoint are removed, see `keep_until`.
+        every: number of optimizer steps between two rows of training losses.
+        clock: training time, for the rows.
     """
 
     def __init__(self, path: Path, every: int, clock: Clock) -> None:
@@ -81,7 +81,7 @@ class MetricsLog(Callback):
         self._logged = -1
 
     def keep_until(self, step: int) -> None:
-        """Remove the rows of steps after `step`, which will be taken again, and a row that was cut off."""
+        """Remove the rows after `step`, whose steps are repeated, and a row that was cut off."""
         if not self.path.exists():
             return
         rows = []
@@ -118,7 +118,7 @@ class MetricsLog(Callback):
         if not trainer.is_global_zero:
             return
         place = {"split": split, "step": module.step, "epoch": module.epoch, "stage": module.stage_index}
-        # JSON has no NaN: a metric without a value is null
+        # JSON has no NaN, so a metric without a value is null
         values = {name: value if math.isfinite(value) else None for name, value in row.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**place, "seconds": round(self.clock.elapsed, 2), **values}) + "\n")
@@ -129,9 +129,9 @@ class MetricsLog(Callback):
 
 
 class LastValidation(Callback):
-    """The last epoch of a stage is always validated, whatever `validate_every` says."""
+    """Validates after the last epoch of a stage, whatever `validate_every` is."""
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
-        """Ask for it."""
+        """Request the validation."""
         if trainer.current_epoch + 1 >= cast(TrainingModule, pl_module).epochs:
             trainer.check_val_every_n_epoch = 1

@@ -1,4 +1,4 @@
-"""What a run keeps on disk: the checkpoint to continue from, and the folder of the best model."""
+"""The checkpoint of a run, from which it can be resumed, and the folder of its best model."""
 
 import shutil
 import time
@@ -20,22 +20,22 @@ from crossray.training.folder import first_process
 from crossray.training.module import TrainingModule
 from crossray.training.selection import monitored, monitored_names, selected_by
 
-#: Checkpoint within the folder of a run.
+#: Name of the checkpoint in the folder of a run.
 LAST = "last.ckpt"
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """Ctrl-C was pressed and the checkpoint is written."""
+    """Ctrl-C was pressed, and the checkpoint has been written."""
 
 
 class BestModel(Callback):
-    """Keeps the model with the best validation metric as a model folder, and ends a stage that no longer improves.
+    """Saves the model with the best validation metric as a model folder, and ends a stage that no longer improves.
 
     Args:
-        folder: the model folder; it is replaced as a whole.
-        config: patience and first epoch.
+        folder: the model folder, which is replaced atomically.
+        config: monitor, patience and first epoch.
         provenance: stored with the model, together with its step and metrics.
-        generation: how the model writes reports; None where it writes none.
+        generation: how the model writes reports; None if it writes none.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class BestModel(Callback):
         self._weights: dict[str, float] = {}
 
     def begin(self, module: TrainingModule) -> None:
-        """A stage begins: what was best before stays so until something is better.
+        """Prepare for a stage; the best model so far is kept until a better one is found.
 
-        Values of another metric do not compare: the best model so far is set aside, and the stage begins its own. Nor
-        does a value that is made of weighted losses with that of a stage which weighs them otherwise.
+        If the metric changes, its values cannot be compared: the best model so far is set aside, and the stage selects
+        its own. The same holds for a metric that is made of weighted losses if the weights change.
         """
         weights, earlier = dict(module.loss_weights), self.monitor
         self.monitor, self.mode = selected_by(module.stage, self.config)
@@ -72,10 +72,10 @@ class BestModel(Callback):
         self.waited, self._weights = 0, weights
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Select.
+        """Save the model if it is the best so far.
 
         Raises:
-            UserError: the validation has no metric of that name.
+            UserError: validation has no such metric.
         """
         module = cast(TrainingModule, pl_module)
         value = monitored(module.validation_metrics, self.monitor)
@@ -93,7 +93,7 @@ class BestModel(Callback):
                 trainer.should_stop = True
 
     def save(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
-        """Write the model folder beside the old one, then put it in its place."""
+        """Write the model folder next to the old one, then replace that."""
         if trainer.is_global_zero:
             place = {"step": module.step, "epoch": module.epoch + 1, "stage": module.stage_index}
             validation = {"monitor": self.monitor, "validation": module.validation_metrics}
@@ -107,22 +107,22 @@ class BestModel(Callback):
         trainer.strategy.barrier("best model")
 
     def state_dict(self) -> dict[str, Any]:
-        """Best value and validations since."""
+        """The best value and the number of validations since."""
         return {"best": self.best, "waited": self.waited, "weights": self._weights, "monitor": self.monitor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the best value."""
         self.best, self.waited = state_dict["best"], state_dict["waited"]
         self._weights = dict(state_dict["weights"])
         self.monitor = state_dict.get("monitor", self.config.monitor)  # checkpoints before 0.3 have none
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes last.ckpt after every epoch, every so many steps or minutes, and on Ctrl-C.
+    """Writes last.ckpt after every epoch, at intervals of steps or minutes, and on Ctrl-C.
 
     Args:
-        path: the checkpoint; it is replaced as a whole.
-        config: steps and minutes between two checkpoints.
+        path: the checkpoint, which is replaced atomically.
+        config: interval between checkpoints in steps and minutes.
     """
 
     def __init__(self, path: Path, config: TrainerConfig) -> None:
@@ -133,9 +133,9 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """A checkpoint before the first step of a later stage, which may begin with the weights in best/.
+        """Write a checkpoint before the first step of a later stage, which may start with the weights in best/.
 
-        Its own validation replaces these before the first checkpoint after an epoch.
+        The validation of the stage replaces these before the first checkpoint after an epoch.
         """
         if cast(TrainingModule, pl_module).stage_index and trainer.global_step == 0:
             self.save(trainer)
@@ -148,13 +148,13 @@ class LastCheckpoint(Checkpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """A checkpoint inside the epoch, when it is time.
+        """Write a checkpoint within the epoch, if one is due.
 
         Raises:
             Interrupted: after Ctrl-C.
         """
         step, config = trainer.global_step, self.config
-        ending = batch_idx + 1 >= trainer.num_training_batches  # validation and the end of the epoch come first
+        ending = batch_idx + 1 >= trainer.num_training_batches  # validation and the end of the epoch run first
         if ending or (batch_idx + 1) % config.accumulate or trainer.should_stop or step == self._saved_step:
             return
         due = config.checkpoint_steps > 0 and step % config.checkpoint_steps == 0
@@ -168,19 +168,19 @@ class LastCheckpoint(Checkpoint):
         """Stop at once.
 
         Raises:
-            Interrupted: after Ctrl-C; the run continues from the last checkpoint.
+            Interrupted: after Ctrl-C; the run can be resumed from the last checkpoint.
         """
         if self.interrupted:
             raise Interrupted
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """A checkpoint after the epoch and its validation."""
+        """Write a checkpoint after the epoch and its validation."""
         self.save(trainer)
         if self.interrupted:
             raise Interrupted
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """Write beside, then replace: a kill at any moment leaves a whole checkpoint."""
+        """Write to a temporary file, then replace: if the process is killed, a complete checkpoint remains."""
         with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as beside:
             trainer.save_checkpoint(beside)
         trainer.strategy.barrier("checkpoint")
@@ -188,7 +188,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint of a run; nothing in it is run as code.
+    """Load the checkpoint of a run without executing code from it.
 
     Raises:
         UserError: it is damaged.
@@ -197,8 +197,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         for field in ("stage", "step", "steps_before", "epochs_before", "epoch", "finished", "callbacks", "state_dict"):
             checkpoint[field]
-    except Exception as error:  # PyTorch has as many kinds of errors here as there are kinds of damage
+    except Exception as error:  # PyTorch raises many kinds of errors for damaged files
         raise UserError(
-            f"{path}: is damaged ({type(error).__name__}); restore it, or remove it to begin the run anew."
+            f"{path} is damaged ({type(error).__name__}); restore it, or remove it to begin the run anew."
         ) from error
     return checkpoint

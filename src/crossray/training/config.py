@@ -1,4 +1,4 @@
-"""Recipes: everything that decides how something is trained, as frozen dataclasses (docs/reference/r2gen-family.md).
+"""Recipes: all settings of a training run, as frozen dataclasses (docs/reference/r2gen-family.md).
 
 `recipe.py` reads and writes them as YAML; the field descriptions below are the help of `crossray train`.
 """
@@ -28,21 +28,22 @@ class DataConfig:
     """How a prepared dataset becomes batches.
 
     Attributes:
-        batch_size: studies of one process and step.
-        workers: processes that load batches; 0 loads in the training process.
-        section: section of the report to learn.
-        cleaner: report cleaner (legacy, legacy_mimic, fixed or none); the papers use the legacy ones.
-        tokenizer: kind of tokenizer, trained on the reports of the training split unless `vocabulary` is given.
-        vocabulary: released WordPiece vocabulary: vocab.txt or tokenizer.json, a folder that holds one of them, or the
-            name of a BERT on the Hugging Face hub; with the wordpiece tokenizer only.
-        min_count: fewest occurrences of a word in the training split to enter the vocabulary (word tokenizer).
-        vocabulary_size: most entries of the vocabulary (wordpiece tokenizer).
-        max_length: most tokens of a report, begin and end included.
-        views: most views of a study that the model sees.
+        batch_size: number of studies per process and step.
+        workers: number of processes that load batches; 0 loads them in the training process.
+        section: section of the report that the model learns to write.
+        cleaner: cleaner of the reports (legacy, legacy_mimic, fixed or none); the papers use the legacy ones.
+        tokenizer: kind of tokenizer; it is trained on the reports of the training split unless `vocabulary` is given.
+        vocabulary: a released WordPiece vocabulary, for the wordpiece tokenizer only: vocab.txt or tokenizer.json, a
+            folder with one of them, or the name of a BERT model on the Hugging Face hub.
+        min_count: minimum number of occurrences of a word in the training split to enter the vocabulary (word
+            tokenizer).
+        vocabulary_size: maximum size of the vocabulary (wordpiece tokenizer).
+        max_length: maximum number of tokens in a report, including the begin and end tokens.
+        views: maximum number of views of a study that the model sees.
         image: geometry and normalisation of the images.
-        cache_features: compute the output of frozen parts once per image and train from it.
-        feature_variants: augmented versions of each image in that cache; 1 stores the unaugmented image only.
-        feature_dtype: number format of that cache.
+        cache_features: compute the output of frozen parts once per image and train on the stored output.
+        feature_variants: number of versions of each image in the feature cache; 1 stores only the unaugmented image.
+        feature_dtype: number format of the feature cache.
     """
 
     batch_size: int = 16
@@ -61,7 +62,7 @@ class DataConfig:
     feature_dtype: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can use."""
+        """Reject values that cannot be used for training."""
         _at_least("data", self, 1, "batch_size", "min_count", "views", "feature_variants")
         _at_least("data", self, 0, "workers")
         _at_least("data", self, 3, "max_length")
@@ -71,25 +72,25 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of the training with its own losses, weights and fresh optimiser.
+    """A part of the training with its own losses, loss weights and optimizer.
 
     Attributes:
-        epochs: passes over the training split.
-        objective: what is learned from: the true reports (likelihood), or what sampled reports score (reward, see
+        epochs: number of passes over the training split.
+        objective: what to learn from: the true reports (likelihood), or the scores of sampled reports (reward; see
             section `reward`).
-        loss_weights: weight of each named loss; losses that are left out weigh what the system declares, those with
-            weight 0 are only logged. Every system that writes reports has "supervision" besides (the observations, from
-            the mean of what the decoder reads; 0 unless given). A stage of objective reward has "reward" (1) and "kl"
-            (0), and the system's own losses weigh a tenth there.
-        freeze: beginnings of the names of parameters that this stage leaves alone; their modules run in eval mode.
-        switches: configuration fields of the model that this stage changes (its `switchable` ones).
-        learning_rates: like `optimizer.groups`, for this stage; the key "" replaces `optimizer.learning_rate`.
-        start_from: weights that the stage begins with: "last" or "best" of the stage before. In the first stage also
-            the folder of a saved model or run of the same system and sizes; the vocabulary is then that model's.
-        monitor: validation metric that selects the best model of this stage; "": `trainer.monitor`. A stage that
-            selects by another metric than the stage before begins its own best model; the earlier one stays in
+        loss_weights: weight of each loss by name. Losses that are left out have the system's default weight; losses
+            with weight 0 are only logged. Every system that writes reports also has "supervision", which predicts the
+            observations from the mean of the decoder's input (weight 0 by default). A stage with objective reward also
+            has "reward" (1) and "kl" (0), and there the system's own losses weigh a tenth.
+        freeze: name prefixes of the parameters that this stage does not train; their modules run in eval mode.
+        switches: new values for configuration fields of the model (its `switchable` fields).
+        learning_rates: `optimizer.groups` for this stage; the key "" replaces `optimizer.learning_rate`.
+        start_from: initial weights of the stage: "last" or "best" of the previous stage. In the first stage it can also
+            be the folder of a saved model or run of the same system and sizes, whose vocabulary is then used.
+        monitor: validation metric that selects the best model of this stage; "" uses `trainer.monitor`. If it differs
+            from the previous stage's, the stage selects a new best model, and the previous one is kept in
             `best-stageN`.
-        mode: of `monitor`, as in `trainer.mode`.
+        mode: whether a larger (max) or a smaller (min) value of this stage's `monitor` is better.
     """
 
     epochs: int = 30
@@ -103,28 +104,29 @@ class Stage:
     mode: Literal["max", "min"] = "max"
 
     def __post_init__(self) -> None:
-        """Refuse a stage without epochs."""
+        """Reject a stage without epochs."""
         _at_least("stages", self, 1, "epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """What stages of objective reward learn from.
+    """The reward of stages with objective reward.
 
     Attributes:
-        samples: reports that are drawn for each study and step.
-        baseline: what a sample's reward is compared with: the mean of the study's other samples (group), or the reward
-            of the report that greedy search writes (greedy, self-critical training).
-        standardize: divide the advantages of a study by the deviation of its rewards.
-        temperature: of the samples; above 1 they differ more.
-        cider: weight of CIDEr-D (0 to 10), with document frequencies of the training reports.
-        cider_limit: CIDEr-D counts up to this much. Without a limit it pays to write a rarely used template for
-            everyone: the few reports that repeat it word for word earn ten times what a good report does.
-        clinical: weight of the F1 of the observations (0 to 1), read by the embedded labeler.
-        rarity: of that F1: an observation weighs its frequency among the training reports to the power of minus this.
-            With 0 all weigh alike, and a report that calls everyone normal earns most.
-        length: weight of the logarithm of a length more than a quarter off the true one; it counts against a report.
-        repetition: weight of the share of 4-grams that a report repeats; it counts against it.
+        samples: number of reports sampled for each study in each step.
+        baseline: what the reward of a sample is compared with: the mean of the study's other samples (group), or the
+            reward of the greedy report (greedy; self-critical training).
+        standardize: divide the advantages of a study by the standard deviation of its rewards.
+        temperature: sampling temperature; above 1, samples are more diverse.
+        cider: weight of CIDEr-D (0 to 10), with document frequencies from the training reports.
+        cider_limit: upper limit of CIDEr-D in the reward. Without it, writing a rare template for every study pays off:
+            the few reports that match it word for word earn ten times the reward of a good report.
+        clinical: weight of the F1 of the observations (0 to 1), as read by the embedded labeler.
+        rarity: exponent r of the weight of an observation in this F1, which is its frequency in the training reports to
+            the power of -r. With 0, all weigh the same, and a report that calls everyone normal earns the most.
+        length: weight of the penalty for a length that differs from the true one by more than a quarter (logarithm of
+            the ratio).
+        repetition: weight of the penalty for repeated 4-grams (their share in a report).
     """
 
     samples: int = 5
@@ -139,7 +141,7 @@ class RewardConfig:
     repetition: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can use."""
+        """Reject values that cannot be used for training."""
         _at_least("reward", self, 2 if self.baseline == "group" or self.standardize else 1, "samples")
         _at_least("reward", self, 0, "cider", "cider_limit", "clinical", "rarity", "length", "repetition")
         if self.temperature <= 0:
@@ -148,17 +150,17 @@ class RewardConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """The optimiser and its parameter groups.
+    """The optimizer and its parameter groups.
 
     Attributes:
         name: adam (L2 penalty) or adamw (decoupled weight decay).
-        learning_rate: of every parameter that `groups` does not name.
-        groups: beginning of a parameter's name -> its learning rate; the longest fitting beginning counts.
+        learning_rate: learning rate of every parameter that is not in `groups`.
+        groups: learning rates by prefix of the parameter name; the longest matching prefix counts.
         amsgrad: use the AMSGrad variant.
         betas: decay rates of the two moving averages.
-        eps: added to the denominator.
-        weight_decay: strength of the penalty or decay.
-        weight_decay_skip: leave biases and the parameters of normalisation layers without weight decay.
+        eps: number added to the denominator for numerical stability.
+        weight_decay: strength of the L2 penalty or weight decay.
+        weight_decay_skip: do not apply weight decay to biases and normalization layers.
     """
 
     name: Literal["adam", "adamw"] = "adam"
@@ -171,20 +173,20 @@ class OptimizerConfig:
     weight_decay_skip: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse negative rates."""
+        """Reject negative rates."""
         _at_least("optimizer", self, 0, "learning_rate", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The factor on every learning rate, a function of the optimiser step within the stage.
+    """The factor on every learning rate, as a function of the optimizer step within the stage.
 
     Attributes:
         name: constant; step (multiplied by `gamma` every `step_epochs` epochs); cosine (falls to `minimum` at the end).
-        warmup_steps: steps of linear rise at the beginning.
-        step_epochs: epochs between two drops (step).
+        warmup_steps: number of optimizer steps in which the learning rate rises linearly at the start of the stage.
+        step_epochs: number of epochs between two drops (step).
         gamma: factor of each drop (step).
-        minimum: lowest factor (cosine).
+        minimum: final factor (cosine).
     """
 
     name: Literal["constant", "step", "cosine"] = "constant"
@@ -194,7 +196,7 @@ class ScheduleConfig:
     minimum: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse negative lengths."""
+        """Reject negative lengths."""
         _at_least("schedule", self, 0, "warmup_steps", "minimum")
         _at_least("schedule", self, 1, "step_epochs")
 
@@ -204,34 +206,36 @@ class TrainerConfig:
     """The training loop.
 
     Attributes:
-        max_epochs: most epochs over all stages; 0: as many as the stages say.
-        max_minutes: most minutes of training, interruptions not counted; 0: no limit.
-        precision: 32, or bf16 for automatic mixed precision.
-        accelerator: cpu, gpu, or auto for the fastest there is.
-        devices: processes (cpu) or devices (gpu) that train together; each sees its own share of every batch.
-        nodes: machines that train together, each with so many `devices`; torchrun or SLURM starts the same command on
-            all of them, and they share the folders of the data and of the run.
-        accumulate: batches whose gradients are added up before one optimiser step.
-        clip_value: largest absolute value of a gradient's element; 0: no limit.
-        clip_norm: largest norm of all gradients together; 0: no limit.
-        average: validate and keep an exponential moving average of the weights, of which this share stays at each step
-            (0.99 to 0.9999); 0: the weights themselves.
-        seed: of the initial weights, the order of the studies, augmentation and dropout.
-        monitor: validation metric that selects the best model: bleu1 ... bleu4, rouge_l, cider, ce_macro_f1 or
-            ce_micro_f1 (by the embedded labeler), image_gain, loss, auroc, or any other that metrics.jsonl shows; names
-            joined by + stand for their mean. The example-based ce_f1 rewards a model that calls everyone normal.
-        mode: whether a larger (max) or a smaller (min) value of it is better.
-        patience: validations without improvement before the stage ends; 0: never.
-        min_epochs: epochs of a stage before a model can be selected (early models write the same report for all).
-        validate_every: epochs between two validations.
-        greedy_validation: write the reports of a validation by greedy search instead of the recipe's decoding, which
-            may cost as much as the training between two validations.
-        log_every: optimiser steps between two rows of training losses in metrics.jsonl.
-        checkpoint_steps: optimiser steps between two checkpoints inside an epoch; 0: none by steps.
-        checkpoint_minutes: minutes between two checkpoints inside an epoch; 0: none by time.
-        logger: tracker that receives the rows of metrics.jsonl besides: csv, tensorboard (both in the run's folder),
-            wandb or mlflow; none.
-        threads: threads of PyTorch on the processor; 0: leave as they are.
+        max_epochs: maximum number of epochs over all stages; 0 for as many as the stages have.
+        max_minutes: maximum training time in minutes, without interruptions; 0 for no limit.
+        precision: 32 for float32, or bf16 for automatic mixed precision.
+        accelerator: cpu, gpu, or auto for the fastest available.
+        devices: number of processes (cpu) or devices (gpu) per machine; each processes its own share of every batch.
+        nodes: number of machines, each with `devices`. torchrun or SLURM starts the same command on all of them, and
+            they share the folders of the data and of the run.
+        accumulate: number of batches whose gradients are accumulated for one optimizer step.
+        clip_value: maximum absolute value of each element of a gradient; 0 for no limit.
+        clip_norm: maximum norm of all gradients together; 0 for no limit.
+        average: decay of an exponential moving average of the weights, which is then validated and saved (0.99 to
+            0.9999); 0 uses the weights themselves.
+        seed: random seed of the initial weights, the order of the studies, augmentation and dropout.
+        monitor: validation metric that selects the best model: bleu1 to bleu4, rouge_l, cider, ce_macro_f1 or
+            ce_micro_f1 (by the embedded labeler), image_gain, loss, auroc, or any other metric in metrics.jsonl. Names
+            joined by + mean their average. The example-based ce_f1 rewards a model that calls everyone normal.
+        mode: whether a larger (max) or a smaller (min) value of `monitor` is better.
+        patience: number of validations without improvement after which the stage ends; 0 for no early stopping.
+        min_epochs: number of epochs of a stage before a model can be selected (early models write the same report for
+            every study).
+        validate_every: number of epochs between two validations.
+        greedy_validation: write the reports for validation by greedy search instead of the recipe's decoding, which can
+            take as long as the training between two validations.
+        log_every: number of optimizer steps between two rows of training losses in metrics.jsonl.
+        checkpoint_steps: number of optimizer steps between two checkpoints within an epoch; 0 for no checkpoints by
+            steps.
+        checkpoint_minutes: minutes between two checkpoints within an epoch; 0 for no checkpoints by time.
+        logger: experiment tracker that also receives the rows of metrics.jsonl: none, csv or tensorboard (both in the
+            folder of the run), wandb or mlflow.
+        threads: number of CPU threads of PyTorch; 0 for PyTorch's default.
     """
 
     max_epochs: int = 0
@@ -258,7 +262,7 @@ class TrainerConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can use."""
+        """Reject values that cannot be used for training."""
         _at_least("trainer", self, 1, "devices", "nodes", "accumulate", "validate_every", "log_every")
         _at_least("trainer", self, 0, "max_epochs", "max_minutes", "clip_value", "clip_norm", "patience", "min_epochs")
         if not 0 <= self.average < 1:
@@ -268,18 +272,18 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that `crossray train` needs to know besides the dataset.
+    """Everything that `crossray train` needs in addition to the dataset.
 
     Attributes:
-        system: name of the system in the registry.
+        system: name of the system, as in `crossray models`.
         model: configuration of the system, an instance of its `config_class`.
         data: how the dataset becomes batches.
-        stages: parts of the training, one after the other.
-        optimizer: the optimiser of every stage.
-        schedule: the learning rate over the steps of every stage.
+        stages: the parts of the training, in order.
+        optimizer: the optimizer of every stage.
+        schedule: the learning-rate schedule of every stage.
         trainer: the training loop.
-        decoding: how reports are written for validation.
-        reward: what stages of objective reward learn from.
+        decoding: how reports are written, in validation and by the trained model.
+        reward: the reward of stages with objective reward.
     """
 
     system: str
@@ -293,7 +297,7 @@ class Recipe:
     reward: RewardConfig = field(default_factory=RewardConfig)
 
     def stage_epochs(self) -> tuple[int, ...]:
-        """Epochs of each stage under the cap `trainer.max_epochs`; the last ones may be 0."""
+        """Number of epochs of each stage, limited by `trainer.max_epochs`; 0 for stages beyond the limit."""
         left = self.trainer.max_epochs or sum(stage.epochs for stage in self.stages)
         epochs = []
         for stage in self.stages:

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, that one process at a time writes it, and what is said of a finished one."""
+"""The folder of a run: its files, the lock for writing, and the message about a finished run."""
 
 import contextlib
 import os
@@ -15,17 +15,17 @@ from crossray.training.config import Recipe
 
 RECIPE = "recipe.yaml"
 PROVENANCE = "provenance.json"
-#: Held while a process writes the folder.
+#: Lock file, held while a process writes to the folder.
 LOCK = ".lock"
 
 
 def first_process() -> bool:
-    """Whether this is the process that writes; Lightning, torchrun and SLURM number them in the environment."""
+    """Whether this is the process that writes, by its rank in the environment (Lightning, torchrun or SLURM)."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def is_over(recipe: Recipe, checkpoint: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to do after this checkpoint."""
+    """Whether the run was finished at this checkpoint."""
     planned = [stage for stage, epochs in enumerate(recipe.stage_epochs()) if epochs]
     clock = checkpoint["callbacks"].get("Clock", {}).get("elapsed", 0.0)
     late = 0 < recipe.trainer.max_minutes * 60 <= clock
@@ -33,10 +33,10 @@ def is_over(recipe: Recipe, checkpoint: Mapping[str, Any]) -> bool:
 
 
 def say_finished(recipe: Recipe, out: Path, checkpoint: Mapping[str, Any]) -> Path:
-    """Say that a run is finished, and where its model is.
+    """Print that a run is finished and where its model is.
 
     Raises:
-        UserError: the model is gone.
+        UserError: the model is missing.
     """
     epochs = int(checkpoint["epochs_before"]) + int(checkpoint["epoch"])
     if not (out / BEST / CONFIG).exists():
@@ -52,12 +52,12 @@ def say_finished(recipe: Recipe, out: Path, checkpoint: Mapping[str, Any]) -> Pa
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Hold the folder of a run; where nothing has begun, nothing is left behind.
+    """Lock the folder of a run. If nothing was written, no folder is left behind.
 
     Raises:
-        UserError: another process is writing it, or it is no folder.
+        UserError: another process writes to it, or it is not a folder.
     """
-    if not first_process():  # the first process holds it for all
+    if not first_process():  # the first process holds the lock for all
         yield
         return
     if out.exists() and not out.is_dir():

@@ -1,4 +1,4 @@
-"""What long work says where there is no terminal, as under nohup or in a job of a cluster: a line a minute."""
+"""Progress of long tasks without a terminal, as under nohup or in a cluster job: one line per minute."""
 
 import time
 
@@ -9,14 +9,14 @@ EVERY = 60.0
 
 
 class Heartbeat:
-    """A callback `beat(done, total)` that prints what is done, how far it is and how long it will take.
+    """A callback `beat(done, total)` that prints the progress and the remaining time.
 
-    It says nothing on a terminal, which has bars, and nothing about work that ends within the first minute.
+    It prints nothing on a terminal, which shows bars, and nothing about tasks that end within the first minute.
 
     Args:
-        title: of the work.
-        console: where to.
-        every: seconds between two lines.
+        title: name of the task.
+        console: where to print.
+        every: number of seconds between two lines.
     """
 
     def __init__(self, title: str, console: Console, every: float = EVERY) -> None:
@@ -28,7 +28,7 @@ class Heartbeat:
     def __call__(self, done: int, total: int, detail: str = "") -> None:
         """`done` of `total` are finished."""
         now = time.monotonic()
-        if self._first is None:  # work that is continued began somewhere else
+        if self._first is None:  # a resumed task did not start at 0
             self._first, self._start = done, now
         if self.console.is_terminal or now - self._last < self.every:
             return
@@ -38,7 +38,7 @@ class Heartbeat:
         self._print(f"{done} of {total} ({done / max(total, 1):.0%}){left}{'  ' + detail if detail else ''}")
 
     def end(self) -> None:
-        """Report the end of the work where its progress was reported."""
+        """Print that the task is finished, if its progress was printed."""
         if self._said:
             self._print(f"ended after {duration(time.monotonic() - self._start)}")
 
@@ -47,7 +47,7 @@ class Heartbeat:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it: 45 s, 12 min, 3 h 05 min."""
+    """A duration in readable form: 45 s, 12 min, 3 h 05 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,7 +1,7 @@
-"""What the image is worth to a system: how much less probable a report becomes behind another study's image.
+"""The image gain: how much less probable a report becomes given the image of another study.
 
 The language loss falls long before a system looks at its image, and its greedy text changes long after. The difference
-between the two losses of the same reports, with images shuffled and with true ones, shows when it begins to look.
+between the losses of the same reports with shuffled and with true images shows when it starts to look.
 """
 
 import numpy as np
@@ -12,24 +12,24 @@ from torch import Tensor
 from crossray.data.batches.batch import Targets
 from crossray.models.base import Encoded, ReportModel
 
-#: Place of a study for which there is no other.
+#: Index for a study without a partner.
 NO_PARTNER = -1
 
 
 def partners(report_keys: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """For each study another one whose report differs from its own, at random; every study is taken at most once.
+    """For each study, a random other study with a different report; every study is used at most once.
 
     Args:
-        report_keys: (N,) equal for equal reports.
-        seed: of the shuffle.
+        report_keys: (N,) keys that are equal for equal reports.
+        seed: random seed.
 
     Returns:
-        (N,) places; `NO_PARTNER` for studies that find none, which happens only where one report is that of more than
-        half of the studies.
+        (N,) indices; `NO_PARTNER` for studies without a partner, which occur only if more than half of the studies have
+        the same report.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(report_keys))
-    # studies with one report stand together, so that a turn by the largest group's size leads out of every group
+    # studies with equal reports are adjacent, so a rotation by the size of the largest group leaves every group
     groups, group, sizes = np.unique(report_keys[order], return_inverse=True, return_counts=True)
     order = order[np.argsort(generator.permutation(len(groups))[group], kind="stable")]
     turned = np.roll(order, int(sizes.max(initial=0)))
@@ -40,19 +40,19 @@ def partners(report_keys: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 def surprise(model: ReportModel, encoded: Encoded, targets: Targets) -> Tensor:
-    """(B,) float32: minus the log-probability of each study's whole report, read behind `encoded`."""
+    """(B,) float32: negative log-probability of the whole report of each study, given `encoded`."""
     logits = model.step(targets.tokens[:, :-1], encoded).logits
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.tokens[:, 1:].flatten(), reduction="none")
     return (losses.view_as(targets.tokens[:, 1:]) * targets.mask[:, 1:]).sum(dim=1)
 
 
 def image_gain(model: ReportModel, encoded: Encoded, other: Encoded, targets: Targets) -> Tensor:
-    """(B,) nats that each study's own image is worth more than the image of another study, over its whole report.
+    """(B,) gain in nats, over the whole report, of each study's own image over the image of another study.
 
     Args:
-        model: in eval mode.
-        encoded: B studies.
-        other: for each of them the study whose image is read instead.
+        model: the system in eval mode.
+        encoded: B encoded studies.
+        other: for each of them, the study whose image is used instead.
         targets: their reports.
     """
     return surprise(model, other, targets) - surprise(model, encoded, targets)

@@ -1,4 +1,4 @@
-"""Whether a recipe's report lengths fit the reports that it trains on."""
+"""Checks whether the report lengths of a recipe fit the training reports."""
 
 from statistics import median
 
@@ -12,18 +12,18 @@ _REPORTS = 5000
 
 
 def check_lengths(recipe: Recipe, dataset: Dataset, tokenizer: Tokenizer) -> None:
-    """Refuse a least length that is above the median length of the training reports.
+    """Reject a minimum length above the median length of the training reports.
 
-    A model that may not end its report where true reports end pads most of them with made-up sentences, and what
-    validation measures is the padding.
+    A model that may not end its report where true reports end pads most of them with invented sentences, and validation
+    then measures this padding.
 
     Args:
-        recipe: its `decoding.min_length` counts the report's tokens alone, without a prompt, begin and end.
-        dataset: its training split is read.
+        recipe: recipe whose `decoding.min_length` counts the tokens of the report without prompt, begin and end.
+        dataset: dataset whose training split is read.
         tokenizer: counts the tokens.
 
     Raises:
-        UserError: naming both lengths.
+        UserError: the minimum length is above the median; both are named.
     """
     least, data = recipe.decoding.min_length, recipe.data
     if least == 0:

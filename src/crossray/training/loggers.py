@@ -1,4 +1,4 @@
-"""Experiment trackers: Lightning's loggers, filled with the rows of metrics.jsonl."""
+"""Experiment trackers: Lightning's loggers, which receive the rows of metrics.jsonl."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,19 +10,19 @@ from crossray.errors import UserError, choose
 
 LoggerName = Literal["none", "csv", "tensorboard", "wandb", "mlflow"]
 
-#: Folder inside a run's folder that local trackers write to.
+#: Folder in the folder of a run to which local trackers write.
 FOLDER = "logs"
 
 
 def build_logger(name: LoggerName, out: Path) -> Logger | None:
-    """The logger of a run; a run that is continued goes on in the same place.
+    """The logger of a run; a resumed run continues in the same place.
 
-    Metrics are named `train/loss`, `val/cider` and so on, over optimiser steps. No report and no name of a study is
+    Metrics are named `train/loss`, `val/cider` and so on, over optimiser steps. Reports and names of studies are never
     logged.
 
     Args:
-        name: which; none: metrics.jsonl alone.
-        out: folder of the run. csv and tensorboard write to `logs` in it, mlflow to `logs/mlruns` unless
+        name: name of the tracker; none for metrics.jsonl only.
+        out: folder of the run. csv and tensorboard write to its folder `logs`, mlflow to `logs/mlruns` unless
             MLFLOW_TRACKING_URI is set; wandb keeps its files in `logs` and uploads to the project "crossray".
 
     Raises:
@@ -30,9 +30,7 @@ def build_logger(name: LoggerName, out: Path) -> Logger | None:
     """
     try:
         if name == "csv":
-            return loggers.CSVLogger(
-                out, name=FOLDER
-            )  # a folder for each time that the run is continued: it overwrites
+            return loggers.CSVLogger(out, name=FOLDER)  # a folder for every resumption, because it overwrites files
         if name == "tensorboard":
             return loggers.TensorBoardLogger(out, name=None, version=FOLDER)
         if name == "wandb":

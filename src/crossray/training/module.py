@@ -1,4 +1,4 @@
-"""The one LightningModule, for everything Trainable (docs/architecture.md): losses, schedule, validation, events."""
+"""The LightningModule for every `Trainable` (docs/architecture.md): losses, schedule, validation, events."""
 
 import copy
 import dataclasses
@@ -35,18 +35,18 @@ TOKEN_LOSSES = frozenset({"language"})
 class TrainingModule(lightning.LightningModule):
     """Trains one stage of a recipe.
 
-    All randomness of a step is drawn from a seed made of (recipe seed, rank, step), so that a resumed run continues bit
-    for bit without stored generator states.
+    The random numbers of a step come from a seed made of (recipe seed, rank, step), so a resumed run continues bit for
+    bit without stored generator states.
 
     Args:
-        model: what is trained.
+        model: the system to train.
         recipe: the whole recipe.
-        keeper: of `model`, in the state of this stage.
-        stage: index of the stage.
-        steps_before: optimiser steps and `epochs_before` epochs of the stages before.
-        epochs: epochs of this stage.
-        supervision: gives the loss of that name, where a stage weighs it.
-        objective: gives the losses of a stage that learns from rewards.
+        keeper: keeper of `model`, in the state of this stage.
+        stage: index of the stage in the recipe.
+        steps_before: number of optimizer steps, and `epochs_before` epochs, of the previous stages.
+        epochs: number of epochs of this stage.
+        supervision: computes the loss "supervision", if the stage weighs it.
+        objective: computes the losses of a stage that learns from rewards.
     """
 
     def __init__(
@@ -89,21 +89,21 @@ class TrainingModule(lightning.LightningModule):
 
     @property
     def step(self) -> int:
-        """Optimiser steps over all stages."""
+        """Number of optimizer steps over all stages."""
         return self.steps_before + int(self.trainer.global_step)
 
     @property
     def epoch(self) -> int:
-        """Epochs begun before the current one, over all stages."""
+        """Number of epochs before the current one, over all stages."""
         return self.epochs_before + int(self.trainer.current_epoch)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of one epoch of this stage."""
+        """Number of optimizer steps per epoch of this stage."""
         return math.ceil(int(self.trainer.num_training_batches) / self.recipe.trainer.accumulate)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """A fresh optimiser for the stage."""
+        """A new optimizer for the stage."""
         optimizer = build_optimizer(self.model, self.recipe.optimizer, self.stage.learning_rates)
         if self.supervision is not None and self.loss_weights["supervision"]:
             rate = self.stage.learning_rates.get("", self.recipe.optimizer.learning_rate)
@@ -112,7 +112,7 @@ class TrainingModule(lightning.LightningModule):
         return optimizer
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Clip by value, then by norm, as the recipe says."""
+        """Clip gradients by value, then by norm, as set in the recipe."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self.recipe.trainer.clip_value:
             torch.nn.utils.clip_grad_value_(parameters, self.recipe.trainer.clip_value)
@@ -120,11 +120,11 @@ class TrainingModule(lightning.LightningModule):
             torch.nn.utils.clip_grad_norm_(parameters, self.recipe.trainer.clip_norm)
 
     def on_train_start(self) -> None:
-        """Put the modules that the stage freezes into eval mode; a run may continue in the middle of an epoch."""
+        """Set the frozen modules to eval mode; a run may be resumed in the middle of an epoch."""
         self._keeper.train_mode()
 
     def on_validation_model_train(self) -> None:
-        """The same after a validation."""
+        """Set the frozen modules to eval mode after a validation."""
         self._keeper.train_mode()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -137,14 +137,14 @@ class TrainingModule(lightning.LightningModule):
             group["lr"] = group["base_lr"] * factor
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The weighted sum of the losses of this batch.
+        """The weighted sum of the losses of a batch.
 
         Raises:
-            UserError: it is not finite.
+            UserError: the loss is not finite.
         """
         losses, measured = self._losses(batch)
         total = self._total(losses, batch)
-        # one copy to the processor for all losses
+        # one copy to the CPU for all losses
         values = torch.stack([total.detach().float(), *(loss.detach().float() for loss in losses.values())]).tolist()
         self.train_losses = dict(zip(["loss", *(f"loss_{name}" for name in losses)], values, strict=True)) | measured
         if not math.isfinite(values[0]):
@@ -169,7 +169,7 @@ class TrainingModule(lightning.LightningModule):
         return losses, measured
 
     def _supervised(self, batch: Batch) -> dict[str, Tensor]:
-        """The model's losses and, where the stage weighs it, supervision's; the batch is encoded once."""
+        """The losses of the model and, if the stage weighs it, "supervision"; the batch is encoded once."""
         if self.supervision is None or not self.loss_weights["supervision"]:
             return self.model.losses(batch)
         model = typing.cast(ReportModel, self.model)
@@ -177,16 +177,16 @@ class TrainingModule(lightning.LightningModule):
         return {**model.losses_of(encoded, batch), "supervision": self.supervision(encoded, batch.guide)}
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Step, and tell the model so before anything can be saved."""
+        """Step, and notify the model before anything is saved."""
         super().optimizer_step(*arguments, **options)
         self.model.advance(self._event("step", extra_steps=1))
 
     def on_train_epoch_end(self) -> None:
-        """Tell the model about the end of an epoch, and of the stage after its last epoch."""
+        """Notify the model of the end of an epoch and, after the last one, of the stage."""
         self.model.advance(self._event("epoch"))
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the validation before; each study's partner for the image gain is the same in every validation."""
+        """Clear the previous validation; the partners for the image gain are the same in every validation."""
         self._sums, self._written = {}, {}
         if isinstance(self.model, ReportModel) and not self._partners:
             data = self._data
@@ -196,7 +196,7 @@ class TrainingModule(lightning.LightningModule):
             self._partners = dict(zip(data.dataset.ids(rows), found.tolist(), strict=True))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Losses, the model's own metrics, and for systems that write reports their reports."""
+        """Compute the losses, the model's own metrics and, for systems that write reports, their reports."""
         losses = self._supervised(batch)
         tokens = float(batch.targets.mask[:, 1:].sum())
         for name, loss in losses.items():
@@ -206,13 +206,13 @@ class TrainingModule(lightning.LightningModule):
             self._validate_reports(self.model, self.model.tokenizer, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Bring the results of all processes together; each process then holds the same metrics."""
+        """Gather the results of all processes, so that each has the same metrics."""
         sums, written = self._sums, self._written
         if distributed.is_available() and distributed.is_initialized():
             parts: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(parts, (sums, written))
             sums = {name: [sum(part[0][name][i] for part in parts) for i in (0, 1)] for name in sums}
-            # a study that the sampler repeated to fill the last batch counts once
+            # a study that was repeated to fill the last batch counts once
             written = {study: pair for part in parts for study, pair in part[1].items()}
         losses = {name: total / weight for name, (total, weight) in sums.items() if weight}
         metrics = {
@@ -228,12 +228,12 @@ class TrainingModule(lightning.LightningModule):
         self.model.advance(self._event("validation"))
 
     def finish(self) -> None:
-        """End of a stage: tell the model, and record it in the checkpoint."""
+        """Notify the model of the end of the stage, and record it in the checkpoint."""
         self._finished = True
         self.model.advance(self._event("stage"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where the run stands to the Lightning checkpoint."""
+        """Add the state of the run to the Lightning checkpoint."""
         checkpoint["stage"] = self.stage_index
         checkpoint["steps_before"] = self.steps_before
         checkpoint["epochs_before"] = self.epochs_before
@@ -267,7 +267,7 @@ class TrainingModule(lightning.LightningModule):
             self._add("image_gain", float(gain) / tokens, tokens)
 
     def _position(self, batch_idx: int) -> int:
-        # batches since the beginning of the stage; stages are kept apart by a large stride
+        # number of batches since the start of the stage; a large stride separates the stages
         before = int(self.trainer.current_epoch) * int(self.trainer.num_training_batches)
         return (self.stage_index << 40) + before + batch_idx
 
@@ -286,7 +286,7 @@ class TrainingModule(lightning.LightningModule):
         return total
 
     def _token_share(self, batch: Batch) -> Tensor | float:
-        # Processes average their gradients; a mean over the tokens of all processes needs each one's share of them.
+        # Processes average their gradients, so for a mean over all tokens each one is weighted by its share.
         if not (distributed.is_available() and distributed.is_initialized()):
             return 1.0
         own = batch.targets.mask[:, 1:].sum().float()
@@ -301,9 +301,9 @@ class TrainingModule(lightning.LightningModule):
 
 
 def seed_step(seed: int, rank: int, position: int) -> None:
-    """Seed PyTorch's generators for one step: the same numbers whenever the step is taken."""
+    """Seed PyTorch's generators for one step, so that the step always uses the same numbers."""
     mixed = seed
-    # splitmix64, so that neighbouring seeds, ranks and positions give unrelated streams
+    # splitmix64, so that adjacent seeds, ranks and positions give unrelated streams
     for part in (rank, position):
         mixed = (mixed + 0x9E3779B97F4A7C15 * (part + 1)) & 0xFFFFFFFFFFFFFFFF
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF

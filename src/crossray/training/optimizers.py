@@ -1,4 +1,4 @@
-"""Optimisers with parameter groups, and the learning-rate schedule as a function of the step."""
+"""Optimizers with parameter groups, and the learning-rate schedule as a function of the step."""
 
 import math
 from collections.abc import Mapping
@@ -15,17 +15,18 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 def build_optimizer(
     model: nn.Module, config: OptimizerConfig, learning_rates: Mapping[str, float] | None = None
 ) -> torch.optim.Optimizer:
-    """An optimiser over the parameters of `model` that require gradients.
+    """An optimizer for the parameters of `model` that require gradients.
 
-    Every group carries its `base_lr`, which the schedule multiplies.
+    Every group has a `base_lr`, which the schedule multiplies.
 
     Args:
-        model: what is trained.
-        config: optimiser and groups.
-        learning_rates: the stage's; they replace `config.groups` of the same name, and "" the default rate.
+        model: the model to train.
+        config: optimizer and groups.
+        learning_rates: learning rates of the stage; they replace the entries of `config.groups`, and "" replaces the
+            default rate.
 
     Raises:
-        UserError: a group names no parameter of the model.
+        UserError: a group matches no parameter of the model.
     """
     rates = {"": config.learning_rate, **config.groups, **(learning_rates or {})}
     names = [name for name, _ in model.named_parameters()]
@@ -52,13 +53,13 @@ def build_optimizer(
 
 
 def schedule_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, steps: int) -> float:
-    """Factor on every learning rate for the optimiser step number `step`, counted from 0 within the stage.
+    """The factor on every learning rate at the optimizer step `step`, counted from 0 within the stage.
 
     Args:
         config: the schedule.
-        step: optimiser steps that the stage has made.
-        steps_per_epoch: of this stage.
-        steps: optimiser steps that the stage plans in all.
+        step: number of optimizer steps of the stage so far.
+        steps_per_epoch: number of optimizer steps per epoch.
+        steps: total number of optimizer steps of the stage.
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
@@ -73,7 +74,7 @@ def schedule_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, ste
 def _without_decay(model: nn.Module) -> set[str]:
     names = {name for name, _ in model.named_parameters() if name.endswith("bias")}
     for prefix, module in model.named_modules():
-        # layer normalisations that are written here are recognised by their name
+        # layer normalizations of this package are recognized by their name
         if isinstance(module, _NORMS) or type(module).__name__.endswith("Norm"):
             names.update(f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters(recurse=False))
     return names

@@ -1,13 +1,13 @@
-"""What a system needs trained first: built from its own recipe when it is missing, once for a dataset.
+"""Models that a system needs trained first; each is trained by its own recipe, once per dataset.
 
-A text field of a model's configuration that reads `build:RECIPE` stands for the model folder which that recipe trains
-on the same dataset:
+A text field of a model's configuration with the value `build:RECIPE` stands for the model folder that this recipe
+trains on the same dataset:
 
     DATASET/pretrained/RECIPE-HASH/     a training run; `best` in it is the model folder
 
-HASH covers the recipe and the content of the dataset, so that every run on a dataset shares one, and a changed recipe
-gets another. A run made by an earlier version, whose recipe had fewer fields and says the same, is taken as it is. It
-lies in the dataset because it is made of it and of nothing else, as `features/` is.
+HASH covers the recipe and the content of the dataset, so all runs on a dataset share one folder, and a changed recipe
+gets a new one. A run of an earlier version with an equivalent recipe is reused. The folder is in the dataset because it
+depends only on the dataset, like `features/`.
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ from crossray.training.config import Recipe
 from crossray.training.folder import PROVENANCE, RECIPE
 from crossray.training.recipe import load, to_dict
 
-#: Folder inside the dataset.
+#: Name of the folder in the dataset.
 _FOLDER = "pretrained"
 
 
 class Trainer(Protocol):
-    """Trains a recipe into the folder of a run, or continues the run that lies there (`crossray.training.run`)."""
+    """Trains a recipe in a new folder, or resumes the run in that folder (`crossray.training.run`)."""
 
     def __call__(self, recipe: Recipe, data: Path, run: Path) -> object: ...  # noqa: D102
 
@@ -43,21 +43,21 @@ class Trainer(Protocol):
 def fulfil(
     recipe: Recipe, dataset: Dataset, trainer: Trainer, built: Mapping[str, str] | None = None
 ) -> tuple[Recipe, dict[str, str]]:
-    """Train what the recipe needs first, or find it in the dataset.
+    """Train the models that a recipe needs, or find them in the dataset.
 
     Args:
         recipe: of a system.
-        dataset: what it is trained on; what it needs is trained on it, too.
-        trainer: what trains it.
-        built: what an earlier call returned, for a run that is continued: the same folders are taken, whatever the
-            recipes in the package say by now.
+        dataset: dataset of the run, on which the required models are trained as well.
+        trainer: function that trains a recipe.
+        built: result of an earlier call, for a resumed run: the same folders are used, even if the recipes in the
+            package have changed.
 
     Returns:
-        The recipe with model folders in place of `build:RECIPE`, and for each of these the name of its run's folder.
+        The recipe with model folders in place of `build:RECIPE`, and the name of the run's folder for each of them.
 
     Raises:
-        UserError: it cannot be trained, or a folder of `built` is gone.
-        KeyboardInterrupt: Ctrl-C; the same call goes on where it stopped.
+        UserError: a model cannot be trained, or a folder of `built` is missing.
+        KeyboardInterrupt: Ctrl-C; the same call continues where it stopped.
     """
     folders: dict[str, str] = {}
 
@@ -93,7 +93,7 @@ def _folder_name(name: str, dataset: Dataset) -> str:
 
 
 def _says(run: Path, wanted: dict[str, Any], dataset: Dataset) -> bool:
-    """Whether a finished run was made by this recipe on this dataset; where it ran does not matter."""
+    """Whether a finished run has this recipe and dataset; where it ran does not matter."""
     try:
         recipe = load(str(run / RECIPE))
         provenance = json.loads((run / PROVENANCE).read_text(encoding="utf-8"))
@@ -121,7 +121,7 @@ def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: T
         with locked(run.with_name(f"{run.name}.lock")):
             if not done.exists():
                 console = Console(stderr=True)
-                # soft_wrap: a path broken over two lines cannot be copied
+                # soft_wrap, because a path on two lines cannot be copied
                 console.print(
                     f"{wanted_by.system} needs {name}, which this dataset has not yet: training it in {run}.",
                     soft_wrap=True,

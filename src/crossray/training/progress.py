@@ -1,4 +1,4 @@
-"""What a user sees while a run trains."""
+"""The progress of a run in the terminal."""
 
 import time
 from typing import Any, cast
@@ -14,10 +14,10 @@ from crossray.training.module import TrainingModule
 
 
 class ProgressDisplay(Callback):
-    """A bar for the epoch with loss and images per second, and one line for each validation.
+    """Shows a bar for the epoch with loss and images per second, and one line for each validation.
 
     Args:
-        console: where to; without a terminal there is no bar, but a line a minute.
+        console: where to print; without a terminal, one line per minute replaces the bar.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -65,7 +65,7 @@ class ProgressDisplay(Callback):
         self._beat(done, total, f"epoch {module.epoch + 1}/{self._epochs(module)}  {losses}  {rate:.1f} images/s")
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Say that validation runs."""
+        """Show that validation is running."""
         if self._bar is not None:
             self._bar.update(self._task, description="validating")
             self._validating = Heartbeat("validating", self.console)
@@ -79,12 +79,12 @@ class ProgressDisplay(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Say how far the validation is."""
+        """Show the progress of the validation."""
         if self._bar is not None:
             self._validating(batch_idx + 1, int(sum(trainer.num_val_batches)))
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """One line of metrics."""
+        """Print one line of metrics."""
         self._images, self._since = 0, time.monotonic()
         if self._bar is None:
             return

@@ -1,7 +1,7 @@
-"""Recipes from YAML and the command line, and back to YAML.
+"""Reads recipes from YAML and the command line, and writes them as YAML.
 
-The parser's options come from the dataclasses of `config.py` and of the system's configuration, so that
-`crossray train RECIPE --help` explains every field, and an unknown or ill-typed one is refused.
+The options of the parser come from the dataclasses in `config.py` and the system's configuration, so `crossray train
+RECIPE --help` explains every field, and fields that do not exist or have a wrong type are rejected.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from crossray.training.recipe_files import RECIPES, own_recipes
 from crossray.training.selection import check_monitors
 from crossray.training.stages import loss_weights
 
-#: Fields of a system's configuration that training fills in from the dataset and from `data`.
+#: Fields of a system's configuration that training sets from the dataset and from `data`.
 FILLED_FROM_DATA = frozenset({"vocabulary_size", "status_ids", "observations", "max_length", "views", "image_size"})
 
 _SECTIONS: dict[str, type] = {
@@ -46,7 +46,7 @@ _SECTIONS: dict[str, type] = {
 
 
 def list_recipes() -> list[str]:
-    """Names of all recipes, such as "baseline/phantom", sorted: those of this package and of packages with a system."""
+    """Sorted names of all recipes, such as "baseline/phantom", in this package and in packages with a system."""
     others = [_plugin_recipes(system) for system in SYSTEMS.names() if system in SYSTEMS.plugins()]
     theirs = [f"{folder.name}/{file.stem}" for folder in others for file in folder.glob("*.yaml")]
     return sorted([*own_recipes(), *theirs])
@@ -56,12 +56,12 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe with some fields replaced.
 
     Args:
-        name: of a recipe in the package (`list_recipes`), or the path of a YAML file.
-        overrides: dotted field -> value, for instance `{"trainer.max_epochs": 3, "stages.0.epochs": 2}`; a number in
-            the path is a place in a list, counted from 0.
+        name: name of a recipe (`list_recipes`), or the path of a YAML file.
+        overrides: values by dotted field, such as `{"trainer.max_epochs": 3, "stages.0.epochs": 2}`; a number in the
+            path is an index in a list, counted from 0.
 
     Raises:
-        UserError: there is no such recipe, or a field is unknown or of the wrong type.
+        UserError: the recipe or a field does not exist, or a field has the wrong type.
     """
     values, source = read_values(name)
     for field, value in (overrides or {}).items():
@@ -73,7 +73,7 @@ def recipe_parser(name: str) -> ArgumentParser:
     """The parser of `crossray train NAME`: an option for every field, with the recipe's values as defaults.
 
     Raises:
-        UserError: the recipe does not exist or has a wrong field.
+        UserError: the recipe does not exist or has an invalid field.
     """
     values, source = read_values(name)
     parser = _parser(values, source)
@@ -85,31 +85,31 @@ def parse(name: str, arguments: Sequence[str]) -> Recipe:
     """A recipe with command-line overrides such as `["--trainer.max_epochs", "3", "--model.layers=2"]`.
 
     Raises:
-        UserError: the recipe or an override is wrong; `--help` prints all options and exits instead.
+        UserError: the recipe or an override is invalid; `--help` prints all options and exits instead.
     """
     values = _arguments(name, arguments, defaults=True)
     return _recipe(read_values(name)[0]["system"], values, "command line")
 
 
 def given_fields(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """What command-line options such as `["--trainer.max_epochs", "3"]` change in a recipe, for `load`.
+    """The overrides for `load` that correspond to command-line options such as `["--trainer.max_epochs", "3"]`.
 
     Raises:
-        UserError: the recipe or an option is wrong.
+        UserError: the recipe or an option is invalid.
     """
     return _flat(_arguments(name, arguments, defaults=False))
 
 
 def from_dict(values: Mapping[str, Any], source: str) -> Recipe:
-    """The recipe that `to_dict` (or a YAML file) describes; `source` is what an error message calls it."""
+    """The recipe from a result of `to_dict` or the content of a YAML file; `source` is its name in messages."""
     return _build(_parser(values, source), values, source)
 
 
 def read_values(name: str) -> tuple[dict[str, Any], str]:
-    """The YAML of a recipe, unchecked, and what an error message calls it.
+    """The content of a recipe, unchecked, and its name in messages.
 
     Raises:
-        UserError: there is no such recipe, or it is no mapping.
+        UserError: there is no such recipe, or it is not a mapping.
     """
     packaged = RECIPES / f"{name}.yaml"
     system, _, file = name.partition("/")
@@ -133,12 +133,12 @@ def read_values(name: str) -> tuple[dict[str, Any], str]:
 
 
 def _of_system(recipes: Sequence[str], system: str) -> list[str]:
-    """The recipes of one system, because all of them would hide the rest of a message; all where it has none."""
+    """The recipes of one system, which keeps messages short; all recipes if it has none."""
     return [name for name in recipes if name.startswith(f"{system}/")] or list(recipes)
 
 
 def _plugin_recipes(system: str) -> Path:
-    """The recipes of a system from another package: its folder recipes/SYSTEM, beside the module that has the system.
+    """The recipes of a system from another package: the folder recipes/SYSTEM next to the module of the system.
 
     Raises:
         UserError: that package cannot be imported.
@@ -147,14 +147,14 @@ def _plugin_recipes(system: str) -> Path:
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """A recipe in plain dicts and lists, ready for YAML; fields that the dataset decides are left out."""
+    """A recipe as plain dicts and lists, ready for YAML, without the fields that depend on the dataset."""
     values = _plain(dataclasses.asdict(recipe))
     values["model"] = {name: value for name, value in values["model"].items() if name not in FILLED_FROM_DATA}
     return dict(values)
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """A recipe as YAML text that `load` reads again."""
+    """A recipe as YAML text, which `load` can read."""
     return str(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
 
 
@@ -169,7 +169,7 @@ def _arguments(name: str, arguments: Sequence[str], *, defaults: bool) -> dict[s
 
 
 def _override(values: dict[str, Any], field: str, value: Any, source: str) -> None:
-    """Replace one dotted field; sections that the recipe leaves out come into being."""
+    """Replace one dotted field; sections that are missing in the recipe are added."""
     *path, last = field.split(".")
     target: Any = values
     for depth, part in enumerate([*path, last]):
@@ -178,7 +178,7 @@ def _override(values: dict[str, Any], field: str, value: Any, source: str) -> No
                 raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' has the entries 0 to "
                                 f"{len(target) - 1} and no '{part}'; name one of them.")  # fmt: skip
         elif not isinstance(target, dict):
-            raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' is a value and has no fields; "
+            raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' has no fields; "
                             "shorten the name.")  # fmt: skip
         place = int(part) if isinstance(target, list) else part
         if depth == len(path):
@@ -241,10 +241,10 @@ def _recipe(system: str, values: Mapping[str, Any], source: str) -> Recipe:
 
 
 def check_names(recipe: Recipe) -> None:
-    """Find out before anything is trained that a loss or a metric does not exist.
+    """Check before training that all losses and metrics of a recipe exist.
 
     Raises:
-        UserError: naming those that do.
+        UserError: one does not exist; the message lists those that do.
     """
     system = system_class(recipe.system)
     for stage in recipe.stages:
@@ -253,7 +253,7 @@ def check_names(recipe: Recipe) -> None:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    # A dict-typed field (parameter groups, for example) is a value; only the nesting of dataclasses is flattened.
+    # A field of type dict (such as parameter groups) is a value; only nested dataclasses are flattened.
     flat: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, dict) and name not in ("groups",)

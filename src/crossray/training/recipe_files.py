@@ -4,10 +4,10 @@ from pathlib import Path
 
 __all__ = ["RECIPES", "own_recipes"]
 
-#: Where they are: a folder a system.
+#: Their folder, with one folder per system.
 RECIPES = Path(__file__).with_name("recipes")
 
 
 def own_recipes() -> list[str]:
-    """Their names, such as "baseline/phantom", sorted."""
+    """Their sorted names, such as "baseline/phantom"."""
     return sorted(f"{file.parent.name}/{file.stem}" for file in RECIPES.glob("*/*.yaml"))

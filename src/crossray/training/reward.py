@@ -1,11 +1,11 @@
-"""Learning from rewards: a system writes several reports of each study and becomes surer of those that score well.
+"""Learning from rewards: a system samples several reports per study and makes those with high scores more probable.
 
-Self-critical sequence training (Rennie et al. 2017) compares each sampled report with the one that greedy search
-writes; the group-relative advantage (Kool et al. 2019; Shao et al. 2024) with the study's other samples. Both are
+Self-critical sequence training (Rennie et al. 2017) compares each sampled report with the greedy one; the
+group-relative advantage (Kool et al. 2019; Shao et al. 2024) compares it with the other samples of the study. Both are
 unbiased: their mean is the exact gradient of the expected reward. The policy is the system as it writes: in eval mode,
 without dropout, from the image alone.
 
-Shapes: B studies, K samples a study, T tokens.
+Shapes: B studies, K samples per study, T tokens.
 """
 
 from collections.abc import Sequence
@@ -30,20 +30,20 @@ from crossray.models.base import Encoded, ReportModel
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.config import RewardConfig
 
-#: Most training reports in which document frequencies are counted, evenly spread ones of a larger set.
+#: Maximum number of training reports for document frequencies; of a larger set, evenly spaced ones are used.
 MOST_DOCUMENTS = 5000
 
-#: Ratio of two lengths within which the reward does not look at them.
+#: Ratio of two lengths up to which the reward has no length penalty.
 _FREE_RATIO = 1.25
 
 
 class RewardFunction:
-    """Scores reports against the true ones: a stated mix of CIDEr-D and clinical F1, less what guards its language.
+    """Scores reports against the true ones: a weighted sum of CIDEr-D and clinical F1, minus penalties on the language.
 
     Args:
-        documents: training reports as the tokenizer writes them; CIDEr-D takes its document frequencies from these.
-        config: the mix.
-        labeler: reads the observations.
+        documents: training reports in the form of the tokenizer, for the document frequencies of CIDEr-D.
+        config: the weights.
+        labeler: labeler of the observations.
     """
 
     def __init__(self, documents: Sequence[str], config: RewardConfig, labeler: Labeler | None = None) -> None:
@@ -58,9 +58,9 @@ class RewardFunction:
         """Rewards of N reports.
 
         Returns:
-            (N,) each: "cider" from 0 to 10, "clinical" (F1) from 0 to 1, "length", the logarithm of how much longer or
-            shorter than a quarter off the report is, "repetition", the share of its 4-grams that it has written
-            before, and "total", their sum with the weights of the configuration; the last two count against it.
+            Arrays of shape (N,): "cider" from 0 to 10; "clinical" (F1) from 0 to 1; "length", the logarithm of the
+            length ratio beyond a quarter; "repetition", the share of repeated 4-grams; and "total", their weighted sum,
+            in which length and repetition are penalties.
         """
         ours, theirs, documents = code_reports(hypotheses, references, self.documents)
         codes = self.labeler.label([*hypotheses, *references])
@@ -94,8 +94,8 @@ class RewardObjective:
 
     Attributes:
         function: scores reports.
-        config: samples, baseline, temperature.
-        decoding: what a report may not say, and how long it may be, besides the model's own limit.
+        config: number of samples, baseline and temperature.
+        decoding: restrictions and maximum length of reports, in addition to the model's own limit.
     """
 
     function: RewardFunction
@@ -105,15 +105,15 @@ class RewardObjective:
     def losses(
         self, model: ReportModel, batch: Batch, reference: ReportModel | None = None
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """The losses "reward" and, with a reference model, "kl"; and what the samples scored.
+        """The losses "reward" and, with a reference model, "kl"; and the scores of the samples.
 
-        "reward" is minus the mean of advantage times log-probability of a report, over `max_length`, so that it is of
-        the size of a loss a token. "kl" is the divergence from the reference, mean over the sampled tokens.
+        "reward" is the negative mean of advantage times log-probability of a report, divided by `max_length` so that it
+        has the magnitude of a loss per token. "kl" is the mean divergence from the reference over the sampled tokens.
 
         Args:
-            model: in eval mode.
-            batch: B studies.
-            reference: what the model shall stay near, in eval mode; it has no gradient.
+            model: the system in eval mode.
+            batch: batch of B studies.
+            reference: model in eval mode that the trained one should stay close to; it has no gradient.
         """
         if model.tokenizer is None:
             raise ValueError("rewards need the tokenizer of the model")
@@ -135,7 +135,7 @@ class RewardObjective:
         advantages = self._advantages(rewards, self._greedy(model, still, ids, search, tokenizer, truth))
 
         policy, valid = log_policy(model, encoded, samples, ids, search)
-        # after its end a sample has padding, which is never written: minus infinity
+        # after the end of a sample there is padding, with log-probability -inf
         chosen = policy.gather(3, samples.tokens[..., : policy.shape[2], None]).squeeze(3).masked_fill(~valid, 0.0)
         losses = {"reward": policy_loss(chosen.sum(dim=2), advantages) / search.max_length}
         if reference is not None:
@@ -169,18 +169,18 @@ class RewardObjective:
 
 
 def policy_loss(log_probabilities: Tensor, advantages: Tensor) -> Tensor:
-    """Minus the mean of advantage times log-probability, (B, K) each: its gradient is that of the expected reward."""
+    """Negative mean of advantage times log-probability, (B, K) each, with the gradient of the expected reward."""
     return -(advantages.detach() * log_probabilities).mean()
 
 
 def log_policy(
     model: ReportModel, encoded: Encoded, samples: Samples, ids: SpecialIds, config: DecodingConfig
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities with which each token of the samples was drawn, with gradients.
+    """Log-probabilities of the sampled tokens, with gradients.
 
     Returns:
-        (B, K, T', vocabulary) float32, -inf for what is never written, T' the longest sample, and where a sample has a
-        token, (B, K, T') bool.
+        (B, K, T', vocabulary) float32, -inf for tokens that are never written, where T' is the length of the longest
+        sample; and a mask of the sampled tokens, (B, K, T') bool.
     """
     studies, count, _ = samples.tokens.shape
     longest = int(samples.length.max())

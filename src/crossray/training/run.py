@@ -1,4 +1,4 @@
-"""One training run: a folder that says how it was made, can be continued bit for bit, and holds the best model.
+"""A training run: a folder with the best model and a record of how it was trained, which can be resumed bit for bit.
 
 recipe.yaml      the recipe with all overrides
 provenance.json  dataset and its SHA-256, versions, seed, git commit
@@ -58,20 +58,20 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
     """Train a system on a prepared dataset.
 
     Args:
-        recipe: from `crossray.training.recipe`.
-        data: prepared dataset; reports and labels of its test split are never read.
-        out: folder of the run; it must be empty or not exist.
+        recipe: a recipe from `crossray.training.recipe`.
+        data: prepared dataset; the reports and labels of its test split are never read.
+        out: folder of the run, which must be empty or not exist.
 
     Returns:
         The folder of the best model.
 
     Raises:
-        UserError: the folder is in use, the recipe does not fit the dataset, or a loss is not finite.
+        UserError: the folder is in use, the recipe does not match the dataset, or a loss is not finite.
         KeyboardInterrupt: Ctrl-C; the run can be continued.
     """
     check_names(recipe)
     with alone(out):
-        # a kill before recipe.yaml was there leaves the other two
+        # if the process is killed before recipe.yaml exists, the other two remain
         if first_process() and any(path.name not in (LOCK, PROVENANCE) for path in out.iterdir()):
             raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
         dataset = Dataset.open(data)
@@ -87,14 +87,14 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
 
 
 def resume(out: Path) -> Path:
-    """Continue a run where its last checkpoint was written; a finished one is left as it is, which is said.
+    """Resume a run from its last checkpoint. A finished run is not changed, and a message says so.
 
     Returns:
         The folder of the best model.
 
     Raises:
         UserError: `out` is not the folder of a run, a file in it is damaged or missing, its dataset has changed, or
-            another process is writing it.
+            another process is writing to it.
         KeyboardInterrupt: Ctrl-C; the run can be continued.
     """
     foreign = f"{out}: not the folder of a training run ({{}}); name the --out of `crossray train`."
@@ -116,7 +116,8 @@ def resume(out: Path) -> Path:
         dataset = Dataset.open(data)
         if dataset.info.sha256 != sha256:
             raise UserError(
-                f"{dataset.path}: its content is not what the run began with ('sha256'); restore it or start another."
+                f"{dataset.path}: its content has changed since the run was started ('sha256'); restore it or start a "
+                f"new run."
             )
         recover_folder(out / BEST)
         checkpoint = read_checkpoint(out / LAST) if (out / LAST).exists() else None
@@ -127,12 +128,12 @@ def resume(out: Path) -> Path:
 
 
 def train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
-    """Train into a new folder, or continue the run that lies there (`prerequisites.Trainer`)."""
+    """Train in a new folder, or resume the run in that folder (`prerequisites.Trainer`)."""
     return resume(run) if (run / RECIPE).exists() else train(recipe, data, run)
 
 
 class _Run:
-    """A run in this process: model, data and callbacks, and the loop over the stages."""
+    """A run in this process: the model, the data, the callbacks, and the loop over the stages."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, out: Path, provenance: dict[str, Any]) -> None:
         self.recipe, self.out, self.provenance = recipe, out, provenance
@@ -145,7 +146,7 @@ class _Run:
         self.dataset = dataset
         self.features: FeatureCache | None = None
         for split in ("train", "val"):
-            self._data(0).rows(split)  # a split without studies is found now
+            self._data(0).rows(split)  # raises for a split without studies
         self.features = self._cached_features()
         if isinstance(self.model, ReportModel):
             device = "cuda" if self.device == "gpu" else "cpu"
@@ -156,14 +157,14 @@ class _Run:
         self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
         self.logger = build_logger(recipe.trainer.logger, out)
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
-        # a model folder travels: where the dataset lay on this machine stays behind
+        # a model folder is copied elsewhere, so it does not contain the path of the dataset
         data = {name: value for name, value in provenance["data"].items() if name != "path"}
         writes = isinstance(self.model, ReportModel)
         generation = GenerationSettings.of_recipe(recipe.decoding, provenance["recipe"]["data"]) if writes else None
         self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data}, generation)
 
     def go(self, checkpoint: dict[str, Any] | None) -> Path:
-        """Run all stages, or those that `checkpoint` leaves."""
+        """Run all stages, or those after `checkpoint`."""
         first = int(checkpoint["stage"]) if checkpoint else 0
         if first_process():
             self.log.keep_until(int(checkpoint["step"]) if checkpoint else -1)
@@ -202,7 +203,7 @@ class _Run:
         return self.out / BEST
 
     def _warm_start(self, index: int) -> None:
-        """Load what the stage starts from; without anything it goes on with the weights that are there."""
+        """Load the initial weights of the stage; without any, it continues with the current weights."""
         if index and self.recipe.stages[index].start_from == "best":
             weights_from(self.model, self.out / BEST)
         elif not index and (folder := first_model(self.recipe)):
@@ -264,7 +265,7 @@ class _Run:
             self.dataset, self.model.tokenizer if isinstance(self.model, ReportModel) else None, data.image,
             section=data.section, max_length=data.max_length, views=data.views, batch_size=data.batch_size,
             workers=data.workers, features=self.features,
-            seed=self.recipe.trainer.seed + (stage << 32),  # every stage has its own order of the studies
+            seed=self.recipe.trainer.seed + (stage << 32),  # every stage has a different order of the studies
         )  # fmt: skip
 
     def _cached_features(self) -> FeatureCache | None:
@@ -295,13 +296,13 @@ class _Run:
 
 
 def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
-    """The system of a recipe with fresh weights, fitted to a dataset: vocabulary, observations, views, length.
+    """The system of a recipe with initial weights, configured for a dataset: vocabulary, observations, views, length.
 
-    A tokenizer is trained on the reports of the training split alone. It has status tokens where the system's
-    configuration has the field `status_ids`.
+    A tokenizer is trained only on the reports of the training split. It has status tokens if the system's configuration
+    has the field `status_ids`.
 
     Raises:
-        UserError: the dataset lacks what the system needs, or its reports are shorter than `decoding.min_length`.
+        UserError: the dataset lacks data that the system needs, or its reports are shorter than `decoding.min_length`.
     """
     kind = system_class(recipe.system)
     data = recipe.data
@@ -352,7 +353,7 @@ def _provenance(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that this package runs from; None when it is installed."""
+    """Commit of the checkout that contains this package; None if it is installed."""
     folder = Path(crossray.__file__).parent
     try:
         found = subprocess.run(
@@ -374,7 +375,7 @@ def _device(recipe: Recipe) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's banners and hints; warnings of other libraries stay."""
+    """Silence Lightning's banners and hints, but not the warnings of other libraries."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
     before = {name: logging.getLogger(name).level for name in names}
     with warnings.catch_warnings():
@@ -390,9 +391,9 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ctrl_c(checkpoint: LastCheckpoint) -> Iterator[None]:
-    """The first Ctrl-C asks for a checkpoint after the running step, the second stops at once."""
+    """Handle Ctrl-C: the first requests a checkpoint after the current step, the second stops immediately."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread
+        yield  # signals can only be handled in the main thread
         return
 
     def ask(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""By which validation metric the best model is chosen, and which metrics there are to choose from."""
+"""The validation metrics, and the selection of the best model by one of them."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -12,12 +12,12 @@ from crossray.training.config import Recipe, Stage, TrainerConfig
 
 
 def report_metrics() -> tuple[str, ...]:
-    """What `TrainingModule` measures of every system that writes reports."""
+    """The metrics that `TrainingModule` computes for every system that writes reports."""
     return (*(name for family in families() for name in family.validated), "distinct", "image_gain")
 
 
 def known_metrics(system: type[Trainable]) -> list[str]:
-    """Names of a system's validation metrics; one that ends in * stands for several."""
+    """Names of a system's validation metrics; a name that ends in * stands for several."""
     own = report_metrics() if issubclass(system, ReportModel) else ()
     losses = [*system.loss_weights, *(["supervision"] if own else [])]
     return [*own, *system.metrics, "loss", *(f"loss_{name}" for name in losses)]
@@ -61,7 +61,7 @@ def _check_modes(recipe: Recipe) -> None:
 
 
 def _check_mode(section: str, monitor: str, mode: Literal["max", "min"]) -> None:
-    """Refuse a mode that selects the worst model; which end is better is unknown for the metrics of a system's own."""
+    """Reject a mode that selects the worst model; for a system's own metrics, the better direction is unknown."""
     names = monitored_names(monitor)
     losses = [name == "loss" or name.startswith("loss_") for name in names]
     right = "min" if all(losses) else "max" if set(names) <= {*report_metrics()} else mode
@@ -73,7 +73,7 @@ def _check_mode(section: str, monitor: str, mode: Literal["max", "min"]) -> None
 
 
 def monitored_names(monitor: str) -> list[str]:
-    """The metrics whose mean a monitor states."""
+    """The metrics whose mean is the monitor."""
     return [name.strip() for name in monitor.split("+")]
 
 
@@ -81,8 +81,8 @@ def monitored(metrics: Mapping[str, float], monitor: str) -> float:
     """The value of a monitor: a metric, or the mean of several.
 
     Raises:
-        UserError: the validation does not have one of them, for instance the AUROC of an observation that is always
-            or never there.
+        UserError: validation lacks one of them, for example the AUROC of an observation that is always or never
+            present.
     """
     for name in monitored_names(monitor):
         if name not in metrics:

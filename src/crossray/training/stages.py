@@ -1,4 +1,4 @@
-"""Stages: what each part of a training freezes, switches, weighs and begins with (docs/architecture.md)."""
+"""Stages of the training: frozen parameters, switches, loss weights and initial weights (docs/architecture.md)."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from crossray.files.folders import find_model
 from crossray.models.base import ReportModel, Trainable
 from crossray.training.config import Recipe, Stage
 
-#: What a system's own losses weigh in a stage that learns from rewards, as a share of their weights: they hold it near
-#: the language of the reports.
+#: Factor on the weights of a system's own losses in a stage that learns from rewards; they keep it close to the
+#: language of the reports.
 ANCHOR = 0.1
 
 
 def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str, float]:
-    """Weight of every loss of a system in a stage: what the stage says, otherwise what the system declares.
+    """Weight of every loss of a system in a stage: the weight in the stage, otherwise the system's default.
 
     Raises:
         UserError: the stage names a loss that the system does not have.
@@ -42,10 +42,10 @@ def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str,
 
 
 class StageKeeper:
-    """Brings a model into the state of a stage, whatever stages came before.
+    """Puts a model into the state of a stage, whatever the previous stages were.
 
     Args:
-        model: with fresh weights; which of its parameters it wants trained is read from `requires_grad` and `frozen()`.
+        model: model with initial weights; `requires_grad` and `frozen()` say which of its parameters are trained.
     """
 
     def __init__(self, model: Trainable) -> None:
@@ -57,10 +57,10 @@ class StageKeeper:
         self._still: list[nn.Module] = []
 
     def enter(self, stage: Stage) -> None:
-        """Freeze and switch as `stage` says; switches of earlier stages stay.
+        """Freeze and switch as set in `stage`; switches of earlier stages are kept.
 
         Raises:
-            UserError: a beginning in `freeze` fits no parameter, or a field cannot be switched.
+            UserError: a prefix in `freeze` matches no parameter, or a field cannot be switched.
         """
         parameters = dict(self.model.named_parameters())
         for prefix in stage.freeze:
@@ -76,17 +76,17 @@ class StageKeeper:
             self.model.switch(**stage.switches)
 
     def train_mode(self) -> None:
-        """Train mode, but frozen modules stay in eval mode: batch statistics must not move, nothing is dropped."""
+        """Set train mode, but keep frozen modules in eval mode, without dropout and updates of batch statistics."""
         self.model.train()
         for module in self._still:
             module.eval()
 
 
 def first_model(recipe: Recipe) -> Path | None:
-    """The model folder that the first stage starts from; None where it starts from fresh weights.
+    """The model folder that the first stage starts from; None for new weights.
 
     Raises:
-        UserError: there is no model, or a later stage names one.
+        UserError: there is no such model, or a later stage names one.
     """
     names = [stage.start_from for stage in recipe.stages]
     for name in names[1:]:
@@ -101,7 +101,7 @@ def weights_from(model: Trainable, folder: Path) -> None:
     """Load the weights of a saved model folder into `model`.
 
     Raises:
-        UserError: it is a model of another system or of other sizes.
+        UserError: the model is of another system or other sizes.
     """
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -1,7 +1,7 @@
-"""Observations as a second teacher: a linear map from what the decoder reads to the dataset's labels.
+"""Supervision by observations: a linear map from the decoder's input to the labels of the dataset.
 
-The language loss reaches the most frequent report first and has little to say about the image for long; the labels say
-at once what is to be seen. Every system has it, through what `encode` returns.
+The language loss first learns the most frequent report and has little to say about the image for long; the labels say
+from the start what is visible. It applies to every system, because it uses the result of `encode`.
 """
 
 import torch
@@ -19,11 +19,11 @@ _PRESENT = [STATUSES.index("positive"), STATUSES.index("uncertain")]
 class Supervision(nn.Module):
     """One logit for each observation, from the mean of the memory.
 
-    It belongs to the training, not to the model: a saved folder does not have it.
+    It is part of the training, not of the model, and is not saved in the model folder.
 
     Args:
-        width: D of the memory.
-        observations: K.
+        width: width D of the memory.
+        observations: number K of observations.
     """
 
     def __init__(self, width: int, observations: int) -> None:
@@ -34,9 +34,9 @@ class Supervision(nn.Module):
         self.head = nn.Linear(width, observations)
 
     def forward(self, encoded: Encoded, guide: Guide) -> Tensor:
-        """Binary cross-entropy, mean over the labelled studies and their observations; 0 without any.
+        """Binary cross-entropy, averaged over the labelled studies and their observations; 0 if there are none.
 
-        An observation is there when it is positive or uncertain; what a report does not mention is not.
+        An observation counts as present if it is positive or uncertain; if a report does not mention it, it is absent.
         """
         weights = encoded.memory_mask.to(encoded.memory.dtype).unsqueeze(2)
         logits: Tensor = self.head((encoded.memory * weights).sum(dim=1) / weights.sum(dim=1)).float()

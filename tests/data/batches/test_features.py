@@ -137,7 +137,7 @@ def test_processes_that_ask_at_once_compute_once(dataset):
 
 
 def test_values_beyond_half_precision_are_refused(dataset):
-    with pytest.raises(UserError, match="feature 'map': has values beyond float16"):
+    with pytest.raises(UserError, match="feature 'map': has values beyond the range of float16"):
         build_features(dataset, lambda images: {"map": images * 1e6}, TRANSFORM, "weights")
     assert not list((dataset.path / "features").glob("*.npy"))
     assert build_features(dataset, lambda images: {"map": images * 1e6}, TRANSFORM, "w", dtype="float32").variants == 1
@@ -172,7 +172,7 @@ def test_batches_of_features_have_no_images(dataset, noise_tokenizer):
             expected = cache.read(np.array([image_row]), 1)["map"][0]
             assert torch.equal(inputs.features["map"][study, view], expected)
     assert not inputs.features["map"][0, 1].any()  # study 0 has one view
-    with pytest.raises(UserError, match="has no variant 3"):
+    with pytest.raises(UserError, match="there is no variant 3"):
         Collator(dataset, None, features=cache, variant=3)
 
 

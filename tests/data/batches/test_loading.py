@@ -202,7 +202,7 @@ def test_drop_last_leaves_out_what_is_not_full_but_never_everything():
 
 
 def test_impossible_samplers_are_refused():
-    with pytest.raises(UserError, match="batch_size 0"):
+    with pytest.raises(UserError, match="batch_size is 0"):
         StudySampler(range(5), 0)
     with pytest.raises(UserError, match="2 studies cannot be shared by 3"):
         StudySampler(range(2), 1, world_size=3)

@@ -356,9 +356,9 @@ class TestFiles:
         floats.add_new(0x7FE00008, "OF", twelve().astype("<f4").tobytes())
         report = dicom_dataset(twelve(), Modality="SR", PixelData=None)
         cases = {
-            "header is over 4 MiB": dicom_bytes(big),
-            "FloatPixelData is not read": dicom_bytes(floats),
-            "without pixels (Modality SR)": dicom_bytes(report),
+            "header is larger than 4 MiB": dicom_bytes(big),
+            "FloatPixelData is not supported": dicom_bytes(floats),
+            "no pixels (Modality SR)": dicom_bytes(report),
             "Modality is SC (secondary capture)": dicom(twelve(), Modality="SC"),
             "PhotometricInterpretation PALETTE COLOR": dicom(twelve(), PhotometricInterpretation="PALETTE COLOR"),
             "BitsAllocated 32": dicom(twelve(), BitsAllocated=32),

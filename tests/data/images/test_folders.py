@@ -62,7 +62,7 @@ def test_what_is_no_image_is_passed_over_with_one_warning(tmp_path: Path, caplog
 @pytest.mark.parametrize("name", sorted(BESIDE))
 def test_a_folder_of_those_alone_has_no_image(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(BESIDE[name])
-    with pytest.raises(UserError, match="holds no image"):
+    with pytest.raises(UserError, match="contains no image"):
         study_views(tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_a_damaged_view_stays_in_the_study(name: str, content: bytes, tmp_path: 
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     Path(name).mkdir()
-    with pytest.raises(UserError, match=r"caf\\xe9: the folder holds no image") as caught:
+    with pytest.raises(UserError, match=r"caf\\xe9: the folder contains no image") as caught:
         study_views(Path(name))
     str(caught.value).encode()
     Image.fromarray(film()).save(f"{name}/1.png")

@@ -62,7 +62,7 @@ def test_every_kind_gives_the_same_members(tmp_path: Path, name: str) -> None:
     source = packed(tmp_path / name)
     assert read(source) == WANTED
     assert [name for name, _ in members(source, (".txt",), 100_000)] == ["a/notes.txt"]
-    with pytest.raises(UserError, match=r"2\.XML': over 0 MiB"):
+    with pytest.raises(UserError, match=r"2\.XML': larger than 0 MiB"):
         read(source, limit=2000)
 
 
@@ -84,7 +84,7 @@ def test_paths_that_leave_the_archive_are_refused(tmp_path: Path, name: str, kin
             archive.writestr(name, b"x")
     else:
         tar(source, entry(name, b"x"))
-    with pytest.raises(UserError, match="leaves the archive's folder"):
+    with pytest.raises(UserError, match="points outside the archive's folder"):
         read(source)
 
 
@@ -105,11 +105,11 @@ def test_links_in_zip_archives_and_out_of_folders_are_refused(tmp_path: Path) ->
     (tmp_path / "folder").mkdir()
     (tmp_path / "secret.xml").write_text("x")
     (tmp_path / "folder" / "a.xml").symlink_to(tmp_path / "secret.xml")
-    with pytest.raises(UserError, match="leads out of the folder"):
+    with pytest.raises(UserError, match="is outside the folder"):
         read(tmp_path / "folder")
     (tmp_path / "folder" / "a.xml").unlink()
     os.mkfifo(tmp_path / "folder" / "a.xml")
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="not a file"):
         read(tmp_path / "folder")
 
 
@@ -137,7 +137,7 @@ def test_bombs_are_refused(
 ) -> None:
     source = make(tmp_path / name)
     monkeypatch.setattr(archives, "FREE_BYTES", 10**6)
-    with pytest.raises(UserError, match="unpacks to over 100 times its size"):
+    with pytest.raises(UserError, match="unpacks to more than 100 times its size"):
         read(source, limit=10**8)
 
 
@@ -152,7 +152,7 @@ def test_a_header_of_absurd_size_is_not_loaded(tmp_path: Path) -> None:
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     for name in ("x.tgz", "x.zip"):
-        with pytest.raises(UserError, match="over 3 entries"):
+        with pytest.raises(UserError, match="more than 3 entries"):
             read(packed(tmp_path / name))
 
 

@@ -201,11 +201,11 @@ REPORT = b'<eCitation><uId id="CXR1"/><AbstractText Label="FINDINGS">A &lt; B%b.
         (PARAMETER, "document type"),
         (DEFAULT, "document type"),
         (DTD + REPORT % b"&unknown;", "refers to an entity"),
-        (b"<eCitation>&undefined;</eCitation>", "no well-formed XML"),
-        (b"", "no well-formed XML"),
-        (b"<a>" * 10_000, "no well-formed XML"),
-        (b"\x89PNG\r\n", "no well-formed XML"),
-        (b'<?xml version="1.0" encoding="no-such"?><a/>', "no well-formed XML"),
+        (b"<eCitation>&undefined;</eCitation>", "not well-formed XML"),
+        (b"", "not well-formed XML"),
+        (b"<a>" * 10_000, "not well-formed XML"),
+        (b"\x89PNG\r\n", "not well-formed XML"),
+        (b'<?xml version="1.0" encoding="no-such"?><a/>', "not well-formed XML"),
         (b'<eCitation><uId id="../CXR1"/></eCitation>', "uId"),
         (b"<eCitation/>", "uId"),
     ],
@@ -238,10 +238,10 @@ def test_what_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pyte
     reports, _ = openi(tmp_path, archives=True)
     table, projections = kaggle(tmp_path)
     monkeypatch.setattr(iu_reports, "MAX_REPORTS_BYTES", 1000)
-    with pytest.raises(UserError, match="over 0 MiB of reports"):
+    with pytest.raises(UserError, match="more than 0 MiB of reports"):
         read_reports(reports)
     monkeypatch.setattr(iu_reports, "MAX_TABLE_BYTES", 100)
-    with pytest.raises(UserError, match=r"indiana_projections\.csv: over 0 MiB"):
+    with pytest.raises(UserError, match=r"indiana_projections\.csv: larger than 0 MiB"):
         read_reports(table, projections)
 
 

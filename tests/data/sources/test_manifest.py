@@ -91,24 +91,24 @@ def test_a_drawn_split_keeps_patients_together(folder: Path) -> None:
     [
         ({"images": ""}, "images", "is empty"),
         ({"images": "absent.png"}, "images", "'absent.png' does not exist"),
-        ({"images": "a.png;../a.png"}, "images", "'../a.png' lies outside"),
-        ({"images": "/etc/passwd"}, "images", "'/etc/passwd' is absolute and lies outside"),
+        ({"images": "a.png;../a.png"}, "images", "'../a.png' is outside"),
+        ({"images": "/etc/passwd"}, "images", "'/etc/passwd' is absolute and outside"),
         ({"images": "C:\\films\\1.png"}, "images", r"'C:\\\\films\\\\1.png' is an absolute path of another system"),
         ({"images": "x" * 5000}, "images", "'...x{37}' does not exist"),
         ({"images": "A.PNG"}, "images", "'A.PNG' does not exist, but a file whose name differs in capital letters"),
-        ({"images": "."}, "images", "'.' lies outside"),
+        ({"images": "."}, "images", "'.' is outside"),
         ({"images": "a.png;./a.png"}, "images", "an image is named twice"),
         ({"views": "pa;ap"}, "views", "2 positions for 1 image"),
-        ({"views": "oblique"}, "views", "'oblique' is none of unknown, frontal, pa"),
-        ({"views": SECRET}, "views", "a text of 19 characters is none of unknown"),
+        ({"views": "oblique"}, "views", "'oblique' is not one of unknown, frontal, pa"),
+        ({"views": SECRET}, "views", "a text of 19 characters is not one of unknown"),
         ({"findings": " "}, "findings", "is empty"),
-        ({"report": SECRET}, "report", "stands beside sections"),
+        ({"report": SECRET}, "report", "is given together with sections"),
         ({"findings": "", "report": "IMPRESSION: x."}, "report", "has no findings section"),
-        ({"split": "training"}, "split", "'training' is none of train, val and test"),
-        ({"split": ""}, "split", "'' is none of train"),
+        ({"split": "training"}, "split", "'training' is not train, val or test"),
+        ({"split": ""}, "split", "'' is not train"),
         ({"study": "first"}, "study", "'first' the same as in line 2"),
         ({"patient": "first", "split": "test"}, "split", "the patient is in another split in line 2"),
-        ({"edema": "maybe"}, "edema", "'maybe' is none of blank, positive"),
+        ({"edema": "maybe"}, "edema", "'maybe' is not one of blank, positive"),
     ],
 )
 @pytest.mark.parametrize("name", ["studies.csv", "studies.jsonl"])
@@ -142,17 +142,17 @@ def test_many_faults_are_counted(folder: Path) -> None:
         ("x.csv", b"images,finding\na.png,x\n", "column 'finding' is unknown"),
         ("x.csv", b"images,study\na.png,x\n", r"column findings \(or report\): is missing"),
         ("x.csv", b"", "column images: is missing"),
-        ("x.csv", b"images,findings\na.png\n", "line 2: row: not as many fields"),
-        ("x.csv", b"images,findings\na.png,x,y\n", "line 2: row: not as many fields"),
-        ("x.csv", b'images,findings\na.png,"x\n', "no CSV"),
+        ("x.csv", b"images,findings\na.png\n", "line 2: row: another number of fields"),
+        ("x.csv", b"images,findings\na.png,x,y\n", "line 2: row: another number of fields"),
+        ("x.csv", b'images,findings\na.png,"x\n', "not valid CSV"),
         ("x.csv", b"\xff\xfe\x00", "not UTF-8"),
-        ("x.jsonl", b'{"images": "a.png", "findings": "x"}\n{"images"\n', "line 2: row: is no JSON"),
-        ("x.jsonl", b'{"images": "a.png", "findings": "x"}\n[1]\n', "line 2: row: is no object"),
-        ("x.jsonl", b'{"images": "a.png", "findings": 1}\n', "line 1: findings: is no text"),
-        ("x.jsonl", b'{"images": [["a.png"]], "findings": "x"}\n', "line 1: images: is no text"),
-        ("x.jsonl", b'{"images": "a.png", "findings": "x", "labels": [1]}\n', "line 1: labels: is no object"),
+        ("x.jsonl", b'{"images": "a.png", "findings": "x"}\n{"images"\n', "line 2: row: is not JSON"),
+        ("x.jsonl", b'{"images": "a.png", "findings": "x"}\n[1]\n', "line 2: row: is not an object"),
+        ("x.jsonl", b'{"images": "a.png", "findings": 1}\n', "line 1: findings: is not text"),
+        ("x.jsonl", b'{"images": [["a.png"]], "findings": "x"}\n', "line 1: images: is not text"),
+        ("x.jsonl", b'{"images": "a.png", "findings": "x", "labels": [1]}\n', "line 1: labels: is not an object"),
         ("x.jsonl", b'{"images": "a.png", "findings": "x", "labels": {"gout": 1}}\n', "unknown observation"),
-        ("x.jsonl", b'{"images": "a.png", "findings": "\\ud800"}\n', "half a character"),
+        ("x.jsonl", b'{"images": "a.png", "findings": "\\ud800"}\n', "an incomplete character"),
         ("x.jsonl", b"[" * 100_000, "is missing"),
         ("x.xlsx", b"PK", "neither .csv nor .jsonl"),
     ],
@@ -166,15 +166,15 @@ def test_broken_tables_end_in_a_sentence(folder: Path, name: str, content: bytes
 def test_what_would_fill_the_memory_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = table(folder, *({"images": "a.png", "findings": f"{n}"} for n in range(3)))
     monkeypatch.setattr(manifest_table, "MAX_LINE", 16)
-    with pytest.raises(UserError, match="a line of over 16 characters"):
+    with pytest.raises(UserError, match="a line has more than 16 characters"):
         read_manifest(path)
     monkeypatch.setattr(manifest_table, "MAX_LINE", 17)
     assert len(read_manifest(path).studies) == 3
     monkeypatch.setattr(manifest, "MAX_ROWS", 2)
-    with pytest.raises(UserError, match="over 2 rows"):
+    with pytest.raises(UserError, match="more than 2 rows"):
         read_manifest(path)
     monkeypatch.setattr(manifest_table, "MAX_BYTES", 20)
-    with pytest.raises(UserError, match="over 0 MiB"):
+    with pytest.raises(UserError, match="larger than 0 MiB"):
         read_manifest(path)
 
 

@@ -88,7 +88,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "lying.dcm": (lambda: dicom(values(), Rows=65535, Columns=65535), "million"),
     "padding.dcm": (lambda: dicom(np.full((48, 40), 7, np.uint16), PixelPaddingValue=7), "PixelPaddingValue"),
     "picture.dcm": (png, "the suffix says DICOM, the content is PNG"),
-    "text.dcm": (lambda: b"FINDINGS: clear." * 20, "neither PNG nor JPEG nor DICOM"),
+    "text.dcm": (lambda: b"FINDINGS: clear." * 20, "not a PNG, JPEG or DICOM file"),
     "empty.dcm": (lambda: b"", "is empty"),
 }
 
@@ -146,10 +146,10 @@ def test_frames_beyond_the_first_are_remarked(tmp_path: Path, capsys: pytest.Cap
         ({"images": "two-studies"}, "images", "StudyInstanceUID differs"),
         ({"images": "series;two-studies/2.dcm"}, "images", "StudyInstanceUID differs"),
         ({"images": "empty"}, "images", "'empty' is a folder without images"),
-        ({"images": "series", "views": "pa"}, "views", "stands beside a folder"),
+        ({"images": "series", "views": "pa"}, "views", "cannot be given for a folder"),
         ({"images": "series;series/1.2.840.1"}, "images", "an image is named twice"),
-        ({"images": "links"}, "images", "links that leave"),
-        ({"images": "link"}, "images", "lies outside"),
+        ({"images": "links"}, "images", "links to places outside"),
+        ({"images": "link"}, "images", "is outside"),
     ],
 )
 def test_what_a_folder_must_not_be(tmp_path: Path, row: dict[str, Any], column: str, message: str) -> None:

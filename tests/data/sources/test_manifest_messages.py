@@ -60,19 +60,19 @@ class TestTables:
 
     def test_a_field_of_many_lines_that_is_too_long(self, folder: Path) -> None:
         message = refusal(folder, 'images,findings\n1.png,clear\n2.png,"' + "word\n" * 250_000 + '"\n')
-        assert "no CSV (field larger than field limit" in message
+        assert "not valid CSV (field larger than field limit" in message
 
     def test_the_line_is_that_of_the_fault(self, folder: Path) -> None:
-        assert "line 3: no CSV" in refusal(folder, 'images,findings\n1.png,clear\n2.png,"clear"x\n')
+        assert "line 3: not valid CSV" in refusal(folder, 'images,findings\n1.png,clear\n2.png,"clear"x\n')
 
     @pytest.mark.parametrize(
         ("text", "words"),
         [
             (",images,findings\n0,1.png,clear\n", "column 1 has no name"),
-            ("images,findings,split,split\n1.png,clear,train,test\n", "column 'split': stands twice"),
-            ("images,Images,findings\n1.png,2.png,clear\n", "column 'images': stands twice"),
-            ("images,findings,findings\n1.png,one,two\n", "column 'findings': stands twice"),
-            ("images,findings,edema,edema\n1.png,one,1,0\n", "column 'edema': stands twice"),
+            ("images,findings,split,split\n1.png,clear,train,test\n", "column 'split': appears twice"),
+            ("images,Images,findings\n1.png,2.png,clear\n", "column 'images': appears twice"),
+            ("images,findings,findings\n1.png,one,two\n", "column 'findings': appears twice"),
+            ("images,findings,edema,edema\n1.png,one,1,0\n", "column 'edema': appears twice"),
         ],
     )
     def test_columns(self, folder: Path, text: str, words: str) -> None:
@@ -80,9 +80,11 @@ class TestTables:
 
     def test_keys(self, folder: Path) -> None:
         message = refusal(folder, '{"images": "1.png", "findings": "one", "findings": "two"}\n', "m.jsonl")
-        assert "line 1: row: 'findings' is a key that stands twice" in message or "column" in message
+        assert "line 1: row: 'findings' is a key that appears twice" in message or "column" in message
         row = {"images": "1.png", "findings": "x", "labels": {"edema": 1}, "edema": 0}
-        assert "'edema' stands beside columns of observations" in refusal(folder, json.dumps(row) + "\n", "m.jsonl")
+        assert "'edema' is given together with columns of observations" in refusal(
+            folder, json.dumps(row) + "\n", "m.jsonl"
+        )
 
 
 class TestFaults:
@@ -156,7 +158,7 @@ class TestPreparedAgain:
         with pytest.raises(SystemExit) as stop:
             self.prepare(folder, "--identity", by)
         assert stop.value.code == 2
-        assert "the image files have changed since this dataset was prepared" in capsys.readouterr().err
+        assert "the image files or --identity have changed since this dataset was prepared" in capsys.readouterr().err
 
     def test_the_same_images_are_said_to_be_prepared(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
         written(folder, "images,findings\n1.png,clear\n2.png,clear\n")

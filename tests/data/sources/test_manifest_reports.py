@@ -45,7 +45,7 @@ def test_text_without_headings_is_the_findings_as_a_whole(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("column", ["report", "findings"])
 def test_rich_text_is_refused(tmp_path: Path, column: str) -> None:
-    with pytest.raises(UserError, match=f"{column}.*is RTF and no plain text"):
+    with pytest.raises(UserError, match=f"{column}.*is RTF, not plain text"):
         study(tmp_path, **{column: r"{\rtf1\ansi FINDINGS: No mass.\par}"})
 
 

@@ -108,9 +108,9 @@ def test_images_are_read_later(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"no JSON \(line 1\)"),
-        ("{", r"no JSON \(line 1\)"),
-        ("[" * 100_000, "no JSON"),
+        ("", r"not valid JSON \(line 1\)"),
+        ("{", r"not valid JSON \(line 1\)"),
+        ("[" * 100_000, "not JSON"),
         ([entry("a")], "a JSON object with the keys train, val and test is needed, not a list"),
         ({"train": [entry("a")], "valid": []}, "unknown key 'valid'"),
         ({"train": {}}, "train: a list of entries is needed, not an object"),
@@ -121,13 +121,13 @@ def test_images_are_read_later(tmp_path: Path) -> None:
         ({"train": [entry(" ")]}, r"train\[0\]\.id: is empty"),
         ({"train": [entry("a", report=None)]}, r"train\[0\]\.report: a text is needed, not null"),
         ({"train": [entry("a", report=[SECRET])]}, r"train\[0\]\.report: a text is needed, not a list"),
-        ({"train": [entry("a", report="\ud800")]}, r"train\[0\]\.report: holds half a character"),
+        ({"train": [entry("a", report="\ud800")]}, r"train\[0\]\.report: contains an incomplete character"),
         ({"train": [entry("a", image_path=[])]}, r"train\[0\]\.image_path: a path or a list of paths"),
         ({"train": [entry("a", image_path=None)]}, r"train\[0\]\.image_path: a path or a list of paths"),
         ({"train": [entry("a", image_path=["a", 1])]}, r"train\[0\]\.image_path\[1\]: a text is needed, not a number"),
         ({"train": [entry("a", image_path="")]}, r"train\[0\]\.image_path\[0\]: is empty"),
-        ({"train": [entry("a", image_path="a\0.png")]}, r"train\[0\]\.image_path\[0\]: holds a zero character"),
-        ({"train": [entry("a", split="test")]}, r"train\[0\]\.split: contradicts"),
+        ({"train": [entry("a", image_path="a\0.png")]}, r"train\[0\]\.image_path\[0\]: contains a zero character"),
+        ({"train": [entry("a", split="test")]}, r"train\[0\]\.split: differs"),
         ({"train": [entry("a", subject_id=True)]}, r"train\[0\]\.subject_id: a number or a text"),
         ({"train": [entry("a"), entry("a")]}, r"train\[1\]\.id: the same as train\[0\]\.id"),
         ({"train": [entry("a")], "test": [entry("b"), entry("a")]}, r"test\[1\]\.id: the same as train\[0\]\.id"),
@@ -158,7 +158,9 @@ def test_no_text_no_file_and_a_huge_file(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("path", ["/etc/passwd.png", "../outside.png", "a/../../outside.png", "a/.."])
 def test_paths_stay_in_the_image_folder(tmp_path: Path, path: str) -> None:
     annotation = write(tmp_path, {"val": [entry("a"), entry("b", image_path=["b.png", path])]})
-    with pytest.raises(UserError, match=re.escape(f"{annotation}: val[1].image_path[1]: leaves the image folder")):
+    with pytest.raises(
+        UserError, match=re.escape(f"{annotation}: val[1].image_path[1]: points outside the image folder")
+    ):
         read_r2gen(annotation, tmp_path / "images")
 
 
@@ -168,7 +170,7 @@ def test_links_stay_in_the_image_folder(tmp_path: Path) -> None:
     (tmp_path / "images" / "true.png").write_bytes(b"")
     (tmp_path / "images" / "inside.png").symlink_to("true.png")
     (tmp_path / "images" / "folder").symlink_to(tmp_path)
-    with pytest.raises(UserError, match=re.escape("val[0].image_path[1]: leaves the image folder")):
+    with pytest.raises(UserError, match=re.escape("val[0].image_path[1]: points outside the image folder")):
         read_r2gen(annotation, tmp_path / "images")
 
 
@@ -249,10 +251,10 @@ def test_rexranks_studies_know_positions_and_sections(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([entry("a", labels=CODES), entry("b")], r"\[1\]\.labels: is missing, and \[0\] has labels"),
+        ([entry("a", labels=CODES), entry("b")], r"\[1\]\.labels is missing, but \[0\] has labels"),
         ([entry("a", labels=CODES[:3])], r"\[0\]\.labels: a list of 14 or 18 codes"),
-        ([entry("a", labels=[4] * 14)], r"\[0\]\.labels\[0\]: is none of 0"),
-        ([entry("a", labels=[True] * 14)], r"\[0\]\.labels\[0\]: is none of 0"),
+        ([entry("a", labels=[4] * 14)], r"\[0\]\.labels\[0\]: is not one of 0"),
+        ([entry("a", labels=[True] * 14)], r"\[0\]\.labels\[0\]: is not one of 0"),
         ([entry("a", labels=CODES), "x"], r"\[1\]: an object with id, report, image_path is needed, not a text"),
         ([entry("a", labels=CODES), entry("a", labels=CODES)], r"\[1\]\.id: the same as \[0\]\.id"),
         ({"train": [coacl("a")]}, r"train\[0\]\.images: a list of objects with img_name"),
@@ -262,12 +264,12 @@ def test_rexranks_studies_know_positions_and_sections(tmp_path: Path) -> None:
         ({"train": [coacl("a", "x")], "dev": []}, "unknown key 'dev'"),
         ({"train": [coacl("a", "x"), []]}, r"train\[1\]: an object with rep_id, findings, images"),
         ({"a": rexrank(), "b": 1}, "study 'b': an object with image_path"),
-        ({"a": rexrank(split="dev")}, r"study 'a'\.split: 'dev' is none of"),
+        ({"a": rexrank(split="dev")}, r"study 'a'\.split: 'dev' is not train"),
         ({"a": rexrank(section_findings=None)}, r"study 'a'\.section_findings: a text is needed, not null"),
         ({"a": rexrank(section_impression=3)}, r"study 'a'\.section_impression: a text is needed"),
         ({"a": rexrank(context=[])}, r"study 'a'\.context: a text is needed, not a list"),
-        ({"a": rexrank(frontal_lateral=["Oblique", "Lateral"])}, r"study 'a'\.frontal_lateral: is no list of"),
-        ({"a": rexrank(frontal_lateral=3)}, r"study 'a'\.frontal_lateral: is no list of"),
+        ({"a": rexrank(frontal_lateral=["Oblique", "Lateral"])}, r"study 'a'\.frontal_lateral: is not a list of"),
+        ({"a": rexrank(frontal_lateral=3)}, r"study 'a'\.frontal_lateral: is not a list of"),
         ({"a": rexrank(image_path=[])}, r"study 'a'"),
         ({"a": rexrank(image_path=None)}, r"study 'a'"),
         ({"a": rexrank(image_path=5)}, r"study 'a'"),
@@ -315,7 +317,7 @@ def test_the_command_says_whose_labels_it_took(tmp_path: Path) -> None:
 
 def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
     text = json.dumps({"train": [entry("a")]})[:-1] + ', "train": []}'
-    with pytest.raises(UserError, match="the key 'train' stands twice"):
+    with pytest.raises(UserError, match="the key 'train' appears twice"):
         read_annotation(write(tmp_path, text))
 
 

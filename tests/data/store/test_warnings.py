@@ -58,7 +58,7 @@ def test_an_unfinished_dataset_notices_other_images(tmp_path: Path) -> None:
     identity = {"format": layout.FORMAT, "source": source, "size": 32, "cleaner": "legacy", "images": images}
     (unfinished / "job.json").write_bytes(layout.json_bytes(identity))
     Image.fromarray(np.ones((50, 40), np.uint8)).save(tmp_path / "black.png")
-    with pytest.raises(UserError, match="the image files have changed since this dataset was begun"):
+    with pytest.raises(UserError, match="the image files or --identity have changed since this dataset was begun"):
         write_dataset(tmp_path / "d", listed, size=32, source=source, workers=0, images=identify(image_paths(listed)))
 
 

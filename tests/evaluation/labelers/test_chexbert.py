@@ -231,7 +231,7 @@ def test_evidence_needs_rules(converted: Path, tmp_path: Path, capsys: pytest.Ca
         cli.main(
             ["label", "reports.csv", "--labeler", str(converted), "--out", str(tmp_path / "o"), "--evidence", "e.jsonl"]
         )
-    assert "only rules know where" in capsys.readouterr().err
+    assert "only they know where" in capsys.readouterr().err
 
 
 def test_a_real_size_network_has_the_published_tensors() -> None:
@@ -261,12 +261,12 @@ def test_a_malicious_checkpoint_is_refused_and_not_run(tmp_path: Path, vocabular
     torch.save(
         {"model_state_dict": made_up_tensors(), "epoch": Malicious(mark)}, path, _use_new_zipfile_serialization=zipped
     )
-    with pytest.raises(UserError, match="more than weights in it, of which nothing was run") as caught:
+    with pytest.raises(UserError, match="more than weights, of which nothing was run") as caught:
         convert_chexbert(path, vocabulary, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not mark.exists()
     path.write_bytes(pickle.dumps(Malicious(mark), protocol=2))
-    with pytest.raises(UserError, match="no PyTorch weights"):
+    with pytest.raises(UserError, match="not PyTorch weights"):
         convert_chexbert(path, vocabulary, tmp_path / "out")
     assert not mark.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chexbert.pth", "vocab.txt"]
@@ -279,14 +279,17 @@ def test_a_malicious_checkpoint_is_refused_and_not_run(tmp_path: Path, vocabular
         ({"linear_heads.13.weight": torch.zeros(4, WIDTH)}, r"linear_heads.13.weight is \(4, 128\), .* \(2, 128\)"),
         ({"bert.embeddings.word_embeddings.weight": None}, "word_embeddings.weight is missing"),
         ({"bert.embeddings.word_embeddings.weight": torch.zeros(3)}, "has 1 dimensions, not 2"),
-        ({"linear_heads.14.bias": torch.zeros(2)}, "tensor linear_heads.14.bias is none of CheXbert's"),
+        ({"linear_heads.14.bias": torch.zeros(2)}, "tensor linear_heads.14.bias does not belong to CheXbert"),
         ({"bert.encoder.layer.7.output.dense.bias": torch.zeros(WIDTH)}, "layer"),
         (
             dict.fromkeys((f"bert.encoder.layer.{n}.x" for n in range(10_000)), torch.zeros(1)),
-            "tensor .*layer.0.x is none",
+            "tensor .*layer.0.x does not belong",
         ),
-        ({"linear_heads.0.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, "no PyTorch weights"),
-        ({"bert.embeddings.word_embeddings.weight": torch.zeros(len(PIECES), 100)}, "width 100 is no multiple of 64"),
+        ({"linear_heads.0.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}, "not PyTorch weights"),
+        (
+            {"bert.embeddings.word_embeddings.weight": torch.zeros(len(PIECES), 100)},
+            "width 100 is not a multiple of 64",
+        ),
         ({"bert.embeddings.word_embeddings.weight": torch.zeros(30522, WIDTH)}, "20 pieces, .* 30522 embeddings"),
     ],
 )
@@ -302,11 +305,11 @@ def test_other_tensors_are_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no PyTorch weights"),
-        (b"not weights", "no PyTorch weights"),
-        ({"state_dict": {}}, "model_state_dict: not there"),
-        ({"model_state_dict": {"a": 3}}, "model_state_dict: not there, or not a table of tensors"),
-        ([1, 2], "model_state_dict: not there"),
+        (b"", "not PyTorch weights"),
+        (b"not weights", "not PyTorch weights"),
+        ({"state_dict": {}}, "model_state_dict is missing"),
+        ({"model_state_dict": {"a": 3}}, "model_state_dict is missing or not a table of tensors"),
+        ([1, 2], "model_state_dict is missing"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, vocabulary: Path, content: object, message: str) -> None:
@@ -326,13 +329,13 @@ def test_wrong_vocabularies_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_vocabulary(path)
     path.write_text("[PAD]\n[UNK]\n[CLS]\nheart\n")
-    with pytest.raises(UserError, match=r"no piece \[SEP\]"):
+    with pytest.raises(UserError, match=r"piece \[SEP\] is missing"):
         read_vocabulary(path)
     (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": [1]}}')
     with pytest.raises(UserError, match="no WordPiece vocabulary"):
         read_vocabulary(tmp_path / "tokenizer.json")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no vocab\.txt and no tokenizer\.json"):
+    with pytest.raises(UserError, match=r"neither vocab\.txt nor tokenizer\.json"):
         convert_chexbert(tmp_path / "chexbert.pth", tmp_path / "empty", tmp_path / "out")
 
 
@@ -346,9 +349,9 @@ def test_broken_folders_are_refused_in_one_sentence(converted: Path, tmp_path: P
     with pytest.raises(UserError, match="cannot be read; --labeler takes rules, or a folder"):
         CheXbertLabeler.from_pretrained(tmp_path / "absent")
     (converted / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(UserError, match="do not make a CheXbert") as caught:
+    with pytest.raises(UserError, match="are not a complete CheXbert") as caught:
         CheXbertLabeler.from_pretrained(converted)
     assert "\n" not in str(caught.value)
     (converted / "config.json").write_text('{"format": 1, "system": "baseline"}')
-    with pytest.raises(UserError, match="labeler: no CheXbert of format 1"):
+    with pytest.raises(UserError, match="field 'labeler' is not CheXbert in format 1"):
         CheXbertLabeler.from_pretrained(converted)

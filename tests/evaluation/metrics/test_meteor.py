@@ -39,7 +39,7 @@ def test_missing_wheel_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     ("script", "message"),
     [
         ("exit 3", "code 3"),
-        ("exec /bin/sleep 60", "took over"),
+        ("exec /bin/sleep 60", "took more than"),
         ("echo hello", "lines of counts"),
         ("echo 1 2 3", "lines of counts"),
         ("true", "lines of counts"),

@@ -68,7 +68,7 @@ def answers(tmp_path: Path) -> Path:
         ("**Findings**: Clear.\n## Impression:\nNormal.", "Clear.", "Normal."),
         ("IMPRESSION: Normal.", "", "Normal."),
         ("Clear lungs.\nImpression: Normal.", "Clear lungs.", "Normal."),
-        # No heading: it stands inside a sentence.
+        # No heading: it is inside a sentence.
         ("No other acute findings: clear.", "No other acute findings: clear.", "No other acute findings: clear."),
     ],
 )
@@ -114,15 +114,15 @@ def test_studies_without_a_section_have_no_reference(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no JSON; name a file of JSON lines .jsonl"),
+        ("{", "not JSON; give a file of JSON lines the suffix .jsonl"),
         ("3", "neither a list of rows nor"),
-        ("[]", "no prediction"),
-        ("[3]", "entry 1: no JSON object"),
+        ("[]", "it contains no prediction"),
+        ("[3]", "entry 1: not a JSON object"),
         ('{"a": "secret"}', "study 'a': model_prediction: missing"),
         ('{"a": {"section_findings": "secret"}}', "study 'a': model_prediction: missing"),
         ('{"a": {"model_prediction": "secret", "image_path": "x.png"}}', "study 'a': images"),
         ('{"a": {"model_prediction": "secret", "seconds": -1}}', "study 'a': seconds"),
-        ('[{"id": "a", "prediction": "secret"}, {"id": "a", "prediction": "secret"}]', "entry 2: id 'a' stands in"),
+        ('[{"id": "a", "prediction": "secret"}, {"id": "a", "prediction": "secret"}]', "entry 2: id 'a' is in"),
     ],
 )
 def test_broken_json_files_are_refused_in_one_sentence(tmp_path: Path, content: str, message: str) -> None:
@@ -154,11 +154,11 @@ def test_answers_without_references_take_them_from_the_dataset(answers: Path, da
 
     with pytest.raises(UserError, match="study 'study-1' has no section 'impression'"):
         open_predictions(answers, dataset=dataset.path, section="impression")
-    with pytest.raises(UserError, match="section: 'report' is none of a dataset"):
+    with pytest.raises(UserError, match="section 'report' does not exist in a dataset"):
         open_predictions(answers, dataset=dataset.path, section="report")
     assert not open_predictions(answers).protocols()
     answers.write_text('{"id": "elsewhere", "prediction": "a"}\n')
-    with pytest.raises(UserError, match="id 'elsewhere' is no study of"):
+    with pytest.raises(UserError, match="id 'elsewhere' is not a study of"):
         open_predictions(answers, dataset=dataset.path)
 
 
@@ -177,7 +177,7 @@ def test_answers_take_the_references_of_another_system(answers: Path, tmp_path: 
     assert found.provenance.model == ""
     short = replace(ours, rows=ours.rows[:1])
     short.save(tmp_path / "short.jsonl")
-    with pytest.raises(UserError, match="it has no study 'study-1' of"):
+    with pytest.raises(UserError, match=r"study 'study-1' of .* is missing"):
         open_predictions(answers, references=tmp_path / "short.jsonl")
 
 
@@ -201,7 +201,7 @@ def test_a_choice_of_studies_is_part_of_the_protocol(tmp_path: Path) -> None:
     file.save(tmp_path / "all.jsonl")
     assert open_predictions(tmp_path / "all.jsonl", studies=tmp_path / "studies.txt").rows == chosen.rows
 
-    with pytest.raises(UserError, match="id 'x' is chosen and not in it; 1 of 2 are not"):
+    with pytest.raises(UserError, match="1 of 2 chosen ids are not in it, such as 'x'"):
         choose(file, ["x", "3"])
     with pytest.raises(UserError, match="no study is chosen"):
         choose(file, [])
@@ -217,7 +217,7 @@ def test_a_drawn_sample_depends_on_the_studies_and_the_seed_alone() -> None:
     assert {row.id for row in drawn.rows} == {row.id for row in draw(backwards, 16, seed=3).rows}
     assert drawn.provenance == draw(backwards, 16, seed=3).provenance
     assert drawn.provenance.subset != draw(file, 16, seed=4).provenance.subset
-    with pytest.raises(UserError, match="sample: 51 of 50 studies"):
+    with pytest.raises(UserError, match="sample is 51, but it has 50 studies"):
         draw(file, 51, seed=0)
 
 
@@ -234,11 +234,11 @@ def test_a_submission_is_the_benchmarks_file_with_predictions(tmp_path: Path) ->
     }
     again = PredictionFile.load(target)
     assert (again.hypotheses(), again.seconds()) == (["the heart is large ."], 0.5)
-    with pytest.raises(UserError, match="study 'c' has a prediction, and the benchmark's file lacks it"):
+    with pytest.raises(UserError, match="study 'c' has a prediction but is missing from the benchmark's file"):
         export(replace(file, rows=(Prediction("c", "a"),)), target, "rexrank", studies=studies)
     with pytest.raises(UserError, match="a submission holds the true sections"):
         export(file, target, "rexrank")
-    with pytest.raises(UserError, match="no object of studies"):
+    with pytest.raises(UserError, match="not a JSON object of studies"):
         export(file, target, "rexrank", studies=write(tmp_path / "list.json", [1]))
 
 
@@ -265,7 +265,7 @@ def test_pairs_and_lines_for_other_programs(answers: Path, dataset: Dataset, tmp
     assert pairs["references"] == file.references("full")
     export(file, tmp_path / "lines.jsonl", "jsonl")
     assert PredictionFile.load(tmp_path / "lines.jsonl").rows == file.rows
-    with pytest.raises(UserError, match="references has no 'r2gen'"):
+    with pytest.raises(UserError, match="'references' has no 'r2gen'"):
         export(file, tmp_path / "pairs.json", "pairs", protocol="r2gen")
 
 

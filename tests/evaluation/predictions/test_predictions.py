@@ -23,7 +23,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (found.provenance, found.rows, found.path) == (PROVENANCE, ROWS, path)
     assert found.protocols() == ()
     assert json.loads(path.read_text().splitlines()[0])["crossray"]["format"] == 1
-    with pytest.raises(UserError, match="study '2': references"):
+    with pytest.raises(UserError, match="study '2': field 'references'"):
         found.references("full")
 
 
@@ -40,10 +40,10 @@ def test_a_plain_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "no prediction"),
-        ("{", "line 1: no JSON"),
-        (f"{ROW}\n[1]", "line 2: no JSON object"),
-        (f"{ROW}\n{ROW}", "line 2: id '1' stands in an earlier line"),
+        ("", "it contains no prediction"),
+        ("{", "line 1: not JSON"),
+        (f"{ROW}\n[1]", "line 2: not a JSON object"),
+        (f"{ROW}\n{ROW}", "line 2: id '1' is in an earlier line"),
         ('{"prediction": "secret"}', "line 1: id"),
         ('{"id": 5, "prediction": "secret"}', "line 1: id"),
         ('{"id": "1"}', "line 1: prediction"),
@@ -58,7 +58,7 @@ def test_a_plain_file_is_read(tmp_path: Path) -> None:
         ('{"crossray": {"format": 1, "model": 3}}', "line 1: crossray.model"),
         ('{"crossray": {"format": 1, "max_length": true}}', "line 1: crossray.max_length"),
         (f'{ROW}\n{{"crossray": {{"format": 1}}}}', "line 2: a second header"),
-        ("[" * 100_000, "line 1: no JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
     ],
 )
 def test_broken_files_are_refused_in_one_sentence(tmp_path: Path, content: str, message: str) -> None:

@@ -130,7 +130,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     assert "0 tensors named layer1.0.conv1.weight" in refused({"weight": torch.zeros(3)}, path)
     assert "layer4" in refused({name: tensor for name, tensor in state.items() if "layer4" not in name}, path)
     assert "not the weights of a ResNet" in refused(state | {"layer1.0.conv2.weight": torch.zeros(16, 16, 1, 1)}, path)
-    assert "not weights alone" in refused(nn.Linear(2, 2), path)
+    assert "more than weights" in refused(nn.Linear(2, 2), path)
     # the three convolutions of a deep stem, as resnet50d has them
     deep = {"conv1.0.weight" if name == "conv1.weight" else name: tensor for name, tensor in state.items()}
     assert "conv1.weight" in refused(deep, path)

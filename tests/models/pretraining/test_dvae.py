@@ -321,7 +321,7 @@ CHILD = b"}X\x08\x00\x00\x00_modules}X\x01\x00\x00\x00a"
 def test_a_hostile_pickle_is_a_sentence_and_changes_nothing(pickled: bytes, tmp_path: Path) -> None:
     path = tmp_path / "encoder.pkl"
     path.write_bytes(legacy(b"\x80\x04" + pickled))
-    with pytest.raises(UserError, match=r"encoder\.pkl: no "):
+    with pytest.raises(UserError, match=r"encoder\.pkl: not? "):
         read_encoder(path)
     for shared in (pytorch_files.Inert, pytorch_files._VIEW.function, torch._utils._rebuild_tensor_v2):
         assert not hasattr(shared, "broken")
@@ -339,7 +339,7 @@ def test_a_file_that_grows_is_refused(tmp_path: Path) -> None:
             short.writestr(name, plain.read(name)[:64] if name.endswith("data/0") else plain.read(name))
     torch.save({"blocks.input.w": torch.zeros(1).expand(1 << 20, 1 << 20)}, tmp_path / "repeated.pkl")
     for name in ("grown.pkl", "short.pkl", "repeated.pkl"):
-        with pytest.raises(UserError, match="no PyTorch weights"):
+        with pytest.raises(UserError, match="not PyTorch weights"):
             read_encoder(tmp_path / name)
     claimed = {"blocks.input.w": torch.zeros(1 << 20, 1, 1, 1), "blocks.output.conv.w": torch.zeros(1 << 20, 1, 1, 1)}
     torch.save({**claimed, "blocks.group_1.block_1.res_path.conv_1.b": torch.zeros(1)}, path)

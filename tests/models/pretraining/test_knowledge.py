@@ -268,10 +268,10 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"format": 1, "system": "vision", "config": {}}))
     for name, message in [
-        ("random:huge", "write random: and one of"),
+        ("random:huge", "choose one of random:medklip"),
         ("build:knowledge/phantom", "built by `crossray train`"),
         (str(tmp_path / "nothing"), "no config.json there"),
-        (str(other), "'vision' is no knowledge encoder"),
+        (str(other), "'vision' is not a knowledge encoder"),
     ]:
         with pytest.raises(UserError, match=message):
             encoder(name)
@@ -393,7 +393,7 @@ def test_medklips_descriptions_replace_ours(tmp_path: Path) -> None:
     torch.testing.assert_close(theirs.entity_vectors[:2], own.encode_texts(["the heart", "no effusion"]))
     assert torch.equal(theirs.place_vectors, own.place_vectors)
     (tmp_path / "texts.json").write_text(json.dumps({"one": "sentence"}))
-    with pytest.raises(UserError, match="not 75 descriptions"):
+    with pytest.raises(UserError, match="does not have 75 descriptions"):
         encoder(str(tmp_path / "released.pth"), text=text, descriptions=str(tmp_path / "texts.json"))
 
 
@@ -413,7 +413,7 @@ def test_a_checkpoint_runs_no_code_and_must_be_whole(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             encoder(str(path), text=text)
     path.write_bytes(pickle.dumps(Bomb(str(tmp_path / "went off")), protocol=2))
-    with pytest.raises(UserError, match="not weights alone"):
+    with pytest.raises(UserError, match="more than weights"):
         encoder(str(path), text=text)
     assert not (tmp_path / "went off").exists()
 
@@ -423,7 +423,7 @@ def test_a_checkpoint_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
     huge = {"module.res_l2.weight": torch.zeros(1 << 20, 1)}  # a decoder with terabytes of weights
     deep = dict.fromkeys((f"module.decoder.layers.{number}.x" for number in range(10_000)), torch.zeros(1))
     repeated = {"module.res_l1.weight": torch.zeros(1).expand(1 << 20, 1 << 20)}
-    for change, message in [(huge, "another shape"), (deep, "missing"), (repeated, "not weights alone")]:
+    for change, message in [(huge, "another shape"), (deep, "missing"), (repeated, "more than weights")]:
         torch.save({"model": released() | change}, path)
         with pytest.raises(UserError, match=rf"released\.pth: .*{message}"):
             encoder(str(path), text="words")

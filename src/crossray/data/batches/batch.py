@@ -1,4 +1,4 @@
-"""What a model sees of some studies: inputs, guidance and targets (docs/architecture.md).
+"""Batches of studies: inputs, guidance and targets (docs/architecture.md).
 
 Shapes: B studies, V views, C channels, H x W pixels, T tokens, K observations.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class TensorRecord:
-    """Moves every tensor of a dataclass at once; nested records and dicts of tensors included."""
+    """Applies a function to every tensor of a dataclass, including nested records and dicts of tensors."""
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> Self:
         """A copy with `function` applied to every tensor."""
@@ -33,21 +33,21 @@ class TensorRecord:
         return self.apply(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """A copy in page-locked memory."""
+        """A copy in pinned memory."""
         return self.apply(lambda tensor: tensor.pin_memory())
 
 
 @dataclass
 class Inputs(TensorRecord):
-    """All that a report may be predicted from.
+    """Everything that a report may be predicted from.
 
     Attributes:
-        images: (B, V, 1, H, W) uint8 as stored, padded at right and bottom, before the transform;
-            (B, V, 3, H, W) float, normalised, after it. H = W = 0 when every needed feature is cached.
-        image_size: (B, V, 2) int64, height and width of each stored view inside the padding.
-        view_mask: (B, V) bool, True where the study has that view. Every study has at least one.
+        images: before the transform, (B, V, 1, H, W) uint8 as stored, padded on the right and at the bottom; after it,
+            (B, V, 3, H, W) float, normalized. H = W = 0 if all required features are cached.
+        image_size: (B, V, 2) int64, height and width of each stored view without padding.
+        view_mask: (B, V) bool, True for views that exist. Every study has at least one.
         view_position: (B, V) int64, codes of `VIEW_POSITIONS`.
-        features: what `ReportModel.prepare_features` returned for each view, (B, V, ...) each, where it was cached.
+        features: cached results of `ReportModel.prepare_features` for each view, (B, V, ...) each.
     """
 
     images: Tensor
@@ -64,10 +64,10 @@ class Inputs(TensorRecord):
 
 @dataclass
 class Guide(TensorRecord):
-    """What training may know besides the targets; never tokens.
+    """Additional information for training, without tokens.
 
     Attributes:
-        labels: (B, K, 4) float, one-hot over `STATUSES`, for the dataset's observations; None when it has none.
+        labels: (B, K, 4) float, one-hot over `STATUSES`, for the observations of the dataset; None if it has none.
         study: identifiers of the studies.
         patient: identifiers of their patients.
     """
@@ -79,13 +79,13 @@ class Guide(TensorRecord):
 
 @dataclass
 class Targets(TensorRecord):
-    """The reports to be learned.
+    """The target reports.
 
     Attributes:
         tokens: (B, T) int64: bos, the report, eos, then padding.
-        mask: (B, T) bool, True on bos, report and eos. Taken from lengths, never from ids.
+        mask: (B, T) bool, True on bos, report and eos; computed from lengths, never from ids.
         report_key: (B,) int64, equal for equal cleaned reports (false negatives of contrastive losses).
-        reports: the reports as the dataset holds them, for what reads more out of them than tokens.
+        reports: the stored texts of the reports, for uses beyond tokens.
     """
 
     tokens: Tensor

@@ -1,10 +1,10 @@
-"""Features of every image, computed once by a frozen encoder and read through memory maps while training.
+"""A cache of image features, computed once by a frozen encoder and memory-mapped during training.
 
     features/HASH/features.json     what was computed: encoder, transform, variants, dataset
     features/HASH/NAME.npy          (variants, images, ...), one file a feature
 
-Variant 0 is the evaluation transform; the others are random training augmentations with fixed seeds, so that a model
-over cached features still sees augmented images. HASH covers all that determines the values.
+Variant 0 uses the evaluation transform; the others use random training augmentations with fixed seeds, so a model on
+cached features still sees augmented images. HASH covers everything that determines the values.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _DESCRIPTION = "features.json"
 _PROGRESS = "progress.json"
 _UNFINISHED = ".unfinished"
 
-#: Seconds of work that a kill may cost.
+#: Seconds of work that may be lost if the process is killed.
 _SAVE_EVERY = 5.0
 
 Prepare = Callable[[Tensor], dict[str, Tensor]]
@@ -52,10 +52,10 @@ class FeatureCache:
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureCache":
-        """Open a folder that `build_features` completed.
+        """Open a complete folder of `build_features`.
 
         Raises:
-            UserError: it is not complete, or damaged.
+            UserError: the folder is incomplete or damaged.
         """
         path = Path(path)
         try:
@@ -66,7 +66,7 @@ class FeatureCache:
                 raise ValueError
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"{path}: incomplete or damaged features; remove the folder and compute them again."
+                f"{path}: the features are incomplete or damaged; remove the folder and compute them again."
             ) from error
         return cls(path, int(description["identity"]["variants"]), arrays)
 
@@ -83,10 +83,10 @@ class FeatureCache:
 
         Args:
             image_rows: (N,) image rows of the dataset.
-            variants: variant of each, (N,) or one for all.
+            variants: variant of each image, (N,), or one for all.
 
         Returns:
-            (N, ...) tensors by name; float32 for all floating-point features, however they are stored.
+            (N, ...) tensors by name; all floating-point features are float32, whatever their stored type.
         """
         chosen = np.broadcast_to(variants, np.shape(image_rows))
         result = {}
@@ -110,20 +110,20 @@ def build_features(
     dtype: Literal["float16", "float32"] = "float16",
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
-    """Compute the features of all images, or open them when they are there; a killed run is continued.
+    """Compute the features of all images, or open them if they exist; a killed run is continued.
 
-    Processes that call this at the same time wait for the one that computes.
+    If several processes call this at the same time, one computes and the others wait.
 
     Args:
         dataset: the images.
         model_prepare: normalised images (N, 3, S, S) on `device` -> (N, ...) tensors by name; must be in eval mode.
-        transform: applied before.
+        transform: transform that is applied first.
         fingerprint: identifies the weights behind `model_prepare`.
-        variants: 1 for the evaluation transform alone; more for random augmentations besides.
-        batch_size: images at a time.
+        variants: 1 for the evaluation transform only; more for additional random augmentations.
+        batch_size: number of images per batch.
         device: where to compute.
         dtype: how floating-point features are stored; integers keep their type.
-        progress: called with images done and images in all, variants counted.
+        progress: called with the number of finished and of all images, over all variants.
 
     Raises:
         UserError: the disk is full, or values do not fit float16.
@@ -165,7 +165,7 @@ def build_features(
 
 
 def find_features(dataset: Dataset, transform: ImageTransform, fingerprint: str) -> FeatureCache | None:
-    """Completed features of this dataset for this encoder and transform, with any variants and type; None without."""
+    """Complete features of this dataset for this encoder and transform, with any variants and type; or None."""
     wanted = {"fingerprint": fingerprint, "transform": asdict(transform), "dataset": dataset.info.sha256}
     wanted = json.loads(layout.json_bytes(wanted))
     for description in sorted(dataset.features_path("").glob(f"*/{_DESCRIPTION}")):
@@ -180,7 +180,7 @@ def find_features(dataset: Dataset, transform: ImageTransform, fingerprint: str)
 
 @contextmanager
 def _locked(target: Path) -> Iterator[Path]:
-    """The folder in which `target` is being made, for one process at a time."""
+    """Lock the temporary folder in which `target` is computed."""
     folder = target.with_name(f"{target.name}{_UNFINISHED}")
     target.parent.mkdir(exist_ok=True)
     lock = target.with_name(f"{target.name}.lock")
@@ -214,7 +214,7 @@ def transformed_images(
 
 
 class _Writer:
-    """Fills the arrays of an unfinished folder from the first image to the last, remembering how far it is."""
+    """Fills the arrays of an unfinished folder from the first to the last image, and records the progress."""
 
     def __init__(self, folder: Path, shape: tuple[int, int], dtype: str) -> None:
         self._folder, self._shape, self._dtype = folder, shape, dtype
@@ -248,7 +248,7 @@ class _Writer:
             self.save()
 
     def save(self) -> None:
-        """Make durable what was added, first the values, then how many there are."""
+        """Write the added values to disk, then their number."""
         self._next_save = time.monotonic() + _SAVE_EVERY
         if not self._arrays:
             return
@@ -258,7 +258,7 @@ class _Writer:
         write_whole(self._folder / _PROGRESS, layout.json_bytes(state))
 
     def describe(self, identity: dict[str, Any]) -> None:
-        """Write what the completed folder holds."""
+        """Write the description of the complete folder."""
         names = {name: [list(array.shape), array.dtype.name] for name, array in self._arrays.items()}
         write_whole(self._folder / _DESCRIPTION, layout.json_bytes({"identity": identity, "names": names}))
 
@@ -269,5 +269,7 @@ class _Writer:
         if not torch.isfinite(stored).all():
             self._arrays = {}
             shutil.rmtree(self._folder)
-            raise UserError(f"feature '{name}': has values beyond {self._dtype}; cache the features as float32.")
+            raise UserError(
+                f"feature '{name}': has values beyond the range of {self._dtype}; set data.feature_dtype to float32."
+            )
         return stored.numpy()

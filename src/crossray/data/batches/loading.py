@@ -1,4 +1,4 @@
-"""From rows of a prepared dataset to batches: `Collator` builds one, `StudyLoader` a stream that can be resumed."""
+"""Builds batches from rows of a prepared dataset: `Collator` one at a time, `StudyLoader` as a resumable stream."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -34,11 +34,11 @@ class Collator:
     Args:
         dataset: the prepared dataset.
         tokenizer: encodes the reports; None leaves the targets without tokens, (B, 0).
-        section: section of the report that is the target: "findings" or "impression".
-        max_length: most tokens of a report, bos and eos included.
-        views: most views of a study; a study's first ones are taken, and `view_mask` tells which exist.
+        section: target section of the report: "findings" or "impression".
+        max_length: maximum number of tokens in a report, including bos and eos.
+        views: maximum number of views of a study; the first ones are used, and `view_mask` says which exist.
         features: cached features instead of images.
-        variant: variant of the cached features; "random" takes any but the evaluation's, where there are others.
+        variant: variant of the cached features; "random" draws one of the augmented variants, if there are any.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Collator:
         if views < 1:
             raise UserError(f"views {views}: a study needs at least one view; use 1 or 2.")
         if features is not None and variant != "random" and not 0 <= variant < features.variants:
-            raise UserError(f"{features.path}: has no variant {variant}; it has {features.variants}.")
+            raise UserError(f"{features.path}: there is no variant {variant}; give one below {features.variants}.")
         self.dataset, self.tokenizer, self.features = dataset, tokenizer, features
         self.section, self.max_length, self.views, self.variant = section, max_length, views, variant
-        # each report is cleaned and encoded once: tokens and report key by study row
+        # tokens and report key by study row; each report is cleaned and encoded once
         self._encoded: dict[int, tuple[NDArray[np.int64], int]] = {}
 
     def __call__(self, rows: Sequence[int] | NDArray[np.int64], chances: NDArray[Any] | None = None) -> Batch:
@@ -66,7 +66,7 @@ class Collator:
 
         Args:
             rows: (B,) study rows.
-            chances: (B, V) numbers in [0, 1) that choose the variant of cached features; needed by variant "random".
+            chances: (B, V) numbers in [0, 1) that select the variant of cached features; required for variant "random".
         """
         rows = np.asarray(rows, np.int64)
         return Batch(self.inputs(rows, chances), self.guide(rows), self.targets(rows))
@@ -94,7 +94,7 @@ class Collator:
         )
 
     def guide(self, rows: NDArray[np.int64]) -> Guide:
-        """What training may know besides the targets; a study without labels has zeros throughout."""
+        """Additional information for training; all labels of a study without labels are zero."""
         labels = None
         if self.dataset.labels is not None:
             codes = self.dataset.labels[rows]
@@ -113,7 +113,7 @@ class Collator:
         return Targets(torch.from_numpy(tokens), torch.from_numpy(mask), keys, reports)
 
     def _pixels(self, images: NDArray[np.int64], sizes: NDArray[np.int64], mask: NDArray[np.bool_]) -> Tensor:
-        """(B, V, 1, H, W) uint8: the views copied out of the memory map, zeros around them."""
+        """(B, V, 1, H, W) uint8: the views, copied from the memory map and padded with zeros."""
         height, width = sizes.max(axis=(0, 1))
         whole = bool((sizes == (height, width)).all())
         padded = (np.empty if whole else np.zeros)((*mask.shape, height, width), np.uint8)
@@ -158,15 +158,15 @@ class PlannedBatch(Batch):
     """A batch with the random numbers of its augmentation.
 
     Attributes:
-        draws: (B, V, DRAWS) float32 in [0, 1), a function of the seed, the epoch and the place in the epoch; None for
-            a batch that is not augmented.
+        draws: (B, V, DRAWS) float32 in [0, 1), a function of the seed, the epoch and the position in the epoch; None
+            for a batch without augmentation.
     """
 
     draws: Tensor | None = None
 
 
 class _PlannedBatches(TorchDataset[PlannedBatch]):
-    """What a worker runs: a plan becomes a batch."""
+    """Builds a batch from a plan, in a worker process."""
 
     def __init__(self, collator: Collator, seed: int | None) -> None:
         self.collator, self.seed = collator, seed
@@ -174,7 +174,7 @@ class _PlannedBatches(TorchDataset[PlannedBatch]):
     def __getitem__(self, plan: BatchPlan) -> PlannedBatch:
         draws = chances = None
         if self.seed is not None:
-            # numbers for the whole global batch, of which each process takes its share
+            # numbers for the global batch, of which each process uses its share
             generator = np.random.default_rng((self.seed, plan.epoch, plan.index))
             numbers = generator.random((plan.total, self.collator.views, DRAWS + 1), np.float32)
             numbers = numbers[plan.first : plan.first + len(plan.rows)]
@@ -184,17 +184,17 @@ class _PlannedBatches(TorchDataset[PlannedBatch]):
 
 
 class StudyLoader:
-    """An iterable over the batches of one epoch after the other.
+    """An iterable over the batches of successive epochs.
 
-    It speaks the protocol by which Lightning's fit loop stores and restores a loader in the middle of an epoch:
+    It follows the protocol by which Lightning's fit loop saves and restores a loader in the middle of an epoch:
     `state_dict`, `load_state_dict`, and `sampler.set_epoch`.
 
     Args:
         collator: builds the batches.
         sampler: plans them.
-        seed: of the augmentation; None for batches that are not augmented.
-        workers: processes that build batches ahead; 0 builds them in this one.
-        pin_memory: put batches into page-locked memory.
+        seed: random seed of the augmentation; None for no augmentation.
+        workers: number of processes that build batches in advance; 0 builds them in this process.
+        pin_memory: copy batches to pinned memory.
     """
 
     def __init__(
@@ -216,31 +216,32 @@ class StudyLoader:
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
-            # its own, because the loader would draw from the global state at every epoch: resuming would shift it
+            # a separate generator: the loader would draw from the global state in every epoch, and resuming would shift
+            # it
             generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, also when the next iteration begins in its middle."""
+        """Number of batches of a whole epoch, even if the next iteration starts in its middle."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[PlannedBatch]:
-        # A generator: nothing is planned before the first batch is asked for, and by then the epoch has been set.
+        # A generator plans nothing before the first batch is requested, and by then the epoch has been set.
         self._epoch, self._position = self.sampler.epoch, self.sampler.start
         for batch in self._loader:
             self._position += 1
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and batches handed out in it; batches that workers have built ahead do not count."""
+        """The epoch and the number of batches returned in it, without those that workers have built in advance."""
         position = self._position if self._epoch == self.sampler.epoch else self.sampler.start
         return {"epoch": self.sampler.epoch, "position": position, **self.sampler.identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration begin where `state` was taken.
+        """Let the next iteration start at the position of `state`.
 
         Raises:
-            UserError: it was taken with another seed, batch size or number of studies.
+            UserError: the state is of another seed, batch size or number of studies.
         """
         for field, value in self.sampler.identity().items():
             if state.get(field) != value:

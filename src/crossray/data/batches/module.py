@@ -22,21 +22,21 @@ from crossray.text.tokenizer import Tokenizer
 class StudyDataModule(lightning.LightningDataModule):
     """Batches for training, validation and, only on demand, testing.
 
-    The order of the studies and the randomness of the augmentation depend on (seed, epoch, place in the epoch) alone,
-    so a run can be continued in the middle of an epoch, and processes together see what one process would see.
+    The order of the studies and the augmentation depend only on (seed, epoch, position in the epoch). A run can
+    therefore be resumed in the middle of an epoch, and several processes together see the same batches as one process.
 
     Args:
         dataset: the prepared dataset or its folder.
-        tokenizer: encodes the reports; None where no text is needed.
-        transform: applied to a whole batch on the device that trains.
-        batch_size: studies of a batch in one process.
-        views: most views of a study.
-        section: section of the report that is the target; studies without it are left out.
-        max_length: most tokens of a report, bos and eos included.
-        workers: processes that load batches ahead.
-        seed: of order and augmentation.
-        features: cached features instead of images; training takes their random variants, where there are any.
-        drop_last: leave out a last training batch that is not full.
+        tokenizer: encodes the reports; None if no text is needed.
+        transform: applied to a whole batch on the device of the model.
+        batch_size: number of studies per batch in one process.
+        views: maximum number of views of a study.
+        section: target section of the report; studies without it are skipped.
+        max_length: maximum number of tokens in a report, including bos and eos.
+        workers: number of processes that load batches in advance.
+        seed: random seed of the order and the augmentation.
+        features: cached features instead of images; training uses their augmented variants, if there are any.
+        drop_last: drop the last training batch if it is not full.
 
     Raises:
         UserError: the dataset cannot be opened.
@@ -72,7 +72,7 @@ class StudyDataModule(lightning.LightningDataModule):
         """
         rows = self.dataset.rows(split)
         if self.section == "findings":
-            return rows  # the dataset holds no study without findings
+            return rows  # every study of the dataset has findings
         cleaner = self.dataset.info.cleaner if self.tokenizer is None else self.tokenizer.cleaner
         reports = self.dataset.reports(rows, self.section)
         kept = rows[[clean(report, cleaner).strip(" .") != "" for report in reports]]
@@ -87,30 +87,30 @@ class StudyDataModule(lightning.LightningDataModule):
         return self._loader(sampler, train=True)
 
     def val_dataloader(self) -> StudyLoader:
-        """All validation studies once, those with reports of similar length together."""
+        """All validation studies once, grouped by the length of their reports."""
         return self.evaluation_loader("val")
 
     def test_dataloader(self) -> StudyLoader:
-        """All test studies once; fitting never asks for it."""
+        """All test studies once; training never requests them."""
         return self.evaluation_loader("test")
 
     def report_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(N,) numbers of the reports of some studies, equal for equal cleaned reports."""
+        """(N,) keys of the reports of some studies, equal for equal cleaned reports."""
         keys: NDArray[np.int64] = self._evaluation.targets(rows).report_key.numpy()
         return keys
 
     def inputs(self, rows: NDArray[np.int64], device: torch.device | str) -> Inputs:
-        """What a model sees of some studies in an evaluation, on `device`."""
+        """Inputs of some studies with the evaluation transform, on `device`."""
         return transform_inputs(self._evaluation.inputs(rows).to(device), self.transform, train=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Transform the images of a whole batch where the model is."""
+        """Transform the images of a whole batch on the device of the model."""
         draws = batch.draws if isinstance(batch, PlannedBatch) else None
         inputs = transform_inputs(batch.inputs, self.transform, train=draws is not None, draws=draws)
         return Batch(inputs, batch.guide, batch.targets)
 
     def evaluation_loader(self, split: str) -> StudyLoader:
-        """All studies of a split once and not augmented, those with reports of similar length together."""
+        """All studies of a split once, without augmentation, grouped by the length of their reports."""
         rows = self.rows(split)
         words = np.array([len(report.split()) for report in self.dataset.reports(rows, self.section)])
         sampler = self._sampler(rows[np.argsort(-words, kind="stable")], shuffle=False)

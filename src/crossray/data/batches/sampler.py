@@ -1,4 +1,4 @@
-"""Which studies go into which batch: a function of the seed and the epoch alone, whatever the number of processes."""
+"""Assigns studies to batches, depending only on the seed and the epoch, not on the number of processes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class BatchPlan:
     """One batch of one process.
 
     Attributes:
-        epoch: epoch that the batch belongs to; `index`: its place in the epoch.
+        epoch: epoch of the batch; `index`: its position in the epoch.
         rows: (B,) int64, study rows of this process.
-        first: place of the first of them in the global batch; `total`: studies of the global batch.
+        first: index of the first of them in the global batch; `total`: number of studies in the global batch.
     """
 
     epoch: int
@@ -28,19 +28,19 @@ class BatchPlan:
 
 
 class StudySampler:
-    """Plans batches over some studies.
+    """Plans the batches of some studies.
 
-    A global batch has `batch_size` x `world_size` studies and is cut into contiguous parts, one a process; so two
-    processes with half the batch size see together what one process sees. The number of batches is the same in every
-    process.
+    A global batch has `batch_size` x `world_size` studies and is split into contiguous parts, one per process. Two
+    processes with half the batch size therefore see together the same batches as one process. All processes have the
+    same number of batches.
 
     Args:
         rows: study rows.
-        batch_size: studies of a batch in one process.
-        seed: of the order; it has no effect without `shuffle`.
+        batch_size: number of studies per batch in one process.
+        seed: random seed of the order; without `shuffle` it has no effect.
         shuffle: draw a new order for every epoch; otherwise the order of `rows`, in batches of nearly equal size.
-        drop_last: leave out a last batch that is not full, unless it is the only one.
-        rank: number of this process; `world_size`: number of processes.
+        drop_last: drop the last batch if it is not full, unless it is the only one.
+        rank: index of this process; `world_size`: number of processes.
 
     Raises:
         UserError: there are fewer studies than processes, or the batch size is not positive.
@@ -59,7 +59,7 @@ class StudySampler:
     ) -> None:
         self.rows = np.asarray(rows, np.int64)
         if batch_size < 1:
-            raise UserError(f"batch_size {batch_size}: a batch needs at least one study; use a positive number.")
+            raise UserError(f"batch_size is {batch_size}; give at least 1.")
         if len(self.rows) < world_size:
             raise UserError(
                 f"{counted(len(self.rows), 'study')} cannot be shared by {world_size} processes; use fewer devices."
@@ -71,14 +71,14 @@ class StudySampler:
         self._bounds = self._make_bounds(drop_last)
 
     def _make_bounds(self, drop_last: bool) -> NDArray[np.int64]:
-        """First study of every global batch, and the end of the last."""
+        """Index of the first study of every global batch, and the end of the last batch."""
         count, size = len(self.rows), self.global_batch_size
         if not self.shuffle:
             batches = -(-count // size)
             return np.arange(batches + 1, dtype=np.int64) * count // batches
         bounds = np.append(np.arange(0, count, size, dtype=np.int64), count)
         left = int(bounds[-1] - bounds[-2])
-        # a rest with fewer studies than processes would leave one process without any
+        # with fewer remaining studies than processes, one process would have none
         if len(bounds) > 2 and left < size and (drop_last or left < self.world_size):
             bounds = bounds[:-1]
         return bounds
@@ -87,12 +87,12 @@ class StudySampler:
         return len(self._bounds) - 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Plan another epoch from its beginning; calling it for the present one changes nothing."""
+        """Plan another epoch from its start; for the current epoch, this has no effect."""
         if epoch != self.epoch:
             self.epoch, self._start = epoch, 0
 
     def resume(self, epoch: int, position: int) -> None:
-        """Let the next iteration begin at batch `position` of `epoch`."""
+        """Let the next iteration start at batch `position` of `epoch`."""
         self.epoch, self._start = epoch, position
 
     def __iter__(self) -> Iterator[BatchPlan]:
@@ -108,9 +108,9 @@ class StudySampler:
 
     @property
     def start(self) -> int:
-        """Batch at which the next iteration begins."""
+        """Batch at which the next iteration starts."""
         return self._start
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal when an epoch is continued."""
+        """Values that must be equal when an epoch is resumed."""
         return {"seed": self.seed, "studies": len(self.rows), "global_batch_size": self.global_batch_size}

@@ -1,10 +1,10 @@
-"""From stored grey images to normalised batches: those of the published code, on tensors, a whole batch at once.
+"""Turns stored grey-scale images into normalized batches, like the published code, but a whole batch at once.
 
 Resizing, cropping and flipping are one separable resampling: each output row (column) is a weighted sum of input rows
-(columns), so a batch is two batched matrix products whatever the sizes of its images. The weights are the triangle
-filter that Pillow and `torch.nn.functional.interpolate(antialias=True)` use; where nothing is enlarged or reduced they
-are exactly 0 and 1, and the pixels are copied instead. Rotation, shift and zoom follow as one affine sampling of the
-crops, black outside, as in the published order of operations.
+(columns), so a batch takes two batched matrix products, whatever the sizes of its images. The weights are those of the
+triangle filter in Pillow and `torch.nn.functional.interpolate(antialias=True)`; if an image keeps its size, they are
+exactly 0 and 1, and the pixels are copied instead. Rotation, shift and zoom follow as one affine sampling of the crops,
+with black outside, as in the published order of operations.
 """
 
 from dataclasses import dataclass, replace
@@ -15,29 +15,31 @@ from torch import Tensor
 
 from crossray.data.batches.batch import Inputs
 
-#: Random numbers that one image's augmentation uses: top, left, flip, angle, shift in x, shift in y.
+#: Random numbers for the augmentation of one image: top, left, flip, angle, shift in x, shift in y.
 DRAWS = 6
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Geometry and normalisation; saved as `preprocess.json`.
+    """Geometry and normalization of images; saved as `preprocess.json`.
 
     Attributes:
-        size: side of the square that the model sees.
-        resize: short side before cropping in training; 0: as stored.
-        squash: evaluate on the whole image resized to size x size, aspect ratio not kept (R2Gen);
-            otherwise short side to `resize`, then the central crop (PromptMRG, COACL).
-        squash_train: in training too the image is first resized to resize x resize, aspect ratio not kept (UAR).
-        flip: probability of a horizontal flip; 0 by default, because it contradicts "left" and "right" in the text.
-        rotation: most degrees of random rotation.
-        translate: most random shift, as a share of the side.
-        scale: fixed zoom.
-        mean: of each channel, for pixels in [0, 1].
+        size: side length in pixels of the square image that the model sees.
+        resize: length in pixels of the short side before cropping in training; 0 for the stored size.
+        squash: in evaluation, resize the whole image to size x size without keeping the aspect ratio (R2Gen); otherwise
+            resize the short side to `resize` and crop the center (PromptMRG, COACL).
+        squash_train: in training, also resize the image to resize x resize first, without keeping the aspect ratio
+            (UAR).
+        flip: probability of a horizontal flip; 0 by default, because a flip contradicts "left" and "right" in the
+            report.
+        rotation: maximum angle of random rotation in degrees.
+        translate: maximum random shift, as a share of the side length.
+        scale: zoom factor in training.
+        mean: mean of each channel, for pixels in [0, 1].
         std: standard deviation of each channel, for pixels in [0, 1].
 
     Raises:
-        ValueError: naming the field that has an impossible value.
+        ValueError: a field has an impossible value.
     """
 
     size: int = 224
@@ -75,14 +77,14 @@ class ImageTransform:
         generator: torch.Generator | None = None,
         draws: Tensor | None = None,
     ) -> Tensor:
-        """Resize, crop, augment and normalise images independently of each other.
+        """Resize, crop, augment and normalize each image independently.
 
         Args:
-            images: (N, 1, H, W) uint8, padded at right and bottom.
-            sizes: (N, 2) int64, height and width of each image inside the padding.
+            images: (N, 1, H, W) uint8, padded on the right and at the bottom.
+            sizes: (N, 2) int64, height and width of each image without padding.
             train: random crop and augmentation; otherwise the evaluation transform.
             generator: CPU generator for the random numbers.
-            draws: (N, DRAWS) random numbers instead, for instance this process's share of a larger batch.
+            draws: (N, DRAWS) random numbers instead of a generator, for example this process's share of a larger batch.
 
         Returns:
             (N, 3, size, size) float32, on the device of `images`.
@@ -96,27 +98,27 @@ class ImageTransform:
             return self.normalise(pixels)
 
     def window(self, sizes: Tensor) -> Tensor:
-        """The part of each image that evaluation shows the model: what is shown of the model's square lies there.
+        """The part of each image that the model sees in evaluation, to map its square image back to the original.
 
         Args:
             sizes: (N, 2) int64, height and width of each stored image.
 
         Returns:
-            (N, 4) float64: top, left, bottom and right, in shares of the image's height and width.
+            (N, 4) float64: top, left, bottom and right, as shares of the image's height and width.
         """
         resized = self._resized(sizes, train=False)
         corner = self._central_corner(resized)
         return torch.cat([corner, corner + self.size], dim=1) / resized.repeat(1, 2).double()
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """(N, 1, S, S) float32 in 0 to 255 -> (N, 3, S, S) normalised with `mean` and `std`."""
+        """(N, 1, S, S) float32 in 0 to 255 -> (N, 3, S, S) normalized with `mean` and `std`."""
         mean = pixels.new_tensor(self.mean).view(1, 3, 1, 1)
         std = pixels.new_tensor(self.std).view(1, 3, 1, 1)
         return torch.addcmul(-mean / std, pixels.expand(-1, 3, -1, -1), 1 / (255 * std))
 
     def _resized(self, sizes: Tensor, train: bool) -> Tensor:
         """(N, 2) int64: height and width that each image is resized to before cropping."""
-        sizes = sizes.clamp_min(1)  # a view that the study lacks has size 0
+        sizes = sizes.clamp_min(1)  # a missing view has size 0
         if not train and self.squash:
             return torch.full_like(sizes, self.size)
         short = sizes.amin(1, keepdim=True)
@@ -131,7 +133,7 @@ class ImageTransform:
         return ((resized - self.size) / 2).round().long()
 
     def _crop(self, images: Tensor, sizes: Tensor, chances: Tensor | None) -> Tensor:
-        """(N, 1, size, size) float32 in 0 to 255: resized, cropped at random or in the middle, flipped."""
+        """(N, 1, size, size) float32 in 0 to 255: resized, cropped at random or at the center, flipped."""
         resized = self._resized(sizes, train=chances is not None)
         room = resized - self.size
         if chances is None:
@@ -152,12 +154,12 @@ class ImageTransform:
         return torch.bmm(torch.bmm(vertical, pixels), horizontal.transpose(1, 2)).unsqueeze(1)
 
     def _augment(self, pixels: Tensor, chances: Tensor) -> Tensor:
-        """Rotation, shift and zoom about the centre, (N, 1, S, S); black outside the crop."""
+        """Rotation, shift and zoom about the center, (N, 1, S, S); black outside the crop."""
         if not (self.rotation or self.translate) and self.scale == 1:
             return pixels
         signed = 2 * chances[:, 3:] - 1
         angle = torch.deg2rad(signed[:, 0] * self.rotation)
-        # the affine sampling counts in halves of the side
+        # affine sampling uses half the side length as unit
         shift = 2 * self.translate * signed[:, 1:]
         cosine, sine = torch.cos(angle) / self.scale, torch.sin(angle) / self.scale
         side = pixels.shape[-1]
@@ -173,10 +175,10 @@ def _weights(places: Tensor, stored: Tensor, resized: Tensor, length: int) -> Te
     """Triangle filter from stored to resized pixels.
 
     Args:
-        places: (N, S) int64, pixels of the resized image that are wanted.
-        stored: (N,) pixels that the image has.
-        resized: (N,) pixels that it is resized to.
-        length: pixels of the padded image.
+        places: (N, S) int64, requested pixels of the resized image.
+        stored: (N,) size of the image in pixels.
+        resized: (N,) size in pixels after resizing.
+        length: size of the padded image in pixels.
 
     Returns:
         (N, S, length) float32; each row sums to 1 over the image and is 0 over the padding.
@@ -184,7 +186,7 @@ def _weights(places: Tensor, stored: Tensor, resized: Tensor, length: int) -> Te
     ratio = (stored.double() / resized).unsqueeze(1)
     centre = ((places + 0.5) * ratio).float().unsqueeze(2)
     pixel = torch.arange(length, device=places.device)
-    # in place: the weights of a batch are as large as its images
+    # in place, because the weights of a batch are as large as its images
     weights = (pixel + 0.5 - centre).abs_().mul_(-1 / ratio.clamp_min(1).float().unsqueeze(2)).add_(1).clamp_min_(0)
     weights.mul_(pixel < stored.view(-1, 1, 1))
     return weights.div_(weights.sum(2, keepdim=True).clamp_min_(1e-6))
@@ -197,17 +199,17 @@ def transform_inputs(
     generator: torch.Generator | None = None,
     draws: Tensor | None = None,
 ) -> Inputs:
-    """Apply `transform` to every view of every study; each view is augmented on its own.
+    """Apply `transform` to every view of every study; each view is augmented separately.
 
     Args:
-        inputs: images (B, V, 1, H, W) uint8; with H = W = 0 they are cached features and stay as they are.
-        transform: what to do.
+        inputs: images (B, V, 1, H, W) uint8; with H = W = 0 they are cached features and are returned unchanged.
+        transform: the transform.
         train: see `ImageTransform.apply`.
         generator: see `ImageTransform.apply`.
         draws: (B, V, DRAWS) random numbers instead of a generator.
 
     Returns:
-        Inputs with images (B, V, 3, size, size) float32; zero where the study lacks the view.
+        Inputs with images (B, V, 3, size, size) float32; zero for missing views.
     """
     studies, views, _, height, width = inputs.images.shape
     if not height * width:

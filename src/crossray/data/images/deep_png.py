@@ -38,7 +38,7 @@ def read_deep(image: PngImageFile, content: bytes, remark: Remarks) -> Image.Ima
     Args:
         image: opened from `content` and not decoded yet.
         content: the file.
-        remark: takes the warnings.
+        remark: receives the warnings.
 
     Returns:
         An image of mode L, RGB or RGBA (also for grey with alpha).

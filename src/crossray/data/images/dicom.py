@@ -1,8 +1,8 @@
-"""Radiographs in DICOM files (PS3.3, PS3.5): what the header must say, and the first frame as grey levels.
+"""Radiographs in DICOM files (PS3.3, PS3.5): checks the header and reads the first frame as grey levels.
 
-What the values themselves say with certainty is believed against the header, with a warning; what stays uncertain is
-refused with the field's name. Sizes are checked before anything is decoded, those of the header and of a compressed
-image.
+If the pixel values clearly contradict the header, the values are trusted and a warning is given; if the reading remains
+uncertain, the file is rejected with the name of the field. The sizes in the header and in a compressed image are
+checked before decoding.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ __all__ = ["MAX_HEADER", "describe", "read_dicom"]
 
 _RADIOGRAPHY = ("CR", "DX", "RG")
 
-#: Modalities whose names the refusal explains.
+#: Modalities whose names are explained in messages.
 _OTHER_MODALITIES = {
     "CT": "computed tomography",
     "MR": "magnetic resonance",
@@ -46,11 +46,11 @@ _CHEST = ("CHEST", "THORAX", "LUNG", "RIB", "HEART", "STERNUM", "CLAVICLE", "TSP
 
 
 def describe(content: bytes, name: str) -> FileDescription:
-    """The position of a view and the study that it belongs to; and whether the file holds an image.
+    """The position of a view, its study, and whether the file contains an image.
 
     Args:
         content: a DICOM file, or its first `MAX_HEADER` bytes and one more.
-        name: what an error message calls it.
+        name: name of the file in messages.
 
     Raises:
         UserError: the header is damaged.
@@ -60,7 +60,7 @@ def describe(content: bytes, name: str) -> FileDescription:
         return FileDescription(
             position=view_position(header.text("ViewPosition")) or "unknown",
             study=header.text("StudyInstanceUID"),
-            # a header of an image that was cut off has its size
+            # the header of a truncated image still has a size
             is_image=bool(header.pixels) or not header.whole or header.has("Rows"),
         )
 
@@ -70,15 +70,15 @@ def read_dicom(content: bytes, name: str, remark: Remarks) -> NDArray[np.uint8]:
 
     Args:
         content: a DICOM file.
-        name: what messages call it.
-        remark: takes the warnings.
+        name: name of the file in messages.
+        remark: receives the warnings.
 
     Returns:
         (H, W) uint8, 0 = black.
 
     Raises:
-        UserError: no radiograph, too large, truncated, damaged, of a transfer syntax or colour that is not read, or a
-            field contradicts another or the values.
+        UserError: the file is not a radiograph, too large, truncated or damaged, has an unsupported transfer syntax or
+            color, or a field contradicts another one or the values.
     """
     with one_sentence(name):
         header = Header(content, name)
@@ -94,7 +94,7 @@ def read_dicom(content: bytes, name: str, remark: Remarks) -> NDArray[np.uint8]:
 
 
 def _check_kind(header: Header, remark: Remarks) -> None:
-    """Refuse what is no radiograph, warn of what may be no chest radiograph."""
+    """Reject files that are not radiographs, and warn of those that may not show a chest."""
     modalities = [text.upper() for text in header.texts("Modality") if text]
     if not modalities or modalities == ["OT"]:
         remark("Modality", "does not say how the image was made; it is taken for a radiograph")
@@ -116,7 +116,7 @@ def _check_kind(header: Header, remark: Remarks) -> None:
 
 
 def _layout(header: Header, remark: Remarks) -> Layout:
-    """See that the fields which say how pixels are stored are there, agree and are within the limits."""
+    """Check that the fields on the pixel format exist, agree, and are within the limits."""
     name = header.name
     rows, columns = header.needed("Rows"), header.needed("Columns")
     samples = header.needed("SamplesPerPixel")
@@ -128,12 +128,12 @@ def _layout(header: Header, remark: Remarks) -> Layout:
     needed = {"MONOCHROME1": 1, "MONOCHROME2": 1, "RGB": 3}.get(colour, 3 if colour.startswith("YBR_") else None)
     if needed is None:
         said = code(header.text("PhotometricInterpretation"))
-        raise UserError(f"{name}: PhotometricInterpretation {said} is not read; export the image as MONOCHROME2")
+        raise UserError(f"{name}: PhotometricInterpretation {said} is not supported; export the image as MONOCHROME2")
     if samples != needed:
         raise UserError(f"{name}: SamplesPerPixel is {samples}, but PhotometricInterpretation {colour} needs {needed}; "
                         "export the image again")  # fmt: skip
     if allocated not in ((8, 16) if samples == 1 else (8,)):
-        raise UserError(f"{name}: BitsAllocated {allocated} is not read; export the image with "
+        raise UserError(f"{name}: BitsAllocated {allocated} is not supported; export the image with "
                         f"{'8 or 16' if samples == 1 else '8'} bits")  # fmt: skip
     stored = header.integer("BitsStored")
     if stored is not None and stored < 1:

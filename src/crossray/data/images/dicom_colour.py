@@ -21,8 +21,8 @@ def grey_of_colour(values: NDArray[np.uint8], layout: Layout, name: str, remark:
     Args:
         values: (H, W, 3).
         layout: what the header and the markers say.
-        name: what messages call the image.
-        remark: takes the warnings.
+        name: name of the image in messages.
+        remark: receives the warnings.
 
     Returns:
         (H, W) uint8.

@@ -63,7 +63,7 @@ class Header:
         """
         # pydicom would inflate such a file at once, whatever its size; the identifier has no other place in a file.
         if uid.DeflatedExplicitVRLittleEndian.encode() in content[:MAX_HEADER]:
-            raise UserError(f"{name}: the file is deflated as a whole, which is not read; export it uncompressed")
+            raise UserError(f"{name}: the whole file is deflated, which is not supported; export it uncompressed")
         self.name = name
         self.pixels, self.encapsulated, end = "", False, 0
         stream = BytesIO(content[:MAX_HEADER])
@@ -96,14 +96,16 @@ class Header:
         if self.pixels == "PixelData":
             return
         if self.pixels:
-            raise UserError(f"{self.name}: {self.pixels} is not read; export the image with whole numbers (PixelData)")
+            raise UserError(
+                f"{self.name}: {self.pixels} is not supported; export the image with whole numbers (PixelData)"
+            )
         if self._too_long:
-            raise UserError(f"{self.name}: the header is over {MAX_HEADER // 2**20} MiB; export the image without its "
-                            "private elements")  # fmt: skip
+            raise UserError(f"{self.name}: the header is larger than {MAX_HEADER // 2**20} MiB; export the image "
+                            "without its private elements")  # fmt: skip
         if not self.whole:
-            raise UserError(f"{self.name}: a DICOM file without pixels: it is truncated; copy or export it again")
+            raise UserError(f"{self.name}: the DICOM file is truncated and has no pixels; copy or export it again")
         modality = f" (Modality {code(self.text('Modality'))})" if self.text("Modality") else ""
-        raise UserError(f"{self.name}: a DICOM file without pixels{modality}; give the file of a radiograph")
+        raise UserError(f"{self.name}: the DICOM file has no pixels{modality}; give the file of a radiograph")
 
     def has(self, field: str) -> bool:
         """Whether the field is there and not empty."""
@@ -134,7 +136,7 @@ class Header:
             value = self.dataset.get(field)
             return int(value if isinstance(value, int | str | float) else value[0])
         except Exception:  # pydicom raises nearly anything
-            raise UserError(f"{self.name}: {field} is no whole number; export the image again") from None
+            raise UserError(f"{self.name}: {field} is not a whole number; export the image again") from None
 
     def needed(self, field: str) -> int:
         """`integer` of a field that must be there."""

@@ -27,7 +27,7 @@ def grey_levels(header: Header, stored: NDArray[Any], layout: Layout, remark: Re
         header: of the file.
         stored: (H, W) words.
         layout: how the header says that values lie in them; MONOCHROME1 or 2.
-        remark: takes the warnings.
+        remark: receives the warnings.
 
     Returns:
         (H, W) uint8, 0 = black. The first VOI LUT or else the first window decides what becomes black and white;
@@ -82,7 +82,9 @@ def _decimal(header: Header, field: str) -> float | None:
     text = header.text(field)
     value = number(text)
     if text and value is None:
-        raise UserError(f"{header.name}: {field} is {quoted(text)}, no number that is read; export the image again")
+        raise UserError(
+            f"{header.name}: {field} is {quoted(text)}, which is not a valid number; export the image again"
+        )
     return value
 
 

@@ -69,7 +69,7 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
         header: of the file.
         field: "ModalityLUTSequence" or "VOILUTSequence".
         signed: whether the values that are looked up can be negative.
-        remark: takes the warnings.
+        remark: receives the warnings.
 
     Returns:
         The table; None where the sequence has none, or only entries of one value.
@@ -83,7 +83,7 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
         data = _stored(item)
     except (KeyError, IndexError, AttributeError, TypeError):
         return None
-    except Exception:  # pydicom raises nearly anything
+    except Exception:  # pydicom raises many kinds of errors
         raise UserError(f"{header.name}: LUTDescriptor or LUTData of {field} cannot be read; export the image "
                         "again") from None  # fmt: skip
     if data is None or not len(data):

@@ -57,7 +57,7 @@ def first_frame(content: bytes, header: Header, layout: Layout, remark: Remarks)
         content: the file.
         header: its header.
         layout: what the header says; `rows`, `columns`, `allocated`, `stored` and `marked` become what the data say.
-        remark: takes the warnings.
+        remark: receives the warnings.
 
     Returns:
         (H, W) words as they are stored, with whatever the unused bits hold; or (H, W, 3) uint8.
@@ -161,13 +161,15 @@ def _known(syntax: uid.UID | None) -> uid.UID | None:
 
 def _not_read(header: Header) -> UserError:
     said = f"{header.syntax.name[:60]} is" if header.syntax is not None else "is missing or"
-    return UserError(f"{header.name}: TransferSyntaxUID {said} not read; export the image uncompressed")
+    return UserError(f"{header.name}: TransferSyntaxUID {said} not supported; export the image uncompressed")
 
 
 def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, remark: Remarks) -> NDArray[Any]:
     offsets = int.from_bytes(data[4:8], "little") // 4
     if max(offsets, data.count(_ITEM)) > MAX_FRAGMENTS:  # listing them would be an attack
-        raise UserError(f"{header.name}: the pixels lie in over {MAX_FRAGMENTS} pieces; give a single radiograph")
+        raise UserError(
+            f"{header.name}: the pixels are split into more than {MAX_FRAGMENTS} pieces; give a single radiograph"
+        )
     frame = get_frame(data, 0, number_of_frames=header.integer("NumberOfFrames") or 1)
     if frame.startswith(_JP2) and _CODESTREAM in frame:
         remark("PixelData", "holds a JPEG 2000 file instead of its codestream")
@@ -194,8 +196,8 @@ def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, rem
                f"{size[1]} and {size[0]}; these are read")  # fmt: skip
         layout.columns, layout.rows = size[:2]
     if not 2 <= precision <= 16 or (layout.samples == 3 and precision > 8):
-        raise UserError(f"{header.name}: the compressed image has {precision} bits a sample, which is not read; export "
-                        "it uncompressed")  # fmt: skip
+        raise UserError(f"{header.name}: the compressed image has {precision} bits per sample, which is not "
+                        "supported; export it uncompressed")  # fmt: skip
     if layout.signed and not signed:
         layout.stored = min(layout.stored, precision)  # the sign is the highest bit that the compressed image has
     layout.allocated = 8 if precision <= 8 else 16
@@ -220,7 +222,7 @@ def _syntax_of(frame: bytes, header: Header, remark: Remarks) -> uid.UID:
         kind = FRAMES[jpeg.marker]
         fitting = [syntax for syntax, markers in _JPEG_FRAMES.items() if jpeg.marker in markers]
         if not fitting:
-            raise UserError(f"{header.name}: the compressed pixels are a {kind}, which is not read or damaged; "
+            raise UserError(f"{header.name}: the compressed pixels ({kind}) are damaged or not supported; "
                             "export the image uncompressed")  # fmt: skip
         found = said if said in fitting else fitting[0]
     elif said == uid.RLELossless:

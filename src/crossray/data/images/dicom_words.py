@@ -68,7 +68,7 @@ def read_words(header: Header, stored: NDArray[Any], layout: Layout, remark: Rem
         header: for HighBit and the padding.
         stored: (H, W) words of 8 or 16 bits, signed or not.
         layout: BitsStored and PixelRepresentation as the header says them.
-        remark: takes the warnings.
+        remark: receives the warnings.
 
     Raises:
         UserError: bits above BitsStored are set and no reading is certain; or all pixels are padding.
@@ -159,8 +159,8 @@ def _reading(
         ):
             remark("BitsStored", f"is {stored}, and bits above it hold no part of the image; they are left out")
             return stored, signed
-        raise UserError(f"{name}: BitsStored is {stored}, but the pixels have higher bits, and it is not certain what "
-                        "these are; export the image again")  # fmt: skip
+        raise UserError(f"{name}: BitsStored is {stored}, but the pixels use higher bits, and it is not certain what "
+                        "these mean; export the image again")  # fmt: skip
     bits, sign = min(certain, key=lambda reading: rough[reading].squares * rough[reading].noise)
     if bits != stored:
         remark("BitsStored", f"is {stored}, but the values use {bits} bits; these are read")

@@ -1,4 +1,4 @@
-"""The folder of one study, as a picture archive exports it: which files are its views, and in which order."""
+"""The folder of one study, as exported by a picture archive: finds its views and their order."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,22 +12,22 @@ from crossray.files.names import printable
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Most files that are looked at in the folder of one study.
+#: Maximum number of files that are examined in the folder of one study.
 MAX_FILES = 1000
 
-#: Files that stand beside the views of a study, in small letters.
+#: Lower-case names of other files in the folder of a study.
 _NO_VIEWS = ("dicomdir", "thumbs.db", "desktop.ini")
 
-#: Rank of a position; any frontal one comes before.
+#: Rank of the positions that come after frontal ones.
 _AFTER_FRONTAL = {"lateral": 1, "unknown": 2}
 
 
 def study_views(folder: Path) -> dict[Path, FileDescription]:
-    """The views in a study's folder and its subfolders, frontal ones first, with what their files say.
+    """The views in a study's folder and its subfolders, frontal views first, with the descriptions of their files.
 
-    DICOM objects without pixels (reports, presentation states) and files that are no image are passed over, with one
-    warning that counts them; hidden files and a DICOMDIR without any. A damaged image stays in the list: to leave it
-    out would make another study.
+    DICOM objects without pixels (reports, presentation states) and files that are not images are skipped, with one
+    warning that counts them; hidden files and a DICOMDIR are skipped silently. A damaged image stays in the list,
+    because leaving it out would change the study.
 
     Raises:
         UserError: there is no view, or a file cannot be read.
@@ -36,14 +36,14 @@ def study_views(folder: Path) -> dict[Path, FileDescription]:
     described = {path: describe_image(path) for path in sorted(files)}
     views = {path: found for path, found in described.items() if found.is_image}
     if not views:
-        raise UserError(f"{printable(folder)}: the folder holds no image; give the folder of one study.")
+        raise UserError(f"{printable(folder)}: the folder contains no image; give the folder of one study.")
     if others := len(described) - len(views):
         _LOGGER.warning("%s: %d files are no images and are passed over", printable(folder), others)
     return {path: views[path] for path in frontal_first({path: found.position for path, found in views.items()})}
 
 
 def frontal_first(positions: Mapping[Path, str]) -> list[Path]:
-    """Files in the order in which models take views: frontal ones, then lateral ones, then all others; then by path.
+    """Files in the order in which models use views: frontal, lateral, then all others, each by path.
 
     Args:
         positions: each one of `crossray.data.study.VIEW_POSITIONS`, by file.
@@ -52,7 +52,7 @@ def frontal_first(positions: Mapping[Path, str]) -> list[Path]:
 
 
 def listed_frontal_first(positions: Sequence[str]) -> list[int]:
-    """Places of listed views in the order in which models take them; the list's own order where none is frontal.
+    """Indices of listed views in the order in which models use them; the order of the list if none is frontal.
 
     Example:
         >>> listed_frontal_first(["lateral", "unknown", "pa"])

@@ -44,7 +44,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
     Args:
         size: width and height in pixels, as the header says.
-        name: what an error message calls the image.
+        name: name of the image in messages.
 
     Raises:
         UserError: it is too large, too small or too long for a radiograph.
@@ -53,12 +53,14 @@ def check_size(size: tuple[int, int], name: str) -> None:
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 10**6
         raise UserError(
-            f"{name}: {width} x {height} pixels, over {limit} million; give a single radiograph, scaled down"
+            f"{name}: {width} x {height} pixels are more than {limit} million; give a single radiograph, scaled down"
         )
     if min(size) < MIN_SIDE:
-        raise UserError(f"{name}: {width} x {height} pixels; a radiograph needs at least {MIN_SIDE} each way")
+        raise UserError(
+            f"{name}: {width} x {height} pixels are too few; give a radiograph with at least {MIN_SIDE} on each side"
+        )
     if max(size) > MAX_ASPECT_RATIO * min(size):
-        raise UserError(f"{name}: {width} x {height} pixels is no radiograph's shape; give a single radiograph")
+        raise UserError(f"{name}: {width} x {height} pixels is not the shape of a radiograph; give a single radiograph")
 
 
 def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
@@ -66,8 +68,8 @@ def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
 
     Args:
         image: as the decoder gave it.
-        name: what an error message calls it.
-        remark: takes the warnings.
+        name: name of the image in messages.
+        remark: receives the warnings.
 
     Returns:
         (H, W) uint8, 0 = black. Transparent pixels lie on black.

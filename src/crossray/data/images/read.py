@@ -1,7 +1,7 @@
-"""Opening radiographs: the only place where the bytes of an image file are decoded.
+"""Opens radiographs; the bytes of image files are decoded only in this package.
 
-The content decides what a file is, and a format has one reader: a new format is one more entry of `_READERS`. That of
-DICOM is `crossray.data.images.dicom`, loaded when the first such file comes: its packages are an extra.
+The format is detected by content, and each format has one reader in `_READERS`. The DICOM reader,
+`crossray.data.images.dicom`, is loaded for the first DICOM file, because its packages are an optional extra.
 """
 
 import importlib.util
@@ -31,7 +31,7 @@ from crossray.files.names import printable
 #: Largest file that is read, in bytes.
 MAX_BYTES = 2**27
 
-#: Most scans of a JPEG; progressive ones have about ten, and a few bytes each suffice to decode for hours.
+#: Maximum number of scans of a JPEG; progressive ones have about ten, and many tiny scans would decode for hours.
 MAX_SCANS = 100
 
 _MAGIC: tuple[tuple[str, int, bytes], ...] = (
@@ -46,10 +46,10 @@ _MAGIC: tuple[tuple[str, int, bytes], ...] = (
     ("JPEG 2000", 4, b"jP  \r\n\x87\n"),
 )
 
-#: As many first bytes as tell the format.
+#: Number of bytes that identify the format.
 _MAGIC_BYTES = max(at + len(magic) for _, at, magic in _MAGIC)
 
-#: Formats by the usual endings of file names; those that are not read are there to be named.
+#: Formats by the usual file suffixes; those that are not supported are listed for messages.
 SUFFIXES = {
     ".png": "PNG",
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -64,12 +64,12 @@ SUFFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A view that lies in a PNG, JPEG or DICOM file (implements `crossray.data.study.ImageRef`).
+    """A view in a PNG, JPEG or DICOM file (implements `crossray.data.study.ImageRef`).
 
     Attributes:
         path: the file.
         position: one of `crossray.data.study.VIEW_POSITIONS`.
-        draft: decode a large JPEG at a reduced scale first: several times faster, and the pixels differ slightly.
+        draft: decode a large JPEG at a reduced scale, which is several times faster and changes the pixels slightly.
     """
 
     path: Path
@@ -78,11 +78,11 @@ class ImageFile:
 
     def __post_init__(self) -> None:
         if self.position not in VIEW_POSITIONS:
-            raise UserError(f"{self.name}: position {self.position!r} is none of {', '.join(VIEW_POSITIONS)}")
+            raise UserError(f"{self.name}: position {self.position!r} is not one of {', '.join(VIEW_POSITIONS)}")
 
     @property
     def name(self) -> str:
-        """The path, printable."""
+        """The path in printable form."""
         return printable(self.path)
 
     def read(self, size: int) -> View:
@@ -92,7 +92,7 @@ class ImageFile:
             UserError: the file is missing or no readable radiograph (`read_image`).
         """
         remark = Remarks()
-        # Twice the size leaves the resampling enough pixels to smooth over.
+        # Twice the size leaves enough pixels for resampling.
         pixels = _read(self.path, self.name, 2 * size if self.draft else None, remark)
         return View(resize_short_side(pixels, size), warnings=tuple(remark.texts))
 
@@ -100,29 +100,29 @@ class ImageFile:
 def read_image(
     source: Path | str | bytes, name: str | None = None, *, draft_size: int | None = None
 ) -> NDArray[np.uint8]:
-    """Read a radiograph from a PNG, JPEG or DICOM file, or from its bytes, as grey levels.
+    """Read a radiograph as grey levels from a PNG, JPEG or DICOM file or from its bytes.
 
-    * PNG with 16 bits a sample: the largest value decides how many bits are in use (at least 8), and these bits become
-      0-255, so that 12-bit pixels in a 16-bit file do not turn out black. A few pixels far above all others become
-      white. Nothing else is stretched.
-    * Transparent pixels lie on black.
-    * An EXIF orientation is applied, as every viewer does: left and right are as on a screen.
-    * Colour: tinted films pass, colour photographs do not (`_colourfulness`).
-    * DICOM: as `crossray.data.images.dicom.read_dicom` says.
-    * What is odd and was settled, such as a header that its values contradict, is logged as a warning; `ImageFile.read`
-      returns the same texts instead.
+    * PNG with 16 bits per sample: the largest value decides how many bits are used (at least 8), and these are scaled
+      to 0-255, so 12-bit pixels in a 16-bit file are not nearly black. A few pixels far above all others become white.
+      Contrast is not stretched otherwise.
+    * Transparent pixels are blended with black.
+    * The EXIF orientation is applied, so left and right are as in a viewer.
+    * Tinted films are accepted, color photographs are not (`_colourfulness`).
+    * DICOM: see `crossray.data.images.dicom.read_dicom`.
+    * Resolved oddities, such as a header that contradicts the values, are logged as warnings; `ImageFile.read` returns
+      them instead.
 
     Args:
-        source: path of the file, or its content.
-        name: what an error message calls the image; the path when left out.
-        draft_size: let the JPEG decoder shrink the image by 2, 4 or 8 while both sides stay at least this long.
+        source: path or content of the file.
+        name: name of the image in messages; by default, the path.
+        draft_size: let the JPEG decoder reduce the image by 2, 4 or 8, as long as both sides have at least this size.
 
     Returns:
         (H, W) uint8, 0 = black.
 
     Raises:
-        UserError: the file is missing, empty, truncated, damaged, too large, too small, of another format, or a
-            colour photograph; or its suffix belongs to another format than its content; or DICOM is not installed.
+        UserError: the file is missing, empty, truncated, damaged, too large, too small, of another format, or a color
+            photograph; its suffix does not match its content; or the packages for DICOM are not installed.
     """
     remark = Remarks()
     name = name or ("image" if isinstance(source, bytes) else printable(source))
@@ -141,13 +141,13 @@ def _read(source: Path | str | bytes, name: str, draft_size: int | None, remark:
         )
     pixels = _READERS[kind](content, name, draft_size, remark)
     remark_blank(pixels, remark)
-    if kind != "DICOM" and negative(pixels):  # no header says a polarity that the values could contradict
+    if kind != "DICOM" and negative(pixels):  # there is no polarity in a header to compare with
         remark("pixels", "look like a negative: air is bright; check the export, and invert the image")
     return pixels
 
 
 def describe_image(path: Path) -> FileDescription:
-    """Position and study of a view, as far as its file says, and whether it is one.
+    """Position and study of a view, as far as its file says, and whether the file is an image.
 
     Args:
         path: a file of any format.
@@ -169,7 +169,7 @@ def describe_content(content: bytes, name: str) -> FileDescription:
 
     Args:
         content: the file.
-        name: what a message calls it.
+        name: name of the file in messages.
 
     Raises:
         UserError: its DICOM header is damaged.
@@ -182,7 +182,7 @@ def describe_content(content: bytes, name: str) -> FileDescription:
 
 
 def _is_something_else(path: Path, content: bytes) -> bool:
-    """Whether a file of unknown format is certainly no image: by its suffix, or because it is text."""
+    """Whether a file of unknown format is certainly not an image, by its suffix or because it is text."""
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return False
@@ -192,17 +192,17 @@ def _is_something_else(path: Path, content: bytes) -> bool:
 
 
 def resize_short_side(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resample an image (antialiased, bilinear) so that its short side is `size` pixels; aspect ratio kept.
+    """Resample an image (antialiased, bilinear) to a short side of `size` pixels, keeping the aspect ratio.
 
-    An image of four times that size or more is averaged over whole blocks first, down to twice the size at least: three
-    times as fast, and no grey level of a radiograph differs by more than one or two.
+    An image of at least four times that size is first averaged over blocks, to at least twice the size. This is three
+    times as fast and changes the grey levels of a radiograph by at most one or two.
 
     Args:
         pixels: (H, W) uint8.
         size: length of the short side in pixels; the long side is rounded down, as torchvision's `Resize` does.
 
     Returns:
-        (H', W') uint8 with min(H', W') = size; `pixels` itself where the size is right already.
+        (H', W') uint8 with min(H', W') = size; `pixels` itself if it already has this size.
     """
     height, width = pixels.shape
     short = min(height, width)
@@ -218,7 +218,7 @@ def _file_content(path: Path, name: str, *, most: int = MAX_BYTES) -> bytes:
         if not path.is_file():
             raise UserError(f"{name}: no such image file; check the path")
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{name}: over {MAX_BYTES // 2**20} MiB; give a single radiograph")
+            raise UserError(f"{name}: larger than {MAX_BYTES // 2**20} MiB; give a single radiograph")
         with path.open("rb") as file:
             return file.read(most)
     except (OSError, ValueError) as error:
@@ -227,13 +227,13 @@ def _file_content(path: Path, name: str, *, most: int = MAX_BYTES) -> bytes:
 
 
 def _kind(content: bytes) -> str | None:
-    """What the first bytes say the content is; None for anything else."""
+    """The format according to the first bytes; None if unknown."""
     kind = next((kind for kind, at, magic in _MAGIC if content[at : at + len(magic)] == magic), None)
     return "DICOM" if kind is None and _is_bare_dicom(content) else kind
 
 
 def _is_bare_dicom(content: bytes) -> bool:
-    """Whether content starts with an element of group 2 or 8: DICOM that lacks its first 132 bytes."""
+    """Whether the content starts with an element of group 2 or 8, as DICOM without its first 132 bytes does."""
     if len(content) < _MAGIC_BYTES or content[:2] not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
         return False
     element, length = content[2:4], int.from_bytes(content[4:8], "little")
@@ -246,9 +246,9 @@ def _format(content: bytes, name: str) -> str:
         raise UserError(f"{name}: the image file is empty; copy it again")
     kind = _kind(content)
     if kind is None:
-        raise UserError(f"{name}: neither PNG nor JPEG nor DICOM; give a radiograph in one of these formats")
+        raise UserError(f"{name}: not a PNG, JPEG or DICOM file; give a radiograph in one of these formats")
     if kind not in _READERS:
-        raise UserError(f"{name}: {kind} is not read; export the radiograph as PNG or JPEG")
+        raise UserError(f"{name}: {kind} is not supported; export the radiograph as PNG or JPEG")
     return kind
 
 
@@ -256,20 +256,22 @@ _Reader = Callable[[bytes, str, int | None, Remarks], NDArray[np.uint8]]
 
 
 def _read_with_pillow(kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin]) -> _Reader:
-    """A reader on one of Pillow's decoders; no other decoder can be reached, whatever the content pretends to be."""
+    """A reader for one of Pillow's decoders; no other decoder is used, whatever the content claims to be."""
 
     def read(content: bytes, name: str, draft_size: int | None, remark: Remarks) -> NDArray[np.uint8]:
         if kind == "JPEG" and (reason := not_read(content)):
-            raise UserError(f"{name}: {reason} is not read; export the radiograph as PNG or as 8-bit JPEG")
+            raise UserError(f"{name}: {reason} is not supported; export the radiograph as PNG or as 8-bit JPEG")
         try:
             image = decoder(io.BytesIO(content))
             check_size(image.size, name)
             if kind == "PNG":
-                # Decoding alone overlooks a damaged checksum and a missing end.
+                # Decoding alone does not notice a damaged checksum or a missing end.
                 image.verify()
                 image = decoder(io.BytesIO(content))
             elif _may_have_scans(image) and content.count(b"\xff\xda") > MAX_SCANS:
-                raise UserError(f"{name}: over {MAX_SCANS} scans, which no camera or scanner writes; export it again")
+                raise UserError(
+                    f"{name}: more than {MAX_SCANS} scans, which no camera or scanner writes; export the image again"
+                )
             elif draft_size is not None:
                 image.draft(None, (draft_size, draft_size))
             decoded: Image.Image = image
@@ -290,7 +292,7 @@ def _read_with_pillow(kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin
 
 
 def _may_have_scans(image: ImageFilePlugin) -> bool:
-    """Whether the decoder may go through a JPEG more than once; of a sequential grey one it refuses a second scan.
+    """Whether a JPEG may have several scans; the decoder rejects a second scan of a sequential grey-scale JPEG.
 
     Counting the scans of a large file takes a tenth of the time of decoding it.
     """

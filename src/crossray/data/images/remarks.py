@@ -1,4 +1,4 @@
-"""What was odd about an image that could be read all the same."""
+"""Warnings about images that could be read despite an oddity."""
 
 import logging
 
@@ -6,13 +6,13 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Remarks:
-    """Warnings about one image, in the order in which they arose, each once.
+    """Warnings about one image, in order and without repetition.
 
-    A reader is given one of these and calls it; who opened the image stores the texts with it or logs them.
+    A reader receives an instance and calls it; the caller of the reader stores or logs the texts.
 
     Attributes:
-        texts: sentences that begin with the field: what is odd and what was done about it. They hold no value that
-            could name a patient.
+        texts: sentences that begin with the field and say what is odd and how it was handled. They contain no value
+            that could identify a patient.
 
     Example:
         >>> remark = Remarks()
@@ -25,17 +25,17 @@ class Remarks:
         self.texts: list[str] = []
 
     def __call__(self, field: str, text: str) -> None:
-        """Remark on a field of the header, or on "pixels", "samples" or "transparency"."""
+        """Add a remark on a field of the header, or on "pixels", "samples" or "transparency"."""
         entry = f"{field} {text}"
         if entry not in self.texts:
             self.texts.append(entry)
 
     def log(self, name: str) -> None:
-        """Log every text behind the image's name."""
+        """Log every text, preceded by the name of the image."""
         for text in self.texts:
             _LOGGER.warning("%s: %s", name, text)
 
 
 def field_of(text: str) -> str:
-    """The field that a warning is about: what warnings are counted by."""
+    """The field of a warning, by which warnings are counted."""
     return text.partition(" ")[0]

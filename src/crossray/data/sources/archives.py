@@ -82,7 +82,7 @@ def _folder(root: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[t
         if not _wanted(name, suffixes) or path.is_dir():
             continue
         if not os.path.realpath(path).startswith(real) or not path.is_file():
-            raise UserError(f"{root}: {name!a}: leads out of the folder or is no file; copy the file into it")
+            raise UserError(f"{root}: {name!a}: is outside the folder or not a file; copy the file into the folder")
         _check_size(root, name, path.stat().st_size, max_bytes)
         yield name, path.read_bytes
 
@@ -96,7 +96,7 @@ def zip_members(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> dict
     try:
         if not zipfile.is_zipfile(source):
             source.open("rb").close()
-            raise UserError(f"{source}: no zip archive; give the downloaded file, or the folder that it unpacks to")
+            raise UserError(f"{source}: not a zip archive; give the downloaded file, or the folder that it unpacks to")
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); check the path") from None
     return dict(_zip_entries(source, _opened_zip(source), suffixes, max_bytes))
@@ -216,7 +216,7 @@ def _damage_is_said(source: Path) -> Iterator[None]:
     try:
         yield
     except RecursionError:
-        raise UserError(f"{source}: headers within headers without end; download the archive again") from None
+        raise UserError(f"{source}: the headers are nested without end; download the archive again") from None
     except _DAMAGED:
         raise UserError(f"{source}: the archive is truncated or damaged; download it again") from None
 
@@ -238,22 +238,26 @@ def _checked_name(source: Path, name: str, *, regular: bool) -> str:
     shown = ascii(name[:120])
     path = PurePosixPath(name.removeprefix("./"))
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or name[1:2] == ":":
-        raise UserError(f"{source}: {shown}: leaves the archive's folder; do not use this archive")
+        raise UserError(f"{source}: {shown}: points outside the archive's folder; do not use this archive")
     if not regular:
-        raise UserError(f"{source}: {shown}: a link, device or sparse file; pack plain files only")
+        raise UserError(f"{source}: {shown} is a link, device or sparse file; pack plain files only")
     return path.as_posix()
 
 
 def _check_size(source: Path, name: str, size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise UserError(f"{source}: {name[:120]!a}: over {max_bytes / 2**20:.0f} MiB; take it out of the archive")
+        raise UserError(
+            f"{source}: {name[:120]!a}: larger than {max_bytes / 2**20:.0f} MiB; remove it from the archive"
+        )
 
 
 def _check_count(source: Path, count: int) -> None:
     if count > MAX_MEMBERS:
-        raise UserError(f"{source}: over {MAX_MEMBERS} entries; give the original archive")
+        raise UserError(f"{source}: more than {MAX_MEMBERS} entries; give the original archive")
 
 
 def _check_ratio(source: Path, unpacked: int) -> None:
     if unpacked > FREE_BYTES and unpacked > MAX_RATIO * source.stat().st_size:
-        raise UserError(f"{source}: unpacks to over {MAX_RATIO} times its size, as no real archive does; do not use it")
+        raise UserError(
+            f"{source}: unpacks to more than {MAX_RATIO} times its size, as no real archive does; do not use it"
+        )

@@ -58,7 +58,7 @@ class PathFinder:
         paths = [self._joined(spelling) for spelling in spellings]
         found = next((path for path in paths if _exists(path)), None) or self._composed(paths[-1])
         if not self.is_inside(found) or os.path.realpath(found) + os.sep == self._root:
-            raise PathError("lies outside the folder or leads out of it; give a path inside it")
+            raise PathError("is outside the folder; give a path inside it")
         return found
 
     def existing(self, name: str) -> Path:
@@ -81,7 +81,7 @@ class PathFinder:
             raise PathError("is an absolute path of another system; give it relative to the folder")
         relative = PurePosixPath(name)
         if relative.is_absolute() and not self.is_inside(Path(name)):
-            raise PathError("is absolute and lies outside the folder; give a path relative to it, inside it")
+            raise PathError("is absolute and outside the folder; give a path relative to it, inside it")
         return Path(name) if relative.is_absolute() else self.folder / relative
 
     def _composed(self, path: Path) -> Path:

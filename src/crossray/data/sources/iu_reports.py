@@ -71,12 +71,14 @@ def read_reports(source: Path, projections: Path | None = None) -> list[IuReport
     """
     if source.suffix.lower() == ".csv":
         if projections is None:
-            raise UserError(f"{source}: says nothing of images; give indiana_projections.csv with --projections")
+            raise UserError(f"{source}: does not list the images; give indiana_projections.csv with --projections")
         reports = _csv_reports(source, projections)
     else:
         reports = list(_xml_reports(source))
     if not reports:
-        raise UserError(f"{source}: no XML report in it; give NLMCXR_reports.tgz, its folder or indiana_reports.csv")
+        raise UserError(
+            f"{source}: it contains no XML report; give NLMCXR_reports.tgz, its folder or indiana_reports.csv"
+        )
     reports.sort(key=lambda report: report.uid)
     for first, second in pairwise(reports):
         if first.uid == second.uid:
@@ -116,7 +118,7 @@ def parse_report(content: bytes, name: str) -> IuReport:
     try:
         parser.Parse(content, True)
     except (expat.ExpatError, LookupError, ValueError):
-        raise UserError(f"{name}: no well-formed XML (line {parser.ErrorLineNumber}); download it again") from None
+        raise UserError(f"{name}: not well-formed XML (line {parser.ErrorLineNumber}); download it again") from None
     return reader.report()
 
 
@@ -126,7 +128,9 @@ def _xml_reports(source: Path) -> Iterator[IuReport]:
         content = load()
         total += len(content)
         if total > MAX_REPORTS_BYTES:
-            raise UserError(f"{source}: over {MAX_REPORTS_BYTES // 2**20} MiB of reports; give Open-i's collection")
+            raise UserError(
+                f"{source}: more than {MAX_REPORTS_BYTES // 2**20} MiB of reports; give Open-i's collection"
+            )
         yield parse_report(content, f"{source}: {name}")
 
 
@@ -144,7 +148,7 @@ class _Reader:
 
     def doctype(self, _name: str, _system: str | None, _public: str | None, declares: bool) -> None:
         if declares:
-            raise UserError(f"{self._name}: its document type declares entities or the like; do not use this file")
+            raise UserError(f"{self._name}: its document type has declarations, such as entities; do not use this file")
 
     def skipped(self, _name: str, _is_parameter: bool) -> None:
         # behind a DTD, which is not read, expat would pass over an unknown entity in silence
@@ -176,7 +180,9 @@ class _Reader:
     def report(self) -> IuReport:
         match = _UID.fullmatch(self._uid)
         if match is None:
-            raise UserError(f"{self._name}: uId: is not CXR and a number; give the XML files of Open-i's collection")
+            raise UserError(
+                f"{self._name}: uId is not CXR followed by a number; give the XML files of Open-i's collection"
+            )
         findings, impression, indication = (
             " ".join(filter(None, self._texts.get(section, []))) for section in _SECTIONS
         )
@@ -194,7 +200,7 @@ def _csv_reports(path: Path, projections: Path) -> list[IuReport]:
 
 def _csv_report(row: Mapping[str, str], place: str, images: Mapping[str, list[str]]) -> IuReport:
     if not (row["uid"].isascii() and row["uid"].isdigit()):
-        raise UserError(f"{place}: uid: is no number; use the unchanged indiana_reports.csv")
+        raise UserError(f"{place}: uid is not a number; use the unchanged indiana_reports.csv")
     tags = tuple(tag.strip() for tag in row["MeSH"].split(";") if tag.strip())
     listed = images.get(row["uid"], [])
     keys = _unique(listed)
@@ -223,18 +229,23 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
     """Line and fields of every row."""
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
-            raise UserError(f"{path}: over {MAX_TABLE_BYTES // 2**20} MiB; use the unchanged table of Kaggle's copy")
+            raise UserError(
+                f"{path}: larger than {MAX_TABLE_BYTES // 2**20} MiB; use the unchanged table of Kaggle's copy"
+            )
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if twice := [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]:
                 raise UserError(
-                    f"{path}: column {quoted(twice[0])} stands twice; use the unchanged table of Kaggle's copy"
+                    f"{path}: column {quoted(twice[0])} appears twice; use the unchanged table of Kaggle's copy"
                 )
             if missing := [column for column in columns if column not in (reader.fieldnames or ())]:
                 raise UserError(f"{path}: column {missing[0]} is missing; use the unchanged table of Kaggle's copy")
             for row in reader:
                 if None in row or None in row.values():
-                    raise UserError(f"{path}: line {reader.line_num}: not as many fields as columns; copy it again")
+                    raise UserError(
+                        f"{path}: line {reader.line_num}: it has another number of fields than the header; copy it "
+                        f"again"
+                    )
                 yield reader.line_num, row
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None

@@ -1,4 +1,4 @@
-"""IU X-Ray from the files that Open-i or Kaggle give: reports, images, and what is filtered on the way.
+"""IU X-Ray from the files of Open-i or Kaggle: reports, images, and filters.
 
 R2Gen's 2,955 studies are those with a findings section and at least two images; its identifiers are the name of a
 study's first image without the last number. `docs/data/iu-xray.md` shows both on the true reports.
@@ -35,7 +35,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class FilterStep:
-    """What is left after one filter: reports, and the images that belong to them."""
+    """The remaining reports and images after a filter."""
 
     step: str
     reports: int
@@ -128,11 +128,11 @@ def iu_xray(
         reports: NLMCXR_reports.tgz, the folder that it unpacks to, or indiana_reports.csv.
         images: NLMCXR_png.tgz, the folder that it unpacks to, or Kaggle's folder of images.
         scratch: folder to unpack images into.
-        projections: indiana_projections.csv; without it, views are unknown. Taken from beside
-            indiana_reports.csv when left out.
-        split: r2gen:annotation.json takes the studies and splits of that file; seeded draws 70/10/20 by patient.
-        seed: seed of the drawn split.
-        views: pair keeps studies with two views or more and two of each, as R2Gen does; all keeps every view.
+        projections: indiana_projections.csv, which names the positions of the views; by default, the file next to
+            indiana_reports.csv. Without it, positions are unknown.
+        split: r2gen:annotation.json uses the studies and splits of that file; seeded draws a 70/10/20 split by patient.
+        seed: random seed of the drawn split.
+        views: pair keeps two views of each study with at least two, as R2Gen does; all keeps every view.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     labels = label_origin(None, convention)
@@ -200,7 +200,7 @@ def read_iu_xray(
     for name, _ in members(images, _SUFFIXES, MAX_BYTES):
         files.setdefault(image_key(name), name)
     if not files:
-        raise UserError(f"{images}: no PNG or JPEG image in it; give NLMCXR_png.tgz, its folder or Kaggle's")
+        raise UserError(f"{images}: it contains no PNG or JPEG image; give NLMCXR_png.tgz, its folder or Kaggle's")
 
     steps = [_step("in the source", found)]
     listed = {key for report in found for key in report.images}

@@ -25,6 +25,6 @@ def label_origin(given: str | None, convention: str = OWN) -> str:
     """
     if given is not None and convention != OWN:
         raise UserError(
-            f"--convention {convention}: the labels are not made by the rules but taken from the {given}; leave it out"
+            f"--convention {convention} has no effect, because the labels are taken from the {given}; leave it out"
         )
     return labeler_name(convention) if given is None else given

@@ -1,7 +1,7 @@
-"""A user's own studies: a CSV or JSONL table with one study a row.
+"""A user's own studies: a CSV or JSONL table with one study per row.
 
 Columns: `images` (files, or folders of a study's files, relative to the manifest; in CSV separated by ";"), then either
-`report` (free text, parted at its headings) or `findings`, `impression`, `indication`; and optionally `study`,
+`report` (free text, split at its headings) or `findings`, `impression`, `indication`; and optionally `study`,
 `patient`, `split`, `views` (a position for every image) and one column for each observation that is labelled. Every
 fault is found before anything is written. Frontal views come first in a study, whatever the order of the list.
 """
@@ -37,10 +37,10 @@ COLUMNS = ("study", "patient", "split", "images", "views", "report", *TEXTS)
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Most rows; MIMIC-CXR has 227,835 studies.
+#: Maximum number of rows; MIMIC-CXR has 227,835 studies.
 MAX_ROWS = 2**18
 
-#: CheXpert's numbers for the statuses.
+#: CheXpert's codes of the statuses.
 _NUMBERS = {"": "blank", "1": "positive", "1.0": "positive", "0": "negative", "0.0": "negative", "-1": "uncertain",
             "-1.0": "uncertain"}  # fmt: skip
 
@@ -53,12 +53,12 @@ _TEMPLATE_ROWS = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest holds.
+    """The content of a manifest.
 
     Attributes:
-        studies: of the rows without fault, in the file's order.
-        faults: of the other rows, by line.
-        labelled: whether the manifest brings labels; otherwise they are read out of the reports.
+        studies: studies of the valid rows, in the order of the file.
+        faults: faults of the other rows, by line.
+        labelled: whether the manifest contains labels; otherwise they are read from the reports.
     """
 
     studies: tuple[Study, ...]
@@ -67,7 +67,7 @@ class Manifest:
 
 
 def filled_template() -> str:
-    """A CSV manifest with two invented studies, to be filled in."""
+    """A CSV manifest with two invented studies as an example to fill in."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*(column for column in COLUMNS if column != "report"), "pleural_effusion"])
@@ -86,11 +86,10 @@ def manifest(
     """Prepare your own studies from a CSV or JSONL table of image paths and reports.
 
     Args:
-        manifest: CSV or JSONL table, one study a row; image paths are relative to its folder.
-        template: write a table to be filled in to this .csv file, or print it when no file is named, and do nothing
-            else.
-        skip_bad: leave bad rows out and list them in rejected.jsonl, instead of refusing the table.
-        seed: seed of the 70/10/20 split by patient that is drawn when the table has no column split.
+        manifest: CSV or JSONL table with one study per row; image paths are relative to its folder.
+        template: only write a table to fill in, to this .csv file; without a file name, print it.
+        skip_bad: skip bad rows and list them in rejected.jsonl instead of rejecting the table.
+        seed: random seed of the 70/10/20 split by patient, for a table without the column split.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     if template == Path("-"):
@@ -129,21 +128,21 @@ def write_template(path: Path) -> None:
 
 
 def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, convention: str = OWN_CONVENTION) -> Manifest:
-    """Read a manifest and find what is wrong in it.
+    """Read a manifest and find its faults.
 
     Args:
         path: .csv or .jsonl file in UTF-8.
-        seed: seed of the 70/10/20 split by patient that is drawn when the column `split` is left out.
-        skip_bad: leave rows with a fault out instead of refusing the manifest.
-        convention: of the rule labeler.
+        seed: random seed of the 70/10/20 split by patient, for a table without the column `split`.
+        skip_bad: skip rows with a fault instead of rejecting the manifest.
+        convention: convention of the rules.
 
     Returns:
         The studies. A row without `study` is called `line-<number>`, one without `patient` is a patient of its own.
         Labels are those of the columns; rows of a manifest without such columns get those of the rule labeler.
 
     Raises:
-        UserError: the file cannot be read, has an unknown or no needed column, or has bad rows, which are named by line
-            and column (`manifest_faults.message`).
+        UserError: the file cannot be read, has an unknown column or lacks a required one, or has bad rows, which are
+            named by line and column (`manifest_faults.message`).
     """
     columns, rows = read_table(path, "images")
     _check_columns(path, set(columns))
@@ -153,7 +152,7 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, conventi
     faults: list[Fault] = []
     for line, row in rows:
         if len(studies) + len(faults) == MAX_ROWS:
-            raise UserError(f"{path}: over {MAX_ROWS} rows; part the manifest")
+            raise UserError(f"{path}: more than {MAX_ROWS} rows; split the manifest")
         try:
             if isinstance(row, FaultError):
                 raise row
@@ -172,7 +171,7 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, conventi
 
 
 def _remark_shared_images(path: Path, studies: Sequence[Study]) -> None:
-    """Warn of images that belong to more than one patient: a test image may then stand in training, too."""
+    """Warn of images that belong to several patients, because a test image may then be in the training split too."""
     patients: dict[object, set[str]] = {}
     for study in studies:
         for image in study.images:
@@ -187,7 +186,7 @@ def _remark_shared_images(path: Path, studies: Sequence[Study]) -> None:
 
 
 class _RowReader:
-    """Turns rows into studies, and knows those before."""
+    """Turns rows into studies, and checks them against earlier rows."""
 
     def __init__(self, path: Path, has_split: bool, labelled: bool, convention: str) -> None:
         self._finder = PathFinder(path.parent)
@@ -200,11 +199,9 @@ class _RowReader:
         patient = identifier(_text(row, "patient")) or name
         if name in self._lines:
             raise FaultError("study", f"the same as in line {self._lines[name]}; give every study its own name", name)
-        split = _text(row, "split") if self._has_split else "train"  # a drawn split is filled in later
+        split = _text(row, "split") if self._has_split else "train"  # a random split is set later
         if split not in SPLITS:
-            raise FaultError(
-                "split", "is none of train, val and test; write one of them in every row or in none", split
-            )
+            raise FaultError("split", "is not train, val or test; write one of them in every row or in none", split)
         seen = self._splits.get(patient, (split, line))
         if seen[0] != split:
             raise FaultError("split", f"the patient is in another split in line {seen[1]}; keep a patient in one")
@@ -236,7 +233,7 @@ class _RowReader:
             )
         paths = [self._path(name) for name in names]
         if views and any(path.is_dir() for path in paths):
-            raise FaultError("views", "stands beside a folder; leave it empty or name the folder's files")
+            raise FaultError("views", "cannot be given for a folder; leave it empty or list the folder's files")
         files = [self._described(path, name) for path, name in zip(paths, names, strict=True)]
         described = {path: found for views_of_one in files for path, found in views_of_one.items()}
         if len({found.study for found in described.values() if found.study}) > 1:
@@ -254,7 +251,7 @@ class _RowReader:
             raise FaultError("images", str(error).replace("the folder", "the manifest's folder"), _end(name)) from None
 
     def _described(self, path: Path, name: str) -> dict[Path, FileDescription]:
-        """What a file, or the views in a folder, say of themselves."""
+        """The descriptions of a file, or of the views in a folder."""
         if not path.is_dir():
             return {path: _described(path)}
         try:
@@ -262,19 +259,19 @@ class _RowReader:
         except UserError:
             raise FaultError("images", "is a folder without images; name the folder of a study", _end(name)) from None
         if not all(map(self._finder.is_inside, views)):
-            raise FaultError("images", "is a folder with links that leave the manifest's folder", _end(name))
+            raise FaultError("images", "is a folder with links to places outside the manifest's folder", _end(name))
         return views
 
 
 def _position(word: str) -> str:
     position = word.lower() if word.lower() in VIEW_POSITIONS else view_position(word)
     if position is None:
-        raise FaultError("views", f"is none of {', '.join(VIEW_POSITIONS)}; write one of them", word)
+        raise FaultError("views", f"is not one of {', '.join(VIEW_POSITIONS)}; write one of them", word)
     return position
 
 
 def _end(name: str) -> str:
-    """The end of a path, which tells more than its beginning."""
+    """The end of a path, which is more informative than its start."""
     return name if len(name) <= LONGEST_QUOTE else f"...{name[3 - LONGEST_QUOTE :]}"
 
 
@@ -292,10 +289,10 @@ def _sections(row: Mapping[str, Any]) -> Sections:
     report = or_empty(_text(row, "report", strip=False))
     for name in ("report", *TEXTS):
         if is_rich_text(_text(row, name)):
-            raise FaultError(name, "is RTF and no plain text; export plain text")
+            raise FaultError(name, "is RTF, not plain text; export plain text")
     findings, impression, indication = (one_line(or_empty(_text(row, name))) for name in TEXTS)
     if report.strip() and (findings or impression or indication):
-        raise FaultError("report", "stands beside sections; give the whole report or its sections, not both")
+        raise FaultError("report", "is given together with sections; give the whole report or its sections, not both")
     if not report.strip():
         if not findings:
             raise FaultError("findings", "is empty; give the report's findings, or leave the row out")
@@ -303,7 +300,7 @@ def _sections(row: Mapping[str, Any]) -> Sections:
     parts = split_sections(report)
     if parts.origin == "last_paragraph" and not parts.headings:
         return parts if not parts.remainder else Sections(one_line(report), "", "", "", "heading")
-    if parts.findings and parts.origin != "last_paragraph":  # a last paragraph may as well be a signature
+    if parts.findings and parts.origin != "last_paragraph":  # the last paragraph may also be a signature
         return parts
     named = ", ".join(repr(name) for name in dict.fromkeys(parts.unknown))
     seen = f" (not understood: {named[:200]})" if named else ""
@@ -314,9 +311,11 @@ def _labels(row: Mapping[str, Any]) -> dict[str, str]:
     own = {name: row[name] for name in OBSERVATIONS if name in row}
     given = row.get("labels") or own
     if not isinstance(given, Mapping):
-        raise FaultError("labels", "is no object; give an object of observations and statuses")
+        raise FaultError("labels", "is not an object; give an object of observations and statuses")
     if given is not own and own:
-        raise FaultError("labels", "stands beside columns of observations; give one of the two", next(iter(own)))
+        raise FaultError(
+            "labels", "is given together with columns of observations; give one of the two", next(iter(own))
+        )
     labels = {}
     for name, value in given.items():
         if name not in OBSERVATIONS:
@@ -324,7 +323,7 @@ def _labels(row: Mapping[str, Any]) -> dict[str, str]:
         word = "" if value is None else str(value).strip().lower()
         status = _NUMBERS.get(word, word)
         if status not in STATUSES:
-            raise FaultError(name, f"is none of {', '.join(STATUSES)} (or 1, 0, -1); write one of them", value)
+            raise FaultError(name, f"is not one of {', '.join(STATUSES)} (or 1, 0, -1); write one of them", value)
         labels[name] = status
     return labels
 
@@ -336,13 +335,13 @@ def _text(row: Mapping[str, Any], column: str, *, strip: bool = True) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and column in ("study", "patient"):
         value = str(value)
     if not isinstance(value, str):
-        raise FaultError(column, "is no text; put it in quotation marks")
+        raise FaultError(column, "is not text; put it in quotation marks")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise FaultError(column, "holds half a character; write the file in UTF-8") from None
+        raise FaultError(column, "contains an incomplete character; write the file in UTF-8") from None
     if "\0" in value:
-        raise FaultError(column, "holds a zero character; take it out")
+        raise FaultError(column, "contains a zero character; remove it")
     return value.strip() if strip else value
 
 

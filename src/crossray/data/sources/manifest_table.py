@@ -50,9 +50,9 @@ def _csv_table(path: Path, needed: str) -> tuple[Sequence[str], Rows]:
     reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter(first, needed), strict=True)
     columns = [name.strip().lower() for name in next(_guarded(path, reader, skipped), (0, []))[1]]
     if "" in columns:
-        raise UserError(f"{path}: column {columns.index('') + 1} has no name; name it or take it out")
+        raise UserError(f"{path}: column {columns.index('') + 1} has no name; name it or remove it")
     if twice := [name for name, count in Counter(columns).items() if count > 1]:
-        raise UserError(f"{path}: column {quoted(twice[0])}: stands twice; keep one of the two")
+        raise UserError(f"{path}: column {quoted(twice[0])}: appears twice; keep one of the two")
     return columns, _csv_rows(path, reader, columns, skipped)
 
 
@@ -61,7 +61,7 @@ def _csv_rows(path: Path, reader: Any, columns: Sequence[str], skipped: int) -> 
         if not fields:
             continue
         if len(fields) != len(columns):
-            yield line, FaultError("row", "not as many fields as columns; quote texts with commas")
+            yield line, FaultError("row", "another number of fields than the header has; quote texts with commas")
         else:
             yield line, dict(zip(columns, fields, strict=True))
 
@@ -76,7 +76,7 @@ def _guarded(path: Path, reader: Any, skipped: int) -> Iterator[tuple[int, list[
             return
         except csv.Error as error:
             line = reader.line_num + skipped
-            raise UserError(f"{path}: line {line}: no CSV ({error}); save the table as CSV again") from None
+            raise UserError(f"{path}: line {line}: not valid CSV ({error}); save the table as CSV again") from None
         finally:
             csv.field_size_limit(limit)
         yield reader.line_num + skipped, fields
@@ -94,15 +94,15 @@ def _json_row(line: str) -> "Row | FaultError":
     except FaultError as fault:
         return fault
     except (ValueError, RecursionError):
-        return FaultError("row", "is no JSON; write one object a line")
-    return row if isinstance(row, dict) else FaultError("row", "is no object; write one object a line")
+        return FaultError("row", "is not JSON; write one object per line")
+    return row if isinstance(row, dict) else FaultError("row", "is not an object; write one object per line")
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise FaultError("row", "is a key that stands twice; keep one of the two", twice)
+        raise FaultError("row", "is a key that appears twice; keep one of the two", twice)
     return found
 
 
@@ -110,11 +110,11 @@ def _lines(path: Path) -> Iterator[str]:
     """The lines, with their ends."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB; part the manifest")
+            raise UserError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; split the manifest")
         with path.open(encoding="utf-8-sig", newline="\n") as file:
             while line := file.readline(MAX_LINE + 1):
                 if len(line) > MAX_LINE:
-                    raise UserError(f"{path}: a line of over {MAX_LINE} characters; write one study a line")
+                    raise UserError(f"{path}: a line has more than {MAX_LINE} characters; write one study per line")
                 yield line
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None

@@ -1,11 +1,11 @@
-"""MIMIC-CXR-JPG and MIMIC-CXR as PhysioNet gives them: tables, a tree of images, and the reports.
+"""MIMIC-CXR-JPG and MIMIC-CXR as published on PhysioNet: tables, a tree of images, and reports.
 
     ROOT/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz                 one row an image, an image, a study
     ROOT/files/p10/p10000032/s50414267/02aa804e-...-4e381014.jpg          or .dcm, in MIMIC-CXR
     mimic-cxr-reports.zip: files/p10/p10000032/s50414267.txt              in MIMIC-CXR only
 
-Only the tables are held in memory. Studies come in the order of patient and study, each made when it is asked for; one
-that cannot be used comes with the reason (`Study.refusal`), so that nothing is missing without being counted.
+Only the tables are kept in memory. Studies are ordered by patient and study and created on demand; one that cannot be
+used has a reason (`Study.refusal`), so every missing study is counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -177,13 +177,15 @@ def mimic_cxr(
     """Prepare MIMIC-CXR from PhysioNet's files; prints an estimate of time and size first.
 
     Args:
-        root: folder of a version of MIMIC-CXR-JPG (or MIMIC-CXR, with DICOM files), which holds the folder files.
+        root: folder of a version of MIMIC-CXR-JPG (or of MIMIC-CXR, with DICOM files) that contains the folder files.
         reports: mimic-cxr-reports.zip, or the folder that it unpacks to.
-        tables: folder with the tables mimic-cxr-2.0.0-*.csv.gz of MIMIC-CXR-JPG; root when left out.
-        views: frontal keeps PA and AP, all keeps every view.
-        unit: study makes one record a study; image one a view with its study's report, as R2Gen's annotation has them.
-        findings: headed keeps reports with a findings section; any takes a common section or last paragraph instead.
-        labels: rules reads them out of the findings; chexpert takes the table mimic-cxr-2.0.0-chexpert.csv.gz.
+        tables: folder with the tables mimic-cxr-2.0.0-*.csv.gz of MIMIC-CXR-JPG; by default, root.
+        views: frontal keeps PA and AP views, all keeps every view.
+        unit: study makes one record per study; image makes one per view, with the report of its study, as in R2Gen's
+            annotation.
+        findings: headed keeps only reports with a findings section; any also uses a combined section or the last
+            paragraph.
+        labels: rules reads labels from the findings; chexpert uses the table mimic-cxr-2.0.0-chexpert.csv.gz.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     origin = label_origin(None if labels == "rules" else TABLE_LABELS, convention)
@@ -230,7 +232,9 @@ def read_mimic_cxr(
     read = MimicTables.read(tables or root, chexpert=labels == "chexpert")
     files = root / "files"
     if not files.is_dir():
-        raise UserError(f"{root}: holds no folder 'files'; give the folder of a version, such as mimic-cxr-jpg/2.1.0")
+        raise UserError(
+            f"{root}: contains no folder 'files'; give the folder of a version, such as mimic-cxr-jpg/2.1.0"
+        )
     return MimicStudies(read, _reports(reports), files, _suffix(files, read), views, unit, findings, labels)
 
 
@@ -243,7 +247,7 @@ def _suffix(files: Path, tables: MimicTables) -> str:
             for suffix in (".jpg", ".dcm"):
                 if any((folder / f"{image.name}{suffix}").is_file() for image in entry.images):
                     return suffix
-    raise UserError(f"{files}: none of the tables' images is there as .jpg or .dcm; check --root and the download")
+    raise UserError(f"{files}: none of the images in the tables exists as .jpg or .dcm; check --root and the download")
 
 
 def _reports(source: Path) -> _Report:
@@ -251,7 +255,7 @@ def _reports(source: Path) -> _Report:
         return _folder_reports(source)
     loads = {PurePosixPath(name).name: load for name, load in zip_members(source, (".txt",), MAX_REPORT_BYTES).items()}
     if not loads:
-        raise UserError(f"{source}: no report in it; give mimic-cxr-reports.zip")
+        raise UserError(f"{source}: it contains no report; give mimic-cxr-reports.zip")
 
     def report(entry: MimicStudy) -> bytes | None:
         load = loads.get(f"s{entry.study}.txt")
@@ -264,13 +268,17 @@ def _folder_reports(source: Path) -> _Report:
     bases = (source, source / "files", source / "mimic-cxr-reports" / "files")
     base = next((base for base in bases if any(base.glob("p1[0-9]"))), None)
     if base is None:
-        raise UserError(f"{source}: holds no folders p10 to p19; give the folder that mimic-cxr-reports.zip unpacks to")
+        raise UserError(
+            f"{source}: contains no folders p10 to p19; give the folder that mimic-cxr-reports.zip unpacks to"
+        )
 
     def report(entry: MimicStudy) -> bytes | None:
         path = base / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}.txt"
         try:
             if path.stat().st_size > MAX_REPORT_BYTES:
-                raise UserError(f"{path}: over {MAX_REPORT_BYTES // 2**20} MiB; replace it with the published report")
+                raise UserError(
+                    f"{path}: larger than {MAX_REPORT_BYTES // 2**20} MiB; replace it with the published report"
+                )
             return path.read_bytes()
         except FileNotFoundError:
             return None

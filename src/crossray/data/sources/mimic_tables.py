@@ -91,7 +91,9 @@ class MimicTables:
         if joined.num_rows != split.num_rows:
             raise UserError(f"{meta_path}: dicom_id: an image occurs twice; download the table again")
         if joined.column("Rows").null_count or pc.min(joined.column("Rows")).as_py() < 1:
-            raise UserError(f"{meta_path}: lacks images of the table 'split', or their Rows; use tables of one version")
+            raise UserError(
+                f"{meta_path}: images of the table 'split', or their Rows, are missing; use tables of one version"
+            )
         if joined.column("Columns").null_count or pc.min(joined.column("Columns")).as_py() < 1:
             raise UserError(f"{meta_path}: Columns: a size is missing; download the table again")
         positions = [POSITIONS.get(view or "", "unknown") for view in joined.column("ViewPosition").to_pylist()]
@@ -163,10 +165,12 @@ def _table(folder: Path, name: str, columns: dict[str, pa.DataType]) -> tuple[Pa
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB when unpacked; give the published table")
+            raise UserError(f"{path}: larger than {MAX_BYTES // 2**20} MiB when unpacked; give the published table")
         table = csv.read_csv(pa.BufferReader(content), convert_options=convert)
     except KeyError:
-        raise UserError(f"{path}: lacks one of the columns {', '.join(columns)}; give the published table") from None
+        raise UserError(
+            f"{path}: one of the columns {', '.join(columns)} is missing; give the published table"
+        ) from None
     except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as error:
         place = re.search(r"column #\d+|[Rr]ow #\d+", str(error))
         where = f" ({place[0]})" if place else ""
@@ -183,15 +187,19 @@ def _check(path: Path, table: pa.Table) -> None:
             raise UserError(f"{path}: {name}: is empty in some row; download the table again")
     bad = pc.invert(pc.match_substring_regex(table.column("dicom_id"), _IMAGE))
     if pc.any(bad).as_py():
-        raise UserError(f"{path}: row {pc.index(bad, True).as_py() + 1}: dicom_id: is no identifier; download it again")
+        raise UserError(
+            f"{path}: row {pc.index(bad, True).as_py() + 1}: dicom_id: is not an identifier; download it again"
+        )
     if pc.count_distinct(table.column("dicom_id")).as_py() != table.num_rows:
         raise UserError(f"{path}: dicom_id: an image occurs twice; download the table again")
     for name in ("subject_id", "study_id"):
         if pc.min(table.column(name)).as_py() < 10_000_000:
-            raise UserError(f"{path}: {name}: is no number of eight digits in some row; download the table again")
+            raise UserError(f"{path}: {name}: is not an eight-digit number in some row; download the table again")
     if unknown := set(pc.unique(table.column("split")).to_pylist()) - _SPLITS.keys():
-        raise UserError(f"{path}: split: {min(unknown)[:30]!a} is none of {', '.join(_SPLITS)}; use the official table")
+        raise UserError(
+            f"{path}: split: {min(unknown)[:30]!a} is not one of {', '.join(_SPLITS)}; use the official table"
+        )
     pairs = table.group_by("study_id").aggregate([("split", "count_distinct"), ("subject_id", "count_distinct")])
     for name in ("split", "subject_id"):
         if pc.max(pairs.column(f"{name}_count_distinct")).as_py() > 1:
-            raise UserError(f"{path}: {name}: one study has two; use the official table")
+            raise UserError(f"{path}: {name}: a study has two values; use the official table")

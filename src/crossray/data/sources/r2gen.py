@@ -61,8 +61,8 @@ def r2gen(
     Args:
         annotation: R2Gen's annotation.json, PromptMRG's or ReXrank's file, or COACL's folder of three files.
         images: folder that the annotation's image paths are relative to.
-        kind: what the annotation is; auto tells it by its form.
-        labels: annotation takes the file's labels where it has them (PromptMRG), rules reads them out of the reports.
+        kind: format of the annotation; auto detects it.
+        labels: annotation uses the labels in the file, if it has any (PromptMRG); rules reads labels from the reports.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
     """
     opened = open_annotation(annotation, None if kind == "auto" else kind)
@@ -106,9 +106,11 @@ def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
         splits[found.split].append(entry)  # type: ignore[index]
         places[found.split].append(found.place)  # type: ignore[index]
     if not first_places:
-        raise UserError(f"{path}: no entries; give an annotation file with studies under train, val or test")
+        raise UserError(f"{path}: there are no entries; give an annotation file with studies under train, val or test")
     if labelled and unlabelled:
-        raise UserError(f"{path}: {unlabelled}.labels: is missing, and {labelled} has labels; give all or none")
+        raise UserError(
+            f"{path}: {unlabelled}.labels is missing, but {labelled} has labels; give labels to all studies or to none"
+        )
     return Annotation(path, kind, bool(labelled), splits, places)
 
 
@@ -185,16 +187,16 @@ def _labels(codes: list[int]) -> dict[str, str]:
 def _read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: over {MAX_BYTES // 2**20} MiB; give R2Gen's annotation.json")
+            raise UserError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; give R2Gen's annotation.json")
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repetition)
     except _RepeatedKeyError as error:
-        raise UserError(f"{path}: the key {quoted(error)} stands twice in an object; keep one of the two") from None
+        raise UserError(f"{path}: the key {quoted(error)} appears twice in an object; keep one of the two") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give R2Gen's annotation.json") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: no JSON (line {error.lineno}); copy or download the file again") from None
+        raise UserError(f"{path}: not valid JSON (line {error.lineno}); copy or download the file again") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: no JSON text in UTF-8; copy or download the file again") from None
+        raise UserError(f"{path}: not JSON text in UTF-8; copy or download the file again") from None
 
 
 class _RepeatedKeyError(Exception):
@@ -225,7 +227,7 @@ def _checked_entry(found: Entry, kind: Kind) -> dict[str, Any]:
             _check_text(entry.get(field), f"{place}.{names.get(field, field)}", may_be_empty=field != "id")
     if kind != "coacl" and entry.get("split", found.split) != found.split:
         raise UserError(
-            f"{place}.split: contradicts the list that it lies in; make both {found.split} or move the entry"
+            f"{place}.split: differs from the list that the entry is in; make both {found.split} or move the entry"
         )
     for key in ("study_id", "subject_id"):
         if key in entry and (isinstance(entry[key], bool) or not isinstance(entry[key], (int, str))):
@@ -240,7 +242,7 @@ def _check_labels(codes: Any, place: str) -> None:
         raise UserError(f"{place}: a list of {len(CHEXPERT)} or {len(PROMPTMRG)} codes is needed; copy it again")
     for j, code in enumerate(codes):
         if isinstance(code, bool) or code not in range(len(STATUSES)):
-            raise UserError(f"{place}[{j}]: is none of 0 (blank), 1 (positive), 2 (negative), 3 (uncertain)")
+            raise UserError(f"{place}[{j}]: is not one of 0 (blank), 1 (positive), 2 (negative), 3 (uncertain)")
 
 
 def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
@@ -251,16 +253,20 @@ def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:  # JSON can hold half characters that neither a file name nor a Parquet column can.
-        raise UserError(f"{place}: holds half a character; write the file in UTF-8") from None
+        raise UserError(f"{place}: contains an incomplete character; write the file in UTF-8") from None
     if "\0" in value:
-        raise UserError(f"{place}: holds a zero character; take it out")
+        raise UserError(f"{place}: contains a zero character; remove it")
 
 
 def _inside(finder: PathFinder, relative: str, place: str) -> Path:
     """The image's path, after a check that it lies in the image folder whatever links there are."""
     if ".." in PurePosixPath(relative.replace("\\", "/")).parts:
-        raise UserError(f"{place}: leaves the image folder; give paths relative to {finder.folder}, without '..'")
+        raise UserError(
+            f"{place}: points outside the image folder; give paths relative to {finder.folder}, without '..'"
+        )
     try:
         return finder.inside(relative)
     except PathError as error:
-        raise UserError(f"{place}: leaves the image folder {finder.folder}: {quoted(relative)} {error}") from None
+        raise UserError(
+            f"{place}: points outside the image folder {finder.folder}: {quoted(relative)} {error}"
+        ) from None

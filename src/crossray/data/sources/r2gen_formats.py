@@ -162,7 +162,7 @@ def _rexrank(content: Any, path: Path) -> Iterator[Entry]:
         split = values.get("split", "test")
         split = _VALIDATION.get(split, split) if isinstance(split, str) else split
         if split not in SPLITS:
-            raise UserError(f"{place}.split: {quoted(split)} is none of train, val and test; write one of them")
+            raise UserError(f"{place}.split: {quoted(split)} is not train, val or test; write one of them")
         context = values.get("context", "")
         entry = {
             "id": study,
@@ -182,7 +182,9 @@ def _positions(values: Mapping[str, Any], place: str) -> list[str] | None:
     if named is None:
         return None
     if not isinstance(named, list) or not all(isinstance(name, str) and name.lower() in _POSITIONS for name in named):
-        raise UserError(f"{place}.frontal_lateral: is no list of Frontal and Lateral; write one of them for each image")
+        raise UserError(
+            f"{place}.frontal_lateral: is not a list of Frontal and Lateral; write one of them for each image"
+        )
     paths = values.get("image_path")
     if len(named) != (len(paths) if isinstance(paths, list) else 1):
         return None  # so in a few studies of the published files: nobody knows which image is meant

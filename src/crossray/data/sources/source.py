@@ -1,4 +1,4 @@
-"""What a source is: one file with a function that reads studies. Its parameters are the options of `crossray prepare`.
+"""Sources: each is one file with a function that reads studies, whose parameters are options of `crossray prepare`.
 
     @source("my-hospital")
     def my_hospital(folder: Path, seed: int = 0) -> Collection:
@@ -9,7 +9,7 @@ Args:
             seed: of the split.
         \"\"\"
 
-A file in this folder is found by itself; another package names its module in an entry point of the group
+A file in this folder is found automatically; another package names its module in an entry point of the group
 `crossray.sources`. Writing, `--out`, `--size`, `--cleaner`, `--workers`, `--shard` and `--engine` are the same for all.
 """
 
@@ -24,18 +24,18 @@ from crossray.registry import Registry
 
 @dataclass(frozen=True)
 class Collection:
-    """The studies of a source, and what is written down about them.
+    """The studies of a source and their description.
 
     Attributes:
-        studies: in an order that is the same at every run, with a length where that is known; their `ImageRef`s must be
-            picklable. `PreviewedStudies` are measured first, and the user is told how long writing will take.
-        source: JSON-ready description of where they come from: "kind" (of source), files with their digests, seeds,
-            whether the images are synthetic ("synthetic_images"), and what made the labels ("labels"). It identifies
-            the dataset: the same folder with another description is refused.
+        studies: the studies in an order that is the same in every run, with a length if it is known; their `ImageRef`s
+            must be picklable. For `PreviewedStudies`, an estimate of size and time is printed first.
+        source: JSON-ready description of their origin: "kind" of source, files with their digests, seeds, whether the
+            images are synthetic ("synthetic_images"), and the labeler ("labels"). It identifies the dataset: the same
+            folder with another description is rejected.
         notes: JSON-ready remarks that are kept in `dataset.json`; "filter_steps" and "paper_statistics" are printed.
-        rejected: "study", "step" and "reason" of what could not even be made a study.
-        files: the image files, in an order that is the same at every run, so that a changed one is noticed when the
-            dataset exists already; None where there are none, or they lie in an archive.
+        rejected: "study", "step" and "reason" of entries that could not be read as studies.
+        files: the image files in an order that is the same in every run, to notice changes if the dataset already
+            exists; None if there are none or they are in an archive.
     """
 
     studies: Iterable[Study]
@@ -47,16 +47,16 @@ class Collection:
 
 @runtime_checkable
 class PreviewedStudies(Protocol):
-    """Studies so many that their writing is estimated beforehand."""
+    """A large collection of studies, for which size and time are estimated first."""
 
     def __len__(self) -> int:
         """Number of studies."""
 
     def images(self) -> int:
-        """Number of images, at most."""
+        """Maximum number of images."""
 
     def stored_bytes(self, size: int) -> int:
-        """Bytes of these images with a short side of `size` pixels."""
+        """Size of the images in bytes, with a short side of `size` pixels."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Source:
 
     Attributes:
         name: second word of `crossray prepare NAME`.
-        read: gives the studies; or says in a sentence what it did instead, such as writing a template. A
-            parameter `scratch` is no option: it gets a folder for what has to be unpacked, deleted with the unfinished
+        read: returns the studies, or a sentence about what it did instead, such as writing a template. A parameter
+            `scratch` is not an option: it receives a folder for unpacked files, which is deleted with the unfinished
             dataset.
-        cleaner: report cleaner that is used when none is chosen.
-        positional: parameter of `read` that is given without an option's name; "" for none.
-        alone: options that may stand without a value, and the value that this means.
-        always_writes: False where `read` may return a sentence, so that --out can be left out.
+        cleaner: default cleaner of the reports.
+        positional: parameter of `read` that is a positional argument; "" for none.
+        alone: options that can be given without a value, with the value that this means.
+        always_writes: False if `read` may return a sentence, so that --out is optional.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Source:
 
     @property
     def definition(self) -> Callable[..., Collection | str]:
-        """What the registry names in a message about two sources of one name."""
+        """The function, which the registry names in messages."""
         return self.read
 
 
@@ -106,7 +106,7 @@ def source(
     alone: Mapping[str, str] | None = None,
     always_writes: bool = True,
 ) -> Callable[[_R], _R]:
-    """Decorator of the function that reads a source; see `Source` for the arguments."""
+    """Decorator of a function that reads a source; see `Source` for the arguments."""
 
     def decorate(read: _R) -> _R:
         SOURCES.add(name, Source(name, read, cleaner, positional, alone or {}, always_writes))

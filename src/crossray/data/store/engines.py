@@ -110,7 +110,7 @@ class Processes(ShardWriter):
         try:
             return first.result()
         except BrokenProcessPool as error:
-            raise UserError("a worker process was killed, most likely for want of memory; run the same command again "
+            raise UserError("a worker process was killed, probably because memory ran out; run the same command again "
                             "with fewer --workers: it continues.") from error  # fmt: skip
 
 

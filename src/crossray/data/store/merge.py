@@ -83,7 +83,7 @@ def merge(
 def _summary(folder: Path, shard: int) -> dict[str, Any]:
     summary = read_summary(folder, shard)
     if summary is None:
-        raise UserError(f"{shard_folder(folder, shard)}: vanished while it was needed; run the same command again.")
+        raise UserError(f"{shard_folder(folder, shard)}: disappeared while it was read; run the same command again.")
     return summary
 
 
@@ -133,7 +133,7 @@ def _move_pixels(source: Path, target: Path, size: int) -> None:
             source.replace(target)
             sync(target.parent)
     elif size and (not target.exists() or target.stat().st_size != size):
-        raise UserError(f"{target}: incomplete; remove the folder {target.parent} and run the command again.")
+        raise UserError(f"{target} is incomplete; remove the folder {target.parent} and run the command again.")
 
 
 def _statistics(studies: pa.Table, images: pa.Table, rejected: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads a prepared dataset through memory maps: nothing is decoded, and opening costs no more than its tables."""
+"""Reads a prepared dataset through memory maps: nothing is decoded, and opening it only reads its tables."""
 
 import json
 import mmap
@@ -23,21 +23,21 @@ SECTIONS: tuple[str, ...] = ("findings", "impression", "indication")
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What `dataset.json` says.
+    """The content of `dataset.json`.
 
     Attributes:
         format: version of the format on disk.
-        source: where the studies come from.
+        source: origin of the studies.
         size: short side of the stored views in pixels.
-        cleaner: cleaner by which words were counted and empty reports found.
+        cleaner: cleaner that was used to count words and find empty reports.
         sha256: digest of all texts, labels, masks and pixels.
-        observations: names of the columns of `StudyRecord.labels`; empty when the source has no labels.
-        counts: "read", "rejected" by filter step, "studies" and "images" by split and in all, "warnings": images by
-            the field that a warning is about, and "patients_in_several_splits" where there are any.
-        patients: patients by split and in all.
-        average_length: mean words of a cleaned findings section by split and in all.
+        observations: names of the columns of `StudyRecord.labels`; empty if the source has no labels.
+        counts: "read", "rejected" by filter step, "studies" and "images" by split and in total, "warnings" (number of
+            images by field), and "patients_in_several_splits" if there are any.
+        patients: number of patients by split and in total.
+        average_length: mean number of words in a cleaned findings section, by split and in total.
         notes: remarks of the source.
-        images: what identifies the image files (`crossray.data.store.identity`); empty where nothing was kept of them.
+        images: identity of the image files (`crossray.data.store.identity`); empty if it was not recorded.
     """
 
     format: int
@@ -55,7 +55,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """One study as stored; `positions` has one entry a view, `labels` is (K,) status codes or None."""
+    """One study as stored; `positions` has one entry per view, `labels` is (K,) status codes or None."""
 
     id: str
     patient: str
@@ -71,7 +71,7 @@ class StudyRecord:
 class Dataset:
     """A prepared dataset on disk.
 
-    Studies and images are addressed by their row. Instances can be pickled: a worker opens the folder again.
+    Studies and images are addressed by row. Instances can be pickled: a worker opens the folder again.
     """
 
     def __init__(self, path: Path, info: DatasetInfo, images: pa.Table) -> None:
@@ -94,10 +94,10 @@ class Dataset:
 
     @classmethod
     def open(cls, path: "Path | str | Dataset") -> "Dataset":
-        """Open the folder that `write_dataset` made; a dataset that is open already is returned as it is.
+        """Open a folder of `write_dataset`; a dataset that is already open is returned unchanged.
 
         Raises:
-            UserError: it is no dataset, unfinished, damaged, or of another version.
+            UserError: the folder is not a dataset, or is unfinished, damaged or of another version.
         """
         if isinstance(path, Dataset):
             return path
@@ -140,7 +140,7 @@ class Dataset:
         return rows
 
     def record(self, row: int) -> StudyRecord:
-        """Everything about one study but its pixels."""
+        """Everything about one study except its pixels."""
         values = self._table.slice(int(row), 1).to_pylist()[0]
         labels = values["labels"]
         return StudyRecord(
@@ -164,7 +164,7 @@ class Dataset:
         return self._take(rows, "id")
 
     def extras(self) -> Iterator[dict[str, Any]]:
-        """The source's own values of every study, in the order of the rows."""
+        """The source-specific values of every study, in row order."""
         for values in self._table.column("extra").to_pylist():
             yield json.loads(values)
 
@@ -174,7 +174,7 @@ class Dataset:
 
     @cached_property
     def labels(self) -> NDArray[np.int8] | None:
-        """(studies, K) int8 status codes, -1 where a study has no labels; None when the source has none."""
+        """(studies, K) int8 status codes, -1 for a study without labels; None if the source has no labels."""
         if not self.info.observations:
             return None
         result = np.full((self.studies, len(self.info.observations)), -1, np.int8)
@@ -184,26 +184,26 @@ class Dataset:
         return result
 
     def views(self, row: int) -> range:
-        """Image rows of a study, in the source's order."""
+        """Image rows of a study, in the order of the source."""
         return range(int(self.first_image[row]), int(self.first_image[row + 1]))
 
     def image(self, image_row: int) -> NDArray[np.uint8]:
-        """(H, W) uint8, a read-only window into the memory map."""
+        """(H, W) uint8, a read-only view of the memory map."""
         height, width = self.image_sizes[image_row]
         start = self._offset[image_row]
         return self._pixels(int(self._shard[image_row]))[start : start + height * width].reshape(height, width)
 
     def warnings(self, image_row: int) -> tuple[str, ...]:
-        """What was odd about the image's file: sentences, each of which begins with the field that it is about."""
+        """Warnings about the file of an image; each begins with the name of the field."""
         return tuple(self._warnings[int(image_row)].as_py() or ())
 
     def findings(self) -> pa.Table | None:
-        """What is drawn in the views (phantom only): `layout.FINDINGS_SCHEMA`, masks as run lengths."""
+        """Findings drawn in the views (phantom only): `layout.FINDINGS_SCHEMA`, with masks as run lengths."""
         path = self.path / layout.FINDINGS
         return pq.read_table(path) if path.exists() else None
 
     def features_path(self, fingerprint: str) -> Path:
-        """Folder for what a model caches under this fingerprint."""
+        """Folder for the features of a model with this fingerprint."""
         return self.path / layout.FEATURES / fingerprint
 
     @cached_property
@@ -246,7 +246,7 @@ def _read_info(path: Path) -> DatasetInfo:
     if not description.exists():
         if (path / layout.UNFINISHED).exists():
             raise UserError(f"{path} is unfinished; run the same prepare command again.")
-        raise UserError(f"{path}: no {layout.DESCRIPTION} in it; name the folder that `crossray prepare` wrote.")
+        raise UserError(f"{path}: {layout.DESCRIPTION} is missing; name the folder that `crossray prepare` wrote.")
     try:
         values = json.loads(description.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -262,7 +262,7 @@ def _read_info(path: Path) -> DatasetInfo:
 
 
 def _check_pixels(path: Path, images: pa.Table) -> None:
-    """Every file of pixels must be as long as its images say: a cut copy would be noticed only in training."""
+    """Check the length of every pixel file, because a truncated copy would only be noticed in training."""
     shard = _integers(images, "shard")
     size = _integers(images, "height") * _integers(images, "width")
     expected = np.bincount(shard, weights=size).astype(np.int64) if len(shard) else np.zeros(0, np.int64)

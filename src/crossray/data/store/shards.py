@@ -163,11 +163,11 @@ def _fill(job: Job, shard: int, studies: Sequence[Study], repeated: frozenset[in
 def _record(study: Study, cleaner: str, *, repeated: bool) -> dict[str, Any]:
     """A study as a row of the table; raises `_RejectedError`."""
     if repeated:
-        raise _RejectedError("repeated", "the source has given a study of this identifier before")
+        raise _RejectedError("repeated", "another study of the source has the same identifier")
     if study.refusal is not None:
         raise _RejectedError(*study.refusal)
     if study.split not in SPLITS:
-        raise _RejectedError("split", f"split '{study.split}' is none of {', '.join(SPLITS)}")
+        raise _RejectedError("split", f"split '{study.split}' is not one of {', '.join(SPLITS)}")
     if not study.images:
         raise _RejectedError("no_image", "the study has no image")
     words = clean(study.findings, cleaner).split()
@@ -195,7 +195,9 @@ def _label_codes(study: Study) -> list[int] | None:
         if observation not in OBSERVATIONS:
             raise _RejectedError("label", f"label '{observation}' is not a known observation")
         if status not in STATUSES:
-            raise _RejectedError("label", f"status '{status}' of label '{observation}' is none of {list(STATUSES)}")
+            raise _RejectedError(
+                "label", f"status '{status}' of label '{observation}' is not one of {', '.join(STATUSES)}"
+            )
     return [STATUSES.index(study.labels.get(name, "blank")) for name in OBSERVATIONS]
 
 

@@ -1,8 +1,8 @@
-"""Writes a prepared dataset: in parallel, resumable after a kill at any point, atomic (docs/architecture.md).
+"""Writes a prepared dataset in parallel and atomically, resumable if killed at any point (docs/architecture.md).
 
-Workers write shards into a hidden folder; the last step merges their tables and moves their pixels. `dataset.json`
-comes last of all, and a folder without it is no dataset. What is written depends on the studies alone, not on the
-number of workers, nor on how often the run was killed.
+Workers write shards into a hidden folder; the last step merges their tables and moves their pixels. `dataset.json` is
+written last, and a folder without it is not a dataset. The content depends only on the studies, not on the number of
+workers or interruptions.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Part:
-    """The share of one of several machines: number `number` (from 1) of `of`; it takes every `of`-th shard."""
+    """The share of one of several machines: part `number` (from 1) of `of`, which writes every `of`-th shard."""
 
     number: int
     of: int
@@ -54,7 +54,7 @@ class Part:
         """Read "2/8".
 
         Raises:
-            UserError: it is no such text, or there is no such part.
+            UserError: the text is invalid, or there is no such part.
         """
         number, _, of = text.partition("/")
         if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
@@ -76,31 +76,31 @@ def write_dataset(
     engine: Engine = "processes",
     images: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Prepare studies for training; the same call after a kill continues where it was.
+    """Prepare studies for training; if it is killed, the same call continues.
 
     A study that cannot be used goes to `rejected.jsonl` with the reason and is counted.
 
     Args:
-        out: folder of the dataset; made when missing.
-        studies: the studies, in an order that is the same at every run; `ImageRef`s must be picklable.
+        out: folder of the dataset; created if missing.
+        studies: the studies in an order that is the same in every run; `ImageRef`s must be picklable.
         size: short side of the stored views in pixels.
-        source: JSON-ready description of where the studies come from (name, files, seed); it identifies the run.
+        source: JSON-ready description of the origin of the studies (name, files, seed); it identifies the run.
         cleaner: report cleaner for counting words and finding empty reports; texts are stored as they are.
-        workers: processes; None takes one a core, 0 works in this process. A script that calls this with workers must
-            guard its main part with `if __name__ == "__main__"`, as everywhere in `multiprocessing`.
+        workers: number of processes; None for one per core, 0 for this process only. A script that calls this with
+            workers must guard its main code with `if __name__ == "__main__"`, as always with `multiprocessing`.
         notes: JSON-ready remarks that are stored in `dataset.json`.
-        rejected: `study`, `step` and `reason` of what the source could not even make a study of: listed and counted
-            with the studies that cannot be used.
-        progress: called with studies done and studies in all (0 when unknown) after every shard.
+        rejected: `study`, `step` and `reason` of entries that the source could not read as studies; they are listed and
+            counted with the rejected studies.
+        progress: called after every shard with the number of finished and of all studies (0 if unknown).
         engine: "processes" of this machine, or "ray" for the machines of a Ray cluster, which share the disk.
-        images: what identifies the image files (`identity.identify`); with it, changed images are refused instead of
-            being overlooked when `out` holds a dataset of the same source.
+        images: identity of the image files (`identity.identify`); with it, changed images are rejected instead of being
+            ignored if `out` already contains a dataset of the same source.
 
     Returns:
-        The dataset; an equal one that exists already is returned at once, with a logged sentence.
+        The dataset; if an equal one already exists, it is returned at once and a message is logged.
 
     Raises:
-        UserError: `out` holds another dataset or anything else, no study can be used, or the disk is full.
+        UserError: `out` contains another dataset or other files, no study can be used, or the disk is full.
     """
     out = Path(out)
     identity = _identity(source, size, cleaner, images)
@@ -131,26 +131,26 @@ def write_part(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write one machine's share of a dataset, and no dataset yet.
+    """Write the share of one machine, without completing the dataset.
 
     `write_dataset` with the same studies then finds the shares in `out`, writes what is missing, and merges. Machines
     may share `out` and write at the same time, or the hidden folders of their `out` are copied into one.
 
     Args:
         out: as for `write_dataset`, like all others but `part`.
-        studies: all studies, not only those of this share.
-        part: which share.
-        size: of the stored views.
-        source: where the studies come from.
+        studies: all studies, not only those of this part.
+        part: the part to write.
+        size: short side of the stored views in pixels.
+        source: origin of the studies.
         cleaner: report cleaner.
-        workers: processes.
-        progress: called with studies done and studies of this share, nearly.
+        workers: number of processes.
+        progress: called with the number of finished studies and the approximate number in this part.
 
     Returns:
         Number of shards of this share.
 
     Raises:
-        UserError: as `write_dataset`.
+        UserError: see `write_dataset`.
     """
     out = Path(out)
     identity = _identity(source, size, cleaner)
@@ -176,7 +176,7 @@ def _identity(
 
 
 def estimated_bytes(studies: int, size: int, views: int = 2) -> int:
-    """Disk space that the pixels of some studies need at least: views are never smaller than size x size."""
+    """Minimum disk space for the pixels of some studies: views are never smaller than size x size."""
     return studies * views * size * size
 
 
@@ -185,12 +185,12 @@ def _existing(out: Path, identity: Mapping[str, Any]) -> Dataset:
     info = dataset.info
     found = {"format": info.format, "source": dict(info.source), "size": info.size, "cleaner": info.cleaner}
     if changed(identity.get("images", {}), info.images):
-        raise UserError(f"{out}: the image files have changed since this dataset was prepared (or --identity has); "
+        raise UserError(f"{out}: the image files or --identity have changed since this dataset was prepared; "
                         "remove the folder to read them again, or choose another --out.")  # fmt: skip
     for field, value in identity.items():
         if field != "images" and layout.json_bytes(found[field]) != layout.json_bytes(value):
             raise UserError(
-                f"{out}: holds a dataset with another '{field}'; choose another --out or remove the folder."
+                f"{out}: contains a dataset with another '{field}'; choose another --out or remove the folder."
             )
     shutil.rmtree(out / layout.UNFINISHED, ignore_errors=True)
     _LOGGER.warning("%s: is already prepared and was not read again; remove the folder to prepare it anew", out)
@@ -206,7 +206,7 @@ def _unfinished_folder(out: Path, identity: Mapping[str, Any], part: Part | None
     folder = out / layout.UNFINISHED
     new = not out.exists()
     if not new and not folder.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not a dataset; choose another --out or remove it.")
+        raise UserError(f"{out}: the folder exists and is not a dataset; choose another --out or remove it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -253,9 +253,9 @@ def _claim(out: Path, folder: Path, identity: Mapping[str, Any]) -> None:
         if {**begun, "images": 0} == {**identity, "images": 0}:
             if "images" not in begun:  # parts, whose copies of the images may have other times
                 return
-            raise UserError(f"{out}: the image files have changed since this dataset was begun (or --identity has); "
+            raise UserError(f"{out}: the image files or --identity have changed since this dataset was begun; "
                             "remove the folder and run the command again.")  # fmt: skip
-        raise UserError(f"{out}: holds an unfinished dataset of another source, size or cleaner; run that command "
+        raise UserError(f"{out}: contains an unfinished dataset of another source, size or cleaner; run that command "
                         "again or remove the folder.")  # fmt: skip
 
 
@@ -276,7 +276,7 @@ def _check_space(out: Path, needed: int) -> None:
 
 
 def count_workers(workers: int | None) -> int:
-    """Processes that are meant: as many as given, or one a core."""
+    """The number of processes: as given, or one per core."""
     if workers is not None:
         return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""Who reads the clinical observations out of a text. Every clinical score names its labeler.
+"""Labelers, which read the clinical observations from a text. Every clinical score names its labeler.
 
-Labels of the generated and of the true report come from the same labeler, as in all published tables: a labeler's own
-mistakes are therefore part of a clinical score, and scores of two labelers do not compare.
+Labels of the generated and of the true report come from the same labeler, as in all published tables. The labeler's own
+mistakes are therefore part of a clinical score, and scores of two labelers cannot be compared.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,15 +21,15 @@ RULES = "rules"
 
 
 class Labeler(Protocol):
-    """Reads observations out of reports."""
+    """Reads observations from reports."""
 
     @property
     def name(self) -> str:
-        """What made the labels, with its version: part of the protocol of every clinical score."""
+        """Name and version of the labeler, which are part of the protocol of every clinical score."""
 
     @property
     def observations(self) -> tuple[str, ...]:
-        """Names of the columns of the labels, the 14 of CheXpert among them."""
+        """Names of the label columns, including the 14 of CheXpert."""
 
     def label(self, reports: Sequence[str]) -> NDArray[np.int8]:
         """Label reports.
@@ -42,8 +42,8 @@ class Labeler(Protocol):
         """
 
 
-#: What opens a labeler, by the name of its kind; it is given what stands behind "NAME:", "" for nothing. A labeler is
-#: one file in this folder, or in another package that names its module in an entry point of `crossray.labelers`.
+#: Functions that open a labeler, by the name of its kind. They receive what follows "NAME:", or "". A labeler is one
+#: file in this folder, or in another package that names its module in an entry point of `crossray.labelers`.
 LABELERS: Registry[Callable[[str], Labeler]] = Registry(
     "labeler",
     "crossray.labelers",
@@ -56,7 +56,7 @@ class RuleLabeler:
     """The embedded labeler of `crossray.text.observations`: rules, no weights.
 
     Args:
-        convention: how observations are drawn (`crossray.text.labeling.registry.conventions`).
+        convention: which statements count for which observation (`crossray.text.labeling.registry.conventions`).
 
     Raises:
         UserError: there is no such convention.
@@ -89,7 +89,7 @@ def open_rules(argument: str) -> Labeler:
 
 
 def is_rules(choice: str) -> bool:
-    """Whether this choice of a labeler (`open_labeler`) means the rules."""
+    """Whether this name of a labeler (`open_labeler`) means the rules."""
     return choice.partition(":")[0] in (RULES, LABELER)
 
 
@@ -97,12 +97,12 @@ def open_labeler(choice: str = RULES, convention: str = OWN) -> Labeler:
     """The labeler of this name.
 
     Args:
-        choice: "rules", another name in `LABELERS`, such a name with what it needs ("chexbert:FOLDER"), or just a
-            folder with converted CheXbert weights.
-        convention: how the rules draw the observations; other labelers have their own.
+        choice: "rules", another name in `LABELERS`, a name with its argument ("chexbert:FOLDER"), or just a folder with
+            converted CheXbert weights.
+        convention: convention of the rules; other labelers have their own.
 
     Raises:
-        UserError: there is no such labeler or convention, or the folder is missing or holds no such weights.
+        UserError: there is no such labeler or convention, or the folder is missing or has no such weights.
     """
     check_convention(convention)
     if convention != OWN:
@@ -112,5 +112,5 @@ def open_labeler(choice: str = RULES, convention: str = OWN) -> Labeler:
     name, _, argument = choice.partition(":")
     if Path(choice).exists() or "/" in name or not name:
         name, argument = "chexbert", choice
-    # Only who asks for CheXbert pays for importing torch and transformers.
+    # torch and transformers are imported only for CheXbert.
     return LABELERS.get(name)(argument)

@@ -1,8 +1,8 @@
-"""CheXbert: a BERT that reads the 14 observations of CheXpert out of a report (docs/evaluation.md).
+"""CheXbert: a BERT that reads the 14 observations of CheXpert from a report (docs/evaluation.md).
 
-A linear head an observation on the last hidden state of [CLS]: thirteen with the four statuses, and one for "no
-finding", which is blank or positive. Source: A. Smit et al., "CheXbert", EMNLP 2020, and the published code
-(stanfordmlgroup/CheXbert: `label.py`, `bert_tokenizer.py`, `constants.py`). The weights are not ours to pass on;
+Each observation has a linear head on the last hidden state of [CLS]: thirteen heads have the four statuses, and the one
+for "no finding" has blank and positive. Source: A. Smit et al., "CheXbert", EMNLP 2020, and the published code
+(stanfordmlgroup/CheXbert: `label.py`, `bert_tokenizer.py`, `constants.py`). We may not redistribute the weights;
 `crossray.evaluation.labelers.chexbert_weights` converts the published file.
 """
 
@@ -27,8 +27,8 @@ from crossray.text.observations import CHEXPERT, STATUSES
 #: Version of the folder of converted weights, in the field `format` of its `config.json`.
 FORMAT = 1
 
-#: Outputs of the head of each observation, in the order of `CHEXPERT`, which is the checkpoint's. "No finding" is only
-#: ever blank or positive. The classes are the codes of `STATUSES`.
+#: Outputs of the head of each observation, in the order of `CHEXPERT`, which is that of the checkpoint. "No finding" is
+#: only ever blank or positive. The classes are the codes of `STATUSES`.
 CLASSES = (len(STATUSES),) * 13 + (2,)
 
 #: Width of one attention head in every BERT of the original paper.
@@ -36,7 +36,7 @@ HEAD_WIDTH = 64
 
 _UNKNOWN, _START, _END = "[UNK]", "[CLS]", "[SEP]"
 
-# Reports of about equal length that are labelled at once.
+# Number of reports that are labelled at once.
 _BATCH = 32
 
 
@@ -46,10 +46,10 @@ class CheXbertConfig:
 
     Attributes:
         vocabulary: pieces of the tokenizer.
-        width: of a hidden state; there is an attention head every `HEAD_WIDTH`.
-        layers: of the encoder.
-        inner_width: of a layer's feed-forward network.
-        positions: longest input in pieces, [CLS] and [SEP] counted.
+        width: size of a hidden state; each attention head takes `HEAD_WIDTH` of it.
+        layers: number of encoder layers.
+        inner_width: hidden size of a layer's feed-forward network.
+        positions: longest input in pieces, including [CLS] and [SEP].
         segments: rows of the segment embedding, of which only the first is used.
     """
 
@@ -62,7 +62,7 @@ class CheXbertConfig:
 
 
 class CheXbert(nn.Module):
-    """The network: a BERT encoder without pooler, and the heads."""
+    """The network: a BERT encoder without a pooler, and the heads."""
 
     def __init__(self, config: CheXbertConfig) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class CheXbertLabeler:
         network: with its weights.
         tokenizer: as `word_pieces` makes it.
         sha256: digest of the file that the weights come from.
-        device: where to compute; a GPU where there is one when None.
+        device: where to compute; if None, a GPU if there is one.
     """
 
     def __init__(self, network: CheXbert, tokenizer: Tokenizer, sha256: str, device: str | None = None) -> None:
@@ -114,7 +114,7 @@ class CheXbertLabeler:
 
     @property
     def name(self) -> str:
-        """Name, and the beginning of the digest of the published file: other weights are another labeler."""
+        """Name, and the start of the digest of the published file: different weights make a different labeler."""
         return f"chexbert {self._sha256[:8]}"
 
     @property
@@ -126,14 +126,14 @@ class CheXbertLabeler:
         """Label reports.
 
         Args:
-            reports: N reports; what exceeds 512 pieces is not read.
+            reports: N reports; pieces beyond 512 are not read.
 
         Returns:
             (N, 14) codes of `STATUSES`.
         """
         codes = np.empty((len(reports), len(CHEXPERT)), dtype=np.int8)
         pieces = [encoded.ids for encoded in self._tokenizer.encode_batch([" ".join(text.split()) for text in reports])]
-        # Neighbours in length share a batch, so that little is padding.
+        # Reports of similar length share a batch to reduce padding.
         order = sorted(range(len(reports)), key=lambda report: len(pieces[report]))
         for start in range(0, len(order), _BATCH):
             chosen = order[start : start + _BATCH]
@@ -143,7 +143,7 @@ class CheXbertLabeler:
 
     @torch.inference_mode()
     def logits(self, pieces: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
-        """Logits of B reports given as ids, [CLS] and [SEP] among them: 13 times (B, 4), then (B, 2)."""
+        """Logits of B reports given as ids, including [CLS] and [SEP]: 13 of shape (B, 4), then one of shape (B, 2)."""
         rows = [torch.tensor(row) for row in pieces]
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -155,13 +155,13 @@ class CheXbertLabeler:
         """Read a folder that `crossray convert chexbert` wrote; nothing is unpickled.
 
         Raises:
-            UserError: the folder is missing, incomplete, or holds something else.
+            UserError: the folder is missing or incomplete, or contains something else.
         """
         folder = Path(folder)
         saved = _read_json(folder / "config.json")
         if saved.get("labeler") != "chexbert" or saved.get("format") != FORMAT:
             raise UserError(
-                f"{folder / 'config.json'}: labeler: no CheXbert of format {FORMAT}; "
+                f"{folder / 'config.json'}: field 'labeler' is not CheXbert in format {FORMAT}; "
                 "write the folder with: crossray convert chexbert"
             )
         provenance = _read_json(folder / "provenance.json")
@@ -170,10 +170,10 @@ class CheXbertLabeler:
             network = CheXbert(CheXbertConfig(**saved["config"]))
             network.load_state_dict(load_file(folder / "model.safetensors"))
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # `tokenizers` raises nothing more special
+        except Exception as error:  # `tokenizers` raises nothing more specific
             reason = str(error).partition("\n")[0][:200]
             raise UserError(
-                f"{folder}: its files do not make a CheXbert ({reason}); convert chexbert.pth again"
+                f"{folder}: the files are not a complete CheXbert ({reason}); convert chexbert.pth again"
             ) from None
         return cls(network, tokenizer, sha256, device)
 
@@ -182,7 +182,7 @@ def word_pieces(vocabulary: Mapping[str, int]) -> Tokenizer:
     """The tokenizer of bert-base-uncased: lower case, no accents, punctuation apart, WordPiece, [CLS] ... [SEP].
 
     Args:
-        vocabulary: piece to id, [UNK], [CLS] and [SEP] among them.
+        vocabulary: piece to id, including [UNK], [CLS] and [SEP].
     """
     tokenizer = Tokenizer(models.WordPiece(dict(vocabulary), unk_token=_UNKNOWN, max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

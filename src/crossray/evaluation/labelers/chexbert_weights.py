@@ -1,6 +1,6 @@
-"""Converts CheXbert's published weights (`chexbert.pth`) into a folder that needs no pickle.
+"""Converts CheXbert's published weights (`chexbert.pth`) to a folder without pickles.
 
-The file is a checkpoint of the published training: `model_state_dict` holds the tensors, their names beginning with
+The file is a checkpoint of the published training: `model_state_dict` contains the tensors, whose names begin with
 `module.` because the model was wrapped in `DataParallel`. A pickle can run code when it is read, so only tensors are
 read here; the sizes of the network follow from their shapes.
 """
@@ -22,11 +22,11 @@ from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_t
 from crossray.files.write import replace_folder
 from crossray.text.vocabulary import read_vocabulary, vocabulary_file
 
-# In the file, and not used: the heads read the hidden state itself, and positions are counted.
+# These tensors are in the file but not used: the heads read the hidden state directly, and positions are counted.
 _UNUSED = ("bert.pooler.dense.weight", "bert.pooler.dense.bias", "bert.embeddings.position_ids")
 
 _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
-#: Most layers that are built to see whether the tensors fit; the published file has 12.
+#: Largest number of layers that is built to check the tensors; the published file has 12.
 _MOST_LAYERS = 64
 
 _PUBLISHED = "give the published chexbert.pth"
@@ -38,12 +38,12 @@ def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | st
     Args:
         weights: the published `chexbert.pth`.
         vocabulary: bert-base-uncased's `vocab.txt` or `tokenizer.json`, or a folder with one of them.
-        out: folder to write, which appears whole or not at all: `config.json`, `model.safetensors`, `tokenizer.json`
-            and `provenance.json` with the digests of both sources.
+        out: folder to write: `config.json`, `model.safetensors`, `tokenizer.json`, and `provenance.json` with the
+            digests of both sources. A failed conversion leaves no folder.
 
     Raises:
-        UserError: the folder exists; the weights hold more than tensors, or not those of CheXbert; the vocabulary is
-            another's.
+        UserError: the folder exists, the weights contain more than tensors or are not those of CheXbert, or the
+            vocabulary does not match them.
     """
     weights, out = Path(weights), Path(out)
     if out.exists():
@@ -54,7 +54,7 @@ def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | st
     config = infer_config(tensors, weights)
     if len(pieces) != config.vocabulary:
         raise UserError(
-            f"{vocabulary}: {len(pieces)} pieces, and {weights} has {config.vocabulary} embeddings; "
+            f"{vocabulary}: it has {len(pieces)} pieces, but {weights} has {config.vocabulary} embeddings; "
             "give the vocabulary of bert-base-uncased"
         )
     provenance = {name: file_digest(path) for name, path in (("weights", weights), ("vocabulary", vocabulary))}
@@ -70,25 +70,25 @@ def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | st
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of the network in a checkpoint, by their names without `module.`, those that nothing uses left out.
+    """The tensors that the network uses in a checkpoint, by their names without `module.`.
 
-    They are copies in float32; what they are copied from is mapped where the file is a zip, not read into memory.
+    They are copies in float32. If the file is a zip, it is memory-mapped instead of read.
 
     Raises:
-        UserError: the file is missing, holds anything but tensors and plain values, or is no such checkpoint.
+        UserError: the file is missing, contains anything but tensors and plain values, or is not such a checkpoint.
     """
     try:
         checkpoint: Any = read_pytorch(path)
         state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
         if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-            raise UserError(f"{path}: model_state_dict: not there, or not a table of tensors; {_PUBLISHED}")
+            raise UserError(f"{path}: model_state_dict is missing or not a table of tensors; {_PUBLISHED}")
         named = {name.removeprefix("module."): tensor for name, tensor in named_tensors(state).items()}
         return float_copies({name: tensor for name, tensor in named.items() if name not in _UNUSED})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {_PUBLISHED}") from None
     except PyTorchFileError:
         raise UserError(
-            f"{path}: no PyTorch weights, or more than weights in it, of which nothing was run; {_PUBLISHED}"
+            f"{path}: not PyTorch weights, or more than weights, of which nothing was run; {_PUBLISHED}"
         ) from None
 
 
@@ -100,7 +100,7 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> CheXbertConfig:
         path: where they come from, for errors.
 
     Raises:
-        UserError: a tensor is missing, too many, or of another shape than the others ask for.
+        UserError: a tensor is missing, unexpected, or of a shape that does not match the others.
     """
     layers = {int(found[1]) for found in map(_LAYER.match, tensors) if found}
     sizes = {
@@ -121,17 +121,17 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> CheXbertConfig:
         segments=sizes["segments"][0],
     )
     if config.width % HEAD_WIDTH or not config.width:
-        raise UserError(f"{path}: width {config.width} is no multiple of {HEAD_WIDTH}, a BERT's; {_PUBLISHED}")
+        raise UserError(f"{path}: width {config.width} is not a multiple of {HEAD_WIDTH}, as in BERT; {_PUBLISHED}")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in CheXbert(config).state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
             raise UserError(f"{path}: tensor {name} is missing; {_PUBLISHED}")
         if name not in expected:
-            raise UserError(f"{path}: tensor {name} is none of CheXbert's; {_PUBLISHED}")
+            raise UserError(f"{path}: tensor {name} does not belong to CheXbert; {_PUBLISHED}")
         if tensors[name].shape != expected[name]:
             found, right = tuple(tensors[name].shape), tuple(expected[name])
-            raise UserError(f"{path}: tensor {name} is {found}, where the others ask for {right}; {_PUBLISHED}")
+            raise UserError(f"{path}: tensor {name} is {found}, but the other tensors need {right}; {_PUBLISHED}")
     return config
 
 

@@ -1,4 +1,4 @@
-"""What is known to be true of a study, as a set of tags; what the tag oracle and the normal/abnormal split rest on."""
+"""What is known about a study, as a set of tags; the tag oracle and the normal/abnormal split are based on it."""
 
 from collections.abc import Sequence
 
@@ -16,17 +16,17 @@ _BLANK = STATUSES.index("blank")
 def study_tags(dataset: Dataset, rows: Sequence[int] | NDArray[np.int64]) -> list[frozenset[str]] | None:
     """Tags of studies, from the most detailed source that the dataset has.
 
-    That is, in this order: the MeSH tags of the true report (`extra["tags"]`, one text with ";" between tags, or a
-    list), what is drawn in the views, or the labelled observations with their status. A tag such as
-    `Opacity/lung/left` counts as itself and as each of its parts (`Opacity`, `Opacity/lung`, `Opacity/left`), so that
-    two tags which differ in one detail are near each other.
+    The sources, in this order, are the MeSH tags of the true report (`extra["tags"]`, one text with ";" between tags,
+    or a list), the findings drawn in the views, and the labelled observations with their status. A tag such as
+    `Opacity/lung/left` counts as itself and as each of its parts (`Opacity`, `Opacity/lung`, `Opacity/left`), so two
+    tags that differ in one detail are close to each other.
 
     Args:
         dataset: a prepared dataset.
         rows: study rows.
 
     Returns:
-        One set a study, empty where nothing abnormal is known; None when the dataset has no such source.
+        One set per study, empty if nothing abnormal is known; None if the dataset has no such source.
     """
     given = [dataset.record(int(row)).extra.get("tags") for row in rows]
     if any(tags is not None for tags in given):
@@ -45,7 +45,7 @@ def study_tags(dataset: Dataset, rows: Sequence[int] | NDArray[np.int64]) -> lis
 
 
 def normal_studies(dataset: Dataset, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    """Whether each study is labelled as without findings: (N,) bool, or None when a study has no label."""
+    """Whether each study is labelled as having no findings: (N,) bool, or None if a study has no label."""
     labels = dataset.labels
     if labels is None or _NO_FINDING not in dataset.info.observations:
         return None
@@ -54,7 +54,7 @@ def normal_studies(dataset: Dataset, rows: Sequence[int] | NDArray[np.int64]) ->
 
 
 def _drawn_tags(dataset: Dataset) -> dict[int, set[str]] | None:
-    """Study row to what is drawn in it, as finding/side/place/degree."""
+    """Findings drawn in each study row, as finding/side/place/degree."""
     table = dataset.findings()
     if table is None:
         return None

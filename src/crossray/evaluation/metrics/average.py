@@ -1,4 +1,4 @@
-"""REVTAF's last column: the mean of its other nine. It exists where all nine do."""
+"""The last column of REVTAF's tables: the mean of the other nine, if all nine are computed."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ class Average(Family):
     metrics = (Metric(AVERAGE, "Avg (REVTAF)", 11),)
 
     def derived(self, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-        """(R,) means, where nothing is missing."""
+        """(R,) means, if no metric is missing."""
         if not all(name in scores for name in _AVERAGED):
             return {}
         return {AVERAGE: np.mean([scores[name] for name in _AVERAGED], axis=0)}

@@ -1,8 +1,8 @@
-"""CIDEr with one reference a study, in the form of MS-COCO's caption evaluation (docs/evaluation.md).
+"""CIDEr with one reference per study, as in MS-COCO's caption evaluation (docs/evaluation.md).
 
-That form is CIDEr-D: counts are clipped and a Gaussian penalises a difference in length. Two of its habits matter when
-numbers are compared: document frequencies come from the references under evaluation, so that a score belongs to its
-test set, and a report's "length" is its number of bigrams.
+That form is CIDEr-D: counts are clipped and a Gaussian penalises a difference in length. Two details matter when
+numbers are compared: document frequencies come from the evaluated references, so a score is tied to its test set, and
+the "length" of a report is its number of bigrams.
 """
 
 import numpy as np
@@ -21,9 +21,9 @@ def cider(
 
     Args:
         hypotheses: coded together with `references`.
-        references: one a study; document frequencies are counted in them, whatever the pairing.
+        references: one per study; document frequencies are counted in them, whatever the pairing.
         partner: (N,) the hypothesis that is compared with each reference.
-        documents: reports in which document frequencies are counted instead, coded together with both.
+        documents: reports in which document frequencies are counted instead; coded together with both sides.
 
     Returns:
         (N,) scores between 0 and 10; the corpus score is their mean.
@@ -48,7 +48,7 @@ def cider(
 
 
 def _inverse_document_frequency(references: NgramCounts, studies: int) -> NDArray[np.float64]:
-    """Logarithm of studies over references that hold the n-gram; an n-gram of no reference counts as one of one."""
+    """Logarithm of studies over references that contain the n-gram; an n-gram in no reference counts as in one."""
     frequency = np.maximum(1, np.bincount(references.code, minlength=references.kinds))
-    # An n-gram of every reference weighs exactly 0: rounding must not turn it into a direction of its own.
+    # An n-gram of every reference weighs exactly 0: rounding must not give it a weight.
     return np.where(frequency == studies, 0.0, np.log(float(max(studies, 1))) - np.log(frequency))

@@ -1,4 +1,4 @@
-"""Clinical efficacy: whether a generated report states the observations that the true report states.
+"""Clinical efficacy: whether a generated report states the same observations as the true report.
 
 Both reports are labelled by the same labeler, a `Convention` says which statuses count as present, and presence is
 compared over the 14 observations of CheXpert or the five of its competition:
@@ -6,12 +6,12 @@ compared over the 14 observations of CheXpert or the five of its competition:
 * example-based: precision, recall and F1 of each study over its observations, then the mean over studies (PromptMRG,
   REVTAF);
 * micro: counts summed over studies and observations;
-* macro: the mean over observations of each observation's own score;
+* macro: the mean of the scores of the single observations;
 * per class: that score itself.
 
-A quotient 0/0 is 0 everywhere, as with scikit-learn's `zero_division=0`. So an observation that no true report of a
-resample has keeps its place in the macro mean, with 0: the mean is always over 14 (or 5), and macro scores of small
-sets, like the lower ends of their intervals, are pessimistic.
+A quotient 0/0 is 0 everywhere, as with scikit-learn's `zero_division=0`. An observation that occurs in no true report
+of a resample therefore counts as 0 in the macro mean: the mean is always over 14 (or 5) observations, and macro scores
+of small sets, like the lower ends of their intervals, are pessimistic.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,13 +36,13 @@ from crossray.evaluation.metrics.family import (
 from crossray.evaluation.statistics.significance import Interval, interval, resamples_of
 from crossray.text.observations import CHEXPERT, STATUSES
 
-#: Version of the arithmetic; part of a protocol.
+#: Version of the computation; part of a protocol.
 VERSION = "1"
 
 #: The observations of the CheXpert competition.
 CHEXPERT_5 = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusion")
 
-#: Digits of a metric's name to the observations that it is over.
+#: Observations that a metric covers, by the digits in its name.
 OBSERVATION_SETS = {"": CHEXPERT, "5": CHEXPERT_5}
 
 AVERAGES = ("example", "micro", "macro")
@@ -56,7 +56,7 @@ class Convention:
     """Which statuses of an observation count as present; all others count as absent.
 
     Attributes:
-        name: what it is called in tables and results.
+        name: name in tables and results.
         suffix: end of its metrics' names.
         present: statuses that count as present.
     """
@@ -66,7 +66,7 @@ class Convention:
     present: tuple[str, ...]
 
     def present_in(self, codes: NDArray[np.int8]) -> NDArray[np.bool_]:
-        """Presence of observations whose statuses have these codes; any shape."""
+        """Whether the observations with these status codes are present; any shape."""
         return np.asarray(np.array([status in self.present for status in STATUSES])[codes])
 
 
@@ -85,18 +85,18 @@ def metric_name(measure: str, average: str = "example", observations: str = "", 
 
     Args:
         measure: of `MEASURES`.
-        average: of `AVERAGES`; example-based scores have no word for it, as in REVTAF's tables.
+        average: of `AVERAGES`; the names of example-based scores leave it out, as in REVTAF's tables.
         observations: key of `OBSERVATION_SETS`.
         suffix: of the `Convention`.
 
     Returns:
-        For instance `ce_f1`, `ce_micro_recall`, `ce5_macro_f1_uncertain`.
+        A name such as `ce_f1`, `ce_micro_recall` or `ce5_macro_f1_uncertain`.
     """
     kind = "" if average == "example" else f"{average}_"
     return f"ce{observations}_{kind}{measure}{suffix}"
 
 
-#: Names of all clinical metrics but those of single observations.
+#: Names of all clinical metrics except those of single observations.
 METRICS = tuple(
     metric_name(measure, average, observations, convention.suffix)
     for convention in CONVENTIONS
@@ -105,7 +105,7 @@ METRICS = tuple(
     for measure in MEASURES
 )
 
-#: Those that a validation in training computes. The example-based ones reward a report that calls everyone normal.
+#: Metrics that validation computes during training. The example-based ones reward reports that call everyone normal.
 SELECTION_METRICS = (*map(metric_name, MEASURES), metric_name("f1", "micro"), metric_name("f1", "macro"))
 
 
@@ -115,10 +115,10 @@ class ClassScore:
 
     Attributes:
         observation: its name.
-        support: studies whose true report has it.
-        written: studies whose generated report has it.
-        precision: share of the written ones that are true; 0 when none is written.
-        recall: share of the true ones that are written; 0 when there is none.
+        support: number of studies whose true report states it.
+        written: number of studies whose generated report states it.
+        precision: share of the written ones that are true; 0 if none is written.
+        recall: share of the true ones that are written; 0 if there is none.
         f1: their harmonic mean, with its bootstrap interval.
     """
 
@@ -132,7 +132,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class ClinicalStatistics:
-    """The labels of N studies, from which every clinical score of any part or resample of them follows.
+    """The labels of N studies, from which the clinical scores of any subset or resample of them are computed.
 
     Attributes:
         hypothesis: (N, 14) status codes of the generated reports, in the order of `CHEXPERT`.
@@ -158,7 +158,7 @@ class ClinicalStatistics:
         """
         missing = [name for name in CHEXPERT if name not in observations]
         if missing:
-            raise UserError(f"labeler: it has no column for {', '.join(missing)}; use one that labels all of CheXpert")
+            raise UserError(f"the labeler has no column for {', '.join(missing)}; use one that labels all of CheXpert")
         columns = [list(observations).index(name) for name in CHEXPERT]
         return cls(hypothesis[:, columns], reference[:, columns])
 
@@ -168,7 +168,7 @@ class ClinicalStatistics:
 
     @property
     def without_findings(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether each generated and each true report is labelled as without findings: (N,) twice."""
+        """Whether each generated and each true report is labelled as having no findings: two arrays of shape (N,)."""
         ours, theirs = (POSITIVE.present_in(codes[:, _NO_FINDING]) for codes in (self.hypothesis, self.reference))
         return ours, theirs
 
@@ -185,7 +185,7 @@ class ClinicalStatistics:
             weights: (R, N) how often each study stands in each resample; every row has a positive sum.
 
         Returns:
-            Names of `METRICS` to (R,) scores: exactly those of the resampled studies.
+            (R,) scores by the names of `METRICS`: exactly those of the resampled studies.
         """
         weights = np.asarray(weights, dtype=np.float64)
         scores = {}
@@ -221,14 +221,14 @@ class ClinicalStatistics:
         return np.asarray(scores[..., MEASURES.index("f1")])
 
     def class_scores(self, *, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[ClassScore, ...]]:
-        """Every observation's own score.
+        """The scores of the single observations.
 
         Args:
-            resamples: bootstrap resamples behind each interval.
+            resamples: number of bootstrap resamples for each interval.
             seed: of the resamples.
 
         Returns:
-            Name of the convention to the scores of the 14 observations, in the order of `CHEXPERT`.
+            Scores of the 14 observations in the order of `CHEXPERT`, by the name of the convention.
         """
         result = {}
         for convention, counts in zip(CONVENTIONS, self._counts, strict=True):
@@ -255,7 +255,7 @@ class ClinicalStatistics:
         return ClinicalStatistics(self.hypothesis[studies], self.reference[studies])
 
     def paired(self, order: NDArray[np.integer]) -> "ClinicalStatistics":
-        """Statistics of other pairs: (N,) `order` is the hypothesis to put against each reference."""
+        """Statistics of other pairs: (N,) `order` is the hypothesis to compare with each reference."""
         return ClinicalStatistics(self.hypothesis[order], self.reference)
 
     @cached_property
@@ -296,7 +296,7 @@ def clinical_f1(
         hypothesis: (N, K) status codes of the generated reports.
         reference: (N, K) status codes of the true reports.
         observations: names of the K columns.
-        weights: (14,) what a hit or a miss of each of `CHEXPERT` weighs; alike when None.
+        weights: (14,) weight of a hit or a miss for each observation of `CHEXPERT`; all equal if None.
 
     Raises:
         UserError: an observation of CheXpert is not among them.
@@ -308,12 +308,12 @@ def clinical_f1(
 
 
 def rarity_weights(labels: NDArray[np.int8], observations: Sequence[str], power: float) -> NDArray[np.float64]:
-    """(14,) weights of the observations of `CHEXPERT`: (how many of N reports have it, plus one) ** -power, mean 1.
+    """(14,) weights of the observations of `CHEXPERT`: (number of reports with it, plus one) ** -power, with mean 1.
 
     Args:
         labels: (N, K) status codes of the reports that are counted.
         observations: names of the K columns.
-        power: 0 weighs all alike, 1 by the inverse of their frequency.
+        power: 0 for equal weights, 1 for the inverse of the frequency.
 
     Raises:
         UserError: an observation of CheXpert is not among them.
@@ -324,7 +324,7 @@ def rarity_weights(labels: NDArray[np.int8], observations: Sequence[str], power:
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler) -> dict[str, float]:
-    """Clinical efficacy of generated reports over all observations, positive only: what a validation selects by.
+    """Clinical efficacy of generated reports over all observations, positive only, as used to select models.
 
     Args:
         hypotheses: N generated reports.
@@ -353,7 +353,7 @@ class Clinical(Family):
     validated = SELECTION_METRICS
 
     def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
-        """Labels of all reports. Equal ones are labelled once: baselines and protocols share most of them."""
+        """Labels of all reports. Equal reports are labelled once: baselines and protocols share most of them."""
         labeler = setting.labeler
         if labeler is None:
             raise NotComputedError("clinical efficacy not computed: left out on request")
@@ -369,7 +369,7 @@ class Clinical(Family):
         return statistics.paired
 
     def validate(self, reports: Reports, labeler: Labeler) -> dict[str, float]:
-        """What a validation selects by."""
+        """The metrics that validation selects models by."""
         return score(*reports, labeler)
 
 

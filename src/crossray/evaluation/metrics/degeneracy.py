@@ -1,7 +1,7 @@
-"""Whether a system writes about the image at all: what its reports look like, and its score with images shuffled.
+"""Whether a system writes about the image at all: the variety of its reports, and its scores with shuffled images.
 
-A prediction depends on its own study alone, so that giving every study another study's images is the same
-as putting every prediction against another study's reference. Nothing has to be generated again.
+A prediction depends on its own study alone. Giving every study the images of another one is therefore the same as
+comparing every prediction with the reference of another study, and nothing has to be generated again.
 """
 
 from collections import Counter
@@ -26,28 +26,28 @@ from crossray.text.sentences import split_sentences
 #: The metric that decides whether a result ignores the image. BLEU and ROUGE-L hardly move for templates.
 DECIDING_METRIC = "cider"
 
-#: The same question asked of what the reports state.
+#: The same for the observations that the reports state.
 CLINICAL_METRIC = "ce_f1"
 
-#: What stands for removed words in IU X-Ray, and for rare words in the references of `r2gen`.
+#: The placeholders for removed words in IU X-Ray, and for rare words in the references of `r2gen`.
 DEIDENTIFIED, UNKNOWN = "xxxx", "<unk>"
 
-#: Share of the reports, and number of them, from which a sentence can be a template.
+#: Lowest share and number of reports at which a sentence counts as a template.
 TEMPLATE_SHARE, TEMPLATE_COUNT = 0.1, 10
 
 
 @dataclass(frozen=True)
 class Variety:
-    """What a list of reports looks like, generated or true.
+    """The variety of a list of reports, generated or true.
 
     Attributes:
-        distinct_reports: different reports over reports: 1/N for a system that always writes the same.
-        distinct1: different words over words, of all reports together; `distinct2` to `distinct4`: of n-grams. They
-            fall as a text grows: compare them between texts of about equal length only.
+        distinct_reports: distinct reports over all reports: 1/N for a system that always writes the same report.
+        distinct1: distinct words over words, of all reports together; `distinct2` to `distinct4`: the same for n-grams.
+            They fall as a text grows: compare them only between texts of similar length.
         words: mean number of words.
         deidentified: share of the reports with `xxxx`.
         unknown: share of the reports with `<unk>`.
-        normal: share of the reports that are labelled as without findings; None without a labeler.
+        normal: share of the reports that are labelled as having no findings; None without a labeler.
     """
 
     distinct_reports: float
@@ -62,13 +62,13 @@ class Variety:
 
 
 class Pairs(Protocol):
-    """Generated reports that can be put against other references, such as `nlg.ReportPairs`."""
+    """Generated reports that can be compared with other references, such as `nlg.ReportPairs`."""
 
     def __len__(self) -> int:
         """Number of studies."""
 
     def statistics(self, order: NDArray[np.int64] | None = None) -> Statistics:
-        """Statistics with hypothesis `order[i]` against reference i; each its own when None."""
+        """Statistics with hypothesis `order[i]` against reference i; if None, hypothesis i."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class ShuffleCheck:
     """Scores with the images shuffled between studies.
 
     Attributes:
-        scores: metric name to the mean score over the shuffles; METEOR is not among them.
-        differences: metric name to true score minus shuffled score, with its paired bootstrap interval.
+        scores: mean score over the shuffles for each metric except METEOR.
+        differences: for each metric, true score minus shuffled score, with its paired bootstrap interval.
         shuffles: number of shuffles.
     """
 
@@ -87,21 +87,21 @@ class ShuffleCheck:
 
     @property
     def ignores_image(self) -> bool:
-        """Whether the lower bound of the CIDEr difference is not above 0."""
+        """Whether the lower bound of the CIDEr difference is at most 0."""
         return not_above(self.differences[DECIDING_METRIC])
 
 
 def not_above(difference: Interval) -> bool:
-    """Whether a difference is not above 0 beyond chance; equal scores may differ by rounding."""
+    """Whether a difference is not significantly above 0; equal scores may differ by rounding."""
     return difference.low <= ROUNDING
 
 
 def variety(reports: Sequence[str], normal: NDArray[np.bool_] | None = None) -> Variety:
-    """What reports look like; ratios are 0 where there is nothing to count.
+    """The variety of reports; ratios are 0 if there is nothing to count.
 
     Args:
         reports: N reports.
-        normal: (N,) whether each is labelled as without findings.
+        normal: (N,) whether each is labelled as having no findings.
     """
     (coded,) = code_reports(reports)
     totals = [int(order.count.sum()) for order in coded.orders]
@@ -124,15 +124,15 @@ def variety(reports: Sequence[str], normal: NDArray[np.bool_] | None = None) -> 
 
 
 def template(reports: Sequence[str], references: Sequence[str]) -> tuple[float, float] | None:
-    """How often a sentence is written, and how often people write it: the one that is overused most.
+    """How often a system and how often people write the most overused sentence.
 
     Args:
         reports: N generated reports.
         references: the N true ones.
 
     Returns:
-        Its shares of the generated and of the true reports, of all sentences in at least `TEMPLATE_SHARE` and
-        `TEMPLATE_COUNT` of the reports the one with the largest ratio; None where no sentence is that frequent.
+        The shares of the generated and of the true reports that contain it. It is the sentence with the largest ratio
+        among those in at least `TEMPLATE_SHARE` and `TEMPLATE_COUNT` of the reports; None if there is none.
     """
     ours, theirs = (
         Counter(sentence for report in side for sentence in set(split_sentences(report)))
@@ -147,7 +147,7 @@ def template(reports: Sequence[str], references: Sequence[str]) -> tuple[float, 
 
 
 def derangement(studies: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """A random order of at least two studies in which none stays at its place: one cycle through all of them."""
+    """A random order of at least two studies in which none keeps its place: one cycle through all of them."""
     cycle = generator.permutation(studies)
     result = np.empty(studies, dtype=np.int64)
     result[cycle] = np.roll(cycle, 1)
@@ -168,7 +168,7 @@ def shuffle_check(
         pairs: predictions and references.
         shuffles: number of random shuffles to average over.
         resamples: bootstrap resamples.
-        seed: of shuffles and resamples.
+        seed: seed of the shuffles and resamples.
         level: share of the resamples in an interval.
 
     Returns:

@@ -1,11 +1,11 @@
-"""What a metric is: one file that declares its names and headings, and how it is computed.
+"""Metrics: each is one file that declares its names and headings, and how it is computed.
 
 A file in this folder registers itself with `register` (several numbers from one pass over the reports) or `metric` (one
 number a study, and their mean as the score). Another package does the same, and names its module in an entry point of
 the group `crossray.metrics`.
 
-Everything is kept as statistics of single studies, from which the scores of the corpus, of a part of it and of
-thousands of resamples follow by sums: a new metric has bootstrap intervals and significance tests at once.
+A family keeps statistics of single studies. Sums of them give the scores of the corpus, of subsets and of thousands of
+resamples, so a new metric has bootstrap intervals and significance tests without further code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from crossray.evaluation.labelers import Labeler
 from crossray.registry import Registry
 
-#: Whether METEOR is computed: when Java and the jar are there, always (their absence is an error), or never.
+#: Whether METEOR is computed: if Java and the jar are available, always (else an error), or never.
 MeteorChoice = Literal["auto", "yes", "no"]
 
 #: N generated reports and the N true ones, in the same order.
@@ -31,8 +31,8 @@ class Metric:
 
     Attributes:
         name: of the score in results and options, such as "bleu4".
-        heading: of its column; "" for a number that stands in files and in tables of its own only.
-        place: of its column among all: those of the papers have 1 to 11.
+        heading: heading of its column; "" for a number without a column in the main tables.
+        place: position of its column; the columns of the papers have 1 to 11.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a user chooses about metrics.
+    """Options of the metrics.
 
     Attributes:
-        labeler: labels all reports; None leaves the clinical scores out.
+        labeler: labels all reports; None skips the clinical scores.
         meteor: "auto", "yes" or "no".
     """
 
@@ -54,7 +54,7 @@ class Setting:
 
 
 class NotComputedError(Exception):
-    """A family cannot be computed, or shall not be; the message says which and why."""
+    """A family cannot be computed or was left out; the message says which and why."""
 
 
 class FamilyStatistics(Protocol):
@@ -64,30 +64,30 @@ class FamilyStatistics(Protocol):
         """Number of studies."""
 
     def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        """Metric name to (R,) scores of the resamples whose multiplicities are (R, N) `weights`."""
+        """(R,) scores for each metric, of the resamples with multiplicities (R, N) `weights`."""
 
     def part(self, studies: NDArray[np.bool_]) -> "FamilyStatistics":
         """Statistics of the studies in an (N,) mask."""
 
 
-#: Gives the statistics with hypothesis `order[i]`, of (N,) int64, put against reference i.
+#: Returns the statistics with hypothesis `order[i]`, (N,) int64, compared with reference i.
 Repaired = Callable[[NDArray[np.int64]], FamilyStatistics]
 
 
 class Family:
-    """Metrics that one pass over the reports gives, or that follow from other metrics (`derived`)."""
+    """Metrics that are computed in one pass over the reports, or from other metrics (`derived`)."""
 
     name: ClassVar[str]
     metrics: tuple[Metric, ...]
 
-    #: Names of what `validate` returns.
+    #: Names of the metrics that `validate` returns.
     validated: tuple[str, ...] = ()
 
     def measure(self, reports: Sequence[Reports], setting: Setting) -> Sequence[FamilyStatistics] | None:
-        """Statistics of several systems and protocols at once, so that what starts slowly starts once.
+        """Statistics of several systems and protocols at once, so that a slow program starts only once.
 
         Returns:
-            One for each of `reports`; None for a family that has only derived metrics.
+            Statistics for each of `reports`; None for a family with derived metrics only.
 
         Raises:
             NotComputedError: it cannot be computed here, or was left out.
@@ -95,22 +95,22 @@ class Family:
         return None
 
     def repaired(self, reports: Reports, statistics: FamilyStatistics) -> Repaired | None:
-        """How the same reports are put against other references, for the check with shuffled images.
+        """Pairs the same reports with other references, for the check with shuffled images.
 
-        None, the default, leaves the family out of that check.
+        If it returns None, the default, the family is left out of that check.
         """
         return None
 
     def derived(self, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-        """Further metrics that follow from the (R,) scores of all families."""
+        """Further metrics, computed from the (R,) scores of all families."""
         return {}
 
     def validate(self, reports: Reports, labeler: Labeler) -> dict[str, float]:
-        """Scores that training computes at every validation and may select by; none by default."""
+        """Scores that training computes at every validation and can select models by; none by default."""
         return {}
 
     def implementation(self) -> str:
-        """What computes the scores, with its version: stands beside them in their file. "" for CrossRay itself."""
+        """Name and version of the package that computes the scores, for their file; "" for CrossRay itself."""
         return FAMILIES.implementation(self.name)
 
 
@@ -134,7 +134,7 @@ def register(name: str) -> Callable[[_F], _F]:
 
 
 def metric(name: str, heading: str, place: float = 100) -> Callable[["Scorer"], "Scorer"]:
-    """Decorator of a function that scores every study by itself: the metric is the mean of what it returns.
+    """Decorator of a function that scores each study separately; the metric is the mean of its results.
 
     The function takes N generated and N true reports and returns an (N,) array. The metric is computed in `evaluate`,
     in `compare`, at every validation, and with images shuffled between studies.
@@ -142,7 +142,7 @@ def metric(name: str, heading: str, place: float = 100) -> Callable[["Scorer"], 
     Args:
         name: of the score.
         heading: of its column.
-        place: of its column among all; see `Metric`.
+        place: position of its column; see `Metric`.
     """
 
     def decorate(function: Scorer) -> Scorer:
@@ -158,7 +158,7 @@ def families() -> list[Family]:
 
 
 def headings() -> dict[str, str]:
-    """Metric name to heading, in the order of the columns of every table."""
+    """Headings by metric name, in the order of the columns of every table."""
     shown = [one for family in families() for one in family.metrics if one.heading]
     return {one.name: one.heading for one in sorted(shown, key=lambda one: one.place)}
 
@@ -166,14 +166,14 @@ def headings() -> dict[str, str]:
 def weighted_sums(
     columns: Mapping[str, NDArray[np.integer] | NDArray[np.float64]], weights: NDArray[np.floating]
 ) -> dict[str, NDArray[np.float64]]:
-    """Sums over the studies of R resamples, in one matrix product.
+    """Sums over the studies of R resamples, computed as one matrix product.
 
     Args:
-        columns: name to (N,) or (N, K) numbers of single studies.
-        weights: (R, N) how often each study stands in each resample.
+        columns: (N,) or (N, K) numbers of single studies, by name.
+        weights: (R, N) how often each study occurs in each resample.
 
     Returns:
-        The same names to (R,) or (R, K) sums.
+        (R,) or (R, K) sums by the same names.
     """
     sums = np.asarray(weights, dtype=np.float64) @ np.column_stack(list(columns.values()))
     named, start = {}, 0
@@ -185,7 +185,7 @@ def weighted_sums(
 
 
 class Scorer(Protocol):
-    """A function of N generated and N true reports that returns an (N,) score of each study."""
+    """A function of N generated and N true reports that returns the (N,) scores of the studies."""
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]: ...  # noqa: D102
 

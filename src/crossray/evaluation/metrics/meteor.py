@@ -1,8 +1,8 @@
-"""METEOR 1.5 by its own Java program, the jar in the `pycocoevalcap` wheel (docs/evaluation.md).
+"""METEOR 1.5, computed by its Java program, the jar in the `pycocoevalcap` wheel (docs/evaluation.md).
 
-Other programs called METEOR give other numbers (0.3 apart on the same reports), so the score is named after the jar.
-The jar aligns each pair and prints what it matched; the last step, from those counts to a score, is a formula, applied
-here so that bootstrap resamples need no Java.
+Other implementations of METEOR give different numbers (up to 0.3 apart on the same reports), so the score is named
+after the jar. The jar aligns each pair and prints the number of matches. The last step, from these counts to a score,
+is computed here, so bootstrap resamples do not need Java.
 
 Source of the formula: M. Denkowski and A. Lavie, "Meteor Universal", WMT 2014, with the English parameters.
 """
@@ -38,7 +38,7 @@ METRIC = "meteor_1.5_jar"
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _MATCHERS = np.array([1.0, 0.6, 0.8, 0.6])
 
-# A line of counts: lengths and function words of both sides, four counts for each matcher, chunks and matched words.
+# A line of counts: lengths and function words of both sides, four counts for each matcher, chunks, and matched words.
 _COLUMNS = 23
 _START_SECONDS = 120.0
 _SECONDS_A_PAIR = 0.1
@@ -46,10 +46,10 @@ _SECONDS_A_PAIR = 0.1
 
 @dataclass(frozen=True)
 class MeteorStatistics:
-    """What the jar counted in N studies.
+    """The counts of the jar for N studies.
 
     Attributes:
-        counts: (N, 23) the jar's numbers, in its order; 0 chunks where a report matches its reference whole.
+        counts: (N, 23) numbers of the jar, in its order; 0 chunks if a report matches its whole reference.
     """
 
     counts: NDArray[np.float64]
@@ -79,18 +79,18 @@ class MeteorStatistics:
 
 
 def meteor(hypotheses: Sequence[str], references: Sequence[str], *, timeout: float | None = None) -> MeteorStatistics:
-    """Let the jar align generated with true reports.
+    """Align generated with true reports by the jar.
 
     Args:
         hypotheses: N generated reports.
         references: N true reports.
-        timeout: seconds after which Java is stopped; chosen by N when None.
+        timeout: seconds after which Java is stopped; if None, it depends on N.
 
     Returns:
-        The counts of every study. Equal pairs are aligned once.
+        The counts of every study; equal pairs are aligned only once.
 
     Raises:
-        UserError: Java or the wheel is missing, or Java failed, or took too long.
+        UserError: Java or the wheel is missing, or Java failed or took too long.
     """
     lines = [_line(ours, theirs) for ours, theirs in zip(hypotheses, references, strict=True)]
     distinct = {line: position for position, line in enumerate(dict.fromkeys(lines))}
@@ -104,14 +104,14 @@ def meteor(hypotheses: Sequence[str], references: Sequence[str], *, timeout: flo
             f"METEOR: the jar printed {len(printed)} lines of counts for {len(distinct)} pairs; "
             "install pycocoevalcap 1.2 again, or evaluate without METEOR"
         ) from None
-    # A report that matches its reference from end to end has no fragment, alone and in every sum.
+    # A report that matches its whole reference has no fragments, alone and in every sum.
     whole = (counts[:, 20] == 1) & (counts[:, 21:23] == counts[:, 0:2]).all(axis=1)
     counts[whole, 20] = 0
     return MeteorStatistics(counts[[distinct[line] for line in lines]])
 
 
 def score_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """METEOR of summed counts.
+    """METEOR from summed counts.
 
     Args:
         counts: (..., 23) the jar's numbers, summed over studies.
@@ -149,10 +149,10 @@ class Meteor(Family):
     metrics = (Metric(METRIC, "METEOR 1.5 (jar)", 6),)
 
     def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
-        """Counts of all lists. Java starts once: that takes seconds.
+        """Counts of all lists, with a single start of Java, which takes seconds.
 
         Raises:
-            UserError: METEOR was demanded and cannot be computed.
+            UserError: METEOR is required and cannot be computed.
         """
         if setting.meteor == "no":
             raise NotComputedError(f"{METRIC} not computed: left out on request")
@@ -187,7 +187,7 @@ def _jar() -> Path:
 
 
 def _line(hypothesis: str, reference: str) -> str:
-    """The jar's input for one pair. Its separator and line ends inside a report would shift all answers after it."""
+    """The jar's input for one pair, without separators and line ends, which would shift all following answers."""
     ours, theirs = (" ".join(text.replace("|||", "").split()) for text in (hypothesis, reference))
     return f"SCORE ||| {theirs} ||| {ours}\n"
 
@@ -199,7 +199,7 @@ def _run_jar(lines: str, timeout: float) -> str:
         raise UserError("METEOR: no Java on the PATH; install a Java runtime (Debian: default-jre-headless)")
     command = [java, "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
     try:
-        # What Java says about an error may quote a report, so it is not passed on.
+        # Java's error message may quote a report, so it is not passed on.
         finished = subprocess.run(
             command,
             input=lines.encode(errors="replace"),
@@ -210,7 +210,9 @@ def _run_jar(lines: str, timeout: float) -> str:
             cwd=jar.parent,
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"METEOR: Java took over {timeout:.0f} s and was stopped; evaluate without METEOR") from None
+        raise UserError(
+            f"METEOR: Java took more than {timeout:.0f} s and was stopped; evaluate without METEOR"
+        ) from None
     except subprocess.CalledProcessError as error:
         raise UserError(
             f"METEOR: Java ended with code {error.returncode}; it needs 2 GB of memory and Java 8 or later"

@@ -1,7 +1,7 @@
-"""N-grams as integers: what BLEU and CIDEr count, coded once for both sides of a comparison.
+"""N-grams as integers for BLEU and CIDEr, coded once for both sides of a comparison.
 
-Every word gets a number, every n-gram a number made from that of its first n-1 words and its last word, so that
-counting and matching are sorts of integer arrays. No hash is involved: different n-grams never share a code.
+Every word has a number, and every n-gram a number made from that of its first n-1 words and its last word, so counting
+and matching only sort integer arrays. No hash is involved: different n-grams never share a code.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class NgramCounts:
         report: (P,) index of the report.
         code: (P,) number of the n-gram, in [0, `kinds`).
         count: (P,) occurrences of the n-gram in the report, at least 1.
-        kinds: different n-grams of this order on both sides of the comparison.
+        kinds: number of distinct n-grams of this order on both sides of the comparison.
     """
 
     report: Integers
@@ -33,14 +33,14 @@ class NgramCounts:
     kinds: int
 
     def shared(self, other: "NgramCounts", partner: Integers) -> tuple[Integers, Integers]:
-        """Pair the n-grams that reports of both sides share.
+        """Pair the n-grams that the reports of both sides share.
 
         Args:
             other: counts of the other side, coded together with these.
-            partner: (N,) for each report of `other`, the report here that it is compared with.
+            partner: (N,) for each report of `other`, the report on this side that it is compared with.
 
         Returns:
-            Positions in this side's arrays and positions in the other's, (M,) each: equal n-gram, partner reports.
+            Positions in the arrays of this side and of the other side, (M,) each, of equal n-grams in paired reports.
         """
         here = self.report * self.kinds + self.code
         wanted = partner[other.report] * self.kinds + other.code
@@ -67,7 +67,7 @@ class CodedReports:
 def code_reports(*sides: Sequence[str]) -> tuple[CodedReports, ...]:
     """Count the n-grams of several lists of reports with common codes.
 
-    Words are what `str.split()` yields: any white space separates, and a double blank makes no empty word.
+    Words are the result of `str.split()`: any white space separates them, and two spaces make no empty word.
 
     Args:
         sides: lists of reports, for instance hypotheses and references.

@@ -1,7 +1,7 @@
 """BLEU-1..4, ROUGE-L and CIDEr of generated reports, equal to MS-COCO's caption evaluation (docs/evaluation.md).
 
-Everything is kept as statistics of single studies, from which the score of the corpus, of a part of it, and of
-thousands of bootstrap resamples follow by sums. Document frequencies of CIDEr stay those of the whole set.
+The scores are computed from statistics of single studies: sums of them give the scores of the corpus, of a subset, and
+of thousands of bootstrap resamples. The document frequencies of CIDEr are always those of the whole set.
 """
 
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ from crossray.evaluation.metrics.rouge import rouge_l
 #: Names of the scores, in the order of every table.
 METRICS = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider")
 
-#: Version of the arithmetic; part of a protocol.
+#: Version of the computation; part of a protocol.
 VERSION = "1"
 
 
 @dataclass(frozen=True)
 class NlgStatistics:
-    """What the scores of N studies are sums of.
+    """Statistics of N studies whose sums give the scores.
 
     Attributes:
         correct: (N, 4) clipped n-gram matches by order.
@@ -90,7 +90,7 @@ class NlgStatistics:
 
 
 class ReportPairs:
-    """Hypotheses and references of the same studies, coded once so that other pairings of them cost little.
+    """Hypotheses and references of the same studies, coded once so that other pairings are cheap.
 
     Args:
         hypotheses: N generated reports, tokens separated by blanks.
@@ -103,10 +103,10 @@ class ReportPairs:
     def __init__(self, hypotheses: Sequence[str], references: Sequence[str]) -> None:
         if len(hypotheses) != len(references):
             raise UserError(
-                f"{len(hypotheses)} hypotheses and {len(references)} references: give one reference for each hypothesis"
+                f"{len(hypotheses)} hypotheses and {len(references)} references; give one reference for each hypothesis"
             )
         if len(references) == 0:
-            raise UserError("no report to score: give at least one hypothesis with its reference")
+            raise UserError("there is no report to score; give at least one hypothesis with its reference")
         self._hypotheses = list(hypotheses)
         self._references = list(references)
         self._coded_hypotheses: CodedReports
@@ -121,7 +121,7 @@ class ReportPairs:
         """Statistics of every study.
 
         Args:
-            order: (N,) the hypothesis to put against each reference; each its own when None.
+            order: (N,) the hypothesis to compare with each reference; if None, its own.
 
         Returns:
             Statistics in the order of the references.
@@ -142,7 +142,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, flo
     """Score generated reports against one true report each.
 
     Args:
-        hypotheses: N generated reports, tokens separated by blanks (the text cleaners make them so).
+        hypotheses: N generated reports, tokens separated by spaces, as the text cleaners return them.
         references: N true reports, in the same order and form.
 
     Returns:
@@ -174,5 +174,5 @@ class Nlg(Family):
         return ReportPairs(*reports).statistics
 
     def validate(self, reports: Reports, labeler: Labeler) -> dict[str, float]:
-        """All of them."""
+        """All metrics."""
         return score(*reports)

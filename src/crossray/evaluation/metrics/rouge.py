@@ -1,4 +1,4 @@
-"""ROUGE-L with one reference a study, as MS-COCO's caption evaluation computes it (docs/evaluation.md)."""
+"""ROUGE-L with one reference per study, as in MS-COCO's caption evaluation (docs/evaluation.md)."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ BETA = 1.2
 def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
     """Length of the longest common subsequence of two word lists.
 
-    One row of the dynamic programme is one integer: bit i is 0 where the row's value grows at word i of `first`
-    (H. Hyyrö, "Bit-parallel LCS-length computation revisited", 2004). A step costs three operations on integers,
-    whatever the length.
+    One row of the dynamic program is one integer: bit i is 0 if the value of the row grows at word i of `first` (H.
+    Hyyrö, "Bit-parallel LCS-length computation revisited", 2004). A step takes three integer operations, whatever the
+    length.
     """
     places: dict[str, int] = {}
     bit = 1
@@ -32,8 +32,8 @@ def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> i
 def rouge_l(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
     """ROUGE-L of each pair.
 
-    Words are separated by single blanks, so that a double blank makes an empty word and an empty report is one empty
-    word: that is how the published numbers count.
+    Words are separated by single spaces, so two spaces make an empty word, and an empty report is one empty word. The
+    published numbers are computed in this way.
 
     Args:
         hypotheses: N generated reports.

@@ -1,7 +1,7 @@
 """All metrics of several systems on the same studies, as statistics of single studies.
 
-Every score is a function of sums over studies, so that parts of a test set, bootstrap resamples and exchanges between
-two systems cost a matrix product and no second pass over the text.
+Every score is a function of sums over studies. Subsets of a test set, bootstrap resamples and exchanges between two
+systems therefore take one matrix product and no second pass over the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class StudyStatistics:
     """All metrics of one system as statistics of single studies.
 
     Attributes:
-        families: name of a family of metrics to its statistics; those that were not computed are absent.
+        families: statistics by the name of a family of metrics; families that were not computed are absent.
     """
 
     families: Mapping[str, FamilyStatistics]
@@ -38,7 +38,7 @@ class StudyStatistics:
         return len(next(iter(self.families.values())))
 
     def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        """Metric name to (R,) scores of resamples with (R, N) multiplicities."""
+        """(R,) scores for each metric, of resamples with (R, N) multiplicities."""
         scores: dict[str, NDArray[np.float64]] = {}
         for statistics in self.families.values():
             scores |= statistics.weighted_scores(weights)
@@ -53,12 +53,12 @@ class StudyStatistics:
 
 @dataclass(frozen=True)
 class Pairings:
-    """One system's reports against the true ones, ready to be put against those of other studies.
+    """One system's reports and the true ones, which can be paired with those of other studies.
 
     Attributes:
         studies: their number.
-        families: name of a family to what gives its statistics of other pairs; METEOR is not among them, which would
-            have to align every new pair.
+        families: a function for each family that returns the statistics of other pairs. METEOR is not included, because
+            it would have to align every new pair.
     """
 
     studies: int
@@ -66,7 +66,7 @@ class Pairings:
 
     @classmethod
     def of(cls, reports: Reports, statistics: StudyStatistics) -> "Pairings":
-        """Pairings of the reports that `statistics` are of."""
+        """Pairings of the reports behind `statistics`."""
         ways = {name: FAMILIES.get(name).repaired(reports, one) for name, one in statistics.families.items()}
         return cls(len(reports[1]), {name: way for name, way in ways.items() if way is not None})
 
@@ -75,7 +75,7 @@ class Pairings:
         return self.studies
 
     def statistics(self, order: NDArray[np.int64] | None = None) -> StudyStatistics:
-        """Statistics with hypothesis `order[i]` (N,) against reference i; each its own when None."""
+        """Statistics with hypothesis `order[i]` (N,) against reference i; if None, hypothesis i."""
         places = np.arange(self.studies) if order is None else order
         return StudyStatistics({name: repaired(places) for name, repaired in self.families.items()})
 
@@ -85,9 +85,9 @@ class Measured:
     """Statistics of several systems under several protocols.
 
     Attributes:
-        statistics: (protocol name, system name) to the statistics of that system.
+        statistics: statistics by (protocol name, system name).
         labeler: name of the labeler; "" without one.
-        implementations: name of a computed family to what computed it, where that is not CrossRay itself.
+        implementations: by the name of a computed family, the package that computed it, unless it is CrossRay.
         notes: what was not computed, and why.
     """
 
@@ -107,13 +107,13 @@ def measure(
     """Compute the statistics of every system under every protocol.
 
     Args:
-        systems: system name to N generated reports.
-        references: protocol name to N true reports, in the same order.
+        systems: N generated reports for each system name.
+        references: N true reports for each protocol name, in the same order.
         meteor: "auto", "yes" or "no".
-        labeler: labels all these reports; without one there are no clinical scores.
+        labeler: labels all reports; without one, there are no clinical scores.
 
     Raises:
-        UserError: METEOR was demanded and cannot be computed.
+        UserError: METEOR is required and cannot be computed.
     """
     keys = [(name, system) for name in references for system in systems]
     reports = [(systems[system], references[name]) for name, system in keys]
@@ -140,7 +140,7 @@ def measure(
 
 
 def validation_scores(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler) -> dict[str, float]:
-    """What training computes at every validation: the scores of the families that are quick enough.
+    """The scores that training computes at every validation: those of the fast families.
 
     Args:
         hypotheses: N generated reports.
@@ -148,7 +148,7 @@ def validation_scores(hypotheses: Sequence[str], references: Sequence[str], labe
         labeler: of both.
 
     Returns:
-        Metric name to score.
+        The score for each metric.
     """
     scores: dict[str, float] = {}
     for family in families():

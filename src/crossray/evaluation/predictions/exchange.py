@@ -1,7 +1,8 @@
-"""Predictions from and for elsewhere: true reports for answers that came without, a choice of studies, other formats.
+"""Predictions from and for other programs: adding true reports, choosing studies, and converting formats.
 
-Somebody else's answers - a language model's, a submission's - are ordinary writing, and the references of a protocol
-are cleaned. Both sides go through the same cleaner here; otherwise every capital and full stop would count as an error.
+Reports from elsewhere, such as a language model or a submission, are ordinary text, while the references of a protocol
+are cleaned. Both sides go through the same cleaner here; otherwise every capital letter and full stop would count as an
+error.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from crossray.evaluation.predictions import PredictionFile, rexrank
 from crossray.files.write import write_whole
 from crossray.text.cleaning import clean
 
-#: Formats of `export`: our own JSON lines; a submission to ReXrank; two lists, as other packages of metrics take them.
+#: Formats of `export`: CrossRay's JSON lines; a submission to ReXrank; two lists, as other metric packages expect.
 Format = Literal["jsonl", "rexrank", "pairs"]
 
 _DIGITS = 12
@@ -36,22 +37,22 @@ def open_predictions(
     sample: int | None = None,
     seed: int = 0,
 ) -> PredictionFile:
-    """Read predictions, with what they lack to be scored.
+    """Read predictions, and add what they lack to be scored.
 
     Args:
-        path: what `PredictionFile.load` reads.
-        dataset: prepared dataset with the true reports of a file that has none; the one that its header names when
-            None.
+        path: file that `PredictionFile.load` can read.
+        dataset: prepared dataset with the true reports, for a file that has none; if None, the one that its header
+            names.
         references: predictions file of another system with the true reports, under both protocols.
-        section: section that a file without references is about, or that is compared of a submission to ReXrank.
-        cleaner: of predictions and references of such a file, "legacy" when None; given, both sides of a file that
-            brings its references go through it too.
-        studies: text file with the identifiers of the studies to keep, one a line.
-        sample: keep so many studies, drawn at random.
-        seed: of the drawing.
+        section: section that a file without references describes, or that is compared in a submission to ReXrank.
+        cleaner: cleaner of the predictions and references of such a file, "legacy" if None. If given, it is also
+            applied to both sides of a file that has references.
+        studies: text file with the identifiers of the studies to keep, one per line.
+        sample: number of studies to keep, drawn at random.
+        seed: seed of the random draw.
 
     Raises:
-        UserError: a file or dataset is wrong, or does not hold a study.
+        UserError: a file or dataset is invalid or lacks a study.
     """
     chosen = cleaner or "legacy"
     file = PredictionFile.load(path, section=section, cleaner=chosen)
@@ -67,7 +68,7 @@ def open_predictions(
 
 
 def recleaned(file: PredictionFile, cleaner: str) -> PredictionFile:
-    """The file with predictions and references through one cleaner; text that has been cleaned before stays."""
+    """The file with predictions and references cleaned alike; text that is already cleaned does not change."""
 
     def cleaned(text: str) -> str:
         return " ".join(clean(text, cleaner).split())
@@ -86,11 +87,11 @@ def recleaned(file: PredictionFile, cleaner: str) -> PredictionFile:
 def with_references(file: PredictionFile, dataset: Dataset, section: str, cleaner: str) -> PredictionFile:
     """The file with a dataset's true reports as references of protocol `full`, both sides cleaned.
 
-    There is no `r2gen` reference: that is what the vocabulary of one model can express (`with_references_of`).
+    There is no `r2gen` reference, because it depends on the vocabulary of one model (see `with_references_of`).
 
     Args:
-        file: predictions as they were written; headings ("Findings: ...") are understood.
-        dataset: with every study of the file.
+        file: predictions as ordinary text; headings ("Findings: ...") are recognized.
+        dataset: dataset that contains every study of the file.
         section: "findings" or "impression".
         cleaner: one of `crossray.text.cleaning.CLEANERS`.
 
@@ -123,7 +124,7 @@ def with_references(file: PredictionFile, dataset: Dataset, section: str, cleane
 
 
 def with_references_of(file: PredictionFile, other: PredictionFile) -> PredictionFile:
-    """The file with the references of another system's predictions, cleaned like that system's: both compare then.
+    """The file with the references of another system's predictions, cleaned like those, so that both can be compared.
 
     Raises:
         UserError: the other file lacks a study.
@@ -133,7 +134,9 @@ def with_references_of(file: PredictionFile, other: PredictionFile) -> Predictio
     rows = []
     for row in file.rows:
         if row.id not in theirs:
-            raise UserError(f"{other.path}: it has no study {row.id!r} of {file.path}; give predictions of all of them")
+            raise UserError(
+                f"{other.path}: study {row.id!r} of {file.path} is missing; give predictions of all studies"
+            )
         prediction = rexrank.comparable(row.prediction, described.section, described.cleaner)
         rows.append(replace(row, prediction=prediction, references=theirs[row.id]))
     provenance = replace(
@@ -149,21 +152,22 @@ def with_references_of(file: PredictionFile, other: PredictionFile) -> Predictio
 
 
 def choose(file: PredictionFile, studies: Iterable[str]) -> PredictionFile:
-    """The predictions of some studies; the choice becomes part of the protocol.
+    """The predictions of some studies; the selection becomes part of the protocol.
 
     Args:
         file: predictions.
         studies: identifiers of the studies to keep, in any order.
 
     Raises:
-        UserError: one of them is not in the file, or there is none.
+        UserError: a study is not in the file, or none is given.
     """
     wanted = set(studies)
     rows = tuple(row for row in file.rows if row.id in wanted)
     missing = sorted(wanted - {row.id for row in rows})
     if missing:
         raise UserError(
-            f"{file.path}: id {missing[0]!r} is chosen and not in it; {len(missing)} of {len(wanted)} are not"
+            f"{file.path}: {len(missing)} of {len(wanted)} chosen ids are not in it, such as {missing[0]!r}; choose "
+            f"ids of its studies"
         )
     if not rows:
         raise UserError(f"{file.path}: no study is chosen; give at least one identifier")
@@ -171,14 +175,16 @@ def choose(file: PredictionFile, studies: Iterable[str]) -> PredictionFile:
 
 
 def draw(file: PredictionFile, count: int, seed: int) -> PredictionFile:
-    """`choose` so many studies at random; the same ones from every file of the same studies, whatever their order.
+    """`choose` a number of studies at random; the same ones from every file of the same studies, whatever their order.
 
     Raises:
         UserError: the file has fewer studies.
     """
     identifiers = sorted(row.id for row in file.rows)
     if not 1 <= count <= len(identifiers):
-        raise UserError(f"{file.path}: sample: {count} of {len(identifiers)} studies cannot be drawn; draw 1 to all")
+        raise UserError(
+            f"{file.path}: sample is {count}, but it has {len(identifiers)} studies; draw from 1 to all of them"
+        )
     return choose(file, np.random.default_rng(seed).choice(identifiers, size=count, replace=False).tolist())
 
 
@@ -191,16 +197,16 @@ def export(
     dataset: Dataset | Path | str | None = None,
     protocol: str = "full",
 ) -> int:
-    """Write predictions for another program; the file appears whole or not at all.
+    """Write predictions for another program; a failed write leaves no partial file.
 
     Args:
         file: predictions.
         target: file to write.
         format: "jsonl"; "rexrank", a submission; or "pairs", `{"ids", "references", "hypotheses"}`, each a list.
-        studies: of a submission, the benchmark's file with the fields of every study.
-        dataset: of a submission without it, the prepared dataset with the true reports; the one that the file names
-            when None.
-        protocol: whose references go into the pairs.
+        studies: for a submission, the benchmark's file with the fields of every study.
+        dataset: for a submission without that file, the prepared dataset with the true reports; if None, the one that
+            the predictions name.
+        protocol: protocol whose references are written in the format "pairs".
 
     Returns:
         Number of studies.
@@ -231,13 +237,15 @@ def _records(file: PredictionFile, dataset: Dataset) -> dict[str, StudyRecord]:
     row_of = {study: row for row, study in enumerate(dataset.ids(np.arange(dataset.studies)))}
     for row in file.rows:
         if row.id not in row_of:
-            raise UserError(f"{file.path}: id {row.id!r} is no study of {dataset.path}; give its own dataset")
+            raise UserError(
+                f"{file.path}: id {row.id!r} is not a study of {dataset.path}; give the dataset of the predictions"
+            )
     return {row.id: dataset.record(row_of[row.id]) for row in file.rows}
 
 
 def _section(record: StudyRecord, section: str, path: Path) -> str:
     if section not in ("findings", "impression"):
-        raise UserError(f"section: {section!r} is none of a dataset; choose findings or impression")
+        raise UserError(f"section {section!r} does not exist in a dataset; choose findings or impression")
     text = record.findings if section == "findings" else record.impression
     if not text.strip():
         raise UserError(f"{path}: study {record.id!r} has no section {section!r}; leave it out with --studies")
@@ -264,12 +272,14 @@ def _benchmark(path: Path) -> dict[str, dict[str, Any]]:
     except ValueError:
         content = None
     if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
-        raise UserError(f"{path}: no object of studies; give the benchmark's file of studies, such as its test file")
+        raise UserError(
+            f"{path}: not a JSON object of studies; give the benchmark's file of studies, such as its test file"
+        )
     return content
 
 
 def identifiers(path: Path) -> Sequence[str]:
-    """Identifiers of studies from a text file, one a line.
+    """Identifiers of studies from a text file, one per line.
 
     Raises:
         UserError: it cannot be read.
@@ -277,7 +287,7 @@ def identifiers(path: Path) -> Sequence[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"{path}: cannot be read; give a UTF-8 text file with one identifier a line") from None
+        raise UserError(f"{path}: cannot be read; give a UTF-8 text file with one identifier per line") from None
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -1,8 +1,8 @@
-"""Generated reports on disk: JSON lines with a header that says where they come from.
+"""Generated reports on disk: JSON lines with a header that records where they come from.
 
-The first line is `{"crossray": {...}}`, the `Provenance`; every other line is one study. So that other people's systems
-can be scored, more is read: lines without the header, with the fields `id` and `prediction` and, where it is known,
-`reference`; and files named `.json` that hold a list of such rows, or the submission of a system to ReXrank.
+The first line is `{"crossray": {...}}`, the `Provenance`; every other line is one study. To score the systems of
+others, more formats are read: lines without the header, with the fields `id` and `prediction` and, if known,
+`reference`; and files named `.json` that contain a list of such rows or a submission to ReXrank.
 """
 
 import json
@@ -32,19 +32,19 @@ class Provenance:
     Attributes:
         model: folder or name of the model.
         system: registered name of the system, such as "baseline"; "" when unknown.
-        data: folder of the prepared dataset; None for images that were given one by one.
+        data: folder of the prepared dataset; None for single image files.
         data_sha256: content hash of that dataset.
         split: split of that dataset.
-        subset: digest of the chosen studies (`exchange.choose`); "" when none were chosen.
+        subset: digest of the selected studies (`exchange.choose`); "" without a selection.
         section: section of the report that was generated.
         cleaner: cleaner of the references.
         max_length: the max_seq_length of the `r2gen` references.
-        min_count: the tokenizer's threshold; None when unknown.
+        min_count: frequency threshold of the tokenizer; None if unknown.
         tokenizer: fingerprint of the tokenizer.
-        views: views of a study that the model saw.
-        shuffled_images: whether every study had the images of another (`crossray generate --shuffle-images`).
-        decoding: settings of the search.
-        versions: versions of what produced the text.
+        views: views of each study that the model saw.
+        shuffled_images: whether every study had the images of another study (`crossray generate --shuffle-images`).
+        decoding: settings of the decoding.
+        versions: versions of the software that produced the text.
     """
 
     model: str = ""
@@ -64,7 +64,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def protocol(self, name: str, studies: int) -> Protocol:
-        """The protocol of this name ("r2gen" or "full") for so many studies of these predictions."""
+        """The protocol of this name ("r2gen" or "full") for this number of studies."""
         return Protocol(
             name="r2gen",
             section=self.section,
@@ -87,10 +87,10 @@ class Prediction:
     Attributes:
         id: unique within the file.
         prediction: the generated report.
-        references: protocol name to true report; empty where none is known.
+        references: true report for each protocol name; empty if none is known.
         images: names of the views.
-        log_probability: sum over the generated tokens; None when unknown.
-        seconds: that the report took; of a batch, its time divided by its studies. None when unknown.
+        log_probability: sum over the generated tokens; None if unknown.
+        seconds: time to generate the report; in a batch, the time of the batch divided by its studies. None if unknown.
     """
 
     id: str
@@ -106,8 +106,8 @@ class PredictionFile:
     """Predictions with their provenance.
 
     Attributes:
-        provenance: the header; defaults where the file had none.
-        rows: one a study.
+        provenance: the header; default values if the file has none.
+        rows: one per study.
         path: file they were read from.
     """
 
@@ -120,7 +120,7 @@ class PredictionFile:
         return [row.prediction for row in self.rows]
 
     def protocols(self) -> tuple[str, ...]:
-        """Protocols for which every study has a reference."""
+        """The protocols for which every study has a reference."""
         return tuple(name for name in PROTOCOLS if self.rows and all(name in row.references for row in self.rows))
 
     def references(self, protocol: str) -> list[str]:
@@ -132,18 +132,18 @@ class PredictionFile:
         for row in self.rows:
             if protocol not in row.references:
                 raise UserError(
-                    f"{self.path or 'predictions'}: study {row.id!r}: references has no {protocol!r}; "
+                    f"{self.path or 'predictions'}: study {row.id!r}: field 'references' has no {protocol!r}; "
                     "generate with --data, or add the field"
                 )
         return [row.references[protocol] for row in self.rows]
 
     def seconds(self) -> float | None:
-        """Mean seconds a report; None where a study lacks them."""
+        """Mean seconds per report; None if a study lacks them."""
         known = [row.seconds for row in self.rows if row.seconds is not None]
         return math.fsum(known) / len(known) if known and len(known) == len(self.rows) else None
 
     def save(self, path: Path | str) -> None:
-        """Write the file; it appears whole or not at all."""
+        """Write the file; a failed write leaves no partial file."""
         write_predictions(path, self.provenance, self.rows)
 
     @classmethod
@@ -152,11 +152,12 @@ class PredictionFile:
 
         Args:
             path: JSON lines; or, named `.json`, a list of rows or a submission to ReXrank.
-            section: of a submission, what is compared: "findings", "impression" or "report"; others say it themselves.
-            cleaner: of a submission, which has texts as they were written; others say it themselves.
+            section: section to compare in a submission: "findings", "impression" or "report"; other files name it
+                themselves.
+            cleaner: cleaner for a submission, whose texts are not cleaned; other files name it themselves.
 
         Raises:
-            UserError: the file is missing, no JSON, has an unknown header, or a row with a wrong field.
+            UserError: the file is missing or not JSON, or has an unknown header or a row with an invalid field.
         """
         path = Path(path)
         provenance = Provenance()
@@ -172,15 +173,17 @@ class PredictionFile:
                 continue
             row = _prediction(values, place)
             if row.id in rows:
-                raise UserError(f"{place}: id {row.id!r} stands in an earlier line too; keep one line a study")
+                raise UserError(f"{place}: id {row.id!r} is in an earlier line too; keep one line per study")
             rows[row.id] = row
         if not rows:
-            raise UserError(f"{path}: no prediction; write one JSON line a study with id, prediction and reference")
+            raise UserError(
+                f"{path}: it contains no prediction; write one JSON line per study with id, prediction and reference"
+            )
         return cls(provenance, tuple(rows.values()), path)
 
 
 def write_predictions(path: Path | str, provenance: Provenance, rows: Iterable[Prediction]) -> int:
-    """Write predictions while they are being made; the file appears when the last one is written.
+    """Write predictions as they are generated; the file appears when the last one is written.
 
     Args:
         path: file to write; an older one is replaced.
@@ -204,13 +207,13 @@ def _json(values: Mapping[str, Any]) -> str:
 
 
 def _rows(path: Path, content: Any, section: str, cleaner: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place, for messages, and fields of each row."""
+    """The place of each row, for messages, and its fields."""
     if isinstance(content, dict):
         yield from rexrank.rows(content, str(path), section, cleaner)
         return
     for place, values in _lines(path) if content is None else _items(path, content):
         if not isinstance(values, dict):
-            raise UserError(f"{place}: no JSON object; write one with id and prediction")
+            raise UserError(f"{place}: not a JSON object; write one with id and prediction")
         yield place, values
 
 
@@ -220,7 +223,7 @@ def _items(path: Path, content: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Place and content of each line that is not blank."""
+    """The place and content of each line that is not blank."""
     with _readable(path), path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -228,17 +231,17 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
                 try:
                     yield place, json.loads(line)
                 except (ValueError, RecursionError):
-                    raise UserError(f"{place}: no JSON; write one JSON object a line") from None
+                    raise UserError(f"{place}: not JSON; write one JSON object per line") from None
 
 
 def _whole(path: Path) -> Any:
-    """Content of a file that is one JSON value, an object or a list."""
+    """The content of a file that is one JSON value, an object or a list."""
     with _readable(path):
         text = path.read_text(encoding="utf-8-sig")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: no JSON; name a file of JSON lines .jsonl") from None
+        raise UserError(f"{path}: not JSON; give a file of JSON lines the suffix .jsonl") from None
     if not isinstance(content, dict | list):
         raise UserError(f"{path}: neither a list of rows nor a submission to ReXrank; give one of them")
     return content
@@ -246,7 +249,7 @@ def _whole(path: Path) -> Any:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Says in one sentence why a file cannot be read."""
+    """Turns a failure to read a file into one sentence."""
     try:
         yield
     except UnicodeDecodeError:

@@ -1,10 +1,10 @@
-"""What a score means: the protocol that stands beside every number (docs/evaluation.md).
+"""The protocol behind a score, which is stored with every number (docs/evaluation.md).
 
 Two protocols are always reported.
 
-* `r2gen` is that of the published tables: the reference is what the model's tokenizer can express of the true report,
-  decode(encode(report)). It is cleaned, words outside the vocabulary are `<unk>`, and it is cut. In the R2Gen family a
-  sequence is [0] + ids + [0] truncated to `max_length` with both zeros counted, so that at most `max_length` - 1 tokens
+* `r2gen` is the protocol of the published tables: the reference is the true report as the model's tokenizer can express
+  it, decode(encode(report)). It is cleaned and cut, and words outside the vocabulary are `<unk>`. In the R2Gen family a
+  sequence is [0] + ids + [0] truncated to `max_length`, including both zeros, so at most `max_length` - 1 tokens
   remain: 59 words on IU X-Ray, 99 on MIMIC-CXR. It inflates scores and makes them depend on `max_length`.
 * `full` is the cleaned report: not cut, no `<unk>`.
 """
@@ -20,13 +20,13 @@ from crossray.evaluation.metrics import clinical, nlg
 #: Both protocols, in the order of every table.
 PROTOCOLS = ("r2gen", "full")
 
-#: What computes the scores, and the versions of its arithmetic.
+#: Name of the implementation that computes the scores, and the versions of its computation.
 IMPLEMENTATION = "crossray.evaluation"
 VERSION = f"nlg {nlg.VERSION}, clinical {clinical.VERSION}"
 
 
 class ReportTokenizer(Interface):
-    """The part of `crossray.text.tokenizer.Tokenizer` that references need."""
+    """The part of `crossray.text.tokenizer.Tokenizer` that is needed for references."""
 
     legacy_ids: bool
 
@@ -34,7 +34,7 @@ class ReportTokenizer(Interface):
         """The report after the tokenizer's cleaner."""
 
     def encode(self, report: str, max_length: int) -> list[int]:
-        """Ids of the cleaned report, bos and eos counted in `max_length`."""
+        """Ids of the cleaned report; `max_length` includes bos and eos."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
@@ -49,8 +49,9 @@ def references(report: str, tokenizer: ReportTokenizer, max_length: int) -> dict
         max_length: the R2Gen family's max_seq_length (60 for IU X-Ray, 100 for MIMIC-CXR).
 
     Returns:
-        Protocol name to reference. Under `r2gen` it has at most `max_length` - 1 tokens, whichever ids the tokenizer
-        uses: without `legacy_ids` it always keeps an eos, which takes a place that R2Gen's truncation gives to a word.
+        The reference for each protocol name. Under `r2gen` it has at most `max_length` - 1 tokens, whichever ids the
+        tokenizer uses: without `legacy_ids` it always keeps an eos, which takes the place of a word in R2Gen's
+        truncation.
     """
     places = max_length if tokenizer.legacy_ids else max_length + 1
     return {
@@ -61,27 +62,27 @@ def references(report: str, tokenizer: ReportTokenizer, max_length: int) -> dict
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything that must be equal before two scores may stand in one table.
+    """Everything that must be equal for two scores to appear in one table.
 
     Attributes:
         name: "r2gen" or "full".
         section: section of the report that is generated, such as "findings".
         cleaner: cleaner of the references (`crossray.text.cleaning.CLEANERS`).
-        max_length: R2Gen's max_seq_length; references have at most one token less. None: not cut.
-        min_count: occurrences in the training reports below which a word is `<unk>` in the references. None: unknown
-            for `r2gen`, no word is replaced for `full`.
+        max_length: R2Gen's max_seq_length; references have at most one token less. None if they are not cut.
+        min_count: number of occurrences in the training reports below which a word is `<unk>` in the references. None
+            means unknown under `r2gen`, and that no word is replaced under `full`.
         tokenizer: fingerprint of the tokenizer that made the references; None for `full`.
-        views: views of a study that the model sees, such as "2" or "frontal"; "" when unknown.
-        data: content hash of the prepared dataset, or "" when unknown.
+        views: views of each study that the model sees, such as "2" or "frontal"; "" if unknown.
+        data: content hash of the prepared dataset; "" if unknown.
         split: evaluated split, or "".
-        studies: number of studies in the evaluated file; CIDEr's document frequencies are theirs.
-        subset: digest of these studies where they were chosen from a larger file; "" where the file was taken whole.
-        labeler: name and version of what labelled both reports for the clinical scores; "" without them. How an
-            uncertain observation counts is part of the name of a clinical score.
-        group: "all" of these studies, or only the "normal" or "abnormal" ones by the labels of the dataset; "normal by
-            text" and "abnormal by text" where the dataset has none and the labeler told them apart by the reference.
-        implementation: what computed the scores.
-        version: versions of its arithmetic.
+        studies: number of studies in the evaluated file, over which CIDEr counts document frequencies.
+        subset: digest of the studies if they were selected from a larger file; "" for the whole file.
+        labeler: name and version of the labeler of the clinical scores; "" without such scores. How an uncertain
+            observation counts is part of the name of a clinical score.
+        group: "all" studies, or only the "normal" or "abnormal" ones by the labels of the dataset; "normal by text" and
+            "abnormal by text" if the dataset has no labels and the labeler read the references.
+        implementation: name of the implementation that computed the scores.
+        version: versions of its computation.
     """
 
     name: str
@@ -105,7 +106,8 @@ class Protocol:
             raise UserError(f"protocol: {self.name!r} does not exist; {choose(self.name, PROTOCOLS)}")
         if self.name == "full" and (self.max_length, self.min_count, self.tokenizer) != (None, None, None):
             raise UserError(
-                "protocol full: its references are neither cut nor mapped; leave max_length, min_count, tokenizer"
+                "protocol full: its references are neither cut nor mapped; leave out max_length, min_count and "
+                "tokenizer"
             )
 
     def named(self, name: str) -> "Protocol":
@@ -115,7 +117,7 @@ class Protocol:
         return replace(self, name=name)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, for JSON."""
+        """The fields as plain values, for JSON."""
         return asdict(self)
 
     @classmethod
@@ -129,7 +131,7 @@ class Protocol:
             return cls(**values)
         except TypeError:
             known = ", ".join(cls.__dataclass_fields__)
-            raise UserError(f"protocol: it has the fields {known}; remove the others and give a name") from None
+            raise UserError(f"protocol: its fields are {known}; remove all others and give a name") from None
 
     def differences(self, other: "Protocol") -> tuple[str, ...]:
         """Names of the fields in which two protocols differ."""
@@ -138,10 +140,10 @@ class Protocol:
 
 
 def require_same(protocols: Iterable[Protocol]) -> Protocol:
-    """The one protocol of all scores of a table.
+    """The protocol that all scores of a table share.
 
     Raises:
-        UserError: they differ, or there is none.
+        UserError: the protocols differ, or there is none.
     """
     first: Protocol | None = None
     for protocol in protocols:
@@ -150,7 +152,7 @@ def require_same(protocols: Iterable[Protocol]) -> Protocol:
         elif differing := first.differences(protocol):
             raise UserError(
                 f"protocols {first.name!r} and {protocol.name!r} differ in {', '.join(differing)}: "
-                "scores of different protocols do not compare; make one table for each"
+                "scores of different protocols cannot be compared; make one table for each"
             )
     if first is None:
         raise UserError("a table needs at least one result; evaluate a predictions file first")

@@ -1,6 +1,7 @@
-"""The ReXrank schema: one JSON object that maps a study to its images, sections and, in a submission, the prediction.
+"""The ReXrank schema: a JSON object that maps a study to its images, sections and, in a submission, the prediction.
 
-The benchmark gives a file of studies; a submission is the same file with the field `model_prediction` in every study.
+The benchmark provides a file of studies; a submission is the same file with the field `model_prediction` in every
+study.
 Fields: image_path, key_image_path, frontal_lateral, context, section_findings, section_impression, report, split.
 
 Source: `data/` and `example_files/` of github.com/rajpurkarlab/ReXrank.
@@ -14,23 +15,23 @@ from crossray.errors import UserError, choose
 from crossray.text.cleaning import clean
 from crossray.text.lines import one_line
 
-#: Sections that a reference can be made of; "report" is the benchmark's own reference, findings and impression.
+#: Sections that can serve as a reference; "report" is the benchmark's own reference, findings and impression.
 SECTIONS = ("findings", "impression", "report")
 
 PREDICTION = "model_prediction"
 
 
 def section_of(report: str, section: str) -> str:
-    """One section of a written report.
+    """One section of a report as ordinary text.
 
     Args:
         report: text, with headings ("Findings: ... Impression: ...") or without.
         section: one of `SECTIONS`.
 
     Returns:
-        What stands under the heading of this section (`sections.split_sections`); the whole text when neither findings
-        nor impression have one. Text before the first heading counts as findings where there are no others. It is one
-        line, with a full stop where a line break alone ended a statement.
+        The text under the heading of this section (`sections.split_sections`), or the whole text if neither findings
+        nor impression has a heading. Text before the first heading counts as findings if there are no other findings.
+        The result is one line, with a full stop where only a line break ended a statement.
     """
     if section != "report":
         parts = split_sections(report)
@@ -40,9 +41,9 @@ def section_of(report: str, section: str) -> str:
 
 
 def comparable(prediction: str, section: str, cleaner: str) -> str:
-    """A prediction in ordinary writing as a cleaned reference compares with it.
+    """A prediction as ordinary text, prepared for comparison with a cleaned reference.
 
-    Text that has been cleaned before stays as it is, but for double blanks, which would be words of their own.
+    Text that is already cleaned does not change, except for double spaces, which would count as words.
     """
     return " ".join(clean(section_of(prediction, section), cleaner).split())
 
@@ -53,21 +54,21 @@ def rows(content: Mapping[str, Any], place: str, section: str, cleaner: str) -> 
     Args:
         content: the parsed file.
         place: name of the file, for messages.
-        section: one of `SECTIONS`; what is predicted and compared.
-        cleaner: for prediction and reference alike.
+        section: one of `SECTIONS`, which is predicted and compared.
+        cleaner: cleaner of both prediction and reference.
 
     Yields:
-        Place for messages, and the fields of a row; without reference where the study has no such section.
+        The place, for messages, and the fields of a row; without a reference if the study has no such section.
 
     Raises:
-        UserError: the section is unknown, or a study is no object or has no prediction.
+        UserError: the section does not exist, or a study is not an object or has no prediction.
     """
     if section not in SECTIONS:
         raise UserError(f"section: {section!r} does not exist; {choose(section, SECTIONS)}")
     for study, values in content.items():
         here = f"{place}: study {study!r}"
         if not isinstance(values, dict) or not isinstance(values.get(PREDICTION), str):
-            raise UserError(f"{here}: {PREDICTION}: missing or no text; give the generated report of every study")
+            raise UserError(f"{here}: {PREDICTION}: missing or not text; give the generated report of every study")
         row: dict[str, Any] = {
             "id": study,
             "prediction": comparable(values[PREDICTION], section, cleaner),
@@ -84,26 +85,29 @@ def submission(predictions: Mapping[str, str], studies: Mapping[str, Mapping[str
     """The content of a submission.
 
     Args:
-        predictions: study to generated report.
-        studies: study to the fields that the benchmark gives it.
+        predictions: generated report of each study.
+        studies: fields of each study in the benchmark's file.
 
     Raises:
-        UserError: a study has a prediction and no fields. Studies without prediction are left out.
+        UserError: a study has a prediction but no fields. Studies without a prediction are left out.
     """
     for study in predictions:
         if study not in studies:
-            raise UserError(f"study {study!r} has a prediction, and the benchmark's file lacks it; give its own file")
+            raise UserError(
+                f"study {study!r} has a prediction but is missing from the benchmark's file; give the file of the "
+                f"same benchmark"
+            )
     return {study: {**studies[study], PREDICTION: text} for study, text in predictions.items()}
 
 
 def study_fields(findings: str, impression: str, indication: str, positions: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of a study that a prepared dataset knows; it does not keep the paths of images.
+    """The fields of a study that are known from a prepared dataset, which does not keep the paths of images.
 
     Args:
-        findings: text of the section, uncleaned; "" where it is absent.
-        impression: the same of that section.
-        indication: the same of that section.
-        positions: position of every view, of `crossray.data.study.VIEW_POSITIONS`.
+        findings: text of the section, uncleaned; "" if it is absent.
+        impression: the same for the impression.
+        indication: the same for the indication.
+        positions: position of every view, one of `crossray.data.study.VIEW_POSITIONS`.
     """
     return {
         "section_findings": findings,
@@ -115,7 +119,7 @@ def study_fields(findings: str, impression: str, indication: str, positions: tup
 
 
 def _reference(values: Mapping[str, Any], section: str) -> str:
-    """True text of a section, "" where the study has none. Older files of the benchmark name it without prefix."""
+    """True text of a section; "" if the study has none. Older files of the benchmark name it without the prefix."""
     if section == "report":
         findings, impression = (_reference(values, name) for name in ("findings", "impression"))
         return f"Findings: {findings} Impression: {impression}" if findings or impression else ""

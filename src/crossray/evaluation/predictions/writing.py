@@ -1,4 +1,4 @@
-"""How predictions and true reports are written: what makes equal words differ, and what cannot be labelled."""
+"""Differences in how predictions and true reports are written, and reports that cannot be labelled."""
 
 import re
 from collections import Counter
@@ -11,12 +11,12 @@ _ATTACHED_STOP = re.compile(r"\w[.,;:](?:\s|$)")
 _CAPITAL = re.compile(r"[A-Z\u00c0-\u00de]")
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")
 
-#: Share of reports that must show a manner of writing for a side to be said to have it, and not to have it.
+#: Share of reports above which a side is said to have a style of writing, and below which it is said not to.
 MOST, FEW = 0.5, 0.1
 
 
 def writing_notes(predictions: Sequence[str], references: Sequence[str]) -> list[str]:
-    """Sentences on what parts the two sides beside their words; none where they are written alike.
+    """Sentences on how the style of the two sides differs; none if they are written alike.
 
     Args:
         predictions: N generated reports.
@@ -44,7 +44,7 @@ def writing_notes(predictions: Sequence[str], references: Sequence[str]) -> list
 
 
 def clinical_notes(references: Sequence[str]) -> tuple[bool, list[str]]:
-    """Whether clinical scores say something, and sentences on the language of the true reports."""
+    """Whether clinical scores are meaningful, and sentences on the language of the true reports."""
     notes = language_notes(Counter(map(report_language, references)))
     told = [reference for reference in references if not is_missing(reference)]
     readable = sum(map(readable_by_rules, told)) >= MOST * len(told) if told else True

@@ -1,9 +1,9 @@
-"""Approximate randomisation: whether two systems differ, tested by exchanging their reports (docs/evaluation.md).
+"""Approximate randomization: tests whether two systems differ by exchanging their reports (docs/evaluation.md).
 
-Were two systems equal, it would be chance which of them wrote which of the two reports of a study. So the reports of
-random studies change sides, and the true difference is compared with the differences after such exchanges. As in the
-bootstrap, all exchanges of all metrics are matrix products with the statistics of single studies. Nothing is assumed of
-document frequencies: those of CIDEr come from the references, which stay where they are.
+If two systems were equal, it would be chance which of them wrote which report of a study. The reports of random studies
+are therefore exchanged, and the true difference is compared with the differences after such exchanges. As in the
+bootstrap, all exchanges of all metrics are matrix products with the statistics of single studies. Document frequencies
+of CIDEr do not change, because they come from the references.
 
 Sources: E. Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989; S. Riezler and J. Maxwell, "On Some
 Pitfalls in Automatic Evaluation and Significance Testing for MT", 2005.
@@ -38,11 +38,11 @@ class PairedTest:
 
     Attributes:
         difference: score of the first system minus that of the second, with its paired bootstrap interval.
-        bootstrap_p: two-sided p-value of the paired bootstrap, which belongs to the interval: twice the smaller share
-            of resamples in which the difference has the one or the other sign.
-        randomization_p: two-sided p-value of approximate randomisation: share of exchanges with a difference at least
-            as large, the true one counted.
-        corrected_p: `randomization_p` corrected for the number of comparisons; None where it was not.
+        bootstrap_p: two-sided p-value of the paired bootstrap, which corresponds to the interval: twice the smaller
+            share of resamples in which the difference is positive or negative.
+        randomization_p: two-sided p-value of approximate randomization: share of exchanges with a difference at least
+            as large, including the true one.
+        corrected_p: `randomization_p` corrected for the number of comparisons; None if it was not corrected.
     """
 
     difference: Interval
@@ -52,7 +52,7 @@ class PairedTest:
 
 
 def exchanges_of(studies: int, resamples: int, seed: int) -> Iterator[NDArray[np.bool_]]:
-    """The studies whose reports change sides in each exchange of approximate randomisation.
+    """The studies whose reports are exchanged in each round of approximate randomization.
 
     Args:
         studies: N, number of studies.
@@ -60,7 +60,7 @@ def exchanges_of(studies: int, resamples: int, seed: int) -> Iterator[NDArray[np
         seed: of the draws; equal seed and counts give equal draws.
 
     Yields:
-        (r, N) blocks, R rows in all; a study changes sides in half of the rows.
+        (r, N) blocks, R rows in total; a study is exchanged in half of the rows.
 
     Raises:
         UserError: there is no study or no exchange.
@@ -73,7 +73,7 @@ def exchanges_of(studies: int, resamples: int, seed: int) -> Iterator[NDArray[np
 def exchanged_differences(
     first: Statistics, second: Statistics, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, NDArray[np.float64]]:
-    """Differences between two systems after reports of random studies have changed sides.
+    """Differences between two systems after the reports of random studies were exchanged.
 
     Args:
         first: statistics of one system.
@@ -82,7 +82,7 @@ def exchanged_differences(
         seed: of the exchanges.
 
     Returns:
-        Metric name to (R,) score of the first side minus that of the second.
+        For each metric, (R,) scores of the first side minus those of the second.
 
     Raises:
         UserError: the systems were scored on different numbers of studies.
@@ -101,8 +101,8 @@ def joined(first: _Joinable, second: _Joinable) -> _Joinable:
     """Statistics of the studies of `first` followed by those of `second`.
 
     Args:
-        first: dataclass whose arrays have a row a study; a field may be such a dataclass, a mapping to some, or None.
-            What else it holds describes all studies.
+        first: dataclass whose arrays have one row per study; a field may be such a dataclass, a mapping to some, or
+            None. Its other fields describe all studies.
         second: of the same class, with equal descriptions.
 
     Raises:
@@ -140,14 +140,14 @@ def paired_tests(
     """Test several pairs of systems in every metric.
 
     Args:
-        systems: name to statistics, all on the same studies in the same order.
+        systems: statistics by name, all on the same studies in the same order.
         pairs: names of the first and of the second system of each comparison.
         resamples: number of bootstrap resamples, and of exchanges.
         seed: of both.
         level: share of the resamples in an interval.
 
     Returns:
-        Pair to metric name to test, p-values not corrected: see `corrected`.
+        The test for each pair and metric, without correction of the p-values: see `corrected`.
 
     Raises:
         UserError: the systems were scored on different numbers of studies.
@@ -172,7 +172,7 @@ def paired_tests(
 def corrected(
     tests: Mapping[tuple[str, str], Mapping[str, PairedTest]],
 ) -> dict[tuple[str, str], dict[str, PairedTest]]:
-    """The same tests with `randomization_p` corrected for their number, all pairs and metrics counted."""
+    """The same tests with `randomization_p` corrected for the number of all pairs and metrics."""
     keys = [(pair, metric) for pair in tests for metric in tests[pair]]
     values = holm([tests[pair][metric].randomization_p for pair, metric in keys])
     result: dict[tuple[str, str], dict[str, PairedTest]] = {pair: {} for pair in tests}
@@ -182,7 +182,7 @@ def corrected(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for many comparisons, so that the chance of one false difference among all is kept.
+    """Correct p-values for multiple comparisons, which bounds the chance of any false difference among them.
 
     Source: S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
 
@@ -190,7 +190,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
         p_values: of m comparisons.
 
     Returns:
-        Corrected p-values in the same order: the smallest times m, the next times m - 1, ..., never falling, at most 1.
+        Corrected p-values in the same order: the smallest times m, the next times m - 1, and so on; they never fall and
+        are at most 1.
     """
     values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(values, kind="stable")

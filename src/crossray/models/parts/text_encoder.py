@@ -32,18 +32,19 @@ _INCIDENTAL = ("transformers_version", "architectures", "_name_or_path", "dtype"
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:
-    """Which text encoder.
+    """The choice of the text encoder.
 
     Attributes:
-        name: `words`, our own, which is trained with whatever uses it; or the hub name or the folder of a text model of
-            `transformers`, such as emilyalsentzer/Bio_ClinicalBERT, which stays as it is.
-        width: of our own encoder's vectors.
-        layers: Transformer layers of our own.
-        heads: attention heads of our own.
-        buckets: rows of our own's table of words; a word is the sum of the two rows that its letters hash to.
-        max_length: most tokens of a text; the rest is cut off.
-        architecture: filled in when a model of `transformers` is built, so that a saved folder needs nothing else;
-            leave it out.
+        name: `words` for CrossRay's own text encoder, which is trained with the model that uses it; or the hub name or
+            folder of a text model of `transformers`, such as emilyalsentzer/Bio_ClinicalBERT, which is frozen.
+        width: width of the vectors of `words`.
+        layers: number of Transformer layers of `words`.
+        heads: number of attention heads of `words`.
+        buckets: number of rows in the embedding table of `words`; a word is the sum of the two rows that its letters
+            hash to.
+        max_length: maximum number of tokens of a text; the rest is cut off.
+        architecture: set when a model of `transformers` is built, so that a saved folder is self-contained; leave it
+            out.
     """
 
     name: str = WORDS
@@ -55,7 +56,7 @@ class TextEncoderConfig:
     architecture: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Reject invalid sizes."""
         if self.width < 1 or self.heads < 1 or self.width % self.heads:
             raise UserError(
                 f"field 'width' of a text encoder is {self.width}; give a multiple of 'heads' {self.heads}."

@@ -15,16 +15,16 @@ from crossray.models.base import Encoded, ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class TIRConfig(ModelConfig):
-    """What a system with a refiner has.
+    """Configuration of a system with a refiner.
 
     Attributes:
         width: width D of the decoder.
         heads: its attention heads, a divisor of `width`.
-        mask: TIR's mask: one trained number for each position and image token (static), computed from both (dynamic),
-            or none (Table 2).
-        mask_scale: k of eq. 11.
-        mask_loss: "sparse" keeps few places open, "literal" is eq. 12, which opens all of them.
-        mask_reduction: mean or sum over words and image tokens.
+        mask: mask of TIR: a trained number for each position and image token (static), computed from both (dynamic), or
+            none (Table 2).
+        mask_scale: factor k of eq. 11.
+        mask_loss: "sparse" encourages few open places; "literal" is eq. 12 as printed, which opens all of them.
+        mask_reduction: mean or sum of the mask loss over words and image tokens.
     """
 
     width: int = 512
@@ -38,11 +38,12 @@ class TIRConfig(ModelConfig):
 class TIR(nn.Module):
     """Text-to-image refiner: a bias of the decoder's cross-attention, k * sigmoid(M) / sqrt(d) (eq. 11).
 
-    The bias is taken less its value at M = 0. Softmax does not notice, half precision does: numbers near 0 are exact.
+    The value at M = 0 is subtracted from the bias. This does not change the softmax but improves half precision, in
+    which numbers near 0 are exact.
 
     Args:
         config: sizes and mask.
-        length: image tokens of a view.
+        length: number of image tokens per view.
     """
 
     def __init__(self, config: TIRConfig, length: int) -> None:
@@ -51,13 +52,13 @@ class TIR(nn.Module):
         if config.mask == "static":
             self.mask = nn.Parameter(torch.zeros(config.max_length, config.views * length))
         else:
-            # M = (H W_a)(F W_b)^T / sqrt(D) begins with 0, too
+            # M = (H W_a)(F W_b)^T / sqrt(D) is also initially 0
             self.word = nn.Linear(config.width, config.width, bias=False)
             self.image = nn.Linear(config.width, config.width, bias=False)
             nn.init.zeros_(self.word.weight)
 
     def keys(self, visual: Tensor) -> Tensor:
-        """Of a dynamic mask: what image features (B, S, D) bring to it."""
+        """The contribution of image features (B, S, D) to a dynamic mask."""
         return self.image(visual) / math.sqrt(self.config.width)
 
     def forward(self, text: Tensor, encoded: Encoded, first: int) -> Tensor:

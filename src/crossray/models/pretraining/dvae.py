@@ -38,12 +38,13 @@ class NetworkConfig(TrainableConfig):
     """Size of the two networks.
 
     Attributes:
-        channels: colours; of grey images one is enough, DALL-E's encoder takes three.
-        width: channels of the first group of blocks; each group after a halving has twice as many; a multiple of 4.
-        blocks: residual blocks of a group.
-        codes: entries K of the codebook.
-        patch: pixels that the first convolution takes together in each direction, and the last one gives back: 1 (as
-            in DALL-E), 2, 4 or 8. With 4 the slow layers at full resolution fall away.
+        channels: number of color channels; 1 is enough for grey-scale images, DALL-E's encoder uses 3.
+        width: number of channels of the first group of blocks, a multiple of 4; it doubles with every halving of the
+            resolution.
+        blocks: number of residual blocks per group.
+        codes: number K of entries in the codebook.
+        patch: side length of the square of pixels that the first convolution combines and the last one restores: 1 (as
+            in DALL-E), 2, 4 or 8. With 4, there are no slow layers at full resolution.
     """
 
     channels: int = 1
@@ -53,7 +54,7 @@ class NetworkConfig(TrainableConfig):
     patch: int = 4
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Reject invalid sizes."""
         if self.patch not in (1, 2, 4, 8):
             raise UserError(f"field 'patch' is {self.patch}; choose 1, 2, 4 or 8.")
         if self.channels not in (1, 3):
@@ -209,16 +210,17 @@ def unsqueeze(pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class DVAEConfig(NetworkConfig):
-    """Configuration of `DVAE`. The weights of the losses "kl" and "usage" stand in the stage; 0 leaves one out.
+    """Configuration of `DVAE`. The weights of the losses "kl" and "usage" are set in the stage; 0 disables a loss.
 
     Attributes:
-        reconstruction: mse, or logit_laplace, DALL-E's distribution of a pixel, which also learns how sure it is.
-        temperature: of the Gumbel-softmax at first.
-        temperature_end: where it falls to; the code of an image is what it falls to at 0.
-        anneal: share of the training in which it falls, geometrically.
-        decoder_begin: channels of the vector that the decoder looks a code up as, 128 in DALL-E; 0: half of those of
-            its widest blocks, which is 1,024 in DALL-E's size.
-        revive_every: steps after which codes that no place chose are split off codes that many chose; 0: never.
+        reconstruction: reconstruction loss: mse, or logit_laplace, DALL-E's pixel distribution, which also learns its
+            scale.
+        temperature: initial temperature of the Gumbel-softmax.
+        temperature_end: final temperature of the Gumbel-softmax; at 0, it would select the most probable code.
+        anneal: share of the training in which the temperature falls, geometrically.
+        decoder_begin: width of the decoder's code embeddings, 128 in DALL-E; 0 for half the width of its widest blocks,
+            which is 1,024 at DALL-E's size.
+        revive_every: number of steps after which unused codes are replaced by copies of frequent ones; 0 for never.
     """
 
     reconstruction: Literal["mse", "logit_laplace"] = "mse"

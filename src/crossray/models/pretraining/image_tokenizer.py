@@ -44,13 +44,13 @@ _REMEDY = "give the folder of a `crossray pretrain tokenizer` run, DALL-E's enco
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerConfig:
-    """Which image tokenizer.
+    """The choice of the image tokenizer.
 
     Attributes:
-        name: the folder of a run of `crossray pretrain tokenizer` or its model folder; DALL-E's encoder.pkl; the name
-            of a model folder on the Hugging Face hub; build: and a recipe (build:tokenizer/phantom), which
-            `crossray train` trains first where the dataset has none yet; or random:dalle and random:tiny for tests.
-        architecture: filled in when it is built, so that a saved folder needs nothing else; leave it out.
+        name: the folder of a run of `crossray pretrain tokenizer` or its model folder; DALL-E's encoder.pkl; a model on
+            the Hugging Face hub; build:RECIPE (such as build:tokenizer/phantom), which `crossray train` trains first
+            unless the dataset already has it; or random:dalle or random:tiny for tests.
+        architecture: set when it is built, so that a saved folder is self-contained; leave it out.
     """
 
     name: str = "random:dalle"
@@ -165,13 +165,16 @@ def _from_folder(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
     try:
         saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if saved["system"] != "dvae":
-            raise UserError(f"{folder / 'config.json'}: system '{saved['system']}' is no image tokenizer; give a dvae.")
+            raise UserError(
+                f"{folder / 'config.json'}: system '{saved['system']}' is not an image tokenizer; name the folder of "
+                f"a dvae."
+            )
         network = NetworkConfig(**{field.name: saved["config"][field.name] for field in fields(NetworkConfig)})
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(_PREFIX)]  # noqa: SIM118
             return network, {name.removeprefix(_PREFIX): file.get_tensor(name).float() for name in names}
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{folder}: no readable image tokenizer ({type(error).__name__}); copy it again.") from error
+        raise UserError(f"{folder}: not a readable image tokenizer ({type(error).__name__}); copy it again.") from error
 
 
 def read_encoder(path: Path) -> dict[str, Tensor]:
@@ -193,19 +196,21 @@ def read_encoder(path: Path) -> dict[str, Tensor]:
         else:
             found = read_pytorch(path, _CLASSES)
         if not isinstance(found, dict | Inert):
-            raise UserError(f"{path}: no table of tensors; {remedy}.")
+            raise UserError(f"{path}: not a table of tensors; {remedy}.")
         chosen = float_copies({
             name: tensor for name, tensor in named_tensors(found).items()
             if name.startswith("blocks.") and name.endswith((".w", ".b"))
         })  # fmt: skip
     except ForbiddenNameError as error:
-        raise UserError(f"{path}: refused, {error} has no place among weights and nothing was run; {remedy}.") from None
+        raise UserError(
+            f"{path}: refused, because {error} does not belong to weights, and nothing was run; {remedy}."
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from None
     except (PyTorchFileError, SafetensorError):
-        raise UserError(f"{path}: no PyTorch weights; {remedy}.") from None
+        raise UserError(f"{path}: not PyTorch weights; {remedy}.") from None
     if not chosen:
-        raise UserError(f"{path}: no tensor named blocks.*.w in it; {remedy}.")
+        raise UserError(f"{path}: it contains no tensor named blocks.*.w; {remedy}.")
     return chosen
 
 

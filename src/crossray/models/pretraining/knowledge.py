@@ -49,13 +49,13 @@ class KnowledgeNetworkConfig(TrainableConfig):
 
     Attributes:
         backbone: the vision backbone.
-        stages: how many stages of a ResNet are used; the map after three has 14 x 14 places at 224 pixels.
-        text: the encoder of descriptions and places.
-        width: of the decoder that reads the image.
-        layers: of the decoder.
-        heads: of the decoder.
-        feedforward: hidden width of the decoder.
-        dropout: in the decoder and before its heads.
+        stages: number of ResNet stages to use; after three, the feature map is 14 x 14 for images of 224 pixels.
+        text: the text encoder of descriptions and places.
+        width: width of the decoder that reads the image.
+        layers: number of decoder layers.
+        heads: number of attention heads of the decoder.
+        feedforward: hidden width of the feed-forward blocks.
+        dropout: dropout in the decoder and before the output heads.
     """
 
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(name="random:resnet50"))
@@ -68,7 +68,7 @@ class KnowledgeNetworkConfig(TrainableConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Reject invalid sizes."""
         if self.stages < 1 or self.layers < 1:
             raise UserError("fields 'stages' and 'layers' of a knowledge encoder need at least 1.")
         if self.width < 1 or self.heads < 1 or self.width % self.heads:
@@ -135,10 +135,11 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
     """Configuration of `Knowledge`.
 
     Attributes:
-        blank: what an entity that the report does not mention counts as: ignore (MedKLIP), or negative. An entity that
-            no report denies is learned only with the latter.
-        candidates: places among which the true one is to be found in training, MedKLIP's 8; validation takes all.
-        sentences: most sentences of a batch that our own text encoder learns from.
+        blank: how to treat entities that the report does not mention: ignore (as in MedKLIP), or negative. With ignore,
+            an entity that no report denies cannot be learned.
+        candidates: number of places among which the true one must be found in training, 8 as in MedKLIP; validation
+            uses all places.
+        sentences: maximum number of sentences per batch from which CrossRay's own text encoder learns.
     """
 
     blank: Literal["ignore", "negative"] = "ignore"
@@ -149,9 +150,7 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
         """Refuse what cannot be trained."""
         super().__post_init__()
         if not 2 <= self.candidates < len(PLACES) or self.sentences < 2:
-            raise UserError(
-                f"field 'candidates' lies from 2 to {len(PLACES) - 1}, 'sentences' from 2 on; correct them."
-            )
+            raise UserError(f"give 'candidates' from 2 to {len(PLACES) - 1} and 'sentences' of at least 2.")
 
 
 @register("knowledge", KnowledgeConfig)

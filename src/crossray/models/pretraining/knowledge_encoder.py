@@ -45,16 +45,16 @@ _REMEDY = "give the folder of a `crossray pretrain knowledge` run, MedKLIP's che
 
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeEncoderConfig:
-    """Which knowledge encoder.
+    """The choice of the knowledge encoder.
 
     Attributes:
-        name: the folder of a run of `crossray pretrain knowledge` or its model folder; MedKLIP's checkpoint file; the
-            name of a model folder on the Hugging Face hub; build: and a recipe (build:knowledge/phantom), which
-            `crossray train` trains first where the dataset has none yet; or random:medklip and random:tiny for tests.
-        text: for MedKLIP's checkpoint, which holds none: hub name or folder of the text encoder it was trained with.
-        descriptions: for MedKLIP's checkpoint: a JSON file of entity to description, such as the one that it was
-            trained with; without, CrossRay's own sentences.
-        architecture: filled in when it is built, so that a saved folder needs nothing else; leave it out.
+        name: the folder of a run of `crossray pretrain knowledge` or its model folder; MedKLIP's checkpoint file; a
+            model on the Hugging Face hub; build:RECIPE (such as build:knowledge/phantom), which `crossray train` trains
+            first unless the dataset already has it; or random:medklip or random:tiny for tests.
+        text: for MedKLIP's checkpoint, which has no text encoder: hub name or folder of the one it was trained with.
+        descriptions: for MedKLIP's checkpoint: a JSON file from entity to description, such as the one it was trained
+            with; by default, CrossRay's own sentences.
+        architecture: set when it is built, so that a saved folder is self-contained; leave it out.
     """
 
     name: str = "random:medklip"
@@ -210,7 +210,8 @@ def _from_folder(folder: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncod
         saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if saved["system"] != "knowledge":
             raise UserError(
-                f"{folder / 'config.json'}: system '{saved['system']}' is no knowledge encoder; give a knowledge."
+                f"{folder / 'config.json'}: system '{saved['system']}' is not a knowledge encoder; name the folder of "
+                f"one."
             )
         known = {field.name for field in dataclasses.fields(KnowledgeNetworkConfig)}
         values = {name: value for name, value in saved["config"].items() if name in known}
@@ -218,7 +219,9 @@ def _from_folder(folder: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncod
         with safe_open(folder / "model.safetensors", framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{folder}: no readable knowledge encoder ({type(error).__name__}); copy it again.") from error
+        raise UserError(
+            f"{folder}: not a readable knowledge encoder ({type(error).__name__}); copy it again."
+        ) from error
     _fill(encoder, weights, folder / "model.safetensors")
     encoder.describe()
     return encoder
@@ -276,11 +279,11 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from None
     except PyTorchFileError:
-        raise UserError(f"{path}: not weights alone, and nothing else was read; {remedy}.") from None
+        raise UserError(f"{path}: it contains more than weights, and nothing else was read; {remedy}.") from None
     # it was saved from within DataParallel
     weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     if "res_features.0.weight" not in weights:
-        raise UserError(f"{path}: no tensor named res_features.0.weight in it; {remedy}.")
+        raise UserError(f"{path}: it contains no tensor named res_features.0.weight; {remedy}.")
     return weights
 
 
@@ -320,12 +323,14 @@ def _read_descriptions(path: Path) -> list[str]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: cannot be read as JSON ({type(error).__name__}); give entity to description."
+            f"{path}: cannot be read as JSON ({type(error).__name__}); give an object from entity to description."
         ) from None
     if (
         not isinstance(found, dict)
         or len(found) != len(ENTITIES)
         or not all(isinstance(x, str) for x in found.values())
     ):
-        raise UserError(f"{path}: not {len(ENTITIES)} descriptions; give a JSON object of entity to description.")
+        raise UserError(
+            f"{path}: it does not have {len(ENTITIES)} descriptions; give a JSON object from entity to description."
+        )
     return list(found.values())

@@ -1,4 +1,4 @@
-"""A vision backbone trained on the observations of a dataset: what systems on two cores start from.
+"""A vision backbone that is trained on the observations of a dataset, as a starting point for systems.
 
 Its saved folder is a backbone for every system: `backbone.name: FOLDER`.
 Shapes: B studies, V views, K observations, P pooled width.
@@ -36,19 +36,19 @@ class VisionConfig(TrainableConfig):
 
     Attributes:
         backbone: the vision backbone to train.
-        observations: names of the observations in `Guide.labels`; filled in from the data.
-        views: most views of a study; filled in from the data.
-        uncertain: what an uncertain observation counts as: positive, negative, or ignore.
-        blank: what an observation that the report does not mention counts as: negative, or ignore.
-        dropout: before the linear map.
-        lateral_apart: lateral views have a linear map of their own; otherwise all views of a study share one.
-        label_smoothing: share of the truth that is moved to the other answer.
-        contrast: in training each image's contrast and brightness change by up to this share, at random.
-        mixup: in training every study is mixed with another one of its batch, images and truth alike, by shares from
-            Beta(mixup, mixup) (Zhang et al., 2018); 0: not at all.
-        word_count: words that occur in at least so many training reports, and in fewer than half of them, are
-            predicted beside the observations (Joulin et al., 2016); 0: none are.
-        words: these words; filled in from the data.
+        observations: names of the observations in `Guide.labels`; set from the data.
+        views: maximum number of views of a study; set from the data.
+        uncertain: how to treat uncertain observations: positive, negative, or ignore.
+        blank: how to treat observations that the report does not mention: negative, or ignore.
+        dropout: dropout before the linear map.
+        lateral_apart: use a separate linear map for lateral views; otherwise all views share one.
+        label_smoothing: share of the target that is moved to the other class.
+        contrast: maximum random change of each image's contrast and brightness in training, as a share.
+        mixup: in training, mix the images and targets of every study with those of another one in the batch, with
+            shares from Beta(mixup, mixup) (Zhang et al., 2018); 0 for no mixup.
+        word_count: also predict the words that occur in at least this number of training reports and in fewer than half
+            of them (Joulin et al., 2016); 0 for no words.
+        words: these words; set from the data.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -87,7 +87,9 @@ class Vision(Trainable):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         if not config.observations:
-            raise UserError("system 'vision': the dataset has no labels to learn; prepare one that has (phantom has).")
+            raise UserError(
+                "system 'vision': the dataset has no labels to learn; prepare one with labels, such as phantom."
+            )
         self.backbone = build_backbone(config.backbone)
         self.config = dataclasses.replace(config, backbone=self.backbone.config)
         self.dropout = Dropout(config.dropout)
@@ -152,7 +154,9 @@ class Vision(Trainable):
         """
         labels = batch.guide.labels
         if labels is None:
-            raise UserError("system 'vision': the dataset has no labels to learn; prepare one that has (phantom has).")
+            raise UserError(
+                "system 'vision': the dataset has no labels to learn; prepare one with labels, such as phantom."
+            )
         meaning = torch.zeros(len(STATUSES), dtype=torch.int8, device=labels.device)
         meaning[_POSITIVE] = 1
         meaning[_BLANK] = {"negative": 0, "ignore": -1}[self.config.blank]

@@ -1,4 +1,4 @@
-"""What REVTAF adds to a decoder's image: prompts, their fusion with it, and the consistency of where they look.
+"""REVTAF's additions to the image: prompts, their fusion with the image, and the consistency of their attention.
 
 Zhou et al. 2025, sections 3.2 and 3.4, in the paper's order: `GRP` and `LRP` (eq. 8-9), `MPSA` (eq. 10-11), `FVTAF`,
 `FCC` (eq. 12-14).
@@ -29,29 +29,29 @@ _LEAST_DEVIATION = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class FusionConfig(ModelConfig):
-    """What a system that fuses image and prompts has.
+    """Configuration of a system that fuses image and prompts.
 
     Attributes:
-        attention: of image positions to prompts: sinkhorn; softmax; legacy_uniform, which is what the released code
-            computes; none: the decoder reads the image tokens alone, as in PromptMRG.
-        local_prompts: read local prompts (LRP), too; without them there is no FCC, which compares both.
-        prompt_values: of the encoded prompts, and of the reports that the diagnosis reads: raw, as published; or
-            standardized, with mean 0 and deviation 1 in every channel over those of the training studies, and over all
+        attention: attention of image positions to prompts: sinkhorn; softmax; legacy_uniform, as computed by the
+            released code; or none, in which case the decoder reads only the image tokens, as in PromptMRG.
+        local_prompts: also use local prompts (LRP); without them there is no FCC, which compares both kinds.
+        prompt_values: values of the encoded prompts and of the reports in the diagnosis: raw, as published; or
+            standardized, with mean 0 and standard deviation 1 in every channel over the training studies, and over all
             local prompts.
-        fusion_width: channels W of the fusion, for each of global and local prompts.
-        fusion_heads: transport problems a view, a divisor of `fusion_width`.
-        fusion_dropout: in the fusion.
-        epsilon: weight of the plan's entropy.
-        iterations: most Sinkhorn iterations.
-        unbalanced_tau: weight of the rule that all prompts receive alike; with a small one a prompt that fits nowhere
-            receives nothing. Empty (null): a strict rule, balanced transport, as published.
-        fusion_output: what follows eq. 11's normalisation: feedforward, a feed-forward block (as released), or linear,
-            a linear map (as printed).
-        share_branches: one set of fusion weights for global and local prompts.
-        consistency: FCC: contrast, attention maps overlap more the more similar their prompts are; soft, eq. 14 as
-            printed, which is least when all prompts have equal maps; legacy, eq. 14 over cosine maps that are cut at
-            half of the batch's range, without gradient for them (as released); or none.
-        similarity: what FCC compares: raw prompts, or their trained projections (as released).
+        fusion_width: number of channels W of the fusion, for global and for local prompts each.
+        fusion_heads: number of transport problems per view; a divisor of `fusion_width`.
+        fusion_dropout: dropout in the fusion.
+        epsilon: weight of the entropy of the transport plan.
+        iterations: maximum number of Sinkhorn iterations.
+        unbalanced_tau: weight of the constraint that all prompts receive equal mass; with a small weight, a prompt that
+            matches nothing receives none. Empty (null) for balanced transport with a strict constraint, as published.
+        fusion_output: output after the normalization of eq. 11: feedforward, a feed-forward block (as released), or
+            linear, a linear map (as printed).
+        share_branches: use one set of fusion weights for global and local prompts.
+        consistency: loss of FCC: contrast, by which attention maps should overlap more the more similar their prompts
+            are; soft, eq. 14 as printed, whose minimum has equal maps for all prompts; legacy, eq. 14 over thresholded
+            cosine maps without gradient (as released); or none.
+        similarity: inputs of FCC: raw prompts, or their trained projections (as released).
     """
 
     attention: Literal["sinkhorn", "softmax", "legacy_uniform", "none"] = "sinkhorn"
@@ -69,7 +69,7 @@ class FusionConfig(ModelConfig):
     similarity: Literal["raw", "projected"] = "raw"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be computed."""
+        """Reject invalid values."""
         if self.unbalanced_tau is not None and self.unbalanced_tau < 0:
             raise UserError(f"field 'unbalanced_tau' is {self.unbalanced_tau}; give a number from 0 on, or null.")
 

@@ -1,4 +1,4 @@
-"""Systems that read reports of similar training studies: what they find them with, and by what rules.
+"""Systems that read reports of similar training studies, and the retrieval of these reports.
 
 `LRE`, REVTAF's learnable retrieval enhancer (Zhou et al. 2025, section 3.3, eq. 3-7), learns the distance; the report
 database holds what can be found. `RetrievingModel` is the base of every system that has such a database.
@@ -42,24 +42,25 @@ _LEAST_DEVIATION = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalConfig(ModelConfig):
-    """What a system that retrieves has.
+    """Configuration of a system that retrieves reports.
 
     Attributes:
         backbone: the vision backbone.
-        knowledge: the knowledge encoder, which is never trained.
-        lre: retrieve by the learned hyperbolic distance; otherwise by the Euclidean distance of the entities' log-odds.
-        entity_values: what LRE reads of an entity: its log_odds, its probability, or standardized log-odds, whose mean
-            is 0 and whose deviation is 1 over the training studies. Other distances compare log-odds.
+        knowledge: the knowledge encoder, which is frozen.
+        lre: retrieve by the learned hyperbolic distance (LRE); otherwise by the Euclidean distance of the entities'
+            log-odds.
+        entity_values: input of LRE for each entity: its log_odds, its probability, or its standardized log-odds, with
+            mean 0 and standard deviation 1 over the training studies. Other distances compare log-odds.
         retrieval_width: width of the hyperbolic network's layers.
-        curvature: c of the Poincare ball.
-        last_relu: ReLU after the hyperbolic network's last layer, too (as released).
-        ties: of equally near labels, see `crossray.layers.ranking.ranking_loss`.
-        ranking_temperature: divides the distances in the ranking loss.
-        retrieval_share: share of the training studies that read the report which they would read when they are tested;
-            the others read one with the nearest labels. In the first epoch all do.
-        auxiliary: compare and diagnose the last observations, too, which CheXpert does not know.
-        sentences: most sentences of a report that are kept.
-        local_prompt: text of a local prompt, with {entity}, {place} and {existence} in it.
+        curvature: curvature c of the Poincare ball.
+        last_relu: also use a ReLU after the last layer of the hyperbolic network (as released).
+        ties: how to treat equally near labels, see `crossray.layers.ranking.ranking_loss`.
+        ranking_temperature: temperature that divides the distances in the ranking loss.
+        retrieval_share: share of the training studies that read the report they would retrieve in testing; the others,
+            and all studies in the first epoch, read a report with the nearest labels.
+        auxiliary: also compare and diagnose the last observations, which are not in CheXpert.
+        sentences: maximum number of sentences of a report that are kept.
+        local_prompt: template of a local prompt, with {entity}, {place} and {existence}.
         store_reports: keep the text of the training reports in the model folder, for `crossray index query`.
     """
 
@@ -203,7 +204,7 @@ class RetrievingModel(BackboneReportModel):
         super().restore(folder)
         database = ReportDatabase.load(folder / DATABASE)
         if len(database) and database.encoder != self.knowledge.fingerprint():
-            raise UserError(f"{folder / DATABASE}: another knowledge encoder made it than the model has; run "
+            raise UserError(f"{folder / DATABASE}: it was built with another knowledge encoder than the model's; run "
                             "`crossray index build`.")  # fmt: skip
         self.database = database
 

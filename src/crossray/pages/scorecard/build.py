@@ -1,4 +1,4 @@
-"""The scorecard: systems on the same studies in tables, curves and bars, and study by study.
+"""The scorecard: systems on the same studies in tables, curves and bars, and by study.
 
 The last is what RCAN's Fig. 6 and REVTAF's Fig. 3 show of two studies.
 """
@@ -15,7 +15,7 @@ from crossray.pages.scorecard import studies as comparisons
 from crossray.pages.scorecard.runs import System, common_protocols
 from crossray.pages.study_images import StudyImages
 
-#: The title of a page names at most so many systems.
+#: Maximum number of systems in the title of a page.
 MOST_NAMES = 3
 
 
@@ -33,9 +33,9 @@ def build_scorecard(
 
     Args:
         systems: on the same studies, from `read_systems`.
-        title: of the page; made of the systems' names when empty.
+        title: title of the page; if empty, it is made from the names of the systems.
         data: prepared dataset of the images; the one that the predictions name when None, if it is there.
-        studies: how many studies are shown.
+        studies: number of studies to show.
         seed: of the choice of studies.
         template: one that extends `scorecard.html`.
         values: what that template shows besides.
@@ -81,7 +81,7 @@ def _compared(systems: Sequence[System]) -> str:
 
 
 def _images(systems: Sequence[System], data: Dataset | Path | str | None) -> tuple[StudyImages | None, str]:
-    """The images, or a sentence that says why there are none. Only a dataset that was asked for must be there."""
+    """The images, or a sentence on why there are none. Only a dataset that the caller named must exist."""
     try:
         return StudyImages.open(systems[0].predictions.provenance, data), ""
     except UserError as error:

@@ -114,7 +114,7 @@ def _require_same_studies(systems: Sequence[System], protocols: Sequence[str]) -
     for system, references in zip(systems[1:], others, strict=True):
         if references != first:
             raise UserError(
-                f"{system.predictions.path}: its studies or references are not those of "
+                f"{system.predictions.path}: its studies or references differ from those of "
                 f"{systems[0].predictions.path}; name predictions of the same studies"
             )
 
@@ -124,7 +124,7 @@ def _predictions_path(run: Path) -> Path:
         return run
     if not (run / PREDICTIONS).is_file():
         raise UserError(
-            f"{run}: no {PREDICTIONS} in it; write it with crossray generate --model {run} --data DATA "
+            f"{run}: {PREDICTIONS} is missing; write it with crossray generate --model {run} --data DATA "
             f"--out {run / PREDICTIONS}"
         )
     return run / PREDICTIONS

@@ -1,5 +1,5 @@
-"""Reading observations out of a report by rules.
+"""Rules that read observations from a report.
 
-`tokens` cuts the text into words, `lexicon` finds the phrases among them (`registry`, `language`), `mentions` joins a
-structure with what is said about it ("heart ... enlarged"), and `scopes` decides what is asserted, denied and doubted.
+`tokens` splits the text into words, `lexicon` finds the phrases among them (`registry`, `language`), `mentions` joins a
+structure with its description ("heart ... enlarged"), and `scopes` decides what is asserted, negated and uncertain.
 """

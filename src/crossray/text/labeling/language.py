@@ -1,4 +1,4 @@
-"""Which language a report is written in, by its words.
+"""Detects the language of a report by its words.
 
 A report of a phrase file's language holds its phrases' words and its common words. Short medical texts share many words
 across languages ("Pneumothorax."), so that a language is only left for another one that knows more words of the text.
@@ -12,7 +12,7 @@ from crossray.text.labeling.lexicon import lexicon
 from crossray.text.labeling.registry import ENGLISH, languages, other_languages, phrases
 from crossray.text.labeling.tokens import folded
 
-#: What `language_of` says of a text in none of the languages that have a phrase file, and of one without words.
+#: Results of `language_of` for a text in a language without a phrase file, and for a text without words.
 OTHER, NO_WORDS = "other", ""
 
 #: Smallest share of a text's words that its language knows.
@@ -22,7 +22,7 @@ CERTAIN_SHARE = 0.9
 
 _UMLAUT = re.compile("([aou])e")
 
-#: De-identified parts and what reports write instead of words.
+#: De-identified parts and other placeholders in reports.
 _NO_WORDS = frozenset({"xxxx", "xx", "xxx"})
 
 

@@ -1,4 +1,4 @@
-"""What the labeler knows, from the files beside this one.
+"""The knowledge of the labeler, from the files next to this one.
 
 * `observations/NAME.yaml` declares one observation: its place in the order of the columns (`order`; without it, behind
   all others), whether it cancels "no finding" (`cancels_no_finding`), the phrases that name it (`findings`) or say less
@@ -7,7 +7,8 @@
 * `languages/CODE.yaml` is one language: its cues, names of structures and qualities. Languages other than English hold
   the phrases of the observations too, so that a language is one file.
 * `signs.yaml` holds the cues that every language writes alike, such as "(-)".
-* `conventions/NAME.yaml` says where another labeler draws observations otherwise; without one all is as declared.
+* `conventions/NAME.yaml` contains the differences of another labeler's observations; without one, observations are as
+  declared.
 """
 
 import functools
@@ -26,7 +27,7 @@ ENGLISH = "en"
 #: The convention of the files in `observations`.
 OWN = "crossray"
 
-#: What cancels "no finding" under some conventions and is no observation.
+#: Findings that cancel "no finding" under some conventions but are not observations.
 INCIDENTAL = "incidental"
 
 #: Place in the order of an observation that does not say its own.
