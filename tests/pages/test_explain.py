@@ -213,7 +213,7 @@ def test_hostile_names_and_reports_stay_text() -> None:
 def test_a_system_that_shows_nothing_is_refused() -> None:
     model = Seer("cardiomegaly .", torch.zeros(1), torch.ones(1, 2, 8) / 8, ImageTransform(64, 64))
     model.memory_cells = lambda views, positions: None  # type: ignore[assignment, method-assign]
-    with pytest.raises(UserError, match="system 'seer' does not tell where"):
+    with pytest.raises(UserError, match="system 'seer' has no attention over"):
         attend_reports(model, inputs_of((64, 64), (64, 64)), GREEDY)
 
 

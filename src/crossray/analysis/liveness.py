@@ -288,7 +288,7 @@ def _attending(model: nn.Module, path: str, attention: _Attention) -> Iterator[N
 
 @contextmanager
 def _in_place(owner: nn.Module, method: str, function: Callable[..., Any]) -> Iterator[None]:
-    """While it is open, `function` stands in the place of a method; several may stand there one over the other."""
+    """While it is open, `function` replaces a method; several replacements can be nested."""
     before = vars(owner).get(method)
     setattr(owner, method, function)
     try:

@@ -1,8 +1,8 @@
-"""From signals to a probability: Platt's logistic map, over one signal or several.
+"""Maps signals to a probability: Platt's logistic regression over one or several signals.
 
-What a model gives its own words is no probability of being right. A logistic regression over the log-odds of the
-signals makes it one (Platt, 1999; with one signal it is temperature scaling with an offset). Fitting needs
-scikit-learn; applying what was fitted does not.
+The probability that a model assigns to its words is not the probability of being right. A logistic regression over the
+log-odds of the signals estimates the latter (Platt, 1999; with one signal, it is temperature scaling with an offset).
+Fitting requires scikit-learn; applying the result does not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ class Calibrator:
     """Probability of being right from named signals between 0 and 1.
 
     Attributes:
-        weights: signal to the weight of its log-odds.
+        weights: weight of the log-odds of each signal.
         intercept: added to their sum.
     """
 
@@ -71,7 +71,7 @@ def fit(signals: Signals, correct: NDArray[np.bool_], names: Sequence[str]) -> C
 
 
 def fit_isotonic(signals: Signals, correct: NDArray[np.bool_], names: Sequence[str]) -> Apply:
-    """The rising step function of one signal that is nearest to the truth: what Platt's map is compared with.
+    """Isotonic regression of one signal, for comparison with Platt's map.
 
     Args:
         signals: (N,) each.
@@ -97,7 +97,7 @@ def cross_fitted(
     seed: int = 0,
     learn: Callable[[Signals, NDArray[np.bool_], Sequence[str]], Apply] = fit,
 ) -> NDArray[np.float64]:
-    """(N,) confidence of each statement by a calibrator that has not seen its patient.
+    """(N,) confidence of each statement by a calibrator that was fitted without its patient.
 
     Args:
         signals: (N,) each.

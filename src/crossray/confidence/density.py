@@ -1,8 +1,7 @@
-"""How far a vector lies from the training images: Mahalanobis distance to the nearest kind of view.
+"""Distance of a vector from the training images: Mahalanobis distance to the nearest kind of view.
 
-Frontal and lateral views have a centre each and one covariance in common (Lee et al., 2018, with views in place of
-classes: what an image shows is not asked). The covariance is shrunk after Ledoit and Wolf, so that it exists with fewer
-images than dimensions.
+Frontal and lateral views have separate centers and a common covariance (Lee et al., 2018, with views instead of
+classes). The covariance is shrunk (Ledoit and Wolf), so it is invertible with fewer images than dimensions.
 
 Shapes: N vectors, P dimensions, C kinds of view.
 """

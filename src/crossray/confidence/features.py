@@ -1,4 +1,4 @@
-"""Pooled vectors of images, one a view, as a model's encoder gives them: all that the input check looks at.
+"""Pooled vectors of images from a model's encoder, one per view, which are the inputs of the input check.
 
 Shapes: N images, P pooled width.
 """

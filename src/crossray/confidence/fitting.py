@@ -1,7 +1,8 @@
 """Learns the input check of a model from its own training images, and chooses its limits on the validation split.
 
-Training images are looked at as they are, and some of them again in a random pose. What is familiar is learned from the
-first, which way up, inverted or mirrored from the second, frontal or lateral from both. No other images are needed.
+Training images are used as they are, and some of them again in a random pose. The familiar distribution is learned from
+the former, orientation, inversion and mirroring from the latter, and frontal or lateral from both. No other images are
+needed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,23 +23,23 @@ from crossray.errors import UserError
 from crossray.models.base import ReportModel
 from crossray.models.pretraining.vision import auroc
 
-#: Most training studies that are looked at, drawn at random.
+#: Maximum number of training studies, drawn at random.
 MOST_STUDIES = 2500
 
-#: Most training images that are looked at in a random pose; no cached features help there.
+#: Maximum number of training images in a random pose, for which there are no cached features.
 POSED = 2000
 
-#: Validation images, at most, that each mistake is tried on.
+#: Maximum number of validation images for each mistake.
 TRIED = 200
 
 #: Share of the validation images that each flag may mark by mistake.
 FALSE_ALARMS = 0.01
 
-#: Least area under the ROC curve, on validation images with a mistake, of a flag that is used: one that cannot tell the
-#: mistake would refuse good images for nothing.
+#: Minimum area under the ROC curve of a flag on validation images with a mistake; a flag that cannot detect the mistake
+#: would reject good images for no reason.
 LEAST_AREA = 0.9
 
-#: Least deviation of a channel, as a share of the median one.
+#: Minimum deviation of a channel, relative to the median.
 LEAST_SPREAD = 0.1
 
 _LATERAL = VIEW_POSITIONS.index("lateral")
@@ -60,15 +61,15 @@ def fit_check(
 
     Args:
         model: in eval mode on its device, with its transform.
-        dataset: its training images teach what is familiar, upright, inverted, mirrored, frontal and lateral.
-        split: its images choose the limits; none of them is learned from.
+        dataset: dataset from whose training images the check is learned.
+        split: split that determines the limits and is not used for learning.
         false_alarms: share of the images of `split` that each flag may mark.
         weights: SHA-256 of the model's weights.
-        seed: of the studies and poses that are drawn.
+        seed: random seed of the studies and poses.
         progress: called with images done and images in all.
 
     Raises:
-        UserError: `false_alarms` is no share that the split can measure, or scikit-learn is not installed.
+        UserError: `false_alarms` cannot be measured with the split, or scikit-learn is not installed.
     """
     random = np.random.default_rng(seed)
     source = _Source(model, dataset, progress)

@@ -1,7 +1,7 @@
-"""Logistic regressions on pooled vectors: which way up, inverted, mirrored, frontal or lateral.
+"""Logistic regressions on pooled vectors: orientation, inversion, mirroring, and frontal or lateral.
 
-They are learned from the training images themselves, each in a random pose (`crossray.confidence.poses`), so that no
-label is needed but the views' positions.
+They are learned from the training images in random poses (`crossray.confidence.poses`), so no labels are needed except
+the positions of the views.
 
 Shapes: N vectors, P dimensions, K classes.
 """

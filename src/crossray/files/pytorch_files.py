@@ -1,9 +1,9 @@
-"""Reads files of `torch.save` as data: none of their code is run, none of their classes is imported.
+"""Reads files of `torch.save` as data, without running their code or importing their classes.
 
-A pickle is a program. The one in such a file may name what stands in `_NAMES` and is refused for anything else. While
-it runs there are no tensors that it could change, only immutable notes on them. Tensors are made afterwards, over the
-file mapped into memory, and checked against what the file really holds. Whatever the file says, memory stays within a
-few times its size, and a quarter of a gigabyte for a pickle of the greatest length.
+A pickle is a program. The one in such a file may only use the names in `_NAMES` and is rejected for any other. While it
+runs, there are no tensors that it could change, only immutable records of them. Tensors are created afterwards on the
+memory-mapped file, and checked against its actual content. Whatever the file claims, memory stays within a few times
+its size, and a quarter of a gigabyte for a pickle of the maximum length.
 """
 
 import io
@@ -41,15 +41,15 @@ _DTYPES = {
 
 
 class PyTorchFileError(Exception):
-    """The file is none of `torch.save`, is damaged, or asks for more memory than it has a right to."""
+    """The file is not from `torch.save`, is damaged, or requests too much memory."""
 
 
 class ForbiddenNameError(PyTorchFileError):
-    """The file names what weights do not need; the message is that name."""
+    """The file uses a name that weights do not need; the message is that name."""
 
 
 class Inert:
-    """Stands for an instance of a class in the file: keeps its state, and does nothing."""
+    """Replaces an instance of a class in the file: stores its state and does nothing."""
 
     state: Any = None
 
@@ -61,7 +61,7 @@ class Inert:
 
 
 def read_pytorch(path: Path, classes: tuple[str, ...] = ()) -> Any:
-    """What `torch.save` wrote, in its format of today or in the one before PyTorch 1.6.
+    """Read a file of `torch.save`, in the current format or that before PyTorch 1.6.
 
     Args:
         path: the file; little-endian, its numbers not compressed, as PyTorch writes it.
@@ -74,8 +74,8 @@ def read_pytorch(path: Path, classes: tuple[str, ...] = ()) -> Any:
 
     Raises:
         OSError: the file cannot be read.
-        ForbiddenNameError: it names anything else; nothing was run.
-        PyTorchFileError: it is no such file.
+        ForbiddenNameError: it uses any other name; nothing was run.
+        PyTorchFileError: it is not such a file.
     """
     with _BoundedFile(path) as file:
         try:
@@ -94,7 +94,7 @@ def named_tensors(found: Any) -> dict[str, Tensor]:
     A module that occurs twice is named once. What is no tensor, and what no sentence could name, is left out.
 
     Raises:
-        PyTorchFileError: it is neither a table nor a module.
+        PyTorchFileError: the object is neither a table nor a module.
     """
     if not isinstance(found, dict | Inert):
         raise PyTorchFileError("no table of tensors")
@@ -103,7 +103,7 @@ def named_tensors(found: Any) -> dict[str, Tensor]:
 
 
 def float_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies in float32, which need the file no more.
+    """Contiguous copies in float32, which are independent of the file.
 
     Raises:
         PyTorchFileError: so many of them share their numbers that the copies would not fit the size of the file.

@@ -1,15 +1,15 @@
-"""What users' tables of text have in common."""
+"""Helpers for users' tables of text."""
 
-#: What may stand between fields: some systems write semicolons, a copied table has tabs.
+#: Delimiters of fields: some systems write semicolons, and copied tables have tabs.
 DELIMITERS = (",", ";", "\t")
 
 
 def delimiter(header: str, needed: str) -> str:
-    """The delimiter at which a header has a column; a comma where none has.
+    """The delimiter with which a header has a column; a comma if none does.
 
     Args:
         header: first line of a CSV file.
-        needed: name of the column, in small letters.
+        needed: name of the column in lower case.
     """
     for sign in DELIMITERS:
         if needed in (name.strip(' \t\r\n"').lower() for name in header.split(sign)):
@@ -23,5 +23,5 @@ def is_separator_line(line: str) -> bool:
 
 
 def is_rich_text(text: str) -> bool:
-    """Whether a text is RTF, whose control words would be taken for words of a report."""
+    """Whether a text is RTF, whose control words would be mistaken for words of a report."""
     return text.lstrip("\ufeff \t\r\n").startswith("{\\rtf")

@@ -1,1 +1,1 @@
-"""Reports in the words of hospital systems: FHIR bundles and DICOM structured reports."""
+"""Reports in the formats of hospital systems: FHIR bundles and DICOM structured reports."""

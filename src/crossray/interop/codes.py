@@ -1,4 +1,4 @@
-"""Observations in the codes of other systems: the table beside this file, `codes.yaml`."""
+"""Codes of observations in other systems, from the table `codes.yaml` next to this file."""
 
 import functools
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ class Code:
     """A code of a coding scheme.
 
     Attributes:
-        scheme: its designator in DICOM: SCT (SNOMED CT), DCM (DICOM), LN (LOINC), or `OWN`.
+        scheme: designator in DICOM: SCT (SNOMED CT), DCM (DICOM), LN (LOINC), or `OWN`.
         value: the code.
         meaning: its text.
     """
@@ -25,20 +25,20 @@ class Code:
 
     @property
     def system(self) -> str:
-        """The scheme as FHIR names it, a URI."""
+        """The URI of the scheme in FHIR."""
         return f"urn:oid:{own_list()}" if self.scheme == OWN else str(_table()["schemes"][self.scheme])
 
 
 @dataclass(frozen=True)
 class ObservationCode:
-    """How one observation is written.
+    """The representation of one observation.
 
     Attributes:
         name: one of `crossray.text.observations.OBSERVATIONS`.
-        meaning: as a person reads it.
-        code: in a common scheme; None where none of the same meaning was found.
-        verified: where the code was looked up: "pydicom", or a term of the Human Phenotype Ontology; "" without a code.
-        site: where in the body.
+        meaning: name for readers.
+        code: code in a common scheme; None if there is none with the same meaning.
+        verified: source of the code: "pydicom", or a term of the Human Phenotype Ontology; "" without a code.
+        site: body site.
     """
 
     name: str
@@ -49,27 +49,28 @@ class ObservationCode:
 
     @property
     def own(self) -> Code:
-        """Our own code, which every observation has."""
+        """CrossRay's own code, which every observation has."""
         return Code(OWN, self.name, self.meaning)
 
     @property
     def best(self) -> Code:
-        """The common code where there is one, else our own."""
+        """The common code if there is one, else CrossRay's own."""
         return self.code or self.own
 
 
-#: Designator of our own list of codes: the names of the observations. DICOM starts private designators with 99.
+#: Designator of CrossRay's own codes, which are the names of the observations. In DICOM, private designators start with
+#: 99.
 OWN = "99CROSSRAY"
 
 #: Title of a report: context group 7000.
 DIAGNOSTIC_IMAGING_REPORT = Code("LN", "18748-4", "Diagnostic Imaging Report")
 
-#: Observations that are not written: "no finding" rests on what a report does not say.
+#: Observations that are not exported: "no finding" depends on what a report does not say.
 NOT_WRITTEN = frozenset({"no_finding"})
 
 
 def own_list() -> str:
-    """Unique identifier of our own list of codes."""
+    """Unique identifier of CrossRay's own codes."""
     return str(_table()["list"])
 
 
@@ -102,7 +103,7 @@ def interpretations() -> Mapping[str, str]:
 
 
 def code_of(observation: str) -> ObservationCode:
-    """How an observation is written; one that a plugin has added is written as its name."""
+    """The representation of an observation; one from a plug-in is represented by its name."""
     known = observation_codes().get(observation)
     chest = _code(_table()["sites"]["chest"])
     return known or ObservationCode(observation, observation.replace("_", " ").capitalize(), None, "", chest)

@@ -1,4 +1,4 @@
-"""A machine-written report on its way to another system."""
+"""A machine-generated report for export to another system."""
 
 import hashlib
 import uuid
@@ -11,7 +11,7 @@ from crossray.evaluation.predictions import Prediction, Provenance
 from crossray.text.display import readable
 from crossray.text.observations import OBSERVATIONS, label_report
 
-#: What every report says of itself, wherever a person reads it.
+#: The notice in every report.
 NOTICE = "Research use only. Not a medical device. This draft was written by a machine and checked by nobody."
 
 _NAMESPACE = uuid.UUID("6f5cf6fe-21d4-5f3c-9b43-7a2b4a1f6c55")
@@ -22,10 +22,10 @@ class ModelIdentity:
     """The model that wrote a report.
 
     Attributes:
-        name: as people call it: the folder's name, or "user/name" on the hub.
-        system: such as "rcan".
-        weights: SHA-256 of its weights; "" when unknown.
-        version: of CrossRay.
+        name: name of the folder, or "user/name" on the hub.
+        system: name of the system, such as "rcan".
+        weights: SHA-256 of its weights; "" if unknown.
+        version: version of CrossRay.
     """
 
     name: str
@@ -35,23 +35,23 @@ class ModelIdentity:
 
     @property
     def uuid(self) -> uuid.UUID:
-        """The same for the same weights and version of CrossRay."""
+        """An identifier that is the same for the same weights and version of CrossRay."""
         return uuid.uuid5(_NAMESPACE, "\n".join(("model", self.weights or self.name, self.system, self.version)))
 
 
 @dataclass(frozen=True)
 class DraftReport:
-    """A report with what a receiver must know of it.
+    """A report with the information for a receiver.
 
     Attributes:
         id: name of the study.
-        text: as a person reads it.
-        observations: observation to "positive", "negative" or "uncertain"; what is not mentioned is left out.
-        words: observation to the words of the report that it rests on.
+        text: text, formatted for reading.
+        observations: "positive", "negative" or "uncertain" for each mentioned observation.
+        words: words of the report that state each observation.
         model: who wrote it.
-        written: when, with a time zone.
-        identity: a name of this one report that is never given again, such as the journal's; "" to take study, model
-            and text. Whatever is made of the report twice gets the same identifiers, so that a receiver has it once.
+        written: time of writing, with a time zone.
+        identity: unique name of this report, such as its id in the journal; "" to use study, model and text. Repeated
+            exports of a report have the same identifiers, so a receiver stores it once.
     """
 
     id: str
@@ -70,20 +70,20 @@ class DraftReport:
         return uuid.uuid5(_NAMESPACE, f"{named}\n{part}")
 
     def uid(self, part: str) -> str:
-        """`uuid` as DICOM writes it (PS3.5 B.2)."""
+        """`uuid` in DICOM's form (PS3.5 B.2)."""
         return f"2.25.{self.uuid(part).int}"
 
 
 def draft_report(
     study: str, raw: str, model: ModelIdentity, *, written: datetime | None = None, identity: str = ""
 ) -> DraftReport:
-    """A draft from what a model wrote.
+    """Create a draft from the text of a model.
 
     Args:
         study: name of the study.
-        raw: the report in the tokenizer's form, or as a person reads it.
+        raw: the report in the form of the tokenizer or formatted for reading.
         model: who wrote it.
-        written: when; now by default.
+        written: time of writing; by default, now.
         identity: see `DraftReport`.
     """
     labels = label_report(raw)

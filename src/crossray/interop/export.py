@@ -1,4 +1,4 @@
-"""Predictions as files for hospital systems, one a study."""
+"""Exports predictions as files for hospital systems, one per study."""
 
 import json
 import re
@@ -20,7 +20,7 @@ Format = Literal["text", "fhir", "sr"]
 
 _SUFFIX = {"text": ".txt", "fhir": ".json", "sr": ".dcm"}
 
-#: Longest name of a file in characters, and in bytes: file systems take 255, some of them while it is being written.
+#: Longest name of a file in characters and in bytes; file systems allow 255, including temporary suffixes.
 _LONGEST, _MOST_BYTES = 100, 150
 
 
@@ -33,21 +33,22 @@ def export_reports(
     subject: str | None = None,
     transaction: bool = False,
 ) -> int:
-    """Write every prediction as a file of its own.
+    """Write every prediction to a separate file.
 
     Args:
         file: predictions.
-        folder: to write into; made when it is missing.
+        folder: output folder, which is created if it is missing.
         format: "text"; "fhir", a bundle; "sr", a DICOM structured report.
         images: folder that relative paths of images start from; the working directory by default.
-        subject: of "fhir", the patient of the only study; see `fhir_bundle`.
-        transaction: of "fhir", whether bundles are to be posted.
+        subject: for "fhir", the patient of a single study; see `fhir_bundle`.
+        transaction: for "fhir", whether to write transaction bundles.
 
     Returns:
         Number of files.
 
     Raises:
-        UserError: an image that is named cannot be read, "sr" without DICOM images, or one subject for several studies.
+        UserError: an image cannot be read, a study for "sr" has no DICOM images, or one subject is given for several
+            studies.
     """
     if subject is not None and (format != "fhir" or len(file.rows) > 1):
         raise UserError(
@@ -65,7 +66,7 @@ def export_reports(
 
 
 def report_text(draft: DraftReport) -> str:
-    """A report as a text file holds it: with the notice."""
+    """A report as a text file, with the notice."""
     return (
         f"{draft.text}\n\n{NOTICE}\nModel: {draft.model.name} ({draft.model.system}), CrossRay {draft.model.version}\n"
     )
@@ -83,7 +84,7 @@ def _content(
 
 
 def _sources(row: Prediction, file: PredictionFile, images: Path | None) -> tuple[Source, ...]:
-    """The DICOM images of a study; none where they are of another format, or of a prepared dataset."""
+    """The DICOM images of a study; none if they have another format or come from a prepared dataset."""
     if file.provenance.data is not None:
         return ()
     paths = [_image((images or Path()) / name) for name in row.images]
@@ -101,7 +102,7 @@ def _image(path: Path) -> Path:
 
 
 def _names(studies: list[str]) -> Mapping[str, str]:
-    """A file name for each study; studies whose names become the same are numbered."""
+    """A file name for each study; equal names are numbered."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for study in studies:

@@ -1,8 +1,8 @@
-"""A draft report as a FHIR R4 bundle: DiagnosticReport, an Observation a finding, Device, Provenance.
+"""A draft report as a FHIR R4 bundle: DiagnosticReport, one Observation per finding, Device, Provenance.
 
-The patient is whoever the images or the caller name; nothing about them is made up, and where nobody is named the
-resources have no subject. The study is referred to by its identifier (`urn:dicom:uid`): the ImagingStudy itself belongs
-to the archive. The resources used here are the same in R4 (4.0.1) and R4B.
+The patient is taken from the images or the caller; nothing is invented, and without a patient the resources have no
+subject. The study is referenced by its identifier (`urn:dicom:uid`), because the ImagingStudy belongs to the archive.
+The resources are the same in R4 (4.0.1) and R4B.
 """
 
 import base64
@@ -42,13 +42,13 @@ def fhir_bundle(
 
     Args:
         draft: the report.
-        sources: its images, where they are DICOM: they name study, patient, accession number and day.
+        sources: its images if they are DICOM, which name study, patient, accession number and date.
         subject: reference to the patient on the receiving server, such as "Patient/123", instead of the images'
             PatientID.
-        kind: "collection" to be read; "transaction" to be posted to a FHIR server, which stores each resource.
+        kind: "collection" for reading; "transaction" for posting to a FHIR server, which stores each resource.
 
     Raises:
-        UserError: `subject` is no reference.
+        UserError: `subject` is not a reference.
     """
     person = _subject(sources, subject)
     study = _study(sources)
@@ -83,7 +83,7 @@ def _entry(address: str, resource: Resource, kind: str) -> Resource:
     entry: Resource = {"fullUrl": address, "resource": resource}
     if kind == "transaction":
         entry["request"] = {"method": "POST", "url": resource["resourceType"]}
-        if "identifier" in resource:  # posted twice, it is stored once
+        if "identifier" in resource:  # stored only once if posted twice
             known = resource["identifier"][0]
             entry["request"]["ifNoneExist"] = f"identifier={known['system']}|{known['value']}"
     return entry
@@ -96,7 +96,7 @@ def _report(
     study: Resource | None,
     given: Mapping[str, Any],
 ) -> Resource:
-    """R4 lets no Device be a report's performer: each Observation and the Provenance name it."""
+    """In R4, a Device cannot be the performer of a report, so each Observation and the Provenance name it."""
     report: Resource = {
         "resourceType": "DiagnosticReport",
         "text": _narrative(draft.text),
@@ -128,7 +128,7 @@ def _report(
 def _observation(
     draft: DraftReport, name: str, status: str, device: str, study: Resource | None, given: Mapping[str, Any]
 ) -> Resource:
-    """One finding: its name is the question, whether it is there the answer, so that none is read as its opposite."""
+    """One finding: its name is the code and its presence the value, so it cannot be misread as its opposite."""
     code = code_of(name)
     answer = status_codes()[status]
     words = "; ".join(draft.words.get(name, ()))
@@ -215,7 +215,7 @@ def _instant(draft: DraftReport) -> str:
 
 
 def _concept(text: str, *codes: Code) -> Resource:
-    # the title of LOINC is another one than DICOM's for the same code; a display that differs is an error
+    # LOINC's and DICOM's titles differ for the same code, and a wrong display is an error
     codings = [
         {"system": code.system, "code": code.value, **({} if code.scheme == "LN" else {"display": code.meaning})}
         for code in codes

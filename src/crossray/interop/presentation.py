@@ -1,7 +1,7 @@
-"""Where the model looked, as a DICOM presentation state (PS3.3 A.33.1) that a viewer lays over the images.
+"""Where the model looked, as a DICOM presentation state (PS3.3 A.33.1) that a viewer overlays on the images.
 
-The images themselves stay as they are. Each cell of the model's grid with over `MARKED` times the mean share of its
-view is outlined; the numbers of attention do not say how sure or how right a report is.
+The images do not change. Each cell of the model's grid with more than `MARKED` times the mean attention of its view is
+outlined. Attention does not measure the confidence or correctness of a report.
 """
 
 import warnings
@@ -19,10 +19,10 @@ from crossray.interop.sr import SERIES_NUMBER, equipment, evidence_of
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-#: A cell is outlined from this many times the mean share of its view on.
+#: A cell is outlined if its attention is at least this multiple of the mean of its view.
 MARKED = 2.0
 
-#: Written into each view.
+#: Text in each view.
 CAPTION = "Where the model looked. Research use only, not a medical device."
 
 
@@ -37,9 +37,9 @@ def attention_overlay(
     Args:
         draft: the report.
         sources: its views.
-        shares: (G, G) of each view, the share of the attention that lies on each cell.
-        windows: top, left, bottom and right of what the model saw of each view, in shares of its height and width;
-            the cells divide it evenly.
+        shares: (G, G) for each view, the share of the attention on each cell.
+        windows: top, left, bottom and right of the window of each view that the model saw, as shares of its height and
+            width; the cells divide it evenly.
 
     Raises:
         UserError: highdicom is not installed, or a view has no size.
@@ -52,7 +52,7 @@ def attention_overlay(
     views = [evidence_of(source) for source in sources]
     layer = GraphicLayer("ATTENTION", order=1, description=CAPTION)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they quote the patient's name
+        warnings.simplefilter("ignore")  # their text quotes the patient's name
         annotations = [
             GraphicAnnotation(
                 [view],

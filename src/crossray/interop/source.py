@@ -1,7 +1,7 @@
-"""Whose images a report is of: patient, study and images as their DICOM files name them.
+"""Reads patient, study and images of a report from its DICOM files.
 
-Unlike `crossray.data.images`, which never parses a patient's name, this module must carry it over. Nothing of it
-reaches a message.
+Unlike `crossray.data.images`, which never parses a patient's name, this module must copy it. It never appears in
+messages.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,13 @@ from crossray.files.names import printable
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-#: What is carried over of patient and study (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2).
+#: Fields of patient and study that are copied (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2).
 _CARRIED = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
     *("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
 )
 
-#: What identifies an image.
+#: Fields that identify an image.
 _IMAGE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 
 _FIELDS = (
@@ -36,7 +36,7 @@ _FIELDS = (
     "NumberOfFrames",
 )
 
-#: Fields that a receiver files a report by: one that cannot be carried over is refused, another one left empty.
+#: Fields by which a receiver files a report: if they cannot be copied, an error is raised; other fields are left empty.
 _FILED_BY = ("PatientName", "PatientID", "AccessionNumber", *_IMAGE)
 
 
@@ -45,15 +45,15 @@ class Source:
     """A DICOM image.
 
     Attributes:
-        name: what messages call it.
-        dataset: its fields of `_FIELDS`, sound ones only, decoded.
+        name: name of the file in messages.
+        dataset: its valid fields of `_FIELDS`, decoded.
     """
 
     name: str
     dataset: "Dataset" = field(repr=False)
 
     def text(self, keyword: str) -> str:
-        """A field as text; "" where it is empty."""
+        """A field as text; "" if it is empty."""
         return str(self.dataset.get(keyword, "") or "")
 
 
@@ -62,10 +62,10 @@ def read_source(content: bytes | Path, name: str | None = None) -> Source:
 
     Args:
         content: the file, or its beginning up to the pixels.
-        name: what messages call it; by default the path.
+        name: name of the file in messages; by default, the path.
 
     Raises:
-        UserError: it is no DICOM file, an identifier is missing, or a field that a receiver files the report by is
+        UserError: the file is not DICOM, an identifier is missing, or a field by which a receiver files the report is
             malformed.
     """
     try:
@@ -116,7 +116,7 @@ def read_sources(contents: Iterable[tuple[str, bytes] | Path]) -> tuple[Source, 
         contents: paths, or names and contents.
 
     Raises:
-        UserError: there is none, or they are of several studies or patients.
+        UserError: there are no images, or they belong to several studies or patients.
     """
     sources = tuple(
         read_source(content) if isinstance(content, Path) else read_source(content[1], content[0])
@@ -133,6 +133,6 @@ def read_sources(contents: Iterable[tuple[str, bytes] | Path]) -> tuple[Source, 
 
 
 def study_date(sources: Sequence[Source]) -> str:
-    """The day of the study as FHIR writes it; "" when it is not known."""
+    """The date of the study in FHIR's format; "" if unknown."""
     digits = sources[0].text("StudyDate") if sources else ""
     return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}" if len(digits) == 8 and digits.isdigit() else ""

@@ -1,7 +1,7 @@
 """A draft report as a DICOM structured report (PS3.3 A.35.3, PS3.16 TID 2000 Basic Diagnostic Imaging Report).
 
-It carries patient and study over from the images, refers to each of them, and says of itself that a machine wrote it:
-its observer is a device, it is PARTIAL, PRELIMINARY and UNVERIFIED. Text is written in UTF-8.
+It copies patient and study from the images, references each image, and states that it is machine-generated: its
+observer is a device, and it is PARTIAL, PRELIMINARY and UNVERIFIED. Text is UTF-8.
 """
 
 import warnings
@@ -19,10 +19,10 @@ from crossray.text.observations import LANGUAGES, report_language
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-#: Series and instance that a report gets in its study; PACS show series in this order, reports behind images.
+#: Series and instance number of a report in its study; PACS show series in this order, with reports after images.
 SERIES_NUMBER = 9900
 
-#: Root of the implementation's identifier (PS3.7 D.3.3.2), a UUID of our own.
+#: Root of the implementation's identifier (PS3.7 D.3.3.2), a UUID of CrossRay.
 IMPLEMENTATION = "2.25.196918967476815949694237013434181493589"
 
 _FINDINGS = Code("LN", "59776-5", "Findings")
@@ -30,7 +30,7 @@ _FINDING = Code("DCM", "121071", "Finding")
 _COMMENT = Code("DCM", "121106", "Comment")
 _SOURCE_IMAGE = Code("DCM", "121324", "Source image")
 
-#: Fields that a report must have, empty where they are not known (type 2).
+#: Fields that a report must have, empty if unknown (type 2).
 _EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
     *("StudyTime", "ReferringPhysicianName"),
@@ -38,7 +38,7 @@ _EMPTY = (
 
 
 def equipment(draft: DraftReport) -> dict[str, Any]:
-    """The model as the equipment that made an object (PS3.3 C.7.5.2), as highdicom's constructors take it."""
+    """The model as the equipment of an object (PS3.3 C.7.5.2), for highdicom's constructors."""
     return {
         "manufacturer": "CrossRay",
         "manufacturer_model_name": draft.model.system,
@@ -48,14 +48,14 @@ def equipment(draft: DraftReport) -> dict[str, Any]:
 
 
 def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset":
-    """The report as a Comprehensive SR, whose identifiers depend on the draft alone.
+    """The report as a Comprehensive SR, whose identifiers depend only on the draft.
 
     Args:
         draft: the report.
         sources: its images.
 
     Raises:
-        UserError: highdicom is not installed, or the images' patient and study cannot be carried over.
+        UserError: highdicom is not installed, or patient and study cannot be copied from the images.
     """
     try:
         from highdicom.sr import ComprehensiveSR
@@ -68,7 +68,7 @@ def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset
             f"{draft.id}: a structured report needs DICOM images, and the study has none; export it as fhir."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's and highdicom's quote the patient's name
+        warnings.simplefilter("ignore")  # warnings of pydicom and highdicom quote the patient's name
         report = ComprehensiveSR(
             evidence=evidence,
             content=_content(draft, sources),
@@ -83,7 +83,7 @@ def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset
             is_final=False,
             is_verified=False,
         )
-    # without an offset of its own a time means the archive's, as StudyTime does
+    # without an offset, a time is in the archive's time zone, like StudyTime
     written = draft.written.astimezone().replace(microsecond=0)
     report.InstanceCreationDate = report.ContentDate = DA(written.date())
     report.InstanceCreationTime = report.ContentTime = TM(written.time())
@@ -107,7 +107,7 @@ def dicom_bytes(report: "Dataset") -> bytes:
 
 
 def evidence_of(source: Source) -> "Dataset":
-    """What highdicom copies from: every field it asks for is there, empty where it is unknown."""
+    """The dataset from which highdicom copies, with all required fields, empty if unknown."""
     dataset = deepcopy(source.dataset)
     for field in _EMPTY:
         if field not in dataset:
@@ -186,7 +186,7 @@ def _concept(code: Code) -> Any:
 
 
 def _name_own_codes(report: "Dataset") -> None:
-    """Say what our own designator means (PS3.3 C.12.1.1)."""
+    """Describe CrossRay's own designator (PS3.3 C.12.1.1)."""
     from pydicom.dataset import Dataset
 
     scheme = Dataset()

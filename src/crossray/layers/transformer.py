@@ -269,7 +269,7 @@ def prepend_prompt(tokens: Tensor, prompt: Tensor | None, cache: Cache | None) -
         cache: the prompt is only read while it is empty.
 
     Returns:
-        (N, P + T) int64 and P, or `tokens` and 0: so many positions are no report positions.
+        (N, P + T) int64 and P, or `tokens` and 0; the number says how many positions precede the report.
     """
     if prompt is None or (cache is not None and cache.length > 0):
         return tokens, 0

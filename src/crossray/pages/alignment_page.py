@@ -171,7 +171,7 @@ def _example(found: Sequence[Alignment], place: int, images: StudyImages) -> dic
 
 
 def _reports(one: Alignment, place: int) -> dict[str, Any]:
-    """The reports that are most similar to an image, and where its own one stands among all."""
+    """The reports that are most similar to an image, and the rank of its own report."""
     same = np.array([report == one.reports[place] for report in one.reports])
     row = one.similarity[place]
     true = label_report(one.reports[place])

@@ -1,4 +1,4 @@
-"""Line and bar charts as inline SVG, as wide as a phone, so that their letters keep their size everywhere."""
+"""Line and bar charts as inline SVG, as wide as a phone, so their text has the same size on all screens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44, WIDTH - 12, 10, 176
 _HEIGHT = _BOTTOM + 36
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0, 20.0, 50.0)
 
-#: Outlines of the dots of lines, one a colour: lines are told apart without colours too.
+#: Shapes of the dots of lines, one per color, so lines can be distinguished without colors.
 _DOTS = (
     "M-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0z",
     "M-3-3h6v6h-6z",
@@ -30,7 +30,7 @@ _DOTS = (
     "M-1.4-4.2h2.8v2.8h2.8v2.8h-2.8v2.8h-2.8v-2.8h-2.8v-2.8h2.8z",
 )
 
-#: What stands for a series in a legend.
+#: The symbol of a series in a legend.
 Shape = Literal["bar", "line", "thin"]
 
 
@@ -53,7 +53,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bars:
-    """The bars that stand under one label, one a series.
+    """The bars under one label, one per series.
 
     Attributes:
         label: what they are of.

@@ -29,7 +29,7 @@ def print_comparison(comparison: Comparison, console: "Console") -> None:
 
 
 def markdown_page(comparison: Comparison) -> str:
-    """The same as Markdown."""
+    """The scores and tests as Markdown."""
     parts = [
         text
         for part in comparison.protocols.values()
@@ -51,7 +51,7 @@ def grids(part: ProtocolComparison, beside: int | None = None) -> Iterator[Grid]
 
 
 def caption(part: ProtocolComparison) -> str:
-    """What the numbers of the tests are."""
+    """Explanation of the numbers of the tests."""
     return (
         f"Differences with {LEVEL:.0%} paired bootstrap intervals; two-sided p of the paired bootstrap and of "
         f"exchanges (approximate randomisation), the latter corrected (Holm) for the {part.comparisons} tests under "

@@ -1,4 +1,4 @@
-"""Tables of `crossray calibrate`: how good a model's confidence is, and what its input check catches."""
+"""Tables of `crossray calibrate`: the quality of a model's confidence, and the results of its input check."""
 
 from typing import Any
 

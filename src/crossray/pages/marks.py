@@ -1,4 +1,4 @@
-"""A report with its marks as markup: what it shares with another report, and what it does not."""
+"""The markup of a report with marks for agreement with another report."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Run:
     """Words that share their marks.
 
     Attributes:
-        space: what stands before them.
+        space: the text before them.
         text: the words.
         kind: how they are marked, if they are.
-        notes: what a reader is told of them.
+        notes: explanations for the reader.
     """
 
     space: str
@@ -31,7 +31,7 @@ class Run:
 
     @property
     def sign(self) -> str:
-        """What stands behind the words, so that their mark can be told without colours."""
+        """The sign after the words, which distinguishes their mark without colors."""
         return SIGNS[self.kind] if self.kind else ""
 
 

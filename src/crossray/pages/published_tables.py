@@ -131,7 +131,7 @@ def differences(ours: Result, theirs: PublishedTable, *, drawn: bool | None) -> 
     """The differences between a result of ours and a published table, in sentences.
 
     Args:
-        ours: the result that stands for our system; under protocol `r2gen` where it has one.
+        ours: the result of our system, under protocol `r2gen` if available.
         theirs: the table.
         drawn: whether our images are synthetic; None when that is unknown.
     """

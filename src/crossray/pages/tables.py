@@ -1,4 +1,4 @@
-"""Tables of results for the terminal, for Markdown, and as plain values. One table has one protocol."""
+"""Tables of results for the terminal, for Markdown, and as plain values. Each table has a single protocol."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from crossray.evaluation.statistics.significance import Interval
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Metric name to the heading of its column: REVTAF's ten, CIDEr, and those of other packages.
+#: Headings by metric name: REVTAF's ten metrics, CIDEr, and those of other packages.
 HEADINGS = metric_headings()
 
 # Columns that are named by a folder would leave no place for the others.
@@ -141,7 +141,7 @@ def render(results: Sequence[Result]) -> "Table":
 
 
 def text_grid(part: ProtocolEvaluation) -> Grid:
-    """What the reports of the system and of its baselines look like, beside the true ones."""
+    """Variety of the reports of the system, its baselines and the true reports."""
     results = (part.result, *part.baselines)
     columns = [*(result.variety for result in results), part.true_reports]
     true_words = part.true_reports.words

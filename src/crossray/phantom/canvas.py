@@ -1,4 +1,4 @@
-"""A view while it is drawn: attenuation so far, and what the findings need to know about it."""
+"""A view while it is drawn: the attenuation so far, and data for drawing findings."""
 
 from dataclasses import dataclass
 

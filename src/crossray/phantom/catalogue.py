@@ -1,4 +1,4 @@
-"""The findings that can be drawn: where they sit, how strong they get, how often they occur, what they mean.
+"""The findings that can be drawn: places, degrees, prevalence and observations.
 
 Everything else of the phantom reads this table: the sampler takes prevalence, sides, places and degrees from it, the
 drawing and the report cover each of its names, and the observations follow from it.

@@ -84,8 +84,8 @@ def frame_of(scene: Scene, view: str, size: int) -> Frame:
 def draw(scene: Scene, view: Literal["frontal", "lateral"], size: int) -> View:
     """Draws one view of a scene (docs/phantom.md).
 
-    The picture is a function of the arguments alone. Every part has its own source of randomness, so that a finding
-    added to a scene leaves the rest of the picture as it was.
+    The image depends only on the arguments. Every part has its own random numbers, so adding a finding to a scene does
+    not change the rest of the image.
 
     Args:
         scene: the patient, the exposure and the findings.

@@ -1,4 +1,4 @@
-"""The observations that are true of a scene."""
+"""The true observations of a scene."""
 
 from crossray.phantom.catalogue import CATALOGUE
 from crossray.phantom.scene import Scene
@@ -6,7 +6,7 @@ from crossray.text.observations import OBSERVATIONS
 
 
 def labels_of(scene: Scene) -> dict[str, str]:
-    """Status of every observation: the truth of the drawing, whatever its report mentions.
+    """Status of every observation according to the drawing, whether or not its report mentions it.
 
     An observation is "positive" when a finding that the catalogue maps to it is drawn, "uncertain" when such findings
     are drawn at the edge of visibility only, and otherwise "negative": nothing is ever blank, because everything about

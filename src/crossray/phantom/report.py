@@ -31,13 +31,13 @@ class Report:
 def write_report(scene: Scene, split: Split, rng: np.random.Generator) -> Report:
     """Write the report of a scene.
 
-    Every finding is mentioned, with doubt when its status is "uncertain"; nothing that the scene lacks is asserted,
-    and nothing that it shows is denied. Training never sees the phrasings reserved for the other splits.
+    Every finding is mentioned, with doubt if its status is "uncertain"; nothing absent is asserted, and nothing present
+    is denied. Training never sees the phrasings that are reserved for the other splits.
 
     Args:
         scene: the truth.
         split: split of the study.
-        rng: source of the choice of words; the report is a function of the three arguments.
+        rng: random generator for the wording; the report depends only on the three arguments.
     """
     speaker = Speaker(split, scene.severity, rng)
     return Report(_findings(scene, speaker), _impression(scene, speaker), speaker.choose(wording()["indication"]))

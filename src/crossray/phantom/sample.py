@@ -1,4 +1,4 @@
-"""Draws the scenes of a phantom set: who the patient is, how the picture was taken, what there is to find."""
+"""Samples the scenes of a phantom dataset: patient, exposure and findings."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -109,7 +109,7 @@ AGE_SLOPES: Mapping[str, float] = {
 
 
 def sample_scene(seed: int, index: int, severity: Severity) -> Scene:
-    """The scene of study `index` of the set `seed`; depends on these arguments alone.
+    """The scene of study `index` of the set `seed`, which depends only on the arguments.
 
     Args:
         seed: seed of the set, 0 or more.
@@ -129,7 +129,7 @@ def sample_scene(seed: int, index: int, severity: Severity) -> Scene:
 
 
 def split_of(seed: int, index: int) -> Split:
-    """Split of study `index`: of every ten consecutive studies seven train, one validates and two test."""
+    """Split of study `index`: of ten consecutive studies, seven are for training, one for validation, two for tests."""
     block, place = divmod(index, 10)
     order = np.random.default_rng((seed, block, 1)).permutation(10)
     rank = int(order[place])

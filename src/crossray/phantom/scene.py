@@ -1,4 +1,4 @@
-"""What is in a drawn radiograph: the patient, the exposure and the findings. Picture and report follow from it."""
+"""The scene of a drawn radiograph: patient, exposure and findings, which determine image and report."""
 
 from dataclasses import dataclass, field
 from typing import Literal

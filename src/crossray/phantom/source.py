@@ -1,4 +1,4 @@
-"""Sources of drawn studies: wholly synthetic ones, and true reports with images drawn from their tags."""
+"""Sources of drawn studies: fully synthetic ones, and true reports with images drawn from their tags."""
 
 import csv
 import re
@@ -40,17 +40,17 @@ class DrawnImage:
 
     @property
     def name(self) -> str:
-        """What error messages call the drawing."""
+        """Name of the drawing in messages."""
         return f"drawing {self.scene.seed} ({self.view})"
 
     def read(self, size: int) -> View:
-        """Draw the view, short side `size` pixels, with a mask for every finding that it shows."""
+        """Draw the view with a short side of `size` pixels, and a mask for every visible finding."""
         return draw(self.scene, self.view, size)
 
 
 @dataclass(frozen=True)
 class PhantomStudies(Sequence[Study]):
-    """Drawn studies that are made when they are asked for: study i depends on (seed, i, severity) alone."""
+    """Drawn studies that are created on demand: study i depends only on (seed, i, severity)."""
 
     length: int
     seed: int
@@ -97,10 +97,10 @@ def phantom(
 
     Args:
         studies: number of studies to draw (without --like).
-        seed: seed; the same seed draws the same studies for any number of workers.
+        seed: random seed; the same seed gives the same studies for any number of workers.
         severity: how clearly findings show: easy or realistic.
-        like: R2Gen's annotation.json: keep its reports and splits, draw the images.
-        tags: indiana_reports.csv with the MeSH tags that say what to draw for --like.
+        like: R2Gen's annotation.json, to use its reports and splits and draw only the images.
+        tags: indiana_reports.csv with the MeSH tags from which images are drawn for --like.
     """
     if (like is None) != (tags is None):
         raise UserError("--like and --tags belong together: give R2Gen's annotation.json and indiana_reports.csv.")
@@ -125,7 +125,7 @@ def phantom_studies(count: int, seed: int = 0, severity: Severity = "realistic")
         severity: "easy" or "realistic"; see `sample_scene`.
 
     Returns:
-        A sequence that can be pickled and makes each study when it is asked for.
+        A picklable sequence that creates each study on demand.
 
     Raises:
         UserError: `count` or `seed` is negative.
@@ -141,7 +141,7 @@ def like_studies(annotation: Path, tags_csv: Path, seed: int = 0, severity: Seve
     Args:
         annotation: R2Gen's `annotation.json`: findings, ids (`CXR<uid>_...`) and splits.
         tags_csv: `indiana_reports.csv`: tags, impression and indication by `uid`.
-        seed: seed of what the tags leave open, 0 or more.
+        seed: random seed for everything that the tags do not specify, 0 or more.
         severity: amount of nuisance variance.
 
     Returns:
@@ -161,7 +161,7 @@ def like_studies(annotation: Path, tags_csv: Path, seed: int = 0, severity: Seve
 
 
 def tag_notes(studies: Iterable[Study]) -> dict[str, Any]:
-    """What `like_studies` could draw of the studies' tags, for the notes of the prepared dataset.
+    """How many tags `like_studies` could draw, for the notes of the prepared dataset.
 
     Returns:
         `abnormal_tags` and `drawn_tags` (occurrences), `drawn_share`, and `undrawn_tags`: tag -> occurrences, the most
@@ -212,7 +212,7 @@ def _tags_row(study: str, rows: Mapping[str, Mapping[str, str]], annotation: Pat
 
 
 def _read_tags_csv(path: Path) -> dict[str, dict[str, str]]:
-    """Uid -> row, of which `TAGS_COLUMNS` are sure to be there."""
+    """Rows by uid, with all `TAGS_COLUMNS`."""
     rows: dict[str, dict[str, str]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

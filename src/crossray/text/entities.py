@@ -199,7 +199,7 @@ def _named(match: Match, names: Mapping[str, Any]) -> str | None:
 
 
 def place_names(region: str | None, side: str) -> tuple[str, ...]:
-    """The places that a region of `entities.yaml` stands for on a side: left, right, both or none."""
+    """The places of a region of `entities.yaml` on a side: left, right, both or none."""
     if region is None:
         return (_UNSPECIFIED,)
     entry = content()["regions"][region]

@@ -2,7 +2,7 @@
 
 recipe.yaml      the recipe with all overrides
 provenance.json  dataset and its SHA-256, versions, seed, git commit
-metrics.jsonl    a row of training losses every so many steps, and one for each validation
+metrics.jsonl    rows of training losses at intervals, and one row for each validation
 last.ckpt        where to continue
 best/            model folder with the best validation metric
 """

@@ -68,7 +68,7 @@ def test_an_empty_split_is_refused(noise, tmp_path):
 
 def test_a_folder_that_is_no_dataset(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=r"no dataset\.json"):
+        with pytest.raises(UserError, match=r"dataset\.json is missing"):
             Dataset.open(path)
 
 

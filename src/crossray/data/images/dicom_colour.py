@@ -1,4 +1,4 @@
-"""Grey levels of DICOM images with three samples a pixel (PS3.3 C.7.6.3.1.2)."""
+"""Grey levels of DICOM images with three samples per pixel (PS3.3 C.7.6.3.1.2)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,19 +8,19 @@ from crossray.data.images.dicom_header import Layout
 from crossray.data.images.pixels import grey
 from crossray.data.images.remarks import Remarks
 
-#: How much farther from grey the other reading must be for the values to decide.
+#: How much farther from grey the other interpretation must be for the values to decide.
 _CERTAIN = 4.0
 
 
 def grey_of_colour(values: NDArray[np.uint8], layout: Layout, name: str, remark: Remarks) -> NDArray[np.uint8]:
     """Grey levels of a radiograph in three samples.
 
-    Whether these are R, G, B or Y, Cb, Cr the values of a grey picture say themselves: R, G and B are equal, or Cb and
-    Cr are 128. Of a tinted one the markers of a JPEG decide, and then the header.
+    For a grey image, the values show whether they are R, G, B or Y, Cb, Cr: R, G and B are equal, or Cb and Cr are 128.
+    For a tinted image, the markers of a JPEG decide, and otherwise the header.
 
     Args:
         values: (H, W, 3).
-        layout: what the header and the markers say.
+        layout: pixel format from the header and the markers.
         name: name of the image in messages.
         remark: receives the warnings.
 
@@ -28,7 +28,7 @@ def grey_of_colour(values: NDArray[np.uint8], layout: Layout, name: str, remark:
         (H, W) uint8.
 
     Raises:
-        UserError: a colour picture, or nothing decides what its samples are.
+        UserError: the image is in color, or the meaning of its samples cannot be determined.
     """
     said = "YBR" if layout.colour.startswith("YBR_FULL") or layout.colour == "YBR_PARTIAL_422" else "RGB"
     found = _colours(values) or layout.marked or said
@@ -44,7 +44,7 @@ _NAMES = {"YBR": "Y, Cb and Cr", "RGB": "R, G and B"}
 
 
 def _colours(values: NDArray[np.uint8]) -> str:
-    """What the values of a grey picture are; "" where they do not tell."""
+    """The color space according to the values of a grey image; "" if they do not tell."""
     height, width = values.shape[:2]
     some = values[:: max(1, height // 256), :: max(1, width // 256)].astype(np.float64)
     rgb = np.abs(np.diff(some, axis=-1)).mean()

@@ -1,7 +1,6 @@
-"""The header of a DICOM file (PS3.3, PS3.5): each field read on its own, so that a fault names the field it is in.
+"""The header of a DICOM file (PS3.3, PS3.5): each field is read separately, so an error names its field.
 
-Only the elements in `FIELDS` are ever parsed: a patient's name is not even in memory, so that it cannot reach a
-message.
+Only the elements in `FIELDS` are parsed, so a patient's name never reaches memory or messages.
 """
 
 import logging
@@ -20,12 +19,12 @@ from pydicom.tag import BaseTag, Tag
 
 from crossray.errors import UserError, quoted
 
-#: Longest header that is parsed, in bytes; those of radiographs have a few thousand.
+#: Maximum size of a header in bytes; those of radiographs have a few thousand.
 MAX_HEADER = 2**22
 
 PIXEL_DATA = 0x7FE00010
 
-#: Elements that hold pixels; those of the first two kinds are not read.
+#: Elements with pixels; the first two kinds are not supported.
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", PIXEL_DATA: "PixelData"}
 
 FIELDS = (
@@ -38,10 +37,10 @@ FIELDS = (
 
 _UNDEFINED = 0xFFFFFFFF
 
-#: A number as text; a comma between digits is the decimal point of some systems.
+#: A number as text; some systems write a decimal comma.
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 
-#: Digits and a comma that could as well stand between thousands.
+#: Digits with a comma that could be a thousands separator.
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -49,19 +48,19 @@ class Header:
     """The fields of one file up to its pixels.
 
     Attributes:
-        name: what messages call the file.
-        pixels: "PixelData", another element of `_PIXELS`, or "" where the file holds none.
-        encapsulated: whether the pixels have no length, as compressed ones.
-        whole: the file ends where its last element does.
+        name: name of the file in messages.
+        pixels: "PixelData", another element of `_PIXELS`, or "" if there is none.
+        encapsulated: whether the pixels have no length, as compressed pixels do.
+        whole: whether the file ends with its last element.
     """
 
     def __init__(self, content: bytes, name: str) -> None:
         """Parse a file, or its first `MAX_HEADER` bytes and one more.
 
         Raises:
-            UserError: it is deflated as a whole. Damaged bytes raise anything (`one_sentence`).
+            UserError: the whole file is deflated. Damaged bytes can raise any error (`one_sentence`).
         """
-        # pydicom would inflate such a file at once, whatever its size; the identifier has no other place in a file.
+        # pydicom would inflate such a file at once, whatever its size; the identifier occurs nowhere else in a file.
         if uid.DeflatedExplicitVRLittleEndian.encode() in content[:MAX_HEADER]:
             raise UserError(f"{name}: the whole file is deflated, which is not supported; export it uncompressed")
         self.name = name
@@ -88,10 +87,11 @@ class Header:
         return syntax
 
     def check_pixels(self) -> None:
-        """See that the file holds pixels that are read.
+        """Check that the file contains supported pixels.
 
         Raises:
-            UserError: it does not; the message says whether there are none, others, or the file is cut off.
+            UserError: it does not; the message says whether pixels are missing or unsupported, or the file is
+                truncated.
         """
         if self.pixels == "PixelData":
             return
@@ -108,12 +108,12 @@ class Header:
         raise UserError(f"{self.name}: the DICOM file has no pixels{modality}; give the file of a radiograph")
 
     def has(self, field: str) -> bool:
-        """Whether the field is there and not empty."""
+        """Whether the field exists and is not empty."""
         element: Any = self.dataset.get_item(Tag(field)) if Tag(field) in self.dataset else None
         return element is not None and element.value not in (None, b"", "")
 
     def texts(self, field: str) -> list[str]:
-        """The values of a field as they are written, without spaces around them; [] where there is none."""
+        """The values of a field as text without surrounding spaces; [] if there are none."""
         if not self.has(field):
             return []
         value = self.dataset.get_item(Tag(field)).value
@@ -125,10 +125,10 @@ class Header:
         return next(iter(self.texts(field)), "")
 
     def integer(self, field: str) -> int | None:
-        """The first value of a whole number; None where there is none.
+        """The first value of an integer field; None if there is none.
 
         Raises:
-            UserError: the field holds something else.
+            UserError: the field contains something else.
         """
         if not self.has(field):
             return None
@@ -139,19 +139,19 @@ class Header:
             raise UserError(f"{self.name}: {field} is not a whole number; export the image again") from None
 
     def needed(self, field: str) -> int:
-        """`integer` of a field that must be there."""
+        """`integer` of a required field."""
         value = self.integer(field)
         if value is None:
             raise UserError(f"{self.name}: {field} is missing; export the image again")
         return value
 
     def numbers(self, field: str) -> list[float | None]:
-        """The values of a decimal field, None for each that is no number (`number`)."""
+        """The values of a decimal field, with None for invalid numbers (`number`)."""
         return [number(text) for text in self.texts(field)]
 
 
 def number(text: str) -> float | None:
-    """A decimal number, with a comma for a point too; None for anything else, and where a comma may part thousands."""
+    """A decimal number with a point or comma; None for anything else, and if a comma may separate thousands."""
     if not _NUMBER.fullmatch(text) or _THOUSANDS.fullmatch(text):
         return None
     value = float(text.replace(",", "."))
@@ -159,13 +159,13 @@ def number(text: str) -> float | None:
 
 
 def code(text: str) -> str:
-    """A coded word of a header as messages repeat it; what cannot be a code is counted."""
+    """A coded word of a header for messages; text that cannot be a code is replaced by its length."""
     return text if re.fullmatch(r"[A-Za-z0-9_ ./-]{1,16}", text) else quoted(text)
 
 
 @contextmanager
 def one_sentence(name: str) -> Iterator[None]:
-    """Turn what damaged bytes raise into one error; the warnings of pydicom quote the header and are dropped."""
+    """Turn errors from damaged bytes into one sentence; pydicom's warnings quote the header and are dropped."""
     logger = logging.getLogger("pydicom")
     level = logger.level
     try:
@@ -183,17 +183,17 @@ def one_sentence(name: str) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Layout:
-    """How the pixels are stored, as the header says it and as far as the values agree.
+    """The pixel format according to the header, if the values agree.
 
     Attributes:
         rows: of the image; `columns` likewise.
         columns: see `rows`.
         samples: 1 or 3.
         colour: PhotometricInterpretation in capitals.
-        allocated: bits of a stored word, 8 or 16.
+        allocated: number of bits of a stored word, 8 or 16.
         stored: BitsStored.
-        signed: PixelRepresentation is 1.
-        marked: "YBR" or "RGB" where the markers of a compressed image say which of them it holds, else "".
+        signed: whether PixelRepresentation is 1.
+        marked: "YBR" or "RGB" according to the markers of a compressed image, else "".
     """
 
     rows: int

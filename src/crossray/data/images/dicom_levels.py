@@ -1,7 +1,7 @@
 """Grey levels of stored DICOM values: modality, value of interest, polarity (PS3.3 C.7.5, C.11.1, C.11.2).
 
-Every step maps a value to a value, so all of them together are one table with an entry for each stored value, at most
-65,536; an image of any size is looked up in it at once.
+Every step maps values to values, so all steps are combined in one table with an entry for each of at most 65,536 stored
+values, in which an image is looked up at once.
 """
 
 from typing import Any
@@ -21,21 +21,21 @@ Levels = NDArray[np.float64]
 
 
 def grey_levels(header: Header, stored: NDArray[Any], layout: Layout, remark: Remarks) -> NDArray[np.uint8]:
-    """Show stored values as a viewer would.
+    """Convert stored values to grey levels like a viewer.
 
     Args:
         header: of the file.
         stored: (H, W) words.
-        layout: how the header says that values lie in them; MONOCHROME1 or 2.
+        layout: pixel format from the header; MONOCHROME1 or 2.
         remark: receives the warnings.
 
     Returns:
-        (H, W) uint8, 0 = black. The first VOI LUT or else the first window decides what becomes black and white;
-        without any, the lowest and highest value that occur, but for a few far from all others. Padding is black. What
-        is certainly a negative with the polarity of the header is inverted (`polarity`).
+        (H, W) uint8, 0 = black. Black and white are determined by the first VOI LUT, or else the first window, or else
+        the lowest and highest value without outliers. Padding is black. An image that is certainly a negative with the
+        header's polarity is inverted (`polarity`).
 
     Raises:
-        UserError: a number of the header makes no sense, or all pixels are padding.
+        UserError: a number in the header is invalid, or all pixels are padding.
     """
     words = read_words(header, stored, layout, remark)
     values = words.values()
@@ -78,7 +78,7 @@ def _physical(header: Header, values: Levels, words: Words, layout: Layout, rema
 
 
 def _decimal(header: Header, field: str) -> float | None:
-    """The first value of a decimal field without which the image cannot be shown; None when there is none."""
+    """The first value of a decimal field that is required to show the image; None if there is none."""
     text = header.text(field)
     value = number(text)
     if text and value is None:
@@ -89,7 +89,7 @@ def _decimal(header: Header, field: str) -> float | None:
 
 
 def _of_interest(header: Header, physical: Levels, words: Words, layout: Layout, remark: Remarks) -> Levels:
-    """Levels that 0 and 1 limit: black and white, for MONOCHROME2 (C.11.2)."""
+    """Levels between 0 (black) and 1 (white), for MONOCHROME2 (C.11.2)."""
     if header.has("VOILUTSequence"):
         table = lookup_table(header, "VOILUTSequence", bool(physical.min() < 0), remark)
         if table is None:
@@ -109,7 +109,7 @@ def _of_interest(header: Header, physical: Levels, words: Words, layout: Layout,
 
 
 def _first_window(header: Header, remark: Remarks) -> tuple[float, float, str] | None:
-    """Center, width and function of the first window that can be used; None without any."""
+    """Center, width and function of the first usable window; None if there is none."""
     function = header.text("VOILUTFunction").upper() or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         remark("VOILUTFunction", "is none of LINEAR, LINEAR_EXACT and SIGMOID; LINEAR is taken")

@@ -1,7 +1,7 @@
 """Lookup tables of DICOM headers, modality and value of interest (PS3.3 C.11.1.1, C.11.2.1.1).
 
-LUTDescriptor says how many entries there are, which value the first is for, and how many bits an entry has. Exporters
-get the last of these wrong; the entries themselves tell it.
+LUTDescriptor contains the number of entries, the first mapped value, and the number of bits per entry. The last is
+often wrong and is derived from the entries.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class LookupTable:
     """One table.
 
     Attributes:
-        name: of the file.
-        entries: (n,) output of the values first, first + 1 ...; values beyond take the nearest.
-        first: the value that the first entry is for.
-        bits: of an entry, as LUTDescriptor says.
-        missing: entries that LUTDescriptor announces and LUTData lacks.
+        name: name of the file.
+        entries: (n,) outputs for the values first, first + 1, ...; other values use the nearest entry.
+        first: value of the first entry.
+        bits: number of bits per entry in LUTDescriptor.
+        missing: number of announced entries that LUTData lacks.
     """
 
     name: str
@@ -38,11 +38,11 @@ class LookupTable:
         """The entry of every value.
 
         Args:
-            values: all values that there can be.
-            present: those that occur.
+            values: all possible values.
+            present: values that occur.
 
         Raises:
-            UserError: one that occurs has lost its entry.
+            UserError: the entry of a value that occurs is missing.
         """
         last = self.first + self.entries.size - 1
         if self.missing and present.max() > last:
@@ -53,7 +53,7 @@ class LookupTable:
         return found
 
     def white(self, remark: Remarks) -> float:
-        """The output that is white: the highest of as many bits as the entries use."""
+        """The output for white: the largest value with the number of bits that the entries use."""
         used = int(self.entries.max()).bit_length()
         if used != self.bits:
             remark(
@@ -68,14 +68,14 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
     Args:
         header: of the file.
         field: "ModalityLUTSequence" or "VOILUTSequence".
-        signed: whether the values that are looked up can be negative.
+        signed: whether looked-up values can be negative.
         remark: receives the warnings.
 
     Returns:
-        The table; None where the sequence has none, or only entries of one value.
+        The table; None if the sequence has none, or all entries are equal.
 
     Raises:
-        UserError: LUTDescriptor is no descriptor.
+        UserError: LUTDescriptor is invalid.
     """
     try:
         item = header.dataset[field].value[0]
@@ -104,14 +104,14 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
 
 
 def _stored(item: Any) -> Any:
-    """LUTData as bytes where the file has bytes, whatever type pydicom makes of them."""
+    """LUTData as bytes, whatever type pydicom returns."""
     element = item.get_item(Tag("LUTData"))
     value = element.value if isinstance(element.value, bytes) else item.LUTData
     return [value] if isinstance(value, int) else value
 
 
 def _entries(data: Any, count: int, bits: int, little: bool) -> NDArray[np.integer[Any]]:
-    """Entries of a byte or two: the number of bytes tells which, and where it does not, the descriptor."""
+    """Entries of one or two bytes, according to the length of the data or else the descriptor."""
     if not isinstance(data, bytes):
         return np.atleast_1d(np.asarray(data, dtype=np.int64)) & 0xFFFF
     if len(data) in (count, count + count % 2) or (bits <= 8 and len(data) < 2 * count):

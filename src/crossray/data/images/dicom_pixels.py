@@ -1,6 +1,6 @@
 """The stored words of the first frame of a DICOM file: uncompressed, or one of the compressions of PS3.5.
 
-How wide the words are is what the data themselves say: the length of uncompressed ones, the header of a codestream.
+The word size is derived from the data: the length of uncompressed data, or the header of a codestream.
 """
 
 import struct
@@ -25,7 +25,7 @@ from crossray.data.images.pixels import check_size
 from crossray.data.images.remarks import Remarks
 from crossray.errors import UserError
 
-#: Most pieces that the compressed pixels of a file may be cut into.
+#: Maximum number of fragments of the compressed pixels.
 MAX_FRAGMENTS = 2**14
 
 _ITEM = b"\xfe\xff\x00\xe0"
@@ -34,7 +34,7 @@ _JP2 = b"\x00\x00\x00\x0cjP  "
 
 _NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 
-#: Start-of-frame markers that a JPEG transfer syntax may hold; the first syntax with a marker stands for all.
+#: Start-of-frame markers of the JPEG transfer syntaxes; the first syntax with a marker is used.
 _JPEG_FRAMES = {
     uid.JPEGBaseline8Bit: (0xC0,),
     uid.JPEGExtended12Bit: (0xC1, 0xC0),
@@ -46,7 +46,7 @@ _JPEG_FRAMES = {
 
 _JPEG_2000 = (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
 
-#: Every transfer syntax that is read.
+#: Supported transfer syntaxes.
 TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (*_NATIVE, uid.RLELossless, *_JPEG_FRAMES, *_JPEG_2000)
 
 
@@ -56,14 +56,15 @@ def first_frame(content: bytes, header: Header, layout: Layout, remark: Remarks)
     Args:
         content: the file.
         header: its header.
-        layout: what the header says; `rows`, `columns`, `allocated`, `stored` and `marked` become what the data say.
+        layout: pixel format from the header; `rows`, `columns`, `allocated`, `stored` and `marked` are corrected from
+            the data.
         remark: receives the warnings.
 
     Returns:
-        (H, W) words as they are stored, with whatever the unused bits hold; or (H, W, 3) uint8.
+        (H, W) stored words, including unused bits; or (H, W, 3) uint8.
 
     Raises:
-        UserError: the transfer syntax is not read, the data are truncated, or a size contradicts the header.
+        UserError: the transfer syntax is not supported, the data are truncated, or a size contradicts the header.
     """
     tags: list[BaseTag | int] = [Tag(field) for field in (*FIELDS, "PixelData")]
     image = read_partial(BytesIO(content), lambda tag, *_: tag > PIXEL_DATA, force=True, specific_tags=tags)
@@ -96,7 +97,7 @@ def _native(
     frames = header.integer("NumberOfFrames") or 1
     count = layout.rows * layout.columns
     if layout.samples == 1 and frames == 1:
-        # the length of the data tells the width of a word
+        # the word size follows from the length of the data
         if layout.allocated == 16 and layout.stored <= 8 and len(data) in (count, count + 1):
             remark("BitsAllocated", "is 16, but the data have 8 bits a pixel")
             layout.allocated = 8
@@ -120,7 +121,7 @@ def _native(
 
 
 def _clean(image: Dataset, layout: Layout) -> None:
-    """Write what is known over what the header says, for pydicom, which believes it."""
+    """Correct the header for pydicom, which trusts it."""
     image.Rows, image.Columns, image.SamplesPerPixel = layout.rows, layout.columns, layout.samples
     image.BitsAllocated = image.BitsStored = layout.allocated
     image.HighBit, image.PixelRepresentation, image.NumberOfFrames = layout.allocated - 1, 0, 1
@@ -128,7 +129,7 @@ def _clean(image: Dataset, layout: Layout) -> None:
 
 
 def _planes(data: bytes, header: Header, layout: Layout, remark: Remarks) -> int:
-    """PlanarConfiguration; in a picture without colour the three samples of a pixel are alike in the right one."""
+    """PlanarConfiguration; with the correct one, the three samples of a pixel in a grey image are similar."""
     said = header.integer("PlanarConfiguration")
     if layout.colour == "YBR_FULL_422":
         return 0
@@ -166,7 +167,7 @@ def _not_read(header: Header) -> UserError:
 
 def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, remark: Remarks) -> NDArray[Any]:
     offsets = int.from_bytes(data[4:8], "little") // 4
-    if max(offsets, data.count(_ITEM)) > MAX_FRAGMENTS:  # listing them would be an attack
+    if max(offsets, data.count(_ITEM)) > MAX_FRAGMENTS:  # so many can only be an attack
         raise UserError(
             f"{header.name}: the pixels are split into more than {MAX_FRAGMENTS} pieces; give a single radiograph"
         )
@@ -199,7 +200,7 @@ def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, rem
         raise UserError(f"{header.name}: the compressed image has {precision} bits per sample, which is not "
                         "supported; export it uncompressed")  # fmt: skip
     if layout.signed and not signed:
-        layout.stored = min(layout.stored, precision)  # the sign is the highest bit that the compressed image has
+        layout.stored = min(layout.stored, precision)  # the sign is the highest bit of the compressed image
     layout.allocated = 8 if precision <= 8 else 16
     layout.marked = colours
     _clean(image, layout)
@@ -214,7 +215,7 @@ def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, rem
 
 
 def _syntax_of(frame: bytes, header: Header, remark: Remarks) -> uid.UID:
-    """The transfer syntax that the frame has, whatever the header says."""
+    """The actual transfer syntax of the frame."""
     said = header.syntax
     if frame.startswith(_CODESTREAM):
         found, kind = (said if said in _JPEG_2000 else uid.JPEG2000), "JPEG 2000"
@@ -239,7 +240,7 @@ def _syntax_of(frame: bytes, header: Header, remark: Remarks) -> uid.UID:
 def _unpack_rle(frame: bytes, layout: Layout, remark: Remarks) -> NDArray[Any]:
     """Decode run lengths (PS3.5 G): a segment for each byte of a sample, the high one first.
 
-    Pillow's decoder stops at the size that it is given, and it is about a hundred times as fast as pydicom's.
+    Pillow's decoder stops at the given size and is about a hundred times faster than pydicom's.
     """
     count, *offsets = struct.unpack("<16I", frame[:64])
     if count not in ((1, 2) if layout.samples == 1 else (3,)):
@@ -259,7 +260,7 @@ def _unpack_rle(frame: bytes, layout: Layout, remark: Remarks) -> NDArray[Any]:
 
 
 def _jpeg_2000(frame: bytes) -> tuple[tuple[int, int, int], int, bool]:
-    """Size, bits a sample and sign of a codestream (ITU-T T.800 A.5.1: SIZ follows its start)."""
+    """Size, bits per sample and sign of a codestream (ITU-T T.800 A.5.1: SIZ follows its start)."""
     right, bottom, left, top, tile_width, tile_height = struct.unpack(">6I", frame[8:32])
     if -(-right // tile_width) * -(-bottom // tile_height) > MAX_FRAGMENTS:
         raise ValueError("codestream")

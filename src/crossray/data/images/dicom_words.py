@@ -1,8 +1,8 @@
-"""Which bits of a stored word are the value, and whether they have a sign: the header, checked against the values.
+"""Finds the bits of a stored word that contain the value and its sign, from the header and the values.
 
-A radiograph is smooth: neighbouring pixels differ by little. A value that lost its high bits, or whose sign was
-misread, wraps around, and neighbours at the edge of a wrap differ by the whole range. The reading that is by far the
-smoothest is therefore the right one; an overlay or noise in the unused bits makes a reading rougher, not smoother.
+A radiograph is smooth: neighboring pixels differ little. A value that lost its high bits or whose sign was misread
+wraps around, and neighbors at the edge of a wrap differ by the whole range. The interpretation that is by far the
+smoothest is therefore correct; an overlay or noise in the unused bits makes an interpretation rougher, not smoother.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from crossray.data.images.pixels import histogram
 from crossray.data.images.remarks import Remarks
 from crossray.errors import UserError
 
-#: Roughness relative to the header's reading below which another number of bits is certain.
+#: Roughness, relative to the header's interpretation, below which another number of bits is certain.
 _OTHER_WIDTH = 0.5
 
-#: The same for another sign, and the distinct values that both halves of the range must hold: a few white marks beside
-#: black look like small negative numbers.
+#: The same for another sign, and the number of distinct values that both halves of the range must contain: a few white
+#: marks next to black look like small negative numbers.
 _OTHER_SIGN = 0.25
 _LEAST_VALUES = 32
 
-#: Least noise (`_Roughness`) of a reading that is no picture; the radiographs at hand have 0.001 to 0.1.
+#: Minimum noise (`_Roughness`) of an interpretation that is not an image; known radiographs have 0.001 to 0.1.
 _ROUGH = 0.3
 
-#: Rows that are compared with the next one, and within themselves.
+#: Number of rows that are compared with the next one and within themselves.
 _ROWS = 64
 
 
@@ -39,9 +39,9 @@ class Words:
         codes: (H, W) uint16, below 2^bits.
         bits: width of a value.
         signed: whether the highest of these bits is a sign.
-        padding: (2^bits,) bool, which codes stand for "no image here".
-        padded: (H, W) bool, pixels that are padding whatever their code; None when there are none.
-        present: codes that occur and are no padding, ascending; `counts` how often.
+        padding: (2^bits,) bool, codes that mean "no image here".
+        padded: (H, W) bool, pixels that are padding whatever their code; None if there are none.
+        present: codes that occur and are not padding, ascending; `counts`: their counts.
         counts: see `present`.
     """
 
@@ -54,7 +54,7 @@ class Words:
     counts: NDArray[np.int64]
 
     def values(self) -> NDArray[np.float64]:
-        """(2^bits,) the number that every code means."""
+        """(2^bits,) the value of every code."""
         numbers = np.arange(2**self.bits, dtype=np.float64)
         if self.signed:
             numbers[2 ** (self.bits - 1) :] -= 2**self.bits
@@ -67,11 +67,11 @@ def read_words(header: Header, stored: NDArray[Any], layout: Layout, remark: Rem
     Args:
         header: for HighBit and the padding.
         stored: (H, W) words of 8 or 16 bits, signed or not.
-        layout: BitsStored and PixelRepresentation as the header says them.
+        layout: BitsStored and PixelRepresentation from the header.
         remark: receives the warnings.
 
     Raises:
-        UserError: bits above BitsStored are set and no reading is certain; or all pixels are padding.
+        UserError: bits above BitsStored are set and no interpretation is certain, or all pixels are padding.
     """
     container = 8 * stored.dtype.itemsize
     words = stored.astype(np.uint16)  # two's complement for negative ones

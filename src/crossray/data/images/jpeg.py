@@ -1,4 +1,4 @@
-"""What a JPEG codestream says of itself, in a file of its own or within DICOM (ITU-T T.81, T.87)."""
+"""The header of a JPEG codestream, in a file or within DICOM (ITU-T T.81, T.87)."""
 
 import struct
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ class JpegHeader:
 
     Attributes:
         marker: the start of frame, a key of `FRAMES`.
-        precision: bits a sample.
+        precision: bits per sample.
         columns: of the frame; `rows` and `components` likewise.
         rows: see `columns`.
         components: see `columns`.
-        colours: "YBR" or "RGB" as the markers say: JFIF means YCbCr; Adobe's marker, or
-            components called R, G and B, mean what they say; "" where nothing says it.
+        colours: "YBR" or "RGB" according to the markers: JFIF means YCbCr; Adobe's marker, or components named R, G and
+            B, are explicit; "" if unknown.
     """
 
     marker: int
@@ -40,7 +40,7 @@ class JpegHeader:
 
 
 def read_header(stream: bytes) -> JpegHeader | None:
-    """Read a codestream's header; None when its bytes are none."""
+    """Read the header of a codestream; None if it is not one."""
     if stream[:2] != b"\xff\xd8":
         return None
     position, colours = 2, ""
@@ -67,7 +67,7 @@ def read_header(stream: bytes) -> JpegHeader | None:
 
 
 def not_read(content: bytes) -> str:
-    """Why Pillow cannot read a whole JPEG file: "a lossless JPEG", "a JPEG of 12 bits"; "" where it can."""
+    """Why Pillow cannot read a JPEG file: "a lossless JPEG", "a JPEG of 12 bits"; "" if it can."""
     header = read_header(content)
     if header is None or header.marker in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
         return "" if header is None or header.precision == 8 else f"a JPEG of {header.precision} bits"

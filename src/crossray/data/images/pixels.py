@@ -1,4 +1,4 @@
-"""What all image formats share: which sizes may be decoded, and decoded pixels as 8-bit grey levels."""
+"""Functions for all image formats: checks sizes before decoding, and converts pixels to 8-bit grey levels."""
 
 from typing import Any
 
@@ -19,35 +19,35 @@ MIN_SIDE = 32
 #: Largest ratio of long to short side.
 MAX_ASPECT_RATIO = 8
 
-#: Largest colourfulness of a radiograph, in grey levels (`_colourfulness`).
+#: Largest colorfulness of a radiograph, in grey levels (`_colourfulness`).
 MAX_COLOURFULNESS = 5.0
 
-#: Largest share of the pixels that can be marks apart from the image, at either end of its levels.
+#: Largest share of the pixels that can be marks outside the image, at either end of the levels.
 _FAR_SHARE = 0.1
 
 #: Least gap to such marks, as a multiple of the range of the image itself.
 _FAR_GAP = 2.0
 
-#: Share of pixels within two levels of one another from which on an image counts as blank.
+#: Share of pixels within two levels of each other from which an image counts as blank.
 _BLANK_SHARE = 0.99
 
-#: Levels that any radiograph spans.
+#: Minimum range of levels in a radiograph.
 _FEW_LEVELS = 16
 
 
 class ColourPictureError(UserError):
-    """The pixels have more colour than any radiograph."""
+    """The image has more color than any radiograph."""
 
 
 def check_size(size: tuple[int, int], name: str) -> None:
-    """See that an image may be decoded.
+    """Check that an image may be decoded.
 
     Args:
-        size: width and height in pixels, as the header says.
+        size: width and height in pixels from the header.
         name: name of the image in messages.
 
     Raises:
-        UserError: it is too large, too small or too long for a radiograph.
+        UserError: the image is too large, too small or too elongated for a radiograph.
     """
     width, height = size
     if width * height > MAX_PIXELS:
@@ -64,18 +64,18 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
-    """Grey levels of a decoded image of any mode with 8 bits a sample or fewer.
+    """Grey levels of a decoded image of any mode with at most 8 bits per sample.
 
     Args:
-        image: as the decoder gave it.
+        image: the decoded image.
         name: name of the image in messages.
         remark: receives the warnings.
 
     Returns:
-        (H, W) uint8, 0 = black. Transparent pixels lie on black.
+        (H, W) uint8, 0 = black. Transparent pixels are blended with black.
 
     Raises:
-        ColourPictureError: it is a colour picture.
+        ColourPictureError: the image is in color.
     """
     if image.mode == "1":
         image = image.convert("L")
@@ -95,21 +95,21 @@ def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
 
 
 def scaled_to_bits(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
-    """0 to 2^`bits` - 1 becomes 0 to 255; what is above becomes white."""
+    """Scale 0 to 2^`bits` - 1 to 0 to 255; larger values become white."""
     levels = np.full(2**16, 255, np.uint8)
     levels[: 2**bits] = np.round(np.arange(2**bits) * (255 / (2**bits - 1)))
     return levels[values]
 
 
 def bits_in_use(values: NDArray[np.uint16], remark: Remarks) -> int:
-    """How many bits 16-bit grey levels really have: 8 to 16.
+    """The number of bits that 16-bit grey levels actually use: 8 to 16.
 
-    The highest level decides, but for a few levels far above all others (`without_far_ones`): a hot pixel or a marker
-    of 65,535 in a 12-bit image.
+    The highest level decides, except for a few levels far above all others (`without_far_ones`), such as a hot pixel or
+    a marker of 65,535 in a 12-bit image.
 
     Args:
         values: samples of any shape.
-        remark: takes the warning on levels that are not counted.
+        remark: receives the warning about ignored levels.
     """
     present, counts = histogram(values, 2**16)
     _, highest, far = without_far_ones(present.astype(np.float64), counts)
@@ -119,7 +119,7 @@ def bits_in_use(values: NDArray[np.uint16], remark: Remarks) -> int:
 
 
 def histogram(codes: NDArray[np.integer[Any]], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The codes that occur, ascending, and how often: `np.unique` of integers below `size`, in little memory."""
+    """The codes that occur, ascending, and their counts: `np.unique` of integers below `size` with little memory."""
     flat = codes.reshape(-1)
     counts = np.zeros(size, np.int64)
     for start in range(0, flat.size, 2**20):
@@ -129,23 +129,23 @@ def histogram(codes: NDArray[np.integer[Any]], size: int) -> tuple[NDArray[np.in
 
 
 def without_far_ones(levels: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float, bool]:
-    """The range of an image's levels without a few that lie far outside of it.
+    """The range of an image's levels without a few outlying ones.
 
-    Levels belong apart if there are few of them (`_FAR_SHARE` of the pixels at each end) and if the gap to all others
-    is `_FAR_GAP` times the range of those: between what a detector measured and a mark that was set afterwards nothing
-    lies, while even the brightest structure has a blurred edge.
+    Levels are outlying if they are rare (`_FAR_SHARE` of the pixels at each end) and the gap to all others is
+    `_FAR_GAP` times the range of those: there are no levels between the detector's measurements and a mark that was
+    added later, while even the brightest structure has a blurred edge.
 
     Args:
         levels: (n,) distinct levels, ascending, n > 0.
         counts: (n,) pixels of each.
 
     Returns:
-        Lowest and highest level without those, and whether there are such levels.
+        Lowest and highest level without outliers, and whether there are outliers.
     """
     low, high = 0, len(levels) - 1
     most = _FAR_SHARE * counts.sum()
     from_below, from_above = np.cumsum(counts), np.cumsum(counts[::-1])[::-1]
-    for _ in range(2):  # marks may stand at both ends
+    for _ in range(2):  # marks may be at both ends
         inside = levels[low : high + 1]
         if len(inside) < 3:
             break
@@ -160,7 +160,7 @@ def without_far_ones(levels: NDArray[np.float64], counts: NDArray[np.int64]) -> 
 
 
 def remark_blank(pixels: NDArray[np.uint8], remark: Remarks) -> None:
-    """Warn of an image that shows nothing: one grey level, hardly more than one, or very few.
+    """Warn of a blank image, with one grey level or hardly more.
 
     Args:
         pixels: (H, W) grey levels.
@@ -179,10 +179,10 @@ def remark_blank(pixels: NDArray[np.uint8], remark: Remarks) -> None:
 
 
 def _colourfulness(image: Image.Image) -> float:
-    """How much colour an RGB image has that its brightness does not explain, in grey levels.
+    """The color of an RGB image that its brightness does not explain, in grey levels.
 
-    A tint (blue film, sepia scan) depends on the brightness alone; a quadratic in the brightness is therefore taken
-    out of the differences between the channels first. Their mean on a thumbnail counts neither noise nor a small mark.
+    A tint (blue film, sepia scan) depends only on the brightness, so a quadratic function of the brightness is first
+    subtracted from the differences between the channels. Their mean on a thumbnail ignores noise and small marks.
     """
     red, green, blue = np.asarray(image.resize((64, 64), Image.Resampling.BOX), dtype=np.float64).reshape(-1, 3).T
     brightness = (red + green + blue) / (3 * 255)

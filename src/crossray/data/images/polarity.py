@@ -1,8 +1,8 @@
-"""Whether a picture of a chest is a negative: bright where air is and dark where bone is.
+"""Detects negatives of chest images, in which air is bright and bone is dark.
 
-The levels are compared with what every chest radiograph has in common: a bright middle and abdomen, dark lungs, air in
-the upper corners. Of 1,098 radiographs of six public collections, frontal and lateral, none is taken for a negative
-(`benchmarks/polarity.py`; docs/data/dicom.md).
+The levels are compared with a pattern that all chest radiographs share: a bright middle and abdomen, dark lungs, and
+air in the upper corners. Of 1,098 frontal and lateral radiographs from six public collections, none is mistaken for a
+negative (`benchmarks/polarity.py`; docs/data/dicom.md).
 """
 
 from typing import Literal
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-#: Correlation of the levels' ranks with the pattern of a chest below which a picture looks like a negative.
+#: Correlation of the levels' ranks with the pattern of a chest below which an image looks like a negative.
 NEGATIVE = -0.35
 
-#: Smallest side of a picture that is judged, in pixels.
+#: Smallest side of an image that is checked, in pixels.
 _LEAST_SIDE = 128
 
 _SIZE = 64
@@ -29,14 +29,14 @@ _LUNGS = (
 
 
 def likeness(pixels: NDArray[np.uint8]) -> tuple[float, float]:
-    """How well a picture agrees with the pattern of a chest.
+    """How well an image agrees with the pattern of a chest.
 
     Args:
         pixels: (H, W) grey levels.
 
     Returns:
         Correlation with the pattern, -1 to 1, and how much brighter the middle is than the brighter one of the two
-        lungs, as a share of the ranks, -1 to 1. A picture's negative has the opposite correlation.
+        lungs, as a share of the ranks, -1 to 1. The negative of an image has the opposite correlation.
     """
     ranks = _ranks(pixels)
     correlation, middle, lungs = _measured(ranks)
@@ -44,9 +44,9 @@ def likeness(pixels: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def negative(pixels: NDArray[np.uint8]) -> Literal["", "likely", "certain"]:
-    """Whether a picture is the negative of a chest radiograph; small pictures are not judged.
+    """Whether an image is the negative of a chest radiograph; small images are not checked.
 
-    "certain" demands that the middle is darker than each of the lungs besides.
+    "certain" also requires that the middle is darker than each of the lungs.
     """
     if min(pixels.shape) < _LEAST_SIDE or pixels.min() == pixels.max():
         return ""

@@ -1,4 +1,4 @@
-"""The position of a view in the words that headers and tables use for it."""
+"""Positions of views from the words in headers and tables."""
 
 import re
 import unicodedata
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FileDescription:
-    """What a file says of itself before it is decoded.
+    """The description of a file before it is decoded.
 
     Attributes:
-        position: one of `crossray.data.study.VIEW_POSITIONS`; "unknown" where the file does not say: only DICOM does.
-        study: an identifier that the views of one study share; "" where the file does not say. It is a patient's: it is
-            for comparing, not for messages.
-        is_image: False for a DICOM object without pixels (a report, a presentation state) and for a file that is no
-            image at all (a text, a program). A damaged image is an image.
+        position: one of `crossray.data.study.VIEW_POSITIONS`; "unknown" if the file does not say, which only DICOM
+            does.
+        study: an identifier that the views of one study share; "" if unknown. It is patient data, for comparison and
+            never for messages.
+        is_image: False for a DICOM object without pixels (a report, a presentation state) and for a file that is not an
+            image (a text, a program). A damaged image is an image.
     """
 
     position: str = "unknown"
@@ -22,7 +23,8 @@ class FileDescription:
     is_image: bool = True
 
 
-#: Words that decide, and the position that they mean. A decubitus view is frontal: the patient lies, the beam does not.
+#: Decisive words, and the position that they mean. A decubitus view is frontal: the patient lies, but the beam is
+#: horizontal.
 _DECIDING = {
     **dict.fromkeys(("pa", "posteroanterior", "p a"), "pa"),
     **dict.fromkeys(("ap", "anteroposterior", "a p"), "ap"),
@@ -33,10 +35,10 @@ _DECIDING = {
     **dict.fromkeys(("unknown", "none", "na", "nan", "other", "unspecified"), "unknown"),
 }  # fmt: skip
 
-#: Words that alone mean a frontal view from the front, as it is taken of those who cannot stand.
+#: Words that on their own mean an AP view, which is taken of patients who cannot stand.
 _LYING = {"portable", "port", "supine", "bedside", "mobile", "bed", "horizontal", "recumbent"}
 
-#: Words that say nothing about the position.
+#: Words without information about the position.
 _BESIDE = {
     *("chest", "cxr", "thorax", "x", "ray", "xray", "xr", "view", "views", "projection", "image", "film", "and", "the"),
     *("erect", "upright", "standing", "sitting", "semi", "semierect", "semiupright", "vertical", "left", "right", "lt"),
@@ -48,8 +50,8 @@ def view_position(text: str) -> str | None:
     """The position that a word or phrase means.
 
     Args:
-        text: a code of DICOM's ViewPosition (PA, AP, LL, RL, LLD), or what tables have: "AP supine", "Lateral", "L",
-            "portable", "p.a. erect". Case, hyphens, dots and underscores make no difference.
+        text: a code of DICOM's ViewPosition (PA, AP, LL, RL, LLD), or words from a table: "AP supine", "Lateral", "L",
+            "portable", "p.a. erect". Case, hyphens, dots and underscores do not matter.
 
     Returns:
         One of `crossray.data.study.VIEW_POSITIONS`; None for an empty text, an unknown word (oblique), or words that

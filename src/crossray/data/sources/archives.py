@@ -1,7 +1,7 @@
-"""Reading members of tar, tar.gz and zip archives, or of a folder in their place, without trusting any of them.
+"""Reads members of untrusted tar, tar.gz and zip archives, or of a folder instead.
 
-Nothing is extracted by name: members are handed over as bytes, and who stores them chooses the name. Path escapes,
-links, devices and bombs end the reading with a sentence. The memory needed is that of one member.
+Nothing is extracted by name: members are returned as bytes, and the caller chooses the file names. Path escapes, links,
+devices and decompression bombs raise an error. The memory needed is that of one member.
 """
 
 import gzip
@@ -18,25 +18,25 @@ from typing import IO
 
 from crossray.errors import UserError
 
-#: Most entries of an archive; MIMIC-CXR's reports have about 300,000.
+#: Maximum number of entries in an archive; MIMIC-CXR's reports have about 300,000.
 MAX_MEMBERS = 2**20
 
 #: An archive may unpack to this many times its size; the XML reports of IU X-Ray unpack to about 30 times theirs.
 MAX_RATIO = 100
 
-#: What every archive may unpack to, whatever its ratio, in bytes.
+#: Size in bytes to which every archive may unpack, whatever its ratio.
 FREE_BYTES = 2**28
 
 #: Most bytes read at once, which bounds what a header of a tar archive can make its reader load.
 _CHUNK = 2**20
 
-#: Everything that the readers of archives raise on damaged bytes.
+#: All errors that readers of archives raise for damaged bytes.
 _DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, NotImplementedError,
     OverflowError, struct.error,
 )  # fmt: skip
 
-#: Loads the bytes of a member; to be called before the next member is asked for.
+#: Loads the bytes of a member; it must be called before the next member is requested.
 Load = Callable[[], bytes]
 
 
@@ -44,16 +44,16 @@ def members(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator
     """The files in an archive or folder whose names end in one of `suffixes`, without hidden ones.
 
     Args:
-        source: a .tar, .tar.gz (.tgz) or .zip archive, told by its content, or a folder.
+        source: a .tar, .tar.gz (.tgz) or .zip archive, detected by content, or a folder.
         suffixes: lower-case endings such as ".xml".
         max_bytes: largest member that is allowed.
 
     Yields:
-        The member's path inside (POSIX, relative) and a function that loads it. Order: the archive's, or sorted.
+        The member's relative POSIX path and a function that loads it, in the order of the archive or sorted.
 
     Raises:
-        UserError: the source is missing or damaged; or an entry leaves it, is a link or device, is too large; or the
-            archive unpacks to over `MAX_RATIO` times its size.
+        UserError: the source is missing or damaged; an entry points outside, is a link or device, or is too large; or
+            the archive unpacks to more than `MAX_RATIO` times its size.
     """
     if source.is_dir():
         yield from _folder(source, suffixes, max_bytes)
@@ -91,7 +91,7 @@ def zip_members(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> dict
     """The files of `members` in a zip archive, to be loaded in any order; it stays open as long as one of them lives.
 
     Raises:
-        UserError: it is missing, damaged or hostile (`members`), or no zip archive.
+        UserError: the archive is missing, damaged or malicious (`members`), or not a zip archive.
     """
     try:
         if not zipfile.is_zipfile(source):
@@ -168,7 +168,7 @@ def _tar_bytes(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
 
 
 def _whole(file: IO[bytes], size: int) -> bytes:
-    """All of a member, in pieces: read at once, a member that lies about its sizes would first fill the memory."""
+    """Read a member in pieces, because a member with a false size could otherwise fill the memory."""
     parts = []
     while part := file.read(_CHUNK):
         parts.append(part)
@@ -179,7 +179,7 @@ def _whole(file: IO[bytes], size: int) -> bytes:
 
 
 class _Forward:
-    """A file that is read once from front to back in small pieces, as far as the archive's ratio allows."""
+    """A file that is read once, sequentially and in small pieces, up to the allowed ratio."""
 
     def __init__(self, source: Path, file: IO[bytes] | gzip.GzipFile) -> None:
         self._source, self._file, self._position = source, file, 0
@@ -203,7 +203,7 @@ class _Forward:
             pass
 
     def check_end(self) -> None:
-        """See that zeros close the archive: tarfile takes a damaged header for its end. Reads on to gzip's checksum."""
+        """Check that zeros end the archive: tarfile takes a damaged header for its end. Reads on to gzip's checksum."""
         if not self._last or any(self._last):
             raise tarfile.ReadError("no end")
         while part := self.read(_CHUNK):

@@ -1,4 +1,4 @@
-"""What the headings of a report open: English ones, and those of the other languages that the labeler reads."""
+"""The sections that headings of a report open, in English and the other languages of the labeler."""
 
 import re
 import unicodedata
@@ -6,8 +6,9 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Literal
 
-#: What a heading opens. "place" and "study" stand for findings; "result" and "interpretation" do where the report has
-#: no findings of their own; "other" is a known section that is not kept, "unknown" a heading that is not understood.
+#: Kinds of sections that a heading opens. "place" and "study" count as findings; "result" and "interpretation" do if
+#: the report has no findings section; "other" is a known section that is not kept, "unknown" a heading that is not
+#: understood.
 Kind = Literal[
     "findings", "impression", "combined", "indication", "addendum", "result", "interpretation", "place", "study",
     "other", "unknown",
@@ -36,7 +37,7 @@ _EXACT: dict[Kind, str] = {
     "tecnica firmado_por comparaison signe_par "
     "lu_par exploracion",
 }
-#: Of these the names that stand for a heading on a line of their own, without a colon.
+#: Names of these that are headings on a line of their own without a colon.
 _WITHOUT_COLON = ("findings", "impression", "combined", "indication")
 
 #: Words that decide what a heading in capitals opens, wherever they stand in it; the first that is there counts.

@@ -1,4 +1,4 @@
-"""Names of patients, studies and files, where two spellings mean the same."""
+"""Normalizes identifiers of patients, studies and files with several spellings."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 def identifier(text: str) -> str:
     r"""An identifier in the one spelling that is compared and stored: composed letters, no outer spaces, no ".0".
 
-    A table that a program of numbers wrote has 12.0 for 12, and file systems and editors differ in how they write ü.
+    Spreadsheets may write 12.0 for 12, and file systems and editors differ in how they encode ü.
 
     Example:
         >>> identifier(" 12.0 "), identifier("Mu\u0308ller") == identifier("M\u00fcller")
@@ -24,16 +24,16 @@ def identifier(text: str) -> str:
 
 
 class PathError(Exception):
-    """Why a path of a table cannot be used: a clause without the path, such as "lies outside the folder"."""
+    """Why a path in a table cannot be used: a clause without the path, such as "is outside the folder"."""
 
 
 class PathFinder:
-    """Finds the files that a table names, inside one folder.
+    """Finds the files that a table names in one folder.
 
-    A name is taken as it is, with "/" for backslashes, and with its letters composed otherwise than on the disk.
+    A name is tried as it is, with "/" for backslashes, and in other Unicode compositions.
 
     Attributes:
-        folder: where relative paths start.
+        folder: folder to which paths are relative.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,14 +43,14 @@ class PathFinder:
         self._listings: dict[Path, dict[str, list[str]]] = {}
 
     def is_inside(self, path: Path) -> bool:
-        """Whether a path lies in the folder or is it, once its links are followed."""
+        """Whether a path is in the folder or the folder itself, after resolving links."""
         return (os.path.realpath(path) + os.sep).startswith(self._root)
 
     def inside(self, name: str) -> Path:
         """The path that a name means, whether it exists or not.
 
         Raises:
-            PathError: it leads out of the folder, or is the folder itself.
+            PathError: the path is outside the folder, or the folder itself.
         """
         if "\0" in name:
             raise PathError("does not exist; no path holds a zero character")
@@ -65,7 +65,7 @@ class PathFinder:
         """The file or folder that a name means.
 
         Raises:
-            PathError: there is none, or it lies elsewhere.
+            PathError: the path does not exist or is outside the folder.
         """
         path = self.inside(name)
         if _exists(path):
@@ -85,7 +85,7 @@ class PathFinder:
         return Path(name) if relative.is_absolute() else self.folder / relative
 
     def _composed(self, path: Path) -> Path:
-        """The path with every part as the disk spells it, where one such entry exists."""
+        """The path with the spelling on disk, if there is one such entry."""
         try:
             parts = path.relative_to(self.folder).parts
         except ValueError:

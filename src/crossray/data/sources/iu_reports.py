@@ -1,4 +1,4 @@
-"""The reports of IU X-Ray as they are published: Open-i's XML files, or the two tables of Kaggle's copy."""
+"""The published reports of IU X-Ray: Open-i's XML files, or the two tables of Kaggle's copy."""
 
 import csv
 import re
@@ -12,13 +12,14 @@ from xml.parsers import expat
 from crossray.data.sources.archives import members
 from crossray.errors import UserError, quoted
 
-#: Largest XML file of a report, in bytes; the largest true ones have some ten thousand.
+#: Maximum size of an XML file in bytes; the largest actual ones have about ten thousand.
 MAX_XML_BYTES = 2**20
 
-#: Most bytes of all XML files; the true ones have about a third. With `MAX_TABLE_BYTES` it bounds the memory needed.
+#: Maximum size of all XML files in bytes; the actual ones have about a third. With `MAX_TABLE_BYTES`, it bounds the
+#: memory.
 MAX_REPORTS_BYTES = 2**27
 
-#: Largest CSV table, in bytes; the larger one of the true ones has 1.7 million.
+#: Maximum size of a CSV table in bytes; the larger actual one has 1.7 million.
 MAX_TABLE_BYTES = 2**23
 
 REPORT_COLUMNS = ("uid", "MeSH", "indication", "findings", "impression")
@@ -34,7 +35,7 @@ _SECTIONS = ("FINDINGS", "IMPRESSION", "INDICATION")
 class IuReport:
     """One report: its number, sections, MeSH tags, and the keys (`image_key`) of its images.
 
-    `images` has each once; `repeated` is how often the source lists one of them again.
+    `images` contains each image once; `repeated` is the number of repetitions in the source.
     """
 
     uid: int
@@ -98,15 +99,15 @@ def read_projections(path: Path) -> dict[str, str]:
 def parse_report(content: bytes, name: str) -> IuReport:
     """Read one XML file of Open-i.
 
-    A document type that only names itself or its DTD passes: the DTD is never fetched. One that declares anything is
-    refused, and so is a text with any entity but XML's own five: nothing can be expanded or taken from elsewhere.
+    A document type that only names itself or its DTD is accepted, and the DTD is never fetched. Declarations, and
+    entities other than XML's own five, are rejected, so nothing can be expanded or loaded from elsewhere.
 
     Args:
         content: the file.
-        name: what an error message calls it.
+        name: name of the file in messages.
 
     Raises:
-        UserError: it is no XML, declares or needs entities, or names no report.
+        UserError: the file is not XML, declares or uses entities, or names no report.
     """
     reader = _Reader(name)
     parser = expat.ParserCreate()
@@ -135,7 +136,7 @@ def _xml_reports(source: Path) -> Iterator[IuReport]:
 
 
 class _Reader:
-    """Collects what is needed of a report's XML."""
+    """Collects the required parts of a report's XML."""
 
     def __init__(self, name: str) -> None:
         self._name = name

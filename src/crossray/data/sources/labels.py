@@ -1,10 +1,10 @@
-"""Labels for sources that have none: what the rules read out of the report."""
+"""Labels from the rules, for sources without labels."""
 
 from crossray.errors import UserError
 from crossray.text.labeling.registry import OWN
 from crossray.text.observations import OBSERVATIONS, label_report, labeler_name
 
-#: The convention of `--convention` when none is given.
+#: The default of `--convention`.
 OWN_CONVENTION = OWN
 
 
@@ -14,14 +14,14 @@ def rule_labels(report: str, convention: str = OWN) -> dict[str, str]:
 
 
 def label_origin(given: str | None, convention: str = OWN) -> str:
-    """What `dataset.json` says of labels: scores of two labelers do not compare.
+    """The description of the labels in `dataset.json`, because scores of two labelers cannot be compared.
 
     Args:
-        given: where the labels come from when the source has them; None for the rules.
-        convention: of the rules.
+        given: origin of labels in the source; None for the rules.
+        convention: convention of the rules.
 
     Raises:
-        UserError: there is no such convention, or one is chosen for labels that the rules do not make.
+        UserError: there is no such convention, or it is given for labels that do not come from the rules.
     """
     if given is not None and convention != OWN:
         raise UserError(

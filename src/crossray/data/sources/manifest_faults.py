@@ -1,4 +1,4 @@
-"""What is wrong in a manifest, and how it is said: every fault by line and column, equal ones together."""
+"""Faults of a manifest and their messages, by line and column, with equal ones combined."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossray.errors import counted, quoted
 
-#: Kinds of faults that one message lists, and values and lines of each.
+#: Maximum number of kinds of faults in a message, and of values and lines for each.
 MOST_FAULTS = 20
 MOST_VALUES = 10
 MOST_LINES = 3
@@ -14,7 +14,7 @@ MOST_LINES = 3
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong in a row.
+    """One fault in a row.
 
     Attributes:
         line: of the row.

@@ -1,4 +1,4 @@
-"""The rows of a manifest as a CSV or JSONL file holds them."""
+"""Reads the rows of a manifest from a CSV or JSONL file."""
 
 import csv
 import itertools
@@ -12,10 +12,10 @@ from crossray.data.sources.manifest_faults import FaultError
 from crossray.errors import UserError, quoted
 from crossray.files.tables import delimiter, is_separator_line
 
-#: Largest manifest that is read, in bytes. With `manifest.MAX_ROWS` it keeps the memory needed below 1 GB.
+#: Maximum size of a manifest in bytes. With `manifest.MAX_ROWS`, it keeps the memory below 1 GB.
 MAX_BYTES = 2**28
 
-#: Longest line, and longest field of a table, in characters.
+#: Longest line and longest field of a table, in characters.
 MAX_LINE = 2**20
 
 Row = Mapping[str, Any]
@@ -27,10 +27,10 @@ def read_table(path: Path, needed: str) -> tuple[Sequence[str], Rows]:
 
     Args:
         path: .csv or .jsonl.
-        needed: a column that every table has, by which the delimiter of a CSV file is told.
+        needed: a column of every table, by which the delimiter of a CSV file is detected.
 
     Raises:
-        UserError: the file cannot be read or has another suffix, a column has no name or stands twice.
+        UserError: the file cannot be read or has another suffix, or a column has no name or appears twice.
     """
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
@@ -67,7 +67,7 @@ def _csv_rows(path: Path, reader: Any, columns: Sequence[str], skipped: int) -> 
 
 
 def _guarded(path: Path, reader: Any, skipped: int) -> Iterator[tuple[int, list[str]]]:
-    """Line and fields of every row; Python's limit of 131,072 characters a field is lifted while one is read."""
+    """Line and fields of every row; Python's limit of 131,072 characters per field is lifted while reading."""
     while True:
         limit = csv.field_size_limit(MAX_LINE)
         try:

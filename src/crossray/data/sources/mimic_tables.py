@@ -1,6 +1,6 @@
 """The tables of MIMIC-CXR-JPG: split, view and shape of every image, CheXpert's labels of every study.
 
-377,110 rows are some 40 MB as Arrow columns; what is handed out is one study at a time.
+377,110 rows take about 40 MB as Arrow columns; studies are returned one at a time.
 """
 
 import gzip
@@ -22,18 +22,18 @@ from crossray.data.study import Split
 from crossray.errors import UserError
 from crossray.text.observations import CHEXPERT
 
-#: Largest table, in bytes after unpacking; the largest true one has some 60 million.
+#: Maximum size of an unpacked table in bytes; the largest actual one has about 60 million.
 MAX_BYTES = 2**28
 
 #: Position by the table's ViewPosition. Others (oblique, decubitus, axial, swimmer's) and some 15,769 empty ones are
-#: "unknown": nothing is guessed.
+#: "unknown", without guessing.
 POSITIONS = {"PA": "pa", "AP": "ap", "LATERAL": "lateral", "LL": "lateral", "XTABLE LATERAL": "lateral"}
 
 _SPLITS: dict[str, Split] = {"train": "train", "validate": "val", "test": "test"}
 _IMAGE = r"^[0-9a-f]{8}(-[0-9a-f]{8}){4}$"
 _STATUSES = {1.0: "positive", 0.0: "negative", -1.0: "uncertain"}
 
-#: Columns that are read of each table, and their types.
+#: Columns to read from each table, and their types.
 _SPLIT = {"dicom_id": pa.string(), "study_id": pa.int64(), "subject_id": pa.int64(), "split": pa.string()}
 _METADATA = {"dicom_id": pa.string(), "ViewPosition": pa.string(), "Rows": pa.int32(), "Columns": pa.int32()}
 _CHEXPERT = {"study_id": pa.int64(), **{name.title().replace("_", " "): pa.float32() for name in CHEXPERT}}
@@ -82,7 +82,7 @@ class MimicTables:
             chexpert: read the labels too.
 
         Raises:
-            UserError: a table is missing, damaged, lacks a column, or contradicts itself or another.
+            UserError: a table is missing or damaged, lacks a column, or contradicts itself or another table.
         """
         split_path, split = _table(folder, "split", _SPLIT)
         meta_path, metadata = _table(folder, "metadata", _METADATA)
@@ -130,7 +130,7 @@ class MimicTables:
         return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
     def studies_with(self, keep: Callable[[str], bool]) -> int:
-        """Studies with an image whose position is kept."""
+        """Number of studies with an image whose position is kept."""
         return len(np.unique(self._images.column("study_id").to_numpy()[self._kept(keep)]))
 
     def stored_bytes(self, size: int, keep: Callable[[str], bool]) -> int:
@@ -140,7 +140,7 @@ class MimicTables:
         return int((size * (long * size // short)).sum())
 
     def labels(self, study: int) -> dict[str, str] | None:
-        """CheXpert's status of each of its 14 observations; None for a study that its table lacks."""
+        """CheXpert's status of each of its 14 observations; None for a study that is not in its table."""
         row = self._rows.get(study)
         if row is None or self._chexpert is None:
             return None
@@ -161,7 +161,7 @@ def _table(folder: Path, name: str, columns: dict[str, pa.DataType]) -> tuple[Pa
         raise UserError(f"{paths[0]}: is missing; download it from MIMIC-CXR-JPG (and name its folder with --tables)")
     convert = csv.ConvertOptions(column_types=columns, include_columns=list(columns), strings_can_be_null=True)
     try:
-        # unpacked here, so that a small file cannot become a large one
+        # unpacked here to limit the size
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
@@ -181,7 +181,7 @@ def _table(folder: Path, name: str, columns: dict[str, pa.DataType]) -> tuple[Pa
 
 
 def _check(path: Path, table: pa.Table) -> None:
-    """See that every image has an identifier fit for a file name, numbers and a split, and every study one split."""
+    """Check that every image has a valid identifier, numbers and a split, and every study a single split."""
     for name in _SPLIT:
         if table.column(name).null_count:
             raise UserError(f"{path}: {name}: is empty in some row; download the table again")

@@ -1,7 +1,7 @@
-"""R2Gen's annotation file and its relatives (`r2gen_formats` tells them apart): reports, splits, image paths.
+"""R2Gen's annotation file and related formats (see `r2gen_formats`): reports, splits and image paths.
 
-All listed images are kept: how many are used is decided later. The order of IU X-Ray's two views is not guaranteed, so
-their position is "unknown" unless the file says it.
+All listed images are kept; the model decides how many it uses. The order of IU X-Ray's two views is not guaranteed, so
+their position is "unknown" unless the file names it.
 """
 
 import json
@@ -24,7 +24,7 @@ from crossray.files.digest import file_digest
 from crossray.text.missing import or_empty
 from crossray.text.observations import CHEXPERT, PROMPTMRG, STATUSES
 
-#: Largest annotation file that is read, in bytes; MIMIC-CXR's has about a fifth of it.
+#: Maximum size of an annotation file in bytes; MIMIC-CXR's has about a fifth of it.
 MAX_BYTES = 2**30
 
 
@@ -34,10 +34,10 @@ class Annotation:
 
     Attributes:
         path: the file, or COACL's folder.
-        kind: which relative it is.
-        labelled: every entry has `labels`.
-        splits: for each of train, val and test the entries in the file's order, in R2Gen's fields, `image_path` always
-            a list; `places` the same for what a message calls them.
+        kind: its format.
+        labelled: whether every entry has `labels`.
+        splits: entries of train, val and test in file order, with R2Gen's fields and `image_path` as a list; `places`:
+            their names in messages.
         places: see `splits`.
     """
 
@@ -82,12 +82,12 @@ def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
     Args:
         path: the JSON file, or the folder of COACL's three. A split that it leaves out is empty; an `image_path` may
             also be a single string.
-        kind: what it is; None tells it by its form.
+        kind: its format; None to detect it.
 
     Raises:
-        UserError: the file is missing or no JSON, a field is missing or of the wrong type, an id occurs twice, some
-            entries have labels and others none, or an entry's `split` is not the list it lies in. The message names the
-            entry and the field as the file does.
+        UserError: the file is missing or not JSON, a field is missing or of the wrong type, an id occurs twice, only
+            some entries have labels, or an entry's `split` differs from the list that it is in. The message names the
+            entry and the field as in the file.
     """
     content = load(path, _read_json)
     kind = kind or detect(content)
@@ -127,11 +127,10 @@ def read_r2gen(
 ) -> list[Study]:
     """Read the studies of an annotation file.
 
-    Whether the images exist is not checked here: a missing one is the fault of its study alone, which the writer of the
-    dataset quarantines.
+    Whether the images exist is not checked here: the dataset writer rejects the study of a missing image.
 
     Args:
-        annotation: R2Gen's `annotation.json` or a relative.
+        annotation: R2Gen's `annotation.json` or a related format.
         images: folder that the image paths are relative to.
         labels: "annotation" takes the file's labels where it has them (PromptMRG: CheXbert's), and else what the rules
             read out of the report, as "rules" always does.
@@ -143,7 +142,8 @@ def read_r2gen(
         there is one.
 
     Raises:
-        UserError: a broken annotation (`open_annotation`), a missing image folder, or a path that leaves it.
+        UserError: the annotation is invalid (`open_annotation`), the image folder is missing, or a path points outside
+            it.
     """
     if isinstance(annotation, Path):
         annotation = open_annotation(annotation)
@@ -180,7 +180,7 @@ def _images(entry: dict[str, Any], finder: PathFinder, place: str) -> tuple[Imag
 
 
 def _labels(codes: list[int]) -> dict[str, str]:
-    """PromptMRG's codes are ours: 0 blank, 1 positive, 2 negative, 3 uncertain; 14 observations, or its 18."""
+    """PromptMRG uses the same codes: 0 blank, 1 positive, 2 negative, 3 uncertain; for 14 observations, or its 18."""
     return {name: STATUSES[code] for name, code in zip(PROMPTMRG, codes, strict=False)}
 
 
@@ -200,7 +200,7 @@ def _read_json(path: Path) -> Any:
 
 
 class _RepeatedKeyError(Exception):
-    """A key that an object has twice: JSON would keep the last and lose the first in silence."""
+    """A repeated key of an object, of which JSON would silently keep only the last value."""
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
 
 
 def _inside(finder: PathFinder, relative: str, place: str) -> Path:
-    """The image's path, after a check that it lies in the image folder whatever links there are."""
+    """The path of an image, which is checked to be in the image folder after resolving links."""
     if ".." in PurePosixPath(relative.replace("\\", "/")).parts:
         raise UserError(
             f"{place}: points outside the image folder; give paths relative to {finder.folder}, without '..'"

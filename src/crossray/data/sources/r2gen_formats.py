@@ -1,4 +1,4 @@
-"""Relatives of R2Gen's annotation file, told apart by their form and brought into R2Gen's (docs/data/iu-xray.md).
+"""Formats related to R2Gen's annotation file: detects them and converts them to R2Gen's (docs/data/iu-xray.md).
 
     r2gen      {"train": [{id, report, image_path, split}], "val": [...], "test": [...]}
     promptmrg  the same with `labels` and clip_indices; its IU X-Ray file is a flat list, all of it test
@@ -6,7 +6,7 @@
                {rep_id, findings, images: [{img_name}]}, the image's suffix .jpg left out
     rexrank    {study: {image_path, section_findings, section_impression, context, frontal_lateral, split}}
 
-What else an entry holds is left alone. Fields are checked afterwards, under the names that they have in the file.
+Other fields of an entry are ignored. Fields are checked afterwards, by their names in the file.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ Kind = Literal["r2gen", "promptmrg", "coacl", "rexrank"]
 #: COACL's and ReXrank's names for the validation split.
 _VALIDATION = {"valid": "val", "validate": "val", "validation": "val"}
 
-#: The file's names for R2Gen's fields, where they differ.
+#: Names of R2Gen's fields in the file, if they differ.
 FIELDS: dict[Kind, Mapping[str, str]] = {
     "r2gen": {},
     "promptmrg": {},
@@ -35,7 +35,7 @@ _POSITIONS = {"frontal": "frontal", "lateral": "lateral"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry in R2Gen's fields: where it stands, for messages, its split, and its unchecked values."""
+    """One entry with R2Gen's fields: its place for messages, its split, and its unchecked values."""
 
     place: str
     split: str
@@ -50,7 +50,7 @@ def load(path: Path, read: Callable[[Path], Any]) -> Any:
         read: reads one JSON file.
 
     Raises:
-        UserError: a file is missing or no JSON.
+        UserError: a file is missing or not JSON.
     """
     if not path.is_dir():
         return read(path)
@@ -66,7 +66,7 @@ _FILES = {"train": ("train.json",), "valid": ("valid.json", "val.json"), "test":
 
 
 def detect(content: Any) -> Kind:
-    """Which relative it is; "r2gen" for what is none of them, whose check then says what is wrong."""
+    """The format; "r2gen" for an unknown one, whose check then reports the error."""
     first = _first(content)
     if "rep_id" in first or ("images" in first and "image_path" not in first):
         return "coacl"
@@ -79,14 +79,14 @@ def entries(content: Any, kind: Kind, path: Path) -> Iterator[Entry]:
     """Every entry, in the order train, val, test, then as in the file.
 
     Raises:
-        UserError: the content has not the form of its kind.
+        UserError: the content does not have the expected form.
     """
     if kind == "rexrank":
         yield from _rexrank(content, path)
         return
     if kind == "promptmrg" and isinstance(content, list):
         for i, values in enumerate(content):
-            # PromptMRG tests on all of IU X-Ray and looks at the first image alone
+            # PromptMRG tests on all of IU X-Ray and uses only the first image
             yield Entry(f"{path}: [{i}]", "test", _alone(values))
         return
     if not isinstance(content, dict):
@@ -105,13 +105,13 @@ def entries(content: Any, kind: Kind, path: Path) -> Iterator[Entry]:
 
 
 def json_type(value: Any) -> str:
-    """What a message calls a value."""
+    """The name of a value's type in messages."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
     return names.get(type(value), "a number")
 
 
 def _first(content: Any) -> Mapping[str, Any]:
-    """The first entry, wherever it stands; an empty one where there is none."""
+    """The first entry of all splits; an empty one if there is none."""
     lists = content.values() if isinstance(content, dict) else [content]
     for listed in lists:
         first = listed[0] if isinstance(listed, list) and listed else listed

@@ -1,11 +1,11 @@
 """Sections of a free-text radiology report: MIMIC-CXR's, a table's, or a language model's.
 
-A heading stands at the start of a line, in capitals, closed by a colon; well-known ones (findings, impression,
-indication, comparison, ...) in any case, in bold, or behind the end of a sentence, as where an export has taken the
-line breaks away. No word vanishes: what belongs to no section is the remainder, and is counted. The rules are our
-own; they mean to agree with the parser of MIMIC-CXR's makers (`txt/section_parser.py` of MIT-LCP/mimic-cxr) on which
-reports have findings; docs/data/mimic-cxr.md lists where they differ and why. They were never run on a true report of
-MIMIC-CXR.
+A heading is at the start of a line, in capitals, and ends with a colon. Well-known headings (findings, impression,
+indication, comparison, ...) may have any case, be bold, or follow the end of a sentence, as in exports without line
+breaks. No word is lost: text outside the sections is the remainder, and is counted. The rules are CrossRay's own. They
+are meant to agree with the parser of MIMIC-CXR's authors (`txt/section_parser.py` of MIT-LCP/mimic-cxr) on which
+reports have findings; docs/data/mimic-cxr.md lists the differences and their reasons. They were never run on an actual
+report of MIMIC-CXR.
 """
 
 import re
@@ -16,10 +16,10 @@ from typing import Literal
 from crossray.data.sources.headings import NAMES, Kind, exact_kind, kind_of, stands_alone
 from crossray.text.lines import one_line, unified
 
-#: Where `Sections.findings` come from.
+#: Origins of `Sections.findings`.
 Origin = Literal["heading", "combined", "preamble", "last_paragraph", ""]
 
-#: Longest name of a heading that is kept for messages, in characters.
+#: Longest name of a heading in messages, in characters.
 LONGEST_NAME = 40
 
 _MARKS = r"(?:[ \t>*#_=|\[(\u2022\u2013\u25a0\u25aa\u25cf-]|\(?\d{1,2}[.)][ \t])*+"
@@ -47,7 +47,7 @@ _WITHIN = re.compile(
 )
 _TITLE = re.compile(r"[ \t]*(?P<title>FINAL REPORT|WET READ)\b(?!:).*|[ \t]*_{8,}[ \t]*$")
 _ADDENDUM = re.compile(r"[ \t]*(?:FINAL )?ADDENDUM\b[ \t]*:?[ \t]*", re.IGNORECASE)
-#: Who wrote or checked a report: what follows is none of its sections.
+#: Signatures: the text after them belongs to no section.
 _SIGNATURE = re.compile(
     r"[ \t]*(?:this report (?:was|has been) )?(?:electronically|digitally) (?:signed|verified|authenticated|approved)\b"
     r"|[ \t]*(?:signed|dictated|transcribed|verified|reviewed|interpreted|reported) (?:and \w+ )?by\b"
@@ -60,7 +60,7 @@ _INVISIBLE = dict.fromkeys([0xFEFF, 0x200B, 0x200C, 0x200D, 0x2060, 0xAD]) | dic
 _SEPARATOR = re.compile(r"[~^|](?!\s?\d)")
 #: A line below a heading.
 _DRAWN = re.compile(r"(?m)^[ \t]*[-=~*]{3,}[ \t]*$")
-#: Findings that only name another section.
+#: Findings that only refer to another section.
 _POINTER = re.compile(
     r"(?:please )?(?:see|refer to|as(?: (?:per|in|stated|described|noted))?) (?:the )?"
     r"(?:impression|findings|conclusion|report|summary|below|above)(?: (?:below|above|section|report))?[.!]?",
@@ -78,23 +78,22 @@ _STAYS: dict[Kind, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Sections:
-    """Text of the sections, lines joined (`crossray.text.lines.one_line`); "" where there is none.
+    """Text of the sections with joined lines (`crossray.text.lines.one_line`); "" if there is none.
 
-    Every word of the report stands in exactly one of the texts or in `headings`.
+    Every word of the report is in exactly one of the texts or in `headings`.
 
     Attributes:
-        findings: the findings, or what stands for them (`origin`).
+        findings: the findings, or text in place of them (`origin`).
         impression: impression or conclusion.
         indication: indication, history or reason for the examination.
-        addendum: what was added later; it belongs to none of the others.
+        addendum: text that was added later and belongs to no other section.
         origin: where `findings` come from: "heading" (their own section, or one headed by the views taken), "combined"
             (one section of findings and impression), "preamble" (sentences before the first heading, where no section
             holds findings), "last_paragraph" (`split_sections`), or "" (there are none).
-        remainder: everything else: comparison, technique, preliminary readings, signatures, and what stands under
-            headings that are not understood.
+        remainder: everything else: comparison, technique, preliminary readings, signatures, and text under unknown
+            headings.
         headings: names of the headings that were taken out of the text, in order.
-        unknown: those of them that are not understood: their text is part of the remainder. Shortened to
-            `LONGEST_NAME` characters.
+        unknown: names of unknown headings, whose text is part of the remainder. Shortened to `LONGEST_NAME` characters.
     """
 
     findings: str
@@ -107,7 +106,7 @@ class Sections:
     unknown: tuple[str, ...] = ()
 
     def unread(self) -> dict[str, object]:
-        """What `prepare` counts of a study: words of the remainder, and names of unknown headings."""
+        """Counts of a study for `prepare`: words of the remainder, and names of unknown headings."""
         words = len(self.remainder.split())
         return {"unread": {"words": words, "headings": list(self.unknown)}} if words or self.unknown else {}
 
@@ -133,7 +132,7 @@ class _Event:
 
 
 def split_sections(report: str) -> Sections:
-    """Part a report into its sections, in linear time.
+    """Split a report into its sections, in linear time.
 
     * Sections of one kind that occur more than once are joined in their order.
     * "FINDINGS AND IMPRESSION" counts as findings where there are none of their own; so do "RESULT" and "REPORT".
@@ -144,7 +143,7 @@ def split_sections(report: str) -> Sections:
       paragraph ("last_paragraph").
 
     Args:
-        report: the whole text, with whatever line breaks it has, HL7's, HTML's and escaped ones too.
+        report: the whole text, with line breaks of any kind, including HL7, HTML and escaped ones.
     """
     text = _lines(report)
     parts, addenda = _parts(text)
@@ -187,7 +186,7 @@ def split_sections(report: str) -> Sections:
 
 
 def has_headings(report: str) -> bool:
-    """Whether findings, impression or indication stand under a heading."""
+    """Whether findings, impression or indication have a heading."""
     parts, _ = _parts(_lines(report))
     return any(part.kind not in ("", "other", "unknown") for part in parts)
 
@@ -205,7 +204,7 @@ def _lines(report: str) -> str:
 def _stand_in(
     text: str, parts: list[_Part], texts: dict[int, str], has_impression: bool
 ) -> tuple[str, Origin, dict[int, str]]:
-    """What stands for findings that no heading opens, its origin, and what is left of the part that it comes from."""
+    """Text in place of findings without a heading, its origin, and the rest of its part."""
     unsigned = [part for part in parts if part.name or part.kind != "other"]  # a signature has no name
     named = [part for part in unsigned if part.name]
     preamble = [part for part in parts if not part.kind and texts[id(part)]]

@@ -1,4 +1,4 @@
-"""Splits: seeded by patient, or those of R2Gen's annotation."""
+"""Random splits by patient, with a seed."""
 
 from collections.abc import Iterable
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from crossray.data.study import Split
 
-#: Shares of the seeded split: the 7:1:2 of the papers.
+#: Shares of the splits: 7:1:2 as in the papers.
 SHARES: dict[Split, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 def split_patients(patients: Iterable[str], seed: int) -> dict[str, Split]:
-    """Split of every patient: 70 % train, 10 % val, 20 % test.
+    """The split of every patient: 70% train, 10% val, 20% test.
 
     Args:
         patients: identifiers; order and repetition do not matter.

@@ -1,4 +1,4 @@
-"""Who writes the shards: processes of this machine, or the machines of a Ray cluster (extra `ray`)."""
+"""Engines that write shards: processes on this machine, or a Ray cluster (extra `ray`)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ Engine = Literal["processes", "ray"]
 
 
 class ShardWriter(ABC):
-    """Takes shards in turn; few are pending at any time, so that the source is read only as fast as it is written.
+    """Accepts shards one at a time, with few pending ones, so the source is read only as fast as shards are written.
 
     Args:
-        limit: most shards that are pending.
+        limit: maximum number of pending shards.
     """
 
     def __init__(self, limit: int) -> None:
@@ -27,7 +27,7 @@ class ShardWriter(ABC):
         self._pending: list[Any] = []
 
     def submit(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Iterator[int]:
-        """Hand one shard over; yields the sizes of shards that are done."""
+        """Submit a shard; yields the sizes of finished shards."""
         self._pending.append(self._begin(job, shard, members, repeated))
         while len(self._pending) > self._limit:
             yield self._result()
@@ -39,7 +39,7 @@ class ShardWriter(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give up what has not begun and wait for the rest."""
+        """Cancel shards that have not started and wait for the rest."""
 
     @abstractmethod
     def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Any:
@@ -47,10 +47,10 @@ class ShardWriter(ABC):
 
     @abstractmethod
     def _result(self) -> int:
-        """Size of the next shard that is done, which leaves those that are pending.
+        """Size of the next finished shard, which is removed from the pending ones.
 
         Raises:
-            UserError: it was lost, or cannot be written.
+            UserError: the shard was lost or cannot be written.
         """
 
 
@@ -59,7 +59,7 @@ def make_engine(engine: Engine, workers: int) -> ShardWriter:
 
     Args:
         engine: "processes" or "ray".
-        workers: processes of this machine, 0 for this one alone; Ray takes what its cluster has.
+        workers: number of processes, 0 for this process only; Ray uses its whole cluster.
 
     Raises:
         UserError: Ray is not installed.
@@ -70,7 +70,7 @@ def make_engine(engine: Engine, workers: int) -> ShardWriter:
 
 
 class ThisProcess(ShardWriter):
-    """Writes each shard as it comes."""
+    """Writes each shard immediately."""
 
     def __init__(self) -> None:
         super().__init__(limit=0)
@@ -95,13 +95,13 @@ class Processes(ShardWriter):
         self._workers = workers
 
     def close(self) -> None:
-        """Give up what has not begun and wait for the rest."""
+        """Cancel shards that have not started and wait for the rest."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Future[int]:
         if self._executor is None:  # a finished dataset needs no process
-            # forked children would inherit the locks of PyTorch's threads
+            # forked processes would inherit the locks of PyTorch's threads
             self._executor = ProcessPoolExecutor(self._workers, get_context("forkserver"), initializer=start_worker)
         return self._executor.submit(write_shard, job, shard, members, repeated)
 
@@ -115,9 +115,9 @@ class Processes(ShardWriter):
 
 
 class RayTasks(ShardWriter):
-    """Writes shards as tasks of the Ray cluster that RAY_ADDRESS names, or of one that is started on this machine.
+    """Writes shards as tasks on the Ray cluster of RAY_ADDRESS, or on a new one on this machine.
 
-    Source and dataset must lie on a disk that all machines share, under the same paths.
+    Source and dataset must be on a disk that all machines share, with the same paths.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class RayTasks(ShardWriter):
         return count
 
     def close(self) -> None:
-        """Give up what has not begun."""
+        """Cancel shards that have not started."""
         for task in self._pending:
             self._ray.cancel(task)
         if self._own:

@@ -1,4 +1,4 @@
-"""What preparing a large source will cost, measured on its first images before anything is written."""
+"""Estimates the time to prepare a large source from its first images, before anything is written."""
 
 import time
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ from crossray.errors import UserError
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of one process, measured.
+    """Measured times of one process.
 
     Attributes:
-        studies: studies that were made, whether or not they can be used.
-        images: images that were read.
-        seconds_a_study: to make a study: its report, sections and labels. One process does this for all.
-        seconds_an_image: to read an image and scale it. Every worker does this.
+        studies: number of created studies, usable or not.
+        images: number of images that were read.
+        seconds_a_study: time to create a study with report, sections and labels, which one process does for all.
+        seconds_an_image: time to read and scale an image, which every worker does.
     """
 
     studies: int
@@ -26,7 +26,7 @@ class Estimate:
     seconds_an_image: float
 
     def seconds(self, studies: int, images: int, workers: int) -> float:
-        """Time for so many studies and images; workers read while one process makes studies."""
+        """Time for a number of studies and images; workers read images while one process creates studies."""
         made, read = studies * self.seconds_a_study, images * self.seconds_an_image
         return made + read if workers == 0 else max(made, read / workers)
 
@@ -37,8 +37,8 @@ def estimate(studies: Iterable[Study], size: int, images: int = 24, studies_at_m
     Args:
         studies: the source.
         size: short side of the stored views in pixels.
-        images: images to read; those that are missing or broken are not counted.
-        studies_at_most: studies to look at.
+        images: number of images to read; missing or damaged ones are not counted.
+        studies_at_most: maximum number of studies to read.
     """
     made = read = 0
     making = reading = 0.0

@@ -1,4 +1,4 @@
-"""What identifies the image files of a dataset, so that a repaired or replaced image is noticed."""
+"""The identity of a dataset's image files, by which changed images are noticed."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -13,11 +13,11 @@ By = Literal["size_time", "digest"]
 
 
 def identify(paths: Iterable[Path], by: By = "size_time") -> dict[str, Any]:
-    """One short description of many files: another one whenever a file was changed, added or lost.
+    """A short description of many files, which changes if a file is changed, added or removed.
 
     Args:
-        paths: the files, in an order that is the same at every run; missing ones count too.
-        by: "size_time" looks at size and time of modification, which a copy may change; "digest" reads every file.
+        paths: the files in an order that is the same in every run; missing files count too.
+        by: "size_time" uses size and modification time, which a copy may change; "digest" reads every file.
 
     Returns:
         JSON-ready: `by`, number of `files`, and `sha256` over all.
@@ -32,7 +32,7 @@ def identify(paths: Iterable[Path], by: By = "size_time") -> dict[str, Any]:
 
 
 def image_paths(studies: Iterable[Study]) -> Iterable[Path]:
-    """The files of the studies' views, in order; drawings have none."""
+    """The files of the views, in order; drawings have none."""
     for study in studies:
         for image in study.images:
             path = getattr(image, "path", None)
@@ -41,7 +41,7 @@ def image_paths(studies: Iterable[Study]) -> Iterable[Path]:
 
 
 def changed(identity: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether the images of a dataset are not those it was made of; False where nothing was kept of them."""
+    """Whether the images of a dataset have changed; False if their identity was not recorded."""
     return bool(identity and found) and dict(identity) != dict(found)
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from crossray.data.study import VIEW_POSITIONS
 from crossray.files.write import sync
 
-#: Version of the folder's format; a reader refuses any other.
+#: Version of the folder's format; a reader rejects other versions.
 FORMAT = 1
 
 DESCRIPTION = "dataset.json"
@@ -20,7 +20,7 @@ FINDINGS = "findings.parquet"
 REJECTED = "rejected.jsonl"
 FEATURES = "features"
 
-#: Folder that holds what is written before the dataset is complete.
+#: Folder with the data of an incomplete dataset.
 UNFINISHED = ".unfinished"
 
 STUDIES_SCHEMA = pa.schema(
@@ -75,16 +75,16 @@ def pixels_name(shard: int) -> str:
 
 
 def shard_size(shard: int) -> int:
-    """Studies that the source gives to one shard.
+    """Number of studies per shard.
 
-    It grows, so that a small set is spread over all workers while a set of MIMIC-CXR's size (227,835 studies) stays at
-    some 320 files; it depends on nothing else, so that the bytes on disk depend on the source alone.
+    It grows with the index of the shard, so a small set is spread over all workers and a set of MIMIC-CXR's size
+    (227,835 studies) has about 320 files. It depends on nothing else, so the bytes on disk depend only on the source.
     """
     return 64 << min(shard // 32, 4)
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file and make its content durable, but not yet its name."""
+    """Write a file and flush its content, but not yet its name."""
     path.write_bytes(content)
     sync(path)
 

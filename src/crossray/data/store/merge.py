@@ -1,7 +1,7 @@
 """The last step of writing a dataset: the shards' tables become one, and `dataset.json` makes the folder a dataset.
 
-Every step here can be killed and done again: tables are replaced as a whole, pixels are moved by renaming, and the
-hidden folder goes only after `dataset.json` is on the disk.
+Every step can be interrupted and repeated: tables are replaced atomically, pixels are moved by renaming, and the hidden
+folder is removed only after `dataset.json` is on disk.
 """
 
 import hashlib
@@ -35,18 +35,18 @@ def merge(
     notes: Mapping[str, Any],
     before: Sequence[Mapping[str, str]] = (),
 ) -> None:
-    """Turn finished shards into a dataset.
+    """Merge finished shards to a dataset.
 
     Args:
         out: folder of the dataset.
         folder: its hidden folder, with shards 0 to `shards` - 1.
-        shards: how many there are.
+        shards: number of shards.
         identity: format, source, size and cleaner, for `dataset.json`.
         notes: remarks for `dataset.json`.
-        before: what the source rejected before it gave its studies, as entries of `rejected.jsonl`.
+        before: entries of `rejected.jsonl` that the source rejected itself.
 
     Raises:
-        UserError: there is no study at all, or all were rejected.
+        UserError: there are no studies, or all were rejected.
     """
     summaries = [_summary(folder, shard) for shard in range(shards)]
     rejected: list[Mapping[str, str]] = [entry for summary in summaries for entry in summary["rejected"]]
@@ -137,7 +137,7 @@ def _move_pixels(source: Path, target: Path, size: int) -> None:
 
 
 def _statistics(studies: pa.Table, images: pa.Table, rejected: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Counts at every filter step, and per split studies, images, patients and mean words of a report."""
+    """Counts of every filter step, and studies, images, patients and mean report length of every split."""
     split = np.array(studies.column("split").to_pylist())
     patient = np.array(studies.column("patient").to_pylist())
     views = studies.column("views").to_numpy()

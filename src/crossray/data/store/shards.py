@@ -1,7 +1,7 @@
-"""One shard of a prepared dataset: some studies, read and written as a whole by one worker.
+"""A shard of a prepared dataset: some studies that one worker reads and writes.
 
-A shard is a folder that appears under its final name only after everything in it is on the disk, so that a killed run
-leaves either a whole shard or rubbish under a temporary name. This module loads no PyTorch: workers start quickly.
+A shard is a folder that gets its final name only after everything in it is on disk, so a killed run leaves either a
+complete shard or temporary files. This module does not import PyTorch, so workers start quickly.
 """
 
 import hashlib
@@ -35,10 +35,10 @@ PIXELS = "pixels.u8"
 
 @dataclass(frozen=True)
 class Job:
-    """What makes a shard besides its studies; picklable.
+    """The settings of a shard; picklable.
 
     Attributes:
-        folder: where shards are written.
+        folder: folder of the shards.
         size: short side of the stored views in pixels.
         cleaner: cleaner that decides whether a report is empty.
     """
@@ -49,7 +49,7 @@ class Job:
 
 
 class _RejectedError(Exception):
-    """A study cannot be used: `step` is the filter that stopped it."""
+    """A study cannot be used; `step` is the filter that rejected it."""
 
     def __init__(self, step: str, reason: str) -> None:
         super().__init__(reason)
@@ -57,12 +57,12 @@ class _RejectedError(Exception):
 
 
 def shard_folder(folder: Path, shard: int) -> Path:
-    """Where a finished shard lies."""
+    """The folder of a finished shard."""
     return folder / f"{shard:05d}"
 
 
 def content_of(studies: Sequence[Study]) -> str:
-    """Identifies the studies of a shard by identifier, split and text, so that a changed source is noticed."""
+    """Identifies the studies of a shard by identifier, split and text, to notice a changed source."""
     digest = hashlib.sha256()
     for study in studies:
         digest.update(layout.json_bytes([study.id, study.patient, study.split, study.findings, study.impression]))
@@ -70,7 +70,7 @@ def content_of(studies: Sequence[Study]) -> str:
 
 
 def read_summary(folder: Path, shard: int) -> dict[str, Any] | None:
-    """What is known of a finished shard; None when it is not finished."""
+    """The description of a finished shard; None if it is not finished."""
     path = shard_folder(folder, shard) / SUMMARY
     if not path.exists():
         return None
@@ -82,13 +82,13 @@ def write_shard(job: Job, shard: int, studies: Sequence[Study], repeated: frozen
     """Read the images of some studies and write them with their texts.
 
     Args:
-        job: where and how.
+        job: settings of the shard.
         shard: number of the shard.
-        studies: the studies of this shard, in the source's order.
-        repeated: places within `studies` of identifiers that the source has given before.
+        studies: the studies of this shard, in the order of the source.
+        repeated: indices in `studies` of identifiers that occurred before.
 
     Returns:
-        Number of studies that went in.
+        Number of accepted studies.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -233,9 +233,9 @@ def _mask(mask: FindingMask) -> dict[str, Any]:
 
 
 def start_worker() -> None:
-    """Make a worker end with the process that started it, also when that one is killed; it would wait forever.
+    """Make a worker end with its parent process, even if that is killed; otherwise it would wait forever.
 
-    Ctrl-C is left to that process: it lets the shards that are being written come to their end.
+    Ctrl-C is handled by the parent, which lets running shards finish.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
@@ -246,6 +246,6 @@ def start_worker() -> None:
         if connection.wait([parent.sentinel], seconds):
             os._exit(1)
 
-    # a worker that comes up after the end must not begin a shard: another run may have tidied up already
+    # a worker that starts after the end must not begin a shard, because another run may have cleaned up already
     watch(0)
     threading.Thread(target=watch, daemon=True).start()

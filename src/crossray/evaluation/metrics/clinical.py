@@ -182,7 +182,7 @@ class ClinicalStatistics:
         """Scores of R resamples of the studies.
 
         Args:
-            weights: (R, N) how often each study stands in each resample; every row has a positive sum.
+            weights: (R, N) how often each study occurs in each resample; every row has a positive sum.
 
         Returns:
             (R,) scores by the names of `METRICS`: exactly those of the resampled studies.
@@ -210,7 +210,7 @@ class ClinicalStatistics:
         """F1 of every observation in R resamples of the studies.
 
         Args:
-            weights: (R, N) how often each study stands in each resample.
+            weights: (R, N) how often each study occurs in each resample.
             convention: one of `CONVENTIONS`.
 
         Returns:

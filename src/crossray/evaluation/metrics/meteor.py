@@ -66,7 +66,7 @@ class MeteorStatistics:
         """Scores of R resamples.
 
         Args:
-            weights: (R, N) how often each study stands in each resample.
+            weights: (R, N) how often each study occurs in each resample.
 
         Returns:
             `METRIC` to (R,) scores.

@@ -66,7 +66,7 @@ class NlgStatistics:
         """Scores of R resamples of the studies.
 
         Args:
-            weights: (R, N) how often each study stands in each resample; every row has a positive sum.
+            weights: (R, N) how often each study occurs in each resample; every row has a positive sum.
 
         Returns:
             Metric name to (R,) scores: exactly those of the resampled corpus.

@@ -3,7 +3,7 @@
 No equations are published. Names and arrows are those of the figure; the formulas are a reconstruction
 (`docs/models/coacl.md`). Everything here couples the studies of a batch and ends in a loss.
 
-Shapes: N studies of all processes, r vectors of the basis, D width.
+Shapes: N studies of all processes, r basis vectors, D width.
 """
 
 import math
@@ -39,12 +39,12 @@ class MOM(nn.Module):
     def __init__(self, width: int, heads: int, kind: Literal["rows", "cols", "none"]) -> None:
         super().__init__()
         self.kind = kind
-        # without biases, which would be the same for every study; scores have a standard deviation of about 1.5
+        # without biases, which would be equal for all studies; scores have a standard deviation of about 1.5
         self.attention = CrossAttention(width, heads, dropout=0.0, bias=False)
         nn.init.xavier_uniform_(self.attention.query.weight, gain=1.5)
 
     def basis(self, image: Tensor, report: Tensor) -> Tensor:
-        """Orthogonal basis of [image; report], (N, D) each, scaled to entries of variance 1 as the vectors have.
+        """Orthogonal basis of [image; report], (N, D) each, scaled to entries of variance 1, like the vectors.
 
         Vectors of length 1 would have entries of variance 1 / D: all scores would be nearly 0, and all studies would
         attend to the same mean.
@@ -71,8 +71,8 @@ class GFM(GuidedFusion):
 
     Args:
         width: D.
-        kind: the gate, or what an ablation puts in its place.
-        share_gates: one pair of weights for both gates.
+        kind: the gate, or its replacement in an ablation.
+        share_gates: use one pair of weights for both gates.
         swapped: exchange V and F, as the code does.
     """
 
@@ -86,7 +86,7 @@ class GFM(GuidedFusion):
 
 
 class UE(nn.Module):
-    """Uniformity Estimator: R_uniform, 1 when each modality has collapsed to a point, -1 when both are spread out."""
+    """Uniformity Estimator: R_uniform, 1 if each modality has collapsed to a point, -1 if both are spread out."""
 
     def forward(self, image: Tensor, report: Tensor) -> Tensor:
         """Vectors (N, D) of each modality, N at least 2 -> a scalar in [-1, 1]."""
@@ -110,11 +110,11 @@ class DNSA(nn.Module):
     """
 
     def forward(self, difference: Tensor, most: int) -> Tensor:
-        """How many negatives a study is compared with, int64.
+        """Number of negatives that a study is compared with, int64.
 
         Args:
             difference: R_uniform - R_sim, in [-2, 2], any shape.
-            most: number of negatives that there are, at least 1.
+            most: number of available negatives, at least 1.
         """
         least = max(1, math.ceil(most / 4))
         share = torch.cos(math.pi * (difference.clamp(-2, 2) + 2) / 8)
@@ -122,13 +122,13 @@ class DNSA(nn.Module):
 
 
 class ACLM(nn.Module):
-    """Adaptive Contrastive Learning Module: a loss over as many of the hardest negatives as UE, HNE and DNSA say.
+    """Adaptive Contrastive Learning Module: a loss over the hardest negatives, whose number UE, HNE and DNSA determine.
 
     Args:
         negatives: "adaptive", or M2KT's next study as the only negative ("neighbour").
         loss: "triplet" with M2KT's label margin, or "infonce".
-        temperature: of infonce.
-        estimated: what UE and HNE look at: the "raw" vectors, as the figure draws it, or the "fused" ones of the loss.
+        temperature: temperature of infonce.
+        estimated: inputs of UE and HNE: the "raw" vectors, as in the figure, or the "fused" ones of the loss.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class ACLM(nn.Module):
 
     @torch.no_grad()
     def count(self, image: Tensor, report: Tensor, negative: Tensor) -> Tensor:
-        """How many negatives each study is compared with, a scalar int64 tensor.
+        """Number of negatives that each study is compared with, a scalar int64 tensor.
 
         Args:
             image: (N, D), N at least 2.

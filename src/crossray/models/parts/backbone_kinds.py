@@ -1,6 +1,6 @@
-"""What kinds of networks return: a feature map, patch tokens, or the tokens of any other Transformer.
+"""Backbones by the output of their network: a feature map, patch tokens, or the tokens of any other Transformer.
 
-Shapes: N images, B studies, V views, S tokens an image, C channels of the backbone.
+Shapes: N images, B studies, V views, S tokens per image, C channels of the backbone.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class FeatureMapBackbone(Backbone):
         return measured(self, natural_size(self.network))[1]
 
     def tokens(self, size: int) -> int:
-        """One token a place of the last feature map."""
+        """One token per place of the last feature map."""
         return measured(self, size)[0]
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def _writes_outside(module: nn.Module) -> bool:
 
 
 class ResNetBackbone(FeatureMapBackbone):
-    """A ResNet, whose sizes are known without running it, and whose first stages can be checkpointed."""
+    """A ResNet, whose sizes are known without running it and whose first stages can be checkpointed."""
 
     @property
     def width(self) -> int:
@@ -63,14 +63,14 @@ class ResNetBackbone(FeatureMapBackbone):
         return int(self.network.config.hidden_sizes[-1])
 
     def tokens(self, size: int) -> int:
-        """One token a place of the last feature map."""
+        """One token per place of the last feature map."""
         # the stem halves twice, every stage after the first once, each rounding up
         for _ in range(len(self.network.config.depths) + 1):
             size = (size + 1) // 2
         return size * size
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Stem and stages, with checkpoints where the configuration wants them."""
+        """Stem and stages, with checkpoints as configured."""
         x: Tensor = self.network.embedder(images)
         for index, stage in enumerate(self.network.encoder.stages):
             if index < self.config.checkpoint and torch.is_grad_enabled():
@@ -81,7 +81,7 @@ class ResNetBackbone(FeatureMapBackbone):
 
 
 class PatchBackbone(Backbone):
-    """Patch tokens of a ViT or DINOv2 after its last normalisation, row by row; pooled: its class token."""
+    """Patch tokens of a ViT or DINOv2 after its last normalization, row by row; pooled: its class token."""
 
     @property
     def width(self) -> int:
@@ -89,22 +89,22 @@ class PatchBackbone(Backbone):
         return int(self.network.config.hidden_size)
 
     def tokens(self, size: int) -> int:
-        """One token a patch, and the class token when it is wanted."""
+        """One token per patch, and the class token if configured."""
         return (size // int(self.network.config.patch_size)) ** 2 + int(self.config.cls_token)
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """All layers and the last normalisation."""
-        # DINOv2 always fits its position codes to the image, ViT only on request
+        """All layers and the last normalization."""
+        # DINOv2 always adapts its position codes to the image, ViT only on request
         options = {"interpolate_pos_encoding": True} if self.network.config.model_type == "vit" else {}
         x = self.network(images, **options).last_hidden_state
         return x if self.config.cls_token else x[:, 1:], x[:, 0]
 
 
 class TokenBackbone(Backbone):
-    """Tokens of any other Transformer, row by row; pooled: its class token, or their mean where it has none.
+    """Tokens of any other Transformer, row by row; pooled: its class token, or their mean if it has none.
 
-    Tokens before those of the places - a class token, registers, a distillation token - are told by their number. A
-    network that joins patches as it goes, such as Swin, has none.
+    Tokens before the patch tokens - a class token, registers, a distillation token - are identified by their number. A
+    network that merges patches, such as Swin, has none.
     """
 
     @property
@@ -113,11 +113,11 @@ class TokenBackbone(Backbone):
         return measured(self, natural_size(self.network))[1]
 
     def tokens(self, size: int) -> int:
-        """One token a place, and the class token when it is wanted and there is one."""
+        """One token per place, and the class token if configured and available."""
         return measured(self, size)[0]
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network returns last."""
+        """The last output of the network."""
         fitted = "interpolate_pos_encoding" in inspect.signature(self.network.forward).parameters
         x = self.network(images, **({"interpolate_pos_encoding": True} if fitted else {})).last_hidden_state
         before = self._tokens_before(images, x.shape[1])
@@ -133,16 +133,16 @@ class TokenBackbone(Backbone):
 
 
 def natural_size(network: Any) -> int:
-    """Side of the square image, in pixels, that a network is run on to see what it returns: its own, where it says one.
+    """Side length of the image on which a network is run to determine its output: its own size, if it has one.
 
-    Swin cannot look at images whose last feature map is smaller than its windows.
+    Swin cannot process images whose last feature map is smaller than its windows.
     """
     size = getattr(network.config, "image_size", None) or 128
     return int(size[0] if isinstance(size, list | tuple) else size)
 
 
 def measured(backbone: Backbone, size: int) -> tuple[int, int]:
-    """Tokens S and channels C that a network really returns for an image of size x size pixels; it is run once."""
+    """Tokens S and channels C that a network actually returns for an image of size x size pixels; it is run once."""
     known: dict[int, tuple[int, int]] = backbone.__dict__.setdefault("_measured", {})
     if size not in known:
         with torch.no_grad(), evaluated(backbone):
@@ -152,7 +152,7 @@ def measured(backbone: Backbone, size: int) -> tuple[int, int]:
 
 
 def idle_parameters(backbone: Backbone) -> list[str]:
-    """Names of the parameters on which nothing that a backbone returns depends, such as a masked-image token."""
+    """Names of the parameters that do not affect the output of a backbone, such as a mask token."""
     named = list(backbone.named_parameters())
     with torch.enable_grad(), evaluated(backbone):
         tokens, pooled = backbone.extract(blank(backbone.network, natural_size(backbone.network)))
@@ -162,14 +162,14 @@ def idle_parameters(backbone: Backbone) -> list[str]:
 
 
 def blank(network: nn.Module, size: int) -> Tensor:
-    """One black image (1, 3, size, size) where the network is."""
+    """One black image (1, 3, size, size) on the device of the network."""
     parameter = next(network.parameters())
     return torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
 
 
 @contextlib.contextmanager
 def evaluated(module: nn.Module) -> Iterator[None]:
-    """In eval mode; afterwards every part is as it was."""
+    """Run in eval mode; afterwards, every part is restored."""
     before = [(part, part.training) for part in module.modules()]
     for part, _ in before:
         part.training = False
@@ -188,7 +188,7 @@ def _contexts(
 
 @contextlib.contextmanager
 def _still_statistics(stage: nn.Module) -> Iterator[None]:
-    """The second forward pass of a checkpoint must not move the running statistics a second time."""
+    """Prevent the second forward pass of a checkpoint from updating the running statistics again."""
     norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

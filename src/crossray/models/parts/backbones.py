@@ -1,4 +1,4 @@
-"""Building a backbone: a network of `transformers` or of another family, and the class that runs it."""
+"""Builds a backbone: a network of `transformers` or of another family, and the class that runs it."""
 
 import inspect
 from dataclasses import replace
@@ -39,13 +39,13 @@ _KINDS: dict[str, type[Backbone]] = {"resnet": ResNetBackbone, "vit": PatchBackb
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """Build the backbone that `config` names, with its weights; fresh ones when its architecture is given.
+    """Build the backbone that `config` names, with its weights, or with new ones if its architecture is given.
 
-    The result's own `config` has the architecture filled in: systems keep that one, so that a saved folder needs
-    neither hub nor the folder that the weights came from.
+    The `config` of the result contains the architecture. Systems keep it, so a saved folder needs neither the hub nor
+    the folder with the original weights.
 
     Raises:
-        UserError: the name, the folder or its weights are of no use.
+        UserError: the name, the folder or its weights are invalid.
     """
     network: Any
     if config.architecture is None:
@@ -64,7 +64,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 
 
 def _kind(network: Any, name: str) -> type[Backbone]:
-    """What a network of `transformers` returns: a feature map or tokens."""
+    """The output of a network of `transformers`: a feature map or tokens."""
     image = blank(network, natural_size(network))
     fitted = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
     with torch.no_grad(), evaluated(network):

@@ -206,7 +206,7 @@ class LiteBackbone(FeatureMapBackbone):
         return int(self.network.config.hidden_size)
 
     def tokens(self, size: int) -> int:
-        """One token a place of the last feature map."""
+        """One token per place of the last feature map."""
         return math.ceil(size / 32) ** 2
 
     def feature_map(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Vision networks of `transformers` by hub name, folder or architecture; tensors are read, nothing is unpickled."""
+"""Vision networks of `transformers` by hub name, folder or architecture; nothing is unpickled."""
 
 import contextlib
 import hashlib
@@ -20,8 +20,8 @@ from crossray.registry import Registry
 
 _VIT_TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
 
-#: What `random:NAME` builds: the model type and what differs from its default configuration. Channels are multiples of
-#: 16: with 8, oneDNN's backward pass of a strided 1 x 1 convolution, channels last, writes outside its buffers.
+#: Networks of `random:NAME`: the model type, and the differences from its default configuration. Channels are multiples
+#: of 16: with 8, oneDNN's backward pass of a strided 1 x 1 convolution, channels last, writes outside its buffers.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "resnet18": {
         "model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512],
@@ -42,12 +42,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "dinov2_tiny": {"model_type": "dinov2", "mlp_ratio": 2, **_VIT_TINY},
 }  # fmt: skip
 
-#: Fields of a configuration that say nothing about the network.
+#: Fields of a configuration that do not describe the network.
 _INCIDENTAL = ("transformers_version", "architectures", "_name_or_path", "dtype", "id2label", "label2id")
 
 
 class Family(Protocol):
-    """What a family of backbones has besides being a `crossray.models.parts.backbones.Backbone`.
+    """The interface of a family of backbones, in addition to `crossray.models.parts.backbones.Backbone`.
 
     Attributes:
         model_type: `model_type` in the architecture of its networks.
@@ -66,12 +66,12 @@ class Family(Protocol):
         """
 
     def build(self, architecture: dict[str, Any]) -> nn.Module:
-        """A network with fresh weights, from its description without `model_type`."""
+        """A network with new weights, from its description without `model_type`."""
 
 
 #: Families of backbones that `transformers` does not have: a class of `crossray.models.parts.backbones.Backbone` that
 #: is a `Family`, each in a file of this folder, or in another package that names its module in an entry point of the
-#: group `crossray.backbones`. PREFIX:NAME stands for what the family PREFIX calls NAME.
+#: group `crossray.backbones`. PREFIX:NAME is the network NAME of the family PREFIX.
 FAMILIES: Registry[Family] = Registry(
     "backbone family",
     "crossray.backbones",
@@ -79,7 +79,7 @@ FAMILIES: Registry[Family] = Registry(
     "write random: and an architecture, a local folder, or the name of a model on the hub",
 )
 
-#: Files of weights alone.
+#: Suffixes of files with weights only.
 _WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 
 
@@ -97,15 +97,15 @@ class _Kind:
     options: dict[str, Any]
 
 
-#: Fields of configurations that are set so that no parameter is left without a gradient: DINOv2 masks patches in its
-#: own training only, SigLIP pools for its own loss.
+#: Fields of configurations that are set so that every parameter has a gradient: DINOv2 masks patches only in its own
+#: training, and SigLIP pools for its own loss.
 _SETTINGS: dict[str, dict[str, Any]] = {
     "resnet": {}, "vit": {}, "dinov2": {"use_mask_token": False}, "siglip_vision_model": {"vision_use_head": False},
 }  # fmt: skip
 
 
 def _kind(model_type: Any, source: str) -> _Kind:
-    """The classes of `transformers` for a model type that looks at images."""
+    """The classes of `transformers` for a vision model type."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -127,7 +127,7 @@ def load_network(name: str) -> nn.Module:
     """The network that `BackboneConfig.name` names, with its weights, in float32.
 
     Raises:
-        UserError: there is no such architecture, folder or model, or its weights do not fit.
+        UserError: there is no such architecture, folder or model, or its weights do not match.
     """
     if name.startswith("random:"):
         architecture = ARCHITECTURES.get(name.removeprefix("random:"))
@@ -150,8 +150,8 @@ def build_network(architecture: dict[str, Any], source: str) -> nn.Module:
     """A network with fresh weights.
 
     Args:
-        architecture: what `describe_network` returned, or an entry of `ARCHITECTURES`.
-        source: what an error message calls it.
+        architecture: result of `describe_network`, or an entry of `ARCHITECTURES`.
+        source: name in messages.
 
     Raises:
         UserError: the model type is not supported.
@@ -177,7 +177,7 @@ def _filled(network: nn.Module, weights: dict[str, Tensor], path: Path) -> nn.Mo
 
 
 def describe_network(network: Any) -> dict[str, Any]:
-    """The architecture of a network, ready for JSON: `build_network` makes another one of it."""
+    """The JSON-ready architecture of a network, from which `build_network` builds another one."""
     return {key: value for key, value in network.config.to_dict().items() if key not in _INCIDENTAL}
 
 
@@ -193,7 +193,7 @@ def _pretrained(name: str) -> nn.Module:
     try:
         with quiet():
             config = AutoConfig.from_pretrained(name)
-            # of a model of images and texts, the part that looks at images
+            # the vision part of a model of images and texts
             config = getattr(config, "vision_config", config)
             kind = _kind(config.model_type, name)
             network, report = kind.model.from_pretrained(
@@ -230,7 +230,7 @@ def _from_crossray(folder: Path, saved: dict[str, Any]) -> nn.Module:
     network = build_network(architecture, str(folder))
     try:
         with safe_open(folder / "model.safetensors", framework="pt") as weights:
-            # a knowledge encoder has its backbone one module deeper
+            # the backbone of a knowledge encoder is one module deeper
             names = [name for name in weights.keys() if re.match(r"(network\.)?backbone\.network\.", name)]  # noqa: SIM118
             network.load_state_dict(
                 {name.partition("backbone.network.")[2]: weights.get_tensor(name) for name in names}
@@ -245,7 +245,7 @@ def _from_crossray(folder: Path, saved: dict[str, Any]) -> nn.Module:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the tables and progress bars of `transformers`: what matters becomes an error."""
+    """Silence the tables and progress bars of `transformers`; important messages become errors."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -261,7 +261,7 @@ def quiet() -> Iterator[None]:
 
 
 def fingerprint(module: nn.Module, *about: str) -> str:
-    """Hash of what a module computes: `about`, such as its architecture, and its weights."""
+    """Hash of a module: `about`, such as its architecture, and its weights."""
     digest = hashlib.sha256()
     for text in about:
         digest.update(text.encode())

@@ -1,7 +1,7 @@
-"""The findings that are drawn in phantom images, in place of what an encoder sees of them.
+"""A backbone that reads the drawn findings of phantom images instead of the images.
 
-How well a system writes when nothing is left to see separates its decoder from its eye: a collapse that stays with
-these features is the decoder's, one that goes is the encoder's.
+It separates errors of the decoder from those of the encoder: a collapse that remains with these features is due to the
+decoder, one that disappears is due to the encoder.
 """
 
 from dataclasses import replace
@@ -22,15 +22,15 @@ from crossray.models.parts.networks import FAMILIES
 from crossray.phantom.catalogue import ANY_SIDE, CATALOGUE
 from crossray.phantom.scene import DEGREES
 
-#: `BackboneConfig.name` that stands for these features.
+#: `BackboneConfig.name` of these features.
 ORACLE = "oracle:findings"
 #: Name of the feature.
 FINDINGS = "findings"
-#: Slots of a view: one token each, more than any drawn view has findings.
+#: Number of slots per view, with one token each; more than the findings of any drawn view.
 SLOTS = 24
 
 _PLACES = sorted({place for kind in CATALOGUE.values() for place in kind.places})
-#: What a column of the table may say. Code 0 stands for an empty slot; in all columns but the first also for "".
+#: The values of each column of the table. Code 0 is an empty slot and, in all columns but the first, also "".
 _WORDS: dict[str, tuple[str, ...]] = {
     "finding": tuple(CATALOGUE), "side": ANY_SIDE, "place": tuple(_PLACES), "degree": DEGREES,
     "status": ("positive", "uncertain"),
@@ -38,13 +38,13 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 
 class DrawnFindings(FeatureCache):
-    """The drawn findings of every image of a dataset, as cached features: (SLOTS, 5) int16 codes an image.
+    """The drawn findings of every image of a dataset as cached features: (SLOTS, 5) int16 codes per image.
 
     Args:
         dataset: drawn images.
 
     Raises:
-        UserError: nothing in it is drawn.
+        UserError: its images are not drawn.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -79,7 +79,7 @@ def _drawn_findings(path: Path) -> DrawnFindings:
 
 
 class FindingEmbedding(nn.Module):
-    """One token for each drawn finding: the sum of what its name, side, place, degree and status are embedded as.
+    """One token for each drawn finding: the sum of the embeddings of its name, side, place, degree and status.
 
     Args:
         width: channels C.
@@ -92,7 +92,7 @@ class FindingEmbedding(nn.Module):
         self.columns = nn.ModuleList(nn.Embedding(len(words) + 1, width) for words in _WORDS.values())
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (..., SLOTS, 5) -> tokens (..., SLOTS, C), all alike in empty slots, and their sum (..., C)."""
+        """Codes (..., SLOTS, 5) -> tokens (..., SLOTS, C), equal in empty slots, and their sum (..., C)."""
         codes = codes.long()
         tokens = torch.stack([embed(codes[..., index]) for index, embed in enumerate(self.columns)]).sum(dim=0)
         there = codes[..., :1] > 0
@@ -100,13 +100,13 @@ class FindingEmbedding(nn.Module):
 
 
 def refuse_images() -> UserError:
-    """What `ORACLE` says when there are only images to look at."""
+    """The error if there are only images without drawn findings."""
     return UserError(f"backbone '{ORACLE}' reads what is drawn and cannot see images; give drawn studies with --data.")
 
 
 @FAMILIES.register("oracle")
 class OracleBackbone(Backbone):
-    """The drawn findings of each view, one token each; pooled: their sum. It is trained, whatever the configuration."""
+    """The drawn findings of each view, one token each; pooled: their sum. It is always trained."""
 
     placed = False
 
@@ -117,7 +117,7 @@ class OracleBackbone(Backbone):
 
     @classmethod
     def load(cls, name: str) -> nn.Module:
-        """Fresh embeddings; there is one such backbone."""
+        """New embeddings; there is only one such backbone."""
         if f"oracle:{name}" != ORACLE:
             raise UserError(f"backbone 'oracle:{name}' does not exist; write {ORACLE}.")
         return FindingEmbedding(256)
@@ -133,7 +133,7 @@ class OracleBackbone(Backbone):
         return int(self.network.columns[0].embedding_dim)
 
     def tokens(self, size: int) -> int:
-        """As many as a view may have findings."""
+        """The maximum number of findings in a view."""
         return SLOTS
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,7 +145,7 @@ class OracleBackbone(Backbone):
         raise refuse_images()
 
     def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero where a study lacks one."""
+        """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero for missing views."""
         if FINDINGS not in inputs.features:
             raise refuse_images()
         tokens, pooled = self.network(inputs.features[FINDINGS])

@@ -1,4 +1,4 @@
-"""Files with the weights of a ResNet in the layout of torchvision and timm, which is also that of most checkpoints.
+"""Reads ResNet weights in the layout of torchvision and timm, which most checkpoints use.
 
 A file holds tensors by the names conv1, bn1, layer1.0.conv1 ... layer4.2.bn3, perhaps behind a common beginning such as
 `module.` or in an entry `state_dict`; what else it holds, such as the classifier, is left out. The depths and widths
@@ -19,7 +19,7 @@ from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_t
 _REMEDY = "give a ResNet in torchvision's or timm's layout, as .pth or .safetensors"
 _FIRST = "layer1.0.conv1.weight"
 
-#: Entries of a checkpoint under which trainers keep the weights.
+#: Entries of a checkpoint that may contain the weights.
 _ENTRIES = ("state_dict", "model_state_dict", "model")
 
 #: Their names of the parts of a block, and those of `transformers`; `{last}` is the last convolution.
@@ -33,7 +33,7 @@ def read_resnet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The architecture (`build_network`) of the ResNet in a file, and its weights by the names of `transformers`.
 
     Raises:
-        UserError: the file cannot be read or holds no such weights; none of its code is run.
+        UserError: the file cannot be read or has no such weights; no code in it is run.
     """
     tensors = _read(path)
     prefixes = [name.removesuffix(_FIRST) for name in tensors if name.endswith(_FIRST)]
@@ -45,7 +45,7 @@ def read_resnet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name, tensor in found.items():
         if renamed := _renamed(name):
             weights[renamed] = tensor
-            # files from before PyTorch 0.4.1 do not count batches
+            # files from before PyTorch 0.4.1 have no batch counts
             if renamed.endswith("running_mean"):
                 counted = name.replace("running_mean", "num_batches_tracked")
                 weights[renamed.replace("running_mean", "num_batches_tracked")] = found.get(counted, torch.tensor(0))
@@ -74,7 +74,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str | None:
-    """The name in `transformers`; None for what is not part of the backbone."""
+    """The name in `transformers`; None for tensors outside the backbone."""
     part, _, field = name.rpartition(".")
     if part in ("conv1", "bn1"):
         return f"embedder.embedder.{'convolution' if part == 'conv1' else 'normalization'}.{field}"

@@ -1,7 +1,7 @@
-"""Standardised features of a frozen backbone: each channel minus its mean, over its deviation, on training images.
+"""Standardizes the features of a frozen backbone by the mean and deviation of each channel on training images.
 
-The last feature map of a network that ends in a ReLU is half zeros, and what all images have in common outweighs what
-tells them apart. Nothing that is trained behind a frozen backbone makes up for that quickly.
+The last feature map of a network that ends in a ReLU is half zeros, and the common part of all images is larger than
+their differences. Layers that are trained on a frozen backbone take long to compensate for this.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from crossray.data.batches.features import FeatureCache, Prepare, transformed_im
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 
-#: Most images that the statistics are taken from.
+#: Maximum number of images for the statistics.
 MOST_IMAGES = 2048
 
 #: Share of the channels' mean deviation below which a channel counts as constant: what it does then is rounding, above
@@ -25,7 +25,7 @@ _CHUNK = 32
 
 
 class Standardization(nn.Module):
-    """Minus the mean, over the deviation, of each channel; the identity until `learn` is called.
+    """Subtract the mean and divide by the deviation of each channel; the identity until `learn` is called.
 
     Args:
         width: channels C.
@@ -43,14 +43,14 @@ class Standardization(nn.Module):
         return (x - self.mean) / self.deviation
 
     def learn(self, moments: "Moments") -> None:
-        """Take mean and deviation over; a channel that hardly changes beside the others keeps its scale."""
+        """Set mean and deviation; a channel that hardly varies compared with the others keeps its scale."""
         deviation = (moments.squares / max(moments.count, 1)).sqrt()
         self.mean.copy_(moments.mean)
         self.deviation.copy_(deviation.where(deviation > LEAST_SHARE * deviation.mean(), 1.0))
 
 
 class Moments:
-    """Mean and sum of squared differences from it of each channel, over features that come in parts.
+    """Mean and sum of squared deviations of each channel, computed incrementally.
 
     Args:
         width: channels C.
@@ -61,7 +61,7 @@ class Moments:
         self.mean, self.squares = torch.zeros(2, width, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Count (N, ..., C) features; exact where the mean is large beside the deviation, too (Chan et al. 1979)."""
+        """Add (N, ..., C) features; accurate even if the mean is far larger than the deviation (Chan et al. 1979)."""
         rows = features.detach().reshape(-1, features.shape[-1]).double().cpu()
         mean, total = rows.mean(dim=0), self.count + len(rows)
         apart = mean - self.mean
@@ -73,13 +73,13 @@ class Moments:
 def training_features(
     dataset: Dataset, features: FeatureCache | None, prepare: Prepare, transform: ImageTransform, device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """Features of images of the training split, not augmented, at most `MOST_IMAGES` evenly spread ones.
+    """Features of at most `MOST_IMAGES` evenly spaced images of the training split, without augmentation.
 
     Args:
         dataset: the images.
-        features: where they are cached; otherwise they are computed.
-        prepare: normalised images (N, 3, S, S) -> (N, ...) tensors by name.
-        transform: applied before.
+        features: cached features; if None, they are computed.
+        prepare: normalized images (N, 3, S, S) -> (N, ...) tensors by name.
+        transform: transform that is applied first.
         device: where to compute.
     """
     images = np.array([image for row in dataset.rows("train").tolist() for image in dataset.views(row)], np.int64)

@@ -1,6 +1,6 @@
-"""Sentences to vectors: a small Transformer over hashed words, or any text model of `transformers`.
+"""Text encoders: a small Transformer over hashed words, or any text model of `transformers`.
 
-Shapes: n texts, T tokens, W width of a text's vector.
+Shapes: n texts, T tokens, W width of a text vector.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from crossray.text.labeling.tokens import tokens
 #: Name of our own text encoder.
 WORDS = "words"
 
-#: Numbers that a word is hashed to; two words share all of them in 1 of buckets^2 cases only.
+#: Number of hashes per word; two words share both hashes only with probability 1 / buckets^2.
 _HASHES = 2
 
 #: Fields of a configuration of `transformers` that say nothing about the network.
@@ -66,7 +66,7 @@ class TextEncoderConfig:
 
 
 class TextEncoder(nn.Module, ABC):
-    """Texts to vectors.
+    """Encodes texts as vectors.
 
     Attributes:
         config: how it was built.
@@ -82,7 +82,7 @@ class TextEncoder(nn.Module, ABC):
     @property
     @abstractmethod
     def trainable(self) -> bool:
-        """Whether it is trained with what uses it."""
+        """Whether it is trained with the model that uses it."""
 
     @abstractmethod
     def forward(self, texts: Sequence[str]) -> Tensor:
@@ -92,8 +92,8 @@ class TextEncoder(nn.Module, ABC):
 class WordEncoder(TextEncoder):
     """Our own: words by their hashes, places, Transformer layers, mean.
 
-    It needs no vocabulary, so that it can read sentences of any report; a word that training never met has a vector of
-    its own, only not a meaning.
+    It needs no vocabulary and can read sentences of any report; an unseen word has a vector of its own, but an
+    untrained one.
     """
 
     def __init__(self, config: TextEncoderConfig) -> None:
@@ -116,7 +116,7 @@ class WordEncoder(TextEncoder):
         return True
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Mean of the last layer over the words; the time is that of the longest text."""
+        """Mean of the last layer over the words; the time depends on the longest text."""
         rows = [
             [_buckets(word, self.config.buckets) for word in _words(text, self.config.max_length)] for text in texts
         ]
@@ -132,7 +132,7 @@ class WordEncoder(TextEncoder):
 
 
 class PretrainedTextEncoder(TextEncoder):
-    """A text model of `transformers`: the vector of the first token ([CLS]) in its last layer; never trained.
+    """A frozen text model of `transformers`: the vector of the first token ([CLS]) in its last layer.
 
     Args:
         network: the model, without a pooler.
@@ -145,7 +145,7 @@ class PretrainedTextEncoder(TextEncoder):
         self.network = network
         self.config = config
         self._tokenizer = tokenizer
-        # padding is masked: which token fills up does not matter
+        # padding is masked, so its token does not matter
         tokenizer.enable_padding(pad_id=int(getattr(self.network.config, "pad_token_id", None) or 0))
         tokenizer.enable_truncation(min(config.max_length, int(self.network.config.max_position_embeddings)))
         self.requires_grad_(False)
@@ -177,9 +177,9 @@ class PretrainedTextEncoder(TextEncoder):
 
 
 def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
-    """The text encoder that `config` names, with its weights; ours, or one with its architecture given, has fresh ones.
+    """The text encoder that `config` names, with its weights; new ones for `words` or a given architecture.
 
-    The result's own `config` has the architecture filled in.
+    The `config` of the result contains the architecture.
 
     Raises:
         UserError: there is no such model, or it cannot be loaded.
@@ -205,7 +205,7 @@ def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
             f"text encoder '{config.name}': cannot be loaded ({reason}); give the folder or the hub name of a text "
             "model with a fast tokenizer, or words."
         ) from error
-    # it reads the first token itself; a pooler would be weights without use
+    # the first token is used directly, so a pooler would be unused
     network.pooler = None
     if described is None:
         fields = {key: value for key, value in network.config.to_dict().items() if key not in _INCIDENTAL}

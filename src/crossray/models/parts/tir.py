@@ -66,7 +66,7 @@ class TIR(nn.Module):
 
         Args:
             text: what enters the decoder.
-            encoded: the image; of a dynamic mask `keys` stand in its `aux`, as "mask_keys".
+            encoded: the encoded image; for a dynamic mask, its `aux` contains the `keys` as "mask_keys".
             first: place of the first position in the report; below 0 in a prompt.
         """
         if self.config.mask == "dynamic":

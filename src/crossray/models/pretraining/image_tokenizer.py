@@ -1,4 +1,4 @@
-"""A frozen encoder of `dvae.py` as UAR uses it: images to tokens, wherever its weights come from.
+"""A frozen encoder of `dvae.py` for UAR, which converts images to tokens.
 
 DALL-E's weights are published as a pickled module, and reading a pickle can run code: `pytorch_files.py` runs none.
 """
@@ -27,7 +27,7 @@ from crossray.models.base import BUILD
 from crossray.models.parts.networks import fingerprint
 from crossray.models.pretraining.dvae import DALLE, DOWNSAMPLING, Conv, Encoder, NetworkConfig
 
-#: What `random:NAME` builds.
+#: Networks of `random:NAME`.
 RANDOM = {"dalle": DALLE, "tiny": NetworkConfig(width=8, blocks=1, codes=24, patch=4)}
 
 _PREFIX = "encoder."
@@ -35,10 +35,10 @@ _PREFIX = "encoder."
 #: Packages of the classes in DALL-E's file.
 _CLASSES = ("dall_e.", "torch.nn.modules.")
 
-#: Most blocks of a group that are built to see whether weights fit; DALL-E has two.
+#: Maximum number of blocks per group that are built to check weights; DALL-E has two.
 _BLOCKS = 64
 
-#: What may be named.
+#: The possible names, for messages.
 _REMEDY = "give the folder of a `crossray pretrain tokenizer` run, DALL-E's encoder.pkl, or a name on the hub"
 
 
@@ -58,11 +58,11 @@ class ImageTokenizerConfig:
 
 
 class ImageTokenizer(nn.Module):
-    """The encoder, never trained: one token for each 8 x 8 pixels of an image.
+    """The frozen encoder: one token for each 8 x 8 pixels of an image.
 
     Args:
         encoder: the network.
-        config: how it was found; its `architecture` describes it.
+        config: its configuration; `architecture` describes it.
     """
 
     def __init__(self, encoder: Encoder, config: ImageTokenizerConfig) -> None:
@@ -73,11 +73,11 @@ class ImageTokenizer(nn.Module):
 
     @property
     def codes(self) -> int:
-        """Entries of the codebook."""
+        """Number of entries in the codebook."""
         return self.encoder.config.codes
 
     def codebook(self) -> Tensor:
-        """A vector for each code, (codes, C): the weights by which the last layer scores it, alike for codes alike."""
+        """A vector for each code, (codes, C): its weights in the last layer, which are similar for similar codes."""
         output: Conv = self.encoder.blocks.output.conv  # type: ignore[union-attr, assignment]
         return output.w[:, :, 0, 0]
 
@@ -87,13 +87,13 @@ class ImageTokenizer(nn.Module):
 
     @torch.no_grad()
     def most_probable(self, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The most probable codes of every place, and their shares of the probability.
+        """The most probable codes of every place, and their probabilities.
 
-        In the precision of its weights whatever is around it: tokens computed while training equal those cached before.
+        It always uses the precision of its weights, so tokens computed in training equal cached ones.
 
         Args:
             images: (N, 3, H, W) in [0, 1].
-            count: codes a place, C.
+            count: number C of codes per place.
 
         Returns:
             Codes (N, L, C), places row by row, the most probable first; int16 where that is enough. Shares (N, L, C),
@@ -115,7 +115,7 @@ def grid(size: int) -> int:
     """Tokens of an image of size x size pixels.
 
     Raises:
-        UserError: the size is no multiple of 8.
+        UserError: the size is not a multiple of 8.
     """
     if size % DOWNSAMPLING:
         raise UserError(f"recipe field 'data.image.size' is {size}; image tokens need a multiple of {DOWNSAMPLING}.")
@@ -127,10 +127,10 @@ def _random_names() -> list[str]:
 
 
 def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
-    """The tokenizer that `config` names, with its weights; with fresh ones where its architecture is given.
+    """The tokenizer that `config` names, with its weights, or with new ones if its architecture is given.
 
     Raises:
-        UserError: there is none of that name, or its weights do not fit.
+        UserError: there is no such tokenizer, or its weights do not match.
     """
     name, weights = config.name, None
     if config.architecture is not None:
@@ -186,7 +186,7 @@ def read_encoder(path: Path) -> dict[str, Tensor]:
         Tensors `blocks.*.w` and `blocks.*.b` in float32.
 
     Raises:
-        UserError: the file holds a name that weights do not need, or no such tensors.
+        UserError: the file contains a name that weights do not need, or has no such tensors.
     """
     remedy = "give DALL-E's encoder.pkl"
     try:
@@ -218,7 +218,7 @@ def infer_network(weights: Mapping[str, Tensor], source: str) -> NetworkConfig:
     """The size of the encoder with these weights, in DALL-E's layout.
 
     Raises:
-        UserError: it is none.
+        UserError: the weights have another layout.
     """
     try:
         first, last = weights["blocks.input.w"], weights["blocks.output.conv.w"]

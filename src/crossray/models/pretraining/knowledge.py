@@ -1,8 +1,8 @@
-"""MedKLIP: what a radiograph shows of 75 entities, and where, learned from reports (Wu et al. 2023).
+"""MedKLIP: learns from reports which of 75 entities a radiograph shows, and where (Wu et al. 2023).
 
-What REVTAF takes of it is `knowledge_encoder.py`.
+`knowledge_encoder.py` contains the part that REVTAF uses.
 
-Shapes: B studies, N images, E = 75 entities, A = 51 places, W width of a text's vector, n sentences, m triplets.
+Shapes: B studies, N images, E = 75 entities, A = 51 places, W width of a text vector, n sentences, m triplets.
 """
 
 from dataclasses import dataclass, field, replace
@@ -76,7 +76,7 @@ class KnowledgeNetworkConfig(TrainableConfig):
 
 
 class KnowledgeNetwork(nn.Module):
-    """A query for each entity reads the image; two heads say whether the entity is there and where.
+    """A query for each entity attends to the image; two heads predict whether and where the entity is present.
 
     Args:
         config: the size.
@@ -116,7 +116,7 @@ class KnowledgeNetwork(nn.Module):
 
 
 def _cut(backbone: Backbone, stages: int) -> Backbone:
-    """A ResNet without the stages after `stages`; any other backbone as it is."""
+    """A ResNet without the stages after `stages`; other backbones are unchanged."""
     network = backbone.network
     if not isinstance(backbone, ResNetBackbone) or stages >= len(network.config.depths):
         return backbone
@@ -155,7 +155,7 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
 
 @register("knowledge", KnowledgeConfig)
 class Knowledge(Trainable):
-    """The network in training, on the triplets that the rules of `text.entities` read out of the reports.
+    """The network in training, on the triplets that the rules of `text.entities` read from the reports.
 
     Attributes:
         thresholds: (E,) log-odds from which on an entity counts as present. Each validation sets them so that in as
@@ -173,7 +173,7 @@ class Knowledge(Trainable):
         self.network = KnowledgeNetwork(config, self.text.width)
         self.config = replace(config, backbone=self.network.backbone.config, text=self.text.config)
         if not self.text.trainable:
-            # computed once; a saved folder brings them along
+            # computed once and saved with the model
             known = config.text.architecture is not None
             for name, texts in (("entity_vectors", DESCRIPTIONS), ("place_vectors", _PLACE_TEXTS)):
                 self.register_buffer(name, torch.zeros(len(texts), self.text.width) if known else self.text(texts))

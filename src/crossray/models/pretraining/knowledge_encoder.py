@@ -1,6 +1,6 @@
-"""A frozen network of `knowledge.py` as REVTAF uses it: images to entities and places, texts to vectors.
+"""A frozen network of `knowledge.py` for REVTAF: converts images to entities and places, and texts to vectors.
 
-It comes from a folder that CrossRay trained or from MedKLIP's checkpoint, of which only tensors are read.
+It is loaded from a folder of CrossRay or from MedKLIP's checkpoint, of which only tensors are read.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from crossray.models.parts.text_encoder import TextEncoder, TextEncoderConfig, b
 from crossray.models.pretraining.knowledge import KnowledgeNetwork, KnowledgeNetworkConfig
 from crossray.text.entities import DESCRIPTIONS, ENTITIES, PLACES, place_text
 
-#: What `random:NAME` builds: MedKLIP's size, its text encoder apart, and one for tests.
+#: Networks of `random:NAME`: MedKLIP's size, except for its text encoder, and one for tests.
 RANDOM = {
     "medklip": KnowledgeNetworkConfig(text=TextEncoderConfig(width=768, heads=12)),
     "tiny": KnowledgeNetworkConfig(
@@ -35,11 +35,11 @@ RANDOM = {
     ),
 }  # fmt: skip
 
-#: Texts that are encoded at a time.
+#: Number of texts that are encoded at once.
 _CHUNK = 64
 
 
-#: What may be named.
+#: The possible names, for messages.
 _REMEDY = "give the folder of a `crossray pretrain knowledge` run, MedKLIP's checkpoint, or a name on the hub"
 
 
@@ -64,11 +64,11 @@ class KnowledgeEncoderConfig:
 
 
 class KnowledgeEncoder(nn.Module):
-    """The network, never trained, and the vectors of its descriptions and places.
+    """The frozen network, and the vectors of its descriptions and places.
 
     Args:
         network: the network; `text`: the encoder of texts that belongs to it.
-        config: how it was found; its `architecture` describes both.
+        config: its configuration; `architecture` describes both.
 
     Attributes:
         entities: names of the entities, in the order of what `forward` returns.
@@ -100,7 +100,7 @@ class KnowledgeEncoder(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """What images (N, 3, H, W), normalised with the statistics of ImageNet, show.
 
-        In the precision of its weights whatever is around it: what is computed while training equals what was cached.
+        It always uses the precision of its weights, so results in training equal cached ones.
 
         Returns:
             "entities": (N, 75) float32, log-odds that the entity is there; "places": (N, 75) int16, the most probable
@@ -148,10 +148,10 @@ def _random_names() -> list[str]:
 
 
 def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
-    """The knowledge encoder that `config` names, with its weights; with fresh ones where its architecture is given.
+    """The knowledge encoder that `config` names, with its weights, or with new ones if its architecture is given.
 
     Raises:
-        UserError: there is none of that name, or its weights do not fit.
+        UserError: there is no such encoder, or its weights do not match.
     """
     name = config.name
     if config.architecture is not None:
@@ -182,10 +182,10 @@ def _assemble(size: KnowledgeNetworkConfig, config: KnowledgeEncoderConfig) -> K
 
 
 def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Put weights of network and text encoder into place; the vectors of the descriptions are computed later.
+    """Load the weights of network and text encoder; the vectors of the descriptions are computed later.
 
     Raises:
-        UserError: they do not fit.
+        UserError: the weights do not match.
     """
     own = encoder.state_dict()
     needed = {name: own[name] for name in own.keys() - {"entity_vectors", "place_vectors", "thresholds"}}
@@ -196,7 +196,7 @@ def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path
 
 
 def _require(needed: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Path) -> None:
-    """Refuse weights without a tensor of each name and shape in `needed`."""
+    """Reject weights without a tensor of each name and shape in `needed`."""
     for name in sorted(needed):
         if name not in weights or weights[name].shape != needed[name].shape:
             raise UserError(

@@ -38,7 +38,7 @@ def build_scorecard(
         studies: number of studies to show.
         seed: of the choice of studies.
         template: one that extends `scorecard.html`.
-        values: what that template shows besides.
+        values: additional values for the template.
 
     Raises:
         UserError: `data` is not the dataset of the predictions, or the systems share no protocol.

@@ -1,4 +1,4 @@
-"""What a scorecard says about its numbers: alarms, protocols, where they come from, and what was not computed."""
+"""Notes of a scorecard on its numbers: alarms, protocols, provenance, and what was not computed."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ def protocol_words(protocol: Protocol) -> str:
 
 
 def provenance(systems: Sequence[System]) -> "Markup":
-    """Where the predictions and scores come from, a column a system."""
+    """Provenance of the predictions and scores, with one column per system."""
     facts: dict[str, list[str]] = {}
     for system in systems:
         source, scores = system.predictions.provenance, system.evaluation

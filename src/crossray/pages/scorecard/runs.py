@@ -1,4 +1,4 @@
-"""What a scorecard is made of: predictions, their scores, and how their models were trained."""
+"""Inputs of a scorecard: predictions, their scores, and the training logs of their models."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -41,16 +41,16 @@ def read_systems(
     data: Dataset | Path | str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> list[System]:
-    """Read systems that wrote reports of the same studies.
+    """Read systems with reports of the same studies.
 
     Args:
         runs: predictions files, or folders that hold predictions.jsonl. Scores lie beside them as `crossray evaluate`
             writes them; they are computed, and not kept, where there are none.
         data: prepared dataset for the baselines of scores that are computed.
-        say: told what takes time.
+        say: called with a message before long computations.
 
     Raises:
-        UserError: a file is missing or wrong, or the systems were not scored under the same protocol on the same
+        UserError: a file is missing or invalid, or the systems were not scored under the same protocol on the same
             studies.
     """
     if not runs:

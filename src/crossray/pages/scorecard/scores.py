@@ -1,4 +1,4 @@
-"""The tables of a scorecard: language metrics and clinical efficacy, beside what has to be beaten."""
+"""The tables of a scorecard: language metrics and clinical efficacy, with baselines."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ def _lines(systems: Sequence[System], name: str) -> list[Line]:
 
 
 def _language(systems: Sequence[System], name: str, lines: Sequence[Line]) -> "Markup":
-    """The main table, in which each system also stands with images shuffled between studies."""
+    """The main table, with each system also with shuffled images."""
     shuffled = []
     for system in systems:
         check = system.evaluation.protocols[name].shuffle

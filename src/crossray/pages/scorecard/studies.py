@@ -1,4 +1,4 @@
-"""Study by study: images, the reference and every system's report, with what they agree on marked."""
+"""Single studies on a scorecard: images, the reference, and the reports of all systems with marks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -71,8 +71,8 @@ class Lexicon:
 
     Attributes:
         roots: first word -> node.
-        fillers: words that may stand between the words of a phrase.
-        spellings: misspelled word -> the word of a phrase that it stands for.
+        fillers: words that may occur between the words of a phrase.
+        spellings: the correct word for each misspelled one.
         words: all words of the phrases, and the fillers.
     """
 
@@ -144,7 +144,7 @@ def build(content: Mapping[str, Any], *, folds: bool = False) -> Lexicon:
 
 
 def expand(phrase: str, sets: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
-    """Every phrase that a pattern of the phrase file stands for, as lists of words.
+    """Every phrase of a pattern in the phrase file, as lists of words.
 
     Args:
         phrase: words; "a|b" stands for a or b, a closing "?" makes a word optional, "$name" is any phrase of that set.
