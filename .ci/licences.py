@@ -21,13 +21,14 @@ DEVELOPERS = {"test", "dev", "docs", "all"}
 
 HEAD = """# Licences of dependencies
 
-CrossRay is under Apache-2.0. `python .ci/licences.py` writes this table from the metadata of the installed packages;
-`make wheel-test` writes a software bill of materials in CycloneDX's format, `dist/sbom.cdx.json`.
+CrossRay is licensed under Apache-2.0. `python .ci/licences.py` generates this table from the metadata of the
+installed packages; `make wheel-test` writes a software bill of materials in CycloneDX format, `dist/sbom.cdx.json`.
 
-**One dependency is under the GPL**: `pylibjpeg-libjpeg` (GPL-3.0) of the extra `dicom`, which decodes JPEG inside
-DICOM files. Without the extra CrossRay reads PNG and JPEG. If you distribute a program together with it, the
-GPL applies to the whole. `pip uninstall pylibjpeg-libjpeg` leaves uncompressed and JPEG 2000 DICOM files readable.
-`pebble` of the extra `serve` is under the LGPL. Packages that are not installed where the table is made are not in it.
+**One dependency is under the GPL**: `pylibjpeg-libjpeg` (GPL-3.0) in the extra `dicom`, which decodes JPEG inside
+DICOM files. Without the extra, CrossRay reads PNG and JPEG. If you distribute a program together with it, the
+GPL applies to the whole. After `pip uninstall pylibjpeg-libjpeg`, uncompressed and JPEG 2000 DICOM files can still be
+read. `pebble` (extra `serve`) and `psycopg` (extra `postgres`) are under the LGPL. Packages that are not installed when
+the table is generated are missing from it.
 
 """
 

@@ -119,7 +119,7 @@ def _familiar(bench: Bench, own: Vectors, train: Vectors, sets: dict[str, Vector
     checker = bench.checker
     scores = checker.scores(own)
     near = _neighbours(train, own)
-    lines = [["its own validation images", str(len(own)), "", "", _share(checker, scores, ("unfamiliar",)),
+    lines = [["own validation images", str(len(own)), "", "", _share(checker, scores, ("unfamiliar",)),
               _share(checker, scores, ALONE)]]  # fmt: skip
     for title, vectors in sets.items():
         other = checker.scores(vectors)
@@ -128,8 +128,8 @@ def _familiar(bench: Bench, own: Vectors, train: Vectors, sets: dict[str, Vector
             _area(near, _neighbours(train, vectors)), _share(checker, other, ("unfamiliar",)),
             _share(checker, other, ALONE),
         ])  # fmt: skip
-    header = ["images", "number", "AUROC of the distance", f"of {NEIGHBOURS} neighbours", "unfamiliar", "any flag"]
-    return Grid("images that the model was not made for, against its own validation images", header, lines)
+    header = ["images", "number", "AUROC, Mahalanobis", f"AUROC, neighbour {NEIGHBOURS}", "unfamiliar", "any flag"]
+    return Grid("images from elsewhere, compared with the validation images", header, lines)
 
 
 def _mistakes(bench: Bench, files: Sequence[Path], title: str, plain: Vectors) -> Grid:
@@ -144,8 +144,8 @@ def _mistakes(bench: Bench, files: Sequence[Path], title: str, plain: Vectors) -
             name, str(len(plain)), _area(good[flag], bad[flag]), _share(checker, bad, (flag,)),
             _share(checker, good, (flag,)), _share(checker, bad, ALONE),
         ])  # fmt: skip
-    header = ["mistake", "images", "AUROC", "named", "named as they are", "any flag"]
-    return Grid(f"{title}: mistakes made of them", header, lines)
+    header = ["alteration", "images", "AUROC", "correct flag", "same flag on the original", "any flag"]
+    return Grid(f"{title}: altered images", header, lines)
 
 
 def _area(good: NDArray[np.float64], bad: NDArray[np.float64]) -> str:

@@ -237,7 +237,7 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
             same = [other for other in chosen if other["threads"] == row["threads"] and other["system"] == "baseline"]
             row["x baseline"] = row[time_name] / same[0][time_name] if same else None
         columns = list(dict.fromkeys(name for row in chosen for name in row))
-        lines += ["", title, "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+        lines += ["", title, "", "| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
         lines += ["| " + " | ".join(_cell(row.get(name)) for name in columns) + " |" for row in chosen]
     return "\n".join([*lines, END])
 

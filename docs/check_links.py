@@ -7,11 +7,12 @@ from urllib.parse import unquote, urlsplit
 
 
 class _Page(HTMLParser):
-    """Links and anchors of a page."""
+    """Links of a page, those among them that a browser loads, and anchors."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: set[str] = set()
+        self.loaded: set[str] = set()
         self.anchors: set[str] = set()
         self.feed(text)
 
@@ -19,6 +20,8 @@ class _Page(HTMLParser):
         for name, value in attrs:
             if value and name in ("href", "src"):
                 self.links.add(value)
+                if tag != "a":
+                    self.loaded.add(value)
             if value and name in ("id", "name"):
                 self.anchors.add(value)
 
@@ -33,6 +36,8 @@ def broken(site: Path) -> list[str]:
         for link in sorted(page.links):
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
+                if link in page.loaded and parts.scheme != "data":
+                    faults.append(f"{path.relative_to(site)}: {link}: loaded from elsewhere")
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
             target = target / "index.html" if target.is_dir() else target

@@ -15,7 +15,7 @@ release = version = crossray.__version__
 
 extensions = [
     "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton",
-    "generated_pages", "rooms", "source_links",
+    "generated_pages", "mathml", "rooms", "source_links",
 ]  # fmt: skip
 exclude_patterns = ["_build", "_ext", "figures/*.py"]
 suppress_warnings = ["mystnb.unknown_mime_type"]
@@ -23,6 +23,7 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 # Markdown
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 4
+html_math_renderer = "mathml"
 nb_custom_formats: dict[str, str] = {}
 # `make notebooks` runs the tutorials; `make docs` shows their text and code alone.
 nb_execution_mode = "cache" if os.environ.get("CROSSRAY_NOTEBOOKS") else "off"

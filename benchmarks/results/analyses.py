@@ -1,4 +1,4 @@
-"""Tables 2 to 7: what `crossray ablate` and `crossray analyze` say of the runs behind table 1."""
+"""Tables 2 to 7: what `crossray ablate` and `crossray analyze` print for the runs behind table 1."""
 
 import contextlib
 import io
@@ -6,8 +6,11 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from crossray import cli
+from crossray.pages.tables import Grid
 from formats import SPLITS, grid, over_seeds
 from main_table import minutes
 from steps import Bench, scored, trained
@@ -17,6 +20,18 @@ _ALIGNED = ("coacl", "rcan", "uar", "union")
 #: Systems that retrieve training reports.
 _RETRIEVING = ("revtaf",)
 
+#: What a reader of a page needs to know first.
+_ABOUT = {
+    "long-tail": "Observations are sorted by the number of true reports that call them positive: the first third is "
+    "the head, the second the middle, the last the tail. Differences are from the first system, on the same bootstrap "
+    "resamples ([more](../evaluation.md#rare-observations)).",
+    "retrieval": "For each validation study, how far the labels of the retrieved training report differ from the true "
+    "ones, and the CIDEr-D of that report. *labels* retrieves by the true labels and bounds what retrieval can reach "
+    "([LRE](../models/revtaf.md)).",
+    "alignment": "How well each system matches images with their own reports, and what its memory or basis looks "
+    "like. [Alignment](../alignment.md) defines the scores; read the retrieval table first.",
+}
+
 
 def long_tail(bench: Bench) -> str:
     """Table 4: every observation from the most to the least frequent one."""
@@ -25,17 +40,17 @@ def long_tail(bench: Bench) -> str:
         for seed in bench.seeds:
             scored(bench, system, seed)
         files.append(",".join(str(bench.predictions(system, seed)) for seed in bench.seeds))
-    return _page("Observations from frequent to rare", bench, ["analyze", "long-tail", *files])
+    return _page("Frequent and rare observations", bench, ["analyze", "long-tail", *files])
 
 
 def retrieval(bench: Bench) -> str:
     """Table 5: quality of the retrieved training reports."""
-    return _analysis("The reports that are retrieved", bench, "retrieval", _RETRIEVING, "retrieval.json")
+    return _analysis("Retrieved reports", bench, "retrieval", _RETRIEVING, "retrieval.json")
 
 
 def alignment(bench: Bench) -> str:
     """Table 6: how well images and reports are aligned."""
-    return _analysis("How images and reports are aligned", bench, "alignment", _ALIGNED, "alignment")
+    return _analysis("Alignment of images and reports", bench, "alignment", _ALIGNED, "alignment")
 
 
 def cost(bench: Bench) -> str:
@@ -57,10 +72,11 @@ def cost(bench: Bench) -> str:
             ]
         )
     headings = [
-        "system", "millions of parameters trained", "frozen", "seconds a step, validations included",
-        "minutes of training", "ms a report",
+        "system", "trained parameters, millions", "frozen", "seconds per step, validations included",
+        "training, minutes", "ms per report",
     ]  # fmt: skip
-    return "# What it costs\n\nOn the machine that made this page, other work beside it.\n\n" + grid(headings, rows)
+    about = "Measured on the machine that made this page (two processor cores), with other work on it."
+    return f"# Training and generation cost\n\n{about}\n\n" + grid(headings, rows)
 
 
 def ablation(bench: Bench) -> str:
@@ -89,9 +105,18 @@ def _analysis(title: str, bench: Bench, kind: str, systems: Sequence[str], out: 
 
 
 def _page(title: str, bench: Bench, command: list[str]) -> str:
-    """What a command prints, without the folders of this machine."""
-    said = _said(command).replace(f"{bench.runs}/", "runs/results/").rstrip()
-    return f"# {title} ({SPLITS[bench.split]})\n\n```text\n{said}\n```\n"
+    """The tables that a command prints."""
+    shown: list[Grid] = []
+    render = Grid.render
+
+    def kept(table: Grid) -> Any:
+        shown.append(table)
+        return render(table)
+
+    with mock.patch.object(Grid, "render", kept):
+        _said(command)
+    tables = "\n".join(table.markdown() for table in shown)
+    return f"# {title} ({SPLITS[bench.split]})\n\n{_ABOUT[command[1]]}\n\n{tables}"
 
 
 def _said(command: list[str]) -> str:

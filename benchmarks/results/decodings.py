@@ -12,7 +12,7 @@ from steps import Bench, trained
 _WAYS = {
     "greedy": DecodingConfig(method="greedy"),
     "beam 3": DecodingConfig(method="beam", beam=3),
-    "beam 3, log-probability a word": DecodingConfig(method="beam", beam=3, length_penalty="average"),
+    "beam 3, log-probability per word": DecodingConfig(method="beam", beam=3, length_penalty="average"),
     "one sample, temperature 0.7": DecodingConfig(method="sample", temperature=0.7),
     "minimum Bayes risk of 12 at 0.7, BLEU": DecodingConfig(method="mbr", temperature=0.7),
     "minimum Bayes risk of 12 at 0.7, CIDEr": DecodingConfig(method="mbr", temperature=0.7, utility="cider"),
@@ -44,7 +44,10 @@ def table(bench: Bench) -> str:
         found = part.result.variety
         rows.append([name, *values, looked, f"{found.distinct_reports:.2f}", f"{found.words:.1f}"])
     headings = ["decoding", *_METRICS.values(), "CIDEr-D minus shuffled", "distinct reports", "words"]
-    about = "Minimum Bayes risk of 12 at 0.7: of 12 samples at temperature 0.7 the one on which they agree most."
+    about = (
+        "*Minimum Bayes risk of 12 at 0.7* draws 12 samples at temperature 0.7 and returns the one that agrees best "
+        "with the others ([decoding](../training.md#decoding))."
+    )
     return (
         f"# Decoding ({SPLITS[bench.split]})\n\n`{bench.systems[0]}`, seed {bench.seeds[0]}, protocol `r2gen`. "
         f"{about}\n\n" + grid(headings, rows)

@@ -45,11 +45,11 @@ def table(bench: Bench) -> str:
     means = [f"{np.mean([found[name] for name in CHEXPERT]):.3f}" for found in (most, held)]
     rows.insert(1, ["**mean of the 14 of CheXpert**", "", "", "", *means])
     return (
-        f"# The encoder ({SPLITS[bench.split]})\n\n{len(truth)} studies, labels of the rules; an uncertain finding "
-        f"counts as positive, one that is not mentioned as negative. Intervals: {RESAMPLES} resamples of the set. Best "
+        f"# Image encoder ({SPLITS[bench.split]})\n\n{len(truth)} studies, labels by the rules; an uncertain finding "
+        f"counts as positive, one that is not mentioned as negative. Intervals: {RESAMPLES} bootstrap resamples. Best "
         "F1: at the threshold that is best for these same studies, which flatters the encoder most where positives are "
-        f"few. Held-out F1: each half of the studies is called at the threshold that is best for the other half; mean "
-        f"of {HALVINGS} random halvings. Compare its mean over the 14 with the macro F1 of the reports.\n\n"
+        "few. Held-out F1: each half of the studies uses the threshold that is best for the other half; mean of "
+        f"{HALVINGS} random halvings. Compare its mean over the 14 observations with the macro F1 of the reports.\n\n"
         + grid(["observation", "positives", "AUROC", "95% interval", "best F1", "held-out F1"], rows)
         + _words(words, said)
     )

@@ -1,7 +1,7 @@
 """Markdown tables, and what a mean over seeds says."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean, stdev
 
 from scipy.stats import t as student
@@ -10,9 +10,10 @@ from scipy.stats import t as student
 SPLITS = {"val": "validation", "test": "test"}
 
 
-def grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned to the right."""
-    lines = [list(headings), ["---", *["---:"] * (len(headings) - 1)], *map(list, rows)]
+def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str] = ()) -> str:
+    """A Markdown table; columns are aligned to the right, except the first and those of `words`."""
+    rule = ["---" if place == 0 or name in words else "---:" for place, name in enumerate(headings)]
+    lines = [list(headings), rule, *map(list, rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 

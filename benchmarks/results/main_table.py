@@ -31,14 +31,18 @@ def written(bench: Bench) -> str:
     for system, seed in bench.done():
         runs.setdefault(system, []).append(Evaluation.load(bench.scores(system, seed)))
         seeds.setdefault(system, []).append(seed)
-    lines = [f"# All systems over one encoder ({SPLITS[bench.split]})\n"]
+    lines = [f"# Main results ({SPLITS[bench.split]})\n"]
     held = "; ".join(f"{system}: {' '.join(map(str, held))}" for system, held in seeds.items())
-    lines.append(f"Seeds: {held}. Several seeds: mean ± deviation [95% interval of the mean by Student's t].\n")
+    lines.append(
+        "All systems use the same frozen image encoder. [How to read the results](how-to-read.md) explains the "
+        f"baselines and the checks. Seeds: {held}. With several seeds: mean ± deviation [95% interval of the mean, "
+        "Student's t].\n"
+    )
     retrieved = nearest_by_features(bench, *bench.done()[0])
     for protocol in ("r2gen", "full"):
         parts = {system: [run.protocols[protocol] for run in of] for system, of in runs.items()}
         lines += [f"## Protocol `{protocol}`\n", *_texts(parts, retrieved[protocol])]
-    lines += ["## Does it look at the image\n", _looking(bench, runs, seeds), *_significance(bench)]
+    lines += ["## Use of the image\n", _looking(bench, runs, seeds), *_significance(bench)]
     return "\n".join(lines)
 
 
@@ -97,10 +101,10 @@ def _looking(bench: Bench, runs: dict[str, list[Evaluation]], seeds: dict[str, l
     truth = next(iter(runs.values()))[0].protocols["r2gen"].true_reports
     rows.append(["true reports", "", "", "", f"{truth.distinct_reports:.2f}", f"{truth.words:.1f}", "", ""])
     headings = [
-        "system", "image gain, nats a token (validation)", "CIDEr-D minus shuffled", "lower end, each seed",
-        "distinct reports", "words", "alarms", "minutes of training",
+        "system", "image gain, nats per token (validation)", "CIDEr-D minus shuffled", "lower end, each seed",
+        "distinct reports", "words", "alarms", "training, minutes",
     ]  # fmt: skip
-    return grid(headings, rows)
+    return grid(headings, rows, words=("alarms",))
 
 
 def minutes(bench: Bench, system: str, seed: int) -> float:
@@ -121,4 +125,4 @@ def _significance(bench: Bench) -> list[str]:
         "compare", bench.predictions(reference, firsts[reference]), *files, "--against", "first", "--meteor", "no",
         "--metrics", "cider", "bleu4", "ce_f1", "--markdown", target,
     )  # fmt: skip
-    return [f"## Against `{reference}` (first seed of each)\n", target.read_text(encoding="utf-8")]
+    return [f"## Comparison with `{reference}` (first seed of each)\n", target.read_text(encoding="utf-8")]

@@ -30,10 +30,10 @@ def table(bench: Bench) -> str:
         "most overused sentence", "normal", "repeats a sentence", "contradicts itself",
     ]  # fmt: skip
     about = (
-        "Protocol `r2gen`. The best model of the language loss, and the recipe's last stage, objective `reward` "
-        "(CIDEr-D and clinical F1; [docs](../training.md)), which begins with it. `most overused sentence`: how often "
-        "it is written, and how often people write it (alarm *template*). `normal`: reports labelled as without "
-        "findings. A report contradicts itself when two of its sentences state and deny the same observation."
+        "The best model after the language loss, and the model after the recipe's last stage, which starts from it and "
+        "learns from rewards (CIDEr-D and clinical F1; [training](../training.md#rewards)). Protocol `r2gen`. *Most "
+        "overused sentence*: the share of generated and of true reports that contain it (alarm *template*). *Normal*: "
+        "reports labelled as without findings. A report contradicts itself if it both states and denies an observation."
     )
     return f"# The reward stage ({SPLITS[bench.split]})\n\n{about}\n\n" + grid(headings, rows)
 

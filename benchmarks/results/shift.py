@@ -90,15 +90,15 @@ def table(bench: Bench) -> str:
             cells += [str(int(truth.sum())), *_scores(found, truth, column)]
         lines.append(cells)
     about = (
-        f"The model is `{bench.systems[0]}`, seed {bench.seeds[0]}, trained on the radiographs of one hospital. Beside "
-        f"its own {len(rows)} studies of split {bench.split}, most of two views, stand {len(nih_files)} single frontal "
-        "radiographs of ChestX-ray14, half of them without findings. Written: images whose report states the "
-        "observation as there or uncertain, read by the rules. Drawn: AUROC of the share of drawn reports that say so."
-        " Encoder: AUROC of its own head. At home the truth is what the rules read out of the true report; there it is "
-        "what another program read out of reports that are not published."
+        f"The model is `{bench.systems[0]}`, seed {bench.seeds[0]}, trained on the radiographs of one hospital. *Home* "
+        f"is {len(rows)} of its own studies of split {bench.split}, most with two views; *away* is {len(nih_files)} "
+        "single frontal radiographs of ChestX-ray14, half of them without findings. *Written*: images whose report "
+        "states the observation as present or uncertain, by the rules. *Samples*: AUROC of the share of sampled "
+        "reports that do so. *Encoder*: AUROC of its own head. At home, the truth is what the rules read in the "
+        "true report; away, it is what another program read in unpublished reports."
     )
-    one = ["positives", "written", "F1", "drawn", "encoder"]
-    headings = ["observation", *(f"{name}, home" for name in one), *(f"{name}, there" for name in one)]
+    one = ["positives", "written", "F1", "samples", "encoder"]
+    headings = ["observation", *(f"{name}, home" for name in one), *(f"{name}, away" for name in one)]
     page = f"# Other hospitals\n\n{about}\n\n{grid(headings, lines)}\n"
     page += f"Mean over these observations: {_means(lines)}.\n\n"
     return page + _others(bench, run, eye, nih.flagged, home.flagged)
@@ -118,9 +118,9 @@ def _others(bench: Bench, run: Path, eye: Vision, nih: NDArray[np.bool_], home: 
         if folder == _NOTES:
             notes = _noted(bench.external / folder, files, found)
     lines.append(["ChestX-ray14", str(len(nih)), "", "", f"{nih.mean():.2f}"])
-    lines.append(["its own", str(len(home)), "", "", f"{home.mean():.2f}"])
+    lines.append(["own studies", str(len(home)), "", "", f"{home.mean():.2f}"])
     headings = ["images", "number", "reported as without findings", "with lung opacity", "flagged by the input check"]
-    return f"{grid(headings, lines)}\n{notes}"
+    return f"{grid(headings, lines)}{notes}"
 
 
 def _noted(folder: Path, files: Sequence[Path], found: Found) -> str:
@@ -139,10 +139,11 @@ def _noted(folder: Path, files: Sequence[Path], found: Found) -> str:
     if not lines:
         return ""
     about = (
-        f"\n{int(noted.sum())} of these images have clinical notes. What the rules read in a note counts as there; a "
-        "note tells of a patient's history and of other images too, so that this is the roughest truth of all.\n\n"
+        f"\n{int(noted.sum())} of these images have clinical notes. An observation that the rules read in a note "
+        "counts as present. Notes also describe the patient's history and other images, so this truth is the least "
+        "accurate.\n\n"
     )
-    return about + grid(["observation", "positives", "written", "F1", "drawn", "encoder"], lines)
+    return about + grid(["observation", "positives", "written", "F1", "samples", "encoder"], lines)
 
 
 def _scores(found: Found, truth: NDArray[np.bool_], column: int) -> list[str]:
@@ -156,11 +157,11 @@ def _scores(found: Found, truth: NDArray[np.bool_], column: int) -> list[str]:
 
 
 def _means(lines: Sequence[Sequence[str]]) -> str:
-    """Mean F1 and AUROCs, at home and there, of the lines of the first table."""
+    """Mean F1 and AUROCs, at home and away, of the lines of the first table."""
     parts = []
-    for name, column in (("F1", 3), ("AUROC of drawn reports", 4), ("AUROC of the encoder", 5)):
-        home, there = (np.mean([float(line[place]) for line in lines if line[place]]) for place in (column, column + 5))
-        parts.append(f"{name} {home:.3f} at home and {there:.3f} there")
+    for name, column in (("F1", 3), ("AUROC of samples", 4), ("AUROC of the encoder", 5)):
+        home, away = (np.mean([float(line[place]) for line in lines if line[place]]) for place in (column, column + 5))
+        parts.append(f"{name} {home:.3f} at home and {away:.3f} away")
     return "; ".join(parts)
 
 

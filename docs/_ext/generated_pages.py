@@ -67,7 +67,7 @@ def _commands() -> str:
     for name, text in _TRAINING.items():
         parts.append(
             f"## crossray {name}\n\n{text}\n\n" + _table(
-                ("argument", "what it is"),
+                ("argument", "meaning"),
                 [("`RECIPE`", "a recipe's name, or a YAML file: [all recipes](recipes.md)"),
                  ("`--data`", "prepared dataset"),
                  ("`--out`", "folder of the run; must not exist yet"),
@@ -101,7 +101,7 @@ def _command(title: str, parser: Any, level: int = 2) -> str:
         choices = f" One of {', '.join(map(str, action.choices))}." if getattr(action, "choices", None) else ""
         rows.append((f"`{name}`", expanded + choices))
     description = " ".join((parser.description or "").split())
-    table = _table(("argument", "what it is"), rows) if rows else "It takes no arguments."
+    table = _table(("argument", "meaning"), rows) if rows else "It takes no arguments."
     return f"{'#' * level} {title}\n\n{description}\n\n{table}\n"
 
 
@@ -119,7 +119,7 @@ def _fields(config: type, prefix: str) -> str:
         (f"`{prefix}{field.name}`", f"`{_type(types[field.name])}`", _default(field), described.get(field.name, ""))
         for field in dataclasses.fields(config)
     ]
-    return _table(("field", "type", "default", "what it is"), rows)
+    return _table(("field", "type", "default", "meaning"), rows)
 
 
 def _type(kind: Any) -> str:
@@ -175,7 +175,7 @@ def _recipes(folder: Path) -> None:
         folder / "recipes.md",
         "# Recipes\n\nA recipe is a YAML file with everything that decides how something is trained. It is named in "
         "`crossray train` and `crossray pretrain`; every field is an option.\n\n"
-        f"```{{toctree}}\n:maxdepth: 1\n\n{contents}\n```\n\n" + _table(("recipe", "what it is"), listed) + "\n",
+        f"```{{toctree}}\n:maxdepth: 1\n\n{contents}\n```\n\n" + _table(("recipe", "purpose"), listed) + "\n",
     )
 
 
@@ -230,7 +230,7 @@ def _api(folder: Path) -> None:
         folder / "api.md",
         "# Python API\n\nGenerated from the docstrings. The names of `crossray` itself follow the "
         "[deprecation policy](../project/deprecation.md); those of the packages below may change with a minor "
-        f"version.\n\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n\n" + _table(("package", "what it holds"), rows) + "\n",
+        f"version.\n\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n\n" + _table(("package", "content"), rows) + "\n",
     )
 
 
@@ -254,27 +254,39 @@ _SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Example|Examples|
 
 
 def _as_rst(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with names in backquotes; what is indented in their body is shown as it stands."""
+    """Docstrings are plain text with names in backquotes and lists; other indented text is shown as it is."""
     result: list[str] = []
-    section = literal = False
+    section = literal = item = False
     for line in lines:
+        if line.startswith("* "):
+            if not item:
+                result.append("")
+            result.append("* " + _plain(line[2:]))
+            section, literal, item = False, False, True
+            continue
+        if item and line.startswith("  "):
+            result.append("  " + _plain(line.strip()))
+            continue
         if line.strip() and not line.startswith(" "):
-            if literal:
+            if literal or item:
                 result.append("")
             section, literal = bool(_SECTION.match(line)), False
         elif line.strip() and not section and not literal and (result or what != "module"):
             result += ["", "::", ""]
             literal = True
+        item = item and not line.strip()
         result.append(line if literal or ">>>" in line else _plain(line))
     lines[:] = result
 
 
 def _plain(text: str) -> str:
-    """Stars and bars are no markup; what is in backquotes and no name is code."""
+    """Stars and bars are no markup, except bold words; backquoted text that is not a name is code."""
     parts = _CODE.split(text)
     for i, part in enumerate(parts):
         if i % 2 == 0:
-            parts[i] = re.sub(r"(?<!\\)([*|])", r"\\\1", part)
+            bold = re.split(r"(\*\*[\w ]+\*\*)", part)
+            bold[::2] = [re.sub(r"(?<!\\)([*|])", r"\\\1", text) for text in bold[::2]]
+            parts[i] = "".join(bold)
         elif not part.startswith("``") and not re.fullmatch(r"`[\w.]+`", part):
             parts[i] = f"`{part}`"
         if i % 2 and i + 1 < len(parts) and re.match(r"\w", parts[i + 1]):

@@ -33,3 +33,16 @@ def test_links(tmp_path: Path, broken, link: str, fault: str | None) -> None:
     (tmp_path / "other.html").write_text('<p id="there">')
     (tmp_path / "page.html").write_text(f'<a href="{link}">')
     assert broken(tmp_path) == ([] if fault is None else [f"page.html: {link}: {fault}"])
+
+
+@pytest.mark.parametrize(
+    ("tag", "fault"),
+    [
+        ('<script src="https://example.org/x">', True),
+        ('<link rel="stylesheet" href="//example.org/x">', True),
+        ('<img src="data:image/png;base64,AA==">', False),
+    ],
+)
+def test_nothing_is_loaded_from_a_network(tmp_path: Path, broken, tag: str, fault: bool) -> None:
+    (tmp_path / "page.html").write_text(tag)
+    assert [line.endswith("loaded from elsewhere") for line in broken(tmp_path)] == [True] * fault

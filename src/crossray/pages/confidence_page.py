@@ -8,7 +8,7 @@ from crossray.confidence.check import InputChecker
 from crossray.files.write import write_whole
 from crossray.pages import page
 from crossray.pages.charts import Line, legend, line_chart
-from crossray.pages.confidence_tables import CHECK_NOTE, CONFIDENCE_NOTE, check_grids, confidence_grids
+from crossray.pages.confidence_tables import CHECK_NOTE, CONFIDENCE_NOTE, check_grids, confidence_grids, heading
 from crossray.pages.tables import Grid
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def confidence_page(name: str, calibration: Calibration, checker: InputChecker) 
     ]
     return page.document(
         "confidence.html",
-        f"{name}: when not to answer",
+        f"{name}: confidence and input checks",
         notice=_NOTICE,
         units=units,
         note=CONFIDENCE_NOTE,
@@ -53,7 +53,7 @@ def write_confidence(name: str, calibration: Calibration, checker: InputChecker,
     if path.suffix.lower() != ".md":
         write_whole(path, confidence_page(name, calibration, checker))
         return
-    parts = [f"# {name}: when not to answer\n", f"{_NOTICE}\n"]
+    parts = [f"# {name}: confidence and input checks\n", f"{_NOTICE}\n"]
     parts += [grid.markdown() for grid in confidence_grids(calibration)]
     parts += [CONFIDENCE_NOTE + "\n", *(grid.markdown() for grid in check_grids(checker)), CHECK_NOTE + "\n"]
     write_whole(path, "\n".join(parts))
@@ -63,16 +63,16 @@ def _charts(measured: Any) -> list["Markup | str"]:
     ways = {name: measured["ways"][name] for name in _SHOWN if name in measured["ways"]}
     if not ways:
         return []
-    reliability = [Line("right as often as said", ((0.0, 0.0), (1.0, 1.0)), 5, thin=True)]
+    reliability = [Line("perfect calibration", ((0.0, 0.0), (1.0, 1.0)), 5, thin=True)]
     risks = []
     for colour, (name, one) in enumerate(ways.items()):
         points = tuple((bin_["confidence"], bin_["accuracy"]) for bin_ in one["bins"] if bin_["count"])
-        reliability.append(Line(name, points, colour))
-        risks.append(Line(name, tuple(zip(measured["coverages"], one["risks"], strict=True)), colour))
+        reliability.append(Line(heading(name), points, colour))
+        risks.append(Line(heading(name), tuple(zip(measured["coverages"], one["risks"], strict=True)), colour))
     return [
-        legend(list(ways), "line"),
-        line_chart(reliability, "share that is right, in ten ranges of confidence", "confidence"),
-        line_chart(risks, "share that is wrong among the most confident", "coverage"),
+        legend([heading(name) for name in ways], "line"),
+        line_chart(reliability, "accuracy in ten bins of confidence", "confidence"),
+        line_chart(risks, "risk among the most confident", "coverage"),
     ]
 
 

@@ -10,18 +10,32 @@ from crossray.pages.tables import Grid
 
 #: Note below the tables of confidence.
 CONFIDENCE_NOTE = (
-    "A statement is right when every observation that it claims is, by the rules, there or not there in the true "
-    "report too. All rows but the first are cross-fitted: each patient is measured with a calibration that has not "
-    "seen it. Risk is the share of wrong statements; its area is the mean risk over all coverages, lower is better, "
-    "and only a better order of the statements lowers it."
+    "A statement is right when every observation that it claims is, by the rules, present or absent in the true "
+    "report too. All rows except the first are cross-fitted: each patient is evaluated with a calibration fitted on "
+    "others. Risk is the share of wrong statements; the area under it is the mean risk over all coverages. Lower is "
+    "better, and only a better order of the statements lowers it."
 )
 
-#: Note below the table of the input check.
+#: Note below the tables of the input check.
 CHECK_NOTE = (
-    "AUROC: how often the score of the mistake's own flag is higher on an image with the mistake than on one as it is. "
-    "Named: share that this flag marks; flagged: share that any flag marks. "
+    "AUROC: how often the score of the correct flag is higher on an altered image than on an original. "
+    "Correct flag: share that this flag marks; any flag: share that at least one flag marks. "
     f"A flag whose AUROC is below {LEAST_AREA} is not used."
 )
+
+#: Headings of what `measured` calls otherwise.
+_HEADINGS = {
+    "as the model gives it": "model probability",
+    "with base rates": "Platt, with base rate",
+    "with drawn reports": "Platt, with base rate and agreement",
+    "something is there": "present",
+    "nothing is there": "absent",
+}
+
+
+def heading(name: str) -> str:
+    """What a table or a chart calls a row of `measured`."""
+    return _HEADINGS.get(name, name)
 
 
 def confidence_grids(calibration: Calibration) -> list[Grid]:
@@ -43,7 +57,7 @@ def check_grids(checker: InputChecker) -> list[Grid]:
         [name.replace("_", " "), f"{checker.limits[name]:.3f}", f"{share:.1%}"]
         for name, share in measured["false_alarms"].items()
     ]
-    alarms.append(["any, of studies", "", f"{measured['studies_flagged']:.1%}"])
+    alarms.append(["any flag, of studies", "", f"{measured['studies_flagged']:.1%}"])
     mistakes = [
         [name, str(one["images"]), f"{one['auroc']:.3f}", f"{one['named']:.1%}", f"{one['flagged']:.1%}"]
         for name, one in measured["mistakes"].items()
@@ -52,22 +66,22 @@ def check_grids(checker: InputChecker) -> list[Grid]:
     return [
         Grid(f"input check: limits and false alarms on {where}", ["flag", "limit", "false alarms"], alarms),
         Grid(
-            f"input check: what is caught, mistakes made of {where}",
-            ["mistake", "images", "AUROC", "named", "flagged"],
+            f"input check: altered {where}",
+            ["alteration", "images", "AUROC", "correct flag", "any flag"],
             mistakes,
         ),
     ]
 
 
 def _parts(unit: str, measured: Any) -> Grid:
-    """Whether both kinds of statements are as often right as is said: one of them is rare."""
+    """Whether both kinds of claims are right as often as their confidence says: one of them is rare."""
     ways = list(measured["ways"])
     lines = []
     for name, part in measured.get("parts", {}).items():
         if part["statements"]:
             means = [f"{part['confidence'][way]:.3f}" for way in ways]
-            lines.append([name, str(part["statements"]), f"{part['right']:.3f}", *means])
-    return Grid(f"mean confidence of {unit} by what they say", ["", unit, "right", *ways], lines)
+            lines.append([heading(name), str(part["statements"]), f"{part['right']:.3f}", *means])
+    return Grid(f"mean confidence of {unit} by claim", ["", unit, "right", *map(heading, ways)], lines)
 
 
 def _ways(unit: str, measured: Any, about: Any) -> Grid:
@@ -77,13 +91,13 @@ def _ways(unit: str, measured: Any, about: Any) -> Grid:
     )
     if measured["silent"]:
         title += f"; {measured['silent']} {unit} without an observation are left out"
-    header = ["confidence", "ECE", "Brier", "area of risk", "risk at 50%", "risk at 80%", "risk at 100%"]
+    header = ["confidence", "ECE", "Brier", "area under risk", "risk at 50%", "risk at 80%", "risk at 100%"]
     lines = []
     for name, one in measured["ways"].items():
         risks = dict(zip(measured["coverages"], one["risks"], strict=True))
         cells = [one["ece"], one["brier"], one["area"], risks[0.5], risks[0.8], risks[1.0]]
-        lines.append([name, *(f"{value:.3f}" for value in cells)])
+        lines.append([heading(name), *(f"{value:.3f}" for value in cells)])
     if lines:
-        lines.append(["an oracle's order", "", "", f"{measured['area_oracle']:.3f}", "", "", ""])
-        lines.append(["a random order", "", "", f"{measured['area_random']:.3f}", "", "", ""])
+        lines.append(["oracle order", "", "", f"{measured['area_oracle']:.3f}", "", "", ""])
+        lines.append(["random order", "", "", f"{measured['area_random']:.3f}", "", "", ""])
     return Grid(title, header, lines)
