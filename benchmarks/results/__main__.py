@@ -54,6 +54,7 @@ def main() -> None:
         "--external", type=Path, help="folder with images of other hospitals, for tables shift and grounding"
     )
     parser.add_argument("--most", type=int, default=0, help="most images of each hospital, for table shift; 0: all")
+    parser.add_argument("--finished-only", action="store_true", help="table main: train nothing, show the scored runs")
     parser.add_argument("--epochs-share", type=float, default=1.0, help="share of the recipes' epochs that is trained")
     chosen = parser.parse_args()
     bench = Bench(
@@ -64,6 +65,7 @@ def main() -> None:
         tuple(chosen.systems),
         external=chosen.external,
         share=chosen.epochs_share,
+        finished_only=chosen.finished_only,
         most=chosen.most,
     )
     bench.runs.mkdir(parents=True, exist_ok=True)
@@ -73,6 +75,8 @@ def main() -> None:
         command += f" --split {bench.split} \\\n        --seeds {' '.join(map(str, bench.seeds))}"
         if name != "eye":
             command += f" --systems {' '.join(bench.systems)}"
+        if bench.finished_only:
+            command += " --finished-only"
         if bench.share != 1:
             command += f" --epochs-share {bench.share}"
         if name in ("grounding", "shift"):

@@ -28,6 +28,7 @@ class Bench:
         recipe: second part of the recipes' names.
         external: folder of other hospitals' images, if there is one.
         share: of the epochs of every stage that is trained, for a first look.
+        finished_only: table `main` shows the runs that are scored already and trains none.
         most: most images of each hospital, evenly spread over its files; 0: all.
     """
 
@@ -39,6 +40,7 @@ class Bench:
     recipe: str = "iu_xray-laptop"
     external: Path | None = None
     share: float = 1.0
+    finished_only: bool = False
     most: int = 0
 
     def run(self, system: str, seed: int) -> Path:
