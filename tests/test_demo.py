@@ -54,5 +54,5 @@ def test_every_system_has_a_demo() -> None:
 
 
 def test_a_system_without_demo_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="recipe 'nothing/demo' is neither"):
+    with pytest.raises(UserError, match="recipe 'nothing/demo' does not exist"):
         run_demo(tmp_path / "demo", system="nothing", studies=700, seed=0, console=Console(quiet=True))

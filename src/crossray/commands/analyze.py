@@ -187,8 +187,8 @@ def analyze_liveness(
             if recipe
             else "--data: is missing; --model is measured on the studies of a prepared dataset."
         )
-    if data is not None and not model:
-        raise UserError("--data: goes with --model; recipes are measured on drawn studies.")
+    if not model and (data is not None or split != "val"):
+        raise UserError("--data and --split: go with --model; recipes are measured on drawn studies.")
     found: dict[str, list[Measured]] = {}
     for name, measured, title in _trained(model, data, split) if model and data else _newborn(recipe):
         found[name] = measured
