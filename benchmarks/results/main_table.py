@@ -126,4 +126,5 @@ def _significance(bench: Bench) -> list[str]:
         "compare", bench.predictions(reference, firsts[reference]), *files, "--against", "first", "--meteor", "no",
         "--metrics", "cider", "bleu4", "ce_f1", "--markdown", target,
     )  # fmt: skip
-    return [f"## Comparison with `{reference}` (first seed of each)\n", target.read_text(encoding="utf-8")]
+    text = target.read_text(encoding="utf-8").replace(f"{bench.runs}/", "runs/results/")  # no folder of this machine
+    return [f"## Comparison with `{reference}` (first seed of each)\n", text]

@@ -164,7 +164,7 @@ def test_padding_of_reports_changes_neither_losses_nor_memory() -> None:
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_large_priors_drown_the_image_tokens_unless_they_are_normalized(normalize: bool) -> None:
-    """Training makes priors and maps grow; the additions were 500 times as large as the tokens on real radiographs."""
+    """Training makes priors and maps grow; the additions were 400 times as large as the tokens on real radiographs."""
     torch.manual_seed(0)
     denoising, tokens = Denoising(64, 0.0, normalize=normalize).eval(), torch.randn(2, 5, 64)
     prior = 1000 * torch.randn(1, 3, 64).expand(2, -1, -1)
