@@ -1,6 +1,6 @@
 """How large the image tokens of a trained COACL are, and what its denoising attention adds to them.
 
-    python benchmarks/coacl_scale.py --model runs/coacl --data data/iu [--split val]
+python benchmarks/coacl_scale.py --model runs/coacl --data data/iu [--split val]
 """
 
 from typing import Any
