@@ -42,6 +42,8 @@ _SIDE = 512
 
 _USUAL = "usual place"
 
+_MEASURES = ("pointing", "mass")
+
 
 def table(bench: Bench) -> str:
     """The first seed of every system, and the encoder, on the boxes in `bench.external`."""
@@ -49,7 +51,7 @@ def table(bench: Bench) -> str:
         return "# Grounding on real boxes\n\nNot made: give the folder of the boxes with `--external`.\n"
     boxes = _boxes(bench.external / "nih_boxes")
     studies = [(path, finding) for path, found in boxes.items() for finding in found]
-    lines = []
+    lines: dict[str, list[list[str]]] = {measure: [] for measure in _MEASURES}
     for number, system in enumerate(bench.systems):
         generator = Generator.from_pretrained(trained(bench, system, bench.seeds[0]), device="cpu")
         files = [read_study([path], generator.model.config.views, generator.stored) for path, _ in studies]
@@ -58,22 +60,21 @@ def table(bench: Bench) -> str:
         observations = [_FINDINGS[finding][0] for _, finding in studies]
         if number == 0:
             seen = _of_encoder(encoder(bench), generator, inputs, masks, observations)
-            lines += _lines("encoder", seen, len(studies))
+            _add(lines, "encoder", seen, len(studies))
         sentences = [_FINDINGS[finding][1] for _, finding in studies]
-        lines += _lines(system, _of_attention(generator, inputs, masks, observations, sentences), len(studies))
+        _add(lines, system, _of_attention(generator, inputs, masks, observations, sentences), len(studies))
     about = (
         f"{len(studies)} findings in {len(boxes)} frontal radiographs of ChestX-ray14, {_count(studies)}, none of "
-        "which any model has seen. A system reads a fixed sentence that states the finding "
-        f"(*{_FINDINGS['Pneumonia'][1]}*), and the map is the cross-attention of the words that state it; the "
-        "encoder's map is what each cell adds to its head's logit (CAM, Zhou et al. 2016), less the smallest. "
+        "which any model has seen. A system reads a fixed sentence that states the finding (for example *there is "
+        "pneumonia.*), and the map is the cross-attention of the words that state it; the encoder's map is what each cell adds to its head's logit (CAM, Zhou et al. 2016), less the smallest. "
         "Pointing: the box is within half a cell of the largest cell's centre. Mass: share of the map inside the box. "
         "*Others' maps*: those of the other radiographs with the same finding. *Usual place*: where the boxes of the "
         "other radiographs are. Intervals over radiographs, 1,000 resamples."
     )
-    headings = ["map of"]
-    for measure in ("pointing", "mass"):
-        headings += [measure, f"{measure} minus others' maps", f"{measure} minus usual place"]
-    return f"# Grounding on real boxes\n\n{about}\n\n{grid(headings, lines)}"
+    parts = [f"# Grounding on real boxes\n\n{about}\n"]
+    for measure, rows in lines.items():
+        parts.append(grid(["map of", measure, "minus others' maps", "minus usual place"], rows))
+    return "\n".join(parts)
 
 
 def _boxes(folder: Path) -> dict[Path, dict[str, Mask]]:
@@ -141,16 +142,15 @@ def _of_encoder(
     ]
 
 
-def _lines(name: str, targets: Sequence[Target], studies: int) -> list[list[str]]:
-    """A row for the maps; behind the first ones a row for the usual place, which is the same for all of a grid."""
+def _add(lines: dict[str, list[list[str]]], name: str, targets: Sequence[Target], studies: int) -> None:
+    """A row of each measure: the maps' own value, and what it is above that of maps which do not see the radiograph."""
     if not targets:
-        return [[name, "returns no attention", *[""] * 5]]
+        return  # the system returns no attention
     sources = {source.name: source for source in score(targets, studies, {_USUAL: _usual_place(targets)}).sources}
-    cells = [name]
-    for metric in ("pointing", "mass"):
-        differences = [sources[other].differences[metric] for other in ("shuffled attention", _USUAL)]
-        cells += [_shown(sources["model"].scores[metric], ".2f"), *(_shown(value, "+.2f") for value in differences)]
-    return [cells]
+    for measure, rows in lines.items():
+        differences = [sources[other].differences[measure] for other in ("shuffled attention", _USUAL)]
+        own = _shown(sources["model"].scores[measure], ".2f")
+        rows.append([name, own, *(_shown(value, "+.2f") for value in differences)])
 
 
 def _shown(value: Interval, form: str) -> str:
