@@ -107,7 +107,7 @@ def test_damage_and_ends_are_said(tiny: Any, blobs: Path, tmp_path: Path, capsys
     whole = (out / "last.ckpt").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", bytes(9999)):
         (out / "last.ckpt").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"last\.ckpt: is damaged"):
+        with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
             resume(out)
     (out / "last.ckpt").write_bytes(whole)
     for name, texts in (("provenance.json", ("{}", "[]", "3", '{"data": 1}')), ("recipe.yaml", ("", "[]"))):
