@@ -76,7 +76,7 @@ def folded(word: str) -> str:
 
 
 def sentence_spans(words: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Half-open, non-empty ranges of the sentences in `words`; of the final tokens, they include only question marks."""
+    """Half-open, non-empty ranges of sentences in `words`; of their final tokens, they include question marks only."""
     start = 0
     for place, word in enumerate(words):
         if word in SENTENCE_ENDS:
