@@ -210,7 +210,7 @@ class Knowledge(Trainable):
         return losses | ({"sentences": self._sentences(batch.targets.reports)} if self.text.trainable else {})
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Statuses (B, E) int8, indices of `STATUSES`, and places of positive mentions (B, E, A) bool in the reports."""
+        """Statuses (B, E) int8, indices of `STATUSES`, and positive places (B, E, A) bool in the reports."""
         said = [
             self._said(key, report)
             for key, report in zip(batch.targets.report_key.tolist(), batch.targets.reports, strict=True)
