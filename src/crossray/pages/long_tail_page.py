@@ -12,7 +12,7 @@ from crossray.pages.tables import Grid, ends, value
 
 
 def grids(found: LongTail) -> list[Grid]:
-    """Means of the parts, and the observations one by one."""
+    """The means of the parts, and each observation."""
     described = f"{counted(found.studies, 'study')}, protocol {found.protocol}, labeler {found.labeler}"
     observations = [(name, part) for part, names in found.parts.items() for name in names]
     means = [[f"{part} ({len(found.parts[part])})", *_cells(found, part)] for part in PARTS]
@@ -34,10 +34,10 @@ def grids(found: LongTail) -> list[Grid]:
 
 
 def write_page(found: LongTail, path: Path) -> None:
-    """Write a page with chart and tables; the file appears whole or not at all.
+    """Write a page with chart and tables, atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     systems = list(found.scores)
     bars = [
@@ -59,7 +59,7 @@ def write_page(found: LongTail, path: Path) -> None:
 
 
 def _rows(found: LongTail) -> list[tuple[str, str, str]]:
-    """Key, label and note of every group of bars: each part's mean, then its observations."""
+    """Key, label and note of each group of bars: the mean of each part, followed by its observations."""
     rows = []
     for part, names in found.parts.items():
         rows.append((part, part.capitalize(), f"mean of {len(names)}"))
