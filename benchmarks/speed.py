@@ -150,7 +150,7 @@ def decoding(system: str, repeats: int, samples: int = 0) -> dict[str, Any]:
 
 
 def training(system: str, repeats: int, *, compiled: bool = False) -> dict[str, Any]:
-    """One row of the training table: a step as `TrainingModule` does it, with the laptop recipe's optimiser.
+    """One row of the training table: a step as `TrainingModule` does it, with the laptop recipe's optimizer.
 
     `compiled`: the same step behind `torch.compile` is measured in turns with it.
     """

@@ -33,7 +33,7 @@ def table(bench: Bench) -> str:
         "The best model after the language loss, and the model after the recipe's last stage, which starts from it and "
         "learns from rewards (CIDEr-D and clinical F1; [training](../training.md#rewards)). Protocol `r2gen`. *Most "
         "overused sentence*: the share of generated and of true reports that contain it (alarm *template*). *Normal*: "
-        "reports labelled as without findings. A report contradicts itself if it both states and denies an observation."
+        "reports labeled as without findings. A report contradicts itself if it both states and denies an observation."
     )
     return f"# The reward stage ({SPLITS[bench.split]})\n\n{about}\n\n" + grid(headings, rows)
 

@@ -79,7 +79,7 @@ class InputChecker:
     """The input check of one model, stored in its folder (`crossray.confidence.folder`).
 
     Attributes:
-        mean: (P,) of the training images' vectors; `deviation`: (P,) theirs. All parts work on standardised vectors.
+        mean: (P,) of the training images' vectors; `deviation`: (P,) theirs. All parts work on standardized vectors.
         density: of the training images.
         rotation: 4 classes, quarter-turns clockwise; `inverted`, `mirrored`: 2 classes, the second is the mistake.
         lateral: 2 classes, frontal and lateral; None where the training images do not say.

@@ -73,8 +73,8 @@ def nearest_images(dataset: Dataset, rows: NDArray[np.int64], training: NDArray[
 
     Args:
         dataset: a prepared dataset.
-        rows: (N,) studies to find a neighbour for.
-        training: (M,) studies to choose from; a study is never its own neighbour.
+        rows: (N,) studies to find a neighbor for.
+        training: (M,) studies to choose from; a study is never its own neighbor.
 
     Returns:
         (N,) positions in `training` with the smallest Euclidean distance of the 32 x 32 mean-pooled images; of several,
@@ -131,13 +131,13 @@ def tag_oracle(
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Mean-pool a grey-scale image.
+    """Mean-pool a gray-scale image.
 
     Args:
         pixels: (H, W), any size.
 
     Returns:
-        (32, 32) mean grey values over a grid of equal cells with borders at whole pixels.
+        (32, 32) mean gray values over a grid of equal cells with borders at whole pixels.
     """
     edges = [np.arange(THUMBNAIL) * length // THUMBNAIL for length in pixels.shape]
     sums = np.add.reduceat(np.add.reduceat(pixels, edges[0], axis=0, dtype=np.int64), edges[1], axis=1)

@@ -1,4 +1,4 @@
-"""How much reports of one study agree: what minimum Bayes risk decoding maximises (`crossray.decoding.risk`)."""
+"""How much reports of one study agree: what minimum Bayes risk decoding maximizes (`crossray.decoding.risk`)."""
 
 from collections.abc import Sequence
 

@@ -29,7 +29,7 @@ def sinkhorn(
 ) -> tuple[Tensor, Tensor]:
     """Entropic optimal transport from a uniform distribution over the rows, in the log domain and in float32.
 
-    The plan T minimises <cost, T> - epsilon H(T) + tau KL(column sums, uniform) among all plans whose rows sum to
+    The plan T minimizes <cost, T> - epsilon H(T) + tau KL(column sums, uniform) among all plans whose rows sum to
     1 / M. With an infinite tau it is balanced: every valid column receives 1 / (number of valid columns). A finite tau
     lets columns receive less or more, down to nothing (Chizat et al. 2018, relaxed on one side); at tau = 0 it is the
     softmax of -cost / epsilon in each row.

@@ -66,7 +66,7 @@ class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each as x + dropout(f(norm(x))).
 
     Args:
-        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalisation.
+        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalization.
     """
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float, norm: Norm) -> None:
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
 
     Args:
         layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
-        norm: kind of layer normalisation.
+        norm: kind of layer normalization.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class DecoderLayer(nn.Module):
     """Causal self-attention, cross-attention and feed-forward, each as x + dropout(f(norm(x))).
 
     Args:
-        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalisation.
+        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalization.
         memory_width: width of the memory.
     """
 
@@ -240,7 +240,7 @@ class Decoder(DecoderStack):
 
     Args:
         layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
-        norm: kind of layer normalisation.
+        norm: kind of layer normalization.
         memory_width: width of the memory; D when left out.
     """
 

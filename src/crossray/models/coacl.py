@@ -373,7 +373,7 @@ class Alignment(nn.Module):
 
 
 def kaiming(layer: nn.Linear) -> nn.Linear:
-    """M2KT's initialisation of its own linear maps: Kaiming-normal weights, zero bias."""
+    """M2KT's initialization of its own linear maps: Kaiming-normal weights, zero bias."""
     nn.init.kaiming_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -96,7 +96,7 @@ def draw(scene: Scene, view: Literal["frontal", "lateral"], size: int) -> View:
         The view: pixels (H, W) uint8, and a mask of each visible finding, in the order of the scene.
 
     Raises:
-        UserError: the size is below 16, the view is unknown, or the catalogue has no such finding.
+        UserError: the size is below 16, the view is unknown, or the catalog has no such finding.
     """
     if size < 16:
         raise UserError(f"phantom: size {size} is too small to draw; choose at least 16")
@@ -104,7 +104,7 @@ def draw(scene: Scene, view: Literal["frontal", "lateral"], size: int) -> View:
         raise UserError(f"phantom: view {view!r} is unknown; choose frontal or lateral")
     for finding in scene.findings:
         if finding.name not in DRAWINGS:
-            raise UserError(f"phantom: finding {finding.name!r} is not in the catalogue; choose one of its names")
+            raise UserError(f"phantom: finding {finding.name!r} is not in the catalog; choose one of its names")
     frame = frame_of(scene, view, size)
     contrast = 1.5 if scene.severity == "easy" else 1.0
     canvas = (draw_frontal if view == "frontal" else draw_lateral)(frame, lay_out(scene), contrast)

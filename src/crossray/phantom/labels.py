@@ -8,7 +8,7 @@ from crossray.text.observations import OBSERVATIONS
 def labels_of(scene: Scene) -> dict[str, str]:
     """Status of each observation in the drawing, whether or not the report mentions it.
 
-    An observation is "positive" if a finding with this observation in the catalogue is positive, "uncertain" if all
+    An observation is "positive" if a finding with this observation in the catalog is positive, "uncertain" if all
     such findings are uncertain, and "negative" otherwise; it is never blank, because everything about a drawn study is
     known. "no_finding" is "positive" if there are no findings except devices, "uncertain" if all findings are
     uncertain, and "negative" otherwise. Tags that cannot be drawn (`Scene.undrawn`) also make it "negative", because

@@ -1,4 +1,4 @@
-"""Positions of the catalogue's places in a view."""
+"""Positions of the catalog's places in a view."""
 
 from collections.abc import Mapping
 
@@ -45,7 +45,7 @@ def locate(canvas: Canvas, side: str, place: str, rng: np.random.Generator) -> P
     Args:
         canvas: the view.
         side: "left" or "right"; "" for the midline.
-        place: a place in the lungs from the catalogue, or "" for anywhere.
+        place: a place in the lungs from the catalog, or "" for anywhere.
         rng: random generator; two numbers are drawn.
     """
     layout = canvas.layout

@@ -16,7 +16,7 @@ class Finding:
     Attributes:
         name: key of `crossray.phantom.catalogue.CATALOGUE`.
         side: patient's side: "left", "right", "bilateral" or "". A frontal view shows the patient's left at the right.
-        place: one of the finding's places in the catalogue, or "".
+        place: one of the finding's places in the catalog, or "".
         degree: one of `DEGREES`, or "".
         status: "positive", or "uncertain": barely visible and reported as doubtful.
     """

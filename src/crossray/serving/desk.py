@@ -128,7 +128,7 @@ class Desk:
             await asyncio.sleep(LOOK / 5)
 
     async def run(self) -> None:
-        """Report waiting studies and delete old ones, until cancelled."""
+        """Report waiting studies and delete old ones, until canceled."""
         await asyncio.to_thread(self.journal.recover)
         swept = 0.0
         while True:

@@ -53,7 +53,7 @@ def stored_objects(entry: Entry, report: str, contents: Sequence[tuple[str, byte
     objects = [sr_file(answer, answer["text"], made, contents)]
     looked = answer.get("attention")
     sources = sources_of(answer, contents, in_order=True)
-    # a presentation state of this kind requires grey-scale images
+    # a presentation state of this kind requires gray-scale images
     if looked and answer["sentences"] and all(source.text("SamplesPerPixel") in ("", "1") for source in sources):
         sentences = np.array([row["attention"] for row in answer["sentences"]])  # (sentences, views, cells)
         side = looked["side"]

@@ -108,7 +108,7 @@ class TestBlankPictures:
     @pytest.mark.parametrize("level", [0, 128, 255])
     def test_one_level(self, kind: str, level: int, caplog: pytest.LogCaptureFixture) -> None:
         read_image(encoded(Image.new("L", (64, 64), level), kind), "blank")
-        assert caplog.messages[0].startswith("blank: pixels have one grey level in the whole image")
+        assert caplog.messages[0].startswith("blank: pixels have one gray level in the whole image")
 
     @pytest.mark.parametrize("mode", ["LA", "RGBA"])
     def test_transparent(self, mode: str, caplog: pytest.LogCaptureFixture) -> None:

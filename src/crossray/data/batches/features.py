@@ -116,7 +116,7 @@ def build_features(
 
     Args:
         dataset: the images.
-        model_prepare: normalised images (N, 3, S, S) on `device` -> (N, ...) tensors by name; must be in eval mode.
+        model_prepare: normalized images (N, 3, S, S) on `device` -> (N, ...) tensors by name; must be in eval mode.
         transform: transform that is applied first.
         fingerprint: identifies the weights behind `model_prepare`.
         variants: 1 for the evaluation transform only; more for additional random augmentations.

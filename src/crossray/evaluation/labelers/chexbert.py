@@ -36,7 +36,7 @@ HEAD_WIDTH = 64
 
 _UNKNOWN, _START, _END = "[UNK]", "[CLS]", "[SEP]"
 
-# Number of reports that are labelled at once.
+# Number of reports that are labeled at once.
 _BATCH = 32
 
 

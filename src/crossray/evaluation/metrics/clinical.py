@@ -1,6 +1,6 @@
 """Clinical efficacy: whether a generated report states the same observations as the true report.
 
-Both reports are labelled by the same labeler, a `Convention` says which statuses count as present, and presence is
+Both reports are labeled by the same labeler, a `Convention` says which statuses count as present, and presence is
 compared over the 14 observations of CheXpert or the five of its competition:
 
 * example-based: precision, recall and F1 of each study over its observations, then the mean over studies (PromptMRG,
@@ -168,7 +168,7 @@ class ClinicalStatistics:
 
     @property
     def without_findings(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether each generated and each true report is labelled as having no findings: two arrays of shape (N,)."""
+        """Whether each generated and each true report is labeled as having no findings: two arrays of shape (N,)."""
         ours, theirs = (POSITIVE.present_in(codes[:, _NO_FINDING]) for codes in (self.hypothesis, self.reference))
         return ours, theirs
 
@@ -353,7 +353,7 @@ class Clinical(Family):
     validated = SELECTION_METRICS
 
     def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
-        """Labels of all reports. Equal reports are labelled once: baselines and protocols share most of them."""
+        """Labels of all reports. Equal reports are labeled once: baselines and protocols share most of them."""
         labeler = setting.labeler
         if labeler is None:
             raise NotComputedError("clinical efficacy not computed: left out on request")

@@ -47,7 +47,7 @@ class Variety:
         words: mean number of words.
         deidentified: share of the reports with `xxxx`.
         unknown: share of the reports with `<unk>`.
-        normal: share of the reports that are labelled as having no findings; None without a labeler.
+        normal: share of the reports that are labeled as having no findings; None without a labeler.
     """
 
     distinct_reports: float
@@ -101,7 +101,7 @@ def variety(reports: Sequence[str], normal: NDArray[np.bool_] | None = None) -> 
 
     Args:
         reports: N reports.
-        normal: (N,) whether each is labelled as having no findings.
+        normal: (N,) whether each is labeled as having no findings.
     """
     (coded,) = code_reports(reports)
     totals = [int(order.count.sum()) for order in coded.orders]

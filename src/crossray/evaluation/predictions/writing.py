@@ -1,4 +1,4 @@
-"""Differences in how predictions and true reports are written, and reports that cannot be labelled."""
+"""Differences in how predictions and true reports are written, and reports that cannot be labeled."""
 
 import re
 from collections import Counter

@@ -59,7 +59,7 @@ class NetworkConfig(TrainableConfig):
         if self.patch not in (1, 2, 4, 8):
             raise UserError(f"field 'patch' is {self.patch}; choose 1, 2, 4 or 8.")
         if self.channels not in (1, 3):
-            raise UserError(f"field 'channels' is {self.channels}; choose 1 (grey) or 3.")
+            raise UserError(f"field 'channels' is {self.channels}; choose 1 (gray) or 3.")
         if self.width < 4 or self.width % 4:
             raise UserError(f"field 'width' is {self.width}; give a multiple of 4.")
         if self.blocks < 1 or self.codes < 2:
