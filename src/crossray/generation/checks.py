@@ -78,7 +78,7 @@ def heed(study: str, check: InputCheck | None, *, strict: bool) -> None:
     if check is None or check.ok:
         return
     if strict:
-        raise UserError(f"{study}: refused: {check} Leave out --strict to get a report all the same.")
+        raise UserError(f"{study}: refused: {check} To generate the report nevertheless, leave out strict.")
     _LOGGER.warning("%s: %s", study, check)
 
 

@@ -1,4 +1,4 @@
-"""What is known about a study, as a set of tags; the tag oracle and the normal/abnormal split are based on it."""
+"""Tags of a study, which the tag oracle and the split into normal and abnormal studies are based on."""
 
 from collections.abc import Sequence
 

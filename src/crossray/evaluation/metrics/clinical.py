@@ -7,7 +7,7 @@ compared over the 14 observations of CheXpert or the five of its competition:
   REVTAF);
 * micro: counts summed over studies and observations;
 * macro: the mean of the scores of the single observations;
-* per class: that score itself.
+* per class: the score of a single observation.
 
 A quotient 0/0 is 0 everywhere, as with scikit-learn's `zero_division=0`. An observation that occurs in no true report
 of a resample therefore counts as 0 in the macro mean: the mean is always over 14 (or 5) observations, and macro scores
@@ -84,10 +84,10 @@ def metric_name(measure: str, average: str = "example", observations: str = "", 
     """Name of a clinical metric.
 
     Args:
-        measure: of `MEASURES`.
-        average: of `AVERAGES`; the names of example-based scores leave it out, as in REVTAF's tables.
+        measure: one of `MEASURES`.
+        average: one of `AVERAGES`; the names of example-based scores omit it, as in REVTAF's tables.
         observations: key of `OBSERVATION_SETS`.
-        suffix: of the `Convention`.
+        suffix: suffix of the `Convention`.
 
     Returns:
         A name such as `ce_f1`, `ce_micro_recall` or `ce5_macro_f1_uncertain`.
@@ -111,10 +111,10 @@ SELECTION_METRICS = (*map(metric_name, MEASURES), metric_name("f1", "micro"), me
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one observation is reported.
+    """The scores of one observation.
 
     Attributes:
-        observation: its name.
+        observation: name of the observation.
         support: number of studies whose true report states it.
         written: number of studies whose generated report states it.
         precision: share of the written ones that are true; 0 if none is written.
@@ -225,7 +225,7 @@ class ClinicalStatistics:
 
         Args:
             resamples: number of bootstrap resamples for each interval.
-            seed: of the resamples.
+            seed: seed of the resamples.
 
         Returns:
             Scores of the 14 observations in the order of `CHEXPERT`, by the name of the convention.
@@ -329,7 +329,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler
     Args:
         hypotheses: N generated reports.
         references: N true reports, in the same order.
-        labeler: of both.
+        labeler: labeler of both.
 
     Returns:
         The metrics of `SELECTION_METRICS`, between 0 and 1.
@@ -374,6 +374,6 @@ class Clinical(Family):
 
 
 def clinical_statistics(families: Mapping[str, FamilyStatistics]) -> ClinicalStatistics | None:
-    """The clinical ones among the statistics of all families; None without a labeler."""
+    """The clinical statistics among those of all families; None without a labeler."""
     found = families.get(Clinical.name)
     return found if isinstance(found, ClinicalStatistics) else None
