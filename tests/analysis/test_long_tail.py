@@ -59,8 +59,13 @@ def test_hand_made_case(tmp_path: Path) -> None:
     assert list(found.differences) == ["perfect"]
     assert found.differences["perfect"]["tail"].value == 1
     assert found.differences["perfect"]["head"].value == pytest.approx(1 - (effusion + edema) / 2)
-    means, single = grids(found)
-    assert [line[0] for line in means.lines] == ["head (2)", "middle (1)", "tail (1)"]
+    means, single, intervals, differences = grids(found)
+    assert means.header == ["", "head (2)", "middle (1)", "tail (1)"]
+    assert [line[0] for line in means.lines] == [*found.scores, f"perfect minus {next(iter(found.scores))}"]
+    assert means.lines[1][1:] == ["1.000 [1.000, 1.000]"] * 3
+    assert means.lines[2][3].startswith("+1.000 [")
+    assert [line[2] for line in intervals.lines] == ["[1.000, 1.000]"] * 4
+    assert differences.header == ["", "perfect"] and differences.lines[3][1].startswith("+1.000 [")
     assert [line[:3] for line in single.lines] == [
         ["Pleural effusion", "head", "4"], ["Edema", "head", "3"], ["Fracture", "middle", "2"],
         ["Pneumothorax", "tail", "1"],
