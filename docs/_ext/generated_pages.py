@@ -166,8 +166,8 @@ def _recipes(folder: Path) -> None:
     sections.append("## Stages\n\nEntries of the list `stages`.\n\n" + _fields(Stage, ""))
     _write(
         folder / "recipes" / "training.md",
-        "# Fields of every recipe\n\nThese sections are the same for every system. `crossray train RECIPE --help` shows "
-        "them with the values of a recipe.\n\n" + "\n\n".join(sections) + "\n",
+        "# Fields of every recipe\n\nThese sections are the same for every system. `crossray train RECIPE --help` "
+        "shows them with the values of a recipe.\n\n" + "\n\n".join(sections) + "\n",
     )
     contents = "\n".join(["recipes/training", *(f"recipes/{name}" for name in systems)])
     _write(
