@@ -97,7 +97,7 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
     if number := counts.get("patients_in_several_splits"):
         patients = counted(number, "patient is", "patients are")
         console.print(
-            f"[yellow]{patients} in two or more splits[/]: their scores do not test generalization", soft_wrap=True
+            f"[yellow]{patients} in two splits or more[/]: their scores do not test generalization", soft_wrap=True
         )
     for line in text_notes(dataset):
         console.print(f"[yellow]{line}[/]", highlight=False)

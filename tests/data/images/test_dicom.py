@@ -247,7 +247,7 @@ class TestColour:
 
     def test_a_photograph_is_refused(self) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-        assert "colour" in error_of(dicom(noise, PhotometricInterpretation="RGB", PlanarConfiguration=0))
+        assert "color" in error_of(dicom(noise, PhotometricInterpretation="RGB", PlanarConfiguration=0))
 
     @pytest.mark.parametrize(
         ("fields", "words"),

@@ -253,7 +253,7 @@ class TestMutations:
             try:
                 made.read(content)
             except UserError as error:
-                assert "colour picture" in str(error)
+                assert "color picture" in str(error)
 
     @pytest.mark.parametrize("name", FORMATS)
     def test_mutations_are_read_or_rejected(self, name: str) -> None:

@@ -158,13 +158,13 @@ class TestModes:
 class TestColour:
     @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
     def test_a_colour_photograph_is_refused(self, kind: str) -> None:
-        with pytest.raises(UserError, match=r"holiday.*colour"):
+        with pytest.raises(UserError, match=r"holiday.*color"):
             read_image(encoded(colour_photograph(), kind), "holiday")
 
     def test_true_photographs_are_refused(self) -> None:
         datasets = pytest.importorskip("sklearn.datasets")
         for photograph in datasets.load_sample_images().images:
-            with pytest.raises(UserError, match="colour"):
+            with pytest.raises(UserError, match="color"):
                 read_image(encoded(Image.fromarray(photograph), "JPEG"))
 
     @pytest.mark.parametrize("tint", [(1.0, 0.95, 0.85), (0.85, 0.95, 1.0), (1.0, 0.8, 0.6)])
