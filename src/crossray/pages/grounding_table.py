@@ -41,7 +41,7 @@ def grids(name: str, result: Grounding) -> list[Grid]:
     """The model next to what it is compared with, and the model by view and by observation."""
     compared = []
     for source in result.sources:
-        cells = [source.name]
+        cells = [source.name.replace("centre", "center")]  # files keep the earlier spelling
         for metric in ("pointing", "mass"):
             cells += [f"{source.scores[metric].value:.3f}", ends(source.scores[metric])]
             cells.append(signed(source.differences.get(metric)))
