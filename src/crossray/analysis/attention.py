@@ -54,7 +54,7 @@ def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -
     The attention is computed from the finished report in one additional pass, and averaged over the tokens of a word.
 
     Args:
-        model: with tokenizer and image transform.
+        model: model with tokenizer and image transform.
         inputs: B studies as stored, before the transform, on the model's device.
         config: the decoding settings.
 
@@ -72,7 +72,7 @@ def lay_out(model: ReportModel, reports: Sequence[WrittenReport], inputs: Inputs
     """Compute the attention of each word for reports that were generated with `need_attention`.
 
     Args:
-        model: with tokenizer and image transform.
+        model: model with tokenizer and image transform.
         reports: reports of B studies.
         inputs: these studies as stored, before the transform.
 

@@ -68,7 +68,7 @@ class Comparison:
         protocols: comparison for each protocol name.
         resamples: number of bootstrap resamples, and of exchanges in each test; `seed`: their seed.
         meteor_jar_sha256: digest of the jar that computed METEOR; None if METEOR was not computed.
-        notes: what was not compared, and what the numbers mean.
+        notes: notes on protocols that were not compared, and on the numbers.
     """
 
     predictions: Mapping[str, str]

@@ -112,10 +112,10 @@ def query_files(
     """Nearest reports of image files, study by study.
 
     Args:
-        generator: of the model.
+        generator: generator of the model.
         model: see `retrieving`.
         studies: the views of each study, or its folder.
-        k: how many neighbors.
+        k: number of neighbors.
 
     Yields:
         The study's name and its neighbors, nearest first.
@@ -144,10 +144,10 @@ def nearest(generator: Generator, model: RetrievingModel, inputs: Inputs, k: int
     """The neighbors of each of B studies, nearest first.
 
     Args:
-        generator: of the model.
+        generator: generator of the model.
         model: see `retrieving`.
         inputs: the studies as stored, before the transform.
-        k: how many neighbors.
+        k: number of neighbors.
     """
     database = model.database
     with torch.inference_mode():

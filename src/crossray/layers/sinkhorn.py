@@ -242,7 +242,7 @@ def hard_iou(first: Tensor, second: Tensor, side: int = 224) -> Tensor:
     Args:
         first: (B, N, M), M a square number.
         second: (B, E, M).
-        side: of the enlarged maps.
+        side: side length of the enlarged maps.
 
     Returns:
         (B, N, E).

@@ -87,7 +87,7 @@ class Encoder(nn.Module):
     """A stack of encoder layers with a final normalization.
 
     Args:
-        layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
+        layers: number of layers; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: in all layers.
         norm: kind of layer normalization.
     """
 
@@ -111,7 +111,7 @@ class Reading:
     """The inputs of one decoder layer in one call.
 
     Attributes:
-        keys: of the memory, (B, h, S, D / h); `values`: of the memory, in the same shape.
+        keys: keys of the memory, (B, h, S, D / h); `values`: its values, in the same shape.
         memory_mask: (B, 1, 1, S) bool, True where a position is valid; None: all are.
         bias: added to the scaled scores of the cross-attention, broadcastable to (N, h, T, S).
         visible: with a cache, the mask of the text positions that each new one may see.
@@ -239,7 +239,7 @@ class Decoder(DecoderStack):
     """A stack of pre-norm decoder layers with a final normalization.
 
     Args:
-        layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
+        layers: number of layers; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: in all layers.
         norm: kind of layer normalization.
         memory_width: width of the memory; D when left out.
     """

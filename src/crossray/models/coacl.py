@@ -292,7 +292,7 @@ class Denoising(nn.Module):
 
     Args:
         channels: C, with one head for every 64 of them: 12 in a ViT-B/16, as published.
-        dropout: in the attention weights and after it.
+        dropout: dropout in the attention weights and after the attention.
         normalize: f reads normalized keys and values, and what it finds is normalized before it is added.
     """
 

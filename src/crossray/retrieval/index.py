@@ -88,7 +88,7 @@ class ReportIndex:
 
         Args:
             queries: (Q, D), read in float32.
-            k: how many.
+            k: number of neighbors.
             exclude: (Q,) int64, the group that a query may not meet; `NO_GROUP` to meet all.
 
         Returns:

@@ -22,7 +22,7 @@ def fhir_json(
     """A FHIR bundle of a report; see `crossray.interop.fhir`.
 
     Args:
-        answer: of the service.
+        answer: answer of the service.
         text: the report, possibly edited by a person.
         made: time when the model wrote it.
         contents: names and contents of the study's files; if they are DICOM, patient and study are taken from them.

@@ -66,6 +66,6 @@ def find_vocabulary(name: str) -> Path:
         return Path(cached_file(name, FILES[0]))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"vocabulary '{name}': it is no file or folder and cannot be loaded from the hub "
+            f"vocabulary '{name}': it is not a file or folder and cannot be loaded from the hub "
             f"({str(error).splitlines()[0][:200]}); {_REMEDY}, or their folder."
         ) from error

@@ -121,7 +121,7 @@ def build_features(
         fingerprint: identifies the weights behind `model_prepare`.
         variants: 1 for the evaluation transform only; more for additional random augmentations.
         batch_size: number of images per batch.
-        device: where to compute.
+        device: device to compute on.
         dtype: how floating-point features are stored; integers keep their type.
         progress: called with the number of finished and of all images, over all variants.
 

@@ -24,7 +24,7 @@ def grey_levels(header: Header, stored: NDArray[Any], layout: Layout, remark: Re
     """Convert stored values to gray levels like a viewer.
 
     Args:
-        header: of the file.
+        header: header of the file.
         stored: (H, W) words.
         layout: pixel format from the header; MONOCHROME1 or 2.
         remark: receives the warnings.

@@ -134,7 +134,7 @@ def read_r2gen(
         images: folder that the image paths are relative to.
         labels: "annotation" takes the file's labels where it has them (PromptMRG: CheXbert's), and else what the rules
             read out of the report, as "rules" always does.
-        convention: of the rules.
+        convention: convention of the rules.
 
     Returns:
         Studies in the order train, val, test, the frontal views of each first where the file says their positions; the

@@ -103,7 +103,7 @@ def joined(first: _Joinable, second: _Joinable) -> _Joinable:
     Args:
         first: dataclass whose arrays have one row per study; a field may be such a dataclass, a mapping to some, or
             None. Its other fields describe all studies.
-        second: of the same class, with equal descriptions.
+        second: statistics of the same class, with equal descriptions.
 
     Raises:
         ValueError: the two do not describe the same statistics.

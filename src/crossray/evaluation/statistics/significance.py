@@ -95,7 +95,7 @@ def bootstrap(
     Args:
         statistics: statistics of the system's predictions.
         resamples: number of resamples.
-        seed: of the draws.
+        seed: seed of the draws.
         level: share of the resamples in an interval.
 
     Returns:
@@ -120,7 +120,7 @@ def paired_difference(
         second: statistics of the other on the same studies in the same order; for a list (such as several shuffles),
             the mean of their scores is used.
         resamples: number of resamples.
-        seed: of the draws.
+        seed: seed of the draws.
         level: share of the resamples in an interval.
 
     Returns:
