@@ -18,9 +18,9 @@ class Bin:
 
     Attributes:
         low: lower end of the range, which belongs to it; `high`: upper end, which belongs to the last range only.
-        count: statements.
-        confidence: mean confidence of the statements in each bin; 0 for an empty bin.
-        accuracy: share of them that is right; 0 where there are none.
+        count: number of statements.
+        confidence: mean confidence of the statements; 0 if there are none.
+        accuracy: share of correct statements; 0 if there are none.
     """
 
     low: float
