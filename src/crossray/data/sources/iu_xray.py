@@ -53,7 +53,7 @@ class IuStudies:
         images: folder or archive of the images.
         files: path of every image in it by its key.
         unpacked: folder that an archive's images are unpacked into.
-        steps: what every filter left.
+        steps: studies and images remaining after each filter.
         oddities: counts of what is odd in the source: images that are listed twice, missing, or of no report.
         convention: how the labels' observations are drawn.
     """

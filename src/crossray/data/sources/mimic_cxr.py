@@ -215,16 +215,16 @@ def read_mimic_cxr(
     findings: Findings = "headed",
     labels: Labels = "rules",
 ) -> MimicStudies:
-    """Read the tables, and see what kind of images and reports there are.
+    """Read the tables, and determine the kinds of images and reports.
 
     Args:
         root: folder of a version of MIMIC-CXR-JPG or MIMIC-CXR, which holds the folder `files`.
         reports: `mimic-cxr-reports.zip`, or the folder that it unpacks to.
-        tables: folder with the tables of MIMIC-CXR-JPG; `root` when None. MIMIC-CXR itself has none.
+        tables: folder with the tables of MIMIC-CXR-JPG; by default, `root`. MIMIC-CXR itself has none.
         views: "frontal" or "all", as in `MimicStudies`.
-        unit: "study" or "image", as there.
-        findings: "headed" or "any", as there.
-        labels: "rules" or "chexpert", as there.
+        unit: "study" or "image", as in `MimicStudies`.
+        findings: "headed" or "any", as in `MimicStudies`.
+        labels: "rules" or "chexpert", as in `MimicStudies`.
 
     Raises:
         UserError: a table, the images or the reports are missing or damaged.
