@@ -17,12 +17,12 @@ demo: .venv/.installed  ## draw, train, generate and score reports: demo/baselin
 	$(BIN)/crossray demo --out demo
 
 # The tests of a few minutes, in parallel; `make test-slow` runs the others, `.ci/run` both.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --durations=25
+PYTEST := $(BIN)/python -m pytest -n auto --durations=25
 test: .venv/.installed-dev  ## the fast tests, in parallel (minutes)
 	$(PYTEST) -m "not slow"
 
 test-slow: .venv/.installed-dev  ## the slow tests
-	$(PYTEST) -m slow
+	$(PYTEST) --dist loadscope -m slow  # a module's trained models are made once
 
 # An archive, the service and a browser: a drawn study from end to end (docs/interoperability.md). Part of test-slow.
 e2e: .venv/.installed-dev  ## end-to-end test: archive, service and browser

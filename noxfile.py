@@ -12,7 +12,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 def tests(session: nox.Session) -> None:
     """The fast tests, with the versions of constraints.txt."""
     session.install("-c", "constraints.txt", "torch", "-e", ".[test]")
-    session.run("pytest", "-n", "auto", "--dist", "loadgroup", "-m", "not slow", *session.posargs)
+    session.run("pytest", "-n", "auto", "-m", "not slow", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

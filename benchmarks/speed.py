@@ -6,7 +6,8 @@
   a step must read (weights, keys and values) at the measured copy rate, or what it must multiply at the measured GEMM
   rate, whichever takes longer
 * `sampling`: 24 reports of each of 16 studies, the same sizes; what minimum Bayes risk and the reward stage do
-* `training`: a step of the laptop recipes over cached features, bfloat16. The ceiling is the GEMM rate
+* `training`: a step of the laptop recipes over cached features, in bfloat16 if the machine computes in it. The ceiling
+  is the GEMM rate
 
 Processor seconds of all threads are divided by the threads: on a quiet machine the time that passes, on a busy
 one nearly the same number. GEMM and copy rate are measured in turns with what they are the ceiling of. Each row is
@@ -40,6 +41,7 @@ from crossray.models.registry import create_model, list_models
 from crossray.models.revtaf import REVTAF
 from crossray.text.observations import OBSERVATIONS
 from crossray.training import recipe as recipes
+from crossray.training.device import computes_bf16
 from crossray.training.optimizers import build_optimizer
 from decoding import IDS, TOKENS, build, images
 from revtaf_step import database, make_batch
@@ -149,12 +151,16 @@ def decoding(system: str, repeats: int, samples: int = 0) -> dict[str, Any]:
     return row
 
 
-def training(system: str, repeats: int, *, compiled: bool = False) -> dict[str, Any]:
+def training(system: str, repeats: int, variant: str = "") -> dict[str, Any]:
     """One row of the training table: a step as `TrainingModule` does it, with the laptop recipe's optimizer.
 
-    `compiled`: the same step behind `torch.compile` is measured in turns with it.
+    variant: what is measured in turns with it: "compile", the step behind `torch.compile`, or "precision", the step in
+        the precision that a training does not use here.
     """
     torch.manual_seed(0)
+    usual, other = torch.float32, torch.bfloat16
+    if computes_bf16("cpu"):
+        usual, other = other, usual
     recipe = recipes.load(f"{system}/iu_xray-laptop", {"model.backbone.name": "random:resnet_tiny"})
     values = dict(recipes.to_dict(recipe)["model"]) | {"backbone": None}
     if "image_size" in {field.name for field in fields(system_class(system).config_class)}:
@@ -171,8 +177,8 @@ def training(system: str, repeats: int, *, compiled: bool = False) -> dict[str, 
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     weights = {**model.loss_weights, **recipe.stages[0].loss_weights}
 
-    def step(losses_of: Callable[..., dict[str, Tensor]] = model.losses) -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+    def step(losses_of: Callable[..., dict[str, Tensor]] = model.losses, dtype: torch.dtype = usual) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             losses = losses_of(batch)
         total = sum(weights[name] * loss for name, loss in losses.items())
         total.backward()  # type: ignore[union-attr]
@@ -183,24 +189,26 @@ def training(system: str, repeats: int, *, compiled: bool = False) -> dict[str, 
     with FlopCounterMode(display=False) as counter:
         step()
     steps: dict[str, Callable[[], Any]] = {"step": step}
-    if compiled:
+    if variant == "compile":
         steps["compiled"] = partial(step, torch.compile(model.losses))
-    seconds = in_turns({**steps, **ceilings(torch.bfloat16)}, repeats)
+    elif variant == "precision":
+        steps[str(other)] = partial(step, dtype=other)
+    seconds = in_turns({**steps, **ceilings(usual)}, repeats)
     measured = rates_of(seconds)
     rate = counter.get_total_flops() / seconds["step"] / 1e9
     return {
         "ms a step": 1e3 * seconds["step"], "GFLOP": counter.get_total_flops() / 1e9,
         "ceiling ms": counter.get_total_flops() / measured["GEMM GFLOP/s"] / 1e6, **measured,
         "share of ceiling": rate / measured["GEMM GFLOP/s"],
-        **({"compiled, times as long": seconds["compiled"] / seconds["step"]} if compiled else {}),
+        **({f"{name}, times as long": seconds[name] / seconds["step"] for name in steps if name != "step"}),
     }  # fmt: skip
 
 
 def measure(table: str, system: str, threads: int, repeats: int) -> dict[str, Any]:
-    """The row of that table, system and number of threads; "compile" is on no page."""
+    """The row of that table, system and number of threads; "compile" and "precision" are on no page."""
     torch.set_num_threads(threads)
-    if table in ("training", "compile"):
-        row = training(system, repeats, compiled=table == "compile")
+    if table in ("training", "compile", "precision"):
+        row = training(system, repeats, variant=table.removeprefix("training"))
     else:
         row = decoding(system, repeats, SAMPLES * (table == "sampling"))
     return {"system": system, "threads": threads, **row}
@@ -226,7 +234,7 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
     titles = {
         "decoding": f"### Beam {BEAMS}, {STUDIES} studies, {STEPS} forced words, float32",
         "sampling": f"### {SAMPLES} samples of each of {STUDIES} studies, {STEPS} forced words, float32",
-        "training": f"### A step of the laptop recipes over cached features, {STUDIES} studies, bfloat16",
+        "training": f"### A step of the laptop recipes over cached features, {STUDIES} studies",
     }
     for table, title in titles.items():
         chosen = [row for key, row in rows.items() if key.startswith(f"{table} ")]

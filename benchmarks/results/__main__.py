@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import ablations
 import analyses
 import decodings
 import eye
@@ -30,7 +31,7 @@ TABLES: dict[str, Callable[[Bench], str]] = {
     "retrieval": analyses.retrieval,
     "cost": analyses.cost,
     "grounding": grounding.table,
-    "ablation": analyses.ablation,
+    "ablation": ablations.table,
     "shift": shift.table,
 }
 

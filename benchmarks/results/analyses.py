@@ -1,4 +1,4 @@
-"""Tables 2 to 7: what `crossray ablate` and `crossray analyze` print for the runs behind table 1."""
+"""Tables 4 to 7: what `crossray analyze` prints for the runs behind table 1."""
 
 import contextlib
 import io
@@ -77,22 +77,6 @@ def cost(bench: Bench) -> str:
     ]  # fmt: skip
     about = "Measured on the machine that made this page (two processor cores), with other work on it."
     return f"# Training and generation cost\n\n{about}\n\n" + grid(headings, rows)
-
-
-def ablation(bench: Bench) -> str:
-    """Table 2: every row of every recipe's ablation table beside the published value."""
-    from crossray.ablation.rows import ablations
-
-    pages = [f"# Ablations ({SPLITS[bench.split]})\n"]
-    for system in bench.systems:
-        name = f"{system}/{bench.recipe}"
-        for table in ablations(name):
-            out = bench.runs / f"ablation-{system}"
-            seeds = ["--seeds", *map(str, bench.seeds)]
-            _said(["ablate", name, "--data", str(bench.data), "--out", str(out), "--table", table, "--split",
-                   bench.split, "--meteor", "no", *seeds])  # fmt: skip
-            pages.append(f"## {name}, {table}\n\n" + (out / table / "table.md").read_text(encoding="utf-8"))
-    return "\n".join(pages)
 
 
 def _analysis(title: str, bench: Bench, kind: str, systems: Sequence[str], out: str) -> str:

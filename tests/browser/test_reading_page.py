@@ -15,7 +15,7 @@ from tests.serving.live import running
 from crossray.serving.keys import make_key
 from crossray.serving.settings import Settings
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 CONTRAST = """selector => {
   const light = text => { const [r, g, b] = text.match(/[\\d.]+/g).map(Number).map(v => (v /= 255) <= 0.03928

@@ -15,7 +15,7 @@ from crossray.analysis.liveness import Liveness, Measured
 from crossray.data.store import Dataset
 from crossray.models.registry import list_models
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("liveness")]
+pytestmark = pytest.mark.slow
 
 #: Least share of an output's norm that depends on the input.
 DEPENDENT = 0.05

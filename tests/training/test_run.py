@@ -265,13 +265,6 @@ def test_a_loss_that_is_not_finite_stops_cleanly(
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["step"] == 5
 
 
-def test_bf16_losses_are_finite_and_weights_stay_float32(tiny: Any, blobs: Path, tmp_path: Path) -> None:
-    train(tiny(trainer__precision="bf16"), blobs, tmp_path / "run")
-    assert all(math.isfinite(row["loss"]) for row in rows_of(tmp_path / "run", "train"))
-    model = Trainable.from_pretrained(tmp_path / "run" / "best")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-
-
 def test_clipping_limits_the_gradients(tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[float, float]] = []
     plain = TrainingModule.configure_gradient_clipping

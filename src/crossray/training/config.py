@@ -208,7 +208,8 @@ class TrainerConfig:
     Attributes:
         max_epochs: maximum number of epochs over all stages; 0 for as many as the stages have.
         max_minutes: maximum training time in minutes, without interruptions; 0 for no limit.
-        precision: 32 for float32, or bf16 for automatic mixed precision.
+        precision: 32 for float32, or bf16 for automatic mixed precision; a machine without arithmetic for bf16, such
+            as most laptops, trains in float32 nevertheless, which is faster there.
         accelerator: cpu, gpu, or auto for the fastest available.
         devices: number of processes (cpu) or devices (gpu) per machine; each processes its own share of every batch.
         nodes: number of machines, each with `devices`. torchrun or SLURM starts the same command on all of them, and

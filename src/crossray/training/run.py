@@ -41,6 +41,7 @@ from crossray.training.averaging import WeightAverage
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
 from crossray.training.checkpoints import LAST, BestModel, Interrupted, LastCheckpoint, read_checkpoint
 from crossray.training.config import DataConfig, Recipe
+from crossray.training.device import choose_device, choose_precision
 from crossray.training.folder import LOCK, PROVENANCE, RECIPE, alone, first_process, is_over, say_finished
 from crossray.training.heartbeat import Heartbeat, duration
 from crossray.training.lengths import check_lengths
@@ -142,7 +143,10 @@ class _Run:
             torch.set_num_threads(recipe.trainer.threads)
         self.model = build_model(recipe, dataset)
         self.keeper = StageKeeper(self.model)
-        self.device = _device(recipe)
+        self.device = choose_device(recipe.trainer)
+        self.precision = choose_precision(recipe.trainer, self.device)
+        if recipe.trainer.precision == "bf16" and self.precision != "bf16-mixed" and first_process():
+            self.console.print("Training in float32, because this machine has no arithmetic for bf16.")
         self.dataset = dataset
         self.features: FeatureCache | None = None
         for split in ("train", "val"):
@@ -220,8 +224,8 @@ class _Run:
                 max_epochs=epochs, callbacks=callbacks, accelerator=self.device, devices=config.devices,
                 strategy="auto" if config.devices * config.nodes == 1 else "ddp_find_unused_parameters_true",
                 num_nodes=config.nodes,
-                precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-                accumulate_grad_batches=config.accumulate, check_val_every_n_epoch=config.validate_every,
+                precision=self.precision, accumulate_grad_batches=config.accumulate,
+                check_val_every_n_epoch=config.validate_every,
                 num_sanity_val_steps=0, logger=self.logger or False, enable_checkpointing=True,
                 enable_progress_bar=False, enable_model_summary=False,
                 use_distributed_sampler=False, default_root_dir=self.out,
@@ -348,6 +352,7 @@ def _provenance(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
         "recipe": to_dict(recipe),
         "seed": recipe.trainer.seed,
         "versions": {**versions, "python": platform.python_version()},
+        "precision": choose_precision(recipe.trainer, choose_device(recipe.trainer)),
         "commit": _commit(),
     }
 
@@ -362,15 +367,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
-
-
-def _device(recipe: Recipe) -> str:
-    wanted = recipe.trainer.accelerator
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise UserError("recipe field 'trainer.accelerator' is gpu, but PyTorch sees none; set it to cpu or auto.")
-    if wanted == "auto":
-        return "gpu" if torch.cuda.is_available() else "cpu"
-    return wanted
 
 
 @contextlib.contextmanager
