@@ -41,7 +41,7 @@ class EncoderDiagnosis(nn.Module):
         self.statuses = nn.Parameter(torch.randn(classes, 2, width))
 
     def forward(self, pooled: Tensor, views: Tensor, positions: Tensor) -> Tensor:
-        """Logits (B, K) minus the thresholds, float32: positive numbers call an observation positive.
+        """Logits (B, K) minus the thresholds: positive numbers call an observation positive.
 
         Args:
             pooled: (B, V, C), as the encoder computes them, without standardization.
@@ -49,7 +49,7 @@ class EncoderDiagnosis(nn.Module):
             positions: (B, V) int, positions of the views.
         """
         lateral = positions == VIEW_POSITIONS.index("lateral")
-        means = [mean_of(pooled.float(), kind) for kind in (views, views & ~lateral, views & lateral)]
+        means = [mean_of(pooled.to(self.weight.dtype), kind) for kind in (views, views & ~lateral, views & lateral)]
         with torch.autocast(pooled.device.type, enabled=False):
             return F.linear(torch.cat(means, dim=1), self.weight, self.bias) - self.thresholds
 
