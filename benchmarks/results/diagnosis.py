@@ -27,13 +27,16 @@ def main() -> None:
     chosen = parser.parse_args()
     model, dataset = ReportModel.from_pretrained(chosen.model), Dataset.open(chosen.data)
     collator, transform, rows = collator_of(model, dataset), transform_of(model), dataset.rows(chosen.split)
-    found = []
+    found, there = [], [STATUSES.index("positive"), STATUSES.index("uncertain")]
     with torch.inference_mode():
         for first in range(0, len(rows), 16):
             inputs = transform_inputs(collator.inputs(rows[first : first + 16]), transform, train=False)
-            found.append(model.encode(inputs).aux["statuses"].float().softmax(1))
-    there = [STATUSES.index("positive"), STATUSES.index("uncertain")]
-    scores = torch.cat(found)[:, there].sum(1).numpy()
+            aux = model.encode(inputs).aux
+            if "observations" in aux:  # the encoder's own classifier has one logit for an observation
+                found.append(aux["observations"].float().sigmoid())
+            else:
+                found.append(aux["statuses"].float().softmax(1)[:, there].sum(1))
+    scores = torch.cat(found).numpy()
     truth = np.isin(np.asarray(dataset.labels)[rows], there)
     columns = {name: (scores[:, i].astype(np.float64), truth[:, i]) for i, name in enumerate(dataset.info.observations)}
     values = {name: (best_f1(*column), held_out_f1(*column)) for name, column in columns.items()}
