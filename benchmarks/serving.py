@@ -9,7 +9,8 @@ work on the machine hardly moves it.
 With `--alone`, one request at a time: each study is reported in this process, by a service without a batching window,
 and by one with it, in turns. "least ms" is the fastest request of a round, which other work on the machine moves least;
 "beyond the model" and "for the window" are its differences to the least of this process and of the service without a
-window in the same round. Cells are medians of the rounds.
+window in the same round. Cells are medians of the rounds. With `--wait`, only the wait of a single study in the batcher
+is measured, in front of a model that takes no time: from its arrival to the start of its batch.
 """
 
 import os
@@ -22,7 +23,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -31,8 +32,10 @@ import torch
 from PIL import Image
 
 from common import parser, report
-from crossray.api import load
+from crossray.api import Reporter, load
+from crossray.generation.files import FileStudy
 from crossray.phantom.source import phantom_studies
+from crossray.serving.batcher import Batcher, Job
 
 
 def drawn_files(folder: Path, studies: int, size: int) -> list[list[Path]]:
@@ -146,6 +149,40 @@ def one_at_a_time(
     return rows
 
 
+class _Instant:
+    """A reporter that takes no time and notes when it is asked."""
+
+    system = "instant"
+
+    def __init__(self) -> None:
+        self.asked = 0.0
+
+    def write(self, studies: Sequence[Any], names: Sequence[str], **_: Any) -> list[None]:
+        """Nothing, for each study."""
+        self.asked = time.monotonic()
+        return [None] * len(studies)
+
+
+def waits(windows: Sequence[float], count: int) -> list[dict[str, Any]]:
+    """Wait of single studies, one at a time, with each window in turns."""
+    reporters = [_Instant() for _ in windows]
+    batchers = [Batcher(cast(Reporter, one), 16, window) for one, window in zip(reporters, windows, strict=True)]
+    milliseconds: list[list[float]] = [[] for _ in windows]
+    for _ in range(count):
+        for reporter, batcher, found in zip(reporters, batchers, milliseconds, strict=True):
+            job = Job(FileStudy((), (), ()), "a")
+            batcher.submit(job)
+            job.future.result()
+            found.append(1000 * (reporter.asked - job.since))
+    for batcher in batchers:
+        batcher.stop()
+    rows = []
+    for window, found in zip(windows, milliseconds, strict=True):
+        least, median, most = (float(value) for value in np.percentile(found, (0, 50, 95)))
+        rows.append({"window ms": 1000 * window, "least ms": least, "p50 ms": median, "p95 ms": most})
+    return rows
+
+
 def busy(process: psutil.Process) -> float:
     """Processor seconds of a process and its children."""
     return sum(sum(one.cpu_times()[:2]) for one in [process, *process.children(recursive=True)])
@@ -161,15 +198,21 @@ def medians(rounds: Sequence[dict[Any, dict[str, float]]]) -> list[dict[str, Any
 
 def main() -> None:
     options = parser(__doc__ or "")
-    options.add_argument("--model", required=True, help="model folder, or the folder of a training run")
+    options.add_argument("--model", help="model folder, or the folder of a training run")
     options.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="clients at the same time")
     options.add_argument("--requests", type=int, default=160, help="requests of each row and round")
     options.add_argument("--rounds", type=int, default=3, help="of which the medians are taken")
     options.add_argument("--studies", type=int, default=32, help="different studies among them")
     options.add_argument("--size", type=int, default=512, help="short side of the drawn images, in pixels")
     options.add_argument("--alone", action="store_true", help="measure one request at a time and the batching window")
+    options.add_argument("--wait", action="store_true", help="measure the wait of a single study in the batcher")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
+    if chosen.wait:
+        report("Wait of a single study", waits((0.0, 0.01, 0.05), chosen.requests), json=chosen.json)
+        return
+    if chosen.model is None:
+        options.error("--model is missing")
     rounds: list[dict[Any, dict[str, float]]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
