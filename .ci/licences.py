@@ -1,4 +1,4 @@
-"""The licences of everything that CrossRay can install: `python .ci/licences.py` writes docs/project/licences.md.
+"""The licenses of everything that CrossRay can install: `python .ci/licences.py` writes docs/project/licences.md.
 
 It reads the metadata of the installed packages, following the requirements of pyproject.toml, of each extra apart.
 """
@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 #: Extras that users install; those for developers are left out.
 DEVELOPERS = {"test", "dev", "docs", "all"}
 
-HEAD = """# Licences of dependencies
+HEAD = """# Licenses of dependencies
 
 CrossRay is licensed under Apache-2.0. `python .ci/licences.py` generates this table from the metadata of the
 installed packages; `make wheel-test` writes a software bill of materials in CycloneDX format, `dist/sbom.cdx.json`.
@@ -60,7 +60,7 @@ def closure(requirements: Iterable[str], found: dict[str, Distribution], extras:
 
 
 def licence(package: Distribution) -> str:
-    """SPDX expression, else classifiers, else the first words of the licence field."""
+    """SPDX expression, else classifiers, else the first words of the license field."""
     meta = package.metadata
     if expression := meta.get("License-Expression"):
         return str(expression)
@@ -75,7 +75,7 @@ def licence(package: Distribution) -> str:
 
 
 def main() -> None:
-    """Write the page; `--check` only says whether it is up to date in its names and licences."""
+    """Write the page; `--check` only says whether it is up to date in its names and licenses."""
     core: dict[str, Distribution] = {}
     closure(PROJECT["dependencies"], core)
     used = {name: {"core"} for name in core}
@@ -93,7 +93,7 @@ def main() -> None:
         f"| {name} | {licence(package)} | {', '.join(sorted(used[name]))} |"
         for name, package in sorted(packages.items())
     ]
-    text = HEAD + "| package | licence | needed by |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    text = HEAD + "| package | license | needed by |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     if "--check" in sys.argv:
         sys.exit(PAGE.read_text(encoding="utf-8") != text and f"{PAGE.name} is out of date: python .ci/licences.py")
     PAGE.write_text(text, encoding="utf-8")

@@ -37,7 +37,7 @@ def build(system: str, dtype: torch.dtype) -> ReportModel:
 
 
 def images(studies: int, dtype: torch.dtype, tokens: int = TOKENS) -> Encoded:
-    """What an encoder gives for two views: normalised random vectors, `tokens` of them."""
+    """What an encoder gives for two views: normalized random vectors, `tokens` of them."""
     memory = torch.randn(studies, tokens, WIDTH, generator=torch.Generator().manual_seed(1)).to(dtype)
     return Encoded(memory, torch.ones(studies, tokens, dtype=torch.bool), memory[:, :2])
 

@@ -1,7 +1,7 @@
 """Images that are no chest radiographs, as Python packages ship them or a generator of random numbers draws them.
 
 scikit-image, scikit-learn, matplotlib and pydicom have them in their wheels; nothing is downloaded. Each picture is
-taken in grey, whole and in four parts.
+taken in gray, whole and in four parts.
 """
 
 import gzip

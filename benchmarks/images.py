@@ -49,7 +49,7 @@ def png_steps(name: str, content: bytes) -> dict[str, Callable[[], Any]]:
         "whole": lambda: resize_short_side(read_image(content), SIZE),
         "verify checksums": lambda: PngImageFile(io.BytesIO(content)).verify(),
         "inflate and undo filters (Pillow)": lambda: decoded(content),
-        "to grey levels": lambda: grey(image, name, Remarks()),
+        "to gray levels": lambda: grey(image, name, Remarks()),
         "resample": lambda: resize_short_side(pixels, SIZE),
     }
 

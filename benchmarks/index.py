@@ -1,7 +1,7 @@
 """Exact retrieval among as many entries as MIMIC-CXR has training reports: seconds a search and peak memory.
 
 Entries are synthetic points where the hyperbolic network puts them, close to the boundary of the ball: a few thousand
-centres with many near-copies each, which is the hard case for a search in single precision. Every metric is measured in
+centers with many near-copies each, which is the hard case for a search in single precision. Every metric is measured in
 a process of its own, because peak memory is a process's; the search is warm, the index is built before. `processor_s`
 is the processor's time of one search over all threads, which a busy machine changes less.
 """
@@ -22,7 +22,7 @@ CURVATURE = 0.01
 
 
 def make_points(count: int, width: int, seed: int) -> Tensor:
-    """Points (count, width) of the ball: 4,096 centres in one quadrant, noise of 0.1 to 10 % around them."""
+    """Points (count, width) of the ball: 4,096 centers in one quadrant, noise of 0.1 to 10 % around them."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(4096, width, generator=generator).relu_()
     generator.manual_seed(seed)
@@ -74,7 +74,7 @@ def main() -> None:
     options.add_argument("--entries", type=int, default=270_790, help="entries, as MIMIC-CXR's training reports")
     options.add_argument("--width", type=int, default=512, help="channels of a vector")
     options.add_argument("--queries", type=int, default=16, help="queries of one search")
-    options.add_argument("--neighbours", type=int, default=1, help="neighbours of each query")
+    options.add_argument("--neighbours", type=int, default=1, help="neighbors of each query")
     options.add_argument("--metrics", nargs="+", default=["hyperbolic", "euclidean", "cosine"])
     options.add_argument("--one", action="store_true", help="measure the first metric in this process")
     given = options.parse_args()
@@ -91,7 +91,7 @@ def main() -> None:
         if done.returncode:
             sys.exit(done.stderr)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
-    title = f"{given.queries} queries in {given.entries:,} x {given.width}, {given.neighbours} neighbours each"
+    title = f"{given.queries} queries in {given.entries:,} x {given.width}, {given.neighbours} neighbors each"
     report(title, rows, json=given.json)
 
 

@@ -43,7 +43,7 @@ MISTAKEN = "nih_chestxray14"
 #: The flags of an image alone, whatever its file says of the view.
 ALONE = ("unfamiliar", "inverted", "rotated", "mirrored")
 
-#: Neighbours of the distance that is compared.
+#: Neighbors of the distance that is compared.
 NEIGHBOURS = 10
 
 
@@ -128,7 +128,7 @@ def _familiar(bench: Bench, own: Vectors, train: Vectors, sets: dict[str, Vector
             _area(near, _neighbours(train, vectors)), _share(checker, other, ("unfamiliar",)),
             _share(checker, other, ALONE),
         ])  # fmt: skip
-    header = ["images", "number", "AUROC, Mahalanobis", f"AUROC, neighbour {NEIGHBOURS}", "unfamiliar", "any flag"]
+    header = ["images", "number", "AUROC, Mahalanobis", f"AUROC, neighbor {NEIGHBOURS}", "unfamiliar", "any flag"]
     return Grid("images from elsewhere, compared with the validation images", header, lines)
 
 
@@ -165,7 +165,7 @@ def _neighbours(train: Vectors, vectors: Vectors) -> NDArray[np.float64]:
     unit, other = (one - mean for one in (train, vectors))
     unit, other = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (unit, other))
     nearest = np.sort(-(other @ unit.T), axis=1)
-    # an image of the training split would be its own first neighbour; none is asked about
+    # an image of the training split would be its own first neighbor; none is asked about
     return 1 + nearest[:, NEIGHBOURS - 1].astype(np.float64)
 
 

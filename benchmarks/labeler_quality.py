@@ -102,8 +102,8 @@ def error_kinds(
         ("not in gold: the report leaves it uncertain", ~gold & ~wide & uncertain),
         ("not in gold: stated, and not indexed", ~gold & ~wide & positive),
         ("missed: the gold means the pericardium", gold & ~wide & absent),
-        ("missed: labelled negative", gold & wide & (codes == STATUSES.index("negative"))),
-        ("missed: labelled blank", gold & wide & (codes == STATUSES.index("blank"))),
+        ("missed: labeled negative", gold & wide & (codes == STATUSES.index("negative"))),
+        ("missed: labeled blank", gold & wide & (codes == STATUSES.index("blank"))),
     )
 
 
@@ -137,7 +137,7 @@ def show_errors(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("tune", "held-out"), default="held-out", help="which studies")
-    parser.add_argument("--sections", choices=tuple(SECTIONS), default="both", help="text that is labelled")
+    parser.add_argument("--sections", choices=tuple(SECTIONS), default="both", help="text that is labeled")
     parser.add_argument("--show", choices=tuple(CLASSES), help="print the wrong reports of a class (tuning part only)")
     chosen = parser.parse_args()
     if chosen.show and chosen.part != "tune":

@@ -10,8 +10,8 @@ from pathlib import Path
 from crossray.data.sources.r2gen import read_annotation
 from crossray.text.observations import LABELER, LABELER_VERSION, OBSERVATIONS, STATUSES, label_reports
 
-#: Order of the columns of a split.
-COLUMNS = ("positive", "uncertain", "negative", "blank")
+#: Order of the columns of a split; the other reports are blank.
+COLUMNS = ("positive", "uncertain", "negative")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 
 Drawn JPEGs of 3056 x 2544 pixels, quality 95, in the size that the files of MIMIC-CXR-JPG have on average (1.5 MB).
 "alone" opens each file and decodes it at the reduced scale that reaches 512 pixels; "reader" is `ImageFile.read`
-(checks, grey levels, scaling); "prepare" is all of `crossray prepare mimic-cxr` but its tables: reports, sections,
+(checks, gray levels, scaling); "prepare" is all of `crossray prepare mimic-cxr` but its tables: reports, sections,
 labels, images, shards on disk, merge. One process, processor time, all on the same files in turn, so that the share
 depends little on the machine's other work.
 """

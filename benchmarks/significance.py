@@ -46,7 +46,7 @@ def main() -> None:
     parts: list[tuple[str, Callable[[], Any]]] = [
         ("bootstrap, one system", lambda: bootstrap(one, resamples=resamples)),
         ("paired bootstrap, two systems", lambda: paired_difference(one, two, resamples=resamples)),
-        ("approximate randomisation, two systems", lambda: exchanged_differences(one, two, resamples=resamples)),
+        ("approximate randomization, two systems", lambda: exchanged_differences(one, two, resamples=resamples)),
         (
             "all tests, two systems",
             lambda: paired_tests({"a": one, "b": two}, [("a", "b")], resamples=resamples),

@@ -152,7 +152,7 @@ def decoding(system: str, repeats: int, samples: int = 0) -> dict[str, Any]:
 
 
 def training(system: str, repeats: int, variant: str = "") -> dict[str, Any]:
-    """One row of the training table: a step as `TrainingModule` does it, with the laptop recipe's optimiser.
+    """One row of the training table: a step as `TrainingModule` does it, with the laptop recipe's optimizer.
 
     variant: what is measured in turns with it: "compile", the step behind `torch.compile`, or "precision", the step in
         the precision that a training does not use here.

@@ -92,7 +92,7 @@ def test_attention_shows_itself(folder: Path, images: list[Path]) -> None:
 
 def test_fields_of_the_search_are_changed_and_misspelt_ones_named(folder: Path) -> None:
     assert crossray.load(folder, device="cpu", decoding={"method": "beam"}).generator.decoding.max_length == 12
-    with pytest.raises(UserError, match=r"--decoding\.beams: there is no such field"):
+    with pytest.raises(UserError, match=r"^decoding\.beams: there is no such field"):
         crossray.load(folder, device="cpu", decoding={"beams": 2})
 
 

@@ -68,7 +68,7 @@ def table(bench: Bench) -> str:
         "which any model has seen. A system reads a fixed sentence that states the finding (for example *there is "
         "pneumonia.*), and the map is the cross-attention of the words that state it; the encoder's map is "
         "what each cell adds to its head's logit (CAM, Zhou et al. 2016), less the smallest. "
-        "Pointing: the box is within half a cell of the largest cell's centre. Mass: share of the map inside the box. "
+        "Pointing: the box is within half a cell of the largest cell's center. Mass: share of the map inside the box. "
         "*Others' maps*: those of the other radiographs with the same finding. *Usual place*: where the boxes of the "
         "other radiographs are. Intervals over radiographs, 1,000 resamples."
     )

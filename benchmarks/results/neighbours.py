@@ -19,7 +19,7 @@ NEAREST_FEATURES = "nearest image by the encoder's features"
 def nearest_by_features(bench: Bench, system: str, seed: int) -> dict[str, dict[str, float]]:
     """Scores by protocol of the nearest training study's report.
 
-    Alike is the cosine between the views' mean pooled features, each channel standardised over the training images.
+    Alike is the cosine between the views' mean pooled features, each channel standardized over the training images.
 
     Args:
         bench: what is scored.

@@ -15,6 +15,9 @@ _METRICS = {"bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "ce_mac
 
 def table(bench: Bench) -> str:
     """Every system over the seeds before and after the stage, which begins with the system's best model."""
+    scores = ["system", *_METRICS.values(), "image gain", "CIDEr-D minus shuffled"]
+    texts = ["system", "words", "distinct", "most overused sentence", "normal", "repeats a sentence",
+             "contradicts itself"]  # fmt: skip
     rows = []
     for system in bench.systems:
         for seed in bench.seeds:
@@ -23,19 +26,16 @@ def table(bench: Bench) -> str:
         rows += [_row(bench, system, before) for before in (True, False)]
     truth = PredictionFile.load(bench.predictions(bench.systems[0], bench.seeds[0]))
     true_reports = [row.references["full"] for row in truth.rows]
-    language = _language(true_reports, true_reports)
-    rows.append(["true reports", *[""] * (len(_METRICS) + 2), *language])
-    headings = [
-        "system", *_METRICS.values(), "image gain", "CIDEr-D minus shuffled", "words", "distinct",
-        "most overused sentence", "normal", "repeats a sentence", "contradicts itself",
-    ]  # fmt: skip
+    written = [[row[0], *row[len(scores) :]] for row in rows]
+    written.append(["true reports", *_language(true_reports, true_reports)])
     about = (
         "The best model after the language loss, and the model after the recipe's last stage, which starts from it and "
         "learns from rewards (CIDEr-D and clinical F1; [training](../training.md#rewards)). Protocol `r2gen`. *Most "
         "overused sentence*: the share of generated and of true reports that contain it (alarm *template*). *Normal*: "
-        "reports labelled as without findings. A report contradicts itself if it both states and denies an observation."
+        "reports labeled as without findings. A report contradicts itself if it both states and denies an observation."
     )
-    return f"# The reward stage ({SPLITS[bench.split]})\n\n{about}\n\n" + grid(headings, rows)
+    title = f"# The reward stage ({SPLITS[bench.split]})"
+    return f"{title}\n\n{about}\n\n{grid(scores, [row[: len(scores)] for row in rows])}\n{grid(texts, written)}"
 
 
 def _row(bench: Bench, system: str, before: bool) -> list[str]:

@@ -97,9 +97,9 @@ def table(bench: Bench) -> str:
         "reports that do so. *Encoder*: AUROC of its own head. At home, the truth is what the rules read in the "
         "true report; away, it is what another program read in unpublished reports."
     )
-    one = ["positives", "written", "F1", "samples", "encoder"]
-    headings = ["observation", *(f"{name}, home" for name in one), *(f"{name}, away" for name in one)]
-    page = f"# Other hospitals\n\n{about}\n\n{grid(headings, lines)}\n"
+    headings = ["observation", "images", "positives", "written", "F1", "samples", "encoder"]
+    rows = [row for line in lines for row in ([line[0], "home", *line[1:6]], ["", "away", *line[6:]])]
+    page = f"# Other hospitals\n\n{about}\n\n{grid(headings, rows, words=['images'])}\n"
     page += f"Mean over these observations: {_means(lines)}.\n\n"
     return page + _others(bench, run, eye, nih.flagged, home.flagged)
 

@@ -1,7 +1,6 @@
-"""Pages that are written from the code before Sphinx reads the folder: commands, recipes, fields, Python interface.
+"""Generates pages from the code before Sphinx reads the folder: commands, recipes, fields, Python API.
 
-They lie in `reference/` and are not in git. A page is rewritten only when its text changes, so that a second build is
-quick.
+They are in `reference/` and not in git. A page is rewritten only if its text changes, so that a second build is fast.
 """
 
 import argparse
@@ -15,25 +14,25 @@ from typing import Any, get_type_hints
 import yaml
 from docstring_parser import parse
 
-#: Packages whose modules have a page, and what each is.
+#: Packages whose modules have a page, with descriptions.
 PACKAGES = {
-    "models": "Contract of a system, the systems, what they share",
+    "models": "Contract of a system, the systems, and their common parts",
     "layers": "Building blocks of the papers",
     "data": "Images, the dataset on disk, batches, sources",
-    "text": "Cleaners, tokenizers, observations and the rules that read them",
-    "training": "The training path: recipes, stages, checkpoints, rewards",
-    "decoding": "How reports are searched for",
-    "generation": "A model folder and images in, predictions out",
+    "text": "Cleaners, tokenizers, observations and the rule-based labeler",
+    "training": "Recipes, stages, checkpoints, rewards",
+    "decoding": "Beam search, sampling and minimum Bayes risk decoding",
+    "generation": "From a model folder and images to predictions",
     "evaluation": "Metrics, labelers, predictions, statistics",
-    "confidence": "Calibrated confidence, and the check of what a model is shown",
-    "analysis": "What models have learned: attention, alignment, retrieval, liveness",
-    "ablation": "Rows of ablation tables, their runs and comparison",
+    "confidence": "Calibrated confidence, and checks of the input images",
+    "analysis": "Analyses of models: attention, alignment, retrieval, liveness",
+    "ablation": "Rows of ablation tables, their runs and their comparison",
     "interop": "Reports as FHIR bundles and DICOM structured reports",
     "serving": "The service: HTTP, DICOM, journal, access",
     "phantom": "Synthetic radiographs with known findings",
-    "retrieval": "Nearest reports",
+    "retrieval": "Database and index of training reports",
     "pages": "Tables, charts and HTML pages",
-    "files": "Files written whole, locks, digests, model folders",
+    "files": "Atomic writes, locks, digests, model folders",
 }
 
 
@@ -68,11 +67,11 @@ def _commands() -> str:
         parts.append(
             f"## crossray {name}\n\n{text}\n\n" + _table(
                 ("argument", "meaning"),
-                [("`RECIPE`", "a recipe's name, or a YAML file: [all recipes](recipes.md)"),
+                [("`RECIPE`", "name of a recipe, or a YAML file: [all recipes](recipes.md)"),
                  ("`--data`", "prepared dataset"),
                  ("`--out`", "folder of the run; must not exist yet"),
-                 ("`--resume`", "folder of an interrupted run: continue it exactly where it stopped"),
-                 ("`--SECTION.FIELD`", "every field of [the recipe](recipes/training.md), or of its system")],
+                 ("`--resume`", "folder of an interrupted run, which is continued exactly where it stopped"),
+                 ("`--SECTION.FIELD`", "any field of [the recipe](recipes/training.md) or its system")],
             ) + "\n")  # fmt: skip
     parts += [_command(f"crossray {name}", _subparser(_build([name]), name)) for name in COMMANDS]
     for name, group in GROUPS.items():
@@ -152,9 +151,9 @@ def _recipes(folder: Path) -> None:
     listed = []
     for name in systems:
         cls = system_class(name)
-        parts = [f"# {name}: fields and recipes\n\nFields of section `model` of its recipes, which are options of "
-                 f"`crossray train {name}/phantom` too. A field with `*` has no default: the dataset or the recipe "
-                 "decides it.\n", _fields(cls.config_class, "model."), ""]  # fmt: skip
+        parts = [f"# {name}: fields and recipes\n\nFields of section `model` of its recipes, which are also options of "
+                 f"`crossray train {name}/phantom`. A field with `*` has no default: the dataset or the recipe "
+                 "determines it.\n", _fields(cls.config_class, "model."), ""]  # fmt: skip
         for path in sorted((root / name).glob("*.yaml")):
             text = path.read_text(encoding="utf-8")
             comment = " ".join(line.lstrip("# ").rstrip() for line in _leading_comment(text))
@@ -167,14 +166,14 @@ def _recipes(folder: Path) -> None:
     sections.append("## Stages\n\nEntries of the list `stages`.\n\n" + _fields(Stage, ""))
     _write(
         folder / "recipes" / "training.md",
-        "# Fields of every recipe\n\nThese sections are the same for every system. `crossray train RECIPE --help` has "
-        "them with the recipe's own values.\n\n" + "\n\n".join(sections) + "\n",
+        "# Fields of every recipe\n\nThese sections are the same for every system. `crossray train RECIPE --help` "
+        "shows them with the values of a recipe.\n\n" + "\n\n".join(sections) + "\n",
     )
     contents = "\n".join(["recipes/training", *(f"recipes/{name}" for name in systems)])
     _write(
         folder / "recipes.md",
-        "# Recipes\n\nA recipe is a YAML file with everything that decides how something is trained. It is named in "
-        "`crossray train` and `crossray pretrain`; every field is an option.\n\n"
+        "# Recipes\n\nA recipe is a YAML file that determines how a model is trained. `crossray train` and `crossray "
+        "pretrain` take its name, and each of its fields is an option.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{contents}\n```\n\n" + _table(("recipe", "purpose"), listed) + "\n",
     )
 
@@ -206,8 +205,8 @@ def _api(folder: Path) -> None:
         _write(folder / "api" / f"{name}.md", "\n".join(parts))
     _write(
         folder / "api" / "shared.md",
-        "# crossray.registry and crossray.errors\n\nSystems, sources, metrics, labelers and backbones by name, and "
-        "what a user's mistake is.\n\n"
+        "# crossray.registry and crossray.errors\n\nRegistries of systems, sources, metrics, labelers and backbones, "
+        "and the errors for users.\n\n"
         + "\n".join(
             f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
             for module in ("crossray.registry", "crossray.errors")
@@ -223,9 +222,9 @@ def _api(folder: Path) -> None:
         bodies.append(f"```{{eval-rst}}\n.. {kind}:: crossray.{name}\n{options}```\n")
     _write(folder / "api" / "crossray.md", "# crossray\n\nThe public API: `import crossray`.\n\n" + "\n".join(bodies))
     pages = "\n".join(f"api/{name}" for name in ("crossray", *PACKAGES, "shared"))
-    rows = [("[`crossray`](api/crossray.md)", "Load a model, write reports, score them"),
+    rows = [("[`crossray`](api/crossray.md)", "Load a model, generate reports, score them"),
             *((f"[`crossray.{name}`](api/{name}.md)", text) for name, text in PACKAGES.items()),
-            ("[`crossray.registry`, `crossray.errors`](api/shared.md)", "Registries; mistakes of a user")]  # fmt: skip
+            ("[`crossray.registry`, `crossray.errors`](api/shared.md)", "Registries; errors for users")]  # fmt: skip
     _write(
         folder / "api.md",
         "# Python API\n\nGenerated from the docstrings. The names of `crossray` itself follow the "
@@ -254,7 +253,7 @@ _SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Example|Examples|
 
 
 def _as_rst(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with names in backquotes and lists; other indented text is shown as it is."""
+    """Convert docstrings, plain text with lists and names in backquotes, to reST; other indented text is literal."""
     result: list[str] = []
     section = literal = item = False
     for line in lines:
@@ -280,7 +279,7 @@ def _as_rst(app: Any, what: str, name: str, obj: object, options: Any, lines: li
 
 
 def _plain(text: str) -> str:
-    """Stars and bars are no markup, except bold words; backquoted text that is not a name is code."""
+    """Escape stars and bars except in bold words; backquoted text that is not a name becomes code."""
     parts = _CODE.split(text)
     for i, part in enumerate(parts):
         if i % 2 == 0:

@@ -70,7 +70,7 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
         system: system to train, with its recipe SYSTEM/demo.
         studies: number of studies to draw.
         seed: random seed of the images and the training.
-        console: where to print progress and results.
+        console: console for progress and results.
 
     Returns:
         The checks, passed or not.

@@ -19,9 +19,9 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun in the singular or plural.
 
     Args:
-        number: how many.
-        noun: in the singular.
-        plural: of the noun, if it is irregular.
+        number: the number.
+        noun: the noun in the singular.
+        plural: plural of the noun, if it is irregular.
 
     Example:
         >>> counted(1, "study"), counted(2, "study"), counted(3, "image")

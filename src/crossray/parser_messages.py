@@ -28,10 +28,10 @@ def plain_message(message: str, names: Iterable[str], remedy: str, prefix: str =
     """A message of the parser as one sentence that names the field, its value and the remedy.
 
     Args:
-        message: what the parser says.
+        message: message of the parser.
         names: options or fields that exist, such as "trainer.max_epochs"; a misspelt one is compared with them.
         remedy: where all of them are listed, for a mistake that has no remedy of its own.
-        prefix: what precedes the name of a field, such as "--".
+        prefix: prefix of a field name, such as "--".
 
     Returns:
         The sentence, without a full stop.

@@ -61,7 +61,7 @@ CHANGE = 100 * torch.finfo(torch.float32).eps
 
 
 def outputs(model: ReportModel) -> dict[str, Tensor]:
-    """Logits in eval mode and every loss in train mode, of the same batch: at first, and after two optimiser steps.
+    """Logits in eval mode and every loss in train mode, of the same batch: at first, and after two optimizer steps.
 
     What starts closed opens with the first step; what a model keeps of its batches changes when it is told of a step.
     """

@@ -1,4 +1,4 @@
-"""Ablations on disk: runs that survive a kill and a failing neighbour, and folders that are not mixed up."""
+"""Ablations on disk: runs that survive a kill and a failing neighbor, and folders that are not mixed up."""
 
 import json
 import os

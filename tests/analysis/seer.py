@@ -12,7 +12,7 @@ from crossray.text.tokenizer import Tokenizer
 
 
 class Seer(ReportModel):
-    """Recognises a study by the brightness of its first view.
+    """Recognizes a study by the brightness of its first view.
 
     Args:
         report: what it writes.

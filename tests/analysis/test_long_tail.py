@@ -59,8 +59,14 @@ def test_hand_made_case(tmp_path: Path) -> None:
     assert list(found.differences) == ["perfect"]
     assert found.differences["perfect"]["tail"].value == 1
     assert found.differences["perfect"]["head"].value == pytest.approx(1 - (effusion + edema) / 2)
-    means, single = grids(found)
-    assert [line[0] for line in means.lines] == ["head (2)", "middle (1)", "tail (1)"]
+    means, single, intervals, differences = grids(found)
+    assert means.header == ["", "head (2)", "middle (1)", "tail (1)"]
+    assert [line[0] for line in means.lines] == [*found.scores, f"perfect minus {next(iter(found.scores))}"]
+    assert all(cell.startswith("1.000 [") for cell in means.lines[1][1:])
+    assert means.lines[2][3].startswith("+1.000 [")
+    perfect = [found.scores["perfect"][name] for names in found.parts.values() for name in names]
+    assert [line[2] for line in intervals.lines] == [f"[{score.low:.3f}, {score.high:.3f}]" for score in perfect]
+    assert differences.header == ["", "perfect"] and differences.lines[3][1].startswith("+1.000 [")
     assert [line[:3] for line in single.lines] == [
         ["Pleural effusion", "head", "4"], ["Edema", "head", "3"], ["Fracture", "middle", "2"],
         ["Pneumothorax", "tail", "1"],

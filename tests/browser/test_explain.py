@@ -65,7 +65,7 @@ def page(browser: Any, page_file: Path, request: pytest.FixtureRequest) -> Itera
 
 
 def strong(page: Any, model: int = 0, view: int = 0) -> list[int]:
-    """Cells that a view shows in full colour."""
+    """Cells that a view shows in full color."""
     alphas = page.evaluate(ALPHAS, [model, view])
     return [cell for cell, alpha in enumerate(alphas) if alpha > 150]
 

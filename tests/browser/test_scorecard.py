@@ -15,7 +15,7 @@ from crossray.pages.scorecard.runs import read_systems
 
 pytestmark = pytest.mark.browser
 
-#: Colour contrast of text and what is behind it, as WCAG 2 computes it, for elements that match a selector.
+#: Color contrast of text and what is behind it, as WCAG 2 computes it, for elements that match a selector.
 CONTRAST = """
 selector => Array.from(document.querySelectorAll(selector), element => {
   const canvas = document.createElement("canvas").getContext("2d");
@@ -78,7 +78,7 @@ def test_marks_stand_in_the_texts_with_what_they_mean(page: Any) -> None:
         "['agree', 'false', 'missed'].map(kind => getComputedStyle(document.querySelector(`.study mark.${kind}`))"
         ".textDecorationStyle)"
     )
-    assert decorations == ["solid", "wavy", "dashed"]  # told apart without colours
+    assert decorations == ["solid", "wavy", "dashed"]  # told apart without colors
 
 
 def test_marks_agree_with_the_list_beneath_each_report(page: Any) -> None:

@@ -175,7 +175,7 @@ def test_a_colour_photograph_is_flagged_before_anything_is_computed(calibrated: 
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3)).astype(np.uint8)).save(path)
     (flag,) = crossray.load(calibrated, device="cpu").check(path).flags
     assert flag.name == "not_a_radiograph"
-    assert "colour picture" in flag.reason
+    assert "color picture" in flag.reason
 
 
 def test_a_folder_without_the_files_still_writes_but_cannot_check(bare: Path, image: Path) -> None:

@@ -1,4 +1,4 @@
-"""Made-up reports, and a small prepared dataset of grey squares."""
+"""Made-up reports, and a small prepared dataset of gray squares."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ def made_up() -> Callable[[int, int], list[str]]:
 
 @dataclass(frozen=True)
 class Square:
-    """A view in one grey value."""
+    """A view in one gray value."""
 
     grey: int
     position: str = "frontal"
@@ -48,7 +48,7 @@ class Square:
 
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., Dataset]:
-    """Writes studies given as (split, report, grey value, tags, is normal); a finding can be drawn in the abnormal."""
+    """Writes studies given as (split, report, gray value, tags, is normal); a finding can be drawn in the abnormal."""
 
     def make(
         studies: list[tuple[str, str, int, str | None, bool]], name: str = "data", drawn: tuple[str, ...] = ()

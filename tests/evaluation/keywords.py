@@ -17,7 +17,7 @@ WORDS = {
 
 
 class KeywordLabeler:
-    """Counts what it is given, so that a test sees what was labelled twice."""
+    """Counts what it is given, so that a test sees what was labeled twice."""
 
     name = "keywords 1"
     observations = ("aorta_abnormal", *reversed(CHEXPERT))

@@ -31,7 +31,7 @@ class Format:
     """A kind of file.
 
     Attributes:
-        seeds: whole files; `read` accepts them, but for colour pictures, which it refuses after decoding.
+        seeds: whole files; `read` accepts them, but for color pictures, which it refuses after decoding.
         read: takes the content of a file; raises `UserError` for a broken one.
         lists: whether a rejection may name several rows, one a line.
     """
@@ -42,7 +42,7 @@ class Format:
 
 
 def picture() -> Image.Image:
-    """(64, 64) grey levels with smooth parts and noise."""
+    """(64, 64) gray levels with smooth parts and noise."""
     rows, columns = np.mgrid[0:64, 0:64]
     noise = np.random.default_rng(0).integers(0, 30, (64, 64))
     return Image.fromarray((rows * 2 + columns + noise).astype(np.uint8))

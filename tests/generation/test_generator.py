@@ -243,7 +243,7 @@ def test_bad_images_are_named_before_the_model_runs(folder, data, tmp_path, monk
 def test_wrong_folders_devices_and_words(folder, data, tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         Generator.from_pretrained(tmp_path)
-    with pytest.raises(UserError, match="device 'toaster'"):
+    with pytest.raises(UserError, match=r"^device 'toaster'"):
         Generator.from_pretrained(folder, device="toaster")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="device 'cuda'"):

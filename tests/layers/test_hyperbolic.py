@@ -53,7 +53,7 @@ def test_is_a_metric() -> None:
 
 
 def test_float32_keeps_what_the_points_hold() -> None:
-    """Near the origin, near the boundary and between neighbours, against float64 on the same rounded points."""
+    """Near the origin, near the boundary and between neighbors, against float64 on the same rounded points."""
     x = torch.cat([points(50, farthest=0.996), 1e-5 * points(50, seed=1)]).float()
     y = torch.cat([x * (1 - 1e-5), x.flip(0)])
     exact = poincare_distance(x.double(), y.double(), CURVATURE)

@@ -1,4 +1,4 @@
-"""Encoder and decoder against PyTorch's own layers and R2Gen's normalisation against its formula."""
+"""Encoder and decoder against PyTorch's own layers and R2Gen's normalization against its formula."""
 
 import pytest
 import torch

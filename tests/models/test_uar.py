@@ -303,7 +303,7 @@ def test_a_fresh_dynamic_mask_leaves_stage_one_as_it_is() -> None:
 
 
 def test_the_mask_is_the_bias_of_equation_11() -> None:
-    """Attention with the mask is attention without it, weighted by exp(k sigmoid(M) / sqrt(d)) and normalised."""
+    """Attention with the mask is attention without it, weighted by exp(k sigmoid(M) / sqrt(d)) and normalized."""
     model, batch = uar(mask_scale=20.0, layers=1), make_batch()
     tokens = batch.targets.tokens
     with torch.no_grad():

@@ -131,7 +131,7 @@ def without_dropout(system: str) -> dict[str, float]:
 
 
 def make_inputs(studies: int = 4, views: int = VIEWS, seed: int = 0, size: int = SIZE) -> Inputs:
-    """Normalised random images; the second study lacks its last view."""
+    """Normalized random images; the second study lacks its last view."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.ones(studies, views, dtype=torch.bool)
     if studies > 1 and views > 1:

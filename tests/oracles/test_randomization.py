@@ -1,4 +1,4 @@
-"""Approximate randomisation and the bootstrap against the naive way: move the reports themselves and score again."""
+"""Approximate randomization and the bootstrap against the naive way: move the reports themselves and score again."""
 
 from dataclasses import dataclass
 

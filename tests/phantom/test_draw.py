@@ -118,7 +118,7 @@ def test_unknown_requests_are_refused():
         draw(SCENE, "frontal", 8)
     with pytest.raises(UserError, match="frontal or lateral"):
         draw(SCENE, "oblique", 64)
-    with pytest.raises(UserError, match="not in the catalogue"):
+    with pytest.raises(UserError, match="not in the catalog"):
         draw(Scene(0, findings=(Finding("unicorn"),)), "frontal", 64)
 
 

@@ -1,4 +1,4 @@
-"""Every finding of the catalogue: it can be drawn, it is where its mask says, and it grows with its degree."""
+"""Every finding of the catalog: it can be drawn, it is where its mask says, and it grows with its degree."""
 
 import dataclasses
 import itertools

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from crossray.errors import UserError
 from crossray.training.checkpoints import LastCheckpoint
 from crossray.training.config import Recipe
 from crossray.training.module import TrainingModule
-from crossray.training.recipe import to_yaml
+from crossray.training.recipe import load, to_yaml
 from crossray.training.run import resume, train
 
 
@@ -146,6 +147,25 @@ def test_ctrl_c_saves_and_says_how_to_continue(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resume(out)
     assert_same_run(whole, out)
+
+
+def test_a_run_from_before_the_check_of_modes(
+    recipe: Recipe, whole: Path, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mode without a monitor had no effect, and may stand in the recipe of an old run; a new run refuses it."""
+    with monkeypatch.context() as patch:
+        kill_at(patch, 6, die)
+        with pytest.raises(Killed):
+            train(recipe, blobs, tmp_path / "run")
+    stored = tmp_path / "run" / "recipe.yaml"
+    values = yaml.safe_load(stored.read_text())
+    values["stages"][0]["mode"] = "min"
+    stored.write_text(yaml.safe_dump(values))
+    assert recipe.trainer.mode == "max"
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole)
+    with pytest.raises(UserError, match=r"stages\.mode' is min"):
+        load(str(stored))
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ class Comparison:
         data_sha256: content hash of the dataset.
         data_source: description of the dataset's source.
         epochs: maximum number of epochs of a run.
-        rows: in the order of the table.
+        rows: rows in the order of the table.
     """
 
     recipe: str
@@ -81,7 +81,7 @@ def describe(
     """The configuration of an ablation, and the recipe of every row by its folder.
 
     Args:
-        ablation: from a recipe.
+        ablation: an ablation of a recipe.
         dataset: that all runs are trained and scored on.
         split: that is scored.
         options: dotted fields that are replaced in every row.

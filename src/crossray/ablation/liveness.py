@@ -49,7 +49,7 @@ class Newborn:
 
     Attributes:
         recipe: recipe with all stages merged into one, with the switches of all and the loss weights of the last.
-        model: in the state of that stage.
+        model: model in the state of that stage.
         data: its batches, augmented in training.
     """
 
@@ -95,8 +95,8 @@ def newborn(name: str, dataset: Dataset, overrides: Mapping[str, Any] | None = N
     Models that the recipe needs are trained for two epochs, once per dataset.
 
     Args:
-        name: of the recipe.
-        dataset: from `draw_studies`.
+        name: name of the recipe.
+        dataset: result of `draw_studies`.
         overrides: dotted field -> value, for an ablation's row.
     """
     recipe, _ = fulfil(joined(load(name, {**SMALL, **(overrides or {})})), dataset, _briefly)

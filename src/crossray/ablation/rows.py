@@ -46,9 +46,9 @@ class Ablation:
 
     Attributes:
         recipe: name of the recipe, or its YAML file.
-        name: of the table; also the name of its folder.
+        name: name of the table and its folder.
         title: heading of the table.
-        rows: in the order of the table.
+        rows: rows in the order of the table.
         published: identifier of the published table (`crossray.evaluation.published`); None if there is none.
     """
 
@@ -62,7 +62,7 @@ class Ablation:
         """The recipe of a row.
 
         Args:
-            row: of this table.
+            row: a row of this table.
             common: overrides of all rows, applied before those of the row.
 
         Raises:

@@ -1,7 +1,7 @@
 """Compares a generated report with the true one, by observation and by marked words in both texts.
 
 A text states an observation if it calls it positive or uncertain. If both texts state it, they agree; if only the
-generated one does, it is a false alarm; if only the true one does, it is missed. `no_finding` is left out, because it
+generated one does, it is a false alarm; if only the true one does, it is missed. `no_finding` is omitted, because it
 follows from the others.
 """
 
@@ -32,7 +32,7 @@ def stated(labels: ReportLabels) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Observations that the true and a generated report state, with their status in the text that has them.
+    """Observations that the true and a generated report state, with their statuses.
 
     Attributes:
         agreed: for each observation in both texts, its status in the true and in the generated one.
@@ -62,7 +62,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Mark:
-    """A part of a text that is marked.
+    """A mark on a part of a text.
 
     Attributes:
         start: index of its first character; `end`: index after its last one.
@@ -77,7 +77,7 @@ class Mark:
 
 
 def marks_of_generated(generated: ReportLabels, agreement: Agreement) -> list[Mark]:
-    """Marks in a system's report: agreed, false alarm, and denied - muted, or as missed where the reference has it."""
+    """Marks in a generated report: agreed, false alarm, denied, and missed if it denies what the reference states."""
     marks = []
     for piece in generated.evidence:
         name, note = piece.observation, ""
@@ -96,7 +96,7 @@ def marks_of_generated(generated: ReportLabels, agreement: Agreement) -> list[Ma
 
 
 def marks_of_reference(reference: ReportLabels, agreements: Mapping[str, Agreement]) -> list[Mark]:
-    """Marks in the true report: which systems (name to agreement) found what it states."""
+    """Marks in the true report, which show the systems (agreement by name) that found or missed each observation."""
     marks = []
     true = stated(reference)
     for piece in reference.evidence:
@@ -116,5 +116,5 @@ def marks_of_reference(reference: ReportLabels, agreements: Mapping[str, Agreeme
 
 
 def spoken(observation: str) -> str:
-    """The name of an observation for readers."""
+    """The display name of an observation."""
     return observation.replace("_", " ").capitalize()

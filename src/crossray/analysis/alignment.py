@@ -1,4 +1,4 @@
-"""How well a system aligns images with reports: similarities, UAR's alignment score, retrieval (UAR Fig. 3 and 4).
+"""Measures how well a system aligns images with reports: UAR's alignment score, retrieval (UAR Fig. 3 and 4).
 
 Shapes: N studies, D width of the embeddings.
 """
@@ -40,7 +40,7 @@ class Scores:
         aligned_common: the same, normalized over all N x N pairs.
         aligned_any: share of all N x N pairs that are aligned, normalized over them.
         own: mean cosine of an image and its own report.
-        other: mean cosine of an image and a report of another wording.
+        other: mean cosine of an image and a different report.
         spread: largest minus smallest of all N x N cosines.
     """
 
@@ -69,12 +69,12 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Alignment:
-    """One model on one split.
+    """The results of one model on one split.
 
     Attributes:
-        name: of the model; `system`: its system.
-        split: of the dataset.
-        ids: of the N studies; `reports`: their texts as the model reads them.
+        name: name of the model; `system`: its system.
+        split: split of the dataset.
+        ids: identifiers of the N studies; `reports`: their reports as cleaned for the model.
         similarity: (N, N) cosines, images by reports.
         scores: alignment scores.
         retrieval: results for "report" (by an image) and "image" (by a report).
@@ -105,13 +105,13 @@ def align(
     """Embed the images and reports of a split, and compare them.
 
     Args:
-        model: with tokenizer and image transform, on its device.
+        model: model with tokenizer and image transform, on its device.
         dataset: dataset with the studies.
         split: "train", "val" or "test".
-        name: of the model.
+        name: name of the model.
         section: section of the report that the model learned.
         batch_size: number of studies per batch.
-        progress: called with studies done and studies in all.
+        progress: called with the number of finished and of all studies.
 
     Raises:
         UserError: the system has no embeddings of both, or there is no such split.
@@ -143,7 +143,7 @@ def embed(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Embeddings of the images (N, D) and of the reports (N, D), and a key that equal reports share (N,).
+    """Compute embeddings of images (N, D) and reports (N, D), and a key (N,) that is the same for equal reports.
 
     Raises:
         UserError: the system has no embeddings of both.
@@ -209,7 +209,7 @@ def normalised(values: Similarity) -> Similarity:
 
 @dataclass(frozen=True)
 class _Recalls:
-    """Hits of every query at every k, as statistics of the bootstrap."""
+    """Hits of each query at each k, for bootstrapping."""
 
     hits: NDArray[np.float64]
 
@@ -222,10 +222,10 @@ class _Recalls:
 
 
 def retrieval(similarity: Similarity, same: NDArray[np.bool_]) -> Retrieval:
-    """Retrieve for every row among all columns; columns with an equal report are hits.
+    """Evaluate retrieval among all columns for each row; columns with an equal report are hits.
 
     Args:
-        similarity: (N, N), queries by what is retrieved.
+        similarity: (N, N), queries in rows and candidates in columns.
         same: (N, N) symmetric, True where two studies have equal reports; the diagonal is True.
     """
     ranks = best_ranks(similarity, same)
@@ -256,7 +256,7 @@ def _found_within(rank: int, hits: NDArray[np.int64], count: int) -> float:
 
 
 def _log_choose(count: int, chosen: int) -> float:
-    """Logarithm of the binomial coefficient; -inf where it is 0."""
+    """Logarithm of the binomial coefficient; -inf if it is 0."""
     if chosen > count:
         return -np.inf
     return lgamma(count + 1) - lgamma(chosen + 1) - lgamma(count - chosen + 1)

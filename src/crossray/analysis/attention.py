@@ -1,4 +1,4 @@
-"""Where a model looked while it wrote a report: cross-attention over the views (RCAN Fig. 4, UAR Fig. 6).
+"""Extracts the cross-attention over the views for each word of a report (RCAN Fig. 4, UAR Fig. 6).
 
 Shapes: B studies, V views, S memory positions, L decoder layers, T tokens, G cells along a side of the grid.
 """
@@ -25,15 +25,15 @@ from crossray.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ReportAttention:
-    """A generated report, and where the model looked for each of its words.
+    """A generated report with the model's attention for each of its words.
 
     Attributes:
-        text: the report in the tokenizer's form.
+        text: the tokenized report.
         words: index of each word's first character in `text`, and the index after its last one.
         weights: (words, L, V, G, G) float32, share of the attention on each cell, averaged over heads; the rest to 1 is
             on positions without a place in an image.
-        windows: (V, 4) top, left, bottom and right of the window of each view that the model saw, as shares of its
-            height and width; the cells divide this window evenly.
+        windows: (V, 4) top, left, bottom and right of the part of each view that the model saw, as shares of its height
+            and width; the cells divide this part evenly.
         view_mask: (V,) bool, True for existing views.
     """
 
@@ -49,12 +49,12 @@ class ReportAttention:
 
 
 def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -> list[ReportAttention]:
-    """Write one report per study, with the attention of the model.
+    """Generate one report per study, with the attention of the model.
 
-    The attention is computed from the finished report in one additional pass; a word of several tokens has their mean.
+    The attention is computed from the finished report in one additional pass, and averaged over the tokens of a word.
 
     Args:
-        model: with tokenizer and image transform.
+        model: model with tokenizer and image transform.
         inputs: B studies as stored, before the transform, on the model's device.
         config: the decoding settings.
 
@@ -69,11 +69,11 @@ def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -
 
 
 def lay_out(model: ReportModel, reports: Sequence[WrittenReport], inputs: Inputs) -> list[ReportAttention]:
-    """Where the model looked for the words of reports that were written with `need_attention`.
+    """Compute the attention of each word for reports that were generated with `need_attention`.
 
     Args:
-        model: with tokenizer and image transform.
-        reports: of B studies.
+        model: model with tokenizer and image transform.
+        reports: reports of B studies.
         inputs: these studies as stored, before the transform.
 
     Raises:
@@ -100,7 +100,7 @@ def _laid_out(
     cells = None if weights is None else model.memory_cells(len(view_mask), weights.shape[-1])
     if weights is None or cells is None:
         raise UserError(f"system '{model.system}' has no attention over the image; give a model of another system.")
-    # a position of all views shows nothing for a missing view
+    # A position shared by all views must not show attention on a missing view.
     cells = cells.masked_fill(~torch.from_numpy(view_mask)[:, None], -1)
     token_maps = on_grid(weights.mean(dim=1).transpose(0, 1)[: len(report.tokens)], cells)
     spans = tuple((match.start(), match.end()) for match in re.finditer(r"\S+", report.text))
@@ -111,13 +111,13 @@ def _laid_out(
 
 
 def on_grid(weights: Tensor, cells: Tensor) -> Tensor:
-    """Attention over memory positions, (..., S), as maps over the views, (..., V, G, G).
+    """Convert attention over memory positions, (..., S), to maps over the views, (..., V, G, G).
 
     A position for a place in several views gives each of them an equal part of its weight.
 
     Args:
-        weights: over the positions.
-        cells: (V, S) int64, from `ReportModel.memory_cells`.
+        weights: attention over the positions.
+        cells: (V, S) int64, result of `ReportModel.memory_cells`.
     """
     side = round((int(cells.max()) + 1) ** 0.5)
     placed = cells >= 0

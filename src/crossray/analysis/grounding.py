@@ -54,7 +54,7 @@ class GroundingStatistics:
     """Sums over the targets of each study; every score is a ratio of them.
 
     Attributes:
-        count: (N,) targets; `pointing`: (N,) their hits; `mass`: (N,) their masses.
+        count: (N,) number of targets; `pointing`: (N,) sum of their hits; `mass`: (N,) sum of their masses.
     """
 
     count: NDArray[np.float64]
@@ -66,7 +66,7 @@ class GroundingStatistics:
         return len(self.count)
 
     def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        """Scores for each metric, of the resamples with multiplicities `weights`, one per row."""
+        """Score by metric, (R,), for R resamples with multiplicities (R, N)."""
         count = weights @ self.count
         return {"pointing": weights @ self.pointing / count, "mass": weights @ self.mass / count}
 
@@ -103,7 +103,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Grounding:
-    """How well the attention of one model is grounded.
+    """The grounding scores of one model.
 
     Attributes:
         studies: number of evaluated studies; `targets`: number of stated observations in views that show them.
@@ -134,14 +134,14 @@ def score(
     Intervals are over the studies that have targets.
 
     Args:
-        targets: of one model.
-        studies: how many were evaluated.
-        priors: by name.
-        resamples: of the bootstrap.
-        seed: of the resamples and of the choice of other studies.
+        targets: targets of one model.
+        studies: number of evaluated studies.
+        priors: priors by name.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resamples and of the choice of other studies.
 
     Returns:
-        The scores; without sources and parts when there is no target.
+        The scores; without targets, sources and parts are empty.
     """
     if not targets:
         return Grounding(studies, 0, (), ())
@@ -162,7 +162,7 @@ def score(
 
 
 def statistics(targets: Sequence[Target]) -> GroundingStatistics:
-    """Sums over the targets of each study that has some, in the order of the studies."""
+    """Sums over the targets of each study with targets, in the order of the studies."""
     return _sums(targets, [measures(target.attention, target.mask) for target in targets])
 
 
@@ -172,12 +172,12 @@ def measures(attention: Map, mask: Mask) -> tuple[float, float]:
 
 
 def pointing(attention: Map, mask: Mask) -> float:
-    """Share of the largest cells of a map (G, G) that have the mask (R, R) within `TOLERANCE` of their centre."""
+    """Share of the largest cells of a map (G, G) whose center is within `TOLERANCE` of the mask (R, R)."""
     pixels = len(mask)
     hits = []
     for place in np.argwhere(attention == attention.max()):
         centre = (place + 0.5) / len(attention)
-        # every pixel that the tolerance touches, whatever the rounding of the borders
+        # Include every pixel within the tolerance, regardless of rounding.
         low = np.maximum(np.floor((centre - TOLERANCE) * pixels + 1e-9), 0).astype(int)
         high = np.ceil((centre + TOLERANCE) * pixels - 1e-9).astype(int)
         hits.append(mask[low[0] : high[0], low[1] : high[1]].any())
@@ -190,7 +190,7 @@ def mass(attention: Map, mask: Mask) -> float:
 
 
 def cell_means(values: NDArray[np.generic], cells: int) -> NDArray[np.float64]:
-    """Mean of (R, R) pixels over each cell of a grid: (cells, cells)."""
+    """Average (R, R) pixels over each cell of a grid: (cells, cells)."""
     cell = (np.arange(len(values)) * cells) // len(values)
     member = (cell == np.arange(cells)[:, None]).astype(np.float64)
     member /= member.sum(axis=1, keepdims=True)

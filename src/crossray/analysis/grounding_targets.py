@@ -32,7 +32,7 @@ from crossray.text.observations import label_report
 
 #: Side length of a mask in the model's square image, in pixels.
 RESOLUTION = 224
-#: Statuses with which a report states an observation.
+#: Statuses of an observation that a report states.
 STATED = ("positive", "uncertain")
 #: Number of healthy patients whose lungs are averaged, and the size of their images.
 LUNGS, LUNG_SIZE = 48, 64
@@ -48,7 +48,7 @@ class DrawnFindings:
     """The places of the drawn findings of a phantom dataset, in the model's image.
 
     Args:
-        dataset: with findings.
+        dataset: dataset with drawn findings.
         transform: image transform of the model; masks are cropped and scaled like images in evaluation.
 
     Raises:
@@ -69,11 +69,11 @@ class DrawnFindings:
             self._entries[study, view].append((entry, CATALOGUE[finding].observations))
 
     def mask(self, row: int, view: int, observation: str) -> Mask | None:
-        """Mask of the findings of an observation in a view, (R, R); None if the view shows none.
+        """Mask (R, R) of an observation's findings in a view; None if the view shows none.
 
         Args:
-            row: of the study.
-            view: number of the view within the study.
+            row: row of the study in the dataset.
+            view: index of the view within the study.
             observation: one of `OBSERVATIONS`.
         """
         masks = [
@@ -129,15 +129,15 @@ def find_targets(
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> list[Target]:
-    """Write the reports of a split, and find the drawn findings that they state.
+    """Generate the reports of a split, and find the drawn findings that they state.
 
     Args:
-        model: with tokenizer and image transform, on its device.
-        decoding: the search.
-        dataset: a phantom's.
+        model: model with tokenizer and image transform, on its device.
+        decoding: the decoding settings.
+        dataset: a phantom dataset.
         split: "train", "val" or "test".
-        batch_size: studies at once.
-        progress: called with studies done and studies in all.
+        batch_size: number of studies per batch.
+        progress: called with the number of finished and of all studies.
 
     Raises:
         UserError: the dataset has no findings or no such split, or the system has no attention over the image.
@@ -167,10 +167,10 @@ def targets_of(
     """The targets of one study.
 
     Args:
-        attention: its report and attention.
-        study: its number.
-        positions: of its views.
-        mask_of: from number of the view and observation to the place of what is drawn, None where nothing is.
+        attention: report and attention of the study.
+        study: index of the study.
+        positions: positions of its views.
+        mask_of: returns the mask of an observation, given the index of a view; None if the view does not show it.
     """
     words: defaultdict[str, set[int]] = defaultdict(set)
     for piece in label_report(attention.text).evidence:
@@ -178,7 +178,7 @@ def targets_of(
             words[piece.observation].update(attention.words_within(piece.start, piece.end))
     targets = []
     for observation, numbers in words.items():
-        # over layers and words: (V, G, G)
+        # mean over words and layers: (V, G, G)
         maps = attention.weights[sorted(numbers)].mean(axis=(0, 1))
         for view in np.flatnonzero(attention.view_mask).tolist():
             mask = mask_of(view, observation)
@@ -190,12 +190,12 @@ def targets_of(
 
 
 def view_name(position: str) -> str:
-    """Frontal or lateral, for a position of `VIEW_POSITIONS`."""
+    """Either "frontal" or "lateral", for one of `VIEW_POSITIONS`."""
     return "lateral" if position == "lateral" else "frontal"
 
 
 def in_square(pixels: NDArray[Any], transform: ImageTransform, side: int = RESOLUTION) -> NDArray[Any]:
-    """The values (H, W) of a stored view at the pixels of the square that evaluation shows a model: (side, side)."""
+    """Resample values (H, W) of a stored view to the square that a model sees in evaluation: (side, side)."""
     size = torch.tensor([pixels.shape])
     top, left, bottom, right = transform.window(size)[0].tolist()
     steps = (np.arange(side) + 0.5) / side
@@ -209,9 +209,9 @@ def priors(cells: int, transform: ImageTransform, usual: Mapping[tuple[str, str]
     """Maps (cells, cells) that do not use the image, by name.
 
     Args:
-        cells: along a side of the model's own grid.
-        transform: the model's.
-        usual: from `DrawnFindings.usual_places`.
+        cells: number of cells along a side of the model's grid.
+        transform: image transform of the model.
+        usual: result of `DrawnFindings.usual_places`.
     """
     lungs = {view: cell_means(mean_lungs(view, transform), cells) for view in _VIEWS}
     places = {key: cell_means(value, cells) for key, value in usual.items()}
@@ -228,7 +228,7 @@ def priors(cells: int, transform: ImageTransform, usual: Mapping[tuple[str, str]
 
 
 def mean_lungs(view: Literal["frontal", "lateral"], transform: ImageTransform) -> Map:
-    """Mean coverage of the lungs (R, R) of healthy drawn patients, in the model's square."""
+    """Mean coverage (R, R) of the lungs of healthy drawn patients, in the model's square."""
     total = np.zeros((RESOLUTION, RESOLUTION))
     for number in range(LUNGS):
         scene = replace(sample_scene(0, number, "realistic"), findings=())

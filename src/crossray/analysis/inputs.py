@@ -11,13 +11,13 @@ from crossray.text.tokenizer import Tokenizer
 def collator_of(
     model: ReportModel, dataset: Dataset, tokenizer: Tokenizer | None = None, section: str = "findings"
 ) -> Collator:
-    """Create batches for a model, from features that training cached if they match.
+    """Create a collator for a model, which uses cached features if they match.
 
     Args:
-        model: with its image transform.
-        dataset: where the studies are.
-        tokenizer: None for batches without reports.
-        section: of the report.
+        model: model with image transform.
+        dataset: dataset with the studies.
+        tokenizer: tokenizer of the reports; None for batches without reports.
+        section: section of the reports.
 
     Raises:
         UserError: the model has no transform.

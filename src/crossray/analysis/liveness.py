@@ -24,8 +24,8 @@ from crossray.data.batches.batch import Batch
 from crossray.layers.attention import CrossAttention
 from crossray.models.base import PaperModule, ReportModel
 
-#: Least size that a parameter is taken to have (RMS), the usual scale of fresh weights: relative to a bias that is
-#: still 0, even the gradient that rounding leaves would be large.
+#: Minimum size (RMS) assumed for a parameter, the usual scale of initial weights: relative to a bias that is still 0,
+#: even a gradient due to rounding would be large.
 _LEAST_SIZE = 0.02
 
 
@@ -34,12 +34,12 @@ class Liveness:
     """The measurements of one module.
 
     Attributes:
-        dependent: dependent share of its output, 0 to 1; None for a scalar: a loss may be alike for all batches.
+        dependent: dependent share of its output, 0 to 1; None for a scalar: a loss may be the same for all batches.
         effect: relative change (RMS) of the quantity that changes most, relative to rounding, when the mean replaces
             the output.
         observed: this quantity: "logits", or the name of a loss.
         over_rounding: the change as a multiple of rounding noise, the difference between float32 and float64.
-        perplexity: of the attention, mean over queries and heads; None without attention.
+        perplexity: perplexity of the attention, averaged over queries and heads; None without attention.
         slots: K, the number of slots that it attends to.
         gradient: smallest relative gradient of its parameters, see `relative_gradients`; None for a module without
             trained parameters.
@@ -61,8 +61,8 @@ class Measured:
     """The measurements of a model.
 
     Attributes:
-        modules: by the name that the paper gives the module.
-        gradients: relative gradient of every trained parameter, see `relative_gradients`.
+        modules: measurements by name of the module in the paper.
+        gradients: relative gradient by trained parameter, see `relative_gradients`.
     """
 
     modules: Mapping[str, Liveness]
@@ -70,14 +70,14 @@ class Measured:
 
 
 def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, float]) -> Measured:
-    """Measure all modules that `model.paper_modules` names, and the gradients of all parameters.
+    """Measure the modules in `model.paper_modules`, and the gradients of all parameters.
 
     The model is not changed. Outputs are those of eval mode; gradients are those of a training step.
 
     Args:
-        model: with the weights to be measured; parameters that are not trained have `requires_grad` off.
-        batches: at least two; their images are transformed already.
-        weights: weights of the losses; those left out weigh 1.
+        model: model with the weights to measure; `requires_grad` must be False for parameters that are not trained.
+        batches: at least two batches, with transformed images.
+        weights: weights of the losses, 1 by default.
     """
     gradients = relative_gradients(model, batches, weights)
     training = model.training
@@ -114,21 +114,21 @@ def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, 
 
 
 def relative_gradients(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, float]:
-    """Size of each trained parameter's gradient over the parameter's own, as a multiple of the median parameter's.
+    """Size of each trained parameter's gradient relative to its own size, as a multiple of the median over parameters.
 
-    Each loss is looked at alone: a parameter counts with the loss that reaches it best, beside the parameters that the
-    same loss reaches. A contrast with a large gradient in the backbone would otherwise make everything look dead that
-    the language loss alone trains.
+    Each loss is considered separately: a parameter is compared with the other parameters that the same loss reaches,
+    and its maximum over the losses is used. Otherwise, a contrastive loss with a large gradient in the backbone would
+    make all parameters look dead that only the language loss trains.
 
     Args:
         model: see `measure`.
-        batches: their gradients are added up.
-        weights: see `measure`; a loss of weight 0 is left out.
+        batches: batches whose gradients are accumulated.
+        weights: see `measure`; losses with weight 0 are ignored.
 
     Returns:
-        By parameter; 0 where no gradient arrives.
+        Relative gradient by parameter; 0 if no gradient reaches it.
     """
-    model = copy.deepcopy(model).train()  # a training step moves running statistics
+    model = copy.deepcopy(model).train()  # a copy, because training mode changes running statistics
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     sums: dict[str, dict[str, Tensor]] = {}
     torch.manual_seed(0)
@@ -160,9 +160,12 @@ def observed(model: ReportModel, batch: Batch) -> dict[str, Tensor]:
 def largest_change(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], noise: Mapping[str, float]
 ) -> tuple[str, float, float]:
-    """What of `observed` changed most against rounding: its name, the change in multiples of rounding, and relatively.
+    """The quantity of `observed` that changed most relative to rounding.
 
-    A loss that only one of them has changed infinitely.
+    A loss that exists only before or after counts as an infinite change.
+
+    Returns:
+        Name of the quantity, its change as a multiple of rounding, and its relative change.
     """
     found = ("", 0.0, 0.0)
     for name in sorted({*before, *after}):
@@ -175,10 +178,10 @@ def largest_change(
 
 
 def rounding(model: ReportModel, batch: Batch) -> dict[str, float]:
-    """What rounding changes (RMS) of each of `observed`, which the model's float32 and float64 results differ by."""
+    """Rounding noise (RMS) of each quantity of `observed`: the difference between float32 and float64 results."""
     exact = observed(copy.deepcopy(model).double(), batch.apply(_double))
     found = observed(model, batch)
-    # a result that happens to be exact has rounding of its last place all the same
+    # Even if a result happens to be exact, assume a rounding error in its last place.
     return {
         name: max(_rms(found[name].double() - exact[name]), torch.finfo(torch.float32).eps * _rms(exact[name]), 1e-30)
         for name in found
@@ -186,7 +189,7 @@ def rounding(model: ReportModel, batch: Batch) -> dict[str, float]:
 
 
 class _Outputs:
-    """Collects outputs of a module: how large they are, and how large what is left without their mean."""
+    """Accumulates the norms of a module's outputs, and of their deviations from the mean."""
 
     def __init__(self, module: PaperModule) -> None:
         self.module = module
@@ -205,7 +208,7 @@ class _Outputs:
         return result
 
     def replaced(self, result: Any) -> Any:
-        """The result with the mean in place of the output."""
+        """The result with the output replaced by its mean."""
         output = self._output(result)
         mean = self._mean(output.double()) if output.ndim else torch.tensor(sum(self._scalars) / len(self._scalars))
         mean = (mean if output.is_floating_point() else mean.round()).to(output.dtype).expand_as(output)
@@ -230,7 +233,7 @@ class _Outputs:
 
 @dataclass
 class _Attention:
-    """Collects attention weights."""
+    """Accumulates statistics of attention weights."""
 
     known_slots: int
     _sum: float = 0.0
@@ -243,7 +246,7 @@ class _Attention:
         entropy = -(weights * weights.clamp_min(1e-300).log()).sum(-1)
         self._sum += float(entropy.exp().sum())
         self._rows += entropy.numel()
-        # masked slots have no weight at all
+        # masked slots have a weight of exactly 0
         self._seen.append(float((weights > 0).sum(-1).double().mean()))
         return result
 
@@ -257,7 +260,7 @@ class _Attention:
 
 @contextmanager
 def _tapped(model: nn.Module, path: str, method: str, tap: Callable[[Any], Any]) -> Iterator[None]:
-    """While it is open, what a method of a submodule returns goes through `tap`."""
+    """Context in which the result of a submodule's method passes through `tap`."""
     owner = model.get_submodule(path)
     original = getattr(owner, method)
 
@@ -270,7 +273,7 @@ def _tapped(model: nn.Module, path: str, method: str, tap: Callable[[Any], Any])
 
 @contextmanager
 def _attending(model: nn.Module, path: str, attention: _Attention) -> Iterator[None]:
-    """While it is open, `attention` collects the weights of a submodule."""
+    """Context in which `attention` collects the attention weights of a submodule."""
     if not path:
         yield
         return
@@ -288,7 +291,7 @@ def _attending(model: nn.Module, path: str, attention: _Attention) -> Iterator[N
 
 @contextmanager
 def _in_place(owner: nn.Module, method: str, function: Callable[..., Any]) -> Iterator[None]:
-    """While it is open, `function` replaces a method; several replacements can be nested."""
+    """Context in which `function` replaces a method; replacements can be nested."""
     before = vars(owner).get(method)
     setattr(owner, method, function)
     try:

@@ -24,11 +24,11 @@ PARTS = ("head", "middle", "tail")
 
 @dataclass(frozen=True)
 class TailStatistics:
-    """Labels of N studies, from which the scores of a long tail follow; see `significance`.
+    """Labels of N studies, from which the scores are computed (`evaluation.statistics.significance`).
 
     Attributes:
-        runs: the labels, of each run of the system.
-        parts: name of a part to its observations.
+        runs: labels of each run of the system.
+        parts: observations by part.
     """
 
     runs: Sequence[ClinicalStatistics]
@@ -39,14 +39,14 @@ class TailStatistics:
         return len(self.runs[0])
 
     def weighted_scores(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        """F1 of every observation and its mean over every part, by name: (R,) for (R, N) weights."""
+        """F1 of each observation and its mean over each part, by name: (R,) for (R, N) weights."""
         each = np.mean([run.weighted_class_f1(weights) for run in self.runs], axis=0)
         f1 = dict(zip(CHEXPERT, each.T, strict=True))
         means = {part: np.mean([f1[name] for name in names], axis=0) for part, names in self.parts.items()}
         return {name: f1[name] for names in self.parts.values() for name in names} | means
 
     def deviations(self) -> dict[str, float]:
-        """Standard deviation of each score over the runs; nothing for a single one."""
+        """Standard deviation of each score over the runs; empty for a single run."""
         if len(self.runs) < 2:
             return {}
         everyone = np.ones((1, len(self)))
@@ -56,12 +56,12 @@ class TailStatistics:
 
 @dataclass(frozen=True)
 class LongTail:
-    """Systems on the same studies.
+    """The scores of systems on the same studies.
 
     Attributes:
-        studies: their number.
+        studies: number of studies.
         labeler: labeler of the generated and true reports.
-        protocol: protocol of the labelled references.
+        protocol: protocol of the labeled references.
         parts: observations of "head", "middle" and "tail", most frequent first.
         support: number of true reports that call each observation positive.
         scores: F1 of each observation and its mean over each part, by system.
@@ -85,20 +85,20 @@ def long_tail(
     """Score systems on rare and frequent observations.
 
     An observation is present if a text calls it positive, and its frequency is that in the true reports. Observations
-    without a positive true report are left out, because they have no recall. Of 14, the head has 5, the middle 5 and
+    without a positive true report are omitted, because they have no recall. Of 14, the head has 5, the middle 5 and
     the tail 4.
 
     Args:
-        systems: predictions of one or more systems on the same studies; of each system those of one or more runs.
-        labeler: choice of `open_labeler`.
-        resamples: bootstrap resamples of the studies.
-        seed: of the resamples.
+        systems: predictions of one or more systems on the same studies, for each system those of one or more runs.
+        labeler: name of a labeler (`open_labeler`).
+        resamples: number of bootstrap resamples of the studies.
+        seed: seed of the resamples.
 
     Raises:
         UserError: the files contain different studies or references, or fewer than three observations occur.
     """
     files = [file for runs in systems for file in runs]
-    system_names(files)  # refuses a file that is given twice
+    system_names(files)  # raises an error for a file given twice
     names = system_names([runs[0] for runs in systems])
     aligned, _ = same_studies(files)
     protocols, _ = same_protocols(aligned)

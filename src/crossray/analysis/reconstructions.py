@@ -1,4 +1,4 @@
-"""Compares reconstructions of an image tokenizer with a coarse copy that has one pixel per token."""
+"""Compares reconstructions of an image tokenizer with a coarse copy with one pixel per token."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from crossray.errors import UserError
 from crossray.files.write import appearing
 from crossray.models.pretraining.dvae import DOWNSAMPLING, DVAE, psnr
 
-#: White pixels between two images of the figure.
+#: Gap between the images of the figure, in pixels.
 _GAP = 4
 
 #: The images of the figure's rows.
@@ -32,7 +32,7 @@ class Reconstructions:
         images: (N, 1, H, W) float32 in [0, 1].
         kept: reconstructions from their tokens.
         coarse: images averaged over 8 x 8 pixels and interpolated (bicubic).
-        codes: (N, h, w) int64.
+        codes: tokens, (N, h, w) int64.
     """
 
     images: Tensor
@@ -57,7 +57,7 @@ class Reconstructions:
         return float(torch.special.entr(share).sum().exp())
 
     def figure(self, places: Sequence[int]) -> NDArray[np.uint8]:
-        """The images at these places, one above the other as in `ROWS`: (height, width) grey."""
+        """Draw the images with these indices, with the rows of `ROWS`: (height, width) gray."""
         chosen = list(places)
         rows = [torch.cat(list(F.pad(x[chosen, 0], (0, _GAP), value=1.0)), dim=1)
                 for x in (self.images, self.kept, self.coarse)]  # fmt: skip
@@ -83,12 +83,12 @@ def reconstruct(
     """Encode and reconstruct all images of a split.
 
     Args:
-        model: in eval mode.
-        dataset: the images.
-        split: train, val or test.
-        transform: the one that the tokenizer was trained with; its evaluation is used.
-        batch_size: images at once.
-        progress: called with images done and in all.
+        model: tokenizer in evaluation mode.
+        dataset: dataset with the images.
+        split: "train", "val" or "test".
+        transform: image transform of the tokenizer, applied without augmentation.
+        batch_size: number of images per batch.
+        progress: called with the number of finished and of all images.
 
     Raises:
         UserError: the split is empty.

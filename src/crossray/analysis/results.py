@@ -1,4 +1,4 @@
-"""The file of an analysis that compares models on one split, and how its tables write a difference."""
+"""The output file of an analysis that compares models on one split, and the format of differences."""
 
 import json
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ FORMAT = 1
 
 
 def as_json(models: Mapping[str, Any], dataset: Dataset, split: str, **about: Any) -> str:
-    """Results by model, with what they were computed on and by.
+    """Serialize results by model, with provenance.
 
     Args:
-        models: name of a model to its results, JSON-ready.
-        dataset: where the studies are.
-        split: which of them.
-        about: what else belongs to all results.
+        models: JSON-serializable results by name of the model.
+        dataset: dataset with the studies.
+        split: split of the dataset.
+        about: additional fields that apply to all results.
     """
     content = {
         "format": FORMAT,
@@ -33,5 +33,5 @@ def as_json(models: Mapping[str, Any], dataset: Dataset, split: str, **about: An
 
 
 def signed(difference: Interval | None) -> str:
-    """A difference with its interval; nothing for None."""
+    """Format a difference with its interval; "" for None."""
     return "" if difference is None else f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"

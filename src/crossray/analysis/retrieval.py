@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Quality:
-    """Statistics of the reports that one retrieval method found, by study.
+    """Statistics of the reports retrieved by one method, by study.
 
     Attributes:
         words: statistics of the retrieved reports against the true ones.
@@ -81,17 +81,17 @@ def retrieval_quality(
     any of the studies with the nearest true labels, which is the target of the learned distance.
 
     Args:
-        model: with tokenizer, transform and a database of training studies of `dataset`.
-        dataset: where queries and training studies are.
+        model: model with tokenizer, transform and a database of training studies of `dataset`.
+        dataset: dataset with the queries and the training studies.
         split: "val" or "test".
-        section: of the report.
-        batch_size: studies at once.
-        resamples: of the bootstrap over studies.
-        seed: of all draws.
-        progress: called with studies done and studies in all.
+        section: section of the reports.
+        batch_size: number of studies per batch.
+        resamples: number of bootstrap resamples of the studies.
+        seed: seed of all random choices.
+        progress: called with the number of finished and of all studies.
 
     Returns:
-        The scores by the name of the method.
+        The scores by name of the method.
 
     Raises:
         UserError: the database is empty or belongs to another dataset, or the split has no studies.
@@ -113,7 +113,7 @@ def retrieval_quality(
     found["random"] = generator.integers(len(database), size=len(rows))
     apart = _label_distances(dataset, rows, trained)
     if apart is not None:
-        # noise of less than one observation selects any of the equally near ones
+        # Noise below 1 makes the choice among equally near ones random.
         found["labels"] = (apart + generator.random(apart.shape)).argmin(axis=1)
     clean = tokenizer_of(model).clean
     truth = [clean(report) for report in dataset.reports(rows, section)]
@@ -156,7 +156,7 @@ def _nearest(index: ReportIndex, queries: Tensor) -> NDArray[np.int64]:
 def _label_distances(
     dataset: Dataset, rows: NDArray[np.int64], trained: NDArray[np.int64]
 ) -> NDArray[np.float64] | None:
-    """Differing observations (Q, R); NaN rows for studies without labels, infinite columns likewise."""
+    """Number of differing observations (Q, R); without labels, NaN for queries and infinite for training studies."""
     if dataset.labels is None:
         return None
     ours, theirs = (torch.from_numpy(np.asarray(dataset.labels[part])) for part in (rows, trained))

@@ -36,7 +36,7 @@ def search_fields(decoding: Any) -> Mapping[str, Any] | None:
 
 
 def view_paths(study: Any) -> list[Path]:
-    """The paths of a study: of its views, or of its folder.
+    """The paths of a study's views, or of its folder.
 
     Raises:
         UserError: the study, or one of its views, is not a path.
@@ -69,7 +69,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
     """A whole number, if it is one.
 
     Raises:
-        UserError: it is no whole number, or below `least`.
+        UserError: it is not a whole number, or below `least`.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{name} is {value!r:.40}; give a whole number from {least} on.")
@@ -80,7 +80,7 @@ def texts(name: str, values: Any) -> dict[str, str]:
     """Reports by study; those in a list are numbered.
 
     Args:
-        name: of the argument, for messages.
+        name: name of the argument, for messages.
         values: a mapping from study to report, or reports in a list, an array or a column of a table.
 
     Raises:

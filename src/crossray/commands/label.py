@@ -29,7 +29,7 @@ def label(
         )
     opened = open_labeler(labeler, convention)
     count, notes = label_table(reports, out, opened, lambda report: label_report(report, convention).evidence, evidence)
-    console().print(f"{counted(count, 'report')} labelled by {opened.name} in {out}", highlight=False)
+    console().print(f"{counted(count, 'report')} labeled by {opened.name} in {out}", highlight=False)
     for note in notes:
         console().print(f"note: {note}", highlight=False)
     if evidence is not None:

@@ -105,7 +105,7 @@ def cross_fitted(
         groups: patient of each statement; a patient's statements are left out together.
         names: the signals to use.
         folds: parts that the patients are divided into, at random.
-        seed: of the division.
+        seed: seed of the division.
         learn: `fit`, or another way to learn from the others' statements.
     """
     _, patient = np.unique(np.asarray(groups), return_inverse=True)

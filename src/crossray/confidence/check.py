@@ -66,7 +66,7 @@ class InputCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no flags."""
+        """Whether the images have no flags."""
         return not self.flags
 
     def __str__(self) -> str:
@@ -79,8 +79,8 @@ class InputChecker:
     """The input check of one model, stored in its folder (`crossray.confidence.folder`).
 
     Attributes:
-        mean: (P,) of the training images' vectors; `deviation`: (P,) theirs. All parts work on standardised vectors.
-        density: of the training images.
+        mean: (P,) of the training images' vectors; `deviation`: (P,) theirs. All parts work on standardized vectors.
+        density: density of the training images.
         rotation: 4 classes, quarter-turns clockwise; `inverted`, `mirrored`: 2 classes, the second is the mistake.
         lateral: 2 classes, frontal and lateral; None where the training images do not say.
         limits: flag to the score from which on an image is flagged; a flag that could not be trusted has none.
@@ -130,7 +130,7 @@ class InputChecker:
 
         Args:
             vectors: (V, P), pooled vectors of its views.
-            positions: what their files say, codes of `VIEW_POSITIONS`; empty when they say nothing.
+            positions: positions according to the files, as codes of `VIEW_POSITIONS`; empty if unknown.
         """
         scores = self.scores(vectors)
         flags = [

@@ -17,7 +17,7 @@ from crossray.confidence.calibrators import scikit_learn
 
 @dataclass(frozen=True)
 class Density:
-    """Centres and common covariance of the training vectors.
+    """Centers and common covariance of the training vectors.
 
     Attributes:
         centres: (C, P) mean of each kind.
@@ -28,7 +28,7 @@ class Density:
     whitening: NDArray[np.float32]
 
     def distance(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(N,) distance of vectors (N, P) to the nearest centre, divided by the root of P: about 1 within the data."""
+        """(N,) distance of vectors (N, P) to the nearest center, divided by the root of P: about 1 within the data."""
         white = vectors.astype(np.float32) @ self.whitening
         apart = np.stack([np.linalg.norm(white - centre, axis=1) for centre in self._white_centres])
         return np.asarray(apart.min(axis=0) / np.sqrt(vectors.shape[1]), np.float64)
@@ -39,11 +39,11 @@ class Density:
 
 
 def fit_density(vectors: NDArray[np.floating], kinds: NDArray[np.int64]) -> Density:
-    """Learn centres and covariance.
+    """Learn centers and covariance.
 
     Args:
         vectors: (N, P) of training images.
-        kinds: (N,) which kind of view each is; each number that occurs gets a centre.
+        kinds: (N,) which kind of view each is; each number that occurs gets a center.
 
     Raises:
         UserError: scikit-learn is not installed.

@@ -25,9 +25,9 @@ def pooled_of_studies(
     """Vectors of all views of some studies, from cached features where the dataset has them.
 
     Args:
-        model: in eval mode, with its transform.
-        dataset: where the studies are.
-        rows: of the studies.
+        model: model in evaluation mode, with its transform.
+        dataset: dataset with the studies.
+        rows: rows of the studies.
         batch_size: studies at once.
 
     Yields:
@@ -47,7 +47,7 @@ def pooled_of_images(
     """Vectors of images, each taken as the only view of a study.
 
     Args:
-        model: in eval mode, with its transform.
+        model: model in evaluation mode, with its transform.
         images: (H, W) uint8 each, of any size; read as they are needed.
         batch_size: images at once.
 

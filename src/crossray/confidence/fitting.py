@@ -60,7 +60,7 @@ def fit_check(
     """Learn the input check.
 
     Args:
-        model: in eval mode on its device, with its transform.
+        model: model in evaluation mode on its device, with its transform.
         dataset: dataset from whose training images the check is learned.
         split: split that determines the limits and is not used for learning.
         false_alarms: share of the images of `split` that each flag may mark.
@@ -191,8 +191,8 @@ class _Tried:
     """Validation images with one mistake.
 
     Attributes:
-        flag: the one that should be raised.
-        scores: of the images, by flag.
+        flag: the flag that should be raised.
+        scores: scores of the images, by flag.
         area: how well the flag's score tells them from images that are as they should be (AUROC).
     """
 

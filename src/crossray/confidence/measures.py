@@ -18,9 +18,9 @@ class Bin:
 
     Attributes:
         low: lower end of the range, which belongs to it; `high`: upper end, which belongs to the last range only.
-        count: statements.
-        confidence: their mean confidence; 0 where there are none.
-        accuracy: share of them that is right; 0 where there are none.
+        count: number of statements.
+        confidence: mean confidence of the statements; 0 if there are none.
+        accuracy: share of correct statements; 0 if there are none.
     """
 
     low: float
@@ -36,7 +36,7 @@ def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bin
     Args:
         confidence: (N,), 0 to 1.
         correct: (N,), whether each statement is right.
-        bins: how many.
+        bins: number of bins.
     """
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, bins - 1)

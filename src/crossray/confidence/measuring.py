@@ -81,7 +81,7 @@ def calibrate(
     """Let a model write the reports of a split, compare each statement with the true report, and learn from it.
 
     Args:
-        model: with tokenizer and transform, in eval mode on its device.
+        model: model with tokenizer and transform, in evaluation mode on its device.
         decoding: how it writes.
         dataset: its training reports give the base rates; training must not have seen the studies of `split`.
         split: the studies to learn from.
@@ -134,7 +134,7 @@ def measure(collected: Collected, seed: int = 0) -> dict[str, Any]:
 
     Args:
         collected: the statements of one unit.
-        seed: of the division of the patients.
+        seed: seed of the division of the patients.
     """
     given, correct = collected.arrays()
     if not len(correct):
@@ -213,10 +213,10 @@ def written_reports(
     """A report of every study, with those that were drawn for it.
 
     Args:
-        model: with tokenizer and transform, in eval mode on its device.
+        model: model with tokenizer and transform, in evaluation mode on its device.
         decoding: how it writes.
-        dataset: where the studies are.
-        rows: of the studies.
+        dataset: dataset with the studies.
+        rows: rows of the studies.
         samples: reports to draw for each, where the search draws none itself.
         batch_size: studies at once.
         progress: called with studies done and studies in all.

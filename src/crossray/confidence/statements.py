@@ -85,7 +85,7 @@ def base_rate(claims: Mapping[int, bool], rates: NDArray[np.float64]) -> float:
     """Share of the training reports of which a claim is true: of several claims the smallest.
 
     Args:
-        claims: of a statement.
+        claims: claims of a statement.
         rates: (K,) share of the training reports that state each observation.
     """
     return min((float(rates[column] if there else 1 - rates[column]) for column, there in claims.items()), default=1.0)

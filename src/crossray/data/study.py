@@ -19,7 +19,7 @@ class FindingMask:
     """A finding that is drawn in a view, with its mask.
 
     Attributes:
-        finding: name from the phantom's catalogue, snake_case.
+        finding: name from the phantom's catalog, snake_case.
         side: "left", "right", "bilateral" or "" (patient's side).
         place: anatomical place such as "upper_lobe", or "".
         degree: "minimal", "mild", "moderate", "severe" or "".
@@ -40,7 +40,7 @@ class FindingMask:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The pixels of one view, (H, W) uint8 grey-scale, and the findings drawn in them (phantom only).
+    """The pixels of one view, (H, W) uint8 gray-scale, and the findings drawn in them (phantom only).
 
     `warnings` are sentences about the source file; each begins with the name of the field.
     """

@@ -46,9 +46,9 @@ def least_risk(
         encoded: B studies.
         ids: special tokens of its vocabulary.
         config: `samples`, and how they are drawn.
-        seeds: of each study.
+        seeds: seed of each study.
         decode: token ids to text.
-        utility: of the texts.
+        utility: utility of the texts.
 
     Returns:
         The chosen sample of each study; its score is its log-probability.

@@ -1,1 +1,1 @@
-"""Scores of generated reports, what they mean, and what they have to beat (docs/evaluation.md)."""
+"""Scores of generated reports, with baselines, intervals, tests and alarms (docs/evaluation.md)."""

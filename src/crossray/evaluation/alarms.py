@@ -46,8 +46,8 @@ class Alarm:
     """A rule that a result breaks.
 
     Attributes:
-        name: of the rule.
-        sentence: what was found, with the numbers.
+        name: name of the rule.
+        sentence: description of the result, with numbers.
     """
 
     name: str
@@ -63,7 +63,7 @@ def alarms(
     labels_vary: bool,
     template: tuple[float, float] | None = None,
 ) -> tuple[Alarm, ...]:
-    """The rules that a result breaks.
+    """Check all rules, and return those that a result breaks.
 
     Args:
         generated: variety of the generated reports.
@@ -152,5 +152,5 @@ def _of_template(template: tuple[float, float] | None) -> Iterator[Alarm]:
 
 
 def signed(difference: Interval) -> str:
-    """A difference with its interval, as every sentence writes it."""
+    """Format a difference with its interval."""
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"

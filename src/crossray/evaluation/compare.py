@@ -68,7 +68,7 @@ class Comparison:
         protocols: comparison for each protocol name.
         resamples: number of bootstrap resamples, and of exchanges in each test; `seed`: their seed.
         meteor_jar_sha256: digest of the jar that computed METEOR; None if METEOR was not computed.
-        notes: what was not compared, and what the numbers mean.
+        notes: notes on protocols that were not compared, and on the numbers.
     """
 
     predictions: Mapping[str, str]
@@ -111,7 +111,7 @@ def compare(
         labeler: labels all reports for clinical efficacy: a labeler, or the name of one for `open_labeler`; None skips
             the clinical scores.
         resamples: number of bootstrap resamples, and of exchanges in each test.
-        seed: of both.
+        seed: seed of both.
 
     Returns:
         Scores with intervals and tests, under each protocol that all files share.
@@ -165,7 +165,7 @@ def same_studies(
         common: keep only the studies that all files share.
 
     Returns:
-        The files with the same number of rows, and notes on what was left out.
+        The files with the same studies in the same order, and notes on omitted studies.
 
     Raises:
         UserError: the files contain different studies, or share none.
@@ -195,15 +195,15 @@ def same_studies(
 def same_protocols(files: Sequence[PredictionFile]) -> tuple[dict[str, Protocol], tuple[str, ...]]:
     """The protocols under which several systems can be compared.
 
-    What a file does not say about its protocol, for example because it has no header, is taken from the file that says
-    most: equal references show that the protocol is the same.
+    Fields of the protocol that a file does not state, for example because it has no header, are taken from the file
+    that states most of them: equal references show that the protocol is the same.
 
     Args:
         files: predictions of several systems on the same studies in the same order.
 
     Returns:
-        The protocols by name, and notes on what cannot be compared. The `r2gen` references are what each model's
-        tokenizer can express, so they may differ; then only `full` remains.
+        The protocols by name, and notes on protocols that cannot be compared. The `r2gen` references depend on the
+        model's tokenizer; if they differ, only `full` remains.
 
     Raises:
         UserError: headers or full references differ, or no protocol has references for every study in every file.
@@ -236,7 +236,7 @@ def same_protocols(files: Sequence[PredictionFile]) -> tuple[dict[str, Protocol]
 
 
 def system_names(files: Sequence[PredictionFile]) -> list[str]:
-    """A name for each system: its model, or its file if two share the model; of paths, the parts that differ.
+    """A name for each system: its model, or its file if two have the same model; paths are reduced to the differences.
 
     Raises:
         UserError: a file is given twice.
@@ -299,7 +299,7 @@ def _compare_protocol(
 
 
 def _power(tests: int, resamples: int) -> tuple[str, ...]:
-    """A warning if the smallest p-value that this number of resamples allows is no longer small after correction."""
+    """A warning if the smallest possible p-value for this number of resamples is not small after correction."""
     smallest = tests / (1 + resamples)
     if smallest <= 1 - LEVEL:
         return ()
@@ -310,7 +310,7 @@ def _power(tests: int, resamples: int) -> tuple[str, ...]:
 
 
 def _stated(file: PredictionFile, protocol: str) -> dict[str, Any]:
-    """What a file says about its protocol; nothing without a header."""
+    """The fields of the protocol that a file states; empty without a header."""
     if replace(file.provenance, subset="") == Provenance():
         return {}
     values = file.provenance.protocol(protocol, len(file.rows)).as_dict()
@@ -327,7 +327,7 @@ def _header_difference(files: Sequence[PredictionFile], protocol: str) -> str | 
 
 
 def _reference_difference(files: Sequence[PredictionFile], protocol: str) -> str | None:
-    """In how many studies the references of files differ from those of the first."""
+    """A description of how many references differ between a file and the first one."""
     ours = files[0].references(protocol)
     for file in files[1:]:
         theirs = file.references(protocol)

@@ -26,7 +26,7 @@ from crossray.evaluation.trivial import trivial_reports
 
 @dataclass(frozen=True)
 class _Companions:
-    """What the dataset adds to the predictions."""
+    """Baselines and labels from the dataset."""
 
     baselines: Mapping[str, list[str]]
     normal: NDArray[np.bool_] | None
@@ -45,13 +45,13 @@ def evaluate(
     """Score a predictions file.
 
     Args:
-        predictions: a file of `PredictionFile.load`, or what `exchange.open_predictions` made.
+        predictions: a file that `PredictionFile.load` can read, or the result of `exchange.open_predictions`.
         dataset: prepared dataset for the baselines and labels; if None, the one that the file names, if it exists.
         meteor: "auto", "yes" or "no".
         labeler: labels both reports for clinical efficacy: a labeler, or the name of one for `open_labeler`; None skips
             the clinical scores.
         resamples: number of bootstrap resamples for every interval.
-        seed: of resamples and shuffles.
+        seed: seed of resamples and shuffles.
 
     Returns:
         Scores under every protocol for which all studies have a reference, with bootstrap intervals, trivial baselines,
@@ -78,7 +78,7 @@ def evaluate(
     if not readable:
         labeler = None
     measured = measure(systems, references, meteor=meteor, labeler=labeler)
-    # from `full` if available: nothing is cut there
+    # from `full` if available, whose references are not cut
     clinical = clinical_statistics(measured.statistics[names[-1], ours].families)
     others = dict(measured.implementations)
     overused = template(file.hypotheses(), references[names[-1]])
@@ -197,7 +197,7 @@ def _shuffled(file: PredictionFile) -> tuple[str, ...]:
 
 
 def _missing_protocols(file: PredictionFile) -> tuple[str, ...]:
-    """Why a protocol is not reported: its scores cannot be computed from the references of the other one."""
+    """Notes on protocols without references, whose scores cannot be computed from those of the other protocol."""
     needs = {"r2gen": "the tokenizer of the model", "full": "the true report as it is"}
     notes = []
     for name in PROTOCOLS:

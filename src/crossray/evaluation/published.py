@@ -29,17 +29,17 @@ DATA = {"iu-xray": "IU X-Ray", "mimic-cxr": "MIMIC-CXR"}
 
 @dataclass(frozen=True)
 class PublishedProtocol:
-    """How a table was measured, as far as the source or its public code says; None where they do not.
+    """The protocol of a table, as far as the source or its public code states it; None for unknown fields.
 
     Attributes:
-        split: evaluated studies, in words.
+        split: description of the evaluated studies.
         studies: number of evaluated studies, if the source prints it.
         views: views of each study that the model saw.
         section: section of the report.
         cleaner: cleaner of the references.
         truncated: whether references were cut.
         max_length: R2Gen's max_seq_length, if it cut the references.
-        max_words: number of words that were kept of a reference, if words were counted.
+        max_words: number of words to which references were cut, if words were counted.
         selection: how the checkpoint was selected.
         meteor: implementation of METEOR.
         labeler: labeler of the reports for precision, recall and F1.
@@ -92,8 +92,8 @@ class PublishedTable:
     """A published table.
 
     Attributes:
-        identifier: such as "rcan/iu-xray".
-        title: what it shows.
+        identifier: identifier, such as "rcan/iu-xray".
+        title: title of the table.
         source: citation.
         section: table or section of the source.
         kind: "comparison" of systems, "sample" (a comparison on a few studies), "ablation", "figure" (facts without

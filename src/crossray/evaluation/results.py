@@ -110,7 +110,7 @@ class Evaluation:
         resamples: number of bootstrap resamples for every interval; `seed`: their seed.
         meteor_jar_sha256: digest of the jar that computed METEOR; None if METEOR was not computed.
         seconds: mean time per report, from the predictions; None if they do not record it.
-        notes: what was not computed, and why.
+        notes: notes on scores that were not computed.
         implementations: package and version behind each metric from another package.
     """
 
@@ -137,7 +137,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path | str) -> "Evaluation":
-        """Read a file that `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
             UserError: the file is missing, from elsewhere, or of another format.
@@ -171,7 +171,7 @@ class Evaluation:
 
 
 def read_results(path: Path | str) -> dict[str, tuple[Result, ...]]:
-    """Read scores that `Evaluation.save` wrote, to compare several systems in one table.
+    """Read scores written by `Evaluation.save`, to compare several systems in one table.
 
     Returns:
         For each protocol name, the result of the system followed by those of its baselines.

@@ -15,7 +15,7 @@ MOST_FREQUENT = "most frequent report"
 NEAREST_IMAGE = "nearest 32x32 image"
 TAG_ORACLE = "tag oracle"
 
-#: Baselines that do not know the truth; the tag oracle knows it and is a ceiling instead.
+#: Baselines that do not know the truth; the tag oracle knows it and is an upper bound instead.
 TRIVIAL = (MOST_FREQUENT, NEAREST_IMAGE)
 
 #: Side of the thumbnails that are compared.
@@ -64,21 +64,21 @@ def trivial_reports(
 
 
 def most_frequent(reports: Sequence[str]) -> str:
-    """The most frequent report; of several, the first."""
+    """The most frequent report; the first one in a tie."""
     return Counter(reports).most_common(1)[0][0]
 
 
 def nearest_images(dataset: Dataset, rows: NDArray[np.int64], training: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The training study whose frontal image looks most alike.
+    """Find the training study with the most similar frontal image.
 
     Args:
         dataset: a prepared dataset.
-        rows: (N,) studies to find a neighbour for.
-        training: (M,) studies to choose from; a study is never its own neighbour.
+        rows: (N,) studies to find a neighbor for.
+        training: (M,) studies to choose from; a study is never its own neighbor.
 
     Returns:
-        (N,) positions in `training` with the smallest Euclidean distance of the 32 x 32 mean-pooled images; of several,
-        the first.
+        (N,) positions in `training` with the smallest Euclidean distance between the 32 x 32 mean-pooled images; the
+        first one in a tie.
     """
     wanted = _thumbnails(dataset, rows)
     best = np.full(len(rows), np.inf)
@@ -86,7 +86,7 @@ def nearest_images(dataset: Dataset, rows: NDArray[np.int64], training: NDArray[
     for start in range(0, len(training), _ROWS_AT_ONCE):
         chosen = training[start : start + _ROWS_AT_ONCE]
         offered = _thumbnails(dataset, chosen)
-        # The squared norm of the query image is left out, because it is the same for all candidates.
+        # The squared norm of the query image is omitted, because it is the same for all candidates.
         distance = (offered**2).sum(axis=1) - 2 * wanted @ offered.T
         distance[rows[:, None] == chosen] = np.inf
         position = distance.argmin(axis=1)
@@ -99,7 +99,7 @@ def nearest_images(dataset: Dataset, rows: NDArray[np.int64], training: NDArray[
 def tag_oracle(
     wanted: Sequence[frozenset[str]], training: Sequence[frozenset[str]], reports: Sequence[str]
 ) -> list[str]:
-    """Reports written from the true tags.
+    """Choose reports based on the true tags.
 
     Args:
         wanted: N true tag sets.
@@ -131,13 +131,13 @@ def tag_oracle(
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Mean-pool a grey-scale image.
+    """Mean-pool a gray-scale image.
 
     Args:
         pixels: (H, W), any size.
 
     Returns:
-        (32, 32) mean grey values over a grid of equal cells with borders at whole pixels.
+        (32, 32) mean gray values over a grid of equal cells with borders at whole pixels.
     """
     edges = [np.arange(THUMBNAIL) * length // THUMBNAIL for length in pixels.shape]
     sums = np.add.reduceat(np.add.reduceat(pixels, edges[0], axis=0, dtype=np.int64), edges[1], axis=1)

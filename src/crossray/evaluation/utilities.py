@@ -1,4 +1,4 @@
-"""How much reports of one study agree: what minimum Bayes risk decoding maximises (`crossray.decoding.risk`)."""
+"""Utilities of minimum Bayes risk decoding (`crossray.decoding.risk`): the agreement between reports of one study."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from crossray.evaluation.metrics.ngrams import ORDERS, code_reports
 
 
 def utility_of(config: DecodingConfig) -> Utility | None:
-    """What `config.utility` names; None for searches that need none."""
+    """The utility named by `config.utility`; None for searches that need none."""
     if config.method != "mbr":
         return None
     known: dict[UtilityName, Utility] = {
@@ -44,7 +44,7 @@ def bleu_utility(reports: Sequence[str]) -> NDArray[np.float64]:
 
 
 def cider_utility(reports: Sequence[str]) -> NDArray[np.float64]:
-    """(K, K) CIDEr-D in which every n-gram weighs alike: samples of one study are no documents to count them in."""
+    """(K, K) CIDEr-D with equal weights of all n-grams, since samples of one study provide no document frequencies."""
     (coded,) = code_reports(reports)
     count = len(reports)
     total = np.zeros((count, count))
@@ -64,14 +64,14 @@ class ClinicalUtility:
     """F1 of the observations that two reports state.
 
     Args:
-        labeler: of the reports.
+        labeler: labeler of the reports.
     """
 
     def __init__(self, labeler: Labeler) -> None:
         self.labeler = labeler
 
     def __call__(self, reports: Sequence[str]) -> NDArray[np.float64]:
-        """(K, K)."""
+        """(K, K) F1 of each pair."""
         codes, count = self.labeler.label(reports), len(reports)
         ours, theirs = np.repeat(codes, count, axis=0), np.tile(codes, (count, 1))
         return clinical_f1(ours, theirs, self.labeler.observations).reshape(count, count)

@@ -30,7 +30,7 @@ def find_model(
     Args:
         name: folder, or name on the Hugging Face hub.
         what: the kind of model, for messages.
-        remedy: what to give instead, for messages.
+        remedy: advice for the error message.
         patterns: files to download from the hub.
 
     Raises:

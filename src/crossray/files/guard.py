@@ -81,7 +81,7 @@ def _try(option: str, path: Path, place: Path, kind: Kind) -> None:
         trial.touch()
         trial.unlink()
     except OSError as error:
-        reason = f"{folder} is no folder" if isinstance(error, NotADirectoryError) else error.strerror
+        reason = f"{folder} is not a folder" if isinstance(error, NotADirectoryError) else error.strerror
         raise UserError(f"{option} {path}: cannot be written ({reason}); choose another place.") from None
 
 

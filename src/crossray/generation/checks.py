@@ -25,7 +25,7 @@ def check_study(generator: "Generator", views: Sequence[Path]) -> InputCheck:
     """The result of the input check on one study in files, without a report.
 
     Args:
-        generator: of the model.
+        generator: generator of the model.
         views: files of its views, or its folder.
 
     Raises:
@@ -53,7 +53,7 @@ def checks_of(checker: InputChecker | None, pooled: Tensor, inputs: Inputs) -> l
     Args:
         checker: the input check; None for no check.
         pooled: (B, V, P), encoded vectors of their views.
-        inputs: of the studies.
+        inputs: inputs of the studies.
     """
     if checker is None:
         return [None] * len(pooled)
@@ -68,7 +68,7 @@ def heed(study: str, check: InputCheck | None, *, strict: bool) -> None:
     """Log a warning about a flagged study, or raise an error.
 
     Args:
-        study: its name.
+        study: name of the study.
         check: result of the check; None without one.
         strict: raise an error.
 
@@ -78,7 +78,7 @@ def heed(study: str, check: InputCheck | None, *, strict: bool) -> None:
     if check is None or check.ok:
         return
     if strict:
-        raise UserError(f"{study}: refused: {check} Leave out --strict to get a report all the same.")
+        raise UserError(f"{study}: refused: {check} To generate the report nevertheless, leave out strict.")
     _LOGGER.warning("%s: %s", study, check)
 
 

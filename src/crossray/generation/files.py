@@ -35,7 +35,7 @@ def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
     Args:
         paths: PNG, JPEG or DICOM files, or one folder with the files of the study, in the order of `folder_views`.
             Files with a known position are ordered too: frontal views first.
-        views: most views that the model takes.
+        views: maximum number of views of the model.
         size: length of their short side in pixels, `Generator.stored`.
 
     Raises:
@@ -66,8 +66,8 @@ def folder_views(folder: Path, views: int) -> list[Path]:
     (`study_views`).
 
     Args:
-        folder: of one study.
-        views: most views that the model takes.
+        folder: folder of one study.
+        views: maximum number of views of the model.
 
     Raises:
         UserError: the folder contains no view, too many views, or views of several studies.

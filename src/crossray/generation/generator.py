@@ -380,7 +380,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
-        raise UserError(f"--device '{name[:40]}': PyTorch cannot use it; give auto or cpu.") from None
+        raise UserError(f"device '{name[:40]}': PyTorch cannot use it; give auto or cpu.") from None
     return device
 
 
@@ -390,8 +390,8 @@ def _changed(decoding: DecodingConfig, fields: DecodingConfig | Mapping[str, Any
     known = asdict(decoding)
     for name in fields:
         if name not in known:
-            raise UserError(f"--decoding.{name}: there is no such field; {choose(name, known)}.")
-    return config_from_dict(DecodingConfig, {**known, **fields}, "--decoding")
+            raise UserError(f"decoding.{name}: there is no such field; {choose(name, known)}.")
+    return config_from_dict(DecodingConfig, {**known, **fields}, "decoding")
 
 
 def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:

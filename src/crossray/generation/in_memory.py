@@ -28,7 +28,7 @@ def write_studies(
     """Write the reports of B studies as one batch.
 
     Args:
-        generator: of the model.
+        generator: generator of the model.
         studies: views of each study, at most `views` of the model's configuration.
         names: names of the studies, which determine their random numbers.
         need_attention: keep the cross-attention of each report.

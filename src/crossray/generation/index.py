@@ -112,13 +112,13 @@ def query_files(
     """Nearest reports of image files, study by study.
 
     Args:
-        generator: of the model.
+        generator: generator of the model.
         model: see `retrieving`.
         studies: the views of each study, or its folder.
-        k: how many neighbours.
+        k: number of neighbors.
 
     Yields:
-        The study's name and its neighbours, nearest first.
+        The study's name and its neighbors, nearest first.
 
     Raises:
         UserError: a file cannot be read.
@@ -141,13 +141,13 @@ def query_dataset(
 
 
 def nearest(generator: Generator, model: RetrievingModel, inputs: Inputs, k: int) -> list[list[Neighbour]]:
-    """The neighbours of each of B studies, nearest first.
+    """The neighbors of each of B studies, nearest first.
 
     Args:
-        generator: of the model.
+        generator: generator of the model.
         model: see `retrieving`.
         inputs: the studies as stored, before the transform.
-        k: how many neighbours.
+        k: number of neighbors.
     """
     database = model.database
     with torch.inference_mode():

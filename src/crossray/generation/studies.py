@@ -19,7 +19,7 @@ class OneStudy:
     """A study as input of a model.
 
     Attributes:
-        name: of the study.
+        name: name of the study.
         inputs: its views as stored, before the transform, on the model's device.
         reference: the true report; "" if unknown.
         synthetic: whether the images are drawn.

@@ -164,7 +164,7 @@ def hardest(similarity: Tensor, negative: Tensor, count: Tensor | int) -> Tensor
     Args:
         similarity: (N, N), row i to column j.
         negative: (N, N) bool, True where j is a negative of i.
-        count: how many to take at most, an integer or a scalar tensor on the device of `similarity`.
+        count: maximum number to select, an integer or a scalar tensor on the device of `similarity`.
     """
     order = similarity.detach().masked_fill(~negative, -math.inf).argsort(dim=1, descending=True)
     return (order.argsort(dim=1) < count) & negative

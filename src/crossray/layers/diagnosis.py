@@ -1,7 +1,7 @@
-"""PromptMRG's diagnosis (Jin et al. 2024): a classifier that also reads the reports of similar studies.
+"""The diagnosis of PromptMRG (Jin et al., 2024): a classifier that also uses the reports of similar studies.
 
-`DiagnosisBranch` is its classifier with cross-modal feature enhancement, `DiagnosisPrompts` are the resulting tokens
-for the decoder, and `ALA` is its loss.
+`DiagnosisBranch` is the classifier with cross-modal feature enhancement, `DiagnosisPrompts` creates its tokens for the
+decoder, and `ALA` is its loss.
 
 Shapes: B studies, R retrieved reports of each, K observations, D width; statuses are coded as in
 `crossray.text.observations.STATUSES`.
@@ -21,12 +21,12 @@ from crossray.text.observations import STATUSES
 
 POSITIVE = STATUSES.index("positive")
 
-#: Smallest class prior, so that a class without reports is not impossible.
+#: Minimum class prior, so that its logarithm is finite for a class without reports.
 _LEAST = 1e-4
 
 
 class RetrievedLayer(nn.Module):
-    """Post-norm encoder layer over the retrieved reports, which have no order.
+    """Post-norm encoder layer over the retrieved reports, without position codes.
 
     Args:
         width: D; `heads`: h, a divisor of it; `dropout`: everywhere.
@@ -73,7 +73,7 @@ class QueryLayer(nn.Module):
             nn.init.xavier_uniform_(self.own.weight)
 
     def forward(self, x: Tensor, query: Tensor, reports: Tensor, mask: Tensor) -> Tensor:
-        """(B, 1, D) -> (B, 1, D); `query` (B, 1, D) is added to what asks, `mask` (B, 1, 1, R) as above."""
+        """(B, 1, D) -> (B, 1, D); `query` (B, 1, D) is added to the queries; `mask` as in `RetrievedLayer`."""
         if self.own is not None and self.own_norm is not None:
             x = self.own_norm(x + self.dropout(self.own(x)))
         found, _ = self.cross(x + query, *self.cross.keys_values(reports), mask=mask)
@@ -82,16 +82,16 @@ class QueryLayer(nn.Module):
 
 
 class DiagnosisBranch(nn.Module):
-    """Status of each observation, from the pooled image and the text features of similar studies' reports.
+    """Predicts the status of each observation from the pooled image and the text features of similar studies' reports.
 
     Args:
         image_width: width of the pooled image.
         text_width: width of a report's text feature.
-        classes: K.
-        width: D.
-        layers: of the encoder over the reports, and as many of the decoder.
-        heads: attention heads, a divisor of `width`.
-        dropout: everywhere.
+        classes: number K of observations.
+        width: width D of the layers.
+        layers: number of layers of the encoder over the reports, and of the decoder.
+        heads: number of attention heads; a divisor of `width`.
+        dropout: dropout in all layers.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class DiagnosisBranch(nn.Module):
         self.classify.bias.copy_(logits.flatten())
 
     def forward(self, pooled: Tensor, retrieved: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, 4, K) of the statuses.
+        """Compute the logits (B, 4, K) of the statuses.
 
         Args:
             pooled: (B, image width).
@@ -137,7 +137,7 @@ class DiagnosisBranch(nn.Module):
         reports = self.text(retrieved)
         for layer in self.encoder:
             reports = layer(reports, visible)
-        # as large as what the layers add it to, whatever the scale of the backbone's vectors
+        # Normalized, so that its scale matches the layers' and does not depend on the backbone.
         query = F.layer_norm(self.query(pooled), self.norm.normalized_shape)[:, None]
         x = self.begin.expand_as(query)
         for layer in self.decoder:
@@ -147,7 +147,7 @@ class DiagnosisBranch(nn.Module):
 
 
 class DiagnosisPrompts(nn.Module):
-    """Diagnosis prompts: the most probable status of each observation as a token before the report.
+    """Diagnosis prompts: represents the most probable status of each observation as a token before the report.
 
     Args:
         ids: tokens of the four statuses.
@@ -159,7 +159,7 @@ class DiagnosisPrompts(nn.Module):
         self.register_buffer("ids", torch.tensor(list(ids)), persistent=False)
 
     def statuses(self, logits: Tensor, labels: Tensor | None = None, known: Tensor | None = None) -> Tensor:
-        """Status codes (B, K) of logits (B, 4, K); those of `labels` (B, K) where `known` (B,) says so."""
+        """Most probable status codes (B, K) of logits (B, 4, K), or the `labels` (B, K) where `known` (B,) is True."""
         found = logits.argmax(dim=1)
         return found if labels is None or known is None else torch.where(known[:, None], labels, found)
 
@@ -169,15 +169,15 @@ class DiagnosisPrompts(nn.Module):
 
 
 class ALA(nn.Module):
-    """Adaptive logit-adjusted loss: in training, rare classes need a margin that shrinks as they are learned.
+    """Adaptive logit-adjusted loss: in training, rare classes require a margin that shrinks as they are learned.
 
-    The positive logit of class k gets log(pi_k) added. After each validation pi_k becomes the mean probability of
-    "positive" where it is the truth, divided by the largest of these means.
+    log(pi_k) is added to the positive logit of class k. After each validation, pi_k becomes the mean probability of
+    "positive" in studies where it is true, divided by the largest of these means.
 
     Args:
-        classes: K.
-        initial: (K,) the first pi, at most 1 each, see `base_probabilities`; None: all 1.
-        auxiliary: number of last classes whose pi does not change (four in PromptMRG).
+        classes: number K of classes.
+        initial: (K,) initial pi, at most 1 each (`base_probabilities`); None for all 1.
+        auxiliary: number of classes at the end whose pi does not change (four in PromptMRG).
     """
 
     def __init__(self, classes: int, initial: Tensor | None = None, auxiliary: int = 0) -> None:
@@ -197,7 +197,7 @@ class ALA(nn.Module):
         self.priors.copy_(initial.float().clamp(_LEAST, 1.0))
 
     def forward(self, logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-        """Mean cross-entropy of adjusted logits (B, 4, K) over the studies whose `labels` (B, K) are `known` (B,)."""
+        """Mean cross-entropy of adjusted logits (B, 4, K) over the studies with `known` (B,) `labels` (B, K)."""
         each = F.cross_entropy(self.adjust(logits.float()), labels, reduction="none").mean(dim=1)
         return (each * known).sum() / known.sum().clamp_min(1)
 
@@ -212,10 +212,10 @@ class ALA(nn.Module):
         return offset
 
     def observe(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Take validation studies into account.
+        """Accumulate the probabilities of validation studies.
 
         Args:
-            probabilities: (B, K) predicted, of "positive".
+            probabilities: (B, K) predicted probabilities of "positive".
             labels: (B, K) int, codes of the true statuses.
         """
         positive = labels == POSITIVE
@@ -243,13 +243,13 @@ def status_shares(labels: Tensor) -> Tensor:
 
 
 def base_probabilities(labels: Tensor) -> Tensor:
-    """The first pi of training labels: each class's share of positive studies, divided by the largest share.
+    """The initial pi: each class's share of positive training studies, divided by the largest share.
 
     Args:
         labels: (N, K) int, codes of the statuses.
 
     Returns:
-        (K,) float; ones when no class has a positive study.
+        (K,) float; all 1 if no class has a positive study.
     """
     shares = (labels == POSITIVE).double().mean(0)
     largest = shares.amax()

@@ -35,7 +35,7 @@ class Dropout(nn.Module):
     """`dropout` as a module.
 
     Args:
-        share: of the elements that are zeroed in training.
+        share: share of the elements that are zeroed in training.
     """
 
     def __init__(self, share: float) -> None:

@@ -18,7 +18,7 @@ class KnowledgeMemory(nn.Module):
     lacks. Here, reports write to a buffer that is part of the memory in both training and generation.
 
     Each word writes into the one slot that fits it best, as in the codebooks of VQ-VAE (van den Oord et al. 2017), and
-    after a step what is written of a slot moves a little towards the mean of its words. An average over all words would
+    after a step what is written of a slot moves a little toward the mean of its words. An average over all words would
     be nearly the same for every slot, which cancels in the softmax over slots. For the same reason the mean of all
     words is taken away first. No gradient can reach this path, so it has no weights of its own. Words get length 1, as
     the slots had at the beginning, so that what is written of a slot can never be longer than 1.
@@ -65,7 +65,7 @@ class KnowledgeMemory(nn.Module):
 
     @torch.no_grad()
     def write(self) -> None:
-        """Move the content of each slot towards the mean of its best-matching words, over all processes."""
+        """Move the content of each slot toward the mean of its best-matching words, over all processes."""
         if not self._words:
             return
         words = torch.cat(self._words)

@@ -41,7 +41,7 @@ class CrossModalMemory(nn.Module):
     def __init__(self, slots: int, width: int, heads: int, top: int, dropout: float, start: Start = "unit") -> None:
         super().__init__()
         self.heads = heads
-        # smaller numbers under larger maps: a step of the optimiser then changes a row by more of its length
+        # smaller numbers under larger maps: a step of the optimizer then changes a row by more of its length
         std, gain = (0.5, 2.0) if start == "unit" else (1 / width, 1.0)
         self.matrix = nn.Parameter(torch.randn(slots, width) * std)
         self.choice = RowChoice(min(top, slots))

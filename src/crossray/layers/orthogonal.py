@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def gram_schmidt(rows: Tensor, tolerance: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """Orthonormalise rows one after the other; each loses what the rows before it already span.
+    """Orthonormalize rows one after the other; each loses what the rows before it already span.
 
     Gram-Schmidt is the QR decomposition of the transposed matrix, made unique by a positive diagonal of R, and QR by
     Householder reflections stays orthogonal to rounding where the textbook recursion does not. A row that is hardly

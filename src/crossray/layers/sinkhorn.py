@@ -29,7 +29,7 @@ def sinkhorn(
 ) -> tuple[Tensor, Tensor]:
     """Entropic optimal transport from a uniform distribution over the rows, in the log domain and in float32.
 
-    The plan T minimises <cost, T> - epsilon H(T) + tau KL(column sums, uniform) among all plans whose rows sum to
+    The plan T minimizes <cost, T> - epsilon H(T) + tau KL(column sums, uniform) among all plans whose rows sum to
     1 / M. With an infinite tau it is balanced: every valid column receives 1 / (number of valid columns). A finite tau
     lets columns receive less or more, down to nothing (Chizat et al. 2018, relaxed on one side); at tau = 0 it is the
     softmax of -cost / epsilon in each row.
@@ -242,7 +242,7 @@ def hard_iou(first: Tensor, second: Tensor, side: int = 224) -> Tensor:
     Args:
         first: (B, N, M), M a square number.
         second: (B, E, M).
-        side: of the enlarged maps.
+        side: side length of the enlarged maps.
 
     Returns:
         (B, N, E).

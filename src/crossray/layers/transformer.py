@@ -66,7 +66,7 @@ class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each as x + dropout(f(norm(x))).
 
     Args:
-        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalisation.
+        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalization.
     """
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float, norm: Norm) -> None:
@@ -87,8 +87,8 @@ class Encoder(nn.Module):
     """A stack of encoder layers with a final normalization.
 
     Args:
-        layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
-        norm: kind of layer normalisation.
+        layers: number of layers; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: in all layers.
+        norm: kind of layer normalization.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Reading:
     """The inputs of one decoder layer in one call.
 
     Attributes:
-        keys: of the memory, (B, h, S, D / h); `values`: of the memory, in the same shape.
+        keys: keys of the memory, (B, h, S, D / h); `values`: its values, in the same shape.
         memory_mask: (B, 1, 1, S) bool, True where a position is valid; None: all are.
         bias: added to the scaled scores of the cross-attention, broadcastable to (N, h, T, S).
         visible: with a cache, the mask of the text positions that each new one may see.
@@ -144,7 +144,7 @@ class DecoderLayer(nn.Module):
     """Causal self-attention, cross-attention and feed-forward, each as x + dropout(f(norm(x))).
 
     Args:
-        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalisation.
+        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalization.
         memory_width: width of the memory.
     """
 
@@ -239,8 +239,8 @@ class Decoder(DecoderStack):
     """A stack of pre-norm decoder layers with a final normalization.
 
     Args:
-        layers: their number; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere.
-        norm: kind of layer normalisation.
+        layers: number of layers; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: in all layers.
+        norm: kind of layer normalization.
         memory_width: width of the memory; D when left out.
     """
 

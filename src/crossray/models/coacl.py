@@ -292,7 +292,7 @@ class Denoising(nn.Module):
 
     Args:
         channels: C, with one head for every 64 of them: 12 in a ViT-B/16, as published.
-        dropout: in the attention weights and after it.
+        dropout: dropout in the attention weights and after the attention.
         normalize: f reads normalized keys and values, and what it finds is normalized before it is added.
     """
 
@@ -373,7 +373,7 @@ class Alignment(nn.Module):
 
 
 def kaiming(layer: nn.Linear) -> nn.Linear:
-    """M2KT's initialisation of its own linear maps: Kaiming-normal weights, zero bias."""
+    """M2KT's initialization of its own linear maps: Kaiming-normal weights, zero bias."""
     nn.init.kaiming_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -226,7 +226,7 @@ class CGM(nn.Module):
             words: (N, T, D).
             opened: (N, T, D), how far the gate is open, sigmoid(W_2 y + b_2).
             response: (N, T, D), of the memory: M of eq. 14, the only reading whose shape fits.
-            past: what the call before returned.
+            past: state returned by the previous call.
         """
         score = self.score(response).squeeze(-1)  # eq. 14, M W_c
         if self.config.gate_position == "code":

@@ -83,9 +83,9 @@ class Event:
     """End of a step, validation, epoch or stage; see `Trainable.advance`.
 
     Attributes:
-        kind: "step" (an optimiser step), "validation", "epoch" or "stage".
-        step: optimiser steps so far; `epoch`: epochs so far; `stage`: index of the stage.
-        steps: optimiser steps planned in the whole training, for schedules.
+        kind: "step" (an optimizer step), "validation", "epoch" or "stage".
+        step: optimizer steps so far; `epoch`: epochs so far; `stage`: index of the stage.
+        steps: optimizer steps planned in the whole training, for schedules.
     """
 
     kind: Literal["step", "validation", "epoch", "stage"]

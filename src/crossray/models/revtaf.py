@@ -155,7 +155,7 @@ class REVTAF(RetrievingModel):
     # from image to report
 
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
-        """Views, retrieved report, entities -> FVTAF; neighbours -> diagnosis -> prompt. Labels guide training."""
+        """Views, retrieved report, entities -> FVTAF; neighbors -> diagnosis -> prompt. Labels guide training."""
         guide = guide if self.training else None
         tokens, pooled = self.backbone.views(inputs)  # F_v, section 3.1
         entities, places = self.entities(inputs)  # F_logit, section 3.2
@@ -172,7 +172,7 @@ class REVTAF(RetrievingModel):
         return Encoded(memory=memory, memory_mask=mask, pooled=pooled, prompt=prompt, aux=aux)
 
     def _diagnose(self, pooled: Tensor, views: Tensor, neighbours: Tensor) -> Tensor:
-        """Logits (B, 4, K) of the statuses, from pooled views (B, V, C) and the reports of neighbours (B, n)."""
+        """Logits (B, 4, K) of the statuses, from pooled views (B, V, C) and the reports of neighbors (B, n)."""
         reports, mask = self.database.reports_of(neighbours)
         # a study without neighbors reads one blank report
         mask = mask | (torch.arange(mask.shape[1], device=mask.device) == 0)

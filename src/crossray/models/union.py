@@ -1,12 +1,12 @@
-"""Union: modules of two of the papers, and a reward stage, in one system; `docs/results/aims.md` says what it is worth.
+"""Union: combines modules of two of the papers in one system; `docs/results/aims.md` contains its results.
 
-* CRA (UAR, eq. 6-9; `parts/cra.py`): image tokens and words read one basis before encoder and decoder
-* diagnosis prompts (PromptMRG, REVTAF): the statuses of the observations are tokens that the decoder reads beside the
-  image. Here they are soft: each token is the mean of its statuses' embeddings under the predicted probabilities, in
-  training and generation alike, so that the decoder learns how far to trust them
-* ALA (PromptMRG; `layers/diagnosis.py`): rare findings are learned by a margin
+* CRA (UAR, eq. 6-9; `parts/cra.py`): image tokens and words attend to one basis before encoder and decoder
+* diagnosis prompts (PromptMRG, REVTAF): the decoder attends to tokens for the statuses of the observations, in addition
+  to the image. Here they are soft: each token is the mean of the statuses' embeddings, weighted by the predicted
+  probabilities, in training and generation alike, so the decoder learns how far to trust them
+* ALA (PromptMRG; `layers/diagnosis.py`): a margin for rare findings
 
-`docs/models/union.md` says what else was tried. The reward stage belongs to the recipe, not to the system.
+`docs/models/union.md` describes what else was tried. The reward stage is part of the recipe, not of the system.
 
 Shapes: B studies, V views, C backbone channels, K observations, D width.
 """
@@ -18,6 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Guide, Inputs
+from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.loading import Collator
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.diagnosis import ALA, POSITIVE
@@ -26,7 +30,11 @@ from crossray.models.base import Encoded, Event, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.cra import CRA, CRAConfig
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis, called, read_encoder, shares_called
 from crossray.text.observations import STATUSES
+
+#: Studies that are diagnosed at once to set thresholds.
+_CHUNK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,24 +42,27 @@ class UnionConfig(EncoderDecoderConfig, CRAConfig):
     """Configuration of `Union`.
 
     Attributes:
-        cra: image tokens and words read CRA's basis.
-        diagnosis: the decoder reads soft diagnosis prompts.
-        diagnosis_dropout: of the pooled image before the diagnosis.
+        cra: use CRA, by which image tokens and words attend to a common basis.
+        diagnosis: use soft diagnosis prompts in the decoder.
+        diagnosis_dropout: dropout on the pooled image before the diagnosis.
+        encoder_diagnosis: use the classifier of the frozen encoder (`crossray pretrain vision`) as the diagnosis, and
+            let the decoder read the true statuses in training, as PromptMRG and REVTAF do.
     """
 
     cra: bool = True
     diagnosis: bool = True
     diagnosis_dropout: float = 0.5
+    encoder_diagnosis: bool = False
 
 
 class Diagnosis(nn.Module):
-    """Statuses of the observations from the pooled image, and what the decoder reads of them.
+    """Predicts the statuses of the observations from the pooled image, and embeds them for the decoder.
 
     Args:
-        channels: C.
-        width: D.
-        classes: K.
-        dropout: of the pooled image.
+        channels: number C of backbone channels.
+        width: width D of the prompts.
+        classes: number K of observations.
+        dropout: dropout on the pooled image.
     """
 
     def __init__(self, channels: int, width: int, classes: int, dropout: float) -> None:
@@ -73,7 +84,7 @@ class Diagnosis(nn.Module):
 
 @register("union", UnionConfig)
 class Union(EncoderDecoder):
-    """The baseline with CRA before encoder and decoder, and with soft diagnosis prompts beside the image."""
+    """The baseline with CRA before encoder and decoder, and soft diagnosis prompts in addition to the image."""
 
     loss_weights: ClassVar = {"language": 1.0, "diagnosis": 1.0}
     config: UnionConfig
@@ -86,26 +97,47 @@ class Union(EncoderDecoder):
             self.cra = CRA(config)
         if config.diagnosis:
             classes = len(config.observations)
-            self.diagnosis = Diagnosis(self.backbone.width, config.width, classes, config.diagnosis_dropout)
-            self.ala = ALA(classes)
+            self.diagnosis: Diagnosis | EncoderDiagnosis
+            if config.encoder_diagnosis:
+                self.diagnosis = EncoderDiagnosis(self.backbone.width, config.width, classes)
+            else:
+                self.diagnosis = Diagnosis(self.backbone.width, config.width, classes, config.diagnosis_dropout)
+                self.ala = ALA(classes)
 
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
-        """Views -> CRA -> encoder; pooled views -> statuses -> prompts behind the image tokens."""
+        """Views -> CRA -> encoder; pooled views -> statuses -> prompts after the image tokens."""
         tokens, pooled = self.backbone.views(inputs)
         visual, mask = join_views(self.visual_embedding(tokens), inputs.view_mask)
         if self.config.cra:
             visual = self.cra(visual)
         encoded = self.encode_visual(visual, mask, pooled)
         if self.config.diagnosis:
-            logits = self.diagnosis(pooled, inputs.view_mask)
-            prompts = self.diagnosis.prompts(logits).to(encoded.memory.dtype)
+            prompts = self._prompts(pooled, inputs, guide, encoded.aux).to(encoded.memory.dtype)
             encoded.memory = torch.cat([encoded.memory, prompts], dim=1)
             encoded.memory_mask = torch.cat([mask, mask.new_ones(prompts.shape[:2])], dim=1)
-            encoded.aux["statuses"] = logits
         return encoded
 
+    def _prompts(self, pooled: Tensor, inputs: Inputs, guide: Guide | None, aux: dict[str, Tensor]) -> Tensor:
+        """Prompts (B, K, D) of predicted statuses, or of the true ones where an `EncoderDiagnosis` is trained with."""
+        if isinstance(self.diagnosis, Diagnosis):
+            aux["statuses"] = self.diagnosis(pooled, inputs.view_mask)
+            return self.diagnosis.prompts(aux["statuses"])
+        aux["observations"] = self._diagnose(pooled, inputs)
+        positive = aux["observations"] > 0
+        if self.training and guide is not None and guide.labels is not None:
+            known = guide.labels.sum(dim=(1, 2)) > 0
+            positive = torch.where(known[:, None], called(guide.labels), positive)
+        return self.diagnosis.prompts(positive)
+
+    def _diagnose(self, pooled: Tensor, inputs: Inputs) -> Tensor:
+        """Logits (B, K) of an `EncoderDiagnosis`."""
+        if self.backbone.standardized:
+            pooled = self.backbone.standardized["pooled"].undo(pooled)  # type: ignore[operator]
+        logits: Tensor = self.diagnosis(pooled, inputs.view_mask, inputs.view_position)
+        return logits
+
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
-        """Keys and values of the encoded image, once a study, and of CRA's basis, once for all."""
+        """Keys and values of the encoded image, once per study, and of CRA's basis, once for all studies."""
         cache = super().start(encoded, beams)
         if self.config.cra:
             cache.shared["keys"], cache.shared["values"] = self.cra.keys_values()
@@ -121,21 +153,21 @@ class Union(EncoderDecoder):
         return self.decode(text, encoded, cache, positions=tokens.shape[1], need_attention=need_attention)
 
     def memory_cells(self, views: int, positions: int) -> Tensor | None:
-        """Cells of the image tokens; the diagnosis prompts behind them stand for no place."""
+        """Cells of the image tokens; the diagnosis prompts after them have no place."""
         prompts = len(self.config.observations) if self.config.diagnosis else 0
         cells = super().memory_cells(views, positions - prompts)
         return None if cells is None else torch.cat([cells, cells.new_full((views, prompts), -1)], dim=1)
 
     def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
-        """Language and "diagnosis": cross-entropy of the statuses, adjusted by ALA."""
+        """Language loss and "diagnosis", the cross-entropy of the statuses adjusted by ALA."""
         losses = super().losses_of(encoded, batch)
         labels, known = self._labels(batch.guide)
-        if labels is not None:
+        if labels is not None and not self.config.encoder_diagnosis:
             losses["diagnosis"] = self.ala(encoded.aux["statuses"], labels, known)
         return losses
 
     def embeddings(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """Means of what image tokens and words find in CRA's basis, which they share; None without CRA."""
+        """Mean attention outputs of image tokens and words over CRA's common basis; None without CRA."""
         if not self.config.cra:
             return None
         tokens, _ = self.backbone.views(batch.inputs)
@@ -148,7 +180,7 @@ class Union(EncoderDecoder):
         return {"basis": self.cra.adjusted()} if self.config.cra else {}
 
     def paper_modules(self) -> dict[str, PaperModule]:
-        """CRA and the diagnosis prompts, as far as the configuration has them."""
+        """CRA and the diagnosis prompts, if the configuration has them."""
         modules = {}
         if self.config.cra:
             modules["CRA, attention to the basis"] = PaperModule(path="cra.attention", attention="cra.attention")
@@ -159,19 +191,37 @@ class Union(EncoderDecoder):
         return modules
 
     def observe(self, batch: Batch) -> None:
-        """How sure the diagnosis is of what the validation studies have."""
+        """Accumulate the probabilities that the diagnosis assigns to the true statuses of a validation batch."""
         labels, known = self._labels(batch.guide)
-        if labels is not None:
+        if labels is not None and not self.config.encoder_diagnosis:
             probabilities = self.encode(batch.inputs).aux["statuses"].float().softmax(dim=1)[:, POSITIVE]
             self.ala.observe(probabilities[known], labels[known])
 
     def advance(self, event: Event) -> None:
-        """After a validation ALA's margins are renewed."""
-        if event.kind == "validation" and self.config.diagnosis:
+        """After a validation, update the margins of ALA."""
+        if event.kind == "validation" and self.config.diagnosis and not self.config.encoder_diagnosis:
             self.ala.update()
 
+    def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
+        """Feature statistics, and the encoder's classifier, with thresholds from the images of the validation split."""
+        super().learn_from(dataset, section, features)
+        if not (self.config.diagnosis and isinstance(self.diagnosis, EncoderDiagnosis)):
+            return
+        assert self.transform is not None
+        self.diagnosis.learn(read_encoder(self.config.backbone.name, self.config.observations))
+        collator = Collator(dataset, None, views=self.config.views, features=features)
+        device = self.diagnosis.bias.device
+        found = []
+        rows = dataset.rows("val")
+        with torch.inference_mode():
+            for first in range(0, len(rows), _CHUNK):
+                inputs = collator.inputs(rows[first : first + _CHUNK]).to(device)
+                inputs = transform_inputs(inputs, self.transform, train=False)
+                found.append(self._diagnose(self.backbone.views(inputs)[1], inputs))
+        self.diagnosis.set_thresholds(torch.cat(found), shares_called(dataset))
+
     def _labels(self, guide: Guide) -> tuple[Tensor | None, Tensor]:
-        """Status codes (B, K) and where a study has labels (B,) bool; None where nothing is to be diagnosed."""
+        """Status codes (B, K) and whether each study has labels (B,) bool; the codes are None without any labels."""
         if guide.labels is None or not self.config.diagnosis:
             return None, torch.zeros(0, dtype=torch.bool)
         return guide.labels.argmax(dim=2), guide.labels.sum(dim=(1, 2)) > 0

@@ -1,4 +1,4 @@
-"""The table of an ablation: our mean and deviation over seeds next to the published values, for each protocol."""
+"""The table of an ablation: mean and standard deviation over seeds next to the published values, for each protocol."""
 
 import re
 import statistics
@@ -21,7 +21,7 @@ from crossray.pages.tables import Grid
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Metric -> heading of its column, and its name in the published tables.
+#: By metric: heading of its column, and its name in the published tables.
 COLUMNS = {
     "bleu1": ("BLEU-1", "bleu1"),
     "bleu2": ("BLEU-2", "bleu2"),
@@ -33,7 +33,7 @@ COLUMNS = {
     "ce_f1": ("CE F1", "ce_f1"),
 }
 
-#: The protocol that is compared with published values.
+#: The protocol compared with published values.
 PUBLISHED_PROTOCOL = "r2gen"
 
 
@@ -42,8 +42,8 @@ class Score:
     """A metric over the seeds of a row.
 
     Attributes:
-        mean: over the finished runs.
-        deviation: of the sample (n - 1); None for a single run.
+        mean: mean over the finished runs.
+        deviation: sample standard deviation (n - 1); None for a single run.
     """
 
     mean: float
@@ -58,11 +58,11 @@ class Line:
     """A row of the table under one protocol.
 
     Attributes:
-        name: of the row.
-        seeds: of its finished runs.
+        name: name of the row.
+        seeds: seeds of its finished runs.
         ignoring: number of runs that are no better than with shuffled images.
-        ours: score of each metric; empty before the first run is finished.
-        published: published value of each metric, with a question mark if it is doubtful.
+        ours: score by metric; empty before the first run is finished.
+        published: published value by metric, with a question mark if it is doubtful.
     """
 
     name: str
@@ -80,9 +80,9 @@ class Part:
     """The table under one protocol.
 
     Attributes:
-        name: of the protocol.
-        protocol: of all its scores; None before the first run is finished.
-        lines: one a row.
+        name: name of the protocol.
+        protocol: protocol of all scores; None before the first run is finished.
+        lines: one per row of the ablation.
         sentences: differences between its protocol and the published one.
     """
 
@@ -93,7 +93,7 @@ class Part:
 
     @property
     def title(self) -> str:
-        """What the numbers mean."""
+        """Title, which explains the numbers."""
         if self.protocol is None:
             return f"Protocol {self.name}: no run is finished"
         beside = " | published value" if self._beside else ""
@@ -101,7 +101,7 @@ class Part:
         return f"Protocol {self.name}, {studies}: mean ± standard deviation over seeds{beside}"
 
     def grid(self) -> Grid:
-        """Our and the published value in one cell. Metrics that no run has are left out; missing values are dashes."""
+        """Our and the published value in one cell. Metrics that no run has are omitted; missing values are dashes."""
         lines = []
         for line in self.lines:
             cells = [str(line.ours.get(metric, "-")) for metric in self._metrics]
@@ -112,7 +112,7 @@ class Part:
         return Grid(self.title, self._header, lines)
 
     def stacked(self) -> Grid:
-        """The published values in separate lines, for the terminal and for print."""
+        """The published values in separate lines, for the terminal and LaTeX."""
         lines = []
         for line in self.lines:
             lines.append([str(line), str(len(line.seeds)), *(str(line.ours.get(name, "-")) for name in self._metrics)])
@@ -138,8 +138,8 @@ class AblationTable:
     """A whole table.
 
     Attributes:
-        title: its heading.
-        note: how its runs were made, in one sentence.
+        title: heading of the table.
+        note: a sentence on how the runs were made.
         parts: protocol `r2gen` next to the published values, and `full`.
     """
 
@@ -149,7 +149,7 @@ class AblationTable:
 
 
 def read_table(folder: Path) -> AblationTable:
-    """The table of the finished runs in the folder of an ablation.
+    """Read the table of the finished runs in the folder of an ablation.
 
     Raises:
         UserError: there is no ablation, its runs have different protocols, or the published table lacks a row.
@@ -192,7 +192,7 @@ def markdown(table: AblationTable) -> str:
 
 
 def latex(table: AblationTable) -> str:
-    """The table in LaTeX, a `table*` for each protocol; it needs the package booktabs."""
+    """The table in LaTeX, with a `table*` for each protocol; it requires the package booktabs."""
     pieces = [r"% \usepackage{booktabs}"]
     for part in table.parts:
         grid = part.stacked()
@@ -216,7 +216,7 @@ def html(table: AblationTable) -> str:
 
 
 def print_table(table: AblationTable, console: "Console") -> None:
-    """Show the table in the terminal."""
+    """Print the table."""
     for line in (table.title, table.note):
         console.print(line, markup=False, highlight=False)
     for part in table.parts:
@@ -260,7 +260,7 @@ def _line(row: ComparedRow, runs: Mapping[int, Result], theirs: published.Publis
 
 
 def _note(comparison: Comparison) -> str:
-    """How the runs were performed, for a note before the first number."""
+    """Note on how the runs were made."""
     options = ", ".join(f"{field} = {value}" for field, value in comparison.options.items())
     made = (
         f"recipe {comparison.recipe}{' with ' if options else ''}{options}; epochs: at most "

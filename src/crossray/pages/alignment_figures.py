@@ -1,4 +1,4 @@
-"""Figures of alignment as PNG: UAR's Fig. 4 (score, similarities) and Fig. 5 (Gram matrices)."""
+"""Figures of alignment as PNG, after UAR's Fig. 4 (score, similarities) and Fig. 5 (Gram matrices)."""
 
 import io
 import re
@@ -10,7 +10,7 @@ import numpy as np
 
 from crossray.analysis.alignment import Alignment
 
-#: Most studies that a heat map shows.
+#: Maximum number of studies in a heat map.
 SHOWN = 100
 
 
@@ -19,9 +19,9 @@ class Picture:
     """A figure.
 
     Attributes:
-        name: of its file.
+        name: name of its file.
         png: its content.
-        caption: what it shows.
+        caption: its caption.
     """
 
     name: str
@@ -39,7 +39,7 @@ def available() -> bool:
 
 
 def figures(found: Sequence[Alignment]) -> list[Picture]:
-    """All figures of some models."""
+    """Draw all figures of the given models."""
     pictures = [_scores(found)]
     for one in found:
         pictures.append(_similarity(one))
@@ -57,7 +57,7 @@ def _scores(found: Sequence[Alignment]) -> Picture:
     axis.set_xlim(0, 112)
     axis.set_xlabel("alignment score in %")
     axis.spines[["top", "right"]].set_visible(False)
-    caption = "Alignment score: images whose normalised cosine with their own report is above 0.5 (UAR Fig. 4a)."
+    caption = "Alignment score: images whose normalized cosine with their own report is above 0.5 (UAR Fig. 4a)."
     return Picture("alignment-score.png", _png(figure), caption)
 
 
@@ -68,8 +68,8 @@ def _similarity(one: Alignment) -> Picture:
     _heat(figure, axes[0], shown, "viridis", float(shown.min()), float(shown.max()))
     axes[0].set(xlabel="reports", ylabel="images", title=one.name)
     caption = (
-        f"{one.name}: cosine of {len(order)} images with {len(order)} reports, sorted by report, so that each image "
-        "meets its own report on the diagonal and equal reports lie side by side (UAR Fig. 4b-d)."
+        f"{one.name}: cosines of {len(order)} images with {len(order)} reports, sorted by report, so that each image "
+        "meets its own report on the diagonal and equal reports are adjacent (UAR Fig. 4b-d)."
     )
     return Picture(f"similarity-{_slug(one.name)}.png", _png(figure), caption)
 
@@ -84,7 +84,7 @@ def _gram(one: Alignment, title: str) -> Picture:
     axes[1].set_title("cosines")
     caption = (
         f"{one.name}, {title}: Gram matrix of the first {len(gram.products)} of {gram.rows} rows (UAR Fig. 5), and the "
-        "cosines of the same rows, which short rows do not make small."
+        "cosines of the same rows, which do not depend on their lengths."
     )
     return Picture(f"gram-{_slug(one.name)}-{_slug(title)}.png", _png(figure), caption)
 

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 PAGE, SCORES = "index.html", "alignment.json"
 
-#: Largest difference of cosines in float32 that counts as rounding.
+#: Spread of the cosines (float32) below which they count as equal up to rounding.
 ALL_ALIKE = 1e-5
 
-#: Number of reports or images that are shown for a query.
+#: Number of reports or images shown per query.
 RETRIEVED = 3
 
-NO_FIGURES = "No figures: matplotlib is not installed; pip install 'crossray[figures]' brings it."
+NO_FIGURES = "No figures, because matplotlib is not installed; run pip install 'crossray[figures]'."
 
-_MARKS = "Marked in what is retrieved: what the study's own report states too (✓), denies or does not state (✗, ○)."
+_MARKS = "Marks in retrieved reports: ✓ the study's own report states it too; ✗, ○ it denies or does not state it."
 
 _QUERIES = {"report": "image to report", "image": "report to image"}
 
@@ -51,9 +51,9 @@ def print_alignments(found: Sequence[Alignment], console: "Console") -> None:
 
 
 def warnings(found: Sequence[Alignment]) -> list[str]:
-    """A sentence for each model whose vectors are all alike."""
+    """A sentence for each model whose cosines are all equal."""
     return [
-        f"{one.name}: all cosines are equal to {one.scores.spread:.1g}: score and ranks are those of rounding errors."
+        f"{one.name}: all cosines are equal up to {one.scores.spread:.1g}, so score and ranks only reflect rounding."
         for one in found
         if one.scores.spread < ALL_ALIKE
     ]
@@ -86,7 +86,7 @@ def write_alignments(found: Sequence[Alignment], dataset: Dataset, folder: Path,
 
     Args:
         found: models on the same split.
-        dataset: where the studies are.
+        dataset: dataset with the studies.
         folder: folder to create; existing files of the same names are replaced.
         examples: number of studies to show with their retrieved reports and images.
 
@@ -159,7 +159,7 @@ def _page(found: Sequence[Alignment], dataset: Dataset, pictures: Sequence[Pictu
 
 
 def _example(found: Sequence[Alignment], place: int, images: StudyImages) -> dict[str, Any]:
-    """One study as a query, its image for reports and its report for images (UAR Fig. 3)."""
+    """A study as a query: its image for reports and its report for images (UAR, Fig. 3)."""
     study = found[0].ids[place]
     models = [{"name": one.name, **_reports(one, place), "images": _images(one, place, images)} for one in found]
     return {
@@ -171,7 +171,7 @@ def _example(found: Sequence[Alignment], place: int, images: StudyImages) -> dic
 
 
 def _reports(one: Alignment, place: int) -> dict[str, Any]:
-    """The reports that are most similar to an image, and the rank of its own report."""
+    """The reports most similar to an image, and the rank of its own report."""
     same = np.array([report == one.reports[place] for report in one.reports])
     row = one.similarity[place]
     true = label_report(one.reports[place])
@@ -189,7 +189,7 @@ def _reports(one: Alignment, place: int) -> dict[str, Any]:
 
 
 def _images(one: Alignment, place: int, images: StudyImages) -> list[dict[str, Any]]:
-    """The images that are most similar to a report."""
+    """The images most similar to a report."""
     column = one.similarity[:, place]
     ranked = []
     for index in np.argsort(-column, kind="stable")[:RETRIEVED].tolist():

@@ -1,4 +1,4 @@
-"""The model card: a model's description, training and scores, from its folder."""
+"""Writes the model card: description, training and scores of a model folder."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ _WARNING = "Research software. It is not a medical device, and no report that it
 
 
 def model_card(folder: Path, system: str) -> str:
-    """A model card in the Hugging Face hub's Markdown, without paths of the machine that trained the model.
+    """Write a model card in the Hugging Face hub's format, without paths of the training machine.
 
     Args:
         folder: model folder.
@@ -38,7 +38,7 @@ def model_card(folder: Path, system: str) -> str:
     ]  # fmt: skip
     if scores:
         lines += ["", "## Validation", "", "Scores on the validation split, by which the model was selected; they are "
-                  "therefore too good, and no test scores.", "", "| metric | value |", "|---|---:|"]  # fmt: skip
+                  "therefore optimistic, and not test scores.", "", "| metric | value |", "|---|---:|"]  # fmt: skip
         lines += [f"| {name} | {value:.3f} |" for name, value in scores.items() if isinstance(value, int | float)]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Line and bar charts as inline SVG, as wide as a phone, so their text has the same size on all screens."""
+"""Line and bar charts as inline SVG, as wide as a phone screen, so that their text has the same size on all screens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from crossray.pages.page import piece
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-#: Colours of page.css, and outlines of dots; a further series begins anew.
+#: Number of series colors in page.css; further series reuse them.
 COLOURS = 6
 
 WIDTH = 352
@@ -39,10 +39,10 @@ class Line:
     """One line of a chart.
 
     Attributes:
-        name: whose values they are.
-        points: (x, y), in the order of x.
-        colour: number of its colour.
-        thin: drawn thin and dashed, without dots.
+        name: name of the series.
+        points: (x, y) pairs, sorted by x.
+        colour: index of its color.
+        thin: whether it is drawn thin and dashed, without dots.
     """
 
     name: str
@@ -56,9 +56,9 @@ class Bars:
     """The bars under one label, one per series.
 
     Attributes:
-        label: what they are of.
-        note: a remark beside the label.
-        values: a value between 0 and 1 with its interval a series; None where it has none.
+        label: label of the group.
+        note: note next to the label.
+        values: per series, a value between 0 and 1 with its interval, or None.
     """
 
     label: str
@@ -67,9 +67,9 @@ class Bars:
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """At most `most` round numbers, about evenly spread, whose first and last enclose `low` to `high`."""
+    """At most `most` evenly spaced round numbers that cover the range from `low` to `high`."""
     largest = max(abs(low), abs(high))
-    if high - low <= max(1e-5, 1e-9 * largest):  # closer values would only show how numbers are rounded
+    if high - low <= max(1e-5, 1e-9 * largest):  # smaller differences would only show rounding
         around = largest / 2 if largest > 1e-4 else 0.5
         low, high = low - around, high + around
     magnitude = 10.0 ** floor(log10((high - low) / (most - 1)))
@@ -81,12 +81,12 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def line_chart(lines: Sequence[Line], caption: str, x_label: str) -> "Markup | str":
-    """A figure with lines over one pair of axes; "" when there is no point.
+    """Render a figure with lines over a pair of axes; "" without any points.
 
     Args:
-        lines: what to draw; a line of one point is a dot.
-        caption: what the y axis shows.
-        x_label: what the x axis shows.
+        lines: the lines; a line with a single point is drawn as a dot.
+        caption: caption, which describes the y axis.
+        x_label: label of the x axis.
     """
     points = [point for line in lines for point in line.points]
     if not points:
@@ -109,13 +109,13 @@ def line_chart(lines: Sequence[Line], caption: str, x_label: str) -> "Markup | s
 
 
 def bar_chart(groups: Sequence[Bars], series: Sequence[str], caption: str, note: str = "") -> "Markup":
-    """A figure of horizontal bars from 0 to 1 with their intervals as whiskers, in the order of `series`.
+    """Render a figure of horizontal bars from 0 to 1, in the order of `series`, with intervals as whiskers.
 
     Args:
         groups: bars by label.
         series: names of the series.
-        caption: what a bar's length shows.
-        note: a smaller line beneath the caption.
+        caption: caption, which describes the length of a bar.
+        note: a smaller line below the caption.
     """
     scale = _Scale(0.0, 1.0, 0.0, WIDTH - 34)
     drawn = []
@@ -128,7 +128,7 @@ def bar_chart(groups: Sequence[Bars], series: Sequence[str], caption: str, note:
         drawn.append({"label": group.label, "note": group.note, "y": y + 12, "bars": bars})
         y += 17 + 12 * len(bars) + 8
     bottom = y - 4
-    summary = f"{caption} of {', '.join(series)} for {len(groups)} observations; the numbers stand in a table below"
+    summary = f"{caption} of {', '.join(series)} for {len(groups)} observations; a table below contains the numbers"
     chart = {
         **_frame(caption, summary, bottom + 20, note),
         "groups": drawn,
@@ -139,7 +139,7 @@ def bar_chart(groups: Sequence[Bars], series: Sequence[str], caption: str, note:
 
 
 def legend(names: Sequence[str], shape: Shape = "bar") -> "Markup":
-    """The colours of series, with a bar or a line of each."""
+    """Render a legend of the series, with a bar or a line in each color."""
     entries = [
         {"colour": _colour(number), "shape": shape, "text": name, "dot": _dot(number, 15, 6)}
         for number, name in enumerate(names)
@@ -148,20 +148,20 @@ def legend(names: Sequence[str], shape: Shape = "bar") -> "Markup":
 
 
 def line_styles(thin: str, thick: str) -> "Markup":
-    """A legend of what thin and thick lines mean, whatever their colour."""
+    """Render a legend of thin and thick lines, independent of their color."""
     styles: tuple[tuple[Shape, str], ...] = (("thin", thin), ("line", thick))
     entries = [{"colour": "plain", "shape": shape, "text": text, "dot": _dot(0, 15, 6)} for shape, text in styles]
     return piece("charts.html", "legend", entries=entries)
 
 
 def swatch(number: int) -> "Markup":
-    """A small square in the colour of a series."""
+    """Render a small square in the color of a series."""
     return piece("charts.html", "swatch", colour=_colour(number))
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Values from `low` to `high` onto pixels from `start` to `end`."""
+    """Maps values from `low` to `high` to pixels from `start` to `end`."""
 
     low: float
     high: float
@@ -172,7 +172,7 @@ class _Scale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-#: What the template reads of a part of a chart, by the names that it uses.
+#: The template's values for a part of a chart.
 _Part = dict[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""Tables of clinical efficacy: every average, observation set and convention, and the observations one by one."""
+"""Tables of clinical efficacy: each average, set of observations and convention, and each observation."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _MEASURE_HEADINGS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 
 
 def clinical_grid(results: Sequence[Result]) -> Grid:
-    """Precision, recall and F1 of the first system beside the F1 of the others, whose scores a labeler made.
+    """Table of precision, recall and F1 of the first system, and F1 of the others.
 
     Raises:
         UserError: the results have different protocols, or there is none.
@@ -42,16 +42,16 @@ def clinical_grid(results: Sequence[Result]) -> Grid:
                 )
     header = ["", *_MEASURE_HEADINGS.values(), "interval", *(f"F1 of {other.system}" for other in others)]
     described = (
-        f"clinical efficacy of {ours.system}: average, number of observations, and what counts as present; "
+        f"clinical efficacy of {ours.system}: average, number of observations, and statuses that count as present; "
         f"protocol {protocol.name}, labeler {protocol.labeler}"
     )
     return Grid(accused(results, described), header, lines)
 
 
 def class_grid(result: Result) -> Grid:
-    """One line an observation: how many true and generated reports have it, precision, recall and F1.
+    """Table with one line per observation: numbers of true and generated reports with it, precision, recall and F1.
 
-    Where neither has it there is no score but a dash; in the averages such an observation counts 0.
+    The score of an observation that no report has is a dash; in the averages, it counts as 0.
     """
     main, other = (result.classes[convention.name] for convention in CONVENTIONS)
     lines = [
@@ -61,14 +61,14 @@ def class_grid(result: Result) -> Grid:
     header = ["", "true", "written", *_MEASURE_HEADINGS.values(), "interval"]
     header += ["true*", "F1*"]
     described = (
-        f"observations one by one, of {result.system} (* uncertain counts too); "
+        f"each observation, {result.system} (* uncertain counts too); "
         f"protocol {result.protocol.name}, labeler {result.protocol.labeler}"
     )
     return Grid(accused([result], described), header, lines)
 
 
 def _cells(score: ClassScore) -> list[str]:
-    """Support, written, precision, recall, F1, interval."""
+    """Cells for support, written, precision, recall, F1 and interval."""
     counts = [str(score.support), str(score.written)]
     if score.support + score.written == 0:
         return [*counts, "-", "-", "-", "-"]

@@ -12,7 +12,7 @@ from crossray.pages.tables import HEADINGS, Grid, ends, title, value
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Characters of the longest name of a metric and of a score with its interval.
+# Widths in characters of the longest metric name and of a score with its interval.
 _METRIC_WIDTH, _SCORE_WIDTH = 19, 20
 
 
@@ -43,7 +43,7 @@ def grids(part: ProtocolComparison, beside: int | None = None) -> Iterator[Grid]
 
     Args:
         part: the comparison under one protocol.
-        beside: systems in one table of scores; all when None.
+        beside: maximum number of systems per table of scores; None for all in one.
     """
     for start in range(0, len(part.results), beside or len(part.results)):
         yield _scores(part, part.results[start:][:beside])
@@ -51,10 +51,10 @@ def grids(part: ProtocolComparison, beside: int | None = None) -> Iterator[Grid]
 
 
 def caption(part: ProtocolComparison) -> str:
-    """Explanation of the numbers of the tests."""
+    """Explanation of the tests."""
     return (
         f"Differences with {LEVEL:.0%} paired bootstrap intervals; two-sided p of the paired bootstrap and of "
-        f"exchanges (approximate randomisation), the latter corrected (Holm) for the {part.comparisons} tests under "
+        f"exchanges (approximate randomization), the latter corrected (Holm) for the {part.comparisons} tests under "
         "this protocol."
     )
 

@@ -1,4 +1,4 @@
-"""The page of `crossray calibrate`: reliability diagrams, risk by coverage, the input check, in one HTML file."""
+"""The page of `crossray calibrate`: reliability diagrams, risk by coverage, and the input check."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,19 @@ from crossray.pages.tables import Grid
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_NOTICE = "Research software. It is not a medical device; a calibrated confidence is no reason to act on a report."
+_NOTICE = "Research software. It is not a medical device; a calibrated confidence does not justify acting on a report."
 
-#: Ways that the diagrams show; the tables have all.
+#: Rows shown in the diagrams; the tables contain all rows.
 _SHOWN = ("as the model gives it", "Platt", "with drawn reports")
 
 
 def confidence_page(name: str, calibration: Calibration, checker: InputChecker) -> str:
-    """The page as HTML; it loads nothing.
+    """Build the page as self-contained HTML.
 
     Args:
-        name: of the model.
-        calibration: of it.
-        checker: of its inputs.
+        name: name of the model.
+        calibration: calibration of the model.
+        checker: input checker of the model.
     """
     grids = confidence_grids(calibration)
     units = [
@@ -45,10 +45,10 @@ def confidence_page(name: str, calibration: Calibration, checker: InputChecker) 
 
 
 def write_confidence(name: str, calibration: Calibration, checker: InputChecker, path: Path) -> None:
-    """Write tables as Markdown where the name ends in .md, otherwise the page.
+    """Write the tables as Markdown if the name ends in .md, and the page otherwise.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     if path.suffix.lower() != ".md":
         write_whole(path, confidence_page(name, calibration, checker))

@@ -10,20 +10,20 @@ from crossray.pages.tables import Grid
 
 #: Note below the tables of confidence.
 CONFIDENCE_NOTE = (
-    "A statement is right when every observation that it claims is, by the rules, present or absent in the true "
-    "report too. All rows except the first are cross-fitted: each patient is evaluated with a calibration fitted on "
-    "others. Risk is the share of wrong statements; the area under it is the mean risk over all coverages. Lower is "
-    "better, and only a better order of the statements lowers it."
+    "A statement is right if each observation that it claims to be present or absent is so in the true report, "
+    "according to the rules. All rows except the first are cross-fitted: each patient is evaluated with a calibration "
+    "fitted on others. Risk is the share of wrong statements; the area under it is the mean risk over all coverages. "
+    "Lower is better, and only a better order of the statements lowers it."
 )
 
 #: Note below the tables of the input check.
 CHECK_NOTE = (
-    "AUROC: how often the score of the correct flag is higher on an altered image than on an original. "
-    "Correct flag: share that this flag marks; any flag: share that at least one flag marks. "
+    "AUROC: probability that the score of the correct flag is higher for an altered image than for an original. "
+    "Correct flag: share of images with this flag; any flag: share of images with at least one flag. "
     f"A flag whose AUROC is below {LEAST_AREA} is not used."
 )
 
-#: Headings of what `measured` calls otherwise.
+#: Headings by the names in `measured`, where they differ.
 _HEADINGS = {
     "as the model gives it": "model probability",
     "with base rates": "Platt, with base rate",
@@ -34,7 +34,7 @@ _HEADINGS = {
 
 
 def heading(name: str) -> str:
-    """What a table or a chart calls a row of `measured`."""
+    """The heading of a row of `measured` in tables and charts."""
     return _HEADINGS.get(name, name)
 
 
@@ -51,7 +51,7 @@ def confidence_grids(calibration: Calibration) -> list[Grid]:
 
 
 def check_grids(checker: InputChecker) -> list[Grid]:
-    """Limits with their false alarms, and what was caught of each mistake."""
+    """Two tables: limits with their false alarms, and detection rates by kind of alteration."""
     about, measured = checker.about, checker.measured
     alarms = [
         [name.replace("_", " "), f"{checker.limits[name]:.3f}", f"{share:.1%}"]
@@ -74,7 +74,7 @@ def check_grids(checker: InputChecker) -> list[Grid]:
 
 
 def _parts(unit: str, measured: Any) -> Grid:
-    """Whether both kinds of claims are right as often as their confidence says: one of them is rare."""
+    """Mean confidence and accuracy by kind of claim, one of which is rare."""
     ways = list(measured["ways"])
     lines = []
     for name, part in measured.get("parts", {}).items():

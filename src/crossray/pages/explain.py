@@ -1,4 +1,4 @@
-"""The explain page: point at a word of a generated report, and see where the model looked (RCAN Fig. 4, UAR Fig. 6)."""
+"""The explain page: point at a word of a generated report to see where the model looked (RCAN Fig. 4, UAR Fig. 6)."""
 
 import base64
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ _VIEW_NAMES = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """The report of one model, and the markup of the views that it used.
+    """The report of one model, and the views that it used.
 
     Attributes:
-        name: what the page calls the model.
+        name: name of the model on the page.
         system: its system.
-        attention: its report, and where it looked.
-        images: an image a view, ready-made markup.
+        attention: its report and attention.
+        images: markup of one image per view.
         views: names of the views, such as "lateral view".
     """
 
@@ -46,13 +46,13 @@ class Explanation:
 
 
 def explain(model: ReportModel, decoding: DecodingConfig, inputs: Inputs, name: str) -> Explanation:
-    """Write the report of one study with a model.
+    """Generate the report of one study with a model.
 
     Args:
-        model: with tokenizer and image transform.
-        decoding: the search.
+        model: model with tokenizer and image transform.
+        decoding: the decoding settings.
         inputs: one study as stored, before the transform, on the model's device.
-        name: what the page calls the model.
+        name: name of the model on the page.
 
     Raises:
         UserError: the system has no attention over the image.
@@ -71,12 +71,12 @@ def explain(model: ReportModel, decoding: DecodingConfig, inputs: Inputs, name: 
 def build_explanation(
     study: str, explanations: Sequence[Explanation], *, reference: str = "", synthetic: bool = False
 ) -> str:
-    """The page as one HTML file that loads nothing.
+    """Build the page as self-contained HTML.
 
     Args:
-        study: its name.
-        explanations: of one or several models.
-        reference: the true report, if it is known.
+        study: name of the study.
+        explanations: explanations of one or more models.
+        reference: the true report; "" if it is unknown.
         synthetic: whether the images are drawn.
     """
     title = f"Where {'the model' if len(explanations) == 1 else 'the models'} looked: {study}"
@@ -93,7 +93,7 @@ def build_explanation(
 
 
 def _explained(explanation: Explanation) -> dict[str, Any]:
-    """The values of a model's report for the template."""
+    """The template's values for a model's report."""
     attention = explanation.attention
     _, layers, views, side, _ = attention.weights.shape
     data = base64.b64encode(np.round(attention.weights * 65535).astype("<u2").tobytes()).decode("ascii")
@@ -109,14 +109,14 @@ def _explained(explanation: Explanation) -> dict[str, Any]:
 
 
 def _figure(image: "Markup", name: str, view: int, window: Sequence[float]) -> dict[str, Any]:
-    """An image with a canvas over the part of it that the model saw."""
+    """The template's values for an image with a canvas over the part that the model saw."""
     top, left, bottom, right = window
     place = f"left:{left:.3%};top:{top:.3%};width:{right - left:.3%};height:{bottom - top:.3%}"
     return {"image": image, "name": name, "view": view, "place": place, "part": tuple(window) != (0, 0, 1, 1)}
 
 
 def _words(text: str) -> list[dict[str, Any]]:
-    """A report's words, which become buttons, numbered as in `ReportAttention.words`."""
+    """The words of a report, which become buttons, in the order of `ReportAttention.words`."""
     words = []
     sentence = 0
     for word in shown_words(text):

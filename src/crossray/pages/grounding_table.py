@@ -1,4 +1,4 @@
-"""Tables and the file of `crossray analyze grounding`."""
+"""Tables and output file of `crossray analyze grounding`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_grounding(name: str, result: Grounding, console: "Console") -> None:
-    """Print both tables of a model, and what the numbers mean."""
+    """Print the tables of a model, with explanations."""
     if not result.targets:
         console.print(
             f"\n{name}: none of {counted(result.studies, 'report')} states a finding that is drawn in its study.",
@@ -29,7 +29,7 @@ def print_grounding(name: str, result: Grounding, console: "Console") -> None:
         console.print()
         console.print(grid.render(), crop=False)
     console.print(
-        f"pointing: the finding lies within {TOLERANCE:.3f} sides of the largest cell's centre; mass: share of the "
+        f"pointing: the finding lies within {TOLERANCE:.3f} sides of the largest cell's center; mass: share of the "
         f"view's attention inside the finding; shuffled: mean over the attention of up to {DONORS} other studies to "
         "the same observation; brackets: 95% intervals over studies.",
         markup=False,
@@ -38,10 +38,10 @@ def print_grounding(name: str, result: Grounding, console: "Console") -> None:
 
 
 def grids(name: str, result: Grounding) -> list[Grid]:
-    """The model beside what it is compared with, and the model by view and by observation."""
+    """The model next to what it is compared with, and the model by view and by observation."""
     compared = []
     for source in result.sources:
-        cells = [source.name]
+        cells = [source.name.replace("centre", "center")]  # files keep the earlier spelling
         for metric in ("pointing", "mass"):
             cells += [f"{source.scores[metric].value:.3f}", ends(source.scores[metric])]
             cells.append(signed(source.differences.get(metric)))
@@ -61,10 +61,10 @@ def grids(name: str, result: Grounding) -> list[Grid]:
 
 
 def save_grounding(results: Mapping[str, Grounding], dataset: Dataset, split: str, path: Path) -> None:
-    """Write all models' results as JSON; the file appears whole or not at all.
+    """Write the results of all models as JSON, atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     models = {name: asdict(result) for name, result in results.items()}
     write_whole(path, as_json(models, dataset, split, tolerance=TOLERANCE))

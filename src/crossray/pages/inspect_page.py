@@ -1,4 +1,4 @@
-"""One page about a prepared dataset: counts, lengths, labels, and a contact sheet of its images."""
+"""The page of `crossray inspect`: counts, lengths, labels, and a contact sheet of a prepared dataset."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 #: Longer side of an image on the contact sheet, in pixels.
 LONGEST = 160
 
-#: Shares of the reports whose length is said.
+#: Percentiles of the report length.
 _QUANTILES = (0, 25, 50, 75, 95, 100)
 
 
 def inspect_page(dataset: Dataset, images: int = 60, seed: int = 0) -> str:
-    """The page as HTML that needs nothing else.
+    """Build the page as self-contained HTML.
 
     Args:
         dataset: a prepared dataset.
-        images: most views on the contact sheet; whole studies are drawn at random from all splits.
-        seed: of that draw.
+        images: maximum number of views on the contact sheet; whole studies are drawn at random from all splits.
+        seed: seed of the random choice.
 
     Raises:
         UserError: `images` or `seed` is negative.
@@ -56,7 +56,7 @@ def inspect_page(dataset: Dataset, images: int = 60, seed: int = 0) -> str:
 
 
 def _members(dataset: Dataset) -> dict[str, NDArray[np.int64]]:
-    """Rows of the splits that have studies, and of all."""
+    """Rows of each nonempty split, and of all splits."""
     counts = dataset.info.counts["studies"]
     members: dict[str, NDArray[np.int64]] = {split: dataset.rows(split) for split in SPLITS if counts.get(split)}
     members["all"] = np.arange(dataset.studies)
@@ -76,7 +76,7 @@ def _splits(dataset: Dataset) -> "Markup":
         )
         for split, rows in _members(dataset).items()
     ]
-    headings = ("split", "studies", "images", "patients", "words a report", "distinct reports")
+    headings = ("split", "studies", "images", "patients", "words per report", "distinct reports")
     return page.table(headings, rows, caption="Counts of the prepared dataset")
 
 
@@ -97,7 +97,7 @@ def _left_out(dataset: Dataset) -> "Markup":
 
 
 def _papers(dataset: Dataset) -> "Markup":
-    """Table 2 of the papers, which count the raw collection, beside what is left of it here."""
+    """Table 2 of the papers, which count the raw collection, next to the counts of this dataset."""
     info = dataset.info
     rows: list[tuple[str, ...]] = []
     for split, (images, reports, patients, length) in info.notes["paper_statistics"].items():
@@ -115,7 +115,7 @@ def _lengths(dataset: Dataset) -> "Markup":
         words = [len(clean(report, dataset.info.cleaner).split()) for report in dataset.reports(members)]
         rows.append((split, *(f"{value:.0f}" for value in np.percentile(words, _QUANTILES))))
     headings = ("split", *(f"{quantile} %" for quantile in _QUANTILES))
-    return page.table(headings, rows, caption="Words of the cleaned findings: shares of the reports up to this length")
+    return page.table(headings, rows, caption="Words in the cleaned findings: percentiles over the reports")
 
 
 def _positions(dataset: Dataset) -> "Markup":
@@ -132,7 +132,7 @@ def _positions(dataset: Dataset) -> "Markup":
 
 
 def _warnings(dataset: Dataset) -> "Markup | str":
-    """Every warning with the number of images that have it, and the first study of them."""
+    """Each warning with the number of images that have it, and the first such study."""
     counts: dict[str, int] = {}
     first: dict[str, str] = {}
     for row in range(dataset.studies):
@@ -143,7 +143,7 @@ def _warnings(dataset: Dataset) -> "Markup | str":
     if not counts:
         return ""
     rows = [(text, str(counts[text]), first[text]) for text in sorted(counts, key=lambda text: -counts[text])]
-    return page.table(("warning", "images", "first in study"), rows, caption="What was odd about image files")
+    return page.table(("warning", "images", "first in study"), rows, caption="Warnings about image files")
 
 
 def _labels(dataset: Dataset) -> "Markup | str":
@@ -159,7 +159,7 @@ def _labels(dataset: Dataset) -> "Markup | str":
 
 
 def _sheet(dataset: Dataset, images: int, seed: int) -> list[dict[str, Any]]:
-    """Whole studies in a random order, as long as their views fit."""
+    """Whole studies in random order, until the sheet is full."""
     figures: list[dict[str, Any]] = []
     for row in np.random.default_rng(seed).permutation(dataset.studies):
         views = dataset.views(int(row))

@@ -12,11 +12,11 @@ _HEADER = (
 
 
 def grid(found: Mapping[str, Sequence[Measured]], title: str) -> Grid:
-    """One line per module, with all times of measurement in each cell, and the weakest of all parameters.
+    """A table with one line per module, whose cells contain all measurements, and one for the weakest parameter.
 
     Args:
-        found: by recipe or model, what was measured, the last state last.
-        title: of the table.
+        found: measurements by recipe or model, in chronological order.
+        title: title of the table.
     """
     lines = []
     for subject, times in found.items():
@@ -43,6 +43,6 @@ def _line(subject: str, name: str, times: Sequence[Liveness]) -> list[str]:
 
 
 def _joined(cells: Iterable[str]) -> str:
-    """The cells of all times; one alone where there is nothing to show."""
+    """All measurements in one cell, or a single dash if there are none."""
     found = list(cells)
     return found[-1] if set(found) == {"-"} else " / ".join(found)

@@ -8,36 +8,41 @@ from crossray.errors import counted
 from crossray.evaluation.metrics.clinical import POSITIVE
 from crossray.files.write import write_whole
 from crossray.pages import charts, page
-from crossray.pages.tables import Grid, ends, value
+from crossray.pages.tables import Grid, ends, signed, value
 
 
 def grids(found: LongTail) -> list[Grid]:
-    """Means of the parts, and the observations one by one."""
+    """The means of the parts, F1 and interval of each observation, and for several systems the differences.
+
+    Scores of systems with several runs have the standard deviation over the runs behind them.
+    """
     described = f"{counted(found.studies, 'study')}, protocol {found.protocol}, labeler {found.labeler}"
+    systems, first = list(found.scores), next(iter(found.scores))
     observations = [(name, part) for part, names in found.parts.items() for name in names]
-    means = [[f"{part} ({len(found.parts[part])})", *_cells(found, part)] for part in PARTS]
-    single = [
-        [spoken(name), part, str(found.support[name]), *_cells(found, name)] for name, part in observations
+    means = [[system, *(f"{_score(found, system, part)} {ends(scores[part])}" for part in PARTS)]
+             for system, scores in found.scores.items()]  # fmt: skip
+    means += [[f"{system} minus {first}", *(signed(difference[part]) for part in PARTS)]
+              for system, difference in found.differences.items()]  # fmt: skip
+    single = [[spoken(name), part, str(found.support[name]), *(_score(found, system, name) for system in systems)]
+              for name, part in observations]  # fmt: skip
+    intervals = [[spoken(name), *(ends(found.scores[system][name]) for system in systems)] for name, _ in observations]
+    shown = [
+        Grid(f"mean F1 of observations by frequency; {described}",
+             ["", *(f"{part} ({len(found.parts[part])})" for part in PARTS)], means),
+        Grid("F1 of each observation, positive only", ["", "part", "true", *systems], single),
+        Grid("bootstrap intervals of the F1", ["", *systems], intervals),
     ]  # fmt: skip
-    header = [
-        cell
-        for name in found.scores
-        for cell in (
-            name, "interval", *(["over runs"] if found.deviations[name] else []),
-            *(["minus first"] if name in found.differences else []),
-        )
-    ]  # fmt: skip
-    return [
-        Grid(f"mean F1 of observations by frequency; {described}", ["", *header], means),
-        Grid("F1 of each observation, positive only", ["", "part", "true", *header], single),
-    ]
+    if found.differences:
+        lines = [[spoken(name), *(signed(one[name]) for one in found.differences.values())] for name, _ in observations]
+        shown.append(Grid(f"F1 of each observation minus that of {first}", ["", *found.differences], lines))
+    return shown
 
 
 def write_page(found: LongTail, path: Path) -> None:
-    """Write a page with chart and tables; the file appears whole or not at all.
+    """Write a page with chart and tables, atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     systems = list(found.scores)
     bars = [
@@ -59,7 +64,7 @@ def write_page(found: LongTail, path: Path) -> None:
 
 
 def _rows(found: LongTail) -> list[tuple[str, str, str]]:
-    """Key, label and note of every group of bars: each part's mean, then its observations."""
+    """Key, label and note of each group of bars: the mean of each part, followed by its observations."""
     rows = []
     for part, names in found.parts.items():
         rows.append((part, part.capitalize(), f"mean of {len(names)}"))
@@ -67,13 +72,6 @@ def _rows(found: LongTail) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _cells(found: LongTail, key: str) -> list[str]:
-    cells = []
-    for system, scores in found.scores.items():
-        cells += [value(scores[key]), ends(scores[key])]
-        if found.deviations[system]:
-            cells.append(f"± {found.deviations[system][key]:.3f}")
-        if system in found.differences:
-            difference = found.differences[system][key]
-            cells.append(f"{difference.value:+.3f} {ends(difference)}")
-    return cells
+def _score(found: LongTail, system: str, key: str) -> str:
+    deviations = found.deviations[system]
+    return value(found.scores[system][key]) + (f" ± {deviations[key]:.3f}" if deviations else "")

@@ -1,4 +1,4 @@
-"""The markup of a report with marks for agreement with another report."""
+"""Renders a report with marks for agreement with another report."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Run:
     Attributes:
         space: the text before them.
         text: the words.
-        kind: how they are marked, if they are.
+        kind: kind of their mark, if any.
         notes: explanations for the reader.
     """
 
@@ -36,11 +36,11 @@ class Run:
 
 
 def marked_text(text: str, marks: Sequence[Mark]) -> "Markup":
-    """A report as markup, readable, with its marks; words that share their marks are marked as one.
+    """Render a report in readable form with its marks; adjacent words with the same marks are joined.
 
     Args:
-        text: the report as it was labelled.
-        marks: their places are those of `text`; they may overlap.
+        text: the report as labeled.
+        marks: marks with positions in `text`, which may overlap.
     """
     marked = [(word, _marks_at(word, marks)) for word in shown_words(text)]
     runs = [_run([word for word, _ in run], found) for found, run in groupby(marked, key=lambda pair: pair[1])]

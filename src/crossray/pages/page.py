@@ -1,7 +1,7 @@
-"""Self-contained HTML pages: one file, no network. Templates escape everything that comes from data.
+"""Self-contained HTML pages: one file, no network access. Templates escape everything that comes from data.
 
-A page is a template of `templates/` that extends `base.html`; what several pages show is a macro of `parts.html` or
-`charts.html`. What `piece` returns is marked as markup; every other text that meets a template is escaped.
+A page is a template in `templates/` that extends `base.html`; shared parts are macros in `parts.html` and
+`charts.html`. Results of `piece` are markup; all other text is escaped.
 """
 
 import base64
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 RESEARCH = "Research software: not for clinical use."
 SYNTHETIC = "All images here are synthetic: drawn by CrossRay's phantom, not taken of any person."
 
-#: A cell: its text, or its text and smaller lines beneath it.
+#: A cell: its text, or its text and smaller lines below it.
 Cell = str | tuple[str, ...]
 
 
 def document(template: str, title: str, *, script: str = "", style: str = "", **values: Any) -> str:
-    """A complete HTML page.
+    """Render a complete HTML page.
 
-    Its content security policy forbids loading anything and running other scripts, so even text that is mistaken for
-    markup could do no harm.
+    Its content security policy forbids loading resources and running other scripts, so even text misinterpreted as
+    markup is harmless.
 
     Args:
-        template: a file of `templates/` that extends `base.html`.
-        title: of the page.
-        script: JavaScript file of `templates/` that the page runs at its end; "" for none.
-        style: a file of rules that only this page needs, beside those of page.css.
-        values: what the template shows.
+        template: a file in `templates/` that extends `base.html`.
+        title: title of the page.
+        script: JavaScript file in `templates/` to run at the end of the page; "" for none.
+        style: CSS file in `templates/` to use in addition to page.css; "" for none.
+        values: values for the template.
     """
     from markupsafe import Markup
 
@@ -46,7 +46,7 @@ def document(template: str, title: str, *, script: str = "", style: str = "", **
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     rules = asset("page.css") + (asset(style) if style else "")
-    # style and script are files of ours, in which nothing of the data stands
+    # Style and script are files of this package and contain no data.
     return (
         _environment()
         .get_template(template)
@@ -55,13 +55,13 @@ def document(template: str, title: str, *, script: str = "", style: str = "", **
 
 
 def piece(template: str, macro: str, /, **values: Any) -> "Markup":
-    """The markup of a template macro for these values."""
+    """Render a template macro with these values."""
     made: Markup = getattr(_environment().get_template(template).module, macro)(**values)
     return made
 
 
 def asset(name: str) -> str:
-    """A style or script next to the templates."""
+    """The content of a CSS or JavaScript file in `templates/`."""
     return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
@@ -73,20 +73,20 @@ def table(
     own: Sequence[int] = (),
     text: bool = False,
 ) -> "Markup":
-    """A table that scrolls horizontally on a narrow screen.
+    """Render a table that scrolls horizontally on a narrow screen.
 
     Args:
-        headings: of the columns.
-        rows: cells; the first of a row is its heading.
+        headings: headings of the columns.
+        rows: cells of each row, of which the first is the row's heading.
         caption: what the table shows.
-        own: rows to set in bold.
-        text: whether cells are words, set to the left and broken into lines, and not numbers.
+        own: indices of the rows in bold.
+        text: whether cells contain text, which is left-aligned and wrapped, rather than numbers.
     """
     return piece("parts.html", "table", headings=headings, rows=rows, caption=caption, own=own, text=text)
 
 
 def image(pixels: NDArray[np.uint8], alternative: str, longest: int = 320) -> "Markup":
-    """(H, W) grey pixels as an inline JPEG whose longer side has at most `longest` pixels."""
+    """Embed gray pixels (H, W) as an inline JPEG whose longer side has at most `longest` pixels."""
     picture = Image.fromarray(np.asarray(pixels))
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -96,7 +96,7 @@ def image(pixels: NDArray[np.uint8], alternative: str, longest: int = 320) -> "M
 
 
 def png(content: bytes, alternative: str) -> "Markup":
-    """A PNG file as an inline image."""
+    """Embed the content of a PNG file as an inline image."""
     return piece("parts.html", "image", kind="png", data=_base64(content), alternative=alternative)
 
 

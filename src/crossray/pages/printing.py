@@ -13,14 +13,14 @@ from crossray.pages.tables import HEADINGS, Grid, markdown, render, signed, text
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Metrics of the normal and abnormal studies that are printed; the scores file has all of them.
+#: Metrics printed for normal and abnormal studies; the scores file contains all metrics.
 GROUP_METRICS = ("bleu4", "rouge_l", DECIDING_METRIC, CLINICAL_METRIC)
 
 _SHORT = {DECIDING_METRIC: HEADINGS[DECIDING_METRIC], CLINICAL_METRIC: HEADINGS[CLINICAL_METRIC]}
 
 
 def print_evaluation(evaluation: Evaluation, console: "Console") -> None:
-    """Print alarms, scores, comparisons, clinical efficacy and variety under both protocols, and notes."""
+    """Print alarms, scores, comparisons, clinical efficacy and variety under each protocol, and notes."""
     for part in evaluation.protocols.values():
         for alarm in part.alarms:
             line = f"ALARM {part.result.system}: {alarm.sentence}"
@@ -52,20 +52,20 @@ def markdown_page(evaluation: Evaluation) -> str:
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
-    """What was not computed, what the predictions say of their time, and what the intervals assume."""
+    """Notes on scores that were not computed, on the time stored in the predictions, and on the intervals."""
     seconds = evaluation.seconds
-    time = [] if seconds is None else [f"{seconds:.2f} seconds a report, as the predictions say"]
+    time = [] if seconds is None else [f"{seconds:.2f} seconds per report, according to the predictions file"]
     return [*time, *evaluation.notes, CIDER_NOTE]
 
 
 def _grids(part: ProtocolEvaluation) -> list[Grid]:
-    """The tables behind the first one."""
+    """The tables after the first one."""
     clinical = [clinical_grid([part.result, *part.baselines]), class_grid(part.result)] if part.result.classes else []
     return [*clinical, text_grid(part)]
 
 
 def findings(part: ProtocolEvaluation) -> list[str]:
-    """Sentences that compare the system with its baselines and shuffled images, and on groups of studies."""
+    """Sentences on the differences from baselines and shuffled images, and on groups of studies."""
     lines = []
     for baseline, differences in part.differences.items():
         shown = ", ".join(

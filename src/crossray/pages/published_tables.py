@@ -1,4 +1,4 @@
-"""Published tables with our results below them, and the differences between their protocols in sentences."""
+"""Published tables with our results below them, and sentences on the differences between the protocols."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from crossray.pages.tables import Grid
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Metric of a published table to the heading of its column.
+#: Column headings by metric of a published table.
 HEADINGS = {
     "seconds": "s",
     "bleu1": "BLEU-1",
@@ -31,7 +31,7 @@ HEADINGS = {
     "avg": "Avg",
 }
 
-#: Published metrics to the name that our results give the same number; where absent, the names are equal.
+#: Our names of published metrics, where they differ.
 _OUR_NAMES = {"meteor": METEOR}
 
 
@@ -40,7 +40,7 @@ class Comparison:
     """A published table with our results below it.
 
     Attributes:
-        grid: the table; a value that its source cannot mean has a question mark.
+        grid: the table; implausible published values have a question mark.
         sentences: remarks for the reader.
     """
 
@@ -51,14 +51,14 @@ class Comparison:
 def compare_with_published(
     evaluation: Evaluation, data: str, *, dataset: Dataset | Path | str | None = None
 ) -> Iterator[Comparison]:
-    """Our scores below every published table of a dataset.
+    """Compare our scores with each published table of a dataset.
 
     The published tables have the protocol `r2gen` or a similar one; our scores under `full` are in a separate line.
 
     Args:
-        evaluation: of one system.
+        evaluation: evaluation of one system.
         data: "iu-xray" or "mimic-cxr".
-        dataset: prepared dataset of the predictions; the one that they name when None.
+        dataset: prepared dataset of the predictions; by default, the one named in them.
 
     Raises:
         UserError: the dataset does not exist.
@@ -84,7 +84,7 @@ def print_published(
 
 
 def published_page(evaluation: Evaluation, data: str, *, dataset: Dataset | Path | str | None = None) -> str:
-    """What `print_published` prints, as Markdown."""
+    """The output of `print_published` as Markdown."""
     blocks = []
     for comparison in compare_with_published(evaluation, data, dataset=dataset):
         sentences = "".join(f"- {sentence}\n" for sentence in comparison.sentences)
@@ -93,12 +93,12 @@ def published_page(evaluation: Evaluation, data: str, *, dataset: Dataset | Path
 
 
 def published_grid(theirs: PublishedTable, ours: Sequence[Result] = (), seconds: float | None = None) -> Grid:
-    """A published table with results of one system under it, each named by its protocol.
+    """A published table with results of one system below, each named by its protocol.
 
     Args:
         theirs: the table.
         ours: results of one system.
-        seconds: that a report took this system; None when unknown.
+        seconds: time per report of this system; None if unknown.
     """
     shown = theirs.metrics()
     lines = []
@@ -116,7 +116,7 @@ def published_grid(theirs: PublishedTable, ours: Sequence[Result] = (), seconds:
 
 
 def remarks(theirs: PublishedTable) -> list[str]:
-    """Sentences on a published table, its lines and its doubtful values."""
+    """Remarks on a published table, its lines and its doubtful values."""
     lines = [theirs.note] if theirs.note else []
     for row in theirs.rows:
         if row.note:
@@ -128,12 +128,12 @@ def remarks(theirs: PublishedTable) -> list[str]:
 
 
 def differences(ours: Result, theirs: PublishedTable, *, drawn: bool | None) -> list[str]:
-    """The differences between a result of ours and a published table, in sentences.
+    """Sentences on the differences between our result and a published table.
 
     Args:
         ours: the result of our system, under protocol `r2gen` if available.
         theirs: the table.
-        drawn: whether our images are synthetic; None when that is unknown.
+        drawn: whether our images are synthetic; None if unknown.
     """
     protocol, published = ours.protocol, theirs.protocol
     data = DATA.get(theirs.data, theirs.data)
@@ -167,7 +167,7 @@ def differences(ours: Result, theirs: PublishedTable, *, drawn: bool | None) -> 
             ("the section", published.section),
             ("the cleaner", published.cleaner),
             ("the views", published.views),
-            ("what chose the checkpoint", published.selection),
+            ("the selection of the checkpoint", published.selection),
         )
         if value is None
     ]
@@ -177,7 +177,7 @@ def differences(ours: Result, theirs: PublishedTable, *, drawn: bool | None) -> 
 
 
 def has_drawn_images(dataset: Dataset | Path | str | None) -> bool | None:
-    """Whether a prepared dataset's images are synthetic; None when there is no such dataset to ask."""
+    """Whether a prepared dataset's images are synthetic; None if the dataset does not exist."""
     if dataset is None:
         return None
     try:

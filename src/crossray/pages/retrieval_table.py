@@ -1,4 +1,4 @@
-"""Table and file of `crossray analyze retrieval`."""
+"""Table and output file of `crossray analyze retrieval`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def grid(name: str, results: Mapping[str, Retrieved]) -> Grid:
-    """One model's table."""
+    """The table of one model."""
     lines = []
     for way, result in results.items():
         hamming_, cider = result.scores["hamming"], result.scores["cider"]
@@ -31,16 +31,16 @@ def grid(name: str, results: Mapping[str, Retrieved]) -> Grid:
 
 
 def print_retrieval(name: str, results: Mapping[str, Retrieved], console: "Console") -> None:
-    """Print one model's table."""
+    """Print the table of one model."""
     console.print()
     console.print(grid(name, results).render(), crop=False)
 
 
 def save_retrieval(results: Mapping[str, Mapping[str, Retrieved]], dataset: Dataset, split: str, path: Path) -> None:
-    """Write all models' results as JSON; the file appears whole or not at all.
+    """Write the results of all models as JSON, atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     models = {name: {way: asdict(found) for way, found in ways.items()} for name, ways in results.items()}
     write_whole(path, as_json(models, dataset, split))

@@ -1,4 +1,4 @@
-"""The images of studies on a page, from the prepared dataset that the predictions come from."""
+"""Loads the images of studies for a page from the prepared dataset of the predictions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from crossray.pages import page
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-#: How many views of a study are shown.
+#: Maximum number of views shown per study.
 MOST_VIEWS = 2
 
 
@@ -21,7 +21,7 @@ class StudyImages:
     """Images by the name of their study.
 
     Args:
-        dataset: where they are.
+        dataset: dataset with the images.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -35,10 +35,10 @@ class StudyImages:
 
         Args:
             source: provenance of the predictions.
-            folder: the dataset; the one that the predictions name when None.
+            folder: the dataset; by default, the one named in the predictions.
 
         Raises:
-            UserError: there is none, or it is not the one of the predictions.
+            UserError: the dataset does not exist, or is not the one of the predictions.
         """
         if folder is None and not source.data:
             raise UserError("the predictions name no dataset; give it with --data")
@@ -51,7 +51,7 @@ class StudyImages:
         return cls(dataset)
 
     def views(self, study: str) -> list["Markup"]:
-        """Markup of the first views of a study; empty when the dataset does not have it."""
+        """Markup of the first views of a study; empty if the dataset does not contain it."""
         if study not in self._rows:
             return []
         row = self._rows[study]

@@ -1,4 +1,4 @@
-"""Tables of results for the terminal, for Markdown, and as plain values. Each table has a single protocol."""
+"""Tables of results for the terminal, as Markdown, and as plain values. Each table has a single protocol."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from crossray.evaluation.alarms import IGNORES_IMAGE
-from crossray.evaluation.alarms import signed as signed  # formats a difference: part of what tables offer
+from crossray.evaluation.alarms import signed as signed  # re-exported, since it formats differences in tables
 from crossray.evaluation.metrics.family import headings as metric_headings
 from crossray.evaluation.metrics.nlg import METRICS
 from crossray.evaluation.predictions.protocol import Protocol, require_same
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 #: Headings by metric name: REVTAF's ten metrics, CIDEr, and those of other packages.
 HEADINGS = metric_headings()
 
-# Columns that are named by a folder would leave no place for the others.
+# Maximum width of a heading: columns named after a folder would leave no room for the others.
 _WIDEST_HEADING = 20
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells that the terminal and Markdown show alike.
+    """A table for the terminal and Markdown.
 
     Attributes:
         title: line above the table.
-        header: headings of the columns; the first column holds the names of the lines.
-        lines: as many cells each.
+        header: headings of the columns; the first column contains the names of the lines.
+        lines: cells of each line, as many as headings.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Grid:
         return f"{self.title}\n\n{table}\n"
 
     def render(self) -> "Table":
-        """A table for the terminal; headings are broken at their blanks to be no wider than the cells."""
+        """A table for the terminal; headings are wrapped at spaces so as not to be wider than the cells."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
@@ -55,7 +55,7 @@ class Grid:
             longest_word = max((len(word) for word in name.split()), default=1)
             cells = [len(line[number]) for line in self.lines]
             widths.append(max(min(longest_word, _WIDEST_HEADING), *cells))
-        # A width of its own: a narrow terminal, or a file, may break lines but must not lose digits.
+        # A fixed width: a narrow terminal or a file may wrap lines but must not truncate digits.
         table = Table(
             title=Text(self.title), title_justify="left", width=sum(widths) + 2 * len(widths) - 1,
             box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0),
@@ -69,7 +69,7 @@ class Grid:
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One flat mapping a result: system, studies, scores, ends of their intervals (`cider_low`, `cider_high`), variety.
+    """One flat mapping per result: system, studies, scores, ends of intervals (`cider_low`, `cider_high`), variety.
 
     Raises:
         UserError: the results have different protocols, or there is none.
@@ -90,7 +90,7 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def title(protocol: Protocol, results: Sequence[Result]) -> str:
-    """What the table shows; it begins with the systems whose result is no better than with shuffled images."""
+    """Title of a table; systems whose result is no better than with shuffled images are named first."""
     cut = "" if protocol.max_length is None else f", truncated to {protocol.max_length - 1} tokens"
     labeler = protocol.labeler and f", labeler {protocol.labeler}"
     chosen = f"chosen ({protocol.subset}) " if protocol.subset else ""
@@ -102,13 +102,13 @@ def title(protocol: Protocol, results: Sequence[Result]) -> str:
 
 
 def accused(results: Sequence[Result], described: str) -> str:
-    """A title with the systems that ignore the image before it."""
+    """A title, preceded by the systems that ignore the image."""
     names = ", ".join(result.system for result in results if result.ignores_image)
     return f"{names} {IGNORES_IMAGE.upper()} - {described}" if names else described
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """A Markdown table with intervals, a line a system.
+    """A Markdown table with intervals and one line per system.
 
     Raises:
         UserError: the results have different protocols, or there is none.
@@ -126,7 +126,7 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def render(results: Sequence[Result]) -> "Table":
-    """A table for the terminal, a column a system: the first with its intervals, the others beside it.
+    """A table for the terminal with one column per system, and with intervals for the first one.
 
     Raises:
         UserError: the results have different protocols, or there is none.
@@ -141,7 +141,7 @@ def render(results: Sequence[Result]) -> "Table":
 
 
 def text_grid(part: ProtocolEvaluation) -> Grid:
-    """Variety of the reports of the system, its baselines and the true reports."""
+    """Table of the variety of the reports of the system, its baselines and the true reports."""
     results = (part.result, *part.baselines)
     columns = [*(result.variety for result in results), part.true_reports]
     true_words = part.true_reports.words
@@ -151,7 +151,7 @@ def text_grid(part: ProtocolEvaluation) -> Grid:
             (f"distinct-{order}", [f"{getattr(one, f'distinct{order}'):.4f}" for one in columns])
             for order in (1, 2, 3, 4)
         ),
-        ("words a report", [f"{one.words:.1f}" for one in columns]),
+        ("words per report", [f"{one.words:.1f}" for one in columns]),
         ("length ratio", [f"{one.words / true_words:.2f}" if true_words else "-" for one in columns]),
         ("without findings", ["-" if one.normal is None else f"{one.normal:.1%}" for one in columns]),
         ("with xxxx", [f"{one.deidentified:.1%}" for one in columns]),
@@ -163,12 +163,12 @@ def text_grid(part: ProtocolEvaluation) -> Grid:
 
 
 def headings(results: Sequence[Result]) -> list[str]:
-    """Headings of a table with the first system's interval and the other systems beside it."""
+    """Headings of a table with the first system, its interval, and the other systems."""
     return ["", results[0].system, "interval", *(result.system for result in results[1:])]
 
 
 def value(score: Interval | None) -> str:
-    """A score, or a dash where a system lacks it."""
+    """A score, or a dash if a system lacks it."""
     return "-" if score is None else f"{score.value:.3f}"
 
 
@@ -178,5 +178,5 @@ def ends(score: Interval) -> str:
 
 
 def _shown(results: Sequence[Result]) -> list[str]:
-    """A metric that no result has is left out."""
+    """Names of the metrics that at least one result has."""
     return [name for name in HEADINGS if name in METRICS or any(name in result.scores for result in results)]

@@ -1,7 +1,7 @@
-"""Output of the commands in the terminal: progress and small tables.
+"""Terminal output of the commands: progress bars and small tables.
 
-rich and other heavy modules are imported when they are first used, so commands can import this file and `crossray
---help` stays fast.
+rich and other heavy modules are imported on first use, so commands can import this file and `crossray --help` stays
+fast.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from crossray.data.store import Dataset
 
-#: Unknown headings that `prepare` names.
+#: Maximum number of unknown headings listed by `prepare`.
 MOST_HEADINGS = 8
 
 
@@ -27,14 +27,14 @@ def console() -> "Console":
 
 
 def progress_bar(title: str) -> "Progress":
-    """A progress bar on standard error, which is a callback: `bar(done, total)`."""
+    """A progress bar on standard error, to be used as a callback: `bar(done, total)`."""
     from rich.console import Console
 
     return Progress(title, Console(stderr=True))
 
 
 class Progress:
-    """A progress bar that is a callback: `progress(done, total)`.
+    """A progress bar to be used as a callback: `progress(done, total)`.
 
     Example:
         >>> from rich.console import Console
@@ -43,7 +43,7 @@ class Progress:
     """
 
     def __init__(self, title: str, console: "Console") -> None:
-        """Show `title` before the bar, on `console`."""
+        """Create a bar on `console`, preceded by `title`."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
@@ -57,7 +57,7 @@ class Progress:
         self._beat = Heartbeat(title, console)
 
     def __enter__(self) -> Self:
-        return self  # the bar appears with the first report: a mistake found before that is all that is printed
+        return self  # the bar appears on the first call, so an earlier error is printed without one
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -66,19 +66,19 @@ class Progress:
         self._beat.end()
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` are finished."""
+        """Update the bar: `done` of `total` are finished."""
         self._bar.start()
         self._bar.update(self._task, completed=done, total=total)
         self._beat(done, total)
 
 
 def print_dataset(dataset: "Dataset", console: "Console") -> None:
-    """Studies, patients and report length of every split, and what was left out on the way."""
+    """Print studies, patients and report length of each split, and what was omitted."""
     from rich.table import Table
 
     info = dataset.info
     table = Table(title=f"{dataset.path}: {info.source['kind']}, short side {info.size} px")
-    for heading in ("split", "studies", "patients", "words a report"):
+    for heading in ("split", "studies", "patients", "words per report"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split in ("train", "val", "test"):
         if studies := info.counts["studies"].get(split, 0):
@@ -91,12 +91,14 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
         f"{counted(counts['images']['all'], 'image')}"
     )
     for reason, number in counts["rejected"].items():
-        console.print(f"[yellow]{number} rejected: {reason}[/] (rejected.jsonl says which)")
+        console.print(f"[yellow]{number} rejected: {reason}[/] (see rejected.jsonl)")
     for field, number in counts.get("warnings", {}).items():
-        console.print(f"[yellow]{counted(number, 'image')} with a warning: {field}[/] (images.parquet says which)")
+        console.print(f"[yellow]{counted(number, 'image')} with a warning: {field}[/] (see images.parquet)")
     if number := counts.get("patients_in_several_splits"):
         patients = counted(number, "patient is", "patients are")
-        console.print(f"[yellow]{patients} in two splits or more[/]: scores on them are no test", soft_wrap=True)
+        console.print(
+            f"[yellow]{patients} in two splits or more[/]: their scores do not test generalization", soft_wrap=True
+        )
     for line in text_notes(dataset):
         console.print(f"[yellow]{line}[/]", highlight=False)
     if info.source.get("synthetic_images"):
@@ -104,7 +106,7 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
 
 
 def text_notes(dataset: "Dataset") -> list[str]:
-    """Notes on text in the reports that is not read: words outside the sections, unknown headings, other languages."""
+    """Notes on text in the reports that is not used: words outside the sections, unknown headings, other languages."""
     from rich.markup import escape
 
     from crossray.text.observations import language_notes, report_language
@@ -117,7 +119,7 @@ def text_notes(dataset: "Dataset") -> list[str]:
         names = Counter(name for entry in unread for name in entry["headings"])
         if names:
             shown = ", ".join(f"{escape(name)} ({count})" for name, count in names.most_common(MOST_HEADINGS))
-            notes.append(f"headings that were not understood, most frequent first: {shown}")
+            notes.append(f"unknown headings, most frequent first: {shown}")
     if not dataset.info.source.get("synthetic_images"):
         rows = range(dataset.studies)
         notes += language_notes(Counter(map(report_language, dataset.reports(rows))))
@@ -125,7 +127,7 @@ def text_notes(dataset: "Dataset") -> list[str]:
 
 
 def print_estimate(studies: Any, size: int, workers: int | None, console: "Console", *, parts: int = 1) -> None:
-    """Print the estimated size and time of a source's images, measured on its first ones."""
+    """Print the estimated size and processing time of a source's images, measured on the first ones."""
     from crossray.data.store.estimate import estimate
     from crossray.data.store.writer import count_workers
 
@@ -145,13 +147,13 @@ def print_estimate(studies: Any, size: int, workers: int | None, console: "Conso
 
 
 def print_source_statistics(dataset: "Dataset", console: "Console") -> None:
-    """What every filter of the source left, and the statistics that the papers print beside this dataset's."""
+    """Print what remains after each filter of the source, and the papers' statistics next to those of this dataset."""
     from rich.table import Table
 
     info = dataset.info
     steps = Table(title="filter steps")
-    for heading in ("what is left", "reports", "images"):
-        steps.add_column(heading, justify="left" if heading == "what is left" else "right")
+    for heading in ("after", "reports", "images"):
+        steps.add_column(heading, justify="left" if heading == "after" else "right")
     for step in info.notes["filter_steps"]:
         steps.add_row(step["step"], str(step["reports"]), str(step["images"]))
     console.print(steps)
@@ -160,7 +162,7 @@ def print_source_statistics(dataset: "Dataset", console: "Console") -> None:
             console.print(f"{name.replace('_', ' ')}: {count}", highlight=False)
     if "paper_statistics" not in info.notes:
         return
-    table = Table(title="the papers count the raw collection; ours is what is left")
+    table = Table(title="the papers count the raw collection; ours is the filtered one")
     for heading in ("split", "images", "reports", "patients", "average length"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for split, (images, reports, patients, length) in info.notes["paper_statistics"].items():
@@ -174,7 +176,7 @@ def print_source_statistics(dataset: "Dataset", console: "Console") -> None:
 
 
 def print_models(console: "Console") -> None:
-    """The registry: parameters of every system at its default size, its recipes, and what it needs first."""
+    """Print the systems: parameters at the default size, recipes, and prerequisites."""
     from rich.table import Table
 
     from crossray.models.sizes import sizes
@@ -187,7 +189,7 @@ def print_models(console: "Console") -> None:
 
         recipes = list_recipes()
     table = Table(title="systems")
-    for heading in ("system", "parameters", "frozen", "recipes", "what it is"):
+    for heading in ("system", "parameters", "frozen", "recipes", "description"):
         table.add_column(heading, justify="right" if heading in {"parameters", "frozen"} else "left")
     for name, size in found.items():
         own = [recipe.split("/")[1] for recipe in recipes if recipe.startswith(f"{name}/")]
@@ -198,4 +200,4 @@ def print_models(console: "Console") -> None:
     console.print(
         "Every system starts from a prepared dataset; an image encoder comes from `crossray pretrain vision`,"
     )
-    console.print("from a folder or hub name (--model.backbone.name), or is trained along.")
+    console.print("from a folder or hub name (--model.backbone.name), or is trained with the system.")

@@ -1,4 +1,4 @@
-"""Findings of the lungs themselves: patches, lines, nodules, edema, destruction."""
+"""Findings in the lungs: patches, lines, nodules, edema, destruction."""
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def opacity(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generato
 
 
 def consolidation(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """Solid lung with a sharp border and air-filled bronchi."""
+    """Airless lung with a sharp border and air-filled bronchi."""
     size = extent(finding)
     centre = locate(canvas, side, finding.place, rng)
     reach = 0.04 + 0.024 * size
@@ -69,7 +69,7 @@ def pneumonia(canvas: Canvas, finding: Finding, side: str, rng: np.random.Genera
 
 
 def atelectasis(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """Bands of collapsed lung; when severe a dense wedge with its tip at the hilum."""
+    """Bands of collapsed lung; if severe, a dense wedge with its tip at the hilum."""
     size = extent(finding)
     centre = locate(canvas, side, finding.place, rng)
     painter = canvas.frame.paint()
@@ -92,7 +92,7 @@ def atelectasis(canvas: Canvas, finding: Finding, side: str, rng: np.random.Gene
 
 
 def scarring(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """Thin irregular strands that pull together."""
+    """Thin, irregular, converging strands."""
     size = extent(finding)
     centre = locate(canvas, side, finding.place, rng)
     count = int(4 + 3 * size)
@@ -108,7 +108,7 @@ def scarring(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generat
 
 
 def nodule(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A small ball: thickest in its middle, sharply bounded."""
+    """A small sphere: thickest in the middle, with a sharp border."""
     size = extent(finding)
     centre = locate(canvas, side, finding.place, rng)
     radius = 0.009 + 0.0085 * size
@@ -150,7 +150,7 @@ def granuloma(canvas: Canvas, finding: Finding, side: str, rng: np.random.Genera
 
 
 def edema(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """Haze about the hila, thick indistinct vessels and septal lines at the lung bases."""
+    """Haze around the hila, thick indistinct vessels, and septal lines at the lung bases."""
     size = extent(finding)
     frame = canvas.frame
     lung = _lung(canvas, side)
@@ -179,7 +179,7 @@ def edema(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator)
 
 
 def interstitial_markings(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A net of fine lines, over the whole lung or at its base."""
+    """A network of fine lines, over the whole lung or at its base."""
     size = extent(finding)
     frame = canvas.frame
     painter = frame.paint()
@@ -205,7 +205,7 @@ def interstitial_markings(canvas: Canvas, finding: Finding, side: str, rng: np.r
 
 
 def emphysema(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """Upper zones without vessels, darker, with thin-walled bullae."""
+    """Dark upper zones without vessels, with thin-walled bullae."""
     size = extent(finding)
     frame = canvas.frame
     _, y = frame.coarse

@@ -1,4 +1,4 @@
-"""The skeleton in three dimensions, seen from the front and from the side."""
+"""The skeleton in three dimensions, projected to the frontal and lateral views."""
 
 import numpy as np
 
@@ -7,18 +7,18 @@ from crossray.phantom.layout import SIDES, SIGNS, Layout, generator
 
 RIBS = range(1, 12)
 _HALF_WIDTH = (0.15, 0.21, 0.25, 0.278, 0.298, 0.315, 0.328, 0.337, 0.342, 0.343, 0.335)
-#: Distance between two vertebrae, in widths of the picture.
+#: Distance between the centers of two vertebrae, in picture widths.
 VERTEBRA = 0.056
 
 
 def rib(layout: Layout, number: int, side: str, start: float, end: float) -> Points:
-    """The course of a rib in space, (N, 3): x to the patient's left, y down, z towards the front.
+    """The course of a rib in space, (N, 3): x to the patient's left, y down, z to the front.
 
     Args:
         layout: the patient.
-        number: 1 to 11, from the top.
+        number: number of the rib, 1 to 11 from the top.
         side: patient's side.
-        start: first angle about the long axis in radians: 0 is the spine, pi the breastbone.
+        start: first angle around the long axis in radians: 0 is the spine, pi the breastbone.
         end: last angle.
     """
     angle = np.linspace(start, end, 16)
@@ -33,18 +33,18 @@ def rib(layout: Layout, number: int, side: str, start: float, end: float) -> Poi
 
 
 def from_front(points: Points, layout: Layout) -> Points:
-    """Points in space (N, 3) as seen in a frontal view, (N, 2)."""
+    """Project points in space (N, 3) to a frontal view, (N, 2)."""
     return np.stack([points[:, 0] + layout.turn * points[:, 2], points[:, 1]], 1)
 
 
 def from_side(points: Points, layout: Layout) -> Points:
-    """Points in space (N, 3) as seen in a lateral view, (N, 2): the front is at the left."""
+    """Project points in space (N, 3) to a lateral view, (N, 2), with the front at the left."""
     hunch = layout.hunch * np.exp(-(((points[:, 1] - 0.3) / 0.2) ** 2))
     return np.stack([0.02 + hunch - points[:, 2] + 0.04 * points[:, 0], points[:, 1] + 0.05 * points[:, 0]], 1)
 
 
 def ribs_from_front(frame: Frame, layout: Layout) -> Map:
-    """Attenuation of the ribs in a frontal view: the back arcs, denser, and the front arcs."""
+    """Attenuation of the ribs in a frontal view: posterior arcs and fainter anterior arcs."""
     back, front = frame.paint(), frame.paint()
     for number in RIBS:
         radius = 0.0105 + 0.0012 * min(number, 6)
@@ -59,7 +59,7 @@ def ribs_from_front(frame: Frame, layout: Layout) -> Map:
 
 
 def ribs_from_side(frame: Frame, layout: Layout) -> Map:
-    """Attenuation of the ribs of both sides in a lateral view."""
+    """Attenuation of all ribs in a lateral view."""
     near, far = frame.paint(), frame.paint()
     for number in RIBS:
         radius = 0.009 + 0.001 * min(number, 6)
@@ -69,7 +69,7 @@ def ribs_from_side(frame: Frame, layout: Layout) -> Map:
 
 
 def vertebra_rows(height: float) -> Points:
-    """Y of the middle of every vertebra of a picture that shows y up to `height`."""
+    """Center y of each vertebra, for a picture that shows y up to `height`."""
     return np.arange(-0.1, height, VERTEBRA)
 
 
@@ -99,7 +99,7 @@ def spine_from_front(frame: Frame, layout: Layout) -> Map:
 
 
 def vertebra(layout: Layout, y: float, height: float = 0.045, wedge: float = 0.0) -> Points:
-    """The outline of a vertebral body in a lateral view; `wedge` is the share of height lost in front."""
+    """The outline of a vertebral body in a lateral view; `wedge` is the share of height lost anteriorly."""
     x = spine_from_side(layout, y)
     half, deep = height / 2, 0.027 + 0.008 * np.clip(y, 0, 1)
     slope = 0.12 * (y - 0.45)
@@ -108,7 +108,7 @@ def vertebra(layout: Layout, y: float, height: float = 0.045, wedge: float = 0.0
 
 
 def spine_from_side(layout: Layout, y: float) -> float:
-    """X of the middle of the vertebral bodies in a lateral view at the row y."""
+    """Center x of the vertebral bodies in a lateral view at row y."""
     curve = 0.215 - 0.5 * (y - 0.52) ** 2
     curve -= 0.45 * abs(layout.bend) * np.exp(-(((y - 0.48) / 0.2) ** 2))
     curve += layout.hunch * np.exp(-(((y - 0.3) / 0.2) ** 2))

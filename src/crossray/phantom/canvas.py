@@ -1,4 +1,4 @@
-"""A view while it is drawn: the attenuation so far, and data for drawing findings."""
+"""The state of a view while it is drawn: the attenuation so far, and what findings need to know."""
 
 from dataclasses import dataclass
 
@@ -7,23 +7,23 @@ import numpy as np
 from crossray.phantom.frame import Frame, Map
 from crossray.phantom.layout import Layout
 
-#: What is left of a lung's attenuation compared with solid tissue of the same thickness.
+#: Share by which air reduces the attenuation of a lung, relative to solid tissue of the same thickness.
 AIR = np.float32(0.93)
 
 
 @dataclass
 class Canvas:
-    """A view while it is drawn.
+    """The state of a view while it is drawn.
 
     Attributes:
         frame: the picture plane.
         layout: the patient.
         view: "frontal" or "lateral".
-        attenuation: (H, W) line integral of attenuation, about 0.4 in a lung and 2.5 below the diaphragm.
-        markings: (H, W) vessels and texture of the lungs, added last; a collapsed or destroyed lung has none.
-        lungs: patient's side -> (H, W) coverage of the aerated lung; in a lateral view both sides overlap.
+        attenuation: (H, W) line integral of the attenuation, about 0.4 in a lung and 2.5 below the diaphragm.
+        markings: (H, W) vessels and texture of the lungs, added last; zero in collapsed or destroyed lung.
+        lungs: by patient's side, (H, W) coverage of the aerated lung; in a lateral view the two overlap.
         heart: (H, W) coverage of the heart.
-        contrast: how strongly findings absorb, by the severity preset.
+        contrast: factor of the findings' attenuation, set by the severity preset.
     """
 
     frame: Frame
@@ -41,5 +41,5 @@ class Canvas:
         return self.view == "frontal"
 
     def finished(self) -> Map:
-        """The whole attenuation, (H, W)."""
+        """The attenuation with markings, (H, W)."""
         return np.maximum(self.attenuation + self.markings, 0)

@@ -1,7 +1,6 @@
-"""The findings that can be drawn: places, degrees, prevalence and observations.
+"""The findings that can be drawn, with their prevalence, sides, places, degrees and observations.
 
-Everything else of the phantom reads this table: the sampler takes prevalence, sides, places and degrees from it, the
-drawing and the report cover each of its names, and the observations follow from it.
+The sampler draws from this table, every name in it has a drawing and phrases, and labels follow from its observations.
 """
 
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ LEFT_RIGHT: tuple[str, ...] = ("left", "right")
 ANY_SIDE: tuple[str, ...] = ("left", "right", "bilateral")
 LOBES: tuple[str, ...] = ("upper_lobe", "middle_lobe", "lingula", "lower_lobe")
 
-#: Places that fix the side: the left lung has no middle lobe, the midline has no side.
+#: Places that determine the side: the left lung has no middle lobe, the midline has no side.
 PLACE_SIDES: dict[str, tuple[str, ...]] = {
     "middle_lobe": ("right",),
     "lingula": ("left",),
@@ -24,17 +23,17 @@ PLACE_SIDES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class FindingKind:
-    """One kind of finding.
+    """A kind of finding.
 
     Attributes:
-        prevalence: share of realistic studies that show it, before co-occurrence is added.
-        sides: sides that it can have; empty when it has none.
-        places: places that it can have; empty when there is only one.
-        degrees: its degrees, a part of `DEGREES` in that order; empty when it has none. For a nodule, an effusion or a
-            hernia the degree is its size, for a heart its breadth.
-        observations: the observations that a report naming the finding is positive for. CheXpert's
-            convention: what is named, without its parents in the hierarchy.
-        views: views in which it can be seen.
+        prevalence: share of realistic studies with the finding, before co-occurrence is added.
+        sides: possible sides; empty if it has none.
+        places: possible places; empty if there is only one.
+        degrees: possible degrees, a subset of `DEGREES` in the same order; empty if it has none. The degree of a
+            nodule, effusion or hernia is its size, that of a heart its width.
+        observations: observations that are positive in a report naming the finding. As in CheXpert, their parents in
+            the hierarchy are not included.
+        views: views in which it can be visible.
     """
 
     prevalence: float
@@ -46,17 +45,17 @@ class FindingKind:
 
     @property
     def is_device(self) -> bool:
-        """Whether it was put into the patient; a study with devices alone has no finding."""
+        """Whether it is a device; a study with devices only counts as "no finding"."""
         return "support_devices" in self.observations
 
     def sides_at(self, place: str) -> tuple[str, ...]:
-        """The sides that the finding can have at `place`; `("",)` when it has none there."""
+        """Possible sides at `place`; `("",)` if the finding has no side there."""
         return PLACE_SIDES.get(place, self.sides or ("",))
 
 
 _DEVICE = ("support_devices",)
 
-#: Every kind by its name. `degrees` of one-sided tubes and wires are empty: they are there or not.
+#: All kinds by name. Tubes and wires have no degrees: they are present or absent.
 CATALOGUE: dict[str, FindingKind] = {
     # Heart, mediastinum, aorta
     "cardiomegaly": FindingKind(0.12, degrees=DEGREES, observations=("cardiomegaly",)),
@@ -93,7 +92,7 @@ CATALOGUE: dict[str, FindingKind] = {
     "scarring": FindingKind(0.05, ANY_SIDE, ("apex", "base", *LOBES), DEGREES[:3], observations=("lung_opacity",)),
     "nodule": FindingKind(0.035, LEFT_RIGHT, (*LOBES, "apex", "base", "hilum"), DEGREES, observations=("lung_lesion",)),
     "mass": FindingKind(0.006, LEFT_RIGHT, (*LOBES, "hilum"), DEGREES[1:], observations=("lung_lesion",)),
-    # Small, round, as dense as bone; at the hilum and mediastinum these are calcified lymph nodes.
+    # Small, round, as dense as bone; at the hilum and mediastinum, calcified lymph nodes.
     "granuloma": FindingKind(0.09, LEFT_RIGHT, (*LOBES, "apex", "base", "hilum", "mediastinum"), DEGREES[:3]),
     "hyperinflation": FindingKind(0.06, degrees=DEGREES[1:], observations=("lung_volume_abnormal",)),
     "low_lung_volumes": FindingKind(0.07, degrees=DEGREES[1:], observations=("lung_volume_abnormal",)),
@@ -101,7 +100,7 @@ CATALOGUE: dict[str, FindingKind] = {
     "emphysema": FindingKind(0.02, degrees=DEGREES[1:]),
     # Bones
     "spine_degeneration": FindingKind(0.13, degrees=DEGREES[1:], observations=("bone_spine_abnormal",)),
-    # The side is that of the convexity.
+    # The side is the side of the convexity.
     "scoliosis": FindingKind(0.03, LEFT_RIGHT, degrees=DEGREES[1:], observations=("bone_spine_abnormal",)),
     "kyphosis": FindingKind(0.01, degrees=DEGREES[1:], observations=("bone_spine_abnormal",), views=(LATERAL,)),
     # A wedge-shaped vertebra.

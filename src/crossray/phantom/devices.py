@@ -1,4 +1,4 @@
-"""Tubes, wires and what surgery leaves behind."""
+"""Tubes, wires and surgical material."""
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def sternotomy_wires(canvas: Canvas, finding: Finding, side: str, rng: np.random
 
 
 def pacemaker(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A generator below the collar bone with leads into the right heart."""
+    """A generator below the clavicle with leads into the right heart."""
     painter = canvas.frame.paint()
     layout = canvas.layout
     if canvas.frontal:
@@ -79,7 +79,7 @@ def pacemaker(canvas: Canvas, finding: Finding, side: str, rng: np.random.Genera
 
 
 def central_line(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A thin catheter from neck, collar bone or arm into the superior vena cava."""
+    """A thin catheter from the neck, clavicle or arm into the superior vena cava."""
     layout = canvas.layout
     tip = (-0.042, layout.row(rng.uniform(0.42, 0.56)))
     if canvas.frontal:
@@ -101,7 +101,7 @@ def central_line(canvas: Canvas, finding: Finding, side: str, rng: np.random.Gen
 
 
 def endotracheal_tube(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A tube in the windpipe, its tip above the carina."""
+    """A tube in the trachea, with its tip above the carina."""
     tip = canvas.layout.row(rng.uniform(0.2, 0.32))
     lean = 0.0 if canvas.frontal else 0.03
     x = 0.02 * canvas.layout.turn if canvas.frontal else 0.005
@@ -109,7 +109,7 @@ def endotracheal_tube(canvas: Canvas, finding: Finding, side: str, rng: np.rando
 
 
 def enteric_tube(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A tube through the gullet into the stomach."""
+    """A tube through the esophagus into the stomach."""
     layout = canvas.layout
     low = layout.domes["left"]
     if canvas.frontal:
@@ -128,7 +128,7 @@ def enteric_tube(canvas: Canvas, finding: Finding, side: str, rng: np.random.Gen
 
 
 def chest_tube(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A wide tube through the chest wall, with a broken stripe at its side hole."""
+    """A wide tube through the chest wall; its stripe is interrupted at the side hole."""
     target = locate(canvas, side, finding.place or "apex", rng)
     layout = canvas.layout
     entry = layout.row(0.72)

@@ -1,4 +1,4 @@
-"""Draws a scene as a frontal or a lateral radiograph, with a mask for every finding that can be seen in it."""
+"""Draws a scene as a frontal or lateral radiograph, with a mask of each visible finding."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -18,10 +18,10 @@ from crossray.phantom.layout import SIDES, generator, lay_out
 from crossray.phantom.masks import encode_runs
 from crossray.phantom.scene import Finding, Scene
 
-#: Draws one side of a finding into a canvas and returns where it is seen, (H, W) in [0, 1].
+#: Draws one side of a finding on a canvas and returns its visible extent, (H, W) in [0, 1].
 Drawing = Callable[[Canvas, Finding, str, np.random.Generator], Map]
 
-#: In the order in which they are drawn: what moves or removes lung before what lies on top.
+#: By name of the finding, in drawing order: findings that move or remove lung come before those on top of it.
 DRAWINGS: Mapping[str, Drawing] = {
     drawing.__name__: drawing
     for drawing in (
@@ -64,14 +64,14 @@ DRAWINGS: Mapping[str, Drawing] = {
     )
 }
 _ORDER = {name: place for place, name in enumerate(DRAWINGS)}
-#: Height over width of a picture, by view: detectors differ.
+#: Possible ratios of height to width, by view: detectors differ.
 _ASPECTS = {"frontal": (1.0, 1.0, 1.0, 1.03, 1.2), "lateral": (1.0, 1.0, 1.2, 1.2)}
-#: A pixel belongs to a finding where its coverage passes this, or half of the largest if all of it is thin.
+#: Coverage above which a pixel belongs to a finding, or half of the finding's maximum coverage if that is lower.
 _SEEN = 0.25
 
 
 def frame_of(scene: Scene, view: str, size: int) -> Frame:
-    """The picture plane of a view: how large the detector is and where the patient stands before it."""
+    """The picture plane of a view: the size of the detector and the position of the patient."""
     rng = generator(scene, "frame", view)
     loose = 0.4 if scene.severity == "easy" else 1.0
     aspect = rng.choice(_ASPECTS[view])
@@ -82,21 +82,21 @@ def frame_of(scene: Scene, view: str, size: int) -> Frame:
 
 
 def draw(scene: Scene, view: Literal["frontal", "lateral"], size: int) -> View:
-    """Draws one view of a scene (docs/phantom.md).
+    """Draw one view of a scene (docs/phantom.md).
 
-    The image depends only on the arguments. Every part has its own random numbers, so adding a finding to a scene does
+    The image depends only on the arguments. Each part has its own random generator, so adding a finding to a scene does
     not change the rest of the image.
 
     Args:
         scene: the patient, the exposure and the findings.
-        view: "frontal" (the patient's left at the picture's right) or "lateral" (the front at the picture's left).
-        size: pixels of the short side, at least 16.
+        view: "frontal" (with the patient's left at the right) or "lateral" (with the front at the left).
+        size: length of the short side in pixels, at least 16.
 
     Returns:
-        The view: pixels (H, W) uint8, and a mask for each finding that can be seen in it, in the order of the scene.
+        The view: pixels (H, W) uint8, and a mask of each visible finding, in the order of the scene.
 
     Raises:
-        UserError: the size is below 16, the view is unknown, or the catalogue has no such finding.
+        UserError: the size is below 16, the view is unknown, or the catalog has no such finding.
     """
     if size < 16:
         raise UserError(f"phantom: size {size} is too small to draw; choose at least 16")
@@ -104,7 +104,7 @@ def draw(scene: Scene, view: Literal["frontal", "lateral"], size: int) -> View:
         raise UserError(f"phantom: view {view!r} is unknown; choose frontal or lateral")
     for finding in scene.findings:
         if finding.name not in DRAWINGS:
-            raise UserError(f"phantom: finding {finding.name!r} is not in the catalogue; choose one of its names")
+            raise UserError(f"phantom: finding {finding.name!r} is not in the catalog; choose one of its names")
     frame = frame_of(scene, view, size)
     contrast = 1.5 if scene.severity == "easy" else 1.0
     canvas = (draw_frontal if view == "frontal" else draw_lateral)(frame, lay_out(scene), contrast)

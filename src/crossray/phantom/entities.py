@@ -1,11 +1,11 @@
-"""What phantom's findings are in MedKLIP's terms: the truth for knowledge encoders and the rules that read reports."""
+"""Maps the phantom's findings to MedKLIP's entities and places: the ground truth for knowledge encoders."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crossray.text.entities import place_names
 
-#: Finding -> the entities that it is, and the region that its name implies; None: the region is where it lies.
+#: By finding: its entities, and the region that its name implies, or None if its place determines the region.
 FINDINGS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "cardiomegaly": (("cardiomegaly", "enlarge"), "heart size"),
     "mediastinal_widening": (("widen",), "mediastinum"),
@@ -45,7 +45,7 @@ FINDINGS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "surgical_clips": (("clip",), None),
 }
 
-#: Place of a finding -> region of `text/entities.yaml`; "" where the finding has none.
+#: Region of `text/entities.yaml` by place of a finding ("" for a finding without a place).
 _REGIONS: Mapping[str, str] = {
     "upper_lobe": "upper lobe", "lingula": "upper lobe", "middle_lobe": "middle lobe", "lower_lobe": "lower lobe",
     "base": "base", "apex": "apex", "hilum": "hilum", "retrocardiac": "retrocardiac", "mediastinum": "mediastinum",
@@ -56,13 +56,13 @@ _SIDES = {"left": "left", "right": "right", "bilateral": "both", "": "none"}
 
 
 def true_triplets(findings: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, frozenset[str]]]:
-    """Entities of a study with their status, the stronger one, and their places.
+    """The entities of a study with their strongest status and their places.
 
     Args:
-        findings: rows of `findings.parquet` of one study.
+        findings: rows of one study in `findings.parquet`.
 
     Returns:
-        Entity -> ("positive" or "uncertain", places of the positive findings).
+        By entity: "positive" or "uncertain", and the places of its positive findings.
     """
     found: dict[str, tuple[str, frozenset[str]]] = {}
     for row in findings:

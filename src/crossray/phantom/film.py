@@ -1,4 +1,4 @@
-"""From attenuation to grey levels: what the exposure makes of the patient."""
+"""Simulates the exposure: converts attenuation to gray levels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from crossray.phantom.frame import Frame, Map, ellipse, soften
 from crossray.phantom.layout import generator
 from crossray.phantom.scene import Scene
 
-#: Strokes of the marker letters in a unit box, y down.
+#: Strokes of the marker letters in a unit square, y down.
 _LETTERS = {
     "L": [[(0.1, 0.0), (0.1, 1.0), (0.8, 1.0)]],
     "R": [[(0.1, 1.0), (0.1, 0.0), (0.65, 0.05), (0.75, 0.28), (0.6, 0.5), (0.1, 0.52)], [(0.4, 0.52), (0.8, 1.0)]],
@@ -19,7 +19,7 @@ def _spread(value: float, limit: float = 2.5) -> float:
 
 
 def marker(frame: Frame, scene: Scene, view: str) -> Map:
-    """Coverage of the side marker: lead letters, at the picture's right for L and at its left for R."""
+    """Coverage of the side marker, a lead letter: L at the right of the picture or R at the left."""
     rng = generator(scene, "marker", view)
     letter = "R" if view == "frontal" and rng.random() < 0.35 else "L"
     side = -1.0 if letter == "R" else 1.0
@@ -36,10 +36,9 @@ def marker(frame: Frame, scene: Scene, view: str) -> Map:
 
 
 def expose(attenuation: Map, frame: Frame, scene: Scene, view: str) -> NDArray[np.uint8]:
-    """Grey levels (H, W) of an attenuation map: scatter, film response, blur, quantum noise.
+    """Convert an attenuation map to gray levels (H, W): scatter, film response, blur, quantum noise.
 
-    The response follows from the exposure alone, not from the picture: a finding changes grey levels where it lies and
-    nowhere else.
+    The response depends on the exposure only, not on the picture, so a finding changes gray levels only where it is.
     """
     exposure = scene.exposure
     loose = 0.45 if scene.severity == "easy" else 1.0

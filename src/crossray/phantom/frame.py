@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-#: A picture-sized layer (H, W), float32.
+#: A layer the size of the picture, (H, W) float32.
 Map = NDArray[np.floating[Any]]
 #: Points (N, 2) in anatomy coordinates.
 Points = NDArray[np.floating[Any]]
 #: One point, or two radii.
 Pair = Sequence[float] | Points
 
-#: Shapes are painted this much finer than the picture and averaged: antialiasing.
+#: Antialiasing: shapes are painted at this multiple of the picture's resolution and averaged.
 OVERSAMPLING = 2
-#: Smooth maps are computed on every fourth pixel.
+#: Smooth maps are computed for one pixel in this many rows and columns.
 COARSE = 4
 
 
 @lru_cache(maxsize=64)
 def _spline(count: int, samples: int, closed: bool) -> NDArray[np.float64]:
-    """The matrix that takes `count` control points to the points of a Catmull-Rom curve."""
+    """The matrix that maps `count` control points to the points of a Catmull-Rom curve."""
     identity = np.eye(count)
     if closed:
         before, start, end, after = (np.roll(identity, shift, 0) for shift in (1, 0, -1, -2))
@@ -43,8 +43,8 @@ def smooth(points: Sequence[Pair] | Points, samples: int = 6, *, closed: bool = 
 
     Args:
         points: (N, 2) control points.
-        samples: points of the result for each control point.
-        closed: the curve returns to its first point.
+        samples: number of points per control point.
+        closed: whether the curve returns to its first point.
 
     Returns:
         (N * samples, 2) points; for an open curve ((N - 1) * samples + 1, 2).
@@ -60,7 +60,7 @@ def offset(x: float, y: float) -> Points:
 
 
 def ribbon(points: Points, radius: float | NDArray[np.float64]) -> Points:
-    """The outline (2N, 2) of a band of half-width `radius` (scalar or (N,)) around a centre line (N, 2)."""
+    """The outline (2N, 2) of a band of half-width `radius` (scalar or (N,)) around a center line (N, 2)."""
     tangent = np.empty_like(points)
     tangent[1:-1], tangent[0], tangent[-1] = points[2:] - points[:-2], points[1] - points[0], points[-1] - points[-2]
     tangent *= (radius / np.maximum(np.hypot(tangent[:, 0], tangent[:, 1]), 1e-9))[:, None]
@@ -75,7 +75,7 @@ def _circle(samples: int) -> Points:
 
 
 def ellipse(centre: Pair, radii: Pair, angle: float = 0.0, samples: int = 32) -> Points:
-    """The outline (samples, 2) of an ellipse; `angle` in radians, clockwise on the screen."""
+    """The outline (samples, 2) of an ellipse, rotated by `angle` radians clockwise as displayed."""
     points: Points = _circle(samples) * np.asarray(radii)
     if angle:
         cosine, sine = np.cos(angle), np.sin(angle)
@@ -84,7 +84,7 @@ def ellipse(centre: Pair, radii: Pair, angle: float = 0.0, samples: int = 32) ->
 
 
 def soften(layer: Map, sigma: float) -> Map:
-    """Blurs by about a Gaussian of `sigma` pixels; meant for small ones."""
+    """Blur with approximately a Gaussian of `sigma` pixels, for small `sigma`."""
     left = 2 * sigma**2
     layer = layer.copy()
     while left > 0.02:
@@ -110,14 +110,17 @@ def blob(rng: np.random.Generator, centre: Pair, radii: Pair, roughness: float =
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the anatomy lies in the picture.
+    """The picture plane: maps anatomy coordinates to pixels.
 
-    Anatomy coordinates are in widths of the picture: x from -0.5 (left edge) to 0.5, y from 0 (top) to 1 of a square
-    picture, both before zoom, shift and tilt. A picture taller than wide shows more below and above.
+    Anatomy coordinates are in picture widths. Before zoom, shift and tilt, x ranges from -0.5 (left) to 0.5, and y from
+    0 (top) to 1 in a square picture; a taller picture shows more above and below.
 
     Attributes:
-        width: columns; `height`: rows.
-        zoom: magnification; `shift`: displacement (x, y) in widths; `tilt`: radians in the plane.
+        width: number of columns.
+        height: number of rows.
+        zoom: magnification.
+        shift: displacement (x, y) in picture widths.
+        tilt: rotation in the plane, in radians.
     """
 
     width: int
@@ -137,7 +140,7 @@ class Frame:
         return np.asarray([[cosine, sine], [-sine, cosine]]) * self.zoom * self.width
 
     def to_pixels(self, points: Points) -> Points:
-        """Anatomy coordinates (N, 2) as pixel coordinates (N, 2): column, row."""
+        """Convert anatomy coordinates (N, 2) to pixel coordinates (N, 2): column, row."""
         return (points - (0.0, 0.5)) @ self._matrix + self._origin
 
     def _grid(self, columns: Points, rows: Points) -> tuple[Map, Map]:
@@ -149,25 +152,25 @@ class Frame:
 
     @cached_property
     def coarse(self) -> tuple[Map, Map]:
-        """X and y of every fourth pixel, for maps that are smooth anyway; `upsample` brings them to the full size."""
+        """X and y on a coarse grid, for computing smooth maps; `upsample` scales these to the picture."""
         rows, columns = -(-self.height // COARSE), -(-self.width // COARSE)
         return self._grid(
             (np.arange(columns) + 0.5) * (self.width / columns), (np.arange(rows) + 0.5) * (self.height / rows)
         )
 
     def upsample(self, coarse: Map) -> Map:
-        """A smooth map of any shape, stretched over the picture: (height, width)."""
+        """Scale a smooth map of any shape to the picture, (height, width)."""
         image = Image.fromarray(np.ascontiguousarray(coarse, dtype=np.float32))
         return np.asarray(image.resize((self.width, self.height), Image.Resampling.BILINEAR))
 
     def field(self, rng: np.random.Generator, cells: int) -> Map:
-        """A smooth random field of spread about 1 with `cells` bumps across the picture."""
+        """A smooth random field, (height, width), with standard deviation about 1 and `cells` bumps across."""
         rows = max(2, round(cells * self.height / self.width))
         image = Image.fromarray(rng.standard_normal((rows, cells), dtype=np.float32))
         return np.asarray(image.resize((self.width, self.height), Image.Resampling.BICUBIC))
 
     def paint(self) -> "Painter":
-        """An empty layer to paint shapes on."""
+        """Create an empty layer to paint shapes on."""
         return Painter(self)
 
     def polygon(self, points: Points, blur: float = 0.0) -> Map:
@@ -176,7 +179,7 @@ class Frame:
 
 
 class Painter:
-    """A layer of shapes. A later shape covers an earlier one; layers are added, so what overlaps goes on two layers."""
+    """A layer of shapes, in which later shapes replace earlier ones; to add overlapping shapes, use two layers."""
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
@@ -189,19 +192,19 @@ class Painter:
         return flat
 
     def polygon(self, points: Points, value: float = 1.0) -> "Painter":
-        """Fills an outline (N, 2)."""
+        """Fill an outline (N, 2)."""
         self._pen.polygon(self._flat(points), fill=round(255 * value))
         return self
 
     def line(self, points: Points, thickness: float, value: float = 1.0, *, closed: bool = False) -> "Painter":
-        """Draws a line; one thinner than a painted pixel is drawn fainter instead."""
+        """Draw a line (N, 2); if it is thinner than a pixel of the layer, it is drawn fainter instead."""
         wide = thickness * self._scale
         flat = self._flat(np.concatenate([points, points[:1]]) if closed else points)
         self._pen.line(flat, fill=round(255 * value * min(1.0, wide)), width=max(1, round(wide)), joint="curve")
         return self
 
     def strokes(self, paths: Points, thickness: Points, value: float = 1.0) -> "Painter":
-        """Draws many short lines at once: their points (N, K, 2) and thicknesses (N,)."""
+        """Draw N short lines with points (N, K, 2) and thicknesses (N,)."""
         count = len(paths)
         flat = (self.frame.to_pixels(paths.reshape(-1, 2)) * OVERSAMPLING).reshape(count, 2 * paths.shape[1]).tolist()
         wide = thickness * self._scale
@@ -213,7 +216,7 @@ class Painter:
     def tube(
         self, points: Points, radius: float | NDArray[np.float64], value: float = 0.6, edge: float = 1.0
     ) -> "Painter":
-        """A band with brighter borders: bone, whose cortex is denser than its marrow."""
+        """Draw a band with brighter borders, such as a bone, whose cortex is denser than its marrow."""
         outline = ribbon(points, radius)
         self.polygon(outline, value)
         half = len(points)
@@ -221,9 +224,9 @@ class Painter:
         return self.line(outline[:half], thickness, edge).line(outline[half:], thickness, edge)
 
     def map(self, blur: float = 0.0) -> Map:
-        """The layer, (height, width) in [0, 1]; `blur` is roughly the spread of a Gaussian in widths of the picture.
+        """The layer, (height, width) in [0, 1]; `blur` is approximately the sigma of a Gaussian in picture widths.
 
-        Averaging over larger cells and interpolating between them blurs faster than a filter does.
+        The blur averages over larger cells and interpolates between them, which is faster than a filter.
         """
         sigma = blur * self.frame.width
         factor = OVERSAMPLING

@@ -8,27 +8,27 @@ from crossray.phantom.frame import Frame, Map, Points, blob, ellipse, offset, ri
 from crossray.phantom.layout import SIDES, SIGNS, Layout, generator
 from crossray.phantom.vessels import draw_vessels, vessel_tree
 
-#: Half-width of the thoracic cavity by y, before the factor of breadth.
+#: Values of y at which the half-width of the thoracic cavity is tabulated, before scaling by `Layout.breadth`.
 _WALL_Y = (0.125, 0.135, 0.16, 0.20, 0.27, 0.37, 0.5, 0.65, 0.8, 1.0)
 _WALL_X = (0.095, 0.13, 0.17, 0.205, 0.25, 0.295, 0.328, 0.347, 0.352, 0.34)
 
 
 def cavity_half_width(layout: Layout, y: "float | Points") -> Points:
-    """Half-width of the thoracic cavity at the rows y."""
+    """Half-width of the thoracic cavity at rows y."""
     rows = np.asarray(_WALL_Y)
     wall = np.asarray(_WALL_X) * (1 + layout.shape[0] * np.linspace(-0.05, 0.05, len(_WALL_X)))
     return np.asarray(layout.breadth * np.interp(y, 0.125 + (rows - 0.125) * layout.length, wall))
 
 
 def dome(layout: Layout, side: str, share: "float | Points") -> Points:
-    """Y of the diaphragm of a side; `share` runs from 0 at the midline to 1 at the chest wall."""
+    """Y of a hemidiaphragm; `share` ranges from 0 at the midline to 1 at the chest wall."""
     outward = np.clip((np.asarray(share, dtype=np.float64) - 0.48) / 0.52, -1, 1)
     fall = np.where(outward > 0, np.abs(outward) ** (2.4 + 0.4 * layout.shape[1]), 0.42 * np.abs(outward) ** 2)
     return np.asarray(layout.domes[side] + layout.dome_height * fall)
 
 
 def dome_line(layout: Layout, side: str) -> Points:
-    """The diaphragm of a side from the midline to the costophrenic angle, (25, 2)."""
+    """A hemidiaphragm from the midline to the costophrenic angle, (25, 2)."""
     share = np.linspace(0, 1, 25)
     y = np.asarray(dome(layout, side, share))
     x = share * np.asarray(cavity_half_width(layout, float(y[-1])))
@@ -36,7 +36,7 @@ def dome_line(layout: Layout, side: str) -> Points:
 
 
 def lung_outline(layout: Layout, side: str) -> Points:
-    """The border of a lung, (N, 2); its inner border lies behind the mediastinum."""
+    """The outline of a lung, (N, 2), which extends behind the mediastinum."""
     diaphragm = dome_line(layout, side)
     rows = np.linspace(diaphragm[-1, 1], 0.127, 26)
     wall = np.stack([SIGNS[side] * np.asarray(cavity_half_width(layout, rows)), rows], 1)
@@ -46,7 +46,7 @@ def lung_outline(layout: Layout, side: str) -> Points:
 
 
 def heart_outline(layout: Layout) -> Points:
-    """The border of the heart, (N, 2)."""
+    """The outline of the heart, (N, 2)."""
     low = layout.floor
     wide, shift = layout.heart * (1.12 if layout.supine else 1.0), 0.12 * layout.turn + 0.008 * layout.shape[2]
     height = low - layout.row(0.47 + 0.02 * layout.shape[3])
@@ -60,7 +60,7 @@ def heart_outline(layout: Layout) -> Points:
 
 
 def aorta_outline(layout: Layout) -> Points:
-    """Arch and descending aorta left of the spine, (N, 2)."""
+    """The outline of the aortic arch and descending aorta, left of the spine, (N, 2)."""
     bulge, turn = layout.unfolding, 0.05 * layout.turn
     top = layout.row(0.27) - 0.05 * bulge
     line = [(0.02, top + 0.035), (0.035 + 0.04 * bulge, top + 0.03), (0.04 + 0.10 * bulge, layout.row(0.5)),
@@ -70,13 +70,13 @@ def aorta_outline(layout: Layout) -> Points:
 
 
 def knob(layout: Layout) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Centre and radii of the aortic knob."""
+    """Center and radii of the aortic knob."""
     bulge = layout.unfolding
     return (0.042 + 0.03 * bulge + 0.05 * layout.turn, layout.row(0.32)), (0.032 + 0.018 * bulge, 0.036 + 0.015 * bulge)
 
 
 def mediastinum_outline(layout: Layout) -> Points:
-    """The upper mediastinum between the lungs, (N, 2)."""
+    """The outline of the upper mediastinum, (N, 2)."""
     wide = (1.15 if layout.supine else 1.0) + 0.08 * layout.shape[4]
     ahead = 0.06 * layout.turn
     left = [(0.075, 0.0), (0.058, layout.row(0.05)), (0.05, layout.row(0.2)), (0.052, layout.row(0.36)),
@@ -87,7 +87,7 @@ def mediastinum_outline(layout: Layout) -> Points:
 
 
 def _body(frame: Frame, layout: Layout) -> tuple[Map, Map]:
-    """Coverage of the body (neck, shoulders, upper arms, trunk), and its thickness, which falls off to the skin."""
+    """Coverage of the body (neck, shoulders, upper arms, trunk), and its thickness, which decreases toward the skin."""
     wide = layout.breadth * 0.97 + 0.05 * (layout.soft - 1)
     drop = 0.012 * layout.shape[5]
     trunk = [(0.088, -0.15), (0.087, 0.03), (0.14, 0.07), (0.27, 0.095 + drop), (0.43, 0.115 + drop), (0.58, 0.24),
@@ -173,7 +173,7 @@ def _hila(frame: Frame, layout: Layout) -> Map:
 
 
 def draw_frontal(frame: Frame, layout: Layout, contrast: float) -> Canvas:
-    """Draws everything but local findings."""
+    """Draw a frontal view without local findings."""
     rng = generator(layout.scene, "texture", "frontal")
     x, y = frame.coarse
     body, thickness = _body(frame, layout)

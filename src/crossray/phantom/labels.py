@@ -1,4 +1,4 @@
-"""The true observations of a scene."""
+"""The ground-truth observations of a scene."""
 
 from crossray.phantom.catalogue import CATALOGUE
 from crossray.phantom.scene import Scene
@@ -6,16 +6,16 @@ from crossray.text.observations import OBSERVATIONS
 
 
 def labels_of(scene: Scene) -> dict[str, str]:
-    """Status of every observation according to the drawing, whether or not its report mentions it.
+    """Status of each observation in the drawing, whether or not the report mentions it.
 
-    An observation is "positive" when a finding that the catalogue maps to it is drawn, "uncertain" when such findings
-    are drawn at the edge of visibility only, and otherwise "negative": nothing is ever blank, because everything about
-    a drawn study is known. "no_finding" is "positive" when nothing but devices is drawn, "uncertain" when all findings
-    are uncertain, and otherwise "negative"; tags that could not be drawn (`Scene.undrawn`) make it "negative" too,
-    because the patient whose report they come from was not without findings.
+    An observation is "positive" if a finding with this observation in the catalog is positive, "uncertain" if all
+    such findings are uncertain, and "negative" otherwise; it is never blank, because everything about a drawn study is
+    known. "no_finding" is "positive" if there are no findings except devices, "uncertain" if all findings are
+    uncertain, and "negative" otherwise. Tags that cannot be drawn (`Scene.undrawn`) also make it "negative", because
+    the patient had findings.
 
     Returns:
-        `OBSERVATIONS` in their order -> "positive", "uncertain" or "negative".
+        "positive", "uncertain" or "negative" by observation, in the order of `OBSERVATIONS`.
     """
     labels = dict.fromkeys(OBSERVATIONS, "negative")
     no_finding = "negative" if scene.undrawn else "positive"

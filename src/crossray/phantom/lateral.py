@@ -1,4 +1,4 @@
-"""The lateral radiograph of a patient without local findings: the front of the body is at the picture's left."""
+"""The lateral radiograph of a patient without local findings; the front of the body is at the left."""
 
 import numpy as np
 
@@ -10,20 +10,20 @@ from crossray.phantom.vessels import draw_vessels, vessel_tree
 
 
 def front(layout: Layout, y: "float | Points") -> "float | Points":
-    """X of the inner side of the breastbone at the rows y."""
+    """X of the inner side of the breastbone at rows y."""
     rows = 0.125 + (np.asarray((0.12, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)) - 0.125) * layout.length
     return layout.depth * np.interp(y, rows, (-0.02, -0.15, -0.205, -0.245, -0.26, -0.255, -0.24))
 
 
 def back(layout: Layout, y: "float | Points") -> "float | Points":
-    """X of the rear border of the lungs at the rows y."""
+    """X of the posterior border of the lungs at rows y."""
     rows = np.asarray(y, dtype=np.float64)
     spine = np.reshape([spine_from_side(layout, float(row)) for row in rows.ravel()], rows.shape)
     return spine + np.interp(rows, (0.1, 0.2, 0.4), (-0.02, 0.025, 0.05))
 
 
 def dome_line(layout: Layout, side: str) -> Points:
-    """The diaphragm of a side from the breastbone to the rear costophrenic angle, (25, 2)."""
+    """A hemidiaphragm from the breastbone to the posterior costophrenic angle, (25, 2)."""
     top = layout.domes[side] + (0.012 if side == "right" else 0.0)
     share = np.linspace(0, 1, 25)
     behind = np.clip((share - 0.35) / 0.65, 0, 1) ** 1.9
@@ -34,7 +34,7 @@ def dome_line(layout: Layout, side: str) -> Points:
 
 
 def lung_outline(layout: Layout, side: str) -> Points:
-    """The border of a lung, (N, 2)."""
+    """The outline of a lung, (N, 2)."""
     diaphragm = dome_line(layout, side)
     rows = np.linspace(diaphragm[-1, 1], 0.15, 22)
     rear = np.stack([np.asarray(back(layout, rows)), rows], 1)
@@ -44,7 +44,7 @@ def lung_outline(layout: Layout, side: str) -> Points:
 
 
 def heart_outline(layout: Layout) -> Points:
-    """The border of the heart, (N, 2)."""
+    """The outline of the heart, (N, 2)."""
     low = layout.floor - 0.012
     chest = float(front(layout, low - 0.08))
     size = 0.55 + 0.45 * layout.heart
@@ -53,12 +53,12 @@ def heart_outline(layout: Layout) -> Points:
 
 
 def hilum(layout: Layout) -> Points:
-    """The roots of the lungs, (2,)."""
+    """Position of the roots of the lungs, (2,)."""
     return np.asarray([0.03, layout.row(0.52)])
 
 
 def aorta_outline(layout: Layout) -> Points:
-    """Arch and descending aorta in front of the spine, (N, 2)."""
+    """The outline of the aortic arch and descending aorta, in front of the spine, (N, 2)."""
     bulge = layout.unfolding
     rows = [layout.row(0.48), layout.row(0.30), layout.row(0.26), layout.row(0.34), layout.row(0.6), layout.row(1.0)]
     rear = [spine_from_side(layout, row) - 0.035 + 0.12 * bulge for row in rows[3:]]
@@ -67,7 +67,7 @@ def aorta_outline(layout: Layout) -> Points:
 
 
 def _body(frame: Frame, layout: Layout) -> tuple[Map, Map, Map]:
-    """Coverage of the trunk, its thickness, which falls off to the skin, and coverage of the raised arms."""
+    """Coverage of the trunk, its thickness (which decreases toward the skin), and coverage of the raised arms."""
     thick = 0.055 + 0.045 * (layout.soft - 1)
     rows = np.asarray([0.22, 0.35, 0.5, 0.65, 0.8])
     ahead = np.asarray(front(layout, rows)) - thick
@@ -132,7 +132,7 @@ def _gas(frame: Frame, layout: Layout) -> Map:
 
 
 def draw_lateral(frame: Frame, layout: Layout, contrast: float) -> Canvas:
-    """Draws everything but local findings."""
+    """Draw a lateral view without local findings."""
     rng = generator(layout.scene, "texture", "lateral")
     x, y = frame.coarse
     trunk, thickness, arms = _body(frame, layout)

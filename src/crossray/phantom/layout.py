@@ -1,4 +1,4 @@
-"""The measures of one drawn patient: where domes, borders and vertebrae lie, given build, breath and findings."""
+"""The geometry of a drawn patient: positions of domes, borders and vertebrae, given build, inspiration and findings."""
 
 import zlib
 from collections.abc import Mapping
@@ -10,51 +10,53 @@ from numpy.typing import NDArray
 from crossray.phantom.frame import Points
 from crossray.phantom.scene import Finding, Scene
 
-#: Size of a finding by its degree.
+#: Size of a finding by degree.
 SIZES: Mapping[str, float] = {"minimal": 0.55, "mild": 0.85, "": 1.0, "moderate": 1.25, "severe": 1.8}
-#: y of the vertebra that a fracture breaks, by place.
+#: Y of the fractured vertebra by place.
 _BROKEN: Mapping[str, float] = {"upper_spine": 0.34, "middle_spine": 0.51, "lower_spine": 0.73, "": 0.51}
 SIDES: tuple[str, str] = ("right", "left")
-#: Sign of x for the patient's sides: a frontal view shows the patient's left at its right.
+#: Sign of x by patient's side: a frontal view shows the patient's left at the right.
 SIGNS: Mapping[str, float] = {"right": -1.0, "left": 1.0}
 
 
 def generator(scene: Scene, *names: str) -> np.random.Generator:
-    """A generator for one part of the picture, so that adding a finding leaves every other part as it was."""
+    """A random generator for one part of the picture, so that adding a finding does not change other parts."""
     return np.random.default_rng([scene.seed % 2**64, zlib.crc32("/".join(names).encode())])
 
 
 def extent(finding: Finding) -> float:
-    """Size of a finding: 1 is moderate. An uncertain one is smaller."""
+    """Size of a finding; 1 without a degree, and smaller if it is uncertain."""
     return SIZES[finding.degree] * (0.6 if finding.status == "uncertain" else 1.0)
 
 
 def sides_of(finding: Finding) -> tuple[str, ...]:
-    """The sides of a finding, each drawn on its own."""
+    """The sides of a finding, each of which is drawn separately."""
     return SIDES if finding.side in ("bilateral", "") else (finding.side,)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Measures in widths of the picture.
+    """The geometry of a patient. Lengths are in picture widths.
 
     Attributes:
-        scene: the scene laid out.
-        breadth: factor of the thorax's half-width; `length`: factor of its length.
-        domes: y of the top of each half of the diaphragm, patient's side -> y.
-        floor: y of the heart's lower border; an elevated half of the diaphragm does not lift it.
+        scene: the scene that the layout was computed from.
+        breadth: factor of the thorax's half-width.
+        length: factor of the thorax's length.
+        domes: y of the top of each hemidiaphragm, by patient's side.
+        floor: y of the heart's lower border; an elevated hemidiaphragm does not lift it.
         dome_height: height of a dome above the costophrenic angle.
-        heart: factor of the heart's breadth.
-        turn: sine of the rotation: how far what lies in front moves to the patient's left.
-        bend: sideways shift of the spine at its apex, positive to the patient's left; `hunch`: thoracic kyphosis.
-        wedge: y of a broken vertebra and the share of its height that is lost in front, 0 without a fracture.
-        bone: contrast of bone, less in age.
+        heart: factor of the heart's width.
+        turn: sine of the rotation angle, proportional to the shift of anterior structures to the patient's left.
+        bend: sideways shift of the spine at its apex, positive to the patient's left.
+        hunch: thoracic kyphosis.
+        wedge: y of the fractured vertebra and the share of its height lost anteriorly, 0 without a fracture.
+        bone: contrast of bone, which decreases with age.
         soft: thickness of soft tissue, 1 on average.
-        depth: factor of the chest's depth (barrel chest above 1).
-        unfolding: how far the aorta bulges to the left.
-        unevenness: (11, 2, 2) small shifts of every rib of the right and left side: of its back end and of its drop.
-        shape: (8,) small differences between healthy bodies, around 0 with spread 1.
-        supine: the film was exposed from the front (AP): heart and mediastinum magnified.
+        depth: factor of the chest's depth (above 1 for a barrel chest).
+        unfolding: extent to which the aorta bulges to the left.
+        unevenness: (11, 2, 2) small shifts of each rib, right and left: of its posterior end and of its slope.
+        shape: (8,) random variation between healthy bodies, with mean 0 and standard deviation 1.
+        supine: whether the frontal view is AP, which magnifies heart and mediastinum.
     """
 
     scene: Scene
@@ -82,17 +84,17 @@ class Layout:
         return 0.13
 
     def row(self, share: float) -> float:
-        """Y at a share of the way from the lungs' top (0) to the mean of a normal diaphragm (1)."""
+        """Y at a share of the distance from the top of the lungs (0) to an average normal diaphragm (1)."""
         return self.apex + share * 0.54 * self.length
 
     def spine(self, y: "float | Points") -> "Points":
-        """X of the spine's axis in a frontal view at the rows y."""
+        """X of the spine's axis in a frontal view at rows y."""
         t = np.asarray(y, dtype=np.float64)
         return self.bend * np.exp(-(((t - 0.48) / 0.2) ** 2)) - 0.45 * self.bend * np.exp(-(((t - 0.95) / 0.2) ** 2))
 
 
 def lay_out(scene: Scene) -> Layout:
-    """The layout of a scene; findings that move borders (heart, diaphragm, spine, volumes) are part of it."""
+    """Compute the layout of a scene, including the findings that move borders (heart, diaphragm, spine, volumes)."""
     found = {finding.name: finding for finding in scene.findings}
     size = {name: extent(finding) for name, finding in found.items()}
     rng = generator(scene, "layout")

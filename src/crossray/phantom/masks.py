@@ -1,4 +1,4 @@
-"""Run lengths of masks."""
+"""Run-length encoding of masks."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 
 def encode_runs(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Run lengths of a mask (H, W) in row-major order, starting with the number of zeros (which may be 0).
+    """Encode a mask (H, W) as run lengths.
 
-    Their sum is H * W.
+    Returns:
+        Lengths of alternating runs of zeros and ones in row-major order, starting with zeros (possibly 0 of them);
+        their sum is H * W.
     """
     flat = np.concatenate([[False], np.ravel(mask)])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
@@ -17,6 +19,6 @@ def encode_runs(mask: NDArray[np.bool_]) -> tuple[int, ...]:
 
 
 def decode_runs(runs: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
-    """The mask (height, width) whose run lengths `encode_runs` gave."""
+    """Decode a mask (height, width) from the run lengths of `encode_runs`."""
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(height, width)

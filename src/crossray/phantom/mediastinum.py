@@ -1,6 +1,6 @@
 """Findings of heart, aorta, hila and diaphragm.
 
-What moves a border is part of the layout; here such a finding only says where it is seen.
+Findings that move a border are already part of the layout; the functions here only return their extent.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ def _without(canvas: Canvas, finding: Finding) -> Layout:
 
 
 def cardiomegaly(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A wide heart: seen over the whole heart."""
+    """A wide heart; its extent is the whole heart."""
     outline = frontal.heart_outline if canvas.frontal else lateral.heart_outline
     return canvas.frame.polygon(outline(canvas.layout), 0.004)
 
 
 def tortuous_aorta(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """An unfolded aorta: seen along arch and descending part."""
+    """An unfolded aorta; its extent is the arch and the descending aorta."""
     painter = canvas.frame.paint()
     for layout in (canvas.layout, _without(canvas, finding)):
         if canvas.frontal:
@@ -80,7 +80,7 @@ def mediastinal_widening(canvas: Canvas, finding: Finding, side: str, rng: np.ra
 
 
 def hilar_enlargement(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A dense lobulated lung root."""
+    """A dense, lobulated lung root."""
     size = extent(finding)
     root = frontal.hilum(canvas.layout, side or "right") if canvas.frontal else lateral.hilum(canvas.layout)
     root = root + np.asarray([0.028 * np.sign(root[0]) if canvas.frontal else -0.01, 0.012])
@@ -94,7 +94,7 @@ def hilar_enlargement(canvas: Canvas, finding: Finding, side: str, rng: np.rando
 
 
 def hiatal_hernia(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """Stomach behind the heart: a round shadow with gas and often a fluid level."""
+    """Stomach behind the heart: a round opacity with gas and often a fluid level."""
     size = extent(finding)
     radius = 0.026 + 0.018 * size
     x = 0.02 + rng.uniform(-0.01, 0.015) if canvas.frontal else 0.09
@@ -108,7 +108,7 @@ def hiatal_hernia(canvas: Canvas, finding: Finding, side: str, rng: np.random.Ge
 
 
 def elevated_diaphragm(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A raised half of the diaphragm: seen between where the dome is and where it would be."""
+    """A raised hemidiaphragm; its extent is the area between the dome and its normal position."""
     high, without = dome_line(canvas, side), _without(canvas, finding)
     low = (frontal.dome_line if canvas.frontal else lateral.dome_line)(without, side)
     outline = np.concatenate([high - (0, 0.02), low[::-1] + offset(0, 0.07)])
@@ -125,12 +125,12 @@ def _volumes(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generat
 
 
 def hyperinflation(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """Large lungs over a low, flat diaphragm: seen over both lungs."""
+    """Large lungs above a low, flat diaphragm; the extent is both lungs."""
     return _volumes(canvas, finding, side, rng)
 
 
 def low_lung_volumes(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """Small lungs over a high diaphragm: seen over both lungs, whose vessels crowd."""
+    """Small lungs with crowded vessels above a high diaphragm; the extent is both lungs."""
     size = extent(finding)
     canvas.markings = canvas.markings * (1 + 0.25 * size)
     return _volumes(canvas, finding, side, rng)

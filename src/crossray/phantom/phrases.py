@@ -1,4 +1,4 @@
-"""The phantom's wording: reads `phrases.yaml` and turns a finding into a sentence."""
+"""Turns findings into sentences, using the phrases in `phrases.yaml`."""
 
 import functools
 import re
@@ -13,27 +13,27 @@ import yaml
 from crossray.data.study import Split
 from crossray.phantom.scene import DEGREES, Finding, Severity
 
-#: How often a report outside the training split uses a phrasing that training never shows, where there is one.
+#: Probability that a report outside the training split uses a reserved phrasing, if there is one.
 RESERVED_SHARE = 0.25
 
-#: Phrase number r (from 1) is drawn with a weight of r to this negative power: a few phrasings make most sentences.
+#: Phrase number r (from 1) has weight r ** -SKEW, so a few phrasings account for most sentences.
 SKEW: Mapping[Severity, float] = {"easy": 2.0, "realistic": 1.0}
 
 
 @functools.cache
 def wording() -> Mapping[str, Any]:
-    """The content of `phrases.yaml`, which explains its own structure."""
+    """The content of `phrases.yaml`; comments in that file describe its structure."""
     return yaml.safe_load(resources.files(__package__).joinpath("phrases.yaml").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """Chooses wordings for one report.
+    """Chooses the wording of one report.
 
     Attributes:
-        split: split that the report belongs to; reserved phrasings are left to "val" and "test".
-        severity: preset of the scene, which sets how varied the language is.
-        rng: source of every choice.
+        split: split of the report; reserved phrasings are used only in "val" and "test".
+        severity: preset of the scene, which determines how varied the language is.
+        rng: random generator of all choices.
     """
 
     split: Split
@@ -41,28 +41,28 @@ class Speaker:
     rng: np.random.Generator
 
     def one_of(self, options: Sequence[Any]) -> Any:
-        """One of `options`, the first ones more often than the last."""
+        """Choose one of `options`; earlier ones are more probable."""
         weights = np.arange(1, len(options) + 1) ** -SKEW[self.severity]
         return options[int(np.searchsorted(np.cumsum(weights), self.rng.random() * weights.sum()))]
 
     def choose(self, entry: Mapping[str, Any]) -> str:
-        """A phrase of an entry with `phrases` and `reserved`."""
+        """Choose a phrase of an entry with `phrases` and `reserved`."""
         if self.split != "train" and self.chance(RESERVED_SHARE):
             return str(self.one_of(entry["reserved"]))
         return str(self.one_of(entry["phrases"]))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return bool(self.rng.random() < probability)
 
     def sentence(self, finding: Finding) -> str:
-        """A sentence that states the finding, or doubts it when its status is "uncertain"."""
+        """A sentence that states the finding, or expresses doubt if its status is "uncertain"."""
         entry = wording()["findings"][finding.name]
         template = self.choose(wording()["uncertain"] if finding.status == "uncertain" else entry)
         return finish(template.format(noun=self.noun(finding), **self._slots(finding)))
 
     def noun(self, finding: Finding) -> str:
-        """The finding as a noun phrase without article, such as "small left pleural effusion"."""
+        """The finding as a noun phrase without an article, such as "small left pleural effusion"."""
         template: str = wording()["findings"][finding.name]["noun"]
         return tidy(template.format(**self._slots(finding)))
 
@@ -99,6 +99,6 @@ def tidy(text: str) -> str:
 
 
 def finish(text: str) -> str:
-    """`text` as a sentence: tidied, beginning with a capital letter."""
+    """`text` as a sentence: tidied and capitalized."""
     text = tidy(text)
     return text[:1].upper() + text[1:]

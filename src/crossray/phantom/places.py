@@ -1,4 +1,4 @@
-"""Where the named places of the lungs lie in a view."""
+"""Positions of the catalog's places in a view."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from crossray.phantom.layout import SIGNS
 
 Range = tuple[float, float]
 
-#: Share of the way from the midline to the chest wall, and from the lung's top to the diaphragm.
+#: By place: range of the share of the distance from midline to chest wall, and from top of the lung to diaphragm.
 _FRONTAL: Mapping[str, tuple[Range, Range]] = {
     "apex": ((0.45, 0.62), (0.12, 0.2)),
     "upper_lobe": ((0.45, 0.8), (0.25, 0.45)),
@@ -24,7 +24,7 @@ _FRONTAL: Mapping[str, tuple[Range, Range]] = {
     "mediastinum": ((-0.1, 0.1), (0.34, 0.5)),
     "": ((0.4, 0.8), (0.2, 0.85)),
 }
-#: Share of the way from the breastbone to the spine, and from the lung's top to the diaphragm.
+#: By place: range of the share of the distance from breastbone to spine, and from top of the lung to diaphragm.
 _LATERAL: Mapping[str, tuple[Range, Range]] = {
     "apex": ((0.56, 0.72), (0.14, 0.22)),
     "upper_lobe": ((0.32, 0.6), (0.28, 0.45)),
@@ -40,13 +40,13 @@ _LATERAL: Mapping[str, tuple[Range, Range]] = {
 
 
 def locate(canvas: Canvas, side: str, place: str, rng: np.random.Generator) -> Points:
-    """A point (2,) at the place, in anatomy coordinates.
+    """Choose a point (2,) at a place, in anatomy coordinates.
 
     Args:
         canvas: the view.
         side: "left" or "right"; "" for the midline.
-        place: one of the catalogue's places in the lungs, or "" for anywhere.
-        rng: two numbers are taken from it.
+        place: a place in the lungs from the catalog, or "" for anywhere.
+        rng: random generator; two numbers are drawn.
     """
     layout = canvas.layout
     across, down = rng.random(2)
@@ -66,12 +66,12 @@ def locate(canvas: Canvas, side: str, place: str, rng: np.random.Generator) -> P
 
 
 def lung_outline(canvas: Canvas, side: str) -> Points:
-    """The border of a lung in the canvas's view, (N, 2)."""
+    """The outline of a lung in the canvas's view, (N, 2)."""
     outline = frontal.lung_outline if canvas.frontal else lateral.lung_outline
     return outline(canvas.layout, side)
 
 
 def dome_line(canvas: Canvas, side: str) -> Points:
-    """The diaphragm of a side in the canvas's view, (25, 2), ending at the (rear) costophrenic angle."""
+    """A hemidiaphragm in the canvas's view, (25, 2), ending at the (posterior) costophrenic angle."""
     line = frontal.dome_line if canvas.frontal else lateral.dome_line
     return line(canvas.layout, side)

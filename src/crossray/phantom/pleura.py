@@ -1,4 +1,4 @@
-"""Findings between lung and chest wall: fluid, air, thickening."""
+"""Pleural findings: fluid, air, thickening."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from crossray.phantom.scene import Finding
 
 
 def _wall(canvas: Canvas, side: str) -> Points:
-    """The border of the lung along the chest wall from the costophrenic angle to the top, (N, 2)."""
+    """The border of the lung along the chest wall, from the costophrenic angle to the top, (N, 2)."""
     count = 26 if canvas.frontal else 22
     return lung_outline(canvas, side)[25 : 25 + count]
 
@@ -20,7 +20,7 @@ def _fluid(canvas: Canvas, side: str, height: float, density: float) -> Map:
     line = dome_line(canvas, side)
     angle, far = line[-1], line[0]
     share = np.linspace(0, 1, 20)
-    # Fluid stands level in the middle and climbs where lung meets wall.
+    # The fluid is level in the middle and rises at the chest wall.
     rise = height * (0.62 + 0.75 * share**4 + 0.15 * (1 - share) ** 6)
     level = angle[1] - rise - 0.012
     x = far[0] + share * (angle[0] - far[0])
@@ -41,7 +41,7 @@ def pleural_effusion(canvas: Canvas, finding: Finding, side: str, rng: np.random
 
 
 def costophrenic_blunting(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A filled angle without fluid above the diaphragm."""
+    """A filled costophrenic angle without fluid above the diaphragm."""
     size = extent(finding)
     line = dome_line(canvas, side)
     angle = line[-1]
@@ -56,7 +56,7 @@ def costophrenic_blunting(canvas: Canvas, finding: Finding, side: str, rng: np.r
 
 
 def pleural_thickening(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A band along the chest wall, the top of the lung, or its base."""
+    """A band along the chest wall, the apex of the lung, or its base."""
     size = extent(finding)
     wall = _wall(canvas, side)
     count = len(wall)
@@ -74,7 +74,7 @@ def pleural_thickening(canvas: Canvas, finding: Finding, side: str, rng: np.rand
 
 
 def pneumothorax(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """Air outside the lung: a thin pleural line, beyond it no vessels."""
+    """Air outside the lung: a thin pleural line, with no vessels beyond it."""
     size = extent(finding)
     wall = _wall(canvas, side)
     share = np.linspace(0, 1, len(wall))
@@ -86,7 +86,7 @@ def pneumothorax(canvas: Canvas, finding: Finding, side: str, rng: np.random.Gen
         depth = gap * np.clip((share - 0.6 + 0.28 * size) / 0.25, 0, 1)
     inward = middle - wall
     inward /= np.hypot(inward[:, 0], inward[:, 1])[:, None]
-    # The retracted lung's border bends a little; the wall's does not.
+    # The border of the retracted lung undulates slightly; the chest wall does not.
     depth = depth * (1 + 0.08 * np.sin(share * 7 + rng.uniform(0, 6)))
     line = wall + inward * depth[:, None]
     kept = depth > 0.001

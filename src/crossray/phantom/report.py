@@ -1,4 +1,4 @@
-"""The report of a drawn study: a radiologist's sentences, each of them true of the scene (docs/phantom.md)."""
+"""Writes the report of a drawn study, whose sentences are all true of the scene (docs/phantom.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from crossray.phantom.catalogue import CATALOGUE
 from crossray.phantom.phrases import Speaker, finish, wording
 from crossray.phantom.scene import Finding, Scene
 
-#: A report's length in words: normal statements are added until a length drawn from this range is reached ...
+#: Range of a report's target length in words: normal statements are added until it is reached ...
 LENGTH = (20, 42)
-#: ... and none is added that would make the report longer than this.
+#: ... unless they would make the report longer than this.
 LONGEST = 56
-#: Findings that the impression repeats at most.
+#: Maximum number of findings in the impression.
 IMPRESSION_FINDINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The sections of a report; each is plain text of whole sentences."""
+    """The sections of a report, each as plain text in whole sentences."""
 
     findings: str
     impression: str
@@ -31,13 +31,13 @@ class Report:
 def write_report(scene: Scene, split: Split, rng: np.random.Generator) -> Report:
     """Write the report of a scene.
 
-    Every finding is mentioned, with doubt if its status is "uncertain"; nothing absent is asserted, and nothing present
-    is denied. Training never sees the phrasings that are reserved for the other splits.
+    Every finding is mentioned, as doubtful if its status is "uncertain"; no absent finding is asserted, and no present
+    one is denied. Training reports never contain reserved phrasings.
 
     Args:
-        scene: the truth.
+        scene: the scene to describe.
         split: split of the study.
-        rng: random generator for the wording; the report depends only on the three arguments.
+        rng: random generator for the wording; the report depends only on the arguments.
     """
     speaker = Speaker(split, scene.severity, rng)
     return Report(_findings(scene, speaker), _impression(scene, speaker), speaker.choose(wording()["indication"]))
@@ -64,7 +64,7 @@ def _findings(scene: Scene, speaker: Speaker) -> str:
 def _normal_statements(
     present: set[str], findings: Mapping[str, Sequence[str]], speaker: Speaker
 ) -> list[tuple[str, str]]:
-    """(region, sentence) of what is true and normal, the most important first."""
+    """True normal statements as (region, sentence), the most important first."""
     normal = wording()["normal"]
     statements: list[tuple[str, str]] = []
     covered = set()

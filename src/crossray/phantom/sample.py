@@ -9,20 +9,20 @@ from crossray.data.study import Split
 from crossray.phantom.catalogue import CATALOGUE, LATERAL, FindingKind
 from crossray.phantom.scene import Exposure, Finding, Patient, Scene, Severity
 
-#: Most findings that a realistic scene may have: a report of about 60 words has no room for more.
+#: Maximum number of findings in a realistic scene: a report of about 60 words has no room for more.
 MOST_FINDINGS = 7
 
-#: Nuisance variance of patient and exposure, relative to the spread that `Patient` and `Exposure` define.
+#: Variation of patient and exposure, relative to the standard deviations defined by `Patient` and `Exposure`.
 NUISANCE: Mapping[Severity, float] = {"easy": 0.3, "realistic": 1.0}
 
-#: Weights of a finding's degrees from the faintest; only the first ones that it has are used.
+#: Weights of a finding's degrees, from the faintest; a finding with fewer degrees uses only the first weights.
 DEGREE_WEIGHTS = (0.25, 0.4, 0.25, 0.1)
 
-#: Shape of the gamma-distributed frailty (mean 1) that multiplies a patient's prevalences: below 1, findings crowd in
-#: few patients and nearly half of the studies stay normal.
+#: Shape of the gamma-distributed frailty (mean 1) that multiplies a patient's prevalences: with a shape below 1,
+#: findings are concentrated in few patients, and nearly half of the studies are normal.
 FRAILTY_SHAPE = 0.75
 
-#: Share of realistic findings that are drawn at the edge of visibility and reported with doubt, where that makes sense.
+#: Share of realistic findings that are barely visible and reported as doubtful, among those where that makes sense.
 UNCERTAIN_SHARE = 0.15
 UNCERTAIN_KINDS = frozenset(
     {
@@ -43,7 +43,7 @@ UNCERTAIN_KINDS = frozenset(
     }
 )
 
-#: Findings that one sees at a glance, with their relative frequencies; an easy scene has no others.
+#: Conspicuous findings with their relative frequencies; easy scenes contain no others.
 EASY_KINDS: Mapping[str, float] = {
     "cardiomegaly": 5.0,
     "pleural_effusion": 5.0,
@@ -61,7 +61,7 @@ EASY_KINDS: Mapping[str, float] = {
 }
 EASY_NORMAL_SHARE = 0.35
 
-#: finding -> companion -> probability that the companion comes with it (on the same side, where both have one).
+#: By finding: probability of each companion, which is added on the same side if both have one.
 COMPANIONS: Mapping[str, Mapping[str, float]] = {
     "edema": {"cardiomegaly": 0.6, "pleural_effusion": 0.5},
     "cardiomegaly": {"tortuous_aorta": 0.12, "sternotomy_wires": 0.08, "pacemaker": 0.06},
@@ -78,7 +78,7 @@ COMPANIONS: Mapping[str, Mapping[str, float]] = {
     "vertebral_fracture": {"kyphosis": 0.25},
 }
 
-#: Findings that exclude each other or cannot be told apart when both are there.
+#: Findings that exclude each other, or cannot be distinguished if both are present.
 CONFLICTS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
@@ -89,11 +89,11 @@ CONFLICTS: tuple[frozenset[str], ...] = tuple(
         "cardiomegaly hyperinflation",
     )
 )
-#: Findings of which one place holds only one.
+#: Findings of which a place can have only one.
 AIRSPACE = frozenset({"opacity", "consolidation", "pneumonia", "atelectasis", "scarring", "mass", "nodule"})
 
 MEAN_AGE, AGE_SPREAD = 52.0, 18.0
-#: Findings of old age: prevalence grows with exp(slope * age / 10).
+#: Findings of old age: prevalence increases with exp(slope * age / 10).
 AGE_SLOPES: Mapping[str, float] = {
     "tortuous_aorta": 0.6,
     "aortic_calcification": 0.8,
@@ -109,14 +109,14 @@ AGE_SLOPES: Mapping[str, float] = {
 
 
 def sample_scene(seed: int, index: int, severity: Severity) -> Scene:
-    """The scene of study `index` of the set `seed`, which depends only on the arguments.
+    """Sample the scene of study `index`; it depends only on the arguments.
 
     Args:
-        seed: seed of the set, 0 or more.
+        seed: seed of the dataset, 0 or more.
         index: number of the study, 0 or more.
-        severity: "realistic": long-tailed prevalence, every degree, doubtful findings, full nuisance variance, some
-            bedside (AP) pictures; "easy": at most two conspicuous findings, the stronger degrees, little nuisance, no
-            doubt.
+        severity: "realistic": long-tailed prevalence, all degrees, doubtful findings, full variation of patient and
+            exposure, some bedside (AP) pictures; "easy": at most two conspicuous findings of the stronger degrees,
+            little variation, no doubt.
     """
     rng = np.random.default_rng((seed, index, 0))
     patient = sample_patient(rng, severity)
@@ -129,7 +129,7 @@ def sample_scene(seed: int, index: int, severity: Severity) -> Scene:
 
 
 def split_of(seed: int, index: int) -> Split:
-    """Split of study `index`: of ten consecutive studies, seven are for training, one for validation, two for tests."""
+    """Split of study `index`: of ten consecutive studies, seven are for training, one for validation, two for test."""
     block, place = divmod(index, 10)
     order = np.random.default_rng((seed, block, 1)).permutation(10)
     rank = int(order[place])
@@ -137,7 +137,7 @@ def split_of(seed: int, index: int) -> Split:
 
 
 def sample_patient(rng: np.random.Generator, severity: Severity) -> Patient:
-    """A patient from the population of `severity`."""
+    """Sample a patient from the population of `severity`."""
     spread = NUISANCE[severity]
     width, height, fat = (float(value) for value in np.clip(rng.normal(size=3), -2.5, 2.5) * spread)
     age = float(np.clip(rng.normal(MEAN_AGE, AGE_SPREAD), 18.0, 95.0))
@@ -145,7 +145,7 @@ def sample_patient(rng: np.random.Generator, severity: Severity) -> Patient:
 
 
 def sample_exposure(rng: np.random.Generator, severity: Severity, *, bedside: bool = False) -> Exposure:
-    """How a picture was taken; `bedside` makes it an AP one of a lying patient, more turned and noisier."""
+    """Sample an exposure; with `bedside`, an AP picture of a supine patient, more rotated and noisier."""
     spread = NUISANCE[severity]
     gain, contrast, noise, blur, inspiration = (
         float(value) for value in np.clip(rng.normal(size=5), -2.5, 2.5) * spread
@@ -158,7 +158,7 @@ def sample_exposure(rng: np.random.Generator, severity: Severity, *, bedside: bo
 
 
 def sample_degree(rng: np.random.Generator, kind: FindingKind) -> str:
-    """One of the kind's degrees, milder ones more often; "" when it has none."""
+    """Sample one of the kind's degrees, with milder ones more probable; "" if it has none."""
     if not kind.degrees:
         return ""
     weights = np.array(DEGREE_WEIGHTS[: len(kind.degrees)])
@@ -186,9 +186,9 @@ def _realistic_findings(rng: np.random.Generator, patient: Patient) -> tuple[Fin
     names: list[str] = []
     for name in rng.permutation(list(CATALOGUE)).tolist():
         slope = AGE_SLOPES.get(name, 0.0) / 10.0
-        # The second term keeps the mean over all ages at 1.
+        # The second term makes the mean over all ages 1.
         age = np.exp(slope * (patient.age - MEAN_AGE) - (slope * AGE_SPREAD) ** 2 / 2.0)
-        # 1 - exp(-rate): a probability at any frailty, equal to the rate where that is small
+        # 1 - exp(-rate) is a probability for any frailty, and close to the rate if that is small.
         if rng.random() < -np.expm1(-CATALOGUE[name].prevalence * frailty * age):
             names.append(name)
     for name in tuple(names):

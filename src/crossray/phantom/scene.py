@@ -1,24 +1,24 @@
-"""The scene of a drawn radiograph: patient, exposure and findings, which determine image and report."""
+"""The scene of a drawn study: patient, exposure and findings, which determine images and report."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 Severity = Literal["easy", "realistic"]
 
-#: Degrees from faint to gross; a finding without a natural degree has "".
+#: Degrees from faint to gross; a finding without degrees has "".
 DEGREES: tuple[str, ...] = ("minimal", "mild", "moderate", "severe")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding of a scene.
+    """A finding of a scene.
 
     Attributes:
         name: key of `crossray.phantom.catalogue.CATALOGUE`.
-        side: "left", "right", "bilateral" or "" (patient's side; a frontal view shows the patient's left at its right).
-        place: one of the finding's places in the catalogue, or "".
+        side: patient's side: "left", "right", "bilateral" or "". A frontal view shows the patient's left at the right.
+        place: one of the finding's places in the catalog, or "".
         degree: one of `DEGREES`, or "".
-        status: "positive", or "uncertain": drawn at the edge of visibility and reported with doubt.
+        status: "positive", or "uncertain": barely visible and reported as doubtful.
     """
 
     name: str
@@ -30,14 +30,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Build of the body, each value around 0 with spread 1 unless said otherwise.
+    """Build of the body. Numbers have mean 0 and standard deviation 1 unless stated otherwise.
 
     Attributes:
-        width: breadth of the thorax.
+        width: width of the thorax.
         height: length of the thorax.
         fat: thickness of soft tissue.
-        female: breast shadows.
-        age: years; bones lose contrast, the aorta unfolds.
+        female: whether breast shadows are drawn.
+        age: age in years; with age, bones lose contrast and the aorta unfolds.
     """
 
     width: float = 0.0
@@ -49,14 +49,18 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """How the picture was taken.
+    """How the pictures were taken. Numbers without a unit have mean 0 and standard deviation 1.
 
     Attributes:
-        gain: brightness, around 0 with spread 1; contrast: likewise; noise: likewise; blur: likewise.
-        rotation: degrees that the patient is turned about the long axis; tilt: degrees in the plane.
-        inspiration: around 0 with spread 1; low values raise the diaphragm.
-        position: "pa" or "ap" of the frontal view.
-        marker: a side marker letter is in the picture.
+        gain: brightness.
+        contrast: contrast.
+        noise: noise level.
+        blur: blur.
+        rotation: rotation of the patient around the long axis, in degrees.
+        tilt: rotation in the picture plane, in degrees.
+        inspiration: depth of inspiration; low values raise the diaphragm.
+        position: direction of the frontal view, "pa" or "ap".
+        marker: whether the picture contains a side marker.
     """
 
     gain: float = 0.0
@@ -75,9 +79,9 @@ class Scene:
     """Everything that determines the two views of one drawn study.
 
     Attributes:
-        seed: seeds the texture (noise, rib shape, vessels); two scenes that differ only here show the same findings.
-        severity: preset that the findings' contrast was drawn for.
-        undrawn: tags of a real report that no drawing exists for (`scene_from_tags` only).
+        seed: seed of the texture (noise, rib shape, vessels); scenes that differ only here show the same findings.
+        severity: preset, which determines the contrast of the findings.
+        undrawn: tags of a real report that cannot be drawn (`scene_from_tags` only).
     """
 
     seed: int

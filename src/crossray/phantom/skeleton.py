@@ -15,7 +15,7 @@ from crossray.phantom.frame import Map, ellipse, offset, ribbon
 from crossray.phantom.layout import extent
 from crossray.phantom.scene import Finding
 
-#: Ribs that the places name.
+#: Range of ribs by place.
 _RIBS = {"upper_ribs": (3, 4), "middle_ribs": (5, 7), "lower_ribs": (8, 9), "": (4, 8)}
 
 
@@ -52,12 +52,12 @@ def spine_degeneration(canvas: Canvas, finding: Finding, side: str, rng: np.rand
 
 
 def scoliosis(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A spine bent sideways: seen along the spine."""
+    """A laterally curved spine; its extent is the spine."""
     return _spine(canvas, 0.0, 1.2)
 
 
 def kyphosis(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """An upper spine bent backwards: seen along the upper spine."""
+    """A backward curve of the upper spine; its extent is the upper spine."""
     return _spine(canvas, 0.0, 0.62)
 
 
@@ -72,7 +72,7 @@ def _spine(canvas: Canvas, first: float, last: float) -> Map:
 
 
 def vertebral_fracture(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A vertebra that has lost height in front, its upper endplate dense."""
+    """A vertebra with reduced anterior height and a dense upper endplate."""
     row, lost = canvas.layout.wedge
     rows = vertebra_rows(1.7)
     y = float(rows[np.abs(rows - row).argmin()])
@@ -83,7 +83,7 @@ def vertebral_fracture(canvas: Canvas, finding: Finding, side: str, rng: np.rand
 
 
 def rib_fracture(canvas: Canvas, finding: Finding, side: str, rng: np.random.Generator) -> Map:
-    """A rib whose ends are displaced, with a dark gap and callus."""
+    """A rib with displaced ends, a dark gap and callus."""
     first, last = _RIBS[finding.place]
     number = int(rng.integers(first, last + 1))
     middle = rng.uniform(1.05, 1.45)

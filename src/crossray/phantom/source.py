@@ -1,4 +1,4 @@
-"""Sources of drawn studies: fully synthetic ones, and true reports with images drawn from their tags."""
+"""Data sources of drawn studies: fully synthetic, or real reports with images drawn from their tags."""
 
 import csv
 import re
@@ -22,20 +22,20 @@ from crossray.phantom.sample import sample_scene, split_of
 from crossray.phantom.scene import Scene, Severity
 from crossray.phantom.tags import coverage, scene_from_tags
 
-#: Columns of `indiana_reports.csv` that are used.
+#: The columns used from `indiana_reports.csv`.
 TAGS_COLUMNS = ("uid", "MeSH", "indication", "impression")
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnImage:
-    """One view of a scene as an image that is drawn when it is read."""
+    """A view of a scene, drawn when it is read."""
 
     scene: Scene
     view: Literal["frontal", "lateral"]
 
     @property
     def position(self) -> str:
-        """Lateral, or the direction of the scene's frontal view: "pa" or "ap"."""
+        """Position of the view: "lateral", or the direction of the scene's frontal view, "pa" or "ap"."""
         return "lateral" if self.view == "lateral" else self.scene.exposure.position
 
     @property
@@ -44,13 +44,13 @@ class DrawnImage:
         return f"drawing {self.scene.seed} ({self.view})"
 
     def read(self, size: int) -> View:
-        """Draw the view with a short side of `size` pixels, and a mask for every visible finding."""
+        """Draw the view with a short side of `size` pixels, and a mask of each visible finding."""
         return draw(self.scene, self.view, size)
 
 
 @dataclass(frozen=True)
 class PhantomStudies(Sequence[Study]):
-    """Drawn studies that are created on demand: study i depends only on (seed, i, severity)."""
+    """Drawn studies, created on demand; study i depends only on (seed, i, severity)."""
 
     length: int
     seed: int
@@ -93,11 +93,11 @@ def phantom(
     like: Path | None = None,
     tags: Path | None = None,
 ) -> Collection:
-    """Draw synthetic radiographs with known findings, masks and reports; or images for true reports (--like, --tags).
+    """Draw synthetic radiographs with known findings, masks and reports; or images for real reports (--like, --tags).
 
     Args:
         studies: number of studies to draw (without --like).
-        seed: random seed; the same seed gives the same studies for any number of workers.
+        seed: random seed; the studies do not depend on the number of workers.
         severity: how clearly findings show: easy or realistic.
         like: R2Gen's annotation.json, to use its reports and splits and draw only the images.
         tags: indiana_reports.csv with the MeSH tags from which images are drawn for --like.
@@ -115,13 +115,13 @@ def phantom(
 
 
 def phantom_studies(count: int, seed: int = 0, severity: Severity = "realistic") -> Sequence[Study]:
-    """Synthetic studies `phantom-<seed>-<index>`: seven of ten train, one validates, two test.
+    """Create synthetic studies `phantom-<seed>-<index>`: 70 % training, 10 % validation, 20 % test.
 
-    A study has a frontal and a lateral view; one taken at the bedside (AP) has the frontal view alone.
+    Studies have a frontal and a lateral view, except those taken at the bedside (AP), which have only a frontal view.
 
     Args:
         count: number of studies; a longer sequence begins with the same studies.
-        seed: seed of the set, 0 or more.
+        seed: seed of the dataset, 0 or more.
         severity: "easy" or "realistic"; see `sample_scene`.
 
     Returns:
@@ -136,20 +136,20 @@ def phantom_studies(count: int, seed: int = 0, severity: Severity = "realistic")
 
 
 def like_studies(annotation: Path, tags_csv: Path, seed: int = 0, severity: Severity = "realistic") -> Sequence[Study]:
-    """True reports of IU X-Ray with images drawn from the MeSH tags of the same studies.
+    """Combine real reports of IU X-Ray with images drawn from the MeSH tags of the same studies.
 
     Args:
-        annotation: R2Gen's `annotation.json`: findings, ids (`CXR<uid>_...`) and splits.
-        tags_csv: `indiana_reports.csv`: tags, impression and indication by `uid`.
+        annotation: R2Gen's `annotation.json`, with findings, ids (`CXR<uid>_...`) and splits.
+        tags_csv: `indiana_reports.csv`, with tags, impression and indication by `uid`.
         seed: random seed for everything that the tags do not specify, 0 or more.
-        severity: amount of nuisance variance.
+        severity: amount of variation of patient and exposure.
 
     Returns:
         Studies in the annotation's order, each with a frontal and a lateral view, the labels of the drawn scene, and
-        `extra` holding the study's `tags` (all of them) and `undrawn_tags`.
+        all of its `tags` and `undrawn_tags` in `extra`.
 
     Raises:
-        UserError: a file cannot be read, lacks a column, or a study of the annotation has no row of tags.
+        UserError: a file cannot be read or lacks a column, or a study of the annotation has no tags.
     """
     rows = _read_tags_csv(tags_csv)
     entries = read_annotation(annotation)
@@ -161,11 +161,11 @@ def like_studies(annotation: Path, tags_csv: Path, seed: int = 0, severity: Seve
 
 
 def tag_notes(studies: Iterable[Study]) -> dict[str, Any]:
-    """How many tags `like_studies` could draw, for the notes of the prepared dataset.
+    """Count the tags that `like_studies` draws, for the notes of the prepared dataset.
 
     Returns:
-        `abnormal_tags` and `drawn_tags` (occurrences), `drawn_share`, and `undrawn_tags`: tag -> occurrences, the most
-        frequent first.
+        `abnormal_tags` and `drawn_tags` (numbers of occurrences), `drawn_share`, and `undrawn_tags`: occurrences by
+        tag, the most frequent first.
     """
     counts = coverage(";".join(study.extra["tags"]) for study in studies)
     return {
@@ -182,7 +182,7 @@ def _images(scene: Scene, *, both: bool) -> tuple[DrawnImage, ...]:
 
 
 def _like_study(entry: Mapping[str, Any], split: Split, row: Mapping[str, str], seed: int, severity: Severity) -> Study:
-    # The id enters the seed, so that two studies with equal tags are two patients.
+    # The seed depends on the id, so that studies with equal tags show different patients.
     scene = scene_from_tags(row["MeSH"], zlib.crc32(f"{seed}/{entry['id']}".encode()), severity)
     return Study(
         id=entry["id"],
@@ -212,7 +212,7 @@ def _tags_row(study: str, rows: Mapping[str, Mapping[str, str]], annotation: Pat
 
 
 def _read_tags_csv(path: Path) -> dict[str, dict[str, str]]:
-    """Rows by uid, with all `TAGS_COLUMNS`."""
+    """Rows by uid, each with all `TAGS_COLUMNS`."""
     rows: dict[str, dict[str, str]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

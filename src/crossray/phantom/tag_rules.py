@@ -1,11 +1,11 @@
-"""What the MeSH tags of Open-i mean for the phantom: which finding a heading stands for, where its locations are drawn.
+"""Maps the MeSH tags of Open-i to findings and places of the phantom.
 
 Headings and qualifiers are in lower case.
 """
 
 from collections.abc import Mapping
 
-#: Qualifiers of which one must be there, or none for "always"; kinds to draw, none for "cannot be drawn".
+#: Qualifiers of which at least one must be present (empty: always), and the kinds to draw (empty: cannot be drawn).
 Rule = tuple[frozenset[str], tuple[str, ...]]
 
 
@@ -16,7 +16,7 @@ def _rules(*rules: tuple[str, str]) -> tuple[Rule, ...]:
 _VALVES = "aortic valve|mitral valve|coronary vessels|pulmonary artery"
 _LUNG_SHADOW = _rules(("interstitial|reticular", "interstitial_markings"), ("round", "nodule"), ("", "opacity"))
 
-#: heading -> its rules, of which the first that fits counts. Headings that are not listed are not drawn.
+#: Rules by heading, of which the first that matches applies. Headings that are not listed are not drawn.
 RULES: Mapping[str, tuple[Rule, ...]] = {
     # Heart, mediastinum, aorta
     "cardiomegaly": _rules(("", "cardiomegaly")),
@@ -91,7 +91,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "kyphosis": _rules(("", "kyphosis")),
     "deformity": _rules(("ribs", "rib_fracture"), ("thoracic vertebrae", "vertebral_fracture")),
     "fractures, bone": _rules(("ribs", "rib_fracture"), ("thoracic vertebrae", "vertebral_fracture")),
-    # Devices. In the reports, implanted devices other than valves are pacemakers for the most part.
+    # Devices. In the reports, most implanted devices other than valves are pacemakers.
     "implanted medical device": _rules((_VALVES, ""), ("", "pacemaker")),
     "medical device": _rules(("", "pacemaker")),
     "catheters, indwelling": _rules(("", "central_line")),
@@ -137,7 +137,7 @@ _OUTSIDE = (
     "trachea",
 )
 
-#: qualifier that names a location -> places that show it, the best first; () for a location outside all places.
+#: Places by location qualifier, the best first; () for a location that no place represents.
 LOCATIONS: Mapping[str, tuple[str, ...]] = {
     "upper lobe": ("upper_lobe", "apex"),
     "middle lobe": ("middle_lobe",),
@@ -176,7 +176,7 @@ _LUNG_KINDS = (
     "emphysema",
 )
 
-#: kind -> locations that go without saying, where the drawing is anyway.
+#: Locations by kind that the kind implies, so that its drawing is there anyway.
 IMPLIED: Mapping[str, frozenset[str]] = {
     kind: frozenset(locations.split("|"))
     for kind, locations in {
@@ -219,8 +219,8 @@ QUALIFIER_DEGREES: Mapping[str, str] = {
     "severe": "severe",
     "large": "severe",
 }
-#: Degree that a heading stands for when the tag names none.
+#: Default degree by heading, if the tag names none.
 HEADING_DEGREES: Mapping[str, str] = {"pulmonary congestion": "minimal"}
 
-#: Kinds that come in numbers.
+#: Kinds that can be multiple.
 SEVERAL_KINDS = frozenset({"nodule", "granuloma"})

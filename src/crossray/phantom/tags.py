@@ -1,9 +1,9 @@
 """Scenes from the MeSH tags of real reports, such as `Opacity/lung/upper lobe/left;Cardiomegaly/mild`.
 
-A tag is a heading and qualifiers. The heading, sometimes together with a qualifier, says what to draw
-(`tag_rules.RULES`); the other qualifiers say on which side, at which place and to which degree. A tag counts as drawn
-only when every side and place that it names is drawn; what a tag leaves open is drawn from the seed. All tags count as
-abnormal occurrences but those of `NOT_ABNORMAL`, which say that there is nothing to see or that nobody looked.
+A tag is a heading and qualifiers. The heading, sometimes with a qualifier, determines what to draw (`tag_rules.RULES`);
+the other qualifiers determine side, place and degree. A tag counts as drawn only if every side and place that it names
+is drawn; everything else is sampled from the seed. All tags count as abnormal except `NOT_ABNORMAL`: a normal study, a
+study that was not indexed, or poor image quality.
 """
 
 import re
@@ -26,21 +26,21 @@ from crossray.phantom.tag_rules import (
     SEVERAL_KINDS,
 )
 
-#: Tags, in lower case, that are no abnormal finding.
+#: Tags, in lower case, that are not abnormal findings.
 NOT_ABNORMAL = frozenset({"normal", "no indexing", "technical quality of image unsatisfactory"})
 
-#: How many nodules or granulomas are drawn for "multiple" or "scattered" ones without a place.
+#: Number of nodules or granulomas drawn for "multiple" or "scattered" ones without a place.
 SEVERAL = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many abnormal tag occurrences could be drawn.
+    """The number of abnormal tag occurrences that are drawn.
 
     Attributes:
-        abnormal: occurrences of tags that are not in `NOT_ABNORMAL`.
-        drawn: those of them that a scene shows, with side and place.
-        undrawn: the other tags -> occurrences, the most frequent first.
+        abnormal: number of occurrences of tags that are not in `NOT_ABNORMAL`.
+        drawn: number of those that a scene shows, with side and place.
+        undrawn: occurrences by tag of the others, the most frequent first.
     """
 
     abnormal: int
@@ -49,26 +49,26 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """Drawn among abnormal occurrences; 1.0 when there are none."""
+        """Share of the abnormal occurrences that are drawn; 1.0 if there are none."""
         return self.drawn / self.abnormal if self.abnormal else 1.0
 
 
 def split_tags(tags: str) -> list[str]:
-    """The abnormal tags of a study from the semicolon-separated MeSH column."""
+    """The abnormal tags in a row of the semicolon-separated MeSH column."""
     each = (tag.strip() for tag in tags.split(";"))
     return [tag for tag in each if tag and tag.lower() not in NOT_ABNORMAL]
 
 
 def scene_from_tags(tags: str, seed: int, severity: Severity = "realistic") -> Scene:
-    """A scene that shows what the tags of a real report say.
+    """Create a scene with the findings that the tags of a real report describe.
 
     Args:
         tags: MeSH tags, separated by semicolons, as in `indiana_reports.csv`.
-        seed: 0 or more; draws everything that the tags leave open, the patient and the exposure included.
-        severity: amount of nuisance variance.
+        seed: seed of everything that the tags do not specify, including patient and exposure; 0 or more.
+        severity: amount of variation of patient and exposure.
 
     Returns:
-        The scene; `Scene.undrawn` lists the abnormal tags that it does not show.
+        The scene; `Scene.undrawn` lists the abnormal tags that are not drawn.
     """
     rng = np.random.default_rng((seed, zlib.crc32(tags.encode())))
     findings: dict[tuple[str, str, str], Finding] = {}
@@ -84,10 +84,10 @@ def scene_from_tags(tags: str, seed: int, severity: Severity = "realistic") -> S
 
 
 def coverage(tags: Iterable[str]) -> Coverage:
-    """Count the abnormal tag occurrences of many studies and those that are drawn.
+    """Count the abnormal tag occurrences of many studies, and those that are drawn.
 
     Args:
-        tags: the MeSH column, a string a study.
+        tags: the MeSH column, one string per study.
     """
     occurrences = Counter(tag for study in tags for tag in split_tags(study))
     rng = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def coverage(tags: Iterable[str]) -> Coverage:
 
 
 def _draw_tag(tag: str, rng: np.random.Generator) -> list[Finding]:
-    """The findings that show one tag; empty when it cannot be drawn with every side and place that it names."""
+    """The findings that represent a tag; empty if one of the sides or places that it names cannot be drawn."""
     heading, *qualifiers = [re.sub(r"\s+", " ", part).strip().lower() for part in tag.split("/")]
     named = set(qualifiers)
     for needs, kinds in RULES.get(heading, ()):
@@ -130,13 +130,13 @@ def _draw_kind(name: str, heading: str, qualifiers: Sequence[str], rng: np.rando
 
 
 def _side(qualifiers: Sequence[str]) -> str:
-    """Side that the qualifiers name: "left", "right", "bilateral" or ""."""
+    """The side named by the qualifiers: "left", "right", "bilateral" or ""."""
     named = {"left", "right", "bilateral"}.intersection(qualifiers)
     return "bilateral" if len(named) > 1 else "".join(named)
 
 
 def _open_places(kind: FindingKind, side: str, count: int, rng: np.random.Generator) -> list[str]:
-    """`count` places of the kind that go with the side; [""] when it has none."""
+    """Choose `count` places of the kind that are possible on the side; [""] if it has none."""
     fitting = [place for place in kind.places if _fits(side, kind.sides_at(place))]
     if not fitting:
         return [""]
@@ -148,7 +148,7 @@ def _fits(side: str, possible: Sequence[str]) -> bool:
 
 
 def _sides(kind: FindingKind, place: str, named: str, rng: np.random.Generator) -> list[str]:
-    """Sides to draw at a place; empty when the named side cannot be drawn there."""
+    """Sides to draw at a place; empty if the named side cannot be drawn there."""
     possible = kind.sides_at(place)
     if not named:
         return [str(rng.choice(possible))]

@@ -1,4 +1,4 @@
-"""The branching vessels of the lungs."""
+"""Draws the branching vessels of the lungs."""
 
 import numpy as np
 
@@ -10,17 +10,17 @@ _LEVELS = 6
 def vessel_tree(
     rng: np.random.Generator, root: Points, directions: Points, reach: float, radius: float
 ) -> tuple[Points, Points]:
-    """A tree of straight pieces that bend and fork.
+    """Sample a tree of short segments that bend and fork.
 
     Args:
-        rng: source of bends and forks.
-        root: (2,) where the trunks begin.
-        directions: (N,) angles of the trunks in radians, clockwise from the picture's right.
-        reach: length of a trunk with its branches.
+        rng: random generator of bends and forks.
+        root: (2,) origin of the trunks.
+        directions: (N,) angles of the trunks in radians, clockwise from the right of the picture.
+        reach: length of a trunk including its branches.
         radius: half-width of a trunk.
 
     Returns:
-        paths (M, 3, 2) of the pieces and their thicknesses (M,), thin ones first.
+        Paths (M, 3, 2) of the segments and their thicknesses (M,), thin ones first.
     """
     count = len(directions)
     start = np.repeat(np.reshape(root, (1, 2)), count, 0) + 0.008 * rng.standard_normal((count, 2))
@@ -40,13 +40,13 @@ def vessel_tree(
         if level < _LEVELS - 2:
             angle = np.concatenate([angle + fork, angle - rng.uniform(0.15, 0.5, len(angle))])
             start, thick = np.tile(start, (2, 1)), np.tile(thick, 2) * rng.uniform(0.55, 0.85, 2 * len(thick))
-        else:  # the last pieces go on without a fork: there are too many to matter one by one
+        else:  # the last segments do not fork: there are too many for each to matter
             angle, thick = angle + fork, 0.7 * thick
     return np.concatenate(paths[::-1]), np.concatenate(thicknesses[::-1])
 
 
 def draw_vessels(frame: Frame, trees: list[tuple[Points, Points]], blur: float) -> Map:
-    """Trees as one layer in [0, 1]: a vessel absorbs as much as it is thick."""
+    """Draw trees as one layer in [0, 1]; the attenuation of a vessel is proportional to its thickness."""
     painter = frame.paint()
     for paths, thicknesses in trees:
         strength = np.clip(thicknesses / 0.012, 0.16, 1.0)

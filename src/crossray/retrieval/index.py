@@ -14,7 +14,7 @@ Metric = Literal["hyperbolic", "euclidean", "cosine"]
 
 #: Group of an entry that belongs to none, and of a query that may meet every entry.
 NO_GROUP = -1
-#: Row of a neighbour that does not exist because fewer than k entries may be met; its distance is infinite.
+#: Row of a neighbor that does not exist because fewer than k entries may be met; its distance is infinite.
 NO_ROW = -1
 
 #: Queries at once, whose scores with all entries are held in memory; entries in one product; pairs compared at once.
@@ -88,7 +88,7 @@ class ReportIndex:
 
         Args:
             queries: (Q, D), read in float32.
-            k: how many.
+            k: number of neighbors.
             exclude: (Q,) int64, the group that a query may not meet; `NO_GROUP` to meet all.
 
         Returns:

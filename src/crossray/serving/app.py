@@ -51,7 +51,7 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
     """The application; models are loaded and the journal is opened here.
 
     Args:
-        settings: of the service.
+        settings: settings of the service.
         worker: name of this service among those that share a journal.
 
     Raises:

@@ -103,11 +103,11 @@ class Desk:
         """Accept a study that has a `place`: on return, it is in the journal, and its report is being written.
 
         Args:
-            files: of the study.
+            files: files of the study.
             model: name of the model.
-            owner: of the study.
+            owner: owner of the study.
             key: the caller's identifier of the study.
-            options: of the request.
+            options: options of the request.
             watch: called with the text so far, in the event loop.
             preview: create images of the views.
 
@@ -131,7 +131,7 @@ class Desk:
             await asyncio.sleep(LOOK / 5)
 
     async def run(self) -> None:
-        """Report waiting studies and delete old ones, until cancelled."""
+        """Report waiting studies and delete old ones, until canceled."""
         await asyncio.to_thread(self.journal.recover)
         swept = 0.0
         while True:

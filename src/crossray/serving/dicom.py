@@ -73,10 +73,10 @@ class NodeSettings:
         title: its AE title; a sender must call it by this.
         host: address to listen on.
         port: 0 for any free one.
-        callers: AE titles that may send; anyone when empty. A title is no proof of who calls: use TLS and a firewall.
+        callers: AE titles that may send; if empty, anyone. A title does not prove identity: use TLS and a firewall.
         most_studies: studies that may be unfinished at once, before the node answers 0xA700 to objects of a new one.
-        most_bytes: of one object; the association of a longer one is closed.
-        most_associations: at once; more are rejected.
+        most_bytes: maximum size of an object; the association of a larger one is closed.
+        most_associations: maximum number of simultaneous associations; more are rejected.
         timeout: seconds that a sender may be silent.
         attention: whether a report shall say where the model looked.
     """
@@ -113,7 +113,7 @@ class DicomNode:
             journal: takes the studies, with the origin "dicom" and the sender's AE title as their owner.
             settings: how it listens.
             model: served model that shall report them.
-            tls: of a server, for DICOM over TLS.
+            tls: TLS context of a server, for DICOM over TLS.
 
         Raises:
             UserError: pynetdicom is not installed.

@@ -22,7 +22,7 @@ def fhir_json(
     """A FHIR bundle of a report; see `crossray.interop.fhir`.
 
     Args:
-        answer: of the service.
+        answer: answer of the service.
         text: the report, possibly edited by a person.
         made: time when the model wrote it.
         contents: names and contents of the study's files; if they are DICOM, patient and study are taken from them.
@@ -53,7 +53,7 @@ def stored_objects(entry: Entry, report: str, contents: Sequence[tuple[str, byte
     objects = [sr_file(answer, answer["text"], made, contents)]
     looked = answer.get("attention")
     sources = sources_of(answer, contents, in_order=True)
-    # a presentation state of this kind requires grey-scale images
+    # a presentation state of this kind requires gray-scale images
     if looked and answer["sentences"] and all(source.text("SamplesPerPixel") in ("", "1") for source in sources):
         sentences = np.array([row["attention"] for row in answer["sentences"]])  # (sentences, views, cells)
         side = looked["side"]

@@ -61,7 +61,7 @@ class Journal:
         """Open the database; tables that are missing are made.
 
         Args:
-            url: of SQLAlchemy. SQLite belongs to one service; several may share PostgreSQL.
+            url: URL of the database for SQLAlchemy. SQLite serves one service; several can share PostgreSQL.
             worker: name of this service among those that share PostgreSQL, the same after a restart; by default the
                 machine's.
             clock: seconds since 1970, for tests.
@@ -216,7 +216,7 @@ class Journal:
         """Store the report of a claimed study, once and for all.
 
         Args:
-            entry: what `claim` or `accept` returned.
+            entry: result of `claim` or `accept`.
             report: a text.
             delivered: whether nothing has to be sent elsewhere.
 
@@ -328,7 +328,7 @@ class Journal:
 
         Args:
             who: name of the key, subject of the token, AE title.
-            action: what was asked, such as "POST /v1/reports"; a route, never a path with values of the request.
+            action: requested action, such as "POST /v1/reports"; a route, never a path with values of the request.
             outcome: how it ended, such as "200" or "refused".
             study: id of the study.
         """

@@ -104,7 +104,7 @@ def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str
     """Add a key to a file, which is created if it is missing; the key itself is not stored.
 
     Args:
-        path: of the keys.
+        path: file of the keys.
         name: owner.
         scopes: some of `SCOPES`.
         days: number of days until it expires.

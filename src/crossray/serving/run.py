@@ -32,7 +32,7 @@ def run(settings: Settings, *, port: int = 8000) -> None:
     """Run the service; on SIGTERM and Ctrl-C, running reports are finished first.
 
     Args:
-        settings: of the service.
+        settings: settings of the service.
         port: HTTP port; 0 for any free one.
 
     Raises:

@@ -65,7 +65,7 @@ class Settings:
         send_to: receiver of the reports of these studies: AE@host:port or the root URL of a DICOMweb service.
         overlay: whether each report is sent with a presentation state of the model's attention.
         archives: root URLs of DICOMweb services from which studies may be requested by address.
-        limits: what is refused.
+        limits: limits beyond which requests are refused.
     """
 
     models: Mapping[str, Path | str]

@@ -14,7 +14,7 @@ from crossray.text.sentences import split_sentences
 CLEANERS: tuple[str, ...] = ("legacy", "legacy_mimic", "fixed", "none")
 
 # The published character class holds a range from ":" to "[" where a literal hyphen was meant: the hyphen survives,
-# and the range's signs go.
+# and the signs in the range are removed.
 _LEGACY_QUOTES = str.maketrans("", "", "\"/\\'")
 _LEGACY_SIGNS = str.maketrans("", "", ".,?;*!%^&_+()]{}" + "".join(map(chr, range(ord(":"), ord("[") + 1))))
 

@@ -10,7 +10,7 @@ _ABBREVIATIONS = frozenset(
 )  # fmt: skip
 _VERTEBRA = re.compile(r"[ctl]\d{1,2}")
 _UNKNOWN = "<unk>"
-#: Words that end a sentence in the form of the tokenizer.
+#: Tokens that end a sentence in tokenized text.
 SENTENCE_ENDS = (".", "?", "!")
 _CLINGS = (*SENTENCE_ENDS, ",", ":", ";", ")")
 
@@ -32,7 +32,7 @@ class ShownWord:
 
 
 def shown_words(text: str) -> list[ShownWord]:
-    """The words of `readable` with their positions in the text, for marks in the formatted text."""
+    """The words that `readable` joins, with their positions in the unformatted text."""
     words: list[ShownWord] = []
     begins = True
     for match in re.finditer(r"\S+", text):
@@ -47,9 +47,9 @@ def shown_words(text: str) -> list[ShownWord]:
 
 
 def readable(text: str) -> str:
-    """Restore capital letters and punctuation of a text in the form of the tokenizer.
+    """Restore capital letters and punctuation in tokenized text.
 
-    For display only: predictions are stored and scored as the model wrote them. The token of unknown words is shown as
+    For display only: predictions are stored and scored as the model generated them. Unknown words are shown as
     "[unknown]".
 
     Example:

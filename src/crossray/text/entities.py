@@ -1,6 +1,6 @@
-"""The entities and places of the knowledge encoder, and the rules that read them from a report.
+"""Extracts the entities and places that the knowledge encoder learns from a report.
 
-MedKLIP learns triplets (entity, place, status) from a report. Names, descriptions and phrases are those of
+MedKLIP (arXiv:2301.02228) is trained on triplets (entity, place, status). Names, descriptions and phrases come from
 `entities.yaml`; negation and uncertainty are handled as in the labeler (`labeling`).
 """
 
@@ -24,53 +24,54 @@ from crossray.text.observations import STATUSES
 
 @functools.cache
 def content() -> Mapping[str, Any]:
-    """What `entities.yaml` says; it explains its own structure."""
+    """The content of `entities.yaml`; comments in that file describe its structure."""
     text = resources.files("crossray.text").joinpath("entities.yaml").read_text(encoding="utf-8")
     loaded: Mapping[str, Any] = yaml.safe_load(text)
     return loaded
 
 
-#: MedKLIP's 75 entities in its order.
+#: The 75 entities of MedKLIP, in its order.
 ENTITIES: tuple[str, ...] = tuple(content()["entities"])
 
-#: MedKLIP's 51 places in its order.
+#: The 51 places of MedKLIP, in its order.
 PLACES: tuple[str, ...] = tuple(content()["places"])
 
 #: One sentence for each of `ENTITIES`.
 DESCRIPTIONS: tuple[str, ...] = tuple(entry["text"] for entry in content()["entities"].values())
 
-#: Largest number of words from a part of the chest to the entity behind it ("left basilar streaky atelectasis").
+#: Maximum distance in words from a region to the entity that follows it ("left basilar streaky atelectasis").
 FARTHEST_BEFORE = 3
 
 _UNSPECIFIED = "unspecified"
 _BREAKS = frozenset({",", "and", "or", ";"})
-#: Regions inside a lung; what lies in one of them may be mentioned again without it.
+#: Regions of a lung: a finding in one of them may be mentioned again without its region.
 _LUNG = frozenset({"lower lobe", "upper lobe", "middle lobe", "lower lung", "mid lung", "upper lung", "apex", "base",
                    "bases", "apices", "retrocardiac"})  # fmt: skip
-#: Regions that say less than any other.
+#: Unspecific regions, used only if no other is named.
 _WIDE = frozenset({"lung", "pulmonary", "cardiopulmonary"})
 _ENTITY = {name: index for index, name in enumerate(ENTITIES)}
 _PLACE = {name: index for index, name in enumerate(PLACES)}
-#: The status of an entity in a report is that of its strongest mention.
+#: Strength by status; an entity has the status of its strongest mention.
 _STRENGTH = {NEGATIVE: 1, UNCERTAIN: 2, POSITIVE: 3}
 
 
 def place_text(place: str) -> str:
-    """The sentence that stands for one of `PLACES` in MedKLIP's training."""
+    """The sentence that represents one of `PLACES` in MedKLIP's training."""
     return f"It is located at {place}"
 
 
 def triplet_text(entity: str, place: str, present: bool) -> str:
-    """A triplet in words."""
+    """A triplet as text, for the text encoder."""
     return f"{entity}; located at {place}; {'present' if present else 'absent'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """A statement of a sentence about an entity.
+    """A statement about an entity.
 
     Attributes:
-        entity: one of `ENTITIES`; `places`: some of `PLACES`, one or for both sides two.
+        entity: one of `ENTITIES`.
+        places: one of `PLACES`, or two for both sides.
         status: "positive", "negative" or "uncertain".
     """
 
@@ -80,10 +81,13 @@ class Triplet:
 
 
 def read_sentences(report: str) -> list[tuple[str, tuple[Triplet, ...]]]:
-    """The sentences of a report, as blank-separated words, with what each says of the entities.
+    """Extract the triplets of each sentence.
 
     Args:
         report: text of any section, raw or cleaned.
+
+    Returns:
+        The sentences, as words joined by spaces, and the triplets of each.
     """
     words = tokens(report)
     return [(" ".join(words[a:b]), tuple(_triplets(words[a:b]))) for a, b in sentence_spans(words)]
@@ -93,9 +97,9 @@ class Knowledge(NamedTuple):
     """The statements of a report about all entities.
 
     Attributes:
-        statuses: (75,) int8, indices of `STATUSES`: the strongest of an entity's mentions, positive before uncertain
-            before negative.
-        places: (75, 51) bool, where the positive mentions lie; a row is empty where there are none.
+        statuses: (75,) int8, indices of `STATUSES`: the status of each entity's strongest mention (positive, then
+            uncertain, then negative).
+        places: (75, 51) bool, the places of each entity's positive mentions; without one, the row is all False.
     """
 
     statuses: NDArray[np.int8]
@@ -103,7 +107,7 @@ class Knowledge(NamedTuple):
 
 
 def summarize(triplets: Sequence[Triplet]) -> Knowledge:
-    """The triplets of a report, brought together."""
+    """Combine the triplets of a report."""
     statuses = np.zeros(len(ENTITIES), np.int8)
     places = np.zeros((len(ENTITIES), len(PLACES)), np.bool_)
     strongest: dict[str, str] = {}
@@ -119,7 +123,7 @@ def summarize(triplets: Sequence[Triplet]) -> Knowledge:
 
 
 def _triplets(words: Sequence[str]) -> list[Triplet]:
-    """Triplets of one sentence in the order of its words."""
+    """Triplets of one sentence in word order."""
     matches = entity_lexicon().matches(words)
     said = statements(matches)
     if not said:
@@ -131,7 +135,7 @@ def _triplets(words: Sequence[str]) -> list[Triplet]:
         for mention in resolve(said, matches)
         for entity in mention.statement.observations
     ]
-    # "the heart is enlarged" says cardiomegaly in other words
+    # "The heart is enlarged" also means cardiomegaly.
     found += [
         Triplet("cardiomegaly", ("heart_size",), each.status)
         for each in found
@@ -141,19 +145,19 @@ def _triplets(words: Sequence[str]) -> list[Triplet]:
 
 
 class _Parts:
-    """The parts of the chest that a sentence names, and which of its statements each belongs to."""
+    """Assigns the regions and sides that a sentence names to its statements."""
 
     def __init__(self, words: Sequence[str], matches: Sequence[Match], said: Sequence[Statement]) -> None:
         self._regions = [(match, name) for match in matches if (name := _named(match, content()["regions"]))]
         self._sides = [(match, name) for match in matches if (name := _named(match, content()["sides"]))]
         starts, ends = {statement.start for statement in said}, {statement.end for statement in said}
-        # what touches shares its parts: "left apical calcified granuloma"
-        # what follows behind a comma or "and" belongs to something else
+        # Adjacent statements share their region and side ("left apical calcified granuloma"); a comma or "and" ends
+        # the range of a statement.
         breaks = {place for place, word in enumerate(words) if word in _BREAKS}
         self._starts, self._ends = (starts - ends) | breaks, ends - starts
 
     def places(self, statement: Statement, usual: str | None) -> tuple[str, ...]:
-        """Places of a statement; `usual` is the region where its entity lies when none is named."""
+        """Places of a statement; `usual` is the region of its entity if the sentence names none."""
         first = max((end for end in self._ends if end <= statement.start), default=0)
         last = min((start for start in self._starts if start >= statement.end), default=1 << 30)
         spans = [(statement.start, statement.end), (first, statement.start), (statement.end, last)]
@@ -184,7 +188,7 @@ def _is_near(match: Match, statement: Statement) -> bool:
 
 
 def _most_telling(named: Sequence[tuple[Match, str]]) -> str:
-    """The last region, or the last that is no whole lung where there is one."""
+    """The last region not in `_WIDE`, or the last region if all are."""
     names = [name for _, name in named]
     return ([name for name in names if name not in _WIDE] or names)[-1]
 
@@ -199,7 +203,7 @@ def _named(match: Match, names: Mapping[str, Any]) -> str | None:
 
 
 def place_names(region: str | None, side: str) -> tuple[str, ...]:
-    """The places of a region of `entities.yaml` on a side: left, right, both or none."""
+    """The places of a region of `entities.yaml` on a side: "left", "right", "both" or "none"."""
     if region is None:
         return (_UNSPECIFIED,)
     entry = content()["regions"][region]
@@ -209,7 +213,7 @@ def place_names(region: str | None, side: str) -> tuple[str, ...]:
 
 @functools.cache
 def entity_lexicon() -> Lexicon:
-    """The phrases of the entities, with the labeler's cues."""
+    """The lexicon of the entities' phrases, with the labeler's cues."""
     labeler = phrases()
     entries, regions = content()["entities"], content()["regions"]
     parts = [name for structure in labeler["structures"].values() for name in structure["names"]]
@@ -228,7 +232,7 @@ def entity_lexicon() -> Lexicon:
 
 @functools.cache
 def place_lexicon() -> Lexicon:
-    """The names of regions and sides."""
+    """The lexicon of the names of regions and sides."""
     named = {name: region["names"] for name, region in content()["regions"].items()} | content()["sides"]
     none: Mapping[str, Any] = {"signs": {}, "structures": {}, "qualities": {}, "cues": {}, "sets": {}}
     return build({"findings": named, "nothing": [], "fillers": [], "often_misspelled": [], **none})

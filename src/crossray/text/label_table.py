@@ -1,4 +1,4 @@
-"""Labels tables of reports row by row, for `crossray label`."""
+"""Labels the reports of a CSV file, for `crossray label`."""
 
 import csv
 import itertools
@@ -25,16 +25,16 @@ REPORT = "report"
 #: Longest field in characters; Python's default limit is 131,072.
 LONGEST_FIELD = 2**26
 
-# Number of reports that are labelled at once.
+# Number of reports labeled at once.
 _BATCH = 256
 
 
 class Labeler(Protocol):
-    """Reads observations from reports."""
+    """Determines the observations of reports."""
 
     @property
     def observations(self) -> tuple[str, ...]:
-        """Names of the columns of the labels."""
+        """Names of the K columns of the labels."""
 
     def label(self, reports: Sequence[str]) -> NDArray[np.int8]:
         """(N, K) codes of `STATUSES` for N reports."""
@@ -44,15 +44,15 @@ def read_reports(path: Path) -> Iterator[tuple[str, str]]:
     """Iterate over the studies and reports of a CSV file.
 
     Args:
-        path: UTF-8 with or without byte order mark, fields separated by commas, semicolons or tabs; columns `study_id`
-            and `report`; others are ignored. Quoted fields may contain line breaks.
+        path: UTF-8 with or without byte order mark, fields separated by commas, semicolons or tabs, with the columns
+            `study_id` and `report`. Other columns are ignored. Quoted fields may contain line breaks.
 
     Yields:
         Identifier and report of each row; the report may be empty.
 
     Raises:
-        UserError: the file cannot be read, lacks a column, or a row lacks its identifier, repeats one or is too short.
-            The message names the line that the row ends in, and no text of a report.
+        UserError: the file cannot be read or lacks a column, or a row is too short or has an empty or repeated
+            identifier. The message names the line in which the row ends; it never contains report text.
     """
     limit = csv.field_size_limit(LONGEST_FIELD)
     try:
@@ -82,15 +82,15 @@ def label_table(
 
     Args:
         reports: CSV file with the columns `study_id` and `report`.
-        out: CSV file to write, with `study_id` and a column per observation, whose values are in `STATUSES`. It appears
-            when the last row is written.
-        labeler: labeler of the reports.
+        out: CSV file to write, with `study_id` and a column per observation, whose values are in `STATUSES`. It is
+            created once all rows are written.
+        labeler: the labeler to use.
         explain: returns the evidence of a report's labels; used for `evidence` only.
-        evidence: also write this file of JSON lines with `study_id` and the list `evidence` of observation, status,
-            start and end.
+        evidence: JSON Lines file to write in addition: per line `study_id` and `evidence`, a list of objects with
+            observation, status, start and end.
 
     Returns:
-        Number of reports, and sentences on languages other than English (`observations.language_notes`).
+        Number of reports, and notes on reports in languages other than English (`observations.language_notes`).
 
     Raises:
         UserError: the input is invalid (`read_reports`), or a file cannot be written.

@@ -1,7 +1,7 @@
-"""Line breaks of a report: decides which of them end a statement, and joins lines without losing these ends.
+"""Line breaks in reports: decides which of them end a statement, and joins lines into one.
 
-Reports are wrapped at some width, and they are lists of statements on lines of their own without full stops. A break
-before a capital letter or a list mark ends a statement; a break before a small letter does not.
+Some reports are wrapped at a fixed width; others list one statement per line, without full stops. A break before a
+capital letter or a list marker ends a statement; a break before a lower-case letter does not.
 """
 
 import re
@@ -25,7 +25,7 @@ _MAY_HOLD_BREAK = re.compile(r"[\\<&\r\v\f\x1c-\x1e\x85\u2028\u2029]|_x000d_", r
 LIST_MARK = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]++|o(?=\s+[A-Z])|\(?\d{1,2}[.)])(?=\s)")
 _SIGNS = re.compile(r"(?:[-*+>\u2022\u2023\u25aa\u25cf\u00b7\u2013\u2014]++\s++)++")
 
-#: Words that no statement ends with: the next line goes on with it, whatever its first letter.
+#: Words that never end a statement: it continues on the next line, even before a capital letter.
 _OPEN_WORDS = frozenset(
     [
         "a",
@@ -111,14 +111,14 @@ _OPEN_WORDS = frozenset(
     ]
 )
 
-#: Names with which a wrapped line may begin.
+#: Capitalized names that may start a continuation line.
 _NAMES = frozenset(
     {"dr", "swan", "kerley", "dobbhoff", "dobhoff", "hickman", "port", "january", "february", "march", "april", "june"}
     | {"july", "august", "september", "october", "november", "december", "monday", "tuesday", "wednesday", "thursday"}
     | {"friday", "saturday", "sunday"}
 )
 
-#: Shortest line that may have been wrapped before an abbreviation or a name ("... and the right / PICC line").
+#: Minimum length of a line that may be wrapped before an abbreviation or a name ("... and the right / PICC line").
 _WRAPPED = 55
 
 _FIRST_WORD = re.compile(r"[^\W_]+")
@@ -126,28 +126,28 @@ _LAST_WORD = re.compile(r"[^\W\d_]+$")
 
 
 def unified(text: str) -> str:
-    r"""The text with every kind of line break as "\n", and with blanks for HTML's non-breaking ones."""
+    r"""The text with every representation of a line break replaced by "\n", and HTML spaces by " "."""
     if not _MAY_HOLD_BREAK.search(text):
         return text
     return _SPACE.sub(" ", _BREAK.sub("\n", text))
 
 
 def breaks() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Patterns of what `unified` replaces: by a line break, and by a blank."""
+    """The patterns that `unified` replaces: by a line break, and by a space."""
     return _BREAK, _SPACE
 
 
 def may_hold_break(text: str) -> bool:
-    r"""Whether the text may hold a line break other than "\n"."""
+    r"""Whether the text may contain a line break other than "\n"."""
     return _MAY_HOLD_BREAK.search(text) is not None
 
 
 def ends_statement(before: str, after: str) -> bool:
-    """Whether a statement ends between two neighbouring lines.
+    """Whether a statement ends between two consecutive lines.
 
     Args:
         before: the line before the break.
-        after: the line behind it.
+        after: the line after it.
     """
     before, after = before.strip(), after.strip()
     if not before or not after:
@@ -168,9 +168,10 @@ def ends_statement(before: str, after: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """A report in one line: white space made single, and a full stop where a break alone ended a statement.
+    """Join a report into one line.
 
-    Signs of a list at the beginning of a line are left out; numbers stay.
+    White space is collapsed, and a line break that ends a statement without a full stop becomes one. Bullets at the
+    beginning of a line are removed; item numbers are kept.
     """
     text = unified(text)
     if "\n" not in text:

@@ -15,11 +15,11 @@ _MISSING = re.compile(
 
 
 def is_missing(text: str) -> bool:
-    """Whether a text is not a report: only white space, signs, or a word such as "nan", "None" or "N/A"."""
-    # A longer text is a report; this bound keeps the check fast.
+    """Whether a text is a placeholder: white space or punctuation only, or a word such as "nan", "None" or "N/A"."""
+    # A longer text is a report; the bound keeps the check fast.
     return len(text) < 64 and _MISSING.fullmatch(unicodedata.normalize("NFKC", text)) is not None
 
 
 def or_empty(text: str) -> str:
-    """The text, or "" where it `is_missing`."""
+    """The text, or "" if it `is_missing`."""
     return "" if is_missing(text) else text

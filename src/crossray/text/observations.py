@@ -1,4 +1,4 @@
-"""The clinical observations of reports, and the rules that read them from a report.
+"""The clinical observations, and the rule-based labeler that extracts them from reports.
 
 docs/data/labeler.md describes the rules; observations and phrases are declared in `labeling/observations` and
 `labeling/languages`.
@@ -21,16 +21,16 @@ from crossray.text.missing import is_missing
 #: Names of all declared observations (`labeling/observations`): CheXpert's 14, PromptMRG's four, then any others.
 OBSERVATIONS: tuple[str, ...] = tuple(observation.name for observation in observations())
 
-#: The first 14, which are those of CheXpert and CheXbert.
+#: The first 14: the observations of CheXpert and CheXbert.
 CHEXPERT: tuple[str, ...] = OBSERVATIONS[:14]
 
-#: The 18 with codes in PromptMRG's files.
+#: The first 18: those with a code in PromptMRG's files.
 PROMPTMRG: tuple[str, ...] = OBSERVATIONS[:18]
 
-#: Status of an observation by its code, as in PromptMRG's files: blank = not mentioned.
+#: Statuses of an observation, indexed by PromptMRG's codes; "blank" means not mentioned.
 STATUSES: tuple[str, ...] = ("blank", "positive", "negative", "uncertain")
 
-#: Name and version of the rules, which are stored with labels and scores.
+#: Name of the rules; stored with labels and scores, together with their version.
 LABELER = "crossray-rules"
 LABELER_VERSION = "3"
 
@@ -38,7 +38,7 @@ LABELER_VERSION = "3"
 LANGUAGES = {"en": "English", "es": "Spanish", "de": "German", "fr": "French"}
 
 _CODES = {status: code for code, status in enumerate(STATUSES)}
-#: The status of an observation in a report is that of its strongest mention.
+#: Strength by status; an observation has the status of its strongest mention.
 _STRENGTH = {status: strength for strength, status in enumerate(("blank", "negative", "uncertain", "positive"))}
 _NO_FINDING = "no_finding"
 _KNOWN = frozenset(OBSERVATIONS)
@@ -79,7 +79,7 @@ class ReportLabels:
         return tuple(STATUSES[code] for code in self.codes)
 
     def status(self, observation: str) -> str:
-        """One of `STATUSES` for one of `OBSERVATIONS`."""
+        """The status of one of `OBSERVATIONS`."""
         return STATUSES[self.codes[OBSERVATIONS.index(observation)]]
 
 
@@ -94,11 +94,11 @@ def labeler_name(convention: str = OWN) -> str:
 
 
 def label_report(report: str, convention: str = OWN) -> ReportLabels:
-    """Labels of one report.
+    """Label one report.
 
-    An observation has the strongest status of its mentions: positive, then uncertain, then negative; without a mention
-    it is blank. "no_finding" is positive if no other of the 14 CheXpert observations except "support_devices" is
-    positive or uncertain, and otherwise blank (CheXpert's rule); for a text without words, it is also blank.
+    The status of an observation is the strongest among its mentions (positive, then uncertain, then negative); without
+    a mention it is blank. "no_finding" follows CheXpert: it is positive if no other CheXpert observation except
+    "support_devices" is positive or uncertain, and blank otherwise. It is also blank for a text without words.
 
     Args:
         report: text of any section, raw or cleaned by `crossray.text.cleaning.clean`. In a language without a phrase
@@ -107,7 +107,10 @@ def label_report(report: str, convention: str = OWN) -> ReportLabels:
         convention: one of `crossray.text.labeling.registry.conventions`, which defines the observations.
 
     Returns:
-        The labels, with the places in `report` that determined them. The time is linear in the length of the text.
+        The labels and the mentions in `report` that determined them. The time is linear in the length of the text.
+
+    Raises:
+        UserError: there is no such convention.
     """
     words, language = _read(report)
     mentions = list(_mentions(words, language, convention))
@@ -126,7 +129,7 @@ def label_report(report: str, convention: str = OWN) -> ReportLabels:
 
 
 def label_reports(reports: Sequence[str], convention: str = OWN) -> NDArray[np.int8]:
-    """Labels of many reports: (N, K) codes, columns in the order of `OBSERVATIONS`; see `label_report`."""
+    """Label N reports (`label_report`): (N, K) int8 codes, with columns in the order of `OBSERVATIONS`."""
     codes = np.empty((len(reports), len(OBSERVATIONS)), np.int8)
     cancels = cancels_no_finding(convention)
     for row, report in enumerate(reports):
@@ -136,22 +139,23 @@ def label_reports(reports: Sequence[str], convention: str = OWN) -> NDArray[np.i
 
 
 def report_language(report: str) -> str:
-    """Language of a report: a code of `labeling/languages`, "other", or "" where there are no words."""
+    """Language of a report: the code of a file in `labeling/languages`, "other", or "" for a text without words."""
     return "" if is_missing(report) else language_of(tokens(report))
 
 
 def readable_by_rules(report: str) -> bool:
-    """Whether a report is in a language that has a phrase file; a text without words is."""
+    """Whether the report's language has a phrase file; True for a text without words."""
     return report_language(report) != OTHER
 
 
 def language_notes(counts: Mapping[str, int]) -> list[str]:
-    """Sentences on the languages of reports: which were read by other than English phrases, and which were not read.
-
-    There are none if all reports are English or empty.
+    """Describe the reports that are labeled with phrases other than English, or not at all.
 
     Args:
         counts: number of reports by language (`report_language`).
+
+    Returns:
+        One sentence each; empty if all reports are English or without words.
     """
     total = sum(counts.values())
     notes = []
@@ -169,7 +173,7 @@ def language_notes(counts: Mapping[str, int]) -> list[str]:
 
 
 def _read(report: str) -> tuple[list[str], str]:
-    """The words of a report and its language; no words where the rules do not read it."""
+    """The words and language of a report; no words if the language has no phrase file."""
     if is_missing(report):
         return [], ENGLISH
     words = tokens(report)
@@ -180,7 +184,7 @@ def _read(report: str) -> tuple[list[str], str]:
 
 
 def _mentions(words: Sequence[str], language: str, convention: str) -> Iterator[tuple[int, Mention]]:
-    """Each mention with the place of its sentence in `words`."""
+    """Each mention with the index in `words` of the first word of its sentence."""
     phrases = lexicon(language, convention)
     for start, end in sentence_spans(words):
         if matches := phrases.matches(words[start:end]):
@@ -191,7 +195,7 @@ def _mentions(words: Sequence[str], language: str, convention: str) -> Iterator[
 def _strongest(
     words: Sequence[str], mentions: Iterable[tuple[int, Mention]], cancels: frozenset[str]
 ) -> dict[str, str]:
-    """Observation to status; blank ones are left out."""
+    """Status by observation, without blank ones."""
     result: dict[str, str] = {}
     for _, mention in mentions:
         for observation in mention.statement.observations:

@@ -13,10 +13,9 @@ _STOP = re.compile(r"(?<![.?!])[.?!]++(?=\s|$)|(?<=[^\W\d_]{2})\.(?=[^\W\d_]{2})
 def split_sentences(report: str) -> list[str]:
     """The sentences of a report in order, without enumeration numbers and closing full stops.
 
-    A sentence ends at a full stop, question or exclamation mark that a blank or the end of the text follows, or at
-    a full stop between two words ("clear.The"). Decimals ("3.5 cm"), the abbreviations above and an enumeration
-    number at the start of a sentence ("2. Lungs clear", "2) Lungs clear") do not end a sentence. White space is
-    collapsed.
+    A sentence ends at a full stop, question mark or exclamation mark before white space or the end of the text, or at
+    a full stop between two words ("clear.The"). Decimals ("3.5 cm"), `ABBREVIATIONS` and an enumeration number at the
+    start of a sentence ("2. Lungs clear", "2) Lungs clear") do not end a sentence. White space is collapsed.
 
     Args:
         report: text as in the source, or cleaned by `crossray.text.cleaning.clean`.

@@ -21,13 +21,13 @@ KINDS: tuple[str, ...] = ("word", "wordpiece")
 
 PAD, BOS, EOS, UNK = SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 
-#: Tokens for the status of an observation, in the order of `crossray.text.observations.STATUSES`.
+#: Tokens for the statuses of an observation, in the order of `crossray.text.observations.STATUSES`.
 STATUS_TOKENS = ("[BLA]", "[POS]", "[NEG]", "[UNC]")
 
-#: Tokens that are added to a released BERT vocabulary: the begin token of a report, and the statuses.
+#: Tokens added to a released BERT vocabulary: the begin token of a report, and the statuses.
 ADDED_TOKENS = ("[DEC]", *STATUS_TOKENS)
 
-#: Names of `SPECIAL_TOKENS` in such a vocabulary, which has no begin token.
+#: Counterparts of `SPECIAL_TOKENS` in a released vocabulary, which has no begin token of its own.
 _RELEASED = ("[PAD]", ADDED_TOKENS[0], "[SEP]", "[UNK]")
 
 #: Prefix of a WordPiece that continues a word.
@@ -43,20 +43,20 @@ class Tokenizer:
     """Cleans reports and converts them to token ids and back.
 
     The ids are pad 0, bos 1, eos 2, unk 3, then the vocabulary in sorted order, and finally the status tokens, if any.
-    With `legacy_ids`, they are those of the R2Gen family: id 0 is pad, bos and eos at once, and `<unk>` is sorted among
-    the words, which start at 1. A released vocabulary keeps its ids, followed by `ADDED_TOKENS`.
+    `legacy_ids` selects the ids of the R2Gen family: id 0 is pad, bos and eos at once, and the words start at 1, with
+    `<unk>` sorted among them. A released vocabulary keeps its ids, followed by `ADDED_TOKENS`.
 
     Attributes:
         kind: "word" (one token per word) or "wordpiece" (pieces of words, with "##piece" for continuations).
-        cleaner: name of the cleaner (`crossray.text.cleaning.CLEANERS`) that every report goes through.
+        cleaner: name of the cleaner (`crossray.text.cleaning.CLEANERS`) applied to every report.
         legacy_ids: whether ids and truncation are those of the R2Gen family.
         tokens: the vocabulary by id.
         pad_id: id of padding.
         bos_id: id of the begin token.
         eos_id: id of the end token.
         unk_id: id of words outside the vocabulary.
-        status_ids: ids of `STATUS_TOKENS`; empty if the vocabulary has none.
-        unwritten: other ids that are not text, such as status tokens and [MASK].
+        status_ids: ids of `STATUS_TOKENS`; empty if the vocabulary lacks them.
+        unwritten: ids that a report never contains, such as those of status tokens and [MASK].
     """
 
     def __init__(self, tokens: Sequence[str], *, kind: str = "word", cleaner: str = "legacy", legacy_ids: bool = False):
@@ -66,10 +66,10 @@ class Tokenizer:
             tokens: the whole vocabulary by id, including special tokens.
             kind: one of `KINDS`.
             cleaner: one of `CLEANERS`.
-            legacy_ids: id 0 is pad, bos and eos at once; for words only.
+            legacy_ids: id 0 is pad, bos and eos at once; for kind "word" only.
 
         Raises:
-            UserError: the kind or cleaner does not exist, or a token of the vocabulary is repeated or misplaced.
+            UserError: the kind or cleaner does not exist, or a token is repeated or misplaced.
         """
         if kind not in KINDS:
             raise UserError(f"kind: {kind!r} does not exist; {choose(kind, KINDS)}")
@@ -116,11 +116,11 @@ class Tokenizer:
             reports: uncleaned training reports.
             kind: "word" or "wordpiece".
             cleaner: one of `CLEANERS`.
-            min_count: minimum number of occurrences of a word (R2Gen: 3 for IU X-Ray, 10 for MIMIC-CXR), or, for
+            min_count: minimum number of occurrences of a word (R2Gen: 3 for IU X-Ray, 10 for MIMIC-CXR) or, for
                 WordPiece, of a pair of pieces to be joined.
-            size: maximum size of the vocabulary, including special tokens: the most frequent words are kept, and for
+            size: maximum size of the vocabulary, including special tokens: the most frequent words are kept, and, for
                 WordPiece all characters.
-            legacy_ids: the R2Gen family's ids (word vocabularies only).
+            legacy_ids: use the ids of the R2Gen family (word vocabularies only).
             statuses: add `STATUS_TOKENS`.
 
         Raises:
@@ -139,17 +139,17 @@ class Tokenizer:
 
     @classmethod
     def released(cls, name: str, cleaner: str = "legacy") -> "Tokenizer":
-        """The vocabulary of a released BERT with its ids, followed by `ADDED_TOKENS`.
+        """Create a tokenizer from the vocabulary of a released BERT: its ids, followed by `ADDED_TOKENS`.
 
         Words are split only at spaces, so decoding restores them: punctuation within a word, such as a hyphen, becomes
-        a continuing piece, while BERT makes it a separate word.
+        a continuing piece, whereas in BERT it is a separate word.
 
         Args:
             name: `vocab.txt` or `tokenizer.json`, a folder with one of them, or the name of a model on the hub.
             cleaner: one of `CLEANERS`.
 
         Raises:
-            UserError: there is no such vocabulary.
+            UserError: the vocabulary or cleaner does not exist, or the file is not a WordPiece vocabulary.
         """
         path = find_vocabulary(name)
         pieces = read_vocabulary(path)
@@ -168,7 +168,7 @@ class Tokenizer:
         return clean(report, self.cleaner)
 
     def id_of(self, token: str) -> int | None:
-        """Id of a token of the vocabulary, without special tokens, or None."""
+        """Id of a token; None for special tokens and tokens outside the vocabulary."""
         return self._ids.get(token)
 
     def encode(self, report: str, max_length: int) -> list[int]:
@@ -176,7 +176,7 @@ class Tokenizer:
 
         Args:
             report: text as in the source.
-            max_length: maximum number of ids, including bos and eos. A longer report loses its last tokens but keeps
+            max_length: maximum number of ids, including bos and eos. A longer report loses its last tokens and keeps
                 eos; with `legacy_ids`, it loses eos first, as in the R2Gen family.
 
         Raises:
@@ -195,7 +195,7 @@ class Tokenizer:
         return [self.bos_id, *ids[: max_length - 2], self.eos_id]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids: a leading bos is skipped, then everything up to the first eos, without pad.
+        """Convert ids to text, up to the first eos; bos and pad are skipped.
 
         Raises:
             IndexError: an id is outside the vocabulary.
@@ -225,8 +225,8 @@ class Tokenizer:
     def save(self, path: Path | str) -> None:
         """Write `tokenizer.json`.
 
-        The file has the format of the library, so `tokenizers.Tokenizer.from_file` can read it and encodes *cleaned*
-        text in the same way. Settings that the library does not have are stored in its "model" object under the key
+        The file has the format of the `tokenizers` library: the result of `tokenizers.Tokenizer.from_file` encodes
+        *cleaned* text in the same way. Settings unknown to the library are stored in its "model" object under the key
         "crossray".
         """
         content = json.loads(self._library.to_str())
@@ -235,10 +235,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """Read a `tokenizer.json` that `save` wrote; only the vocabulary and the settings are used.
+        """Read a `tokenizer.json` written by `save`; only the vocabulary and the settings are used.
 
         Raises:
-            UserError: the file is missing, damaged or from another program.
+            UserError: the file is missing or damaged, or was not written by `save`.
         """
         path = Path(path)
         try:
@@ -272,8 +272,8 @@ def _frequent_words(words: Counter[str], min_count: int, size: int) -> list[str]
 def _word_pieces(words: Counter[str], min_count: int, size: int) -> list[str]:
     library = tokenizers.Tokenizer(models.WordPiece(unk_token=UNK, continuing_subword_prefix=CONTINUATION))
     library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # The trainer breaks ties by id and numbers "##a", "##b" ... in the random order of a hash table, unless they are
-    # there before it starts.
+    # The trainer breaks ties by id, and assigns ids to "##a", "##b" ... in the random order of a hash table unless they
+    # exist before it starts.
     continued = sorted({CONTINUATION + letter for word in words for letter in word[1:]})
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
@@ -306,7 +306,7 @@ def _library_tokenizer(
 
 
 def _tokens(vocabulary: Mapping[str, int]) -> list[str]:
-    """Tokens by id; KeyError where the ids are not 0, 1, 2, ..."""
+    """Tokens by id; KeyError if the ids are not 0, 1, 2, ..."""
     tokens = {identifier: token for token, identifier in vocabulary.items()}
     return [tokens[identifier] for identifier in range(len(vocabulary))]
 

@@ -1,11 +1,11 @@
-"""WordPiece vocabularies of released BERT models, as files of a folder or the Hugging Face hub."""
+"""WordPiece vocabularies of released BERT models, from a folder or the Hugging Face hub."""
 
 import json
 from pathlib import Path
 
 from crossray.errors import UserError
 
-#: Files with such a vocabulary.
+#: File names of such vocabularies.
 FILES = ("vocab.txt", "tokenizer.json")
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -23,7 +23,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         if path.suffix == ".json":
             pieces = {str(piece): int(place) for piece, place in json.loads(text)["model"]["vocab"].items()}
         else:
-            # Not splitlines: a piece may be a character that it takes for the end of a line.
+            # Not splitlines: a piece may be a character that splitlines treats as a line end.
             pieces = {piece: place for place, piece in enumerate(text.removesuffix("\n").split("\n"))}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from None
@@ -36,10 +36,10 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def vocabulary_file(path: Path) -> Path:
-    """The file itself, or the one in a folder.
+    """The path itself if it is a file, otherwise the vocabulary file in that folder.
 
     Raises:
-        UserError: the folder has no such file.
+        UserError: the folder contains none.
     """
     if not path.is_dir():
         return path
@@ -53,7 +53,7 @@ def find_vocabulary(name: str) -> Path:
     """The vocabulary file of a released model.
 
     Args:
-        name: a file, a folder with one, or the name of a model on the hub, whose file is then downloaded.
+        name: a file, a folder with one, or the name of a model on the hub, from which the file is downloaded.
 
     Raises:
         UserError: there is no such vocabulary.
@@ -66,6 +66,6 @@ def find_vocabulary(name: str) -> Path:
         return Path(cached_file(name, FILES[0]))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"vocabulary '{name}': it is no file or folder and cannot be loaded from the hub "
+            f"vocabulary '{name}': it is not a file or folder and cannot be loaded from the hub "
             f"({str(error).splitlines()[0][:200]}); {_REMEDY}, or their folder."
         ) from error

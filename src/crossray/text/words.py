@@ -1,4 +1,4 @@
-"""The words of reports as classes: what an image encoder can learn to predict without any labeler."""
+"""The words of reports as classes, which an image encoder can learn to predict without a labeler."""
 
 import re
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def words_of(report: str) -> set[str]:
-    """The words of a report in lower case, without numbers and signs.
+    """The words of a report in lower case, without numbers and punctuation.
 
     >>> sorted(words_of("Lungs are clear. No effusion."))
     ['are', 'clear', 'effusion', 'lungs', 'no']

@@ -40,7 +40,7 @@ class DataConfig:
         vocabulary_size: maximum size of the vocabulary (wordpiece tokenizer).
         max_length: maximum number of tokens in a report, including the begin and end tokens.
         views: maximum number of views of a study that the model sees.
-        image: geometry and normalisation of the images.
+        image: geometry and normalization of the images.
         cache_features: compute the output of frozen parts once per image and train on the stored output.
         feature_variants: number of versions of each image in the feature cache; 1 stores only the unaugmented image.
         feature_dtype: number format of the feature cache.

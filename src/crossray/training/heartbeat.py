@@ -15,7 +15,7 @@ class Heartbeat:
 
     Args:
         title: name of the task.
-        console: where to print.
+        console: console to print to.
         every: number of seconds between two lines.
     """
 

@@ -53,6 +53,6 @@ def image_gain(model: ReportModel, encoded: Encoded, other: Encoded, targets: Ta
         model: the system in eval mode.
         encoded: B encoded studies.
         other: for each of them, the study whose image is used instead.
-        targets: their reports.
+        targets: reports of the studies.
     """
     return surprise(model, other, targets) - surprise(model, encoded, targets)

@@ -17,7 +17,7 @@ FOLDER = "logs"
 def build_logger(name: LoggerName, out: Path) -> Logger | None:
     """The logger of a run; a resumed run continues in the same place.
 
-    Metrics are named `train/loss`, `val/cider` and so on, over optimiser steps. Reports and names of studies are never
+    Metrics are named `train/loss`, `val/cider` and so on, over optimizer steps. Reports and names of studies are never
     logged.
 
     Args:

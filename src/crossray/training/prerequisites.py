@@ -46,7 +46,7 @@ def fulfil(
     """Train the models that a recipe needs, or find them in the dataset.
 
     Args:
-        recipe: of a system.
+        recipe: recipe of a system.
         dataset: dataset of the run, on which the required models are trained as well.
         trainer: function that trains a recipe.
         built: result of an earlier call, for a resumed run: the same folders are used, even if the recipes in the

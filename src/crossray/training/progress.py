@@ -17,7 +17,7 @@ class ProgressDisplay(Callback):
     """Shows a bar for the epoch with loss and images per second, and one line for each validation.
 
     Args:
-        console: where to print; without a terminal, one line per minute replaces the bar.
+        console: console to print to; without a terminal, one line per minute replaces the bar.
     """
 
     def __init__(self, console: Console | None = None) -> None:

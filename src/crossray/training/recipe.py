@@ -101,8 +101,12 @@ def given_fields(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any], source: str) -> Recipe:
-    """The recipe from a result of `to_dict` or the content of a YAML file; `source` is its name in messages."""
-    return _build(_parser(values, source), values, source)
+    """A stored recipe, from a result of `to_dict`; `source` is its name in messages.
+
+    Modes are not checked: a run from before that check must remain resumable.
+    """
+    parser = _parser(values, source)
+    return _recipe(values["system"], _parse(parser, values, source), source, check_modes=False)
 
 
 def read_values(name: str) -> tuple[dict[str, Any], str]:
@@ -203,8 +207,8 @@ def _parser(values: Mapping[str, Any], source: str) -> ArgumentParser:
         parser.add_class_arguments(section, name, instantiate=False)
     parser.add_argument(
         "--stages", type=list[Stage], default=[Stage()],
-        help="parts of the training, a JSON list of objects with the fields of crossray.training.config.Stage: epochs, "
-        "objective, loss_weights, freeze, switches, learning_rates, start_from",
+        help="parts of the training, a JSON list of objects with the fields of crossray.training.config.Stage: "
+        + ", ".join(field.name for field in dataclasses.fields(Stage)),
     )  # fmt: skip
     return parser
 
@@ -227,7 +231,7 @@ def _build(parser: ArgumentParser, values: Mapping[str, Any], source: str) -> Re
     return _recipe(values["system"], _parse(parser, values, source), source)
 
 
-def _recipe(system: str, values: Mapping[str, Any], source: str) -> Recipe:
+def _recipe(system: str, values: Mapping[str, Any], source: str, *, check_modes: bool = True) -> Recipe:
     model = config_from_dict(system_class(system).config_class, values["model"], source)
     sections: dict[str, Any] = {name: config_from_dict(kind, values[name], source) for name, kind in _SECTIONS.items()}
     stages = tuple(
@@ -236,20 +240,24 @@ def _recipe(system: str, values: Mapping[str, Any], source: str) -> Recipe:
     if not stages:
         raise UserError(f"{source}: field 'stages' is empty; give at least one stage.")
     recipe = Recipe(system=system, model=model, stages=stages, **sections)
-    check_names(recipe)
+    check_names(recipe, check_modes=check_modes)
     return recipe
 
 
-def check_names(recipe: Recipe) -> None:
+def check_names(recipe: Recipe, *, check_modes: bool = True) -> None:
     """Check before training that all losses and metrics of a recipe exist.
 
+    Args:
+        recipe: the recipe.
+        check_modes: also check that the modes select the best model (`check_monitors`).
+
     Raises:
-        UserError: one does not exist; the message lists those that do.
+        UserError: one does not exist, in which case the message lists those that do; or a mode is wrong.
     """
     system = system_class(recipe.system)
     for stage in recipe.stages:
         loss_weights(system, stage)
-    check_monitors(system, recipe)
+    check_monitors(system, recipe, check_modes=check_modes)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -28,8 +28,13 @@ def selected_by(stage: Stage, trainer: TrainerConfig) -> tuple[str, Literal["max
     return (stage.monitor, stage.mode) if stage.monitor else (trainer.monitor, trainer.mode)
 
 
-def check_monitors(system: type[Trainable], recipe: Recipe) -> None:
+def check_monitors(system: type[Trainable], recipe: Recipe, *, check_modes: bool = True) -> None:
     """Check before training that every monitored metric exists and that the best value of it is selected.
+
+    Args:
+        system: class of the system.
+        recipe: its recipe.
+        check_modes: whether to check the modes, too.
 
     Raises:
         UserError: a metric does not exist, a mode would select the worst model, or a stage has a mode but no monitor.
@@ -44,7 +49,8 @@ def check_monitors(system: type[Trainable], recipe: Recipe) -> None:
                     f"{did_you_mean(name, known)}; choose one of {', '.join(known)}, or the mean of several: "
                     "cider+ce_macro_f1."
                 )
-    _check_modes(recipe)
+    if check_modes:
+        _check_modes(recipe)
 
 
 def _check_modes(recipe: Recipe) -> None:

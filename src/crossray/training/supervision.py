@@ -34,7 +34,7 @@ class Supervision(nn.Module):
         self.head = nn.Linear(width, observations)
 
     def forward(self, encoded: Encoded, guide: Guide) -> Tensor:
-        """Binary cross-entropy, averaged over the labelled studies and their observations; 0 if there are none.
+        """Binary cross-entropy, averaged over the labeled studies and their observations; 0 if there are none.
 
         An observation counts as present if it is positive or uncertain; if a report does not mention it, it is absent.
         """

@@ -42,7 +42,7 @@ def test_squashed_evaluation_equals_pillow():
     found = ImageTransform(size=224, **PLAIN).apply(*batch(*images), train=False)
     assert found.shape == (len(images), 3, 224, 224) and found.dtype == torch.float32
     for image, result in zip(images, found, strict=True):
-        # Pillow rounds to whole grey values after each of its two passes
+        # Pillow rounds to whole gray values after each of its two passes
         np.testing.assert_allclose(result[0].numpy(), pillow(image, 224, 224), atol=1.01)
         assert torch.equal(result[0], result[1]) and torch.equal(result[0], result[2])
 
@@ -252,7 +252,7 @@ def test_cached_features_pass_untouched():
 
 
 def test_fine_stripes_do_not_alias_when_the_image_is_halved():
-    """Without a prefilter, stripes of one pixel come out black or white by their phase; they must come out grey."""
+    """Without a prefilter, stripes of one pixel come out black or white by their phase; they must come out gray."""
     stripes = np.tile(np.array([0, 255], np.uint8), (128, 64))
     found = ImageTransform(size=50, resize=50, **PLAIN).apply(*batch(stripes), train=False)[0, 0]
     assert (found[:, 2:-2] - 127.5).abs().max() < 40 and math.isclose(found.mean().item(), 127.5, abs_tol=1.5)

@@ -93,7 +93,7 @@ def test_a_colour_photograph_of_16_bits_is_refused(kind: int) -> None:
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     colours = np.stack([2000 + 1500 * np.sin(6 * y), 2000 + 1500 * np.sin(6 * x + 2), 2000 - 1500 * np.sin(6 * y)], -1)
     stored = colours if kind == RGB else np.concatenate([colours, np.full((SIZE, SIZE, 1), 65535)], -1)
-    with pytest.raises(UserError, match="colour"):
+    with pytest.raises(UserError, match="color"):
         read_image(png16(stored.astype(np.int64), kind))
 
 
@@ -108,7 +108,7 @@ class TestBlankPictures:
     @pytest.mark.parametrize("level", [0, 128, 255])
     def test_one_level(self, kind: str, level: int, caplog: pytest.LogCaptureFixture) -> None:
         read_image(encoded(Image.new("L", (64, 64), level), kind), "blank")
-        assert caplog.messages[0].startswith("blank: pixels have one grey level in the whole image")
+        assert caplog.messages[0].startswith("blank: pixels have one gray level in the whole image")
 
     @pytest.mark.parametrize("mode", ["LA", "RGBA"])
     def test_transparent(self, mode: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,7 +130,7 @@ class TestBlankPictures:
 
     def test_what_an_earlier_program_made_black(self, caplog: pytest.LogCaptureFixture) -> None:
         read_image(encoded(Image.fromarray(film() // 16), "PNG"), "dark")
-        assert "fewer than 16 of 256 grey levels" in caplog.text
+        assert "fewer than 16 of 256 gray levels" in caplog.text
 
     def test_a_film_is_not_blank(self, caplog: pytest.LogCaptureFixture) -> None:
         read_image(encoded(Image.fromarray(film()), "PNG"))

@@ -1,4 +1,4 @@
-"""DICOM radiographs: grey levels against formulas and pydicom's own functions, and one sentence for everything else."""
+"""DICOM radiographs: gray levels against formulas and pydicom's own functions, and one sentence for everything else."""
 
 import logging
 from pathlib import Path
@@ -127,7 +127,7 @@ class TestGreyLevels:
 
     def test_an_image_without_contrast_is_remarked(self, caplog: pytest.LogCaptureFixture) -> None:
         assert read_image(dicom(twelve_bits(), BitsStored=12, WindowCenter="9000", WindowWidth="10")).max() == 0
-        assert "one grey level" in caplog.text
+        assert "one gray level" in caplog.text
 
     @pytest.mark.real_data
     def test_a_real_radiograph_survives_every_polarity_and_depth(self, real_data: Path) -> None:
@@ -206,7 +206,7 @@ class TestTransferSyntaxes:
         assert expected.std() > 1
 
     def test_lossless_jpeg(self) -> None:
-        """The only one that pydicom ships is in colour: its decoded luminance against the same picture uncompressed."""
+        """The only one that pydicom ships is in color: its decoded luminance against the same picture uncompressed."""
         paths = [get_testdata_file(name, download=False) for name in ("SC_rgb_jpeg_gdcm.dcm", "SC_rgb_rle.dcm")]
         contents = [Path(str(path)).read_bytes() for path in paths]
         assert pydicom.dcmread(str(paths[0])).file_meta.TransferSyntaxUID == uid.JPEGLosslessSV1
@@ -247,7 +247,7 @@ class TestColour:
 
     def test_a_photograph_is_refused(self) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-        assert "colour" in error_of(dicom(noise, PhotometricInterpretation="RGB", PlanarConfiguration=0))
+        assert "color" in error_of(dicom(noise, PhotometricInterpretation="RGB", PlanarConfiguration=0))
 
     @pytest.mark.parametrize(
         ("fields", "words"),

@@ -39,7 +39,7 @@ def twelve() -> NDArray[np.uint16]:
 
 
 def shown(content: bytes, caplog: pytest.LogCaptureFixture) -> tuple[NDArray[np.uint8], list[str]]:
-    """Grey levels, and the fields that warnings begin with."""
+    """Gray levels, and the fields that warnings begin with."""
     caplog.clear()
     pixels = read_image(content, "film")
     return pixels, [message.removeprefix("film: ").split()[0] for message in caplog.messages]

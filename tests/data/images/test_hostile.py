@@ -172,7 +172,7 @@ class TestBombs:
         assert "scans" in rejection(content[:-2] + scan * 200 + content[-2:])
 
     def test_scans_that_no_decoder_reads(self) -> None:
-        """Of a sequential grey JPEG one scan is decoded, and a second refused at once, however many there are."""
+        """Of a sequential gray JPEG one scan is decoded, and a second refused at once, however many there are."""
         stream = io.BytesIO()
         Image.fromarray(np.tile((GREY // 16).astype(np.uint8), (8, 8))).save(stream, "JPEG")
         content = stream.getvalue()
@@ -253,7 +253,7 @@ class TestMutations:
             try:
                 made.read(content)
             except UserError as error:
-                assert "colour picture" in str(error)
+                assert "color picture" in str(error)
 
     @pytest.mark.parametrize("name", FORMATS)
     def test_mutations_are_read_or_rejected(self, name: str) -> None:

@@ -21,7 +21,7 @@ HEIGHT, WIDTH = 48, 40
 
 
 def ramp() -> NDArray[np.uint8]:
-    """(48, 40) grey levels that tell rows, columns and flips apart; 0 and 255 occur."""
+    """(48, 40) gray levels that tell rows, columns and flips apart; 0 and 255 occur."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     return np.round(rows / (HEIGHT - 1) * 155 + columns / (WIDTH - 1) * 100).astype(np.uint8)
 
@@ -35,12 +35,12 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 def png(
     rows: NDArray[np.uint8], depth: int, colour_type: int, width: int, chunks: tuple[tuple[bytes, bytes], ...] = ()
 ) -> bytes:
-    """A PNG file written by hand, for depths and colour types that Pillow does not write.
+    """A PNG file written by hand, for depths and color types that Pillow does not write.
 
     Args:
         rows: (H, bytes a row) packed samples.
         depth: bits a sample.
-        colour_type: 0 grey, 2 RGB, 4 grey and alpha, 6 RGBA.
+        colour_type: 0 gray, 2 RGB, 4 gray and alpha, 6 RGBA.
         width: in pixels.
         chunks: further chunks before the data.
     """
@@ -158,13 +158,13 @@ class TestModes:
 class TestColour:
     @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
     def test_a_colour_photograph_is_refused(self, kind: str) -> None:
-        with pytest.raises(UserError, match=r"holiday.*colour"):
+        with pytest.raises(UserError, match=r"holiday.*color"):
             read_image(encoded(colour_photograph(), kind), "holiday")
 
     def test_true_photographs_are_refused(self) -> None:
         datasets = pytest.importorskip("sklearn.datasets")
         for photograph in datasets.load_sample_images().images:
-            with pytest.raises(UserError, match="colour"):
+            with pytest.raises(UserError, match="color"):
                 read_image(encoded(Image.fromarray(photograph), "JPEG"))
 
     @pytest.mark.parametrize("tint", [(1.0, 0.95, 0.85), (0.85, 0.95, 1.0), (1.0, 0.8, 0.6)])

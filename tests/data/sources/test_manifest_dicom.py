@@ -110,7 +110,7 @@ def test_every_bad_file_is_rejected_with_its_reason_and_counted(tmp_path: Path) 
 
 
 def test_every_kind_of_pixels_comes_through(tmp_path: Path) -> None:
-    """Polarity, depth, window and compression; that the grey levels are right is shown in `test_dicom.py`."""
+    """Polarity, depth, window and compression; that the gray levels are right is shown in `test_dicom.py`."""
     files = {
         "monochrome1.dcm": dicom(values(), BitsStored=12, PhotometricInterpretation="MONOCHROME1"),
         "window.dcm": dicom(values(), BitsStored=12, WindowCenter="2000", WindowWidth="900"),

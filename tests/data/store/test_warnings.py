@@ -34,7 +34,7 @@ def test_they_are_stored_counted_and_shown(tmp_path: Path, workers: int, capsys:
     dataset = write_dataset(tmp_path / "d", studies(tmp_path), size=32, source={"kind": "test"}, workers=workers)
     assert [len(dataset.warnings(row)) for row in range(dataset.images)] == [0, 0, 1, 1]
     text = dataset.warnings(2)[0]
-    assert text.startswith("pixels have one grey level in the whole image")
+    assert text.startswith("pixels have one gray level in the whole image")
     assert dataset.info.counts["warnings"] == {"pixels": 2}
     assert pq.read_table(dataset.path / layout.IMAGES).column("warnings").to_pylist() == [[], [], [text], [text]]
     cli.main(["inspect", str(dataset.path)])

@@ -211,7 +211,7 @@ def test_commands_take_the_folder(converted: Path, tmp_path: Path, capsys: pytes
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([("study_id", "report"), *enumerate(REPORTS)])
     cli.main(["label", str(table), "--labeler", str(converted), "--out", str(labels)])
-    assert f"{len(REPORTS)} reports labelled by {labeler.name}" in capsys.readouterr().out
+    assert f"{len(REPORTS)} reports labeled by {labeler.name}" in capsys.readouterr().out
     with labels.open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["study_id", *CHEXPERT]

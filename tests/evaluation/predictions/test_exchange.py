@@ -288,7 +288,7 @@ def test_answers_are_scored_by_commands(
         ]
     )
     printed = capsys.readouterr().out
-    assert "3.00 seconds a report" in printed
+    assert "3.00 seconds per report" in printed
     assert "protocol r2gen not computed: 2 of 2 studies" in " ".join(printed.split())
     # Under REVTAF's table of language models, with our seconds in its first column.
     (line,) = [line for line in page.read_text().splitlines() if line.startswith("| ours, full | 3.00 |")]

@@ -1,4 +1,4 @@
-"""Predictions and references that are written in different ways, and true reports that cannot be labelled."""
+"""Predictions and references that are written in different ways, and true reports that cannot be labeled."""
 
 import json
 from pathlib import Path

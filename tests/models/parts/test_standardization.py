@@ -1,4 +1,4 @@
-"""Standardised features of frozen backbones: the statistics, what a system sees, and that they travel."""
+"""Standardized features of frozen backbones: the statistics, what a system sees, and that they travel."""
 
 from pathlib import Path
 from typing import Any

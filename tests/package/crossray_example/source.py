@@ -1,4 +1,4 @@
-"""A source: grey images with a bright square in one half, and a report that says in which."""
+"""A source: gray images with a bright square in one half, and a report that says in which."""
 
 from dataclasses import dataclass
 

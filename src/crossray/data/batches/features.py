@@ -116,12 +116,12 @@ def build_features(
 
     Args:
         dataset: the images.
-        model_prepare: normalised images (N, 3, S, S) on `device` -> (N, ...) tensors by name; must be in eval mode.
+        model_prepare: normalized images (N, 3, S, S) on `device` -> (N, ...) tensors by name; must be in eval mode.
         transform: transform that is applied first.
         fingerprint: identifies the weights behind `model_prepare`.
         variants: 1 for the evaluation transform only; more for additional random augmentations.
         batch_size: number of images per batch.
-        device: where to compute.
+        device: device to compute on.
         dtype: how floating-point features are stored; integers keep their type.
         progress: called with the number of finished and of all images, over all variants.
 

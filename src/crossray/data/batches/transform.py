@@ -1,4 +1,4 @@
-"""Turns stored grey-scale images into normalized batches, like the published code, but a whole batch at once.
+"""Turns stored gray-scale images into normalized batches, like the published code, but a whole batch at once.
 
 Resizing, cropping and flipping are one separable resampling: each output row (column) is a weighted sum of input rows
 (columns), so a batch takes two batched matrix products, whatever the sizes of its images. The weights are those of the

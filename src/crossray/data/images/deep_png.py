@@ -15,7 +15,7 @@ from crossray.data.images.pixels import bits_in_use, scaled_to_bits
 from crossray.data.images.remarks import Remarks
 
 #: Pillow's raw modes for the upper and the lower byte of each sample (big-endian, "16L" takes the second byte of a
-#: pair), the mode they decode to, and which channels hold the upper and the lower bytes of colours and of alpha. Grey
+#: pair), the mode they decode to, and which channels hold the upper and the lower bytes of colors and of alpha. Gray
 #: with alpha has four bytes a pixel and is decoded once, as if it were RGBA.
 _RAW_MODES: dict[str, tuple[str, tuple[str, ...]]] = {
     "RGB;16B": ("RGB", ("RGB;16B", "RGB;16L")),
@@ -41,7 +41,7 @@ def read_deep(image: PngImageFile, content: bytes, remark: Remarks) -> Image.Ima
         remark: receives the warnings.
 
     Returns:
-        An image of mode L, RGB or RGBA (also for grey with alpha).
+        An image of mode L, RGB or RGBA (also for gray with alpha).
     """
     raw = _raw_mode(image)
     if raw not in _RAW_MODES:

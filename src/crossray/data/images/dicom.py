@@ -1,4 +1,4 @@
-"""Radiographs in DICOM files (PS3.3, PS3.5): checks the header and reads the first frame as grey levels.
+"""Radiographs in DICOM files (PS3.3, PS3.5): checks the header and reads the first frame as gray levels.
 
 If the pixel values clearly contradict the header, the values are trusted and a warning is given; if the reading remains
 uncertain, the file is rejected with the name of the field. The sizes in the header and in a compressed image are

@@ -1,4 +1,4 @@
-"""Grey levels of DICOM images with three samples per pixel (PS3.3 C.7.6.3.1.2)."""
+"""Gray levels of DICOM images with three samples per pixel (PS3.3 C.7.6.3.1.2)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,14 +8,14 @@ from crossray.data.images.dicom_header import Layout
 from crossray.data.images.pixels import grey
 from crossray.data.images.remarks import Remarks
 
-#: How much farther from grey the other interpretation must be for the values to decide.
+#: How much farther from gray the other interpretation must be for the values to decide.
 _CERTAIN = 4.0
 
 
 def grey_of_colour(values: NDArray[np.uint8], layout: Layout, name: str, remark: Remarks) -> NDArray[np.uint8]:
-    """Grey levels of a radiograph in three samples.
+    """Gray levels of a radiograph in three samples.
 
-    For a grey image, the values show whether they are R, G, B or Y, Cb, Cr: R, G and B are equal, or Cb and Cr are 128.
+    For a gray image, the values show whether they are R, G, B or Y, Cb, Cr: R, G and B are equal, or Cb and Cr are 128.
     For a tinted image, the markers of a JPEG decide, and otherwise the header.
 
     Args:
@@ -44,7 +44,7 @@ _NAMES = {"YBR": "Y, Cb and Cr", "RGB": "R, G and B"}
 
 
 def _colours(values: NDArray[np.uint8]) -> str:
-    """The color space according to the values of a grey image; "" if they do not tell."""
+    """The color space according to the values of a gray image; "" if they do not tell."""
     height, width = values.shape[:2]
     some = values[:: max(1, height // 256), :: max(1, width // 256)].astype(np.float64)
     rgb = np.abs(np.diff(some, axis=-1)).mean()

@@ -186,7 +186,7 @@ class Layout:
     """The pixel format according to the header, if the values agree.
 
     Attributes:
-        rows: of the image; `columns` likewise.
+        rows: number of rows of the image; `columns` likewise.
         columns: see `rows`.
         samples: 1 or 3.
         colour: PhotometricInterpretation in capitals.

@@ -1,4 +1,4 @@
-"""Grey levels of stored DICOM values: modality, value of interest, polarity (PS3.3 C.7.5, C.11.1, C.11.2).
+"""Gray levels of stored DICOM values: modality, value of interest, polarity (PS3.3 C.7.5, C.11.1, C.11.2).
 
 Every step maps values to values, so all steps are combined in one table with an entry for each of at most 65,536 stored
 values, in which an image is looked up at once.
@@ -21,10 +21,10 @@ Levels = NDArray[np.float64]
 
 
 def grey_levels(header: Header, stored: NDArray[Any], layout: Layout, remark: Remarks) -> NDArray[np.uint8]:
-    """Convert stored values to grey levels like a viewer.
+    """Convert stored values to gray levels like a viewer.
 
     Args:
-        header: of the file.
+        header: header of the file.
         stored: (H, W) words.
         layout: pixel format from the header; MONOCHROME1 or 2.
         remark: receives the warnings.
@@ -72,7 +72,7 @@ def _physical(header: Header, values: Levels, words: Words, layout: Layout, rema
         return table.look_up(values, values[words.present])
     slope, intercept = (_decimal(header, field) for field in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
-        remark("RescaleSlope", "is 0, which would leave one grey level; it is left out")
+        remark("RescaleSlope", "is 0, which would leave one gray level; it is left out")
         return values
     return values * (1 if slope is None else slope) + (intercept or 0)
 

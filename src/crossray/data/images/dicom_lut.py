@@ -66,7 +66,7 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
     """Read the first table of a sequence.
 
     Args:
-        header: of the file.
+        header: header of the file.
         field: "ModalityLUTSequence" or "VOILUTSequence".
         signed: whether looked-up values can be negative.
         remark: receives the warnings.

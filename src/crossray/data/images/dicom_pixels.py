@@ -129,7 +129,7 @@ def _clean(image: Dataset, layout: Layout) -> None:
 
 
 def _planes(data: bytes, header: Header, layout: Layout, remark: Remarks) -> int:
-    """PlanarConfiguration; with the correct one, the three samples of a pixel in a grey image are similar."""
+    """PlanarConfiguration; with the correct one, the three samples of a pixel in a gray image are similar."""
     said = header.integer("PlanarConfiguration")
     if layout.colour == "YBR_FULL_422":
         return 0
@@ -149,7 +149,7 @@ def _planes(data: bytes, header: Header, layout: Layout, remark: Remarks) -> int
 
 
 def _spread(pixels: NDArray[np.uint8]) -> float:
-    """Mean difference between neighbouring samples of a pixel, less what is constant (Cb and Cr of grey)."""
+    """Mean difference between neighboring samples of a pixel, less what is constant (Cb and Cr of gray)."""
     some = pixels[:: max(1, len(pixels) // 2**16)].astype(np.float64)
     alike = np.abs(np.diff(some, axis=1)).mean()
     constant = np.abs(some[:, 1:] - 128).mean()

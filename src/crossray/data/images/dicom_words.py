@@ -177,7 +177,7 @@ def _both_signs(present: NDArray[np.int64], bits: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Roughness:
-    """How much neighbouring values differ in a sample of the rows.
+    """How much neighboring values differ in a sample of the rows.
 
     Attributes:
         squares: mean squared difference.

@@ -24,7 +24,7 @@ class JpegHeader:
     Attributes:
         marker: the start of frame, a key of `FRAMES`.
         precision: bits per sample.
-        columns: of the frame; `rows` and `components` likewise.
+        columns: number of columns of the frame; `rows` and `components` likewise.
         rows: see `columns`.
         components: see `columns`.
         colours: "YBR" or "RGB" according to the markers: JFIF means YCbCr; Adobe's marker, or components named R, G and

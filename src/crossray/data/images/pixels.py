@@ -1,4 +1,4 @@
-"""Functions for all image formats: checks sizes before decoding, and converts pixels to 8-bit grey levels."""
+"""Functions for all image formats: checks sizes before decoding, and converts pixels to 8-bit gray levels."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from crossray.data.images.remarks import Remarks
 from crossray.errors import UserError
 
 #: Largest image that is decoded, in pixels; the largest radiographs have about 20 million. With `read.MAX_BYTES` it
-#: keeps the memory for one image, whatever its format and colours, below 1 GB.
+#: keeps the memory for one image, whatever its format and colors, below 1 GB.
 MAX_PIXELS = 2**25
 
 #: Shortest side of an image, in pixels.
@@ -19,7 +19,7 @@ MIN_SIDE = 32
 #: Largest ratio of long to short side.
 MAX_ASPECT_RATIO = 8
 
-#: Largest colorfulness of a radiograph, in grey levels (`_colourfulness`).
+#: Largest colorfulness of a radiograph, in gray levels (`_colourfulness`).
 MAX_COLOURFULNESS = 5.0
 
 #: Largest share of the pixels that can be marks outside the image, at either end of the levels.
@@ -64,7 +64,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
-    """Grey levels of a decoded image of any mode with at most 8 bits per sample.
+    """Gray levels of a decoded image of any mode with at most 8 bits per sample.
 
     Args:
         image: the decoded image.
@@ -90,7 +90,7 @@ def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
         image.paste(layer, mask=layer)
     colours = image if image.mode == "RGB" else image.convert("RGB")
     if _colourfulness(colours) > MAX_COLOURFULNESS:
-        raise ColourPictureError(f"{name}: a colour picture, not a radiograph; give a grey-scale chest X-ray")
+        raise ColourPictureError(f"{name}: a color picture, not a radiograph; give a gray-scale chest X-ray")
     return np.array(colours.convert("L"))
 
 
@@ -102,7 +102,7 @@ def scaled_to_bits(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
 
 
 def bits_in_use(values: NDArray[np.uint16], remark: Remarks) -> int:
-    """The number of bits that 16-bit grey levels actually use: 8 to 16.
+    """The number of bits that 16-bit gray levels actually use: 8 to 16.
 
     The highest level decides, except for a few levels far above all others (`without_far_ones`), such as a hot pixel or
     a marker of 65,535 in a 12-bit image.
@@ -160,26 +160,26 @@ def without_far_ones(levels: NDArray[np.float64], counts: NDArray[np.int64]) -> 
 
 
 def remark_blank(pixels: NDArray[np.uint8], remark: Remarks) -> None:
-    """Warn of a blank image, with one grey level or hardly more.
+    """Warn of a blank image, with one gray level or hardly more.
 
     Args:
-        pixels: (H, W) grey levels.
+        pixels: (H, W) gray levels.
         remark: takes the warning.
     """
     low, high = int(pixels.min()), int(pixels.max())
     if low == high:
-        remark("pixels", "have one grey level in the whole image; check the export (in DICOM also the window)")
+        remark("pixels", "have one gray level in the whole image; check the export (in DICOM also the window)")
         return
     sample = pixels[:: max(1, pixels.shape[0] // 256), :: max(1, pixels.shape[1] // 256)]
     common = int(np.median(sample))
     if (np.abs(sample.astype(np.int16) - common) <= 2).mean() > _BLANK_SHARE:
-        remark("pixels", "have one grey level in nearly the whole image; check the export (in DICOM also the window)")
+        remark("pixels", "have one gray level in nearly the whole image; check the export (in DICOM also the window)")
     elif high - low < _FEW_LEVELS:
-        remark("pixels", f"have fewer than {_FEW_LEVELS} of 256 grey levels; check the export")
+        remark("pixels", f"have fewer than {_FEW_LEVELS} of 256 gray levels; check the export")
 
 
 def _colourfulness(image: Image.Image) -> float:
-    """The color of an RGB image that its brightness does not explain, in grey levels.
+    """The color of an RGB image that its brightness does not explain, in gray levels.
 
     A tint (blue film, sepia scan) depends only on the brightness, so a quadratic function of the brightness is first
     subtracted from the differences between the channels. Their mean on a thumbnail ignores noise and small marks.

@@ -32,7 +32,7 @@ def likeness(pixels: NDArray[np.uint8]) -> tuple[float, float]:
     """How well an image agrees with the pattern of a chest.
 
     Args:
-        pixels: (H, W) grey levels.
+        pixels: (H, W) gray levels.
 
     Returns:
         Correlation with the pattern, -1 to 1, and how much brighter the middle is than the brighter one of the two

@@ -100,7 +100,7 @@ class ImageFile:
 def read_image(
     source: Path | str | bytes, name: str | None = None, *, draft_size: int | None = None
 ) -> NDArray[np.uint8]:
-    """Read a radiograph as grey levels from a PNG, JPEG or DICOM file or from its bytes.
+    """Read a radiograph as gray levels from a PNG, JPEG or DICOM file or from its bytes.
 
     * PNG with 16 bits per sample: the largest value decides how many bits are used (at least 8), and these are scaled
       to 0-255, so 12-bit pixels in a 16-bit file are not nearly black. A few pixels far above all others become white.
@@ -195,7 +195,7 @@ def resize_short_side(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]
     """Resample an image (antialiased, bilinear) to a short side of `size` pixels, keeping the aspect ratio.
 
     An image of at least four times that size is first averaged over blocks, to at least twice the size. This is three
-    times as fast and changes the grey levels of a radiograph by at most one or two.
+    times as fast and changes the gray levels of a radiograph by at most one or two.
 
     Args:
         pixels: (H, W) uint8.
@@ -292,7 +292,7 @@ def _read_with_pillow(kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin
 
 
 def _may_have_scans(image: ImageFilePlugin) -> bool:
-    """Whether a JPEG may have several scans; the decoder rejects a second scan of a sequential grey-scale JPEG.
+    """Whether a JPEG may have several scans; the decoder rejects a second scan of a sequential gray-scale JPEG.
 
     Counting the scans of a large file takes a tenth of the time of decoding it.
     """

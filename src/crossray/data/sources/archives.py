@@ -41,12 +41,12 @@ Load = Callable[[], bytes]
 
 
 def members(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[tuple[str, Load]]:
-    """The files in an archive or folder whose names end in one of `suffixes`, without hidden ones.
+    """Iterate over the files in an archive or folder with one of `suffixes`, without hidden ones.
 
     Args:
         source: a .tar, .tar.gz (.tgz) or .zip archive, detected by content, or a folder.
         suffixes: lower-case endings such as ".xml".
-        max_bytes: largest member that is allowed.
+        max_bytes: maximum size of a member.
 
     Yields:
         The member's relative POSIX path and a function that loads it, in the order of the archive or sorted.
@@ -88,7 +88,7 @@ def _folder(root: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[t
 
 
 def zip_members(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> dict[str, Load]:
-    """The files of `members` in a zip archive, to be loaded in any order; it stays open as long as one of them lives.
+    """The files of `members` in a zip archive, to be loaded in any order; it stays open as long as one is referenced.
 
     Raises:
         UserError: the archive is missing, damaged or malicious (`members`), or not a zip archive.

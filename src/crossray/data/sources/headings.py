@@ -1,4 +1,4 @@
-"""The sections that headings of a report open, in English and the other languages of the labeler."""
+"""Maps headings of a report to sections, in English and the other languages of the labeler."""
 
 import re
 import unicodedata
@@ -6,15 +6,14 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Literal
 
-#: Kinds of sections that a heading opens. "place" and "study" count as findings; "result" and "interpretation" do if
-#: the report has no findings section; "other" is a known section that is not kept, "unknown" a heading that is not
-#: understood.
+#: Kinds of sections. "place" and "study" count as findings, and so do "result" and "interpretation" if the report has
+#: no findings section; "other" is a known section that is not kept; "unknown" is that of an unknown heading.
 Kind = Literal[
     "findings", "impression", "combined", "indication", "addendum", "result", "interpretation", "place", "study",
     "other", "unknown",
 ]  # fmt: skip
 
-#: Headings that are understood in small letters, too, and some of them without a colon, by what they open.
+#: Headings by kind that are also recognized in lower case, and some of them without a colon.
 _EXACT: dict[Kind, str] = {
     "findings": "finding findings radiological_findings radiographic_findings imaging_findings chest_findings "
     "observation observations befund befunde hallazgos hallazgo",
@@ -37,10 +36,10 @@ _EXACT: dict[Kind, str] = {
     "tecnica firmado_por comparaison signe_par "
     "lu_par exploracion",
 }
-#: Names of these that are headings on a line of their own without a colon.
+#: Kinds whose headings may be alone on a line without a colon.
 _WITHOUT_COLON = ("findings", "impression", "combined", "indication")
 
-#: Words that decide what a heading in capitals opens, wherever they stand in it; the first that is there counts.
+#: Words that determine the kind of a heading in capitals, at any position; the first match applies.
 _WORDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("addendum", ("ADDENDUM",)),
     ("other", ("PROVISIONAL", "PRELIMINARY", "WET READ")),
@@ -53,10 +52,10 @@ _WORDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
                "ATTENDING", "RADIOLOGIST", "RESIDENT", "PHYSICIAN", "ELECTRONICALLY", "ACCESSION", "DATE OF")),
 )  # fmt: skip
 
-#: A heading that says how the image was taken stands for the findings that follow: "CHEST, TWO VIEWS: ...".
+#: A heading that describes the views is followed by findings: "CHEST, TWO VIEWS: ...".
 _STUDY = re.compile(r"\b(?:CHEST|PORTABLE|RADIOGRAPHS?|VIEWS?|FRONTAL|LATERAL|LAT|PA|AP|RIBS|UPRIGHT)\b")
 
-#: Headings of a structured report's parts: findings.
+#: Headings of the parts of a structured report, which contain findings.
 _PLACES = re.compile(
     r"\b(?:HEART|CARDIAC|CARDIOMEDIASTIN\w+|LUNGS?|PLEURA\w*|BONES?|OSSEOUS|MEDIASTIN\w+|HILA|HILUM|HILAR|DIAPHRAGM\w*|"
     r"TUBES?|LINES?|CATHETERS?|DEVICES?|ABDOMEN|SOFT TISSUES?|OTHER|PNEUMOTHORAX|EFFUSIONS?|AORTA|SPINE|CONSOLIDATION|"
@@ -64,12 +63,12 @@ _PLACES = re.compile(
     r"HERZ|LUNGEN?|SKELETT|CORAZON|PULMONES|COEUR|POUMONS)\b"
 )
 
-#: Titles of whole words that a slip of the keyboard may have changed.
+#: Headings that are also recognized with a typing error.
 _MAIN = ("FINDINGS", "IMPRESSION", "INDICATION", "CONCLUSION", "COMPARISON")
 
 
 def _plain(name: str) -> str:
-    """A heading in capitals without accents, blanks made single."""
+    """A heading in capitals, without accents and with single spaces."""
     words = name.split()
     if len(words) > 2 and all(len(word) == 1 for word in words):  # "F I N D I N G S"
         words = ["".join(words)]
@@ -81,23 +80,23 @@ _KINDS: dict[str, Kind] = {
     _plain(name.replace("_", " ")): kind for kind, names in _EXACT.items() for name in names.split()
 }
 
-#: Names that are headings anywhere behind the end of a sentence, in capitals even without one; longest first.
+#: Names that are headings after the end of a sentence, and in capitals anywhere; longest first.
 NAMES: tuple[str, ...] = tuple(sorted(_KINDS, key=len, reverse=True))
 
 
 def exact_kind(name: str) -> Kind | None:
-    """What a well-known heading opens, whatever its case; None for any other text."""
+    """The kind of a well-known heading in any case; None for any other text."""
     return _KINDS.get(_plain(name))
 
 
 def stands_alone(name: str) -> bool:
-    """Whether the name is a heading on a line of its own without a colon."""
+    """Whether the name is a heading when alone on a line, without a colon."""
     return exact_kind(name) in _WITHOUT_COLON
 
 
 @lru_cache(maxsize=4096)
 def kind_of(name: str) -> Kind:
-    """What a heading in capitals opens."""
+    """The kind of a heading in capitals."""
     heading = _plain(name)
     if heading in _KINDS:
         return _KINDS[heading]

@@ -10,7 +10,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def identifier(text: str) -> str:
-    r"""An identifier in the one spelling that is compared and stored: composed letters, no outer spaces, no ".0".
+    r"""The canonical spelling of an identifier, for comparison and storage: composed letters, no outer spaces, no ".0".
 
     Spreadsheets may write 12.0 for 12, and file systems and editors differ in how they encode ü.
 
@@ -24,7 +24,7 @@ def identifier(text: str) -> str:
 
 
 class PathError(Exception):
-    """Why a path in a table cannot be used: a clause without the path, such as "is outside the folder"."""
+    """A path in a table cannot be used; the message is a clause without the path, such as "is outside the folder"."""
 
 
 class PathFinder:
@@ -47,7 +47,7 @@ class PathFinder:
         return (os.path.realpath(path) + os.sep).startswith(self._root)
 
     def inside(self, name: str) -> Path:
-        """The path that a name means, whether it exists or not.
+        """The path of a name, which need not exist.
 
         Raises:
             PathError: the path is outside the folder, or the folder itself.
@@ -62,7 +62,7 @@ class PathFinder:
         return found
 
     def existing(self, name: str) -> Path:
-        """The file or folder that a name means.
+        """The existing file or folder of a name.
 
         Raises:
             PathError: the path does not exist or is outside the folder.

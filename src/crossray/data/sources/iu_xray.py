@@ -44,18 +44,18 @@ class FilterStep:
 
 @dataclass(frozen=True)
 class IuStudies:
-    """The studies that are left, made when they are iterated over: an archive is unpacked only then.
+    """The remaining studies, created on demand; an archive is unpacked only then.
 
     Attributes:
-        reports: of the studies, in order, each with the images that are used.
-        splits: split by the report's number.
-        positions: position by the image's key; others are unknown.
+        reports: reports of the studies in order, each with the images used.
+        splits: split by number of the report.
+        positions: position by key of the image; others are unknown.
         images: folder or archive of the images.
-        files: path of every image in it by its key.
-        unpacked: folder that an archive's images are unpacked into.
-        steps: what every filter left.
-        oddities: counts of what is odd in the source: images that are listed twice, missing, or of no report.
-        convention: how the labels' observations are drawn.
+        files: path of each image in it by its key.
+        unpacked: folder for the unpacked images of an archive.
+        steps: reports and images remaining after each filter.
+        oddities: number of images in the source that are listed twice, missing, or without a report.
+        convention: convention of the rules, which defines the observations.
     """
 
     reports: Sequence[IuReport]
@@ -91,7 +91,7 @@ class IuStudies:
         )
 
     def image_paths(self) -> Iterator[Path]:
-        """The images in a folder, in order; none of an archive, whose own digest identifies them."""
+        """The images in a folder, in order; empty for an archive, whose digest identifies them."""
         if self.images.is_dir():
             yield from (self._path(key) for report in self.reports for key in report.images)
 
@@ -100,7 +100,7 @@ class IuStudies:
         return self.images / name if self.images.is_dir() else self.unpacked / _unpacked_name(name)
 
     def notes(self) -> dict[str, Any]:
-        """Remarks for `dataset.json`: the filter steps, hidden words, and how many positions are known."""
+        """Remarks for `dataset.json`: filter steps, hidden words, and the number of known positions."""
         keys = [key for report in self.reports for key in report.images]
         return {
             "filter_steps": [{"step": s.step, "reports": s.reports, "images": s.images} for s in self.steps],
@@ -159,7 +159,7 @@ def iu_xray(
 
 
 def _split_file(split: str) -> Path | None:
-    """The annotation behind --split r2gen:FILE; None for a drawn split."""
+    """The annotation of --split r2gen:FILE; None for a random split."""
     kind, _, name = split.partition(":")
     if split == "seeded":
         return None
@@ -184,15 +184,15 @@ def read_iu_xray(
         reports: `NLMCXR_reports.tgz`, its folder, or `indiana_reports.csv`.
         images: `NLMCXR_png.tgz`, its folder, or Kaggle's folder of images.
         unpacked: folder for the images of an archive, while the dataset is written.
-        projections: `indiana_projections.csv`; without it the positions of all views are unknown.
-        annotation: R2Gen's `annotation.json`, whose splits (not its texts) are taken, and whose studies alone are
-            kept. None splits 70/10/20; the collection names no patients, so that every report counts as one.
-        views: "pair" keeps studies with two views or more and two views of each, as R2Gen does: a frontal and a lateral
-            one where their projection is known, else the first two by name. "all" keeps every view.
+        projections: `indiana_projections.csv`; without it, the positions of all views are unknown.
+        annotation: R2Gen's `annotation.json`, whose studies and splits (not texts) are used. If None, the split is
+            70/10/20, by report, since the collection does not identify patients.
+        views: "pair" keeps studies with at least two views, and two views of each, as R2Gen does: a frontal and a
+            lateral one if their projection is known, otherwise the first two by name. "all" keeps every view.
         seed: seed of the split without `annotation`.
 
     Raises:
-        UserError: a file is missing, damaged or hostile, or nothing is left.
+        UserError: a file is missing, damaged or malicious, or no study remains.
     """
     found = read_reports(reports, projections)
     positions = read_projections(projections) if projections is not None else {}
@@ -244,7 +244,7 @@ def _step(name: str, reports: Sequence[IuReport]) -> FilterStep:
 
 
 def _ordered(keys: Sequence[str], positions: Mapping[str, str], views: Views) -> tuple[str, ...]:
-    """Views by name, a frontal one first and a lateral one second where there are both: models take the first ones."""
+    """Views by name, with a frontal one first and a lateral one second if both exist: models use the first ones."""
     rest = sorted(keys)
     first = [next((key for key in rest if positions.get(key) == position), None) for position in ("frontal", "lateral")]
     front = [key for key in first if key is not None]
@@ -264,12 +264,12 @@ def _annotated_splits(annotation: Path) -> dict[int, Split]:
 
 
 def _unpacked_name(name: str) -> str:
-    """Under its key, with the suffix that tells PNG from JPEG."""
+    """File name of an unpacked image: its key, with the original suffix."""
     return f"{image_key(name)}{PurePosixPath(name).suffix.lower()}"
 
 
 def _unpack(archive: Path, needed: set[str], folder: Path) -> None:
-    """Write the images of an archive that are not there yet, each as a whole and under its key."""
+    """Write the missing images of an archive, each atomically and under its key."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, load in members(archive, _SUFFIXES, MAX_BYTES):
         target = folder / _unpacked_name(name)

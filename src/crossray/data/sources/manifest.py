@@ -2,7 +2,7 @@
 
 Columns: `images` (files, or folders of a study's files, relative to the manifest; in CSV separated by ";"), then either
 `report` (free text, split at its headings) or `findings`, `impression`, `indication`; and optionally `study`,
-`patient`, `split`, `views` (a position for every image) and one column for each observation that is labelled. Every
+`patient`, `split`, `views` (a position for every image) and one column for each observation that is labeled. Every
 fault is found before anything is written. Frontal views come first in a study, whatever the order of the list.
 """
 

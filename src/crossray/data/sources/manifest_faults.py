@@ -17,9 +17,9 @@ class Fault:
     """One fault in a row.
 
     Attributes:
-        line: of the row.
-        column: where it is.
-        remedy: what is wrong and what to do, without the value.
+        line: line of the row.
+        column: column of the fault.
+        remedy: description and advice, without the value.
         value: the refused value as messages repeat it (`crossray.errors.quoted`); "" where there is none, or where it
             is report text or a patient's name.
     """

@@ -23,11 +23,11 @@ Rows = Iterator[tuple[int, "Row | FaultError"]]
 
 
 def read_table(path: Path, needed: str) -> tuple[Sequence[str], Rows]:
-    """The columns, and line and fields of every row; a row that cannot be read is a fault.
+    """Read the columns, and the line number and fields of each row; a row that cannot be read is a fault.
 
     Args:
         path: .csv or .jsonl.
-        needed: a column of every table, by which the delimiter of a CSV file is detected.
+        needed: a required column, from which the delimiter of a CSV file is detected.
 
     Raises:
         UserError: the file cannot be read or has another suffix, or a column has no name or appears twice.

@@ -30,10 +30,10 @@ PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
     "test": (5159, 3269, 293, 66.40),
 }
 
-#: Largest report, in bytes; they have a few thousand.
+#: Maximum size of a report in bytes; actual ones have a few thousand.
 MAX_REPORT_BYTES = 2**20
 
-#: Images that are looked for before the tree is said to be empty, spread over the tables: a part of the tree will do.
+#: Number of images, spread over the tables, of which at least one must exist: an incomplete tree is accepted.
 _PROBES = 2000
 
 #: Order of a study's views: models take the first ones.
@@ -44,7 +44,7 @@ Unit = Literal["study", "image"]
 Findings = Literal["headed", "any"]
 Labels = Literal["rules", "chexpert"]
 
-#: What `dataset.json` says of labels from the table.
+#: Origin of labels from the table, for `dataset.json`.
 TABLE_LABELS = "CheXpert, table of MIMIC-CXR-JPG"
 
 _Report = Callable[[MimicStudy], bytes | None]
@@ -52,19 +52,20 @@ _Report = Callable[[MimicStudy], bytes | None]
 
 @dataclass(frozen=True)
 class MimicStudies:
-    """All studies of the tables, made when they are iterated over.
+    """All studies of the tables, created on demand.
 
     Attributes:
         tables: the tables.
-        report: bytes of a study's report; None where there is none.
+        report: returns the bytes of a study's report, or None without one.
         files: the folder `files` of the images.
         suffix: ".jpg" or ".dcm".
         views: "frontal" keeps PA and AP, "all" every view.
-        unit: "study" gives one record a study, "image" one record a view with the report of its study, as R2Gen's file.
-        findings: "headed" keeps studies with a findings section; "any" also those where a common section of findings
-            and impression, or the last paragraph, stands for it.
-        labels: "rules" reads labels out of the findings, "chexpert" takes those of the table.
-        convention: how the rules draw the observations.
+        unit: "study" creates one record per study, "image" one per view with the report of its study, as in R2Gen's
+            file.
+        findings: "headed" keeps studies with a findings section; "any" also those with a combined section of findings
+            and impression, or a last paragraph, in its place.
+        labels: "rules" reads labels from the findings, "chexpert" uses those of the table.
+        convention: convention of the rules, which defines the observations.
     """
 
     tables: MimicTables
@@ -85,11 +86,11 @@ class MimicStudies:
             yield from self._records(entry)
 
     def images(self) -> int:
-        """Images of the views that are kept, whatever their reports."""
+        """Number of images of the views that are kept, regardless of their reports."""
         return sum(count for position, count in self.tables.positions().items() if self._is_kept(position))
 
     def image_paths(self) -> Iterator[Path]:
-        """The files of these images, in order, whether they exist or not."""
+        """The files of these images in order, including missing ones."""
         for entry in self.tables:
             for image in entry.images:
                 if self._is_kept(image.position):
@@ -99,11 +100,11 @@ class MimicStudies:
         return self.files / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}"
 
     def stored_bytes(self, size: int) -> int:
-        """Bytes of these images when their short side has `size` pixels, as the tables say their shapes."""
+        """Size of these images in bytes with a short side of `size` pixels, from their shapes in the tables."""
         return self.tables.stored_bytes(size, self._is_kept)
 
     def notes(self) -> dict[str, Any]:
-        """Remarks for `dataset.json`: what the tables hold, and what is left of it before any report is read."""
+        """Remarks for `dataset.json`: counts in the tables, and after the filter of views."""
         positions = self.tables.positions()
         steps = [("in the tables", self.tables.studies, sum(positions.values()))]
         if self.views == "frontal":
@@ -140,7 +141,7 @@ class MimicStudies:
             )
 
     def _sections(self, entry: MimicStudy) -> tuple[Sections | None, tuple[str, str] | None]:
-        """The report's sections, and why it cannot be used."""
+        """The sections of the report, and the reason if it cannot be used."""
         content = self.report(entry)
         if content is None:
             return None, ("report", "--reports holds no report of this study")
@@ -215,16 +216,16 @@ def read_mimic_cxr(
     findings: Findings = "headed",
     labels: Labels = "rules",
 ) -> MimicStudies:
-    """Read the tables, and see what kind of images and reports there are.
+    """Read the tables, and determine the kinds of images and reports.
 
     Args:
-        root: folder of a version of MIMIC-CXR-JPG or MIMIC-CXR, which holds the folder `files`.
+        root: folder of a version of MIMIC-CXR-JPG or MIMIC-CXR, which contains the folder `files`.
         reports: `mimic-cxr-reports.zip`, or the folder that it unpacks to.
-        tables: folder with the tables of MIMIC-CXR-JPG; `root` when None. MIMIC-CXR itself has none.
+        tables: folder with the tables of MIMIC-CXR-JPG; by default, `root`. MIMIC-CXR itself has none.
         views: "frontal" or "all", as in `MimicStudies`.
-        unit: "study" or "image", as there.
-        findings: "headed" or "any", as there.
-        labels: "rules" or "chexpert", as there.
+        unit: "study" or "image", as in `MimicStudies`.
+        findings: "headed" or "any", as in `MimicStudies`.
+        labels: "rules" or "chexpert", as in `MimicStudies`.
 
     Raises:
         UserError: a table, the images or the reports are missing or damaged.
@@ -239,7 +240,7 @@ def read_mimic_cxr(
 
 
 def _suffix(files: Path, tables: MimicTables) -> str:
-    """What the images are, by the first of the tables that is there."""
+    """Suffix of the images, from the first image of the tables that exists."""
     every = max(1, tables.studies // _PROBES)
     for number, entry in enumerate(tables):
         if number % every == 0:

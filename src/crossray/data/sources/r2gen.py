@@ -36,9 +36,8 @@ class Annotation:
         path: the file, or COACL's folder.
         kind: its format.
         labelled: whether every entry has `labels`.
-        splits: entries of train, val and test in file order, with R2Gen's fields and `image_path` as a list; `places`:
-            their names in messages.
-        places: see `splits`.
+        splits: entries of train, val and test in file order, with R2Gen's fields and `image_path` as a list.
+        places: locations of these entries, for messages.
     """
 
     path: Path
@@ -80,9 +79,9 @@ def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
     """Read and check an annotation file.
 
     Args:
-        path: the JSON file, or the folder of COACL's three. A split that it leaves out is empty; an `image_path` may
+        path: the JSON file, or the folder of COACL's three. A missing split is empty; an `image_path` may
             also be a single string.
-        kind: its format; None to detect it.
+        kind: format of the file; None to detect it.
 
     Raises:
         UserError: the file is missing or not JSON, a field is missing or of the wrong type, an id occurs twice, only
@@ -132,14 +131,13 @@ def read_r2gen(
     Args:
         annotation: R2Gen's `annotation.json` or a related format.
         images: folder that the image paths are relative to.
-        labels: "annotation" takes the file's labels where it has them (PromptMRG: CheXbert's), and else what the rules
-            read out of the report, as "rules" always does.
-        convention: of the rules.
+        labels: "annotation" uses the labels of the file if it has any (those of CheXbert in PromptMRG's), and otherwise
+            those of the rules; "rules" always uses the rules.
+        convention: convention of the rules.
 
     Returns:
-        Studies in the order train, val, test, the frontal views of each first where the file says their positions; the
-        report is their `findings`, `patient` is `subject_id` where there is one, and `extra` holds `study_id` where
-        there is one.
+        Studies in the order train, val, test, with frontal views first if the file states the positions. The report is
+        stored as `findings`, `subject_id`, if present, as `patient`, and `study_id`, if present, in `extra`.
 
     Raises:
         UserError: the annotation is invalid (`open_annotation`), the image folder is missing, or a path points outside
@@ -180,7 +178,7 @@ def _images(entry: dict[str, Any], finder: PathFinder, place: str) -> tuple[Imag
 
 
 def _labels(codes: list[int]) -> dict[str, str]:
-    """PromptMRG uses the same codes: 0 blank, 1 positive, 2 negative, 3 uncertain; for 14 observations, or its 18."""
+    """Labels by observation, from PromptMRG's codes (indices of `STATUSES`) for 14 observations, or its 18."""
     return {name: STATUSES[code] for name, code in zip(PROMPTMRG, codes, strict=False)}
 
 
@@ -252,7 +250,7 @@ def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
         raise UserError(f"{place}: is empty; fill it in")
     try:
         value.encode()
-    except UnicodeEncodeError:  # JSON can hold half characters that neither a file name nor a Parquet column can.
+    except UnicodeEncodeError:  # JSON can contain lone surrogates, which neither a file name nor a Parquet column can.
         raise UserError(f"{place}: contains an incomplete character; write the file in UTF-8") from None
     if "\0" in value:
         raise UserError(f"{place}: contains a zero character; remove it")

@@ -1,11 +1,11 @@
-"""Sections of a free-text radiology report: MIMIC-CXR's, a table's, or a language model's.
+"""Splits a free-text radiology report into sections, whether from MIMIC-CXR, a table, or a language model.
 
 A heading is at the start of a line, in capitals, and ends with a colon. Well-known headings (findings, impression,
 indication, comparison, ...) may have any case, be bold, or follow the end of a sentence, as in exports without line
 breaks. No word is lost: text outside the sections is the remainder, and is counted. The rules are CrossRay's own. They
-are meant to agree with the parser of MIMIC-CXR's authors (`txt/section_parser.py` of MIT-LCP/mimic-cxr) on which
-reports have findings; docs/data/mimic-cxr.md lists the differences and their reasons. They were never run on an actual
-report of MIMIC-CXR.
+should agree with the parser of MIMIC-CXR's authors (`txt/section_parser.py` of MIT-LCP/mimic-cxr) on which reports have
+findings; docs/data/mimic-cxr.md lists the differences and their reasons. They have never been run on an actual report
+of MIMIC-CXR.
 """
 
 import re
@@ -23,22 +23,22 @@ Origin = Literal["heading", "combined", "preamble", "last_paragraph", ""]
 LONGEST_NAME = 40
 
 _MARKS = r"(?:[ \t>*#_=|\[(\u2022\u2013\u25a0\u25aa\u25cf-]|\(?\d{1,2}[.)][ \t])*+"
-#: What may close the brackets and marks around a name.
+#: Closing brackets and marks after a name.
 _CLOSED = r"[ \t*_=|\])]*"
-#: A name closed by a colon at the start of a line; of a clock's colon no digit stands on both sides.
+#: A name with a colon at the start of a line; a colon between digits is a time of day.
 _LINE = re.compile(
     rf"{_MARKS}(?P<name>[^\W\d_][\w \t()/,&.'-]{{1,60}}?){_CLOSED}(?:(?<!\d)[:\uff1a]|[:\uff1a](?!\d))[ \t*|\]]*"
 )
-#: A line that is a name and no more.
+#: A line that consists of a name only.
 _ALONE = re.compile(rf"{_MARKS}(?P<name>[^\W\d_](?:[^\W\d_]|[ /&]){{3,40}})[ \t*#:.=_|\])-]*")
 _KNOWN = "|".join(re.escape(name) for name in NAMES)
-#: A known name at the start of a line with another sign than a colon behind it, or in capitals before a sentence.
+#: A known name at the start of a line, followed by a sign other than a colon, or in capitals before a sentence.
 _SIGNED = re.compile(
     rf"{_MARKS}(?:(?P<name>(?i:{_KNOWN}))(?:\t|[ \t]*(?:[-\u2013\u2014]{{1,3}}(?=[ \t])|\.{{1,3}}(?=[ \tA-Z])|[;=>]+))"
     rf"[ \t]*|(?P<caps>{_KNOWN})[ \t]+(?=[A-Z][a-z]))"
 )
 _MAIN = "|".join(re.escape(name) for name in NAMES if stands_alone(name))
-#: A known name behind the end of a sentence in any case, and in capitals behind a blank; any in capitals behind an end.
+#: A known name after a sentence in any case, and in capitals after a space; any name in capitals after a sentence.
 _WITHIN = re.compile(
     rf"(?:(?<=[.!?*#])[\"')\]]?[ \t*#]{{0,8}}+(?P<any>(?i:{_KNOWN}))[ \t*]{{0,8}}+[:\uff1a][ \t*]*+)"
     rf"|(?:(?<=\s)(?P<caps>{_KNOWN})[ \t]{{0,8}}+[:\uff1a][ \t*]*+)"
@@ -47,18 +47,18 @@ _WITHIN = re.compile(
 )
 _TITLE = re.compile(r"[ \t]*(?P<title>FINAL REPORT|WET READ)\b(?!:).*|[ \t]*_{8,}[ \t]*$")
 _ADDENDUM = re.compile(r"[ \t]*(?:FINAL )?ADDENDUM\b[ \t]*:?[ \t]*", re.IGNORECASE)
-#: Signatures: the text after them belongs to no section.
+#: Signatures; the text after them is not part of a section.
 _SIGNATURE = re.compile(
     r"[ \t]*(?:this report (?:was|has been) )?(?:electronically|digitally) (?:signed|verified|authenticated|approved)\b"
     r"|[ \t]*(?:signed|dictated|transcribed|verified|reviewed|interpreted|reported) (?:and \w+ )?by\b"
     r"|[ \t]*(?:elektronisch signiert|firmado electr|sign[e\u00e9] [e\u00e9]lectroniquement)",
     re.IGNORECASE,
 )
-#: Byte order marks, zero-width characters and blanks of other kinds.
+#: Byte order marks, zero-width characters and special spaces.
 _INVISIBLE = dict.fromkeys([0xFEFF, 0x200B, 0x200C, 0x200D, 0x2060, 0xAD]) | dict.fromkeys([0xA0, 0x202F, 0x2007], " ")
-#: What some systems write between lines; "~3 cm" is a size.
+#: Line separators of some systems; "~3 cm" is a size.
 _SEPARATOR = re.compile(r"[~^|](?!\s?\d)")
-#: A line below a heading.
+#: A line drawn with characters.
 _DRAWN = re.compile(r"(?m)^[ \t]*[-=~*]{3,}[ \t]*$")
 #: Findings that only refer to another section.
 _POINTER = re.compile(
@@ -68,7 +68,7 @@ _POINTER = re.compile(
 )
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 
-#: What stays in a section that is open: headings of parts, and those that are not understood, with their text.
+#: Kinds of headings that do not end an open section: those of parts, and unknown ones.
 _STAYS: dict[Kind, frozenset[str]] = {
     "place": frozenset({"findings", "combined", "impression", "result", "interpretation"}),
     "unknown": frozenset({"findings", "combined", "impression", "result", "interpretation"}),
@@ -86,13 +86,13 @@ class Sections:
         findings: the findings, or text in place of them (`origin`).
         impression: impression or conclusion.
         indication: indication, history or reason for the examination.
-        addendum: text that was added later and belongs to no other section.
-        origin: where `findings` come from: "heading" (their own section, or one headed by the views taken), "combined"
-            (one section of findings and impression), "preamble" (sentences before the first heading, where no section
-            holds findings), "last_paragraph" (`split_sections`), or "" (there are none).
+        addendum: text that was added later and is not part of another section.
+        origin: origin of `findings`: "heading" (their own section, or one headed by the views), "combined" (one section
+            of findings and impression), "preamble" (sentences before the first heading, if no section contains
+            findings), "last_paragraph" (`split_sections`), or "" (no findings).
         remainder: everything else: comparison, technique, preliminary readings, signatures, and text under unknown
             headings.
-        headings: names of the headings that were taken out of the text, in order.
+        headings: names of the headings that were removed from the text, in order.
         unknown: names of unknown headings, whose text is part of the remainder. Shortened to `LONGEST_NAME` characters.
     """
 
@@ -113,7 +113,7 @@ class Sections:
 
 @dataclass
 class _Part:
-    """A stretch of the report: its kind, the heading's name where one was taken out, and the range of its text."""
+    """A part of the report: its kind, the name of its removed heading (or ""), and the range of its text."""
 
     kind: Kind | Literal[""]
     name: str
@@ -123,7 +123,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Event:
-    """Something that may end a section: its kind and name, where it begins and where its text does."""
+    """A possible end of a section: its kind and name, its start, and the start of the text after it."""
 
     kind: Kind | Literal["final", "title"]
     name: str
@@ -134,13 +134,13 @@ class _Event:
 def split_sections(report: str) -> Sections:
     """Split a report into its sections, in linear time.
 
-    * Sections of one kind that occur more than once are joined in their order.
-    * "FINDINGS AND IMPRESSION" counts as findings where there are none of their own; so do "RESULT" and "REPORT".
-    * Within findings and impression only headings of other known sections end them: "LUNGS:" and whatever else stands
-      in capitals before a colon stays, with its text. Headings of places open the findings elsewhere.
-    * An addendum before the final report, or behind everything, is kept apart, and so is a preliminary reading.
-    * A report with neither findings nor impression gives as findings what stands below the last heading's own
-      paragraph ("last_paragraph").
+    * Sections of the same kind are joined in their order.
+    * "FINDINGS AND IMPRESSION", "RESULT" and "REPORT" count as findings if there is no findings section.
+    * Findings and impression are ended only by headings of other known sections: "LUNGS:" and other text in capitals
+      before a colon is kept, with its text. Elsewhere, headings of places start the findings.
+    * An addendum before the final report or at the end is separated, and so is a preliminary reading.
+    * In a report without findings and impression, the findings are the text after the paragraph of the last heading
+      ("last_paragraph").
 
     Args:
         report: the whole text, with line breaks of any kind, including HL7, HTML and escaped ones.
@@ -192,7 +192,7 @@ def has_headings(report: str) -> bool:
 
 
 def _lines(report: str) -> str:
-    """The report with line breaks of one kind, without characters that show nothing and lines that are drawn."""
+    """The report with uniform line breaks, without invisible characters and drawn lines."""
     text = unified(report)
     if not text.isascii():
         text = text.translate(_INVISIBLE)
@@ -299,13 +299,13 @@ def _line_events(text: str, start: int, end: int) -> Iterator[_Event]:
 
 
 def _numbered(match: re.Match[str], group: str) -> str:
-    """The name of a heading with the numbers that stand before it, so that these do not vanish."""
+    """The name of a heading with the numbers before it, so that these are not lost."""
     numbers = re.findall(r"\(?\d{1,2}[.)]", match.string[match.start() : match.start(group)])
     return " ".join((*numbers, match[group].strip()))
 
 
 def _heading(name: str) -> Kind | None:
-    """What a name before a colon at the start of a line opens; None where it is no heading."""
+    """The kind of a name before a colon at the start of a line; None if it is not a heading."""
     if name.upper() == name:
         return kind_of(name) if sum(map(str.isalpha, name)) > 1 else None
     return exact_kind(name)

@@ -5,8 +5,8 @@
         \"\"\"Prepare what our archive exports.
 
 Args:
-            folder: of the export.
-            seed: of the split.
+            folder: folder of the export.
+            seed: seed of the split.
         \"\"\"
 
 A file in this folder is found automatically; another package names its module in an entry point of the group

@@ -1,12 +1,12 @@
 """The prepared dataset: a folder of memory-mapped pixels and Parquet tables (docs/architecture.md).
 
 dataset.json          format version, source, its images, size, cleaner, counts, SHA-256 of the content; written last
-studies.parquet       one row a study: texts as in the source, split, labels
-images.parquet        one row a view: study, position, height, width, where its pixels are, warnings about its file
+studies.parquet       one row per study: texts as in the source, split, labels
+images.parquet        one row per view: study, position, height, width, place of its pixels, warnings about its file
 images-00000.u8 ...   the pixels, uint8, short side = size, aspect ratio kept
-findings.parquet      what is drawn in each view, with masks as run lengths (phantom only)
+findings.parquet      the findings drawn in each view, with masks as run lengths (phantom only)
 rejected.jsonl        studies that could not be used, with the reason
-features/HASH/        what models cache (`crossray.data.batches.features`)
+features/HASH/        cached features of models (`crossray.data.batches.features`)
 """
 
 from crossray.data.store.reader import SECTIONS, Dataset, DatasetInfo, StudyRecord

@@ -1,7 +1,7 @@
-"""Labelers, which read the clinical observations from a text. Every clinical score names its labeler.
+"""Labelers, which extract the clinical observations from a text. Every clinical score names its labeler.
 
-Labels of the generated and of the true report come from the same labeler, as in all published tables. The labeler's own
-mistakes are therefore part of a clinical score, and scores of two labelers cannot be compared.
+Generated and true reports are labeled by the same labeler, as in all published tables. The labeler's mistakes are
+therefore part of a clinical score, and scores of two labelers cannot be compared.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from crossray.registry import Registry
 from crossray.text.labeling.registry import OWN, check_convention
 from crossray.text.observations import LABELER, OBSERVATIONS, label_reports, labeler_name
 
-#: The choice of `open_labeler` that needs no weights.
+#: The labeler that needs no weights, for `open_labeler`.
 RULES = "rules"
 
 
 class Labeler(Protocol):
-    """Reads observations from reports."""
+    """Determines the observations of reports."""
 
     @property
     def name(self) -> str:
@@ -42,8 +42,8 @@ class Labeler(Protocol):
         """
 
 
-#: Functions that open a labeler, by the name of its kind. They receive what follows "NAME:", or "". A labeler is one
-#: file in this folder, or in another package that names its module in an entry point of `crossray.labelers`.
+#: Functions that open a labeler, by its name. Their argument is the text after "NAME:", or "". A labeler is one file in
+#: this folder, or in another package that declares its module as an entry point of the group `crossray.labelers`.
 LABELERS: Registry[Callable[[str], Labeler]] = Registry(
     "labeler",
     "crossray.labelers",
@@ -53,7 +53,7 @@ LABELERS: Registry[Callable[[str], Labeler]] = Registry(
 
 
 class RuleLabeler:
-    """The embedded labeler of `crossray.text.observations`: rules, no weights.
+    """The rule-based labeler of `crossray.text.observations`.
 
     Args:
         convention: which statements count for which observation (`crossray.text.labeling.registry.conventions`).
@@ -94,7 +94,7 @@ def is_rules(choice: str) -> bool:
 
 
 def open_labeler(choice: str = RULES, convention: str = OWN) -> Labeler:
-    """The labeler of this name.
+    """Open a labeler by name.
 
     Args:
         choice: "rules", another name in `LABELERS`, a name with its argument ("chexbert:FOLDER"), or just a folder with

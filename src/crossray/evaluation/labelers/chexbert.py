@@ -1,4 +1,4 @@
-"""CheXbert: a BERT that reads the 14 observations of CheXpert from a report (docs/evaluation.md).
+"""CheXbert: a BERT that extracts the 14 observations of CheXpert from a report (docs/evaluation.md).
 
 Each observation has a linear head on the last hidden state of [CLS]: thirteen heads have the four statuses, and the one
 for "no finding" has blank and positive. Source: A. Smit et al., "CheXbert", EMNLP 2020, and the published code
@@ -36,7 +36,7 @@ HEAD_WIDTH = 64
 
 _UNKNOWN, _START, _END = "[UNK]", "[CLS]", "[SEP]"
 
-# Number of reports that are labelled at once.
+# Number of reports labeled at once.
 _BATCH = 32
 
 
@@ -99,10 +99,10 @@ class CheXbertLabeler:
     """The `crossray.evaluation.labelers.Labeler` of converted weights.
 
     Args:
-        network: with its weights.
-        tokenizer: as `word_pieces` makes it.
-        sha256: digest of the file that the weights come from.
-        device: where to compute; if None, a GPU if there is one.
+        network: the network with its weights.
+        tokenizer: result of `word_pieces`.
+        sha256: digest of the file of published weights.
+        device: device to compute on; if None, a GPU if available.
     """
 
     def __init__(self, network: CheXbert, tokenizer: Tokenizer, sha256: str, device: str | None = None) -> None:
@@ -126,7 +126,7 @@ class CheXbertLabeler:
         """Label reports.
 
         Args:
-            reports: N reports; pieces beyond 512 are not read.
+            reports: N reports; pieces beyond 512 are ignored.
 
         Returns:
             (N, 14) codes of `STATUSES`.
@@ -152,7 +152,7 @@ class CheXbertLabeler:
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str | None = None) -> "CheXbertLabeler":
-        """Read a folder that `crossray convert chexbert` wrote; nothing is unpickled.
+        """Load a folder written by `crossray convert chexbert`; nothing is unpickled.
 
         Raises:
             UserError: the folder is missing or incomplete, or contains something else.
@@ -179,10 +179,10 @@ class CheXbertLabeler:
 
 
 def word_pieces(vocabulary: Mapping[str, int]) -> Tokenizer:
-    """The tokenizer of bert-base-uncased: lower case, no accents, punctuation apart, WordPiece, [CLS] ... [SEP].
+    """Build the tokenizer of bert-base-uncased: lower case, no accents, split punctuation, WordPiece, [CLS] ... [SEP].
 
     Args:
-        vocabulary: piece to id, including [UNK], [CLS] and [SEP].
+        vocabulary: id by piece, including [UNK], [CLS] and [SEP].
     """
     tokenizer = Tokenizer(models.WordPiece(dict(vocabulary), unk_token=_UNKNOWN, max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -1,8 +1,8 @@
 """Converts CheXbert's published weights (`chexbert.pth`) to a folder without pickles.
 
 The file is a checkpoint of the published training: `model_state_dict` contains the tensors, whose names begin with
-`module.` because the model was wrapped in `DataParallel`. A pickle can run code when it is read, so only tensors are
-read here; the sizes of the network follow from their shapes.
+`module.` because the model was wrapped in `DataParallel`. Unpickling can run code, so only tensors are read; the sizes
+of the network are inferred from their shapes.
 """
 
 import json
@@ -22,18 +22,18 @@ from crossray.files.pytorch_files import PyTorchFileError, float_copies, named_t
 from crossray.files.write import replace_folder
 from crossray.text.vocabulary import read_vocabulary, vocabulary_file
 
-# These tensors are in the file but not used: the heads read the hidden state directly, and positions are counted.
+# Unused tensors of the file: the heads use the hidden state directly, and positions are computed.
 _UNUSED = ("bert.pooler.dense.weight", "bert.pooler.dense.bias", "bert.embeddings.position_ids")
 
 _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
-#: Largest number of layers that is built to check the tensors; the published file has 12.
+#: Maximum number of layers in weights that are read; the published file has 12.
 _MOST_LAYERS = 64
 
 _PUBLISHED = "give the published chexbert.pth"
 
 
 def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | str) -> None:
-    """Write the folder that `CheXbertLabeler.from_pretrained` reads.
+    """Convert the weights to a folder for `CheXbertLabeler.from_pretrained`.
 
     Args:
         weights: the published `chexbert.pth`.
@@ -70,7 +70,7 @@ def convert_chexbert(weights: Path | str, vocabulary: Path | str, out: Path | st
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors that the network uses in a checkpoint, by their names without `module.`.
+    """Read the tensors that the network uses from a checkpoint, by their names without `module.`.
 
     They are copies in float32. If the file is a zip, it is memory-mapped instead of read.
 
@@ -93,11 +93,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def infer_config(tensors: Mapping[str, Tensor], path: Path) -> CheXbertConfig:
-    """The sizes of the network with these tensors.
+    """Infer the sizes of the network from its tensors.
 
     Args:
-        tensors: by name, as `read_weights` returns them.
-        path: where they come from, for errors.
+        tensors: result of `read_weights`.
+        path: file of the tensors, for error messages.
 
     Raises:
         UserError: a tensor is missing, unexpected, or of a shape that does not match the others.

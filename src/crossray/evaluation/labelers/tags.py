@@ -1,4 +1,4 @@
-"""What is known about a study, as a set of tags; the tag oracle and the normal/abnormal split are based on it."""
+"""Tags of a study, which the tag oracle and the split into normal and abnormal studies are based on."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def study_tags(dataset: Dataset, rows: Sequence[int] | NDArray[np.int64]) -> lis
     """Tags of studies, from the most detailed source that the dataset has.
 
     The sources, in this order, are the MeSH tags of the true report (`extra["tags"]`, one text with ";" between tags,
-    or a list), the findings drawn in the views, and the labelled observations with their status. A tag such as
+    or a list), the findings drawn in the views, and the labeled observations with their status. A tag such as
     `Opacity/lung/left` counts as itself and as each of its parts (`Opacity`, `Opacity/lung`, `Opacity/left`), so two
     tags that differ in one detail are close to each other.
 
@@ -45,7 +45,7 @@ def study_tags(dataset: Dataset, rows: Sequence[int] | NDArray[np.int64]) -> lis
 
 
 def normal_studies(dataset: Dataset, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    """Whether each study is labelled as having no findings: (N,) bool, or None if a study has no label."""
+    """Whether each study is labeled as having no findings: (N,) bool, or None if a study has no label."""
     labels = dataset.labels
     if labels is None or _NO_FINDING not in dataset.info.observations:
         return None

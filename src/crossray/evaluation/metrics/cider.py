@@ -1,6 +1,6 @@
 """CIDEr with one reference per study, as in MS-COCO's caption evaluation (docs/evaluation.md).
 
-That form is CIDEr-D: counts are clipped and a Gaussian penalises a difference in length. Two details matter when
+That form is CIDEr-D: counts are clipped and a Gaussian penalizes a difference in length. Two details matter when
 numbers are compared: document frequencies come from the evaluated references, so a score is tied to its test set, and
 the "length" of a report is its number of bigrams.
 """

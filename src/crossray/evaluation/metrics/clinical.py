@@ -1,13 +1,13 @@
 """Clinical efficacy: whether a generated report states the same observations as the true report.
 
-Both reports are labelled by the same labeler, a `Convention` says which statuses count as present, and presence is
+Both reports are labeled by the same labeler, a `Convention` says which statuses count as present, and presence is
 compared over the 14 observations of CheXpert or the five of its competition:
 
 * example-based: precision, recall and F1 of each study over its observations, then the mean over studies (PromptMRG,
   REVTAF);
 * micro: counts summed over studies and observations;
 * macro: the mean of the scores of the single observations;
-* per class: that score itself.
+* per class: the score of a single observation.
 
 A quotient 0/0 is 0 everywhere, as with scikit-learn's `zero_division=0`. An observation that occurs in no true report
 of a resample therefore counts as 0 in the macro mean: the mean is always over 14 (or 5) observations, and macro scores
@@ -84,10 +84,10 @@ def metric_name(measure: str, average: str = "example", observations: str = "", 
     """Name of a clinical metric.
 
     Args:
-        measure: of `MEASURES`.
-        average: of `AVERAGES`; the names of example-based scores leave it out, as in REVTAF's tables.
+        measure: one of `MEASURES`.
+        average: one of `AVERAGES`; the names of example-based scores omit it, as in REVTAF's tables.
         observations: key of `OBSERVATION_SETS`.
-        suffix: of the `Convention`.
+        suffix: suffix of the `Convention`.
 
     Returns:
         A name such as `ce_f1`, `ce_micro_recall` or `ce5_macro_f1_uncertain`.
@@ -111,10 +111,10 @@ SELECTION_METRICS = (*map(metric_name, MEASURES), metric_name("f1", "micro"), me
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How well one observation is reported.
+    """The scores of one observation.
 
     Attributes:
-        observation: its name.
+        observation: name of the observation.
         support: number of studies whose true report states it.
         written: number of studies whose generated report states it.
         precision: share of the written ones that are true; 0 if none is written.
@@ -168,7 +168,7 @@ class ClinicalStatistics:
 
     @property
     def without_findings(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether each generated and each true report is labelled as having no findings: two arrays of shape (N,)."""
+        """Whether each generated and each true report is labeled as having no findings: two arrays of shape (N,)."""
         ours, theirs = (POSITIVE.present_in(codes[:, _NO_FINDING]) for codes in (self.hypothesis, self.reference))
         return ours, theirs
 
@@ -225,7 +225,7 @@ class ClinicalStatistics:
 
         Args:
             resamples: number of bootstrap resamples for each interval.
-            seed: of the resamples.
+            seed: seed of the resamples.
 
         Returns:
             Scores of the 14 observations in the order of `CHEXPERT`, by the name of the convention.
@@ -329,7 +329,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str], labeler: Labeler
     Args:
         hypotheses: N generated reports.
         references: N true reports, in the same order.
-        labeler: of both.
+        labeler: labeler of both.
 
     Returns:
         The metrics of `SELECTION_METRICS`, between 0 and 1.
@@ -353,7 +353,7 @@ class Clinical(Family):
     validated = SELECTION_METRICS
 
     def measure(self, reports: Sequence[Reports], setting: Setting) -> list[FamilyStatistics]:
-        """Labels of all reports. Equal reports are labelled once: baselines and protocols share most of them."""
+        """Labels of all reports. Equal reports are labeled once: baselines and protocols share most of them."""
         labeler = setting.labeler
         if labeler is None:
             raise NotComputedError("clinical efficacy not computed: left out on request")
@@ -374,6 +374,6 @@ class Clinical(Family):
 
 
 def clinical_statistics(families: Mapping[str, FamilyStatistics]) -> ClinicalStatistics | None:
-    """The clinical ones among the statistics of all families; None without a labeler."""
+    """The clinical statistics among those of all families; None without a labeler."""
     found = families.get(Clinical.name)
     return found if isinstance(found, ClinicalStatistics) else None

@@ -1,7 +1,7 @@
-"""Whether a system writes about the image at all: the variety of its reports, and its scores with shuffled images.
+"""Checks whether reports depend on the image: their variety, and scores with images shuffled between studies.
 
-A prediction depends on its own study alone. Giving every study the images of another one is therefore the same as
-comparing every prediction with the reference of another study, and nothing has to be generated again.
+A prediction depends on its own study only. Giving each study the images of another one is therefore equivalent to
+comparing each prediction with the reference of another study, and nothing has to be generated again.
 """
 
 from collections import Counter
@@ -47,7 +47,7 @@ class Variety:
         words: mean number of words.
         deidentified: share of the reports with `xxxx`.
         unknown: share of the reports with `<unk>`.
-        normal: share of the reports that are labelled as having no findings; None without a labeler.
+        normal: share of the reports that are labeled as having no findings; None without a labeler.
     """
 
     distinct_reports: float
@@ -101,7 +101,7 @@ def variety(reports: Sequence[str], normal: NDArray[np.bool_] | None = None) -> 
 
     Args:
         reports: N reports.
-        normal: (N,) whether each is labelled as having no findings.
+        normal: (N,) whether each is labeled as having no findings.
     """
     (coded,) = code_reports(reports)
     totals = [int(order.count.sum()) for order in coded.orders]
@@ -124,14 +124,14 @@ def variety(reports: Sequence[str], normal: NDArray[np.bool_] | None = None) -> 
 
 
 def template(reports: Sequence[str], references: Sequence[str]) -> tuple[float, float] | None:
-    """How often a system and how often people write the most overused sentence.
+    """Find the sentence that a system overuses most.
 
     Args:
         reports: N generated reports.
         references: the N true ones.
 
     Returns:
-        The shares of the generated and of the true reports that contain it. It is the sentence with the largest ratio
+        The shares of generated and of true reports that contain it. It is the sentence with the largest ratio of these
         among those in at least `TEMPLATE_SHARE` and `TEMPLATE_COUNT` of the reports; None if there is none.
     """
     ours, theirs = (
@@ -147,7 +147,7 @@ def template(reports: Sequence[str], references: Sequence[str]) -> tuple[float, 
 
 
 def derangement(studies: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """A random order of at least two studies in which none keeps its place: one cycle through all of them."""
+    """A random permutation of at least two studies without fixed points: a single cycle."""
     cycle = generator.permutation(studies)
     result = np.empty(studies, dtype=np.int64)
     result[cycle] = np.roll(cycle, 1)
@@ -167,7 +167,7 @@ def shuffle_check(
     Args:
         pairs: predictions and references.
         shuffles: number of random shuffles to average over.
-        resamples: bootstrap resamples.
+        resamples: number of bootstrap resamples.
         seed: seed of the shuffles and resamples.
         level: share of the resamples in an interval.
 

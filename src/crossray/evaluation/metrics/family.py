@@ -1,10 +1,10 @@
 """Metrics: each is one file that declares its names and headings, and how it is computed.
 
-A file in this folder registers itself with `register` (several numbers from one pass over the reports) or `metric` (one
-number a study, and their mean as the score). Another package does the same, and names its module in an entry point of
+A file in this folder registers itself with `register` (several metrics from one pass over the reports) or `metric` (one
+number per study, whose mean is the score). Another package does the same, and declares its module as an entry point of
 the group `crossray.metrics`.
 
-A family keeps statistics of single studies. Sums of them give the scores of the corpus, of subsets and of thousands of
+A family computes statistics of single studies. Their sums give the scores of the corpus, of subsets and of thousands of
 resamples, so a new metric has bootstrap intervals and significance tests without further code.
 """
 
@@ -27,10 +27,10 @@ Reports = tuple[Sequence[str], Sequence[str]]
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a family.
+    """One metric of a family.
 
     Attributes:
-        name: of the score in results and options, such as "bleu4".
+        name: name of the score in results and options, such as "bleu4".
         heading: heading of its column; "" for a number without a column in the main tables.
         place: position of its column; the columns of the papers have 1 to 11.
     """
@@ -54,7 +54,7 @@ class Setting:
 
 
 class NotComputedError(Exception):
-    """A family cannot be computed or was left out; the message says which and why."""
+    """A family cannot be computed or was skipped; the message contains the reason."""
 
 
 class FamilyStatistics(Protocol):
@@ -90,14 +90,14 @@ class Family:
             Statistics for each of `reports`; None for a family with derived metrics only.
 
         Raises:
-            NotComputedError: it cannot be computed here, or was left out.
+            NotComputedError: it cannot be computed here, or was skipped.
         """
         return None
 
     def repaired(self, reports: Reports, statistics: FamilyStatistics) -> Repaired | None:
         """Pairs the same reports with other references, for the check with shuffled images.
 
-        If it returns None, the default, the family is left out of that check.
+        If it returns None, the default, the check does not include the family.
         """
         return None
 
@@ -140,8 +140,8 @@ def metric(name: str, heading: str, place: float = 100) -> Callable[["Scorer"], 
     in `compare`, at every validation, and with images shuffled between studies.
 
     Args:
-        name: of the score.
-        heading: of its column.
+        name: name of the score.
+        heading: heading of its column.
         place: position of its column; see `Metric`.
     """
 
@@ -195,7 +195,7 @@ class MeanStatistics:
     """Scores of single studies whose mean is the metric.
 
     Attributes:
-        name: of the metric.
+        name: name of the metric.
         values: (N,) scores.
     """
 
@@ -217,7 +217,7 @@ class MeanStatistics:
 
 
 class _MeanFamily(Family):
-    """The family of one function that `metric` decorates."""
+    """The family of a function decorated with `metric`."""
 
     def __init__(self, metric: Metric, function: Scorer) -> None:
         self.name = metric.name  # type: ignore[misc]

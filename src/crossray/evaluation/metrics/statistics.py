@@ -56,7 +56,7 @@ class Pairings:
     """One system's reports and the true ones, which can be paired with those of other studies.
 
     Attributes:
-        studies: their number.
+        studies: number of studies.
         families: a function for each family that returns the statistics of other pairs. METEOR is not included, because
             it would have to align every new pair.
     """
@@ -88,7 +88,7 @@ class Measured:
         statistics: statistics by (protocol name, system name).
         labeler: name of the labeler; "" without one.
         implementations: by the name of a computed family, the package that computed it, unless it is CrossRay.
-        notes: what was not computed, and why.
+        notes: notes on metrics that were not computed.
     """
 
     statistics: Mapping[tuple[str, str], StudyStatistics]
@@ -145,7 +145,7 @@ def validation_scores(hypotheses: Sequence[str], references: Sequence[str], labe
     Args:
         hypotheses: N generated reports.
         references: N true reports, in the same order.
-        labeler: of both.
+        labeler: labeler of both.
 
     Returns:
         The score for each metric.

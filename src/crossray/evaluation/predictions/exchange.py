@@ -37,12 +37,12 @@ def open_predictions(
     sample: int | None = None,
     seed: int = 0,
 ) -> PredictionFile:
-    """Read predictions, and add what they lack to be scored.
+    """Read predictions, and add the references that they need for scoring.
 
     Args:
         path: file that `PredictionFile.load` can read.
-        dataset: prepared dataset with the true reports, for a file that has none; if None, the one that its header
-            names.
+        dataset: prepared dataset with the true reports, for a file without references; if None, the one named in its
+            header.
         references: predictions file of another system with the true reports, under both protocols.
         section: section that a file without references describes, or that is compared in a submission to ReXrank.
         cleaner: cleaner of the predictions and references of such a file, "legacy" if None. If given, it is also
@@ -68,7 +68,7 @@ def open_predictions(
 
 
 def recleaned(file: PredictionFile, cleaner: str) -> PredictionFile:
-    """The file with predictions and references cleaned alike; text that is already cleaned does not change."""
+    """Clean predictions and references in the same way; text that is already cleaned does not change."""
 
     def cleaned(text: str) -> str:
         return " ".join(clean(text, cleaner).split())
@@ -85,7 +85,7 @@ def recleaned(file: PredictionFile, cleaner: str) -> PredictionFile:
 
 
 def with_references(file: PredictionFile, dataset: Dataset, section: str, cleaner: str) -> PredictionFile:
-    """The file with a dataset's true reports as references of protocol `full`, both sides cleaned.
+    """Add a dataset's true reports as references of protocol `full`, and clean both sides.
 
     There is no `r2gen` reference, because it depends on the vocabulary of one model (see `with_references_of`).
 
@@ -124,7 +124,7 @@ def with_references(file: PredictionFile, dataset: Dataset, section: str, cleane
 
 
 def with_references_of(file: PredictionFile, other: PredictionFile) -> PredictionFile:
-    """The file with the references of another system's predictions, cleaned like those, so that both can be compared.
+    """Add the references of another system's predictions, and clean the predictions in the same way for comparison.
 
     Raises:
         UserError: the other file lacks a study.
@@ -152,7 +152,7 @@ def with_references_of(file: PredictionFile, other: PredictionFile) -> Predictio
 
 
 def choose(file: PredictionFile, studies: Iterable[str]) -> PredictionFile:
-    """The predictions of some studies; the selection becomes part of the protocol.
+    """Select the predictions of some studies; the selection becomes part of the protocol.
 
     Args:
         file: predictions.
@@ -175,7 +175,7 @@ def choose(file: PredictionFile, studies: Iterable[str]) -> PredictionFile:
 
 
 def draw(file: PredictionFile, count: int, seed: int) -> PredictionFile:
-    """`choose` a number of studies at random; the same ones from every file of the same studies, whatever their order.
+    """Select studies at random: the same ones for every file with the same studies, in any order.
 
     Raises:
         UserError: the file has fewer studies.

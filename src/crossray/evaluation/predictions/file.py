@@ -1,8 +1,8 @@
 """Generated reports on disk: JSON lines with a header that records where they come from.
 
-The first line is `{"crossray": {...}}`, the `Provenance`; every other line is one study. To score the systems of
-others, more formats are read: lines without the header, with the fields `id` and `prediction` and, if known,
-`reference`; and files named `.json` that contain a list of such rows or a submission to ReXrank.
+The first line is `{"crossray": {...}}`, the `Provenance`; every other line is one study. To score other systems, more
+formats can be read: lines without the header, with the fields `id`, `prediction` and optionally `reference`; and files
+named `.json` that contain a list of such rows or a submission to ReXrank.
 """
 
 import json
@@ -27,11 +27,11 @@ _HEADER = "crossray"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where predictions come from; the header of their file.
+    """The provenance of predictions: the header of their file.
 
     Attributes:
         model: folder or name of the model.
-        system: registered name of the system, such as "baseline"; "" when unknown.
+        system: registered name of the system, such as "baseline"; "" if unknown.
         data: folder of the prepared dataset; None for single image files.
         data_sha256: content hash of that dataset.
         split: split of that dataset.
@@ -183,7 +183,7 @@ class PredictionFile:
 
 
 def write_predictions(path: Path | str, provenance: Provenance, rows: Iterable[Prediction]) -> int:
-    """Write predictions as they are generated; the file appears when the last one is written.
+    """Write predictions as they are generated; the file is created once the last one is written.
 
     Args:
         path: file to write; an older one is replaced.
@@ -207,7 +207,7 @@ def _json(values: Mapping[str, Any]) -> str:
 
 
 def _rows(path: Path, content: Any, section: str, cleaner: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The place of each row, for messages, and its fields."""
+    """The location of each row, for messages, and its fields."""
     if isinstance(content, dict):
         yield from rexrank.rows(content, str(path), section, cleaner)
         return
@@ -223,7 +223,7 @@ def _items(path: Path, content: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """The place and content of each line that is not blank."""
+    """The location and content of each line that is not blank."""
     with _readable(path), path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -249,7 +249,7 @@ def _whole(path: Path) -> Any:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns a failure to read a file into one sentence."""
+    """Context that converts errors while reading a file to a `UserError`."""
     try:
         yield
     except UnicodeDecodeError:
@@ -301,7 +301,7 @@ def _prediction(values: dict[str, Any], place: str) -> Prediction:
             raise UserError(f"{place}: {name}: missing or of the wrong type; {remedy}")
     return Prediction(
         id=values["id"],
-        # the same letter may be written as one character or as two
+        # A letter with an accent may be one character or two.
         prediction=unicodedata.normalize("NFC", values["prediction"]),
         references={name: unicodedata.normalize("NFC", text) for name, text in references.items()},
         images=tuple(images),

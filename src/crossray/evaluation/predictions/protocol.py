@@ -2,10 +2,10 @@
 
 Two protocols are always reported.
 
-* `r2gen` is the protocol of the published tables: the reference is the true report as the model's tokenizer can express
-  it, decode(encode(report)). It is cleaned and cut, and words outside the vocabulary are `<unk>`. In the R2Gen family a
-  sequence is [0] + ids + [0] truncated to `max_length`, including both zeros, so at most `max_length` - 1 tokens
-  remain: 59 words on IU X-Ray, 99 on MIMIC-CXR. It inflates scores and makes them depend on `max_length`.
+* `r2gen` is the protocol of the published tables: the reference is the true report as represented by the model's
+  tokenizer, decode(encode(report)). It is cleaned and cut, and words outside the vocabulary are `<unk>`. In the R2Gen
+  family, a sequence is [0] + ids + [0] truncated to `max_length`, including both zeros, so at most `max_length` - 1
+  tokens remain: 59 words on IU X-Ray, 99 on MIMIC-CXR. It inflates scores and makes them depend on `max_length`.
 * `full` is the cleaned report: not cut, no `<unk>`.
 """
 
@@ -26,7 +26,7 @@ VERSION = f"nlg {nlg.VERSION}, clinical {clinical.VERSION}"
 
 
 class ReportTokenizer(Interface):
-    """The part of `crossray.text.tokenizer.Tokenizer` that is needed for references."""
+    """The part of `crossray.text.tokenizer.Tokenizer` needed for references."""
 
     legacy_ids: bool
 
@@ -45,7 +45,7 @@ def references(report: str, tokenizer: ReportTokenizer, max_length: int) -> dict
 
     Args:
         report: true text of the evaluated section, uncleaned.
-        tokenizer: the model's.
+        tokenizer: tokenizer of the model.
         max_length: the R2Gen family's max_seq_length (60 for IU X-Ray, 100 for MIMIC-CXR).
 
     Returns:

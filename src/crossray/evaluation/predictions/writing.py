@@ -1,4 +1,4 @@
-"""Differences in how predictions and true reports are written, and reports that cannot be labelled."""
+"""Notes on differences in style between predictions and true reports, and on reports that cannot be labeled."""
 
 import re
 from collections import Counter
@@ -11,12 +11,12 @@ _ATTACHED_STOP = re.compile(r"\w[.,;:](?:\s|$)")
 _CAPITAL = re.compile(r"[A-Z\u00c0-\u00de]")
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")
 
-#: Share of reports above which a side is said to have a style of writing, and below which it is said not to.
+#: Shares of reports above which a side has a style of writing, and below which it does not.
 MOST, FEW = 0.5, 0.1
 
 
 def writing_notes(predictions: Sequence[str], references: Sequence[str]) -> list[str]:
-    """Sentences on how the style of the two sides differs; none if they are written alike.
+    """Sentences on differences in style between the two sides; empty if there are none.
 
     Args:
         predictions: N generated reports.

@@ -1,9 +1,9 @@
 """Approximate randomization: tests whether two systems differ by exchanging their reports (docs/evaluation.md).
 
-If two systems were equal, it would be chance which of them wrote which report of a study. The reports of random studies
-are therefore exchanged, and the true difference is compared with the differences after such exchanges. As in the
-bootstrap, all exchanges of all metrics are matrix products with the statistics of single studies. Document frequencies
-of CIDEr do not change, because they come from the references.
+If two systems were equal, exchanging their reports of a study would have no systematic effect. The reports of random
+studies are therefore exchanged, and the actual difference is compared with the differences after such exchanges. As in
+the bootstrap, all exchanges of all metrics are matrix products with the statistics of single studies. Document
+frequencies of CIDEr do not change, because they come from the references.
 
 Sources: E. Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989; S. Riezler and J. Maxwell, "On Some
 Pitfalls in Automatic Evaluation and Significance Testing for MT", 2005.
@@ -34,7 +34,7 @@ _Joinable = TypeVar("_Joinable")
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Whether two systems differ in one metric.
+    """Tests of the difference between two systems in one metric.
 
     Attributes:
         difference: score of the first system minus that of the second, with its paired bootstrap interval.
@@ -57,7 +57,7 @@ def exchanges_of(studies: int, resamples: int, seed: int) -> Iterator[NDArray[np
     Args:
         studies: N, number of studies.
         resamples: R, number of exchanges.
-        seed: of the draws; equal seed and counts give equal draws.
+        seed: seed of the draws; equal seeds and counts give equal draws.
 
     Yields:
         (r, N) blocks, R rows in total; a study is exchanged in half of the rows.
@@ -79,7 +79,7 @@ def exchanged_differences(
         first: statistics of one system.
         second: statistics of the other on the same studies in the same order.
         resamples: R, number of exchanges.
-        seed: of the exchanges.
+        seed: seed of the exchanges.
 
     Returns:
         For each metric, (R,) scores of the first side minus those of the second.
@@ -103,7 +103,7 @@ def joined(first: _Joinable, second: _Joinable) -> _Joinable:
     Args:
         first: dataclass whose arrays have one row per study; a field may be such a dataclass, a mapping to some, or
             None. Its other fields describe all studies.
-        second: of the same class, with equal descriptions.
+        second: statistics of the same class, with equal descriptions.
 
     Raises:
         ValueError: the two do not describe the same statistics.
@@ -143,7 +143,7 @@ def paired_tests(
         systems: statistics by name, all on the same studies in the same order.
         pairs: names of the first and of the second system of each comparison.
         resamples: number of bootstrap resamples, and of exchanges.
-        seed: of both.
+        seed: seed of both.
         level: share of the resamples in an interval.
 
     Returns:
@@ -187,7 +187,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Source: S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
 
     Args:
-        p_values: of m comparisons.
+        p_values: p-values of m comparisons.
 
     Returns:
         Corrected p-values in the same order: the smallest times m, the next times m - 1, and so on; they never fall and

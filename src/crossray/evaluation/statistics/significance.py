@@ -42,7 +42,7 @@ class Interval:
     """A value with the percentile interval of its resamples.
 
     Attributes:
-        value: on the true set of studies.
+        value: value on all studies.
         low: lower end; `high`: upper end. The interval contains `level` of the resamples, with half of the rest on each
             side.
         level: share of the resamples between both ends.
@@ -60,7 +60,7 @@ def resamples_of(studies: int, resamples: int, seed: int) -> Iterator[NDArray[np
     Args:
         studies: N, number of studies to draw from.
         resamples: R, number of resamples.
-        seed: of the draws; equal seed and counts give equal draws.
+        seed: seed of the draws; equal seeds and counts give equal draws.
 
     Yields:
         (r, N) blocks, R rows in total; each row sums to N.
@@ -93,9 +93,9 @@ def bootstrap(
     """Percentile intervals for all scores of one system.
 
     Args:
-        statistics: of the system's predictions.
+        statistics: statistics of the system's predictions.
         resamples: number of resamples.
-        seed: of the draws.
+        seed: seed of the draws.
         level: share of the resamples in an interval.
 
     Returns:
@@ -120,7 +120,7 @@ def paired_difference(
         second: statistics of the other on the same studies in the same order; for a list (such as several shuffles),
             the mean of their scores is used.
         resamples: number of resamples.
-        seed: of the draws.
+        seed: seed of the draws.
         level: share of the resamples in an interval.
 
     Returns:
@@ -151,7 +151,7 @@ def interval(value: float, drawn: NDArray[np.float64], level: float = LEVEL) -> 
     """Percentile interval of resampled values.
 
     Args:
-        value: on the true set.
+        value: value on all studies.
         drawn: (R,) values of the resamples.
         level: share of the resamples between both ends.
     """

@@ -32,7 +32,7 @@ class MOM(nn.Module):
 
     Args:
         width: D.
-        heads: of the attention.
+        heads: number of attention heads.
         kind: orthonormal "rows" or "cols", or "none" (the vectors themselves, as in the code).
     """
 
@@ -49,8 +49,8 @@ class MOM(nn.Module):
         Vectors of length 1 would have entries of variance 1 / D: all scores would be nearly 0, and all studies would
         attend to the same mean.
 
-        Rows: (r, D); the image vectors come first, so that what the reports add is orthogonal to all images. Columns:
-        (2 N, D), of which the first r independent columns are orthogonal and the others 0. None: (2 N, D) as it is.
+        "rows": (r, D); the image vectors come first, so the part added by the reports is orthogonal to all images.
+        "cols": (2 N, D), in which r independent columns are orthogonal and the others 0. "none": (2 N, D) unchanged.
         """
         stacked = torch.cat([image, report])
         if self.kind == "none":
@@ -97,16 +97,16 @@ class HNE(nn.Module):
     """Hard-Negative Evaluator: R_sim, the expected similarity of a study to its negatives."""
 
     def forward(self, similarity: Tensor, negative: Tensor) -> Tensor:
-        """Cosines (N, N) and which pairs are negatives, (N, N) bool -> a scalar in [-1, 1]."""
+        """Cosines (N, N) and a mask of the negative pairs, (N, N) bool -> a scalar in [-1, 1]."""
         each = negative.sum(dim=1)
         expected = (similarity * negative).sum(dim=1) / each.clamp_min(1)
         return expected.sum() / (each > 0).sum().clamp_min(1)
 
 
 class DNSA(nn.Module):
-    """Dynamic Negative Sample Allocation: the drawn curve as a quarter of a cosine.
+    """Dynamic Negative Sample Allocation: the curve in the figure, as a quarter of a cosine.
 
-    All negatives at -2, falling to a quarter of them at 2.
+    It selects all negatives at a difference of -2, decreasing to a quarter of them at 2.
     """
 
     def forward(self, difference: Tensor, most: int) -> Tensor:

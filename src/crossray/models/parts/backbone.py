@@ -1,4 +1,4 @@
-"""The contract of a vision backbone: tokens and a pooled vector for each view.
+"""The interface of a vision backbone: tokens and a pooled vector for each view.
 
 Shapes: N images, B studies, V views, S tokens per image, C channels of the backbone.
 """
@@ -24,7 +24,7 @@ from crossray.models.parts.standardization import Moments, Standardization, trai
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """The choice of the vision backbone, and its options.
+    """Configuration of the vision backbone.
 
     Attributes:
         name: any vision model of `transformers` with a feature map or patch tokens, by its name on the Hugging Face hub
@@ -56,14 +56,14 @@ class BackboneConfig:
 
 
 class Backbone(nn.Module, ABC):
-    """A network that turns images into tokens and one pooled vector.
+    """A network that maps an image to tokens and a pooled vector.
 
     Args:
         network: a model of `transformers` without a head.
-        config: its options; `architecture` describes the network.
+        config: the configuration, whose `architecture` describes the network.
 
     Attributes:
-        placed: whether its tokens represent places in the image.
+        placed: whether the tokens represent places in the image.
         idle: names of parameters that affect neither tokens nor pooled vectors and are never trained.
     """
 
@@ -92,10 +92,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The result of `forward`, with gradients."""
+        """Compute the result of `forward`, with gradients."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (N, S, C), row by row, and pooled vectors (N, C) of normalized images (N, 3, H, W).
+        """Compute tokens (N, S, C), in row-major order, and pooled vectors (N, C) of normalized images (N, 3, H, W).
 
         Without gradients if the backbone is frozen.
         """
@@ -124,15 +124,15 @@ class Backbone(nn.Module, ABC):
         )
 
     def frozen(self, prefix: str) -> list[str]:
-        """Names, with `prefix`, of all parameters of a frozen backbone, otherwise of `idle`."""
+        """Names, with `prefix`, of all parameters if the backbone is frozen, otherwise of those in `idle`."""
         names = [name for name, _ in self.named_parameters()] if not self.config.trainable else self.idle
         return [f"{prefix}.{name}" for name in names]
 
     def views(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Tokens (B, V, S, C) and pooled vectors (B, V, C) of all views, zero for missing views.
 
-        Only existing views run through the network, so padding never affects its batch statistics. Cached features are
-        used if `inputs` has them. Features of a frozen backbone are standardized if configured.
+        Only existing views run through the network, so padding never affects its batch statistics. Cached features in
+        `inputs` are used if present. Features of a frozen backbone are standardized if configured.
         """
         mask = inputs.view_mask
         if not self.config.trainable and {"visual", "pooled"} <= inputs.features.keys():
@@ -158,7 +158,7 @@ class Backbone(nn.Module, ABC):
             statistics.learn(counted)
 
     def cached_features(self, dataset: Dataset) -> FeatureCache | None:
-        """Features from the dataset itself that replace those of the network; usually none."""
+        """Features in the dataset itself that replace those of the network; None by default."""
         return None
 
     def _standardize(self, visual: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +168,7 @@ class Backbone(nn.Module, ABC):
 
 
 class BackboneReportModel(ReportModel):
-    """A system in which only the `backbone` may be frozen: its cached features and frozen parameters."""
+    """Base of systems in which only the `backbone` can be frozen: implements cached features and `frozen`."""
 
     backbone: Backbone
 
@@ -181,7 +181,7 @@ class BackboneReportModel(ReportModel):
         return self.backbone.fingerprint()
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
-        """The statistics that standardize the features of a frozen backbone."""
+        """Compute the statistics that standardize the features of a frozen backbone."""
         self.backbone.learn_from(dataset, features, self.transform)
 
     def cached_features(self, dataset: Dataset) -> FeatureCache | None:
@@ -198,18 +198,18 @@ class BackboneReportModel(ReportModel):
 
 
 def of_views(run: Callable[[Tensor], tuple[Tensor, ...]], views: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """What a network makes of the views that exist; zero where a study lacks one.
+    """Apply a network to the existing views.
 
-    A missing view never reaches the network, so that it cannot change batch statistics. Under `torch.export`, where no
-    shape may depend on a value, all views do; the network must be in eval mode there.
+    Missing views are not passed to the network, so they cannot change batch statistics. Under `torch.export`, shapes
+    must not depend on values, so all views are passed; the network must then be in evaluation mode.
 
     Args:
-        run: (N, ...) -> tensors (N, ...).
+        run: the network: (N, ...) -> tensors (N, ...).
         views: (B, V, ...).
         mask: (B, V) bool, True where the view exists.
 
     Returns:
-        Tensors (B, V, ...).
+        Tensors (B, V, ...), zero for missing views.
     """
     if torch.compiler.is_exporting():
         parts = [part.unflatten(0, mask.shape) for part in run(views.flatten(0, 1))]
@@ -231,7 +231,7 @@ def join_views(tokens: Tensor, view_mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def square_cells(tokens: int) -> Tensor:
-    """(tokens,) int64: cells 0, 1, ... of the square grid, row by row; -1 for tokens before the grid."""
+    """Cells 0, 1, ... of the largest square grid in row-major order, (tokens,) int64; -1 for tokens before the grid."""
     cells = math.isqrt(tokens) ** 2
     return torch.arange(cells - tokens, cells).clamp_min(-1)
 

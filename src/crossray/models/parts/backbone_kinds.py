@@ -17,7 +17,7 @@ from crossray.models.parts.backbone import Backbone, BackboneConfig
 
 
 class FeatureMapBackbone(Backbone):
-    """Last feature map of a convolutional network, row by row; pooled: its mean."""
+    """Uses the last feature map of a convolutional network, in row-major order; the pooled vector is its mean."""
 
     def __init__(self, network: nn.Module, config: BackboneConfig) -> None:
         super().__init__(network, config)
@@ -31,7 +31,7 @@ class FeatureMapBackbone(Backbone):
         return measured(self, natural_size(self.network))[1]
 
     def tokens(self, size: int) -> int:
-        """One token per place of the last feature map."""
+        """One token per cell of the last feature map."""
         return measured(self, size)[0]
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -48,14 +48,14 @@ class FeatureMapBackbone(Backbone):
 
 
 def _writes_outside(module: nn.Module) -> bool:
-    """OneDNN's backward pass of such a strided 1 x 1 convolution, channels last, writes outside its buffers."""
+    """Whether oneDNN's backward pass of this strided 1 x 1 convolution (channels last) writes outside its buffers."""
     if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1) or module.stride == (1, 1):
         return False
     return bool(module.in_channels % 16 or module.out_channels % 16)
 
 
 class ResNetBackbone(FeatureMapBackbone):
-    """A ResNet, whose sizes are known without running it and whose first stages can be checkpointed."""
+    """A ResNet: its sizes are known without running it, and its first stages can be checkpointed."""
 
     @property
     def width(self) -> int:
@@ -63,14 +63,14 @@ class ResNetBackbone(FeatureMapBackbone):
         return int(self.network.config.hidden_sizes[-1])
 
     def tokens(self, size: int) -> int:
-        """One token per place of the last feature map."""
-        # the stem halves twice, every stage after the first once, each rounding up
+        """One token per cell of the last feature map."""
+        # The stem halves the size twice, each stage after the first once; each halving rounds up.
         for _ in range(len(self.network.config.depths) + 1):
             size = (size + 1) // 2
         return size * size
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Stem and stages, with checkpoints as configured."""
+        """Run stem and stages, with checkpointing as configured."""
         x: Tensor = self.network.embedder(images)
         for index, stage in enumerate(self.network.encoder.stages):
             if index < self.config.checkpoint and torch.is_grad_enabled():
@@ -81,7 +81,7 @@ class ResNetBackbone(FeatureMapBackbone):
 
 
 class PatchBackbone(Backbone):
-    """Patch tokens of a ViT or DINOv2 after its last normalization, row by row; pooled: its class token."""
+    """Uses the patch tokens of a ViT or DINOv2 after its last normalization; the pooled vector is its class token."""
 
     @property
     def width(self) -> int:
@@ -93,17 +93,17 @@ class PatchBackbone(Backbone):
         return (size // int(self.network.config.patch_size)) ** 2 + int(self.config.cls_token)
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """All layers and the last normalization."""
-        # DINOv2 always adapts its position codes to the image, ViT only on request
+        """Run all layers and the last normalization."""
+        # DINOv2 always interpolates its position codes to the image size, ViT only on request.
         options = {"interpolate_pos_encoding": True} if self.network.config.model_type == "vit" else {}
         x = self.network(images, **options).last_hidden_state
         return x if self.config.cls_token else x[:, 1:], x[:, 0]
 
 
 class TokenBackbone(Backbone):
-    """Tokens of any other Transformer, row by row; pooled: its class token, or their mean if it has none.
+    """Uses the tokens of any other Transformer; the pooled vector is its class token, or the mean if it has none.
 
-    Tokens before the patch tokens - a class token, registers, a distillation token - are identified by their number. A
+    Tokens before the patch tokens (class token, registers, distillation token) are identified by their number. A
     network that merges patches, such as Swin, has none.
     """
 
@@ -113,7 +113,7 @@ class TokenBackbone(Backbone):
         return measured(self, natural_size(self.network))[1]
 
     def tokens(self, size: int) -> int:
-        """One token per place, and the class token if configured and available."""
+        """One token per cell, and the class token if configured and available."""
         return measured(self, size)[0]
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ class TokenBackbone(Backbone):
 
 
 def natural_size(network: Any) -> int:
-    """Side length of the image on which a network is run to determine its output: its own size, if it has one.
+    """Side length of the test image that determines a network's output: the size it was trained with, if known.
 
     Swin cannot process images whose last feature map is smaller than its windows.
     """
@@ -142,7 +142,7 @@ def natural_size(network: Any) -> int:
 
 
 def measured(backbone: Backbone, size: int) -> tuple[int, int]:
-    """Tokens S and channels C that a network actually returns for an image of size x size pixels; it is run once."""
+    """Run a network once to determine the tokens S and channels C that it returns for size x size pixels."""
     known: dict[int, tuple[int, int]] = backbone.__dict__.setdefault("_measured", {})
     if size not in known:
         with torch.no_grad(), evaluated(backbone):
@@ -169,7 +169,7 @@ def blank(network: nn.Module, size: int) -> Tensor:
 
 @contextlib.contextmanager
 def evaluated(module: nn.Module) -> Iterator[None]:
-    """Run in eval mode; afterwards, every part is restored."""
+    """Context in evaluation mode; the mode of every submodule is restored afterwards."""
     before = [(part, part.training) for part in module.modules()]
     for part, _ in before:
         part.training = False

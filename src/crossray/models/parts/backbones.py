@@ -1,4 +1,4 @@
-"""Builds a backbone: a network of `transformers` or of another family, and the class that runs it."""
+"""Builds a backbone: a network of `transformers` or another family, and the class that wraps it."""
 
 import inspect
 from dataclasses import replace
@@ -39,7 +39,7 @@ _KINDS: dict[str, type[Backbone]] = {"resnet": ResNetBackbone, "vit": PatchBackb
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """Build the backbone that `config` names, with its weights, or with new ones if its architecture is given.
+    """Build the backbone that `config` names: with its weights, or with random ones if `architecture` is set.
 
     The `config` of the result contains the architecture. Systems keep it, so a saved folder needs neither the hub nor
     the folder with the original weights.
@@ -64,7 +64,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 
 
 def _kind(network: Any, name: str) -> type[Backbone]:
-    """The output of a network of `transformers`: a feature map or tokens."""
+    """The class for a network of `transformers`, depending on whether it outputs a feature map or tokens."""
     image = blank(network, natural_size(network))
     fitted = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
     with torch.no_grad(), evaluated(network):

@@ -19,7 +19,7 @@ from crossray.layers.transformer import DecoderStack, Reading
 from crossray.models.parts.networks import quiet
 from crossray.text.tokenizer import ADDED_TOKENS
 
-#: Epsilon of BERT's layer normalisation, and standard deviation of its initial weights.
+#: Epsilon of BERT's layer normalization, and standard deviation of its initial weights.
 _EPSILON, _DEVIATION = 1e-12, 0.02
 
 
@@ -56,7 +56,7 @@ class BertLayer(nn.Module):
     """Causal self-attention, cross-attention and feed-forward, each as norm(x + dropout(f(x))).
 
     Args:
-        config: of the decoder.
+        config: configuration of the decoder.
     """
 
     def __init__(self, config: BertDecoderConfig) -> None:
@@ -81,17 +81,17 @@ class BertLayer(nn.Module):
 
 
 class BertDecoder(nn.Module):
-    """Tokens and a memory in, logits of the next tokens out; the output layer shares its weights with the embedding.
+    """Predicts the logits of the next tokens, given tokens and a memory. Output layer and embedding share weights.
 
     Args:
-        config: its size and the released weights it begins with.
+        config: size, and name of the released weights, if any.
 
     Attributes:
-        config: as built: with a released model's sizes, and without its name, so that what is built from this one
-            needs neither hub nor folder.
+        config: the configuration as built: with the sizes of the released model and without its name, so that building
+            it again requires neither the hub nor the folder.
 
     Raises:
-        UserError: the released model cannot be read or is no BERT.
+        UserError: the released model cannot be read or is not a BERT.
     """
 
     def __init__(self, config: BertDecoderConfig) -> None:
@@ -101,7 +101,7 @@ class BertDecoder(nn.Module):
             config = replace(config, name="", **_sizes(released.config))
         self.config = config
         self.words = nn.Embedding(config.vocabulary_size, config.width)
-        # a report has one token type, whose vector is part of the positions
+        # Reports have a single token type, whose vector is added to the positions.
         self.positions = nn.Embedding(config.positions, config.width)
         self.norm = nn.LayerNorm(config.width, _EPSILON)
         self.dropout = Dropout(config.dropout)
@@ -118,7 +118,7 @@ class BertDecoder(nn.Module):
             self._take(from_transformers(released.state_dict()))
 
     def start(self, memory: Tensor, memory_mask: Tensor, beams: int = 1) -> Cache:
-        """An empty cache for `beams` rows a study; see `DecoderStack.start`."""
+        """An empty cache for `beams` rows per study; see `DecoderStack.start`."""
         return self.stack.start(memory, memory_mask, beams)
 
     def forward(
@@ -130,17 +130,17 @@ class BertDecoder(nn.Module):
         *,
         need_attention: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits of the token after each of `tokens`.
+        """Predict the token after each of `tokens`.
 
         Args:
-            tokens: (N, T) int64; with a cache those after the positions that it holds.
-            memory: (B, S, memory width); with a cache only its keys and values in there are used.
+            tokens: (N, T) int64; with a cache, the tokens after the positions in it.
+            memory: (B, S, memory width); with a cache, its cached keys and values are used instead.
             memory_mask: (B, S) bool, True where a position is valid.
-            cache: from `start`; updated in place.
+            cache: cache from `start`, which is updated in place.
             need_attention: also return the cross-attention weights.
 
         Returns:
-            (N, T, vocabulary), and the weights (N, layers, h, T, S) or None.
+            Logits (N, T, vocabulary), and the weights (N, layers, h, T, S) or None.
 
         Raises:
             UserError: the text is longer than the decoder has positions.
@@ -158,20 +158,20 @@ class BertDecoder(nn.Module):
         return F.linear(x, self.words.weight, self.bias), attention
 
     def _take(self, released: dict[str, Tensor]) -> None:
-        """Begin with released weights; cross-attention and added tokens keep theirs."""
+        """Load released weights; cross-attention and added tokens keep their initial ones."""
         own = self.state_dict()
         rows = len(released["words.weight"])
         same = len(own["words.weight"]) == rows + len(ADDED_TOKENS)
         for name, tensor in released.items():
             if name in ("words.weight", "bias"):
-                if same:  # otherwise a row stands for another token
+                if same:  # otherwise rows belong to different tokens
                     own[name][:rows] = tensor
             elif ".cross" not in name:
                 own[name].copy_(tensor)
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of `transformers`' `BertLMHeadModel` under the names of `BertDecoder`.
+    """Rename the weights of `BertLMHeadModel` in `transformers` to those of `BertDecoder`.
 
     Args:
         state: its state dict, with or without cross-attention.
@@ -227,7 +227,7 @@ def _sizes(config: Any) -> dict[str, int]:
 
 
 def _load(name: str) -> Any:
-    """A released BERT with its output layer; only tensors are read, nothing is unpickled."""
+    """Load a released BERT with its output layer; only tensors are read, nothing is unpickled."""
     from transformers import AutoConfig, BertLMHeadModel
 
     remedy = "give the name of a BERT on the hub, or a folder with its config.json and model.safetensors"
@@ -243,7 +243,7 @@ def _load(name: str) -> Any:
         raise UserError(
             f"decoder '{name}': cannot be loaded ({str(error).splitlines()[0][:200]}); {remedy}."
         ) from error
-    # a BERT without its language model's head still has the rest
+    # A BERT without a language model head may be used.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("cls."))
     if missing:
         raise UserError(f"decoder '{name}': its weights lack '{missing[0]}'; {remedy}.")

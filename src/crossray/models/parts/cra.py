@@ -1,4 +1,4 @@
-"""CRA, UAR's cross-modal representation aligner (Li et al. 2023, section 3.3, eq. 6-9): one basis for image and words.
+"""CRA, UAR's cross-modal representation aligner (Li et al., 2023, section 3.3, eq. 6-9): a basis for image and words.
 
 The triplet loss of eq. 10 couples the studies of a batch and is in `models.uar`.
 
@@ -20,7 +20,7 @@ from crossray.models.base import ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class CRAConfig(ModelConfig):
-    """Configuration of a system with an aligner.
+    """Configuration of a system with CRA.
 
     Attributes:
         width: width D of the embeddings.
@@ -78,8 +78,8 @@ class CRA(nn.Module):
         """Embeddings E (..., D) -> features F (..., D).
 
         Args:
-            embeddings: of image tokens or words.
-            keys: result of `keys_values`, if available.
+            embeddings: embeddings of image tokens or words.
+            keys: result of `keys_values`, if already computed.
         """
         found = self.look_up(embeddings, keys)  # eq. 7
         return self.fusion(embeddings, found)  # eq. 8-9

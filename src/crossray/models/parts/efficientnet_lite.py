@@ -74,7 +74,7 @@ class EfficientNetLite(nn.Module):
 
 
 class _ConvNorm(nn.Module):
-    """Convolution with TensorFlow's "SAME" padding, and batch normalisation."""
+    """Convolution with TensorFlow's "SAME" padding, and batch normalization."""
 
     def __init__(self, channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class _ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
         if stride > 1:
-            # "SAME": as much padding as ceil(side / stride) outputs need, the odd pixel at the right and the bottom
+            # "SAME": pad for ceil(side / stride) outputs, with an odd pixel at the right and the bottom.
             rows, columns = (max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in x.shape[2:])
             x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
         normalised: Tensor = self.norm(self.conv(x))
@@ -94,7 +94,7 @@ class _ConvNorm(nn.Module):
 
 
 class _Block(nn.Module):
-    """Inverted residual: expand, filter each channel by itself, project."""
+    """Inverted residual block: expansion, depthwise convolution, projection."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def load_imagenet(name: str) -> EfficientNetLite:
 
 
 def rename_weights(released: dict[str, Tensor], network: EfficientNetLite) -> dict[str, Tensor]:
-    """The released tensors under the names of `EfficientNetLite`; the classifier is left out.
+    """Rename the released tensors to those of `EfficientNetLite`, without the classifier.
 
     Raises:
         KeyError: a tensor is missing.
@@ -157,7 +157,7 @@ def rename_weights(released: dict[str, Tensor], network: EfficientNetLite) -> di
         "head.norm": "_bn1",
     }
     for number, block in enumerate(network.blocks):
-        # a block without expansion has no bn0
+        # Blocks without expansion have no bn0.
         names = [("expand", "_expand_conv", "_bn0")] if block.expand is not None else []
         names += [("depthwise", "_depthwise_conv", "_bn1"), ("project", "_project_conv", "_bn2")]
         for ours, conv, norm in names:
@@ -166,7 +166,7 @@ def rename_weights(released: dict[str, Tensor], network: EfficientNetLite) -> di
     renamed = {}
     for name, tensor in network.state_dict().items():
         part, _, field = name.rpartition(".")
-        # files from before PyTorch 0.4.1 do not count batches
+        # Files from before PyTorch 0.4.1 have no batch counts.
         counted = field == "num_batches_tracked"
         renamed[name] = (
             released.get(f"{parts[part]}.{field}", tensor) if counted else released[f"{parts[part]}.{field}"]
@@ -186,18 +186,18 @@ def _weights_file(name: str) -> Path:
 
 @FAMILIES.register("lite")
 class LiteBackbone(FeatureMapBackbone):
-    """Last feature map of an EfficientNet-Lite, row by row; pooled: its mean."""
+    """Uses the last feature map of an EfficientNet-Lite, in row-major order; the pooled vector is its mean."""
 
     model_type = "efficientnet_lite"
 
     @classmethod
     def load(cls, name: str) -> nn.Module:
-        """`efficientnet-lite0` or `-lite2` with its ImageNet weights."""
+        """Load `efficientnet-lite0` or `-lite2` with ImageNet weights."""
         return load_imagenet(name)
 
     @classmethod
     def build(cls, architecture: dict[str, Any]) -> nn.Module:
-        """Fresh weights."""
+        """Build with random weights."""
         return EfficientNetLite(**architecture)
 
     @property
@@ -206,10 +206,10 @@ class LiteBackbone(FeatureMapBackbone):
         return int(self.network.config.hidden_size)
 
     def tokens(self, size: int) -> int:
-        """One token per place of the last feature map."""
+        """One token per cell of the last feature map."""
         return math.ceil(size / 32) ** 2
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """The whole network."""
+        """Run the whole network."""
         found: Tensor = self.network(images)
         return found

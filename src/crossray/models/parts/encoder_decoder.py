@@ -1,4 +1,4 @@
-"""The Transformer that the R2Gen family shares; the additions of each system are in its own file.
+"""The Transformer common to the R2Gen family; the additions of each system are in its own file.
 
 Shapes: B studies, N = B x beams rows, V views, S image tokens, T text positions, D width.
 """
@@ -27,9 +27,9 @@ class EncoderDecoderConfig(ModelConfig):
         heads: number of attention heads; a divisor of `width`.
         feedforward: width of the hidden layer of the feed-forward blocks.
         dropout: dropout in attention weights, feed-forward blocks, residual paths and embeddings.
-        visual_relu: ReLU after the linear map of the image features (R2Gen); M2KT and COACL have none.
+        visual_relu: use a ReLU after the linear map of the image features, as in R2Gen but not in M2KT and COACL.
         visual_dropout: dropout after the linear map of the image features; 0.5 in R2Gen, 0.1 in M2KT and COACL.
-        visual_positions: sinusoidal position codes on the image tokens (R2GenCMN); R2Gen and M2KT have none.
+        visual_positions: add sinusoidal position codes to the image tokens, as in R2GenCMN but not in R2Gen and M2KT.
         norm: "standard" layer normalization, or "r2gen" for weights from R2Gen's code.
     """
 
@@ -46,9 +46,9 @@ class EncoderDecoderConfig(ModelConfig):
 
 
 class EncoderDecoder(BackboneReportModel):
-    """Backbone, embeddings, encoder, decoder and vocabulary, and the steps between them.
+    """Backbone, embeddings, encoder, decoder and output layer, and the operations that combine them.
 
-    A system implements `encode` and `step` with `encode_visual`, `embed_text` and `decode`.
+    Systems implement `encode` and `step` with `encode_visual`, `embed_text` and `decode`.
     """
 
     config: EncoderDecoderConfig
@@ -69,12 +69,12 @@ class EncoderDecoder(BackboneReportModel):
         self.vocabulary = nn.Linear(config.width, config.vocabulary_size)
 
     def encode_visual(self, visual: Tensor, mask: Tensor, pooled: Tensor) -> Encoded:
-        """Position codes -> encoder.
+        """Add position codes and run the encoder.
 
         Args:
             visual: (B, S, D), embedded tokens of all views.
             mask: (B, S) bool, True where a token is valid.
-            pooled: (B, V, C), passed on.
+            pooled: (B, V, C), included in the result.
         """
         if self.config.visual_positions:
             visual = self.dropout(self.positions(visual))
@@ -85,19 +85,19 @@ class EncoderDecoder(BackboneReportModel):
         return self.decoder.start(encoded.memory, encoded.memory_mask, beams)
 
     def embed_text(self, tokens: Tensor, encoded: Encoded, cache: Cache | None, first: int = 0) -> Tensor:
-        """Embedding + position codes of the prompt, if it is due, and of `tokens` (N, T): (N, P + T, D).
+        """Embed `tokens` (N, T), and the prompt on the first step, with position codes: (N, P + T, D).
 
-        `first`: number of decoder positions that a system puts before the text.
+        `first` is the number of decoder positions that the system inserts before the text.
         """
         tokens, _ = prepend_prompt(tokens, encoded.prompt, cache)
         first = first if cache is None or cache.length == 0 else cache.length
         return self.dropout(self.positions(self.text_embedding(tokens), first))
 
     def embed_words(self, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Embedding + position codes of a report as the decoder reads it, and the mask of its words.
+        """Embed a report, with position codes, as the decoder input.
 
         Returns:
-            (B, T - 1, D), and (B, T - 1) bool, False for bos, for eos, which the decoder never reads, and for padding.
+            (B, T - 1, D), and the mask of its words (B, T - 1) bool, False for bos, eos (never an input) and padding.
         """
         tokens = targets.tokens[:, :-1]
         words = targets.mask[:, 1:].clone()
@@ -107,13 +107,13 @@ class EncoderDecoder(BackboneReportModel):
     def decode(
         self, text: Tensor, encoded: Encoded, cache: Cache | None, *, positions: int, need_attention: bool
     ) -> Step:
-        """Decoder -> vocabulary.
+        """Run the decoder and the output layer.
 
         Args:
-            text: (N, P + T, D), from `embed_text`, possibly changed by the system.
+            text: (N, P + T, D), result of `embed_text`, possibly modified by the system.
             encoded: result of `encode`.
             cache: as in `step`.
-            positions: number T of positions; a prompt before them has no logits.
+            positions: number T of positions with logits; a prompt before them has none.
             need_attention: as in `step`.
         """
         hidden, attention = self.decoder(

@@ -1,4 +1,4 @@
-"""Vision networks of `transformers` by hub name, folder or architecture; nothing is unpickled."""
+"""Loads vision networks of `transformers` by hub name, folder or architecture; nothing is unpickled."""
 
 import contextlib
 import hashlib
@@ -42,7 +42,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "dinov2_tiny": {"model_type": "dinov2", "mlp_ratio": 2, **_VIT_TINY},
 }  # fmt: skip
 
-#: Fields of a configuration that do not describe the network.
+#: Configuration fields that do not describe the network.
 _INCIDENTAL = ("transformers_version", "architectures", "_name_or_path", "dtype", "id2label", "label2id")
 
 
@@ -56,21 +56,21 @@ class Family(Protocol):
     model_type: ClassVar[str]
 
     def __call__(self, network: nn.Module, config: Any) -> Any:
-        """The backbone of a network: its class."""
+        """Create the backbone of a network; implemented by the class itself."""
 
     def load(self, name: str) -> nn.Module:
-        """The network that FAMILY:NAME names, with weights; `network.config.to_dict()` describes it.
+        """Load the network NAME of the family, with weights; `network.config.to_dict()` must describe it.
 
         Raises:
             UserError: there is no such network.
         """
 
     def build(self, architecture: dict[str, Any]) -> nn.Module:
-        """A network with new weights, from its description without `model_type`."""
+        """Build a network with random weights from its description without `model_type`."""
 
 
-#: Families of backbones that `transformers` does not have: a class of `crossray.models.parts.backbones.Backbone` that
-#: is a `Family`, each in a file of this folder, or in another package that names its module in an entry point of the
+#: Families of backbones outside `transformers`: subclasses of `crossray.models.parts.backbones.Backbone` that implement
+#: `Family`, each in a file of this folder, or in another package that declares its module as an entry point of the
 #: group `crossray.backbones`. PREFIX:NAME is the network NAME of the family PREFIX.
 FAMILIES: Registry[Family] = Registry(
     "backbone family",
@@ -84,7 +84,7 @@ _WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 
 
 def family_of(model_type: Any) -> Family | None:
-    """The family of the networks with this `model_type` in their architecture; None for those of `transformers`."""
+    """The family with this `model_type`; None for a model type of `transformers`."""
     if model_type in _SETTINGS:
         return None
     return next((family for family in FAMILIES.all().values() if family.model_type == model_type), None)
@@ -97,8 +97,8 @@ class _Kind:
     options: dict[str, Any]
 
 
-#: Fields of configurations that are set so that every parameter has a gradient: DINOv2 masks patches only in its own
-#: training, and SigLIP pools for its own loss.
+#: Configuration fields to set, by model type, so that every parameter has a gradient: DINOv2's mask token and SigLIP's
+#: pooling head are used only in their own training.
 _SETTINGS: dict[str, dict[str, Any]] = {
     "resnet": {}, "vit": {}, "dinov2": {"use_mask_token": False}, "siglip_vision_model": {"vision_use_head": False},
 }  # fmt: skip
@@ -124,7 +124,7 @@ def _kind(model_type: Any, source: str) -> _Kind:
 
 
 def load_network(name: str) -> nn.Module:
-    """The network that `BackboneConfig.name` names, with its weights, in float32.
+    """Load the network named by `BackboneConfig.name`, with its weights, in float32.
 
     Raises:
         UserError: there is no such architecture, folder or model, or its weights do not match.
@@ -147,11 +147,11 @@ def load_network(name: str) -> nn.Module:
 
 
 def build_network(architecture: dict[str, Any], source: str) -> nn.Module:
-    """A network with fresh weights.
+    """Build a network with random weights.
 
     Args:
         architecture: result of `describe_network`, or an entry of `ARCHITECTURES`.
-        source: name in messages.
+        source: name of the network in error messages.
 
     Raises:
         UserError: the model type is not supported.
@@ -177,7 +177,7 @@ def _filled(network: nn.Module, weights: dict[str, Tensor], path: Path) -> nn.Mo
 
 
 def describe_network(network: Any) -> dict[str, Any]:
-    """The JSON-ready architecture of a network, from which `build_network` builds another one."""
+    """The JSON-serializable architecture of a network, for `build_network`."""
     return {key: value for key, value in network.config.to_dict().items() if key not in _INCIDENTAL}
 
 
@@ -193,7 +193,7 @@ def _pretrained(name: str) -> nn.Module:
     try:
         with quiet():
             config = AutoConfig.from_pretrained(name)
-            # the vision part of a model of images and texts
+            # the vision tower of a vision-language model
             config = getattr(config, "vision_config", config)
             kind = _kind(config.model_type, name)
             network, report = kind.model.from_pretrained(
@@ -230,7 +230,7 @@ def _from_crossray(folder: Path, saved: dict[str, Any]) -> nn.Module:
     network = build_network(architecture, str(folder))
     try:
         with safe_open(folder / "model.safetensors", framework="pt") as weights:
-            # the backbone of a knowledge encoder is one module deeper
+            # In a knowledge encoder, the backbone is nested one level deeper.
             names = [name for name in weights.keys() if re.match(r"(network\.)?backbone\.network\.", name)]  # noqa: SIM118
             network.load_state_dict(
                 {name.partition("backbone.network.")[2]: weights.get_tensor(name) for name in names}
@@ -245,7 +245,7 @@ def _from_crossray(folder: Path, saved: dict[str, Any]) -> nn.Module:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the tables and progress bars of `transformers`; important messages become errors."""
+    """Silence the tables and progress bars of `transformers`; only errors are logged."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -261,7 +261,7 @@ def quiet() -> Iterator[None]:
 
 
 def fingerprint(module: nn.Module, *about: str) -> str:
-    """Hash of a module: `about`, such as its architecture, and its weights."""
+    """Hash of a module's weights and of `about`, such as its architecture."""
     digest = hashlib.sha256()
     for text in about:
         digest.update(text.encode())

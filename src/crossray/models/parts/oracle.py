@@ -1,7 +1,7 @@
 """A backbone that reads the drawn findings of phantom images instead of the images.
 
-It separates errors of the decoder from those of the encoder: a collapse that remains with these features is due to the
-decoder, one that disappears is due to the encoder.
+It separates errors of the decoder from those of the encoder: a collapse that persists with these features is due to the
+decoder; one that disappears is due to the encoder.
 """
 
 from dataclasses import replace
@@ -22,11 +22,11 @@ from crossray.models.parts.networks import FAMILIES
 from crossray.phantom.catalogue import ANY_SIDE, CATALOGUE
 from crossray.phantom.scene import DEGREES
 
-#: `BackboneConfig.name` of these features.
+#: The name of this backbone (`BackboneConfig.name`).
 ORACLE = "oracle:findings"
 #: Name of the feature.
 FINDINGS = "findings"
-#: Number of slots per view, with one token each; more than the findings of any drawn view.
+#: Number of slots per view, each with one token; more than the number of findings in any drawn view.
 SLOTS = 24
 
 _PLACES = sorted({place for kind in CATALOGUE.values() for place in kind.places})
@@ -79,7 +79,7 @@ def _drawn_findings(path: Path) -> DrawnFindings:
 
 
 class FindingEmbedding(nn.Module):
-    """One token for each drawn finding: the sum of the embeddings of its name, side, place, degree and status.
+    """Maps each drawn finding to a token: the sum of the embeddings of its name, side, place, degree and status.
 
     Args:
         width: channels C.
@@ -92,7 +92,7 @@ class FindingEmbedding(nn.Module):
         self.columns = nn.ModuleList(nn.Embedding(len(words) + 1, width) for words in _WORDS.values())
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (..., SLOTS, 5) -> tokens (..., SLOTS, C), equal in empty slots, and their sum (..., C)."""
+        """Codes (..., SLOTS, 5) -> tokens (..., SLOTS, C), equal for all empty slots, and their sum (..., C)."""
         codes = codes.long()
         tokens = torch.stack([embed(codes[..., index]) for index, embed in enumerate(self.columns)]).sum(dim=0)
         there = codes[..., :1] > 0
@@ -100,13 +100,13 @@ class FindingEmbedding(nn.Module):
 
 
 def refuse_images() -> UserError:
-    """The error if there are only images without drawn findings."""
+    """The error for images without drawn findings."""
     return UserError(f"backbone '{ORACLE}' reads what is drawn and cannot see images; give drawn studies with --data.")
 
 
 @FAMILIES.register("oracle")
 class OracleBackbone(Backbone):
-    """The drawn findings of each view, one token each; pooled: their sum. It is always trained."""
+    """Uses one token per drawn finding of a view; the pooled vector is their sum. It is always trainable."""
 
     placed = False
 
@@ -117,19 +117,19 @@ class OracleBackbone(Backbone):
 
     @classmethod
     def load(cls, name: str) -> nn.Module:
-        """New embeddings; there is only one such backbone."""
+        """Create random embeddings; the only valid name is "findings"."""
         if f"oracle:{name}" != ORACLE:
             raise UserError(f"backbone 'oracle:{name}' does not exist; write {ORACLE}.")
         return FindingEmbedding(256)
 
     @classmethod
     def build(cls, architecture: dict[str, Any]) -> nn.Module:
-        """The same."""
+        """Create random embeddings."""
         return FindingEmbedding(**architecture)
 
     @property
     def width(self) -> int:
-        """Channels of an embedding."""
+        """Width of an embedding."""
         return int(self.network.columns[0].embedding_dim)
 
     def tokens(self, size: int) -> int:
@@ -137,7 +137,7 @@ class OracleBackbone(Backbone):
         return SLOTS
 
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Refuse.
+        """Not supported: the backbone does not use images.
 
         Raises:
             UserError: always.

@@ -1,8 +1,8 @@
 """Reads ResNet weights in the layout of torchvision and timm, which most checkpoints use.
 
-A file holds tensors by the names conv1, bn1, layer1.0.conv1 ... layer4.2.bn3, perhaps behind a common beginning such as
-`module.` or in an entry `state_dict`; what else it holds, such as the classifier, is left out. The depths and widths
-follow from the names and shapes: ResNet-18, 34, 50, 101 and 152, and any other with the same blocks.
+A file contains tensors named conv1, bn1, layer1.0.conv1 ... layer4.2.bn3, possibly with a common prefix such as
+`module.` or in an entry `state_dict`; other tensors, such as the classifier, are ignored. Depths and widths follow from
+names and shapes: ResNet-18, 34, 50, 101 and 152, and any other with the same blocks.
 """
 
 import re
@@ -22,7 +22,7 @@ _FIRST = "layer1.0.conv1.weight"
 #: Entries of a checkpoint that may contain the weights.
 _ENTRIES = ("state_dict", "model_state_dict", "model")
 
-#: Their names of the parts of a block, and those of `transformers`; `{last}` is the last convolution.
+#: Names in `transformers` by their names of the parts of a block; `{last}` is the index of the last convolution.
 _BLOCK = {
     "conv": "layer.{place}.convolution", "bn": "layer.{place}.normalization",
     "downsample.0": "shortcut.convolution", "downsample.1": "shortcut.normalization",
@@ -30,10 +30,10 @@ _BLOCK = {
 
 
 def read_resnet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The architecture (`build_network`) of the ResNet in a file, and its weights by the names of `transformers`.
+    """Read the architecture of a ResNet (for `build_network`) and its weights, under the names of `transformers`.
 
     Raises:
-        UserError: the file cannot be read or has no such weights; no code in it is run.
+        UserError: the file cannot be read or contains no such weights. Code in the file is never run.
     """
     tensors = _read(path)
     prefixes = [name.removesuffix(_FIRST) for name in tensors if name.endswith(_FIRST)]
@@ -45,7 +45,7 @@ def read_resnet(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name, tensor in found.items():
         if renamed := _renamed(name):
             weights[renamed] = tensor
-            # files from before PyTorch 0.4.1 have no batch counts
+            # Files from before PyTorch 0.4.1 have no batch counts.
             if renamed.endswith("running_mean"):
                 counted = name.replace("running_mean", "num_batches_tracked")
                 weights[renamed.replace("running_mean", "num_batches_tracked")] = found.get(counted, torch.tensor(0))
@@ -74,7 +74,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str | None:
-    """The name in `transformers`; None for tensors outside the backbone."""
+    """The name of a tensor in `transformers`; None if it is outside the backbone."""
     part, _, field = name.rpartition(".")
     if part in ("conv1", "bn1"):
         return f"embedder.embedder.{'convolution' if part == 'conv1' else 'normalization'}.{field}"

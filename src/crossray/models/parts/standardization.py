@@ -1,7 +1,7 @@
-"""Standardizes the features of a frozen backbone by the mean and deviation of each channel on training images.
+"""Standardizes the features of a frozen backbone by each channel's mean and standard deviation over training images.
 
-The last feature map of a network that ends in a ReLU is half zeros, and the common part of all images is larger than
-their differences. Layers that are trained on a frozen backbone take long to compensate for this.
+Half of the last feature map of a network that ends in a ReLU is zero, and the mean over images is larger than the
+differences between them. Layers trained on top of a frozen backbone take long to compensate for this.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from crossray.data.batches.features import FeatureCache, Prepare, transformed_im
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 
-#: Maximum number of images for the statistics.
+#: Maximum number of images used for the statistics.
 MOST_IMAGES = 2048
 
-#: Share of the channels' mean deviation below which a channel counts as constant: what it does then is rounding, above
-#: all of features that are cached in half precision, and would be blown up.
+#: A channel whose standard deviation is below this share of the channels' mean is treated as constant: its variation is
+#: rounding error, in particular if features are cached in half precision, and must not be amplified.
 LEAST_SHARE = 1e-2
 
 _CHUNK = 32
 
 
 class Standardization(nn.Module):
-    """Subtract the mean and divide by the deviation of each channel; the identity until `learn` is called.
+    """Subtracts each channel's mean and divides by its standard deviation; the identity until `learn` is called.
 
     Args:
         width: channels C.
@@ -42,8 +42,12 @@ class Standardization(nn.Module):
         """(..., C) -> (..., C)."""
         return (x - self.mean) / self.deviation
 
+    def undo(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C), the inverse of `forward`."""
+        return x * self.deviation + self.mean
+
     def learn(self, moments: "Moments") -> None:
-        """Set mean and deviation; a channel that hardly varies compared with the others keeps its scale."""
+        """Set mean and standard deviation; channels that hardly vary (`LEAST_SHARE`) keep their scale."""
         deviation = (moments.squares / max(moments.count, 1)).sqrt()
         self.mean.copy_(moments.mean)
         self.deviation.copy_(deviation.where(deviation > LEAST_SHARE * deviation.mean(), 1.0))
@@ -61,7 +65,7 @@ class Moments:
         self.mean, self.squares = torch.zeros(2, width, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Add (N, ..., C) features; accurate even if the mean is far larger than the deviation (Chan et al. 1979)."""
+        """Add features (N, ..., C); accurate even if the mean is far larger than the deviation (Chan et al., 1979)."""
         rows = features.detach().reshape(-1, features.shape[-1]).double().cpu()
         mean, total = rows.mean(dim=0), self.count + len(rows)
         apart = mean - self.mean
@@ -73,14 +77,14 @@ class Moments:
 def training_features(
     dataset: Dataset, features: FeatureCache | None, prepare: Prepare, transform: ImageTransform, device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
-    """Features of at most `MOST_IMAGES` evenly spaced images of the training split, without augmentation.
+    """Iterate over the features of at most `MOST_IMAGES` evenly spaced training images, without augmentation.
 
     Args:
         dataset: the images.
-        features: cached features; if None, they are computed.
+        features: cached features; computed if None.
         prepare: normalized images (N, 3, S, S) -> (N, ...) tensors by name.
-        transform: transform that is applied first.
-        device: where to compute.
+        transform: transform applied before `prepare`.
+        device: device to compute on.
     """
     images = np.array([image for row in dataset.rows("train").tolist() for image in dataset.views(row)], np.int64)
     images = images[np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).astype(np.int64)]

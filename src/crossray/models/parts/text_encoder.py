@@ -20,19 +20,19 @@ from crossray.layers.transformer import Encoder
 from crossray.models.parts.networks import quiet
 from crossray.text.labeling.tokens import tokens
 
-#: Name of our own text encoder.
+#: Name of CrossRay's own text encoder.
 WORDS = "words"
 
-#: Number of hashes per word; two words share both hashes only with probability 1 / buckets^2.
+#: Number of hashes per word: two words share both hashes with probability 1 / buckets^2 only.
 _HASHES = 2
 
-#: Fields of a configuration of `transformers` that say nothing about the network.
+#: Configuration fields of `transformers` that do not describe the network.
 _INCIDENTAL = ("transformers_version", "architectures", "_name_or_path", "dtype", "id2label", "label2id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:
-    """The choice of the text encoder.
+    """Configuration of the text encoder.
 
     Attributes:
         name: `words` for CrossRay's own text encoder, which is trained with the model that uses it; or the hub name or
@@ -69,7 +69,7 @@ class TextEncoder(nn.Module, ABC):
     """Encodes texts as vectors.
 
     Attributes:
-        config: how it was built.
+        config: the configuration it was built from.
     """
 
     config: TextEncoderConfig
@@ -77,7 +77,7 @@ class TextEncoder(nn.Module, ABC):
     @property
     @abstractmethod
     def width(self) -> int:
-        """W of a text's vector."""
+        """Width W of a text vector."""
 
     @property
     @abstractmethod
@@ -86,14 +86,13 @@ class TextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Vectors (n, W) of the texts, n > 0."""
+        """Encode n > 0 texts to vectors (n, W)."""
 
 
 class WordEncoder(TextEncoder):
-    """Our own: words by their hashes, places, Transformer layers, mean.
+    """CrossRay's own text encoder: hashed word embeddings, position codes, Transformer layers, and mean pooling.
 
-    It needs no vocabulary and can read sentences of any report; an unseen word has a vector of its own, but an
-    untrained one.
+    It needs no vocabulary, so it can encode any sentence; the embedding of an unseen word is distinct but untrained.
     """
 
     def __init__(self, config: TextEncoderConfig) -> None:
@@ -107,16 +106,16 @@ class WordEncoder(TextEncoder):
 
     @property
     def width(self) -> int:
-        """The configured one."""
+        """Width W of a text vector, as configured."""
         return self.config.width
 
     @property
     def trainable(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Mean of the last layer over the words; the time depends on the longest text."""
+        """Encode texts; the time depends on the longest one."""
         rows = [
             [_buckets(word, self.config.buckets) for word in _words(text, self.config.max_length)] for text in texts
         ]
@@ -132,12 +131,12 @@ class WordEncoder(TextEncoder):
 
 
 class PretrainedTextEncoder(TextEncoder):
-    """A frozen text model of `transformers`: the vector of the first token ([CLS]) in its last layer.
+    """A frozen text model of `transformers`, which returns the vector of the first token ([CLS]) in its last layer.
 
     Args:
         network: the model, without a pooler.
         tokenizer: its tokenizer.
-        config: how it was found; its `architecture` describes both.
+        config: the configuration, whose `architecture` describes both.
     """
 
     def __init__(self, network: Any, tokenizer: tokenizers.Tokenizer, config: TextEncoderConfig) -> None:
@@ -145,7 +144,7 @@ class PretrainedTextEncoder(TextEncoder):
         self.network = network
         self.config = config
         self._tokenizer = tokenizer
-        # padding is masked, so its token does not matter
+        # Padding is masked, so any token will do.
         tokenizer.enable_padding(pad_id=int(getattr(self.network.config, "pad_token_id", None) or 0))
         tokenizer.enable_truncation(min(config.max_length, int(self.network.config.max_position_embeddings)))
         self.requires_grad_(False)
@@ -153,17 +152,17 @@ class PretrainedTextEncoder(TextEncoder):
 
     @property
     def width(self) -> int:
-        """Channels of the last layer."""
+        """Width W of the last layer."""
         return int(self.network.config.hidden_size)
 
     @property
     def trainable(self) -> bool:
-        """Never."""
+        """Always False."""
         return False
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """[CLS] of the last layer."""
+        """Encode texts; text beyond the maximum length is ignored."""
         encoded = self._tokenizer.encode_batch(list(texts))
         device = next(self.parameters()).device
         ids = torch.tensor([text.ids for text in encoded], device=device)
@@ -172,12 +171,12 @@ class PretrainedTextEncoder(TextEncoder):
         return vectors
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode."""
+        """Do nothing: the encoder always stays in evaluation mode."""
         return super().train(False)
 
 
 def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
-    """The text encoder that `config` names, with its weights; new ones for `words` or a given architecture.
+    """Build the encoder that `config` names: with its weights, or with random ones for `words` or a given architecture.
 
     The `config` of the result contains the architecture.
 
@@ -205,7 +204,7 @@ def build_text_encoder(config: TextEncoderConfig) -> TextEncoder:
             f"text encoder '{config.name}': cannot be loaded ({reason}); give the folder or the hub name of a text "
             "model with a fast tokenizer, or words."
         ) from error
-    # the first token is used directly, so a pooler would be unused
+    # The first token is used directly, so a pooler would not be used.
     network.pooler = None
     if described is None:
         fields = {key: value for key, value in network.config.to_dict().items() if key not in _INCIDENTAL}

@@ -1,4 +1,4 @@
-"""TIR, UAR's text-to-image refiner (Li et al. 2023, section 3.4, eq. 11-12): a learned mask of where each word looks.
+"""TIR, UAR's text-to-image refiner (Li et al., 2023, section 3.4, eq. 11-12): a learned mask of the cross-attention.
 
 Shapes: B studies, N rows, V views, L tokens of a view, S = V * L, T words, D width.
 """
@@ -15,15 +15,15 @@ from crossray.models.base import Encoded, ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class TIRConfig(ModelConfig):
-    """Configuration of a system with a refiner.
+    """Configuration of a system with TIR.
 
     Attributes:
         width: width D of the decoder.
-        heads: its attention heads, a divisor of `width`.
-        mask: mask of TIR: a trained number for each position and image token (static), computed from both (dynamic), or
-            none (Table 2).
+        heads: number of attention heads of the decoder; a divisor of `width`.
+        mask: mask of TIR: a parameter for each position and image token (static), computed from both (dynamic), or none
+            (Table 2).
         mask_scale: factor k of eq. 11.
-        mask_loss: "sparse" encourages few open places; "literal" is eq. 12 as printed, which opens all of them.
+        mask_loss: "sparse" encourages few open positions; "literal" is eq. 12 as printed, which opens all of them.
         mask_reduction: mean or sum of the mask loss over words and image tokens.
     """
 
@@ -36,13 +36,13 @@ class TIRConfig(ModelConfig):
 
 
 class TIR(nn.Module):
-    """Text-to-image refiner: a bias of the decoder's cross-attention, k * sigmoid(M) / sqrt(d) (eq. 11).
+    """Text-to-image refiner: adds a bias to the decoder's cross-attention, k * sigmoid(M) / sqrt(d) (eq. 11).
 
-    The value at M = 0 is subtracted from the bias. This does not change the softmax but improves half precision, in
-    which numbers near 0 are exact.
+    The bias at M = 0 is subtracted. This does not change the softmax but improves accuracy in half precision, whose
+    resolution is highest near 0.
 
     Args:
-        config: sizes and mask.
+        config: sizes and kind of mask.
         length: number of image tokens per view.
     """
 
@@ -52,7 +52,7 @@ class TIR(nn.Module):
         if config.mask == "static":
             self.mask = nn.Parameter(torch.zeros(config.max_length, config.views * length))
         else:
-            # M = (H W_a)(F W_b)^T / sqrt(D) is also initially 0
+            # M = (H W_a)(F W_b)^T / sqrt(D) is initially 0 as well.
             self.word = nn.Linear(config.width, config.width, bias=False)
             self.image = nn.Linear(config.width, config.width, bias=False)
             nn.init.zeros_(self.word.weight)
@@ -62,12 +62,12 @@ class TIR(nn.Module):
         return self.image(visual) / math.sqrt(self.config.width)
 
     def forward(self, text: Tensor, encoded: Encoded, first: int) -> Tensor:
-        """M for the words (N, T, D), (1 or N, T, S), 0 for positions that have no row.
+        """The mask M, (1 or N, T, S); 0 for positions outside the report.
 
         Args:
-            text: what enters the decoder.
+            text: (N, T, D) input of the decoder.
             encoded: the encoded image; for a dynamic mask, its `aux` contains the `keys` as "mask_keys".
-            first: place of the first position in the report; below 0 in a prompt.
+            first: index of the first position in the report; negative within a prompt.
         """
         if self.config.mask == "dynamic":
             keys = encoded.aux["mask_keys"]
@@ -79,12 +79,12 @@ class TIR(nn.Module):
         return (rows * known.unsqueeze(1))[None]
 
     def bias(self, mask: Tensor) -> Tensor:
-        """M (N, T, S) -> what is added to the scaled scores of every head, (N, 1, T, S) (eq. 11)."""
+        """M (N, T, S) -> bias of the scaled scores of every head, (N, 1, T, S) (eq. 11)."""
         scale = self.config.mask_scale / math.sqrt(self.config.width // self.config.heads)
         return scale * (mask.float().sigmoid() - 0.5).unsqueeze(1)
 
     def loss(self, mask: Tensor, words: Tensor, visible: Tensor) -> Tensor:
-        """L_mask (eq. 12, or its reading as sparsity) over the words (B, T) and image tokens (B, S) that exist."""
+        """L_mask (eq. 12, or its sparse variant) over valid words (B, T) and image tokens (B, S)."""
         share = mask.float().sigmoid()
         if self.config.mask_loss == "literal":
             share = 1 - share

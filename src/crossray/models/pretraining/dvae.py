@@ -1,9 +1,10 @@
-"""A discrete variational autoencoder: images to a grid of tokens, and back (Ramesh et al. 2021).
+"""A discrete variational autoencoder (dVAE), which maps images to a grid of tokens and back.
 
-The networks are those of DALL-E, with the names of its weights, in any width. In its own size the encoder is the one
-that UAR's authors use; smaller ones are trained here on radiographs. What UAR takes of either is `image_tokenizer.py`.
+The networks and the names of their weights are those of DALL-E (Ramesh et al., 2021, arXiv:2102.12092), in any width.
+UAR's authors use the released encoder; smaller networks are trained here on radiographs. `image_tokenizer.py` wraps
+either encoder for UAR.
 
-Shapes: N images, C channels, H x W pixels, K codes, h x w = H/8 x W/8 places of the grid.
+Shapes: N images, C channels, H x W pixels, K codes, and a grid of h x w = H/8 x W/8 cells.
 """
 
 import math
@@ -20,16 +21,16 @@ from crossray.errors import UserError
 from crossray.layers.contrastive import gather_ranks
 from crossray.models.base import Event, Trainable, TrainableConfig, register
 
-#: Pixels a place, in each direction.
+#: Side length of a grid cell in pixels.
 DOWNSAMPLING = 8
 
-#: Pixels are squeezed into [margin, 1 - margin], where their logit is finite.
+#: Pixels are mapped to [margin, 1 - margin], where their logit is finite.
 _MARGIN = 0.1
 
-#: How clearly the first codes are told apart, see `DVAE.start`; with less, sampling confuses neighbours.
+#: Scale of the initial logits (`DVAE.start`); with a lower one, sampling often selects a neighboring code.
 _SHARPNESS = 20.0
 
-#: Noise on a code that was split off another, as a share of its weights' standard deviation.
+#: Noise added to a copied code, as a share of the standard deviation of its weights.
 _SPLIT_NOISE = 0.01
 
 
@@ -38,7 +39,7 @@ class NetworkConfig(TrainableConfig):
     """Size of the two networks.
 
     Attributes:
-        channels: number of color channels; 1 is enough for grey-scale images, DALL-E's encoder uses 3.
+        channels: number of color channels; 1 is enough for grayscale images, DALL-E's encoder uses 3.
         width: number of channels of the first group of blocks, a multiple of 4; it doubles with every halving of the
             resolution.
         blocks: number of residual blocks per group.
@@ -58,7 +59,7 @@ class NetworkConfig(TrainableConfig):
         if self.patch not in (1, 2, 4, 8):
             raise UserError(f"field 'patch' is {self.patch}; choose 1, 2, 4 or 8.")
         if self.channels not in (1, 3):
-            raise UserError(f"field 'channels' is {self.channels}; choose 1 (grey) or 3.")
+            raise UserError(f"field 'channels' is {self.channels}; choose 1 (gray) or 3.")
         if self.width < 4 or self.width % 4:
             raise UserError(f"field 'width' is {self.width}; give a multiple of 4.")
         if self.blocks < 1 or self.codes < 2:
@@ -66,20 +67,22 @@ class NetworkConfig(TrainableConfig):
 
     @property
     def groups(self) -> int:
-        """Groups of blocks; the resolution is halved between two of them."""
+        """Number of groups of blocks; the resolution is halved between groups."""
         return 1 + int(math.log2(DOWNSAMPLING // self.patch))
 
 
-#: The network of the released weights.
+#: The size of the released encoder.
 DALLE = NetworkConfig(channels=3, width=256, blocks=2, codes=8192, patch=1)
 
 
 class Conv(nn.Module):
-    """A convolution that keeps the size, with the names and the initial weights of DALL-E's.
+    """A convolution with DALL-E's padding, parameter names and initialization.
 
     Args:
-        inputs: channels; `outputs`: channels; `side`: of the kernel, odd.
-        stride: `side` for a kernel that takes every pixel once; otherwise 1.
+        inputs: number of input channels.
+        outputs: number of output channels.
+        side: side length of the kernel; odd with a stride of 1.
+        stride: 1, or `side` for a kernel that covers each pixel once.
     """
 
     def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1) -> None:
@@ -95,12 +98,13 @@ class Conv(nn.Module):
 
 
 class Block(nn.Module):
-    """x + gain * four convolutions of relu(x), the middle ones a quarter as wide.
+    """A residual block, x + gain * f(x), in which f is four ReLUs and convolutions, a quarter as wide inside.
 
     Args:
-        inputs: channels; `outputs`: channels, a multiple of 4.
-        sides: of the four kernels.
-        layers: blocks of the whole network; the gain is 1 / layers^2.
+        inputs: number of input channels.
+        outputs: number of output channels, a multiple of 4.
+        sides: side lengths of the four kernels.
+        layers: number of blocks in the network; the gain is 1 / layers^2.
     """
 
     def __init__(self, inputs: int, outputs: int, sides: tuple[int, int, int, int], layers: int) -> None:
@@ -121,7 +125,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images to the logits of the codes at every place."""
+    """Maps images to the logits of the codes in each cell."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -148,7 +152,7 @@ class Encoder(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """What the last convolution makes the logits of, (N, F, h, w)."""
+        """The input of the last convolution, which computes the logits: (N, F, h, w)."""
         return self._hidden(images).relu()
 
     def _hidden(self, images: Tensor) -> Tensor:
@@ -159,12 +163,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes, or weights of the codes, to images.
+    """Maps codes, or weights of the codes, to images.
 
     Args:
-        config: the size.
-        outputs: channels that it gives a pixel.
-        begin: channels of the vector that it looks a code up as; 128 in DALL-E.
+        config: the size of the network.
+        outputs: number of output channels.
+        begin: width of the code embeddings; 128 in DALL-E.
     """
 
     def __init__(self, config: NetworkConfig, outputs: int, begin: int) -> None:
@@ -186,11 +190,11 @@ class Decoder(nn.Module):
         self.shuffle = nn.PixelShuffle(config.patch)
 
     def forward(self, weights: Tensor) -> Tensor:
-        """Weights of the codes (N, K, h, w), which sum to 1 at every place -> (N, outputs, H, W)."""
+        """Weights of the codes (N, K, h, w), which sum to 1 in each cell -> (N, outputs, H, W)."""
         return self.shuffle(self.blocks(weights))
 
     def look_up(self, codes: Tensor) -> Tensor:
-        """The same for one code (N, h, w) int64 at every place, without K channels."""
+        """The same for one code per cell, (N, h, w) int64, without a one-hot tensor."""
         first: Conv = self.blocks.input  # type: ignore[assignment]
         x = (F.embedding(codes, first.w[:, :, 0, 0].T) + first.b).permute(0, 3, 1, 2)
         for part in list(self.blocks)[1:]:
@@ -199,12 +203,12 @@ class Decoder(nn.Module):
 
 
 def squeeze(pixels: Tensor) -> Tensor:
-    """[0, 1] -> [0.1, 0.9], DALL-E's `map_pixels`."""
+    """Map [0, 1] to [0.1, 0.9]: DALL-E's `map_pixels`."""
     return (1 - 2 * _MARGIN) * pixels + _MARGIN
 
 
 def unsqueeze(pixels: Tensor) -> Tensor:
-    """[0.1, 0.9] -> [0, 1]; what lies outside is cut off."""
+    """Map [0.1, 0.9] to [0, 1], with clipping: DALL-E's `unmap_pixels`."""
     return ((pixels - _MARGIN) / (1 - 2 * _MARGIN)).clamp(0, 1)
 
 
@@ -217,8 +221,8 @@ class DVAEConfig(NetworkConfig):
             scale.
         temperature: initial temperature of the Gumbel-softmax.
         temperature_end: final temperature of the Gumbel-softmax; at 0, it would select the most probable code.
-        anneal: share of the training in which the temperature falls, geometrically.
-        decoder_begin: width of the decoder's code embeddings, 128 in DALL-E; 0 for half the width of its widest blocks,
+        anneal: share of the training over which the temperature decreases, geometrically.
+        decoder_begin: width of the decoder's code embeddings, 128 in DALL-E; 0 for half the width of the widest blocks,
             which is 1,024 at DALL-E's size.
         revive_every: number of steps after which unused codes are replaced by copies of frequent ones; 0 for never.
     """
@@ -231,7 +235,7 @@ class DVAEConfig(NetworkConfig):
     revive_every: int = 50
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
+        """Reject invalid schedules."""
         super().__post_init__()
         if not 0 < self.temperature_end <= self.temperature or not 0 < self.anneal <= 1:
             raise UserError(
@@ -242,7 +246,7 @@ class DVAEConfig(NetworkConfig):
 
 @register("dvae", DVAEConfig)
 class DVAE(Trainable):
-    """The image tokenizer in training: encoder, Gumbel-softmax, decoder. Images are in [0, 1] (mean 0, std 1)."""
+    """The trainable image tokenizer: encoder, Gumbel-softmax, decoder. Images are in [0, 1] (mean 0, std 1)."""
 
     loss_weights: ClassVar = {"reconstruction": 1.0, "kl": 0.0, "usage": 0.01}
     metrics: ClassVar = ("psnr", "perplexity", "used")
@@ -265,10 +269,11 @@ class DVAE(Trainable):
         self._counts: list[Tensor] = []
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Reconstruction (of a sample in training, otherwise of the most probable codes), and two in nats.
+        """Compute "reconstruction", "kl" and "usage" (the last two in nats).
 
-        "kl" is how far the codes of a place are from the uniform prior, "usage" how far those of the whole batch are: 0
-        when all are chosen equally often, however sure each place is.
+        The reconstruction uses sampled codes in training and the most probable ones otherwise. "kl" is the divergence
+        of each cell's distribution from the uniform prior; "usage" is that of the batch's mean distribution, which is 0
+        if all codes are used equally often, however certain each cell is.
         """
         images = batch.inputs.images[batch.inputs.view_mask]
         if self.training and not self.started:
@@ -282,7 +287,7 @@ class DVAE(Trainable):
             drawn = self.decoder.look_up(codes)
         log_share = logits.log_softmax(dim=1)
         share = log_share.exp()
-        usage = share.mean(dim=(0, 2, 3)).clamp_min(1e-9)  # the entropy has no slope at 0
+        usage = share.mean(dim=(0, 2, 3)).clamp_min(1e-9)  # the entropy's derivative is infinite at 0
         return {
             "reconstruction": self._error(drawn.float(), images[:, : self.config.channels]),
             "kl": math.log(self.config.codes) + (share * log_share).sum(dim=1).mean(),
@@ -290,7 +295,7 @@ class DVAE(Trainable):
         }
 
     def advance(self, event: Event) -> None:
-        """After a step: the temperature falls, and codes that no place chooses are revived."""
+        """After each step, update the temperature and revive unused codes."""
         if event.kind != "step":
             return
         config, falling = self.config, self.config.anneal * event.steps
@@ -303,11 +308,11 @@ class DVAE(Trainable):
 
     @torch.no_grad()
     def start(self, images: Tensor) -> None:
-        """Codes that mean something before the first step: k-means over the features of the first batch.
+        """Initialize the codes by k-means over the features of the first batch, (N, 3, H, W).
 
-        The logits of a place become its squared distances to the centres, as in a mixture of Gaussians, and the decoder
-        begins with a random projection of the centres, so that codes alike are alike to it. From random weights, which
-        say nothing about the image, thousands of steps pass before any code does.
+        The logits of a cell become its negative squared distances to the centers, as in a mixture of Gaussians. The
+        decoder's embeddings become a random projection of the centers, so that similar codes have similar embeddings.
+        With random codes instead, thousands of steps pass before they represent the image.
         """
         features = gather_ranks(self.encoder.features(images)).float()
         points = features.transpose(0, 1).flatten(1).T
@@ -327,10 +332,10 @@ class DVAE(Trainable):
 
     @torch.no_grad()
     def revive(self, seed: int) -> None:
-        """Split each code that was never chosen since the last call off one that was: equal up to a little noise.
+        """Replace each code that was never used since the last call by a noisy copy of a frequent one.
 
-        Encoder and decoder both learn the copy, so that from then on places are shared between the two. All processes
-        hold the same counts and draw the same numbers.
+        The copy is made in the encoder and the decoder, so the two codes share the cells of the original. All processes
+        have the same counts and draw the same random numbers.
         """
         dead = (self.usage == 0).nonzero().flatten()
         if not len(dead) or not self.usage.any():
@@ -346,22 +351,22 @@ class DVAE(Trainable):
         output.b.index_copy_(0, dead, output.b[parents])
 
     def codes(self, images: Tensor) -> Tensor:
-        """The most probable code at every place, (N, h, w) int64, of images (N, 3, H, W) in [0, 1]."""
+        """The most probable code of each cell, (N, h, w) int64, for images (N, 3, H, W) in [0, 1]."""
         return self.encoder(images).argmax(dim=1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """What the codes of images (N, 3, H, W) keep of them: (N, C, H, W) in [0, 1]."""
+        """Encode and decode images (N, 3, H, W) in [0, 1]; returns (N, C, H, W) in [0, 1]."""
         drawn = self.decoder.look_up(self.codes(images)).float()[:, : self.config.channels]
         return drawn.clamp(0, 1) if self.config.reconstruction == "mse" else unsqueeze(drawn.sigmoid())
 
     def observe(self, batch: Batch) -> None:
-        """Keep PSNR and codes of a validation batch."""
+        """Record PSNR and codes of a validation batch."""
         images = batch.inputs.images[batch.inputs.view_mask]
         self._errors.append(psnr(self.reconstruct(images), images[:, : self.config.channels]))
         self._counts.append(_counted(self.codes(images), self.config.codes)[None])
 
     def summary(self) -> dict[str, float]:
-        """`psnr` in dB, mean over images; `perplexity` of the codes; `used`, the share of codes that occur."""
+        """`psnr`: mean over images in dB; `perplexity` of the codes; `used`: share of the codes that occur."""
         if not self._errors:
             return {}
         errors = gather_ranks(torch.cat(self._errors))
@@ -377,7 +382,7 @@ class DVAE(Trainable):
     def _error(self, drawn: Tensor, images: Tensor) -> Tensor:
         if self.config.reconstruction == "mse":
             return F.mse_loss(drawn, images)
-        # DALL-E, appendix A.3: logit(pixel) follows a Laplace distribution with mean `mean` and scale exp(log_scale)
+        # DALL-E, appendix A.3: logit(pixel) has a Laplace distribution with mean `mean` and scale exp(log_scale).
         mean, log_scale = drawn.chunk(2, dim=1)
         pixels = squeeze(images)
         surprise = (pixels.logit() - mean).abs() * (-log_scale).exp() + log_scale + math.log(2)
@@ -385,20 +390,20 @@ class DVAE(Trainable):
 
 
 def psnr(found: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, (N,), of images (N, C, H, W) in [0, 1]."""
+    """Peak signal-to-noise ratio (N,), in dB, of images (N, C, H, W) in [0, 1]."""
     return -10 * (found - truth).square().flatten(1).mean(dim=1).clamp_min(1e-10).log10()
 
 
 def k_means(points: Tensor, count: int, turns: int = 5) -> tuple[Tensor, Tensor]:
-    """Centres (count, F) of points (N, F), and the mean squared distance of a point to its centre.
+    """Centers (count, F) of points (N, F), and the mean squared distance between a point and its center.
 
-    It begins with random points, the same in every process; a centre without points stays where it is.
+    The initial centers are random points, the same in every process; a center without points does not move.
     """
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(points), generator=generator).to(points.device)
     centres = points[order[torch.arange(count, device=points.device) % len(points)]].clone()
     for _ in range(turns):
-        parts = [torch.cdist(some, centres).min(dim=1) for some in points.split(4096)]  # all at once would be gigabytes
+        parts = [torch.cdist(some, centres).min(dim=1) for some in points.split(4096)]  # in parts, to save memory
         nearest, place = (torch.cat(values) for values in zip(*parts, strict=True))
         total = torch.zeros_like(centres).index_add_(0, place, points)
         members = torch.bincount(place, minlength=count).unsqueeze(1)

@@ -1,6 +1,6 @@
-"""A frozen encoder of `dvae.py` for UAR, which converts images to tokens.
+"""The frozen image tokenizer of UAR: an encoder of `dvae.py`.
 
-DALL-E's weights are published as a pickled module, and reading a pickle can run code: `pytorch_files.py` runs none.
+DALL-E's weights are published as a pickled module. Unpickling can run code, so `pytorch_files.py` is used instead.
 """
 
 import json
@@ -27,30 +27,30 @@ from crossray.models.base import BUILD
 from crossray.models.parts.networks import fingerprint
 from crossray.models.pretraining.dvae import DALLE, DOWNSAMPLING, Conv, Encoder, NetworkConfig
 
-#: Networks of `random:NAME`.
+#: Network sizes of `random:NAME`.
 RANDOM = {"dalle": DALLE, "tiny": NetworkConfig(width=8, blocks=1, codes=24, patch=4)}
 
 _PREFIX = "encoder."
 
-#: Packages of the classes in DALL-E's file.
+#: Packages of the classes that DALL-E's file refers to.
 _CLASSES = ("dall_e.", "torch.nn.modules.")
 
-#: Maximum number of blocks per group that are built to check weights; DALL-E has two.
+#: Maximum number of blocks per group in weights that are read; DALL-E has two.
 _BLOCKS = 64
 
-#: The possible names, for messages.
+#: The possible names, for error messages.
 _REMEDY = "give the folder of a `crossray pretrain tokenizer` run, DALL-E's encoder.pkl, or a name on the hub"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTokenizerConfig:
-    """The choice of the image tokenizer.
+    """Configuration of the image tokenizer.
 
     Attributes:
         name: the folder of a run of `crossray pretrain tokenizer` or its model folder; DALL-E's encoder.pkl; a model on
             the Hugging Face hub; build:RECIPE (such as build:tokenizer/phantom), which `crossray train` trains first
             unless the dataset already has it; or random:dalle or random:tiny for tests.
-        architecture: set when it is built, so that a saved folder is self-contained; leave it out.
+        architecture: set when the tokenizer is built, so that a saved folder is self-contained; leave it out.
     """
 
     name: str = "random:dalle"
@@ -58,11 +58,11 @@ class ImageTokenizerConfig:
 
 
 class ImageTokenizer(nn.Module):
-    """The frozen encoder: one token for each 8 x 8 pixels of an image.
+    """The frozen encoder, which produces one token per 8 x 8 pixels.
 
     Args:
         encoder: the network.
-        config: its configuration; `architecture` describes it.
+        config: the configuration, whose `architecture` describes the network.
     """
 
     def __init__(self, encoder: Encoder, config: ImageTokenizerConfig) -> None:
@@ -77,27 +77,27 @@ class ImageTokenizer(nn.Module):
         return self.encoder.config.codes
 
     def codebook(self) -> Tensor:
-        """A vector for each code, (codes, C): its weights in the last layer, which are similar for similar codes."""
+        """A vector per code, (codes, C): its weights in the last layer, which are similar for similar codes."""
         output: Conv = self.encoder.blocks.output.conv  # type: ignore[union-attr, assignment]
         return output.w[:, :, 0, 0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Tokens (N, L), row by row, of images (N, 3, H, W) in [0, 1]; int16 where that is enough."""
+        """Tokens (N, L), in row-major order, of images (N, 3, H, W) in [0, 1]; int16 if that is large enough."""
         return self.most_probable(images, 1)[0].squeeze(2)
 
     @torch.no_grad()
     def most_probable(self, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The most probable codes of every place, and their probabilities.
+        """The most probable codes of each cell, and their probabilities.
 
-        It always uses the precision of its weights, so tokens computed in training equal cached ones.
+        Autocast is disabled, so that tokens computed during training equal cached ones.
 
         Args:
             images: (N, 3, H, W) in [0, 1].
-            count: number C of codes per place.
+            count: number C of codes per cell.
 
         Returns:
-            Codes (N, L, C), places row by row, the most probable first; int16 where that is enough. Shares (N, L, C),
-            which sum to 1.
+            Codes (N, L, C), cells in row-major order and the most probable code first; int16 if that is large enough.
+            Their probabilities (N, L, C), normalized to sum to 1.
         """
         weights = next(self.encoder.parameters())
         with torch.autocast(images.device.type, enabled=False):
@@ -112,7 +112,7 @@ class ImageTokenizer(nn.Module):
 
 
 def grid(size: int) -> int:
-    """Tokens of an image of size x size pixels.
+    """Number of tokens of an image of size x size pixels.
 
     Raises:
         UserError: the size is not a multiple of 8.
@@ -127,7 +127,7 @@ def _random_names() -> list[str]:
 
 
 def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
-    """The tokenizer that `config` names, with its weights, or with new ones if its architecture is given.
+    """Build the tokenizer that `config` names: with its weights, or with random ones if `architecture` is set.
 
     Raises:
         UserError: there is no such tokenizer, or its weights do not match.
@@ -150,7 +150,7 @@ def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
         encoder = Encoder(network)
     else:
         try:
-            with torch.device("meta"):  # a file may claim any size: no memory before its weights are known to fit
+            with torch.device("meta"):  # a file may claim any size, so allocate memory only once the weights fit
                 encoder = Encoder(network)
             encoder.load_state_dict(weights, assign=True)
         except (RuntimeError, OverflowError) as error:
@@ -161,7 +161,7 @@ def build_image_tokenizer(config: ImageTokenizerConfig) -> ImageTokenizer:
 
 
 def _from_folder(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
-    """Size and encoder weights of a saved `dvae`."""
+    """Size and encoder weights of a saved `DVAE`."""
     try:
         saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if saved["system"] != "dvae":
@@ -178,15 +178,15 @@ def _from_folder(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
 
 
 def read_encoder(path: Path) -> dict[str, Tensor]:
-    """The tensors of DALL-E's encoder.pkl, or of a state dict with the same names, without running any code.
+    """Read the tensors of DALL-E's encoder.pkl, or of a state dict with the same names, without running code from it.
 
-    It needs no more memory than a few times the size of the file.
+    The memory needed is at most a few times the size of the file.
 
     Returns:
         Tensors `blocks.*.w` and `blocks.*.b` in float32.
 
     Raises:
-        UserError: the file contains a name that weights do not need, or has no such tensors.
+        UserError: the file cannot be read, refers to anything but weights, or contains no such tensors.
     """
     remedy = "give DALL-E's encoder.pkl"
     try:
@@ -215,10 +215,10 @@ def read_encoder(path: Path) -> dict[str, Tensor]:
 
 
 def infer_network(weights: Mapping[str, Tensor], source: str) -> NetworkConfig:
-    """The size of the encoder with these weights, in DALL-E's layout.
+    """Infer the size of an encoder from its weights in DALL-E's layout.
 
     Raises:
-        UserError: the weights have another layout.
+        UserError: the weights have a different layout.
     """
     try:
         first, last = weights["blocks.input.w"], weights["blocks.output.conv.w"]

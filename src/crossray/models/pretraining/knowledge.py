@@ -1,8 +1,9 @@
-"""MedKLIP: learns from reports which of 75 entities a radiograph shows, and where (Wu et al. 2023).
+"""MedKLIP, which learns from reports which of 75 entities a radiograph shows, and where (Wu et al., 2023,
+arXiv:2301.02228).
 
-`knowledge_encoder.py` contains the part that REVTAF uses.
+`knowledge_encoder.py` wraps the trained network for REVTAF.
 
-Shapes: B studies, N images, E = 75 entities, A = 51 places, W width of a text vector, n sentences, m triplets.
+Shapes: B studies, N images, E = 75 entities, A = 51 places, text vectors of width W, n sentences, m triplets.
 """
 
 from dataclasses import dataclass, field, replace
@@ -36,10 +37,10 @@ from crossray.text.observations import STATUSES
 
 _BLANK, _POSITIVE, _NEGATIVE, _UNCERTAIN = range(len(STATUSES))
 
-#: Of the cosines between sentences and triplets.
+#: Temperature of the cosine similarities between sentences and triplets.
 _TEMPERATURE = 0.07
 
-#: Reports whose triplets are kept, about 0.7 kB each; those that come later are read again in every epoch.
+#: Number of reports whose triplets are cached (about 0.7 kB each); others are processed again in each epoch.
 _REMEMBERED = 50_000
 
 
@@ -76,11 +77,11 @@ class KnowledgeNetworkConfig(TrainableConfig):
 
 
 class KnowledgeNetwork(nn.Module):
-    """A query for each entity attends to the image; two heads predict whether and where the entity is present.
+    """Attends to the image with one query per entity; two heads predict whether and where the entity is present.
 
     Args:
-        config: the size.
-        text_width: W.
+        config: the size of the network.
+        text_width: width W of a text vector.
     """
 
     def __init__(self, config: KnowledgeNetworkConfig, text_width: int) -> None:
@@ -99,15 +100,15 @@ class KnowledgeNetwork(nn.Module):
         self.position = nn.Linear(width, text_width)
 
     def forward(self, images: Tensor, entities: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """What the images show.
+        """Classify entities and their places.
 
         Args:
-            images: (N, 3, H, W), normalised.
-            entities: vectors of the descriptions, (E, W).
-            places: vectors of the places, (A, W).
+            images: (N, 3, H, W), normalized.
+            entities: (E, W) vectors of the descriptions.
+            places: (A, W) vectors of the places.
 
         Returns:
-            Logits (N, E, 2) of absent and present, and scores (N, E, A) of the places.
+            Logits (N, E, 2) of absent and present, and logits (N, E, A) of the places.
         """
         tokens = self.contract(self.expand(self.backbone(images)[0]).relu())
         queries = self.query(entities).expand(len(images), -1, -1)
@@ -116,13 +117,13 @@ class KnowledgeNetwork(nn.Module):
 
 
 def _cut(backbone: Backbone, stages: int) -> Backbone:
-    """A ResNet without the stages after `stages`; other backbones are unchanged."""
+    """Remove the stages of a ResNet after the first `stages`; other backbones are unchanged."""
     network = backbone.network
     if not isinstance(backbone, ResNetBackbone) or stages >= len(network.config.depths):
         return backbone
     network.encoder.stages = network.encoder.stages[:stages]
     described = describe_network(network)
-    # derived from the depths
+    # These are derived from the depths.
     for name in ("stage_names", "out_features", "out_indices"):
         described.pop(name, None)
     described |= {name: described[name][:stages] for name in ("depths", "hidden_sizes")}
@@ -135,7 +136,7 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
     """Configuration of `Knowledge`.
 
     Attributes:
-        blank: how to treat entities that the report does not mention: ignore (as in MedKLIP), or negative. With ignore,
+        blank: how to treat entities that a report does not mention: ignore (as in MedKLIP), or negative. With ignore,
             an entity that no report denies cannot be learned.
         candidates: number of places among which the true one must be found in training, 8 as in MedKLIP; validation
             uses all places.
@@ -147,7 +148,7 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
     sentences: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
+        """Reject values that cannot be trained."""
         super().__post_init__()
         if not 2 <= self.candidates < len(PLACES) or self.sentences < 2:
             raise UserError(f"give 'candidates' from 2 to {len(PLACES) - 1} and 'sentences' of at least 2.")
@@ -155,11 +156,11 @@ class KnowledgeConfig(KnowledgeNetworkConfig):
 
 @register("knowledge", KnowledgeConfig)
 class Knowledge(Trainable):
-    """The network in training, on the triplets that the rules of `text.entities` read from the reports.
+    """The trainable network. It learns from triplets that `crossray.text.entities` extracts from the reports.
 
     Attributes:
-        thresholds: (E,) log-odds from which on an entity counts as present. Each validation sets them so that in as
-            many studies as the reports assert an entity it is called present; 0 for an entity that none asserts.
+        thresholds: (E,) log-odds above which an entity counts as present. Each validation sets them such that the
+            number of studies with an entity equals the number of reports that assert it (`presence_thresholds`).
     """
 
     loss_weights: ClassVar = {"existence": 1.0, "position": 1.0, "sentences": 1.0}
@@ -173,7 +174,7 @@ class Knowledge(Trainable):
         self.network = KnowledgeNetwork(config, self.text.width)
         self.config = replace(config, backbone=self.network.backbone.config, text=self.text.config)
         if not self.text.trainable:
-            # computed once and saved with the model
+            # Computed once and saved with the model.
             known = config.text.architecture is not None
             for name, texts in (("entity_vectors", DESCRIPTIONS), ("place_vectors", _PLACE_TEXTS)):
                 self.register_buffer(name, torch.zeros(len(texts), self.text.width) if known else self.text(texts))
@@ -184,14 +185,14 @@ class Knowledge(Trainable):
         self._statuses: list[Tensor] = []
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, E, 2) of absent and present, and scores (N, E, A) of the places, of normalised images."""
+        """Logits (N, E, 2) of absent and present, and logits (N, E, A) of the places, of normalized images."""
         return self.network(images, *self._vectors())
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Whether the entities are there, where, and for our own text encoder what sentences say.
+        """Compute "existence", "position" and, for CrossRay's own text encoder, "sentences".
 
-        "existence": cross-entropy of what the report asserts or denies; "position": of the true place among some;
-        "sentences": how well a sentence and its triplets in words find each other in the batch.
+        "existence" is the cross-entropy of the entities' presence, "position" that of the true place among sampled
+        ones, and "sentences" the contrastive loss between sentences and their triplets as text.
         """
         statuses, places = self.truth(batch)
         study = batch.inputs.view_mask.nonzero()[:, 0]
@@ -209,7 +210,7 @@ class Knowledge(Trainable):
         return losses | ({"sentences": self._sentences(batch.targets.reports)} if self.text.trainable else {})
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Codes of `STATUSES` (B, E) int8 and places of the positive mentions (B, E, A) bool, from the reports."""
+        """Statuses (B, E) int8, indices of `STATUSES`, and positive places (B, E, A) bool in the reports."""
         said = [
             self._said(key, report)
             for key, report in zip(batch.targets.report_key.tolist(), batch.targets.reports, strict=True)
@@ -219,7 +220,7 @@ class Knowledge(Trainable):
         return statuses, places
 
     def _said(self, key: int, report: str) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-        """Codes (E,) and places (E, A) of one report, read once while there is room to remember it."""
+        """Statuses (E,) and places (E, A) of one report, cached up to a limit."""
         shape = len(ENTITIES), len(PLACES)
         if key in self._read:
             statuses, places = (np.frombuffer(part, np.uint8) for part in self._read[key])
@@ -230,7 +231,7 @@ class Knowledge(Trainable):
         return said.statuses, said.places
 
     def scores(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Log-odds (B, E) of the entities and scores (B, E, A) of their places, means over the views of each study."""
+        """Log-odds (B, E) of the entities and logits (B, E, A) of their places, averaged over each study's views."""
         logits, scores = self(inputs.images[inputs.view_mask])
         study, count = inputs.view_mask.nonzero()[:, 0], inputs.view_mask.sum(dim=1)
         odds = (logits[..., 1] - logits[..., 0]).float()
@@ -239,7 +240,7 @@ class Knowledge(Trainable):
         return mean_odds, mean_scores / count[:, None, None]
 
     def observe(self, batch: Batch) -> None:
-        """Keep log-odds, truth and whether the places were found, of a validation batch."""
+        """Record log-odds, truth and hits of the places for a validation batch."""
         statuses, places = self.truth(batch)
         odds, scores = self.scores(batch.inputs)
         found = places.gather(2, scores.argmax(dim=-1, keepdim=True)).squeeze(2)
@@ -248,7 +249,7 @@ class Knowledge(Trainable):
         self._found.append(found[places.any(dim=2)].cpu())
 
     def summary(self) -> dict[str, float]:
-        """`place_accuracy` of positive mentions; `auroc_NAME` of entities that occur both ways; their mean `auroc`."""
+        """`place_accuracy` of positive mentions; `auroc_NAME` of entities with both classes; `auroc`, their mean."""
         if not self._scores:
             return {}
         odds, statuses = gather_rows(torch.cat(self._scores)), gather_rows(torch.cat(self._statuses))
@@ -267,19 +268,19 @@ class Knowledge(Trainable):
         return {"auroc": mean, "place_accuracy": float(found.float().mean()), **values}
 
     def frozen(self) -> list[str]:
-        """A backbone that is not trainable, and a text encoder of `transformers`."""
+        """Parameters of the backbone, if it is not trainable, and of a text encoder of `transformers`."""
         text = [] if self.text.trainable else [f"text.{name}" for name, _ in self.text.named_parameters()]
         return self.network.backbone.frozen("network.backbone") + text
 
     def _vectors(self) -> tuple[Tensor, Tensor]:
-        """Of the descriptions (E, W) and of the places (A, W)."""
+        """Text vectors of the descriptions (E, W) and of the places (A, W)."""
         if self.text.trainable:
             both = self.text([*DESCRIPTIONS, *_PLACE_TEXTS])
             return both[: len(ENTITIES)], both[len(ENTITIES) :]
         return cast(Tensor, self.entity_vectors), cast(Tensor, self.place_vectors)
 
     def _position(self, scores: Tensor, places: Tensor) -> Tensor:
-        """Cross-entropy of one true place among drawn false ones, or among all others outside training."""
+        """Cross-entropy of a true place among sampled false ones in training, among all others in validation."""
         chosen = places.any(dim=2)
         if not chosen.any():
             return scores.sum() * 0.0
@@ -293,7 +294,7 @@ class Knowledge(Trainable):
         return F.cross_entropy(drawn, torch.zeros(len(drawn), dtype=torch.long, device=drawn.device))
 
     def _sentences(self, reports: tuple[str, ...]) -> Tensor:
-        """Contrastive loss between sentences and their triplets in words, both ways; equal ones count as one."""
+        """Symmetric contrastive loss between sentences and their triplets as text; duplicates count once."""
         said: dict[str, tuple[Triplet, ...]] = {}
         for report in reports:
             said |= {text: triplets for text, triplets in read_sentences(report) if _prompts(triplets)}
@@ -313,17 +314,17 @@ class Knowledge(Trainable):
 
 
 def presence_thresholds(odds: Tensor, asserted: Tensor) -> Tensor:
-    """Log-odds from which on each entity is called present in as many studies as the reports assert it.
+    """Thresholds at which an entity counts as present in as many studies as reports assert it.
 
-    A network that learns blanks as absent stays below log-odds 0 for most entities, however well it ranks the studies.
+    A network that learns unmentioned entities as absent rarely reaches log-odds of 0, however well it ranks studies.
 
     Args:
-        odds: (N, E).
-        asserted: (N, E) bool.
+        odds: (N, E) log-odds.
+        asserted: (N, E) bool, whether the report asserts the entity.
 
     Returns:
-        (E,) half way between the last study that is called present and the next one; 0 for an entity that no report,
-        or every report, asserts.
+        (E,) thresholds midway between the log-odds of the last study that counts as present and of the next one; 0 for
+        an entity that no report or every report asserts.
     """
     ranked, counts = odds.double().sort(dim=0, descending=True).values, asserted.sum(dim=0)
     between = counts.clamp(1, max(1, len(odds) - 1))[None]

@@ -1,6 +1,6 @@
-"""A frozen network of `knowledge.py` for REVTAF: converts images to entities and places, and texts to vectors.
+"""The frozen knowledge encoder of REVTAF: maps images to entities and places, and texts to vectors.
 
-It is loaded from a folder of CrossRay or from MedKLIP's checkpoint, of which only tensors are read.
+It is loaded from a model folder or from MedKLIP's checkpoint, of which only tensors are read.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from crossray.models.parts.text_encoder import TextEncoder, TextEncoderConfig, b
 from crossray.models.pretraining.knowledge import KnowledgeNetwork, KnowledgeNetworkConfig
 from crossray.text.entities import DESCRIPTIONS, ENTITIES, PLACES, place_text
 
-#: Networks of `random:NAME`: MedKLIP's size, except for its text encoder, and one for tests.
+#: Network sizes of `random:NAME`: that of MedKLIP, except for its text encoder, and a small one for tests.
 RANDOM = {
     "medklip": KnowledgeNetworkConfig(text=TextEncoderConfig(width=768, heads=12)),
     "tiny": KnowledgeNetworkConfig(
@@ -35,26 +35,27 @@ RANDOM = {
     ),
 }  # fmt: skip
 
-#: Number of texts that are encoded at once.
+#: Number of texts encoded at once.
 _CHUNK = 64
 
 
-#: The possible names, for messages.
+#: The possible names, for error messages.
 _REMEDY = "give the folder of a `crossray pretrain knowledge` run, MedKLIP's checkpoint, or a name on the hub"
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeEncoderConfig:
-    """The choice of the knowledge encoder.
+    """Configuration of the knowledge encoder.
 
     Attributes:
         name: the folder of a run of `crossray pretrain knowledge` or its model folder; MedKLIP's checkpoint file; a
             model on the Hugging Face hub; build:RECIPE (such as build:knowledge/phantom), which `crossray train` trains
             first unless the dataset already has it; or random:medklip or random:tiny for tests.
-        text: for MedKLIP's checkpoint, which has no text encoder: hub name or folder of the one it was trained with.
-        descriptions: for MedKLIP's checkpoint: a JSON file from entity to description, such as the one it was trained
-            with; by default, CrossRay's own sentences.
-        architecture: set when it is built, so that a saved folder is self-contained; leave it out.
+        text: for MedKLIP's checkpoint, which contains no text encoder: hub name or folder of the text encoder it was
+            trained with.
+        descriptions: for MedKLIP's checkpoint: a JSON file that maps entities to descriptions, such as the one it was
+            trained with; by default, CrossRay's own sentences.
+        architecture: set when the encoder is built, so that a saved folder is self-contained; leave it out.
     """
 
     name: str = "random:medklip"
@@ -64,16 +65,17 @@ class KnowledgeEncoderConfig:
 
 
 class KnowledgeEncoder(nn.Module):
-    """The frozen network, and the vectors of its descriptions and places.
+    """The frozen network with the vectors of its descriptions and places.
 
     Args:
-        network: the network; `text`: the encoder of texts that belongs to it.
-        config: its configuration; `architecture` describes both.
+        network: the network.
+        text: the text encoder that the network was trained with.
+        config: the configuration, whose `architecture` describes both.
 
     Attributes:
-        entities: names of the entities, in the order of what `forward` returns.
+        entities: names of the entities, in the order of the outputs of `forward`.
         places: names of the places.
-        thresholds: (E,) log-odds from which on an entity counts as present; MedKLIP's checkpoint has none, which is 0.
+        thresholds: (E,) log-odds above which an entity counts as present; 0 for MedKLIP's checkpoint, which has none.
     """
 
     entities: tuple[str, ...] = ENTITIES
@@ -93,18 +95,21 @@ class KnowledgeEncoder(nn.Module):
 
     @property
     def text_width(self) -> int:
-        """Width of a text's vector."""
+        """Width of a text vector."""
         return self.text.width
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """What images (N, 3, H, W), normalised with the statistics of ImageNet, show.
+        """Classify entities and their places in images.
 
-        It always uses the precision of its weights, so results in training equal cached ones.
+        Autocast is disabled, so that results computed during training equal cached ones.
+
+        Args:
+            images: (N, 3, H, W), normalized with the statistics of ImageNet.
 
         Returns:
-            "entities": (N, 75) float32, log-odds that the entity is there; "places": (N, 75) int16, the most probable
-            place of each, an index of `places`.
+            "entities": (N, 75) float32, log-odds that each entity is present; "places": (N, 75) int16, the most
+            probable place of each entity, as an index of `places`.
         """
         with torch.autocast(images.device.type, enabled=False):
             logits, scores = self.network(images.to(self.entity_vectors.dtype), self.entity_vectors, self.place_vectors)
@@ -115,12 +120,12 @@ class KnowledgeEncoder(nn.Module):
         }
 
     def present(self, log_odds: Tensor) -> Tensor:
-        """Which entities are there, (..., E) bool, of log-odds (..., E)."""
+        """Whether each entity is present, (..., E) bool, given log-odds (..., E)."""
         return log_odds > self.thresholds
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Vectors (n, text_width) float32 of texts."""
+        """Encode n texts to vectors (n, text_width) float32."""
         if not texts:
             return self.entity_vectors.new_zeros(0, self.text_width).float()
         with torch.autocast(self.entity_vectors.device.type, enabled=False):
@@ -128,7 +133,7 @@ class KnowledgeEncoder(nn.Module):
         return torch.cat(parts).float()
 
     def describe(self, descriptions: Sequence[str] = DESCRIPTIONS) -> None:
-        """Compute the vectors of `descriptions`, one for each entity, and of the places; nothing on the meta device."""
+        """Compute the vectors of `descriptions`, one per entity, and of the places; does nothing on the meta device."""
         if self.entity_vectors.is_meta:
             return
         self.entity_vectors.copy_(self.encode_texts(descriptions))
@@ -139,7 +144,7 @@ class KnowledgeEncoder(nn.Module):
         return fingerprint(self, json.dumps(self.config.architecture, sort_keys=True))
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode."""
+        """Do nothing: the encoder always stays in evaluation mode."""
         return super().train(False)
 
 
@@ -148,7 +153,7 @@ def _random_names() -> list[str]:
 
 
 def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
-    """The knowledge encoder that `config` names, with its weights, or with new ones if its architecture is given.
+    """Build the encoder that `config` names: with its weights, or with random ones if `architecture` is set.
 
     Raises:
         UserError: there is no such encoder, or its weights do not match.
@@ -161,7 +166,7 @@ def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
         if name.removeprefix("random:") not in RANDOM:
             raise UserError(f"knowledge encoder '{name}' does not exist; {choose(name, _random_names())}.")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # equal weights, and an equal fingerprint, wherever it is built
+            torch.manual_seed(0)  # so that weights and fingerprint are reproducible
             encoder = _assemble(RANDOM[name.removeprefix("random:")], config)
         encoder.describe()
         return encoder
@@ -175,14 +180,14 @@ def build_knowledge_encoder(config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
 def _assemble(size: KnowledgeNetworkConfig, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
     text = build_text_encoder(size.text)
     network = KnowledgeNetwork(size, text.width)
-    # not trained here, and its statistics must not move
+    # The backbone is not trained here, so its batch statistics must not change.
     backbone = replace(network.backbone.config, trainable=False)
     described = replace(size, backbone=backbone, text=text.config)
     return KnowledgeEncoder(network, text, replace(config, architecture=dataclasses.asdict(described)))
 
 
 def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Load the weights of network and text encoder; the vectors of the descriptions are computed later.
+    """Load the weights of the network and the text encoder, but not the vectors of the descriptions.
 
     Raises:
         UserError: the weights do not match.
@@ -196,7 +201,7 @@ def _fill(encoder: KnowledgeEncoder, weights: Mapping[str, Tensor], source: Path
 
 
 def _require(needed: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Path) -> None:
-    """Reject weights without a tensor of each name and shape in `needed`."""
+    """Raise a `UserError` unless `weights` contains each name in `needed` with the same shape."""
     for name in sorted(needed):
         if name not in weights or weights[name].shape != needed[name].shape:
             raise UserError(
@@ -205,7 +210,7 @@ def _require(needed: Mapping[str, Tensor], weights: Mapping[str, Tensor], source
 
 
 def _from_folder(folder: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
-    """The encoder in a saved `knowledge`."""
+    """Load the encoder of a saved `Knowledge`."""
     try:
         saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if saved["system"] != "knowledge":
@@ -227,7 +232,7 @@ def _from_folder(folder: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncod
     return encoder
 
 
-#: Names of MedKLIP's tensors, in torchvision's ResNet and elsewhere, and what they are called here.
+#: Patterns of MedKLIP's tensor names, in torchvision's ResNet and elsewhere, and the names used here.
 _NAMES = (
     (r"^res_features\.0\.", "backbone.network.embedder.embedder.convolution."),
     (r"^res_features\.1\.", "backbone.network.embedder.embedder.normalization."),
@@ -243,15 +248,15 @@ _NAMES = (
     (r"^classifier\.", "existence."),
 )  # fmt: skip
 
-#: Heads of MedKLIP's decoder: shapes do not tell.
+#: Number of attention heads of MedKLIP's decoder, which the shapes do not determine.
 _HEADS = 4
 
-#: Most blocks of a stage and layers of the decoder that are built to see whether weights fit; MedKLIP has 6 and 4.
+#: Maximum number of blocks per stage, and of decoder layers, in weights that are read; MedKLIP has 6 and 4.
 _LAYERS = 64
 
 
 def _from_checkpoint(path: Path, config: KnowledgeEncoderConfig) -> KnowledgeEncoder:
-    """The encoder in MedKLIP's checkpoint, with a text encoder of `transformers`."""
+    """Load the encoder of MedKLIP's checkpoint, with a text encoder of `transformers`."""
     weights = _read_checkpoint(path)
     size = replace(_infer_size(weights, path), text=TextEncoderConfig(name=config.text))
     renamed = {}
@@ -259,7 +264,7 @@ def _from_checkpoint(path: Path, config: KnowledgeEncoderConfig) -> KnowledgeEnc
         for pattern, replacement in _NAMES:
             name = re.sub(pattern, replacement, name)
         renamed[f"network.{name}"] = tensor
-    with torch.device("meta"):  # a file may claim any size: no memory before its weights are known to fit
+    with torch.device("meta"):  # a file may claim any size, so allocate memory only once the weights fit
         network = KnowledgeNetwork(size, renamed["network.query.weight"].shape[1])
     _require({f"network.{name}": tensor for name, tensor in network.state_dict().items()}, renamed, path)
     encoder = _assemble(size, config)
@@ -270,7 +275,7 @@ def _from_checkpoint(path: Path, config: KnowledgeEncoderConfig) -> KnowledgeEnc
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors by MedKLIP's names, in float32, without running any code."""
+    """Tensors by MedKLIP's names, in float32, read without running code from the file."""
     remedy = "give MedKLIP's checkpoint"
     try:
         found = read_pytorch(path)
@@ -280,7 +285,7 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from None
     except PyTorchFileError:
         raise UserError(f"{path}: it contains more than weights, and nothing else was read; {remedy}.") from None
-    # it was saved from within DataParallel
+    # The checkpoint was saved from a DataParallel module.
     weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     if "res_features.0.weight" not in weights:
         raise UserError(f"{path}: it contains no tensor named res_features.0.weight; {remedy}.")
@@ -288,7 +293,7 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def _infer_size(weights: Mapping[str, Tensor], path: Path) -> KnowledgeNetworkConfig:
-    """The size of the network with these weights, in MedKLIP's layout."""
+    """Infer the size of the network from weights in MedKLIP's layout."""
     try:
         last = "conv3" if "res_features.4.0.conv3.weight" in weights else "conv2"
         depths = [_count(weights, f"res_features.{stage}.") for stage in (4, 5, 6)]
@@ -313,12 +318,12 @@ def _infer_size(weights: Mapping[str, Tensor], path: Path) -> KnowledgeNetworkCo
 
 
 def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
-    """Parts with a number, `PREFIX.0.`, `PREFIX.1.` ..., but no more than a network could have."""
+    """Number of parts `PREFIX.0.`, `PREFIX.1.` ..., up to `_LAYERS`."""
     return min(_LAYERS, len({name.split(".")[2] for name in weights if name.startswith(prefix)}))
 
 
 def _read_descriptions(path: Path) -> list[str]:
-    """Descriptions in the order of the entities; MedKLIP's keys, one of them misspelled, are not compared."""
+    """Descriptions in the order of the entities; the keys are not checked, since one of MedKLIP's is misspelled."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""A vision backbone that is trained on the observations of a dataset, as a starting point for systems.
+"""Pretrains a vision backbone on the observations of a dataset.
 
-Its saved folder is a backbone for every system: `backbone.name: FOLDER`.
-Shapes: B studies, V views, K observations, P pooled width.
+Any system can use the saved folder as its backbone: `backbone.name: FOLDER`.
+Shapes: B studies, V views, K observations, W words, pooled features of width P.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from crossray.models.parts.backbones import BackboneConfig, build_backbone
 from crossray.text.observations import STATUSES
 from crossray.text.words import frequent_words, words_of
 
-#: Positives from which an observation counts in `auroc_frequent`.
+#: Minimum number of positives for an observation to count in `auroc_frequent`.
 FREQUENT = 10
 
 _BLANK, _POSITIVE, _NEGATIVE, _UNCERTAIN = range(len(STATUSES))
@@ -39,10 +39,10 @@ class VisionConfig(TrainableConfig):
         observations: names of the observations in `Guide.labels`; set from the data.
         views: maximum number of views of a study; set from the data.
         uncertain: how to treat uncertain observations: positive, negative, or ignore.
-        blank: how to treat observations that the report does not mention: negative, or ignore.
+        blank: how to treat observations that a report does not mention: negative, or ignore.
         dropout: dropout before the linear map.
         lateral_apart: use a separate linear map for lateral views; otherwise all views share one.
-        label_smoothing: share of the target that is moved to the other class.
+        label_smoothing: share of the target moved to the other class.
         contrast: maximum random change of each image's contrast and brightness in training, as a share.
         mixup: in training, mix the images and targets of every study with those of another one in the batch, with
             shares from Beta(mixup, mixup) (Zhang et al., 2018); 0 for no mixup.
@@ -65,12 +65,12 @@ class VisionConfig(TrainableConfig):
     words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a number that no word can reach."""
+        """Reject a negative number."""
         if self.word_count < 0:
             raise UserError(f"recipe field 'model.word_count' is {self.word_count}; give 0 for none, or 1 or more.")
 
     def fitted(self, reports: Callable[[], Sequence[str]]) -> Self:
-        """With the words that are frequent enough; a small dataset may have none."""
+        """A copy with the words that are frequent enough; a small dataset may have none."""
         if not self.word_count:
             return self
         return dataclasses.replace(self, words=frequent_words(reports(), self.word_count))
@@ -78,7 +78,7 @@ class VisionConfig(TrainableConfig):
 
 @register("vision", VisionConfig)
 class Vision(Trainable):
-    """Backbone, mean of the views' pooled vectors, linear logits of the observations."""
+    """A backbone and a linear classifier of the mean pooled features of a study's views."""
 
     loss_weights: ClassVar = {"observations": 1.0, "words": 1.0}
     metrics: ClassVar = ("auroc", "auroc_*")
@@ -99,22 +99,22 @@ class Vision(Trainable):
         self._truth: list[Tensor] = []
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Logits (B, K) of the observations of each study; views that it lacks do not count."""
+        """Logits (B, K) of each study's observations; missing views are ignored."""
         return self.logits(inputs)[:, : len(self.config.observations)]
 
     def logits(self, inputs: Inputs) -> Tensor:
-        """Logits (B, K + W) of observations and words."""
+        """Logits (B, K + W) of each study's observations and words."""
         pooled = self.backbone.views(inputs)[1]
         kinds = [inputs.view_mask]
         if self.config.lateral_apart:
             lateral = inputs.view_position == VIEW_POSITIONS.index("lateral")
             kinds = [inputs.view_mask & ~lateral, inputs.view_mask & lateral]
-        means = [_mean_of(pooled, kind) for kind in kinds]
+        means = [mean_of(pooled, kind) for kind in kinds]
         logits: Tensor = self.head(self.dropout(torch.cat(means, dim=1)))
         return logits
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Binary cross-entropies, each the mean over the studies and the observations or words that count."""
+        """Binary cross-entropies of observations and words, averaged over studies and known entries."""
         truth, inputs = torch.cat([self.truth(batch), self.words(batch)], dim=1), batch.inputs
         known = (truth >= 0).float()
         smoothing = self.config.label_smoothing
@@ -128,14 +128,14 @@ class Vision(Trainable):
         return {name: mean for (name, size), mean in zip(sizes.items(), means, strict=True) if size}
 
     def _augmented(self, inputs: Inputs, target: Tensor, known: Tensor) -> tuple[Inputs, Tensor, Tensor]:
-        """Contrast, brightness and mixup; an observation counts where it is known of both studies of a mixture."""
+        """Apply contrast, brightness and mixup; in a mixture, an observation is known if both studies' are."""
         images, strength = inputs.images, self.config.contrast
         if strength:
             factor, shift = ((2 * torch.rand(2, *images.shape[:2], 1, 1, 1) - 1) * strength).to(images)
             images = images * (1 + factor) + shift
         if self.config.mixup:
             order = torch.randperm(len(images), device=images.device)
-            # a study with fewer views is mixed with one that has as many, or stays as it is
+            # Studies are only mixed if they have the same views.
             alike = (inputs.view_mask == inputs.view_mask[order]).all(1) & (
                 inputs.view_position == inputs.view_position[order]
             ).all(1)
@@ -147,7 +147,7 @@ class Vision(Trainable):
         return dataclasses.replace(inputs, images=images), target, known
 
     def truth(self, batch: Batch) -> Tensor:
-        """(B, K) int8: 1 positive, 0 negative, -1 not counted.
+        """Targets (B, K) int8: 1 positive, 0 negative, -1 ignored.
 
         Raises:
             UserError: the batch has no labels.
@@ -161,25 +161,25 @@ class Vision(Trainable):
         meaning[_POSITIVE] = 1
         meaning[_BLANK] = {"negative": 0, "ignore": -1}[self.config.blank]
         meaning[_UNCERTAIN] = {"positive": 1, "negative": 0, "ignore": -1}[self.config.uncertain]
-        # a study without labels has zeros throughout: nothing is known about it
+        # A study without labels has all zeros; its observations are unknown.
         return torch.where(labels.sum(-1) > 0, meaning[labels.argmax(-1)], -1)
 
     def words(self, batch: Batch) -> Tensor:
-        """(B, W) int8: whether each word occurs in the report."""
+        """Whether each word occurs in the report, (B, W) int8."""
         reports = [words_of(report) for report in batch.targets.reports] if self.config.words else []
         found = [[word in report for word in self.config.words] for report in reports]
         return torch.tensor(found, dtype=torch.int8, device=batch.inputs.view_mask.device).view(batch.inputs.size, -1)
 
     def observe(self, batch: Batch) -> None:
-        """Keep the logits and the truth of a validation batch."""
+        """Record the logits and targets of a validation batch."""
         self._scores.append(self(batch.inputs).float().cpu())
         self._truth.append(self.truth(batch).cpu())
 
     def summary(self) -> dict[str, float]:
-        """`auroc`, the mean over the observations that occur both ways, and `auroc_NAME` for each of them.
+        """`auroc_NAME` of each observation with both classes, and `auroc`, their mean.
 
-        `auroc_frequent` is the mean over those with at least `FREQUENT` positives, which chance moves less;
-        `auroc` where there is none.
+        `auroc_frequent` is the mean over those with at least `FREQUENT` positives, which is less noisy; without any, it
+        equals `auroc`.
         """
         if not self._scores:
             return {}
@@ -198,31 +198,31 @@ class Vision(Trainable):
         return {"auroc": mean, "auroc_frequent": fmean(frequent) if frequent else mean, **values}
 
     def frozen(self) -> list[str]:
-        """Names of the backbone's parameters when it is not trainable."""
+        """Names of the backbone's parameters, if it is not trainable."""
         return self.backbone.frozen("backbone")
 
 
-def _mean_of(pooled: Tensor, chosen: Tensor) -> Tensor:
-    """Mean (B, P) of the views (B, V, P) that are chosen (B, V); zero for a study without one."""
+def mean_of(pooled: Tensor, chosen: Tensor) -> Tensor:
+    """Mean (B, P) of the chosen (B, V) views (B, V, P); zero for a study without any."""
     weights = chosen.to(pooled.dtype).unsqueeze(-1)
     return (pooled * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
 def auroc(scores: Tensor, positive: Tensor) -> float | None:
-    """Area under the ROC curve: how often a positive scores above a negative, ties counted half.
+    """Area under the ROC curve: the probability that a positive scores above a negative; ties count half.
 
     Args:
         scores: (N,) float.
         positive: (N,) bool.
 
     Returns:
-        The area, or None when all or none are positive.
+        The area, or None if all or none are positive.
     """
     positives = int(positive.sum())
     negatives = positive.numel() - positives
     if not positives or not negatives:
         return None
-    # mean rank of equal scores: half way between the first and the last rank of the value
+    # Mean rank of equal scores: midway between the first and the last rank of the value.
     _, group, count = scores.unique(sorted=True, return_inverse=True, return_counts=True)
     last = count.cumsum(0).double()
     ranks = (last - (count.double() - 1) / 2)[group]
@@ -230,7 +230,7 @@ def auroc(scores: Tensor, positive: Tensor) -> float | None:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all processes, (N, ...) on the processor; those of this one when it is alone."""
+    """Gather rows from all processes: (N, ...) on the CPU."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return rows
     parts: list[Any] = [None] * distributed.get_world_size()

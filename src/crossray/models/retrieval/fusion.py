@@ -23,7 +23,7 @@ from crossray.models.base import ModelConfig
 from crossray.models.parts.standardization import Standardization
 from crossray.retrieval.database import ReportDatabase
 
-#: Of the similarities of a view's prompts; equal ones are not divided by 0.
+#: Minimum standard deviation of the similarities of a view's prompts, which prevents division by 0.
 _LEAST_DEVIATION = 1e-4
 
 
@@ -75,16 +75,16 @@ class FusionConfig(ModelConfig):
 
 
 class GRP(nn.Module):
-    """Global reference prompts F_t^g (section 3.2): the sentences of the reports that `LRE` has found.
+    """Global reference prompts F_t^g (section 3.2): the sentences of the reports retrieved by `LRE`.
 
-    The frozen text encoder's vectors share a large mean. As they are, the cosines of two prompts are all alike, and so
-    are those of a position and all prompts: attention to them is hardly more than an average.
+    The vectors of the frozen text encoder share a large mean. Without standardization, the cosines between prompts are
+    all similar, as are those between a position and the prompts, so attention to them is close to an average.
 
     Args:
         width: D.
 
     Attributes:
-        standardization: takes that mean away; the identity until `REVTAF.learn_from` sets it.
+        standardization: standardizes the vectors; the identity until `REVTAF.learn_from` sets its statistics.
     """
 
     def __init__(self, width: int) -> None:
@@ -92,21 +92,21 @@ class GRP(nn.Module):
         self.standardization = Standardization(width)
 
     def forward(self, database: ReportDatabase, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Sentences (B, N, D) and a mask (B, N), True where there is one, of reports given by their rows (B,)."""
+        """Sentences (B, N, D) of the reports in the given rows (B,) of the database, and their mask (B, N) bool."""
         sentences, mask = database.sentences_of(reference)
         return self.standardization(sentences) * mask.unsqueeze(2), mask
 
 
 class LRP(nn.Module):
-    """Local reference prompts F_t^l: for each entity what MedKLIP sees, as an encoded text.
+    """Local reference prompts F_t^l: for each entity, the prediction of MedKLIP as an encoded text.
 
-    Entity, place and presence are the triplet of eq. 8. The encoded texts of all triplets (eq. 9) are in the database.
+    Entity, place and presence form the triplet of eq. 8. The database contains the vectors of all triplets (eq. 9).
 
     Args:
         width: D.
 
     Attributes:
-        standardization: as that of `GRP`.
+        standardization: as in `GRP`.
     """
 
     def __init__(self, width: int) -> None:
@@ -114,7 +114,7 @@ class LRP(nn.Module):
         self.standardization = Standardization(width)
 
     def forward(self, database: ReportDatabase, places: Tensor, present: Tensor) -> Tensor:
-        """Prompts (B, E, D) of the entities' places (B, E) int64 and presence (B, E) bool."""
+        """Prompts (B, E, D) of entities with places (B, E) int64 and presence (B, E) bool."""
         prompts: Tensor = self.standardization(database.phrases_of(places, present))
         return prompts
 
@@ -141,10 +141,10 @@ class MPSA(nn.Module):
         self.feedforward_norm = nn.LayerNorm(width) if self.project is None else None
 
     def forward(self, visual: Tensor, text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image positions (n, S, W) with what they read in prompts (n, M, W).
+        """Image positions (n, S, W) attend to prompts (n, M, W).
 
         Returns:
-            (n, S, W); the plan and the cosines (n, h, S, M) behind it, as `SinkhornAttention`.
+            Fused positions (n, S, W), the transport plan, and the cosines (n, h, S, M), as `SinkhornAttention` does.
         """
         attended, plan, cosine = self.attention(visual, text, mask)  # eq. 10
         x = self.attention_norm(visual + self.dropout(attended))  # eq. 11, up to f_proj
@@ -155,7 +155,7 @@ class MPSA(nn.Module):
 
 
 class FVTAF(nn.Module):
-    """Fine-grained visual-text alignment and fusion: what MPSA makes of global and of local prompts, side by side.
+    """Fine-grained visual-text alignment and fusion: concatenates MPSA's results for global and local prompts.
 
     Args:
         channels: C.
@@ -175,7 +175,7 @@ class FVTAF(nn.Module):
         self.phrases = nn.Linear(text_width, width) if local else None
         own = local and not config.share_branches
         self.branches = nn.ModuleList(MPSA(config) for _ in range(2 if own else 1))
-        # the released code's plan says nothing, and its FCC reads the cosines
+        # The plan of the released code carries no information, and its FCC uses the cosines.
         self._cosines = config.attention == "legacy_uniform" or config.consistency == "legacy"
 
     def forward(
@@ -186,12 +186,12 @@ class FVTAF(nn.Module):
         Args:
             visual: (n, S, C).
             sentences: (n, N, D), global prompts.
-            mask: (n, N) bool, True where there is a sentence.
-            phrases: (n, E, D), local prompts; they are read where `local_prompts` says so.
+            mask: (n, N) bool, True for existing sentences.
+            phrases: (n, E, D), local prompts; ignored unless `local_prompts` is set.
 
         Returns:
-            The image F_c (n, S, `width`); where each sentence looks, M_c^g (n, S, N); and where each entity looks,
-            M_c^l (n, S, E), or None without local prompts.
+            The image F_c (n, S, `width`); the attention maps of the sentences, M_c^g (n, S, N); and those of the
+            entities, M_c^l (n, S, E), or None without local prompts.
         """
         image = self.visual(visual)
         seen, *maps = self.branches[0](image, self.sentences(sentences), mask)
@@ -204,16 +204,16 @@ class FVTAF(nn.Module):
 
 
 class FCC(nn.Module):
-    """Fine-grained cross-modal consistency: prompts that say the same should look at the same place (eq. 12-14).
+    """Fine-grained cross-modal consistency: similar prompts should attend to the same place (eq. 12-14).
 
     Args:
-        kind: what becomes of similarity S (eq. 12) and overlap O (eq. 13).
-            "soft": the mean of 1 - S * O, eq. 14 as printed, over the soft overlap. It rewards every overlap, and is
-            least when all maps are equal: it makes an attention uniform.
-            "contrast": 1 minus twice the covariance of O with S, which is standardized over the pairs of prompts of
-            each view. Equal maps gain nothing: prompts must overlap where they say the same, and nowhere else.
-            "legacy": eq. 14 over `hard_iou`, as released, but for the empty sentences behind a report's end, which the
-            released code counts.
+        kind: how similarity S (eq. 12) and overlap O (eq. 13) are combined.
+            "soft": the mean of 1 - S * O, eq. 14 as printed, over the soft overlap. It rewards any overlap and is
+            minimal if all maps are equal, so it makes the attention uniform.
+            "contrast": 1 minus twice the covariance of O and S, with S standardized over the pairs of prompts of each
+            view. Equal maps gain nothing: only similar prompts should overlap.
+            "legacy": eq. 14 over `hard_iou`, as released, except that the released code also counts the empty sentences
+            after the end of a report.
     """
 
     def __init__(self, kind: Literal["contrast", "soft", "legacy"]) -> None:
@@ -231,13 +231,13 @@ class FCC(nn.Module):
         return overlap(sentence_maps.float().mT, phrase_maps.float().mT)
 
     def forward(self, sentence_maps: Tensor, phrase_maps: Tensor, similarity: Tensor, mask: Tensor) -> Tensor:
-        """The loss in float32, over valid sentences and all entities (eq. 14); 0 without any sentence.
+        """Compute the loss in float32 over valid sentences and all entities (eq. 14); 0 without sentences.
 
         Args:
             sentence_maps: (n, S, N).
             phrase_maps: (n, S, E).
             similarity: (n, N, E).
-            mask: (n, N) bool, True where there is a sentence.
+            mask: (n, N) bool, True for existing sentences.
         """
         with torch.autocast(similarity.device.type, enabled=False):
             overlap, similarity = self.overlap(sentence_maps, phrase_maps), similarity.float()
@@ -249,7 +249,7 @@ class FCC(nn.Module):
 
 
 def _covariance(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
-    """Covariance (n,) of `second` and the standardized `first`, over the entries (n, N, E) that weigh 1."""
+    """Covariance (n,) of `second` and the standardized `first` over the entries (n, N, E) with weight 1."""
     count = weight.sum(dim=(1, 2), keepdim=True).clamp_min(1)
     first = (first - (first * weight).sum(dim=(1, 2), keepdim=True) / count) * weight
     deviation = (first.square().sum(dim=(1, 2), keepdim=True) / count).sqrt()

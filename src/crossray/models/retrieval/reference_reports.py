@@ -1,4 +1,4 @@
-"""From the training split of a dataset to the report database of a model."""
+"""Builds the report database of a model from the training split of a dataset."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from crossray.retrieval.database import ReportDatabase
 from crossray.text.sentences import split_sentences
 from crossray.text.tokenizer import Tokenizer
 
-#: Presence of an entity in the words of a local prompt, absent first.
+#: Wording of an entity's presence in a local prompt, absent first.
 EXISTENCE = ("absent", "present")
 
 
@@ -35,20 +35,23 @@ def read_training_reports(
     store_reports: bool = False,
     device: torch.device | str = "cpu",
 ) -> ReportDatabase:
-    """The database of a dataset's training studies, computed once for each encoder and kept in the dataset.
+    """Build the database of a dataset's training studies; encoded images and texts are cached in the dataset.
 
     Args:
-        dataset: its training split is read.
-        knowledge: reads images and texts.
-        transform: of the images, as the model that retrieves applies it.
-        tokenizer: its cleaner is applied to the reports.
-        section: section of the reports; studies without it are left out.
-        views: most views of a study.
-        sentences: most sentences of a report.
-        local_prompt: text of a local prompt, with {entity}, {place} and {existence} in it.
-        features: cached features of the images, if they hold entities.
-        store_reports: keep the texts, too.
-        device: where the images are computed.
+        dataset: dataset of which the training split is used.
+        knowledge: encoder of images and texts.
+        transform: image transform of the retrieving model.
+        tokenizer: tokenizer whose cleaner is applied to the reports.
+        section: section of the reports; studies without it are omitted.
+        views: maximum number of views per study.
+        sentences: maximum number of sentences per report.
+        local_prompt: template of a local prompt, with {entity}, {place} and {existence}.
+        features: cached features of the images, used if they include the entities.
+        store_reports: also store the texts of the reports.
+        device: device for encoding the images.
+
+    Returns:
+        The database of R reports.
     """
     encoder = knowledge.fingerprint()
     identity = {
@@ -93,7 +96,7 @@ def read_training_reports(
 
 
 def _entities(dataset: Dataset, features: FeatureCache, rows: NDArray[np.int64], views: int) -> Tensor:
-    """Mean log-odds (R, E) of each study's views."""
+    """Log-odds (R, E), averaged over each study's views."""
     return torch.stack([
         features.read(np.array(dataset.views(row)[:views], np.int64))["entities"].mean(dim=0) for row in rows.tolist()
     ])  # fmt: skip
@@ -104,7 +107,7 @@ def _encoded(knowledge: KnowledgeEncoder, texts: Sequence[str]) -> Tensor:
 
 
 def _phrases(knowledge: KnowledgeEncoder, local_prompt: str) -> Tensor:
-    """(E, P, 2, D) of every entity at every place, absent and present."""
+    """Text vectors (E, P, 2, D) of each entity at each place, absent and present."""
     texts = [
         local_prompt.format(entity=_words(entity), place=_words(place), existence=existence)
         for entity in knowledge.entities for place in knowledge.places for existence in EXISTENCE

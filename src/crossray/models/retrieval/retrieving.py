@@ -1,7 +1,7 @@
-"""Systems that read reports of similar training studies, and the retrieval of these reports.
+"""Retrieval of reports of similar training studies, and the base class of systems that use them.
 
-`LRE`, REVTAF's learnable retrieval enhancer (Zhou et al. 2025, section 3.3, eq. 3-7), learns the distance; the report
-database holds what can be found. `RetrievingModel` is the base of every system that has such a database.
+`LRE`, REVTAF's learnable retrieval enhancer (Zhou et al., 2025, section 3.3, eq. 3-7), learns the distance between
+studies. `RetrievingModel` is the base of every system with a report database.
 
 Shapes: B studies, V views, E entities, K observations, R reports of the database.
 """
@@ -34,9 +34,9 @@ from crossray.text.observations import CHEXPERT
 #: The report database inside a model folder.
 DATABASE = "retrieval.safetensors"
 
-#: Database entries that are embedded at a time.
+#: Number of database entries embedded at once.
 _CHUNK = 16384
-#: Of an entity's log-odds over the training studies; an entity that never changes is not divided by 0.
+#: Minimum standard deviation of an entity's log-odds, which prevents division by 0.
 _LEAST_DEVIATION = 1e-4
 
 
@@ -81,14 +81,14 @@ class RetrievalConfig(ModelConfig):
 
 
 class LRE(nn.Module):
-    """Learnable retrieval enhancer: entities as points of the Poincare ball, near where labels are alike (eq. 3-7).
+    """Learnable retrieval enhancer: maps studies with similar labels to nearby points of the Poincare ball (eq. 3-7).
 
-    `steady` are the weights at the end of the last epoch. Training retrieves with them, so that the database is
-    embedded once an epoch and a run that is continued in the middle of one finds the same reports.
+    `steady` contains the weights at the end of the previous epoch. Training retrieves with them, so the database is
+    embedded only once per epoch, and a run resumed in the middle of an epoch retrieves the same reports.
 
     Args:
-        config: its fields from `entity_values` to `ranking_temperature`.
-        entities: E.
+        config: configuration, of which the fields from `entity_values` to `ranking_temperature` are used.
+        entities: number E of entities.
     """
 
     mean: Tensor
@@ -104,17 +104,17 @@ class LRE(nn.Module):
         self.register_buffer("deviation", torch.ones(entities))
 
     def standardize(self, log_odds: Tensor) -> None:
-        """Take mean and deviation from training studies (R, E): the mean is large, and all studies share it."""
+        """Set mean and standard deviation from the training studies (R, E), which share a large mean."""
         if len(log_odds) > 1:
             self.mean.copy_(log_odds.float().mean(dim=0))
             self.deviation.copy_(log_odds.float().std(dim=0).clamp_min(_LEAST_DEVIATION))
 
     def forward(self, log_odds: Tensor) -> Tensor:
-        """Points (B, W) of the ball, to retrieve with, of log-odds (B, E)."""
+        """Map log-odds (B, E) to points (B, W) of the ball, with the weights for retrieval."""
         return self._current()(self._values(log_odds))
 
     def state(self) -> list[Tensor]:
-        """What `forward` reads."""
+        """The tensors that `forward` depends on."""
         return [self.mean, self.deviation, *self._current().parameters()]
 
     def _current(self) -> HyperbolicNetwork:
@@ -128,19 +128,19 @@ class LRE(nn.Module):
         return log_odds.float()
 
     def settle(self) -> None:
-        """End of an epoch."""
+        """At the end of an epoch, copy the current weights to `steady`."""
         self.steady.load_state_dict(self.network.state_dict())
 
     def loss(self, entities: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-        """The ranking loss (eq. 7) of a batch; in training of the batches of all processes together.
+        """The ranking loss (eq. 7) of a batch; in training, of the batches of all processes together.
 
-        The entities have no gradient, so every process can compute all points and the same loss from them: averaged
-        over the processes its gradient is that of one process with the whole batch.
+        The entities have no gradient, so each process can compute all points and the same loss: its gradient, averaged
+        over the processes, equals that of a single process with the whole batch.
 
         Args:
             entities: (B, E) log-odds.
             labels: (B, K) status codes.
-            known: (B,) bool, True where a study has labels.
+            known: (B,) bool, True for studies with labels.
         """
         config, labels = self.config, labels.where(known[:, None], -1)
         if self.training:
@@ -156,8 +156,8 @@ class RetrievingModel(BackboneReportModel):
     """A report model with a knowledge encoder and the reports of its training studies.
 
     Attributes:
-        database: reports of the training studies; it is empty until `learn_from` or `restore`, which is allowed.
-        classes: K, how many of the observations count.
+        database: reports of the training studies; empty until `learn_from` or `restore`. An empty database is allowed.
+        classes: number K of observations that are compared and diagnosed.
     """
 
     config: Any
@@ -181,7 +181,7 @@ class RetrievingModel(BackboneReportModel):
         self._indices: dict[str, tuple[Any, ReportIndex]] = {}
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
-        """Build the report database of the training split, or find it in the dataset."""
+        """Build the report database of the training split, or load it from the dataset's cache."""
         if self.tokenizer is None or self.transform is None:
             raise ValueError("learn_from needs the tokenizer and the transform of the model")
         super().learn_from(dataset, section, features)
@@ -195,7 +195,7 @@ class RetrievingModel(BackboneReportModel):
             self.lre.standardize(self.database.entities)
 
     def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
-        """Write the whole model folder, the report database included."""
+        """Write the whole model folder, including the report database."""
         super().save_pretrained(folder, provenance)
         self.database.save(Path(folder) / DATABASE)
 
@@ -209,12 +209,12 @@ class RetrievingModel(BackboneReportModel):
         self.database = database
 
     def prepare_features(self, images: Tensor) -> dict[str, Tensor]:
-        """Over a frozen backbone: its features, and the "entities" (N, E) and "places" (N, E) of the images."""
+        """Features of a frozen backbone, and the "entities" (N, E) and "places" (N, E) of the images."""
         prepared = self.backbone.prepare(images)
         return {**prepared, **self.knowledge(images)} if prepared else {}
 
     def features_fingerprint(self) -> str | None:
-        """Hash of backbone and knowledge encoder; None when the backbone is trained."""
+        """Hash of backbone and knowledge encoder; None if the backbone is trained."""
         backbone = self.backbone.fingerprint()
         return backbone and hashlib.sha256(f"{backbone} {self.knowledge.fingerprint()}".encode()).hexdigest()
 
@@ -226,9 +226,9 @@ class RetrievingModel(BackboneReportModel):
         return names
 
     def entities(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """What the knowledge encoder sees in each study: log-odds (B, E), and places (B, E) int64.
+        """The knowledge encoder's predictions for each study: log-odds (B, E), and places (B, E) int64.
 
-        Of several views the log-odds are averaged, and the place is that of the view which is surest of the entity.
+        Log-odds are averaged over the views; the place of an entity is that in the view with its highest log-odds.
         """
         mask = inputs.view_mask
         if {"entities", "places"} <= inputs.features.keys():
@@ -245,17 +245,17 @@ class RetrievingModel(BackboneReportModel):
         return found["entities"], found["places"].long()
 
     def retrieve(self, inputs: Inputs, k: int = 1) -> tuple[Tensor, Tensor]:
-        """The studies of the database whose reports these studies would read, nearest first.
+        """Find the k most similar studies in the database, nearest first.
 
         Returns:
-            Distances (B, k) float64, and rows of `database` (B, k); `NO_ROW` where it has fewer.
+            Distances (B, k) float64, and rows of `database` (B, k), which are `NO_ROW` if it has fewer.
         """
         return self._search(self.entities(inputs)[0], k, metric="hyperbolic" if self.lre else "euclidean")
 
     def _search(
         self, entities: Tensor, k: int, *, metric: Metric, exclude: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Nearest studies of the database by log-odds (B, E), without those of the groups `exclude` (B,)."""
+        """Search the database by log-odds (B, E), without the studies of the groups `exclude` (B,)."""
         if not len(self.database):
             far = torch.full((len(entities), k), torch.inf, dtype=torch.float64, device=entities.device)
             return far, torch.full_like(far, NO_ROW, dtype=torch.int64)
@@ -264,7 +264,7 @@ class RetrievingModel(BackboneReportModel):
         return self._index(metric).search(queries, k, exclude)
 
     def _index(self, metric: Metric) -> ReportIndex:
-        """The index of the database, rebuilt when the weights behind it have changed."""
+        """The index of the database, rebuilt after the weights that it depends on have changed."""
         lre = self.lre if metric == "hyperbolic" else None
         read = [self.database.entities, *([] if lre is None else lre.state())]
         made_of = tuple((tensor.data_ptr(), tensor._version, tensor.device, tensor.dtype) for tensor in read)
@@ -279,7 +279,7 @@ class RetrievingModel(BackboneReportModel):
         return self._indices[metric][1]
 
     def _reference(self, entities: Tensor, guide: Guide | None, exclude: Tensor | None) -> Tensor:
-        """Rows (B,) of the reports whose sentences are the global prompts (section 3.3, last paragraph)."""
+        """Rows (B,) of the reports that provide the global prompts (section 3.3, last paragraph)."""
         metric: Metric = "hyperbolic" if self.lre is not None else "euclidean"
         labels, known = self.status_codes(guide)
         if labels is None or exclude is None or not len(self.database):
@@ -293,7 +293,7 @@ class RetrievingModel(BackboneReportModel):
         return rows
 
     def _nearest_labels(self, labels: Tensor, exclude: Tensor) -> Tensor:
-        """Rows (B,) of studies with the nearest labels (B, K), any of equally near ones; `NO_ROW` without any."""
+        """Rows (B,) of studies with the nearest labels (B, K), random among equally near ones; `NO_ROW` without any."""
         database = self.database
         apart = hamming(labels, database.labels[:, : self.classes])
         differing = apart + torch.rand(apart.shape, device=labels.device)
@@ -303,13 +303,13 @@ class RetrievingModel(BackboneReportModel):
         return rows.where(nearest.isfinite(), NO_ROW)
 
     def status_codes(self, guide: Guide | None) -> tuple[Tensor | None, Tensor]:
-        """Status codes (B, K) and where a study has labels (B,) bool; None and nothing without any labels."""
+        """Status codes (B, K) and whether each study has labels (B,) bool; the codes are None without any labels."""
         if guide is None or guide.labels is None:
             return None, torch.zeros(0, dtype=torch.bool)
         return guide.labels[:, : self.classes].argmax(dim=2), guide.labels.sum(dim=(1, 2)) > 0
 
     def advance(self, event: Event) -> None:
-        """After an epoch LRE's steady weights are renewed."""
+        """After an epoch, update the steady weights of LRE."""
         if event.kind == "epoch":
             self._epochs += 1
             if self.lre is not None:
@@ -317,6 +317,6 @@ class RetrievingModel(BackboneReportModel):
 
 
 def auxiliary(observations: tuple[str, ...]) -> int:
-    """How many of the last observations CheXpert does not know."""
+    """Number of observations at the end that are not in CheXpert."""
     known = [place for place, name in enumerate(observations) if name in CHEXPERT]
     return len(observations) - 1 - known[-1] if known else 0

@@ -1,6 +1,6 @@
-"""The scorecard: systems on the same studies in tables, curves and bars, and by study.
+"""The scorecard: compares systems on the same studies in tables, curves and bars, and study by study.
 
-The last is what RCAN's Fig. 6 and REVTAF's Fig. 3 show of two studies.
+The comparison of single studies follows RCAN, Fig. 6, and REVTAF, Fig. 3.
 """
 
 from collections.abc import Sequence
@@ -29,15 +29,15 @@ def build_scorecard(
     template: str = "scorecard.html",
     **values: Any,
 ) -> str:
-    """The page as one HTML file that loads nothing.
+    """Build the page as self-contained HTML.
 
     Args:
-        systems: on the same studies, from `read_systems`.
-        title: title of the page; if empty, it is made from the names of the systems.
-        data: prepared dataset of the images; the one that the predictions name when None, if it is there.
+        systems: systems on the same studies, from `read_systems`.
+        title: title of the page; by default, it consists of the names of the systems.
+        data: prepared dataset with the images; by default, the one named in the predictions, if it exists.
         studies: number of studies to show.
-        seed: of the choice of studies.
-        template: one that extends `scorecard.html`.
+        seed: seed of the random choice of studies.
+        template: template that is or extends `scorecard.html`.
         values: additional values for the template.
 
     Raises:
@@ -81,7 +81,7 @@ def _compared(systems: Sequence[System]) -> str:
 
 
 def _images(systems: Sequence[System], data: Dataset | Path | str | None) -> tuple[StudyImages | None, str]:
-    """The images, or a sentence on why there are none. Only a dataset that the caller named must exist."""
+    """The images, or the reason why there are none. An error is raised only for a dataset given by the caller."""
     try:
         return StudyImages.open(systems[0].predictions.provenance, data), ""
     except UserError as error:

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 _X = "optimiser step"
 
-#: More points of one line are averaged over neighbouring rows of the log.
+#: Maximum number of points per line; beyond it, neighboring rows of the log are averaged.
 MOST_POINTS = 200
 
-#: What a row says beside losses and metrics.
+#: Fields of a row other than losses and metrics.
 _PLACES = ("step", "epoch", "stage", "seconds", "learning_rate", "images_per_second")
 
 
 def curves(systems: Sequence[System]) -> dict[str, Any]:
-    """Charts of the losses and validation metrics of all systems, and a sentence for those whose log is not at hand."""
+    """Charts of the losses and validation metrics of all systems, and the names of systems without a log."""
     lacking = [system.name for system in systems if not system.history]
     validated = _names(systems, "val")
     main = ["loss", *(name for name in HEADINGS if name in validated)]
@@ -50,13 +50,13 @@ def _charts(systems: Sequence[System], names: Sequence[str]) -> list["Markup | s
 
 
 def _names(systems: Sequence[System], split: str) -> list[str]:
-    """Names of the values of a split, in the order in which they appear."""
+    """Names of the values of a split, in order of appearance."""
     rows = (row for system in systems for row in system.history if row["split"] == split)
     return list(dict.fromkeys(name for row in rows for name in row if name not in ("split", *_PLACES)))
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Means of neighbours where there are more points than can be seen."""
+    """Average neighboring points if there are more than `MOST_POINTS`."""
     size = ceil(len(points) / MOST_POINTS)
     parts = [points[start : start + size] for start in range(0, len(points), size or 1)]
     return tuple((part[-1][0], fmean(value for _, value in part)) for part in parts)

@@ -1,4 +1,4 @@
-"""F1 of every observation on a scorecard, as bars and as a table."""
+"""The F1 of each observation on a scorecard, as bars and as a table."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from crossray.pages.scorecard.scores import NO_VALUE, present, value
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-#: What is said of an observation in the reports of one system.
+#: Headings of the columns of a system.
 _HEADINGS = ("written", "precision", "recall", "F1")
 
 
 def observations(systems: Sequence[System], name: str) -> dict[str, Any]:
-    """Bars and tables under both conventions and one protocol; nothing where a system has no clinical scores."""
+    """Bars and tables under one protocol and both conventions; empty if a system has no clinical scores."""
     results = [system.evaluation.protocols[name].result for system in systems]
     if not all(result.classes for result in results):
         return {}
@@ -33,12 +33,12 @@ def observations(systems: Sequence[System], name: str) -> dict[str, Any]:
 
 
 def _is_stated(score: ClassScore) -> bool:
-    """Whether there is a score at all: where no text states the observation there is none."""
+    """Whether there is a score: if no text states the observation, there is none."""
     return score.support + score.written > 0
 
 
 def _bars(scores: Sequence[ClassScore], studies: int) -> charts.Bars:
-    """One observation's scores of all systems."""
+    """The scores of all systems for one observation."""
     return charts.Bars(
         label=spoken(scores[0].observation),
         note=f"in {scores[0].support} of {studies} references",

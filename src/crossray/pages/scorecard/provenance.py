@@ -1,4 +1,4 @@
-"""Notes of a scorecard on its numbers: alarms, protocols, provenance, and what was not computed."""
+"""The notes of a scorecard: alarms, protocols, provenance, and scores that were not computed."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,18 +12,18 @@ from crossray.pages.scorecard.runs import System
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-#: What is said of each protocol.
+#: Descriptions of the protocols.
 PROTOCOL_WORDS = {
-    "r2gen": "The protocol of the published tables: references as the model's tokenizer can express them, truncated, "
+    "r2gen": "The protocol of the published tables: references as represented by the model's tokenizer, truncated, "
     "with rare words unknown. It inflates scores.",
     "full": "The whole cleaned report as reference: not truncated, no unknown words.",
 }
 
 
 def alarms(systems: Sequence[System], protocols: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The rules that results break, a system at a time: whom it concerns, and a sentence a rule.
+    """The alarms of each system: a subject, and one sentence per rule.
 
-    A rule that several protocols break is said once.
+    A rule that is broken under several protocols is listed once.
     """
     found = []
     for system in systems:
@@ -38,17 +38,14 @@ def alarms(systems: Sequence[System], protocols: Sequence[str]) -> list[tuple[st
             found.append(
                 (
                     subject,
-                    [
-                        f"{sentence} (protocol {', and so under '.join(broken[rule])})."
-                        for rule, sentence in sentences.items()
-                    ],
+                    [f"{sentence} (protocol {' and '.join(broken[rule])})." for rule, sentence in sentences.items()],
                 )
             )
     return found
 
 
 def protocol_words(protocol: Protocol) -> str:
-    """A protocol in a sentence or two."""
+    """Describe a protocol in one or two sentences."""
     cut = "" if protocol.max_length is None else f", references truncated to {protocol.max_length - 1} tokens"
     rare = f", words seen fewer than {protocol.min_count} times unknown" if (protocol.min_count or 0) > 1 else ""
     split = f" of the {protocol.split} split" if protocol.split else ""
@@ -87,7 +84,7 @@ def provenance(systems: Sequence[System]) -> "Markup":
 
 
 def notes(systems: Sequence[System]) -> list[str]:
-    """What was not computed, and why."""
+    """Notes on scores that were not computed."""
     return [f"{system.name}: {note}." for system in systems for note in system.evaluation.notes]
 
 

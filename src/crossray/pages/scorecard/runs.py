@@ -14,7 +14,7 @@ from crossray.evaluation.predictions.protocol import PROTOCOLS, require_same
 from crossray.evaluation.results import Evaluation
 from crossray.files.folders import BEST, short_names
 
-#: Names of files in the folder of a run.
+#: File names in the folder of a run.
 PREDICTIONS, SCORES, METRICS = "predictions.jsonl", "scores.json", "metrics.jsonl"
 
 
@@ -23,10 +23,10 @@ class System:
     """One system of a scorecard.
 
     Attributes:
-        name: what the page calls it; unique on the page.
+        name: name on the page, which is unique.
         predictions: its reports.
         evaluation: their scores.
-        history: rows of the metrics.jsonl of its training; empty when that is not at hand.
+        history: rows of the metrics.jsonl of its training; empty if it is not available.
     """
 
     name: str
@@ -44,9 +44,9 @@ def read_systems(
     """Read systems with reports of the same studies.
 
     Args:
-        runs: predictions files, or folders that hold predictions.jsonl. Scores lie beside them as `crossray evaluate`
-            writes them; they are computed, and not kept, where there are none.
-        data: prepared dataset for the baselines of scores that are computed.
+        runs: predictions files, or folders with predictions.jsonl. Scores are read from the files that `crossray
+            evaluate` writes next to them; if there are none, they are computed but not saved.
+        data: prepared dataset for the baselines of computed scores.
         say: called with a message before long computations.
 
     Raises:
@@ -67,9 +67,9 @@ def read_systems(
 
 
 def common_protocols(systems: Sequence[System]) -> tuple[list[str], list[str]]:
-    """Names of the protocols that every system was scored under, and why others are left out.
+    """Names of the protocols under which all systems were scored, and reasons for omitting others.
 
-    The references of `r2gen` are what each model's tokenizer can express; where they differ, `full` still compares.
+    The references of `r2gen` depend on the model's tokenizer; if they differ, `full` can still be compared.
 
     Raises:
         UserError: no protocol is common to all.
@@ -96,7 +96,7 @@ def common_protocols(systems: Sequence[System]) -> tuple[list[str], list[str]]:
 
 
 def read_history(path: Path) -> tuple[dict[str, Any], ...]:
-    """Rows of a metrics.jsonl; a line that is being written is left out, and without the file there are none."""
+    """Rows of a metrics.jsonl, without an incomplete last line; empty if there is no file."""
     rows = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -131,14 +131,14 @@ def _predictions_path(run: Path) -> Path:
 
 
 def _telling_path(path: Path) -> Path:
-    """The path without its suffix, and without a file name that every run has."""
+    """The path without its suffix, and without a file name common to all runs."""
     return path.parent if path.name == PREDICTIONS else path.with_suffix("")
 
 
 def _scores(
     file: PredictionFile, path: Path, data: Dataset | Path | str | None, say: Callable[[str], None]
 ) -> Evaluation:
-    """Scores that lie beside the predictions, or computed."""
+    """Scores from the file next to the predictions, or computed."""
     beside = [path.with_suffix(".scores.json"), *([path.with_name(SCORES)] if path.name == PREDICTIONS else [])]
     for scores in beside:
         if scores.is_file():
@@ -147,12 +147,12 @@ def _scores(
             if evaluation.provenance != file.provenance or studies != {len(file.rows)}:
                 raise UserError(f"{scores}: these are the scores of other predictions; run crossray evaluate {path}")
             return evaluation
-    say(f"{beside[0]} is not there: scoring {path} (crossray evaluate keeps the scores)")
+    say(f"{beside[0]} does not exist: scoring {path} (run crossray evaluate to save the scores)")
     return evaluate(path, dataset=data)
 
 
 def _history(file: PredictionFile, path: Path) -> tuple[dict[str, Any], ...]:
-    """Training of the model: the log in the folder of the predictions, or in that of the model they name."""
+    """The training log in the folder of the predictions, or in that of their model."""
     folders = [path.parent] if path.name == PREDICTIONS else []
     if file.provenance.model:
         model = Path(file.provenance.model)

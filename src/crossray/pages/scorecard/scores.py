@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 NO_VALUE = "-"
 
-#: What is said beneath the name of a baseline.
-_BASELINES = {**dict.fromkeys(TRIVIAL, "trivial baseline"), TAG_ORACLE: "is told the true findings"}
+#: Notes below the names of the baselines.
+_BASELINES = {**dict.fromkeys(TRIVIAL, "trivial baseline"), TAG_ORACLE: "knows the true findings"}
 
 #: The name of a line of a table, and its result.
 Line = tuple[page.Cell, Result]
 
 
-#: What unfolds below the other tables.
-_GROUPS = "Normal and abnormal studies apart"
+#: Summary of the collapsed tables.
+_GROUPS = "Normal and abnormal studies separately"
 
 
 def tables(systems: Sequence[System], name: str) -> dict[str, Any]:
@@ -57,17 +57,17 @@ def tables(systems: Sequence[System], name: str) -> dict[str, Any]:
 
 
 def value(score: Interval | None) -> page.Cell:
-    """A score with its interval beneath it."""
+    """A score with its interval below."""
     return NO_VALUE if score is None else (f"{score.value:.3f}", _ends(score))
 
 
 def present(convention: Convention) -> str:
-    """A convention in words."""
+    """Describe a convention."""
     return f"{convention.name} counts as present"
 
 
 def _lines(systems: Sequence[System], name: str) -> list[Line]:
-    """Every system under the page's name for it, then the baselines, which are the same for all systems."""
+    """The systems by their names on the page, followed by the baselines, which are the same for all systems."""
     parts = [system.evaluation.protocols[name] for system in systems]
     baselines = {baseline.system: baseline for part in reversed(parts) for baseline in part.baselines}
     return [
@@ -80,7 +80,7 @@ def _lines(systems: Sequence[System], name: str) -> list[Line]:
 
 
 def _language(systems: Sequence[System], name: str, lines: Sequence[Line]) -> "Markup":
-    """The main table, with each system also with shuffled images."""
+    """The main table, which also contains each system's scores with shuffled images."""
     shuffled = []
     for system in systems:
         check = system.evaluation.protocols[name].shuffle
@@ -93,7 +93,7 @@ def _language(systems: Sequence[System], name: str, lines: Sequence[Line]) -> "M
 def _scores(
     lines: Sequence[Line], caption: str, systems: int = 0, shuffled: Sequence[tuple[str, Mapping[str, float]]] = ()
 ) -> "Markup":
-    """A line a result; the shuffled scores follow the first ones, which are the systems' and set in bold."""
+    """A table with one line per result: the systems in bold, their scores with shuffled images, and the others."""
     metrics = [metric for metric in HEADINGS if any(metric in result.scores for _, result in lines)]
     rows: list[list[page.Cell]] = [
         [

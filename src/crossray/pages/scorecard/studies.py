@@ -1,4 +1,4 @@
-"""Single studies on a scorecard: images, the reference, and the reports of all systems with marks."""
+"""The studies on a scorecard: images, reference, and the reports of all systems with marks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,21 +31,21 @@ _KEY: tuple[tuple[Kind, str, str], ...] = (
     ("agree", "agreed", "stated in the reference and in the report"),
     ("false", "false alarm", "stated in the report only"),
     ("missed", "missed", "stated in the reference only; in a system's report: the words that deny it"),
-    ("partly", "partly", "in a reference: found by some of the systems and missed by others"),
-    ("negative", "denied", "said to be absent; muted"),
+    ("partly", "partly", "in a reference: found by some systems and missed by others"),
+    ("negative", "denied", "stated to be absent; muted"),
 )
 
 
 @dataclass(frozen=True)
 class StudyComparison:
-    """One study as the page shows it.
+    """One study on the page.
 
     Attributes:
-        id: of the study.
+        id: identifier of the study.
         reference: the true report.
-        reference_labels: what it states, and where.
-        reports: system name to its report.
-        labels: system name to what its report states.
+        reference_labels: labels of the true report, with their evidence.
+        reports: report by name of the system.
+        labels: labels of the report by name of the system.
         cider: mean CIDEr-D of the systems on this study.
     """
 
@@ -58,17 +58,17 @@ class StudyComparison:
 
     @property
     def agreements(self) -> dict[str, Agreement]:
-        """System name to its agreement with the reference."""
+        """Agreement with the reference by name of the system."""
         return {name: Agreement.between(self.reference_labels, labels) for name, labels in self.labels.items()}
 
     @property
     def balance(self) -> int:
-        """Agreed observations minus those in one text only, of all systems together."""
+        """Number of agreed observations minus those in one text only, summed over the systems."""
         return sum(agreement.balance for agreement in self.agreements.values())
 
 
 def compare_studies(systems: Sequence[System], protocol: str) -> list[StudyComparison]:
-    """Label and compare all studies, in the order of the first system's file."""
+    """Label and compare all studies, in the order of the first system's predictions."""
     reports = [{row.id: row.prediction for row in system.predictions.rows} for system in systems]
     names = [system.name for system in systems]
     first = systems[0].predictions
@@ -91,18 +91,17 @@ def compare_studies(systems: Sequence[System], protocol: str) -> list[StudyCompa
 
 
 def choose(studies: Sequence[StudyComparison], count: int, seed: int = 0) -> list[tuple[str, StudyComparison]]:
-    """A third of the best, a third of the worst, and the rest drawn at random from the others.
+    """Choose studies: a third from the best, a third from the worst, and the rest at random from the others.
 
-    The best have the highest balance of agreed observations against those in one text only, the worst the lowest;
-    mean CIDEr-D decides between equals.
+    The best studies have the highest `StudyComparison.balance`, the worst the lowest; ties are broken by mean CIDEr-D.
 
     Args:
-        studies: to choose from.
-        count: how many to choose.
-        seed: of the draw.
+        studies: the studies to choose from.
+        count: number of studies to choose.
+        seed: seed of the random choice.
 
     Returns:
-        "best", "worst" or "random" with each study, in this order.
+        The studies with their group, in the order "best", "worst", "random".
     """
     order = sorted(studies, key=lambda study: (study.balance, study.cider), reverse=True)
     count = min(count, len(order))
@@ -117,12 +116,12 @@ def choose(studies: Sequence[StudyComparison], count: int, seed: int = 0) -> lis
 
 
 def key() -> list[dict[str, str]]:
-    """What the marks mean: a word marked in each way, and a sentence."""
+    """The legend of the marks: a marked word and an explanation for each kind."""
     return [{"kind": kind, "word": word, "sign": SIGNS[kind], "meaning": meaning} for kind, word, meaning in _KEY]
 
 
 def filters(systems: Sequence[System], chosen: Sequence[StudyComparison]) -> list[dict[str, Any]]:
-    """Groups of boxes that the page's script shows and obeys."""
+    """The groups of checkboxes that filter the studies."""
     counts = Counter(name for study in chosen for name in _observations(study))
     groups: list[tuple[str, str, list[tuple[str, str]]]] = [
         ("Observation", "observation", [(name, f"{spoken(name)} ({count})") for name, count in counts.most_common()]),
@@ -134,7 +133,7 @@ def filters(systems: Sequence[System], chosen: Sequence[StudyComparison]) -> lis
 
 
 def shown_study(group: str, study: StudyComparison, images: Sequence["Markup"]) -> dict[str, Any]:
-    """One study: its views beside the reference and the systems' reports, as the template shows it."""
+    """The template's values for one study: its views, the reference and the systems' reports."""
     agreements = study.agreements
     marks = " ".join(
         f"{number}:{kind}:{name}"
@@ -166,7 +165,7 @@ def shown_study(group: str, study: StudyComparison, images: Sequence["Markup"]) 
 
 
 def _observations(study: StudyComparison) -> set[str]:
-    """Observations that any of a study's texts states."""
+    """Observations that at least one text of a study states."""
     return {name for agreement in study.agreements.values() for names in _kinds(agreement).values() for name in names}
 
 

@@ -6,7 +6,7 @@
 
   // From transparent over yellow to red.
   const colour = (share) => [255, Math.round(220 * (1 - share)), 0, Math.round(200 * share)];
-  // Full colour is at least this many times uniform attention: attention to everything alike must not look like a finding.
+  // Full color means at least this many times uniform attention, so that uniform attention does not look like a finding.
   const CONTRAST = 4;
   const percent = (share) => (share > 0 && share < 0.01 ? "under 1%" : `${Math.round(100 * share)}%`);
 

@@ -66,7 +66,7 @@ export class Viewer {
     this.#say();
   }
 
-  // Grey levels through the window; a table of 256 values decides.
+  // Gray levels through the window; a table of 256 values decides.
   #paint() {
     const state = `${this.window} ${this.level} ${this.inverted}`;
     if (state === this.painted) return;

@@ -1,7 +1,7 @@
 """Detects the language of a report by its words.
 
-A report of a phrase file's language holds its phrases' words and its common words. Short medical texts share many words
-across languages ("Pneumothorax."), so that a language is only left for another one that knows more words of the text.
+The words of a report are compared with the phrases and common words of each phrase file. Short medical texts look alike
+in many languages ("Pneumothorax."), so the result is English unless another language knows more words of the text.
 """
 
 import functools
@@ -15,14 +15,14 @@ from crossray.text.labeling.tokens import folded
 #: Results of `language_of` for a text in a language without a phrase file, and for a text without words.
 OTHER, NO_WORDS = "other", ""
 
-#: Smallest share of a text's words that its language knows.
+#: Minimum share of a text's words that its language must know.
 KNOWN_SHARE = 0.4
-#: Share of English words from which no other language is asked, if no common word of one is there.
+#: Share of English words above which a text without common words of another language is taken for English.
 CERTAIN_SHARE = 0.9
 
 _UMLAUT = re.compile("([aou])e")
 
-#: De-identified parts and other placeholders in reports.
+#: Placeholders, such as those of de-identification.
 _NO_WORDS = frozenset({"xxxx", "xx", "xxx"})
 
 
@@ -33,7 +33,7 @@ def language_of(words: Sequence[str]) -> str:
         words: its `tokens`.
 
     Returns:
-        Code of a phrase file; "other" for a text in any other language, or without sense; "" for a text without words.
+        Code of a phrase file; "other" for any other language, or nonsense; "" for a text without words.
     """
     spoken = [word for word in words if word[0].isalpha() and word not in _NO_WORDS]
     if not spoken:
@@ -45,7 +45,7 @@ def language_of(words: Sequence[str]) -> str:
 
 
 def as_in_phrases(words: Sequence[str], language: str) -> list[str]:
-    """The words of a text as the phrases of its language have them: `folded`, German umlauts of two letters too."""
+    """Words in the spelling of the language's phrases: `folded` unless English; in German, "ae" for "ä" becomes "a"."""
     if language == ENGLISH:
         return list(words)
     plain = list(map(folded, words))
@@ -56,7 +56,7 @@ def as_in_phrases(words: Sequence[str], language: str) -> list[str]:
 
 
 def _compared(spoken: Sequence[str]) -> str:
-    # English comes first: it stays where another language knows as many words.
+    # English comes first, so it wins ties.
     order = (ENGLISH, *(code for code in languages() if code != ENGLISH))
     counts = {code: sum(map(_words(code).__contains__, spoken)) for code in order}
     best = max(counts, key=lambda code: counts[code])
@@ -74,7 +74,7 @@ def _english() -> frozenset[str]:
 
 @functools.cache
 def _words(language: str) -> frozenset[str]:
-    """All words of a language's phrases, and its common ones."""
+    """The words of a language's phrases, and its common words."""
     return lexicon(language).words | lexicon(language).spellings.keys() | _common(language)
 
 
@@ -90,6 +90,6 @@ def _other_languages() -> dict[str, frozenset[str]]:
 
 @functools.cache
 def _foreign() -> frozenset[str]:
-    """Common words of other languages that are no English ones."""
+    """Common words of other languages that are not English words."""
     others = [_common(code) for code in languages() if code != ENGLISH] + list(_other_languages().values())
     return frozenset().union(*others) - _english()

@@ -12,21 +12,21 @@ from crossray.text.labeling.tokens import folded, tokens
 
 
 class Finding(NamedTuple):
-    """A phrase that names observations by itself, or only a sign of them."""
+    """A phrase that names observations, or (`is_sign`) only a sign of them."""
 
     observations: tuple[str, ...]
     is_sign: bool = False
 
 
 class Structure(NamedTuple):
-    """A part of the chest: quality -> the observations that it tells of when the part has this quality."""
+    """A part of the chest; `tells` lists, by quality, the observations that the structure with this quality implies."""
 
     name: str
     tells: Mapping[str, tuple[str, ...]]
 
 
 class Quality(NamedTuple):
-    """What may be said of a structure; `is_noun` as in "enlargement", `status` of the observations that it tells of."""
+    """A quality of a structure: the status of the observations it implies, and whether it is a noun ("enlargement")."""
 
     name: str
     status: str
@@ -34,26 +34,26 @@ class Quality(NamedTuple):
 
 
 class Cue(NamedTuple):
-    """A phrase that changes what is asserted around it, by its kind: a key of `cues` in the phrase file."""
+    """A phrase that changes what is asserted around it; `kind` is a key of `cues` in the phrase file."""
 
     kind: str
 
 
-#: Longest run of fillers between two words of a phrase.
+#: Maximum number of fillers between two words of a phrase.
 MOST_FILLERS = 3
 
 Role = Finding | Structure | Quality | Cue
 
 
 class Match(NamedTuple):
-    """A phrase found in a sentence: what it may be, and its first and last word as a half-open range."""
+    """A phrase found in a sentence: its possible roles, and the half-open range of its words."""
 
     roles: tuple[Role, ...]
     start: int
     end: int
 
     def cues(self) -> set[str]:
-        """Kinds of the cues that it may be."""
+        """Kinds of its cue roles."""
         return {role.kind for role in self.roles if isinstance(role, Cue)}
 
 
@@ -70,10 +70,10 @@ class Lexicon:
     """All phrases, as a trie over words.
 
     Attributes:
-        roots: first word -> node.
+        roots: node by first word.
         fillers: words that may occur between the words of a phrase.
-        spellings: the correct word for each misspelled one.
-        words: all words of the phrases, and the fillers.
+        spellings: correct word by misspelled word.
+        words: all words of the phrases, including fillers.
     """
 
     roots: Mapping[str, _Node]
@@ -82,10 +82,10 @@ class Lexicon:
     words: frozenset[str]
 
     def matches(self, words: Sequence[str]) -> list[Match]:
-        """The phrases in a sentence from left to right: at each place the longest, none overlapping another.
+        """The phrases in a sentence from left to right: the longest at each position, without overlaps.
 
         Args:
-            words: lower-case words and signs of one sentence.
+            words: lower-case words and punctuation of one sentence.
         """
         found: list[Match] = []
         words = [self.spellings.get(word, word) for word in words]
@@ -117,11 +117,11 @@ def lexicon(language: str = registry.ENGLISH, convention: str = registry.OWN) ->
 
 
 def build(content: Mapping[str, Any], *, folds: bool = False) -> Lexicon:
-    """A lexicon from phrases in the form of `registry.phrases`.
+    """Build a lexicon from phrases in the form of `registry.phrases`.
 
     Args:
         content: the phrases.
-        folds: whether accents do not count (`tokens.folded`); sentences must be folded too.
+        folds: ignore accents (`tokens.folded`); the words given to `Lexicon.matches` must be folded too.
     """
     fold = folded if folds else str
     sets: Mapping[str, Sequence[str]] = content["sets"]
@@ -144,15 +144,15 @@ def build(content: Mapping[str, Any], *, folds: bool = False) -> Lexicon:
 
 
 def expand(phrase: str, sets: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
-    """Every phrase of a pattern in the phrase file, as lists of words.
+    """Expand a pattern of the phrase file into phrases, each a list of words.
 
     Args:
-        phrase: words; "a|b" stands for a or b, a closing "?" makes a word optional, "$name" is any phrase of that set.
-        sets: phrases by the name of their set.
+        phrase: words; "a|b" means a or b, a trailing "?" makes a word optional, "$name" is any phrase of that set.
+        sets: phrases by name of the set.
     """
     choices: list[list[str]] = []
     for word in phrase.split():
-        optional = word.endswith("?") and word != "?"  # a question mark alone is a sign
+        optional = word.endswith("?") and word != "?"  # a lone question mark is a token
         options = [
             option for part in word.removesuffix("?" * optional).split("|") for option in _set_or_word(part, sets)
         ]
@@ -162,7 +162,7 @@ def expand(phrase: str, sets: Mapping[str, Sequence[str]]) -> Iterator[list[str]
 
 
 def _misspelled(word: str) -> Iterator[str]:
-    """The word with one letter missing, wrong or too much, or with two neighbours exchanged."""
+    """The word with one letter missing, wrong or added, or with two adjacent letters swapped."""
     for place in range(len(word) + 1):
         before, after = word[:place], word[place:]
         yield before + after[1:]
@@ -201,7 +201,7 @@ def _roles(content: Mapping[str, Any]) -> Iterator[tuple[str, Role]]:
 
 
 def _joined(roles: tuple[Role, ...], role: Role) -> tuple[Role, ...]:
-    """`roles` with one more; observations named by the same phrase become one finding."""
+    """`roles` with one more; findings of the same phrase are merged."""
     for place, other in enumerate(roles):
         if isinstance(other, Finding) and isinstance(role, Finding):
             both = Finding(tuple(dict.fromkeys(other.observations + role.observations)), other.is_sign and role.is_sign)

@@ -1,37 +1,39 @@
-"""From phrases to statements: joins a structure of the chest with what is said about it."""
+"""Builds statements from phrases: joins structures of the chest and their qualities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossray.text.labeling.lexicon import Finding, Match, Quality, Structure
 
-#: Largest number of unmatched words between a structure and what is said of it ("heart size is again mildly enlarged").
+#: Maximum number of unmatched words between a structure and its quality ("heart size is again mildly enlarged").
 FARTHEST = 12
-#: The same where the adjective stands before the structure ("enlarged left hilar shadow").
+#: The same if the adjective precedes the structure ("enlarged left hilar shadow").
 FARTHEST_ATTRIBUTE = 3
 #: The same between a verb and its adjective ("is at most mildly enlarged").
 FARTHEST_VERB = 3
-#: The same where no verb stands between them ("heart size now mildly enlarged").
+#: The same without a verb between them ("heart size now mildly enlarged").
 FARTHEST_WITHOUT_VERB = 6
-#: Largest number of words, listing words counted, between two structures of one list.
+#: Maximum number of words between two structures of a list, including "and", "or" and commas.
 FARTHEST_IN_LIST = 4
 
-#: Cues that only list: what is said of the last structure of a list holds for all of it.
+#: Cues that form a list: a quality of its last structure applies to all of them.
 LISTING = frozenset({"and", "or", "comma"})
 
 
 @dataclass(slots=True)
 class Statement:
-    """Observations that a sentence speaks of, before negation and doubt.
+    """Observations that a sentence mentions, before negation and uncertainty are resolved.
 
     Attributes:
-        observations: names; may be empty for what only looks like a finding.
+        observations: names; empty for a phrase that only looks like a finding.
         status: "positive", "negative" for a normal statement, "uncertain" for a borderline one.
-        start: first word; `end`: the one after the last.
-        place: word from which cues before it count: a denial before the subject of a sentence of its own does not.
-        is_clause: subject and predicate, a sentence of its own.
-        is_finding: named by a phrase of its own.
-        is_sign: by a phrase that says less than the observations' names.
+        start: index of the first word.
+        end: index after the last word.
+        place: index of the word that earlier cues must precede to apply. In a clause, this is the quality, so that a
+            denial before the subject does not apply.
+        is_clause: whether it has a subject and a predicate.
+        is_finding: whether a phrase names the observations, rather than a structure with a quality.
+        is_sign: whether that phrase names only a sign of them.
     """
 
     observations: tuple[str, ...]
@@ -48,21 +50,21 @@ class Statement:
 class _Subject:
     structure: Structure
     match: Match
-    joined: bool  # to the subject before, by nothing but "and", "or" and commas
-    is_open: bool  # nothing was said of it yet
-    has_verb: bool = False  # a verb stands behind it
-    is_apart: bool = False  # behind it begins what is said of something else: "heart normal with tortuous aorta"
+    joined: bool  # to the previous subject, by "and", "or" and commas only
+    is_open: bool  # it has no quality yet
+    has_verb: bool = False  # a verb follows it
+    is_apart: bool = False  # what follows describes another subject: "heart normal with tortuous aorta"
 
 
 def statements(matches: Sequence[Match]) -> list[Statement]:
-    """Statements of a sentence in the order of their places.
+    """Statements of a sentence, in word order.
 
     Args:
-        matches: phrases of the sentence, from `Lexicon.matches`.
+        matches: phrases of the sentence (`Lexicon.matches`).
     """
     found: list[Statement] = []
     subjects: list[_Subject] = []
-    described: set[int] = set()  # ends of structures whose quality stands before them
+    described: set[int] = set()  # ends of structures that follow their quality
     listing = False
     for index, match in enumerate(matches):
         for role in match.roles:
@@ -83,7 +85,7 @@ def statements(matches: Sequence[Match]) -> list[Statement]:
                     described.add(said[0].end)
                 listing = False
                 if said:
-                    break  # a second meaning of the phrase does not count
+                    break  # ignore other roles of the phrase
             elif role.kind not in LISTING:
                 listing = False
                 if subjects and role.kind in ("verb", "existence"):
@@ -105,7 +107,7 @@ def _finding(finding: Finding, match: Match) -> Statement:
 def _said(
     quality: Quality, match: Match, index: int, matches: Sequence[Match], subjects: list[_Subject]
 ) -> list[Statement]:
-    """What a quality says, of the structures before or behind it."""
+    """Statements about the structures before or after a quality."""
     before = matches[index - 1] if index else None
     if before is not None and subjects and subjects[-1].is_open:
         distance = match.start - before.end
@@ -131,7 +133,7 @@ def _said(
 
 
 def _of_subjects(quality: Quality, match: Match, subjects: list[_Subject]) -> list[Statement]:
-    """Statements about the last structure named before, and about those that are listed with it."""
+    """Statements about the last structure before the quality, and those in a list with it."""
     result: list[Statement] = []
     for subject in reversed(subjects):
         if (result and not subject.is_open) or (not result and match.start - subject.match.end > FARTHEST):
@@ -173,9 +175,9 @@ def _of_next(quality: Quality, match: Match, index: int, matches: Sequence[Match
 
 
 def _of_listed(quality: Quality, match: Match, first: Match, matches: Sequence[Match]) -> list[Statement]:
-    """Statements about what is listed behind the first structure: "normal heart size and mediastinal contours".
+    """Statements about the structures listed after the first: "normal heart size and mediastinal contours".
 
-    Only for normal qualities: what is abnormal behind the list is said with a quality of its own, and that counts more.
+    Only for normal qualities: an abnormal structure in the list has its own quality, which takes precedence.
     """
     result: list[Statement] = []
     before, listed = first, False

@@ -1,14 +1,14 @@
-"""The knowledge of the labeler, from the files next to this one.
+"""Reads the labeler's data files, which are in the same folder.
 
-* `observations/NAME.yaml` declares one observation: its place in the order of the columns (`order`; without it, behind
-  all others), whether it cancels "no finding" (`cancels_no_finding`), the phrases that name it (`findings`) or say less
-  than its name (`signs`), and the structures whose qualities tell of it (`told_by`). Phrases are a list in English, or
-  a mapping from language to list. Adding such a file adds the observation everywhere.
-* `languages/CODE.yaml` is one language: its cues, names of structures and qualities. Languages other than English hold
-  the phrases of the observations too, so that a language is one file.
-* `signs.yaml` holds the cues that every language writes alike, such as "(-)".
-* `conventions/NAME.yaml` contains the differences of another labeler's observations; without one, observations are as
-  declared.
+* `observations/NAME.yaml` declares one observation: its position among the columns (`order`; last by default), whether
+  it cancels "no finding" (`cancels_no_finding`), the phrases that name it (`findings`) or only a sign of it (`signs`),
+  and the structures and qualities that imply it (`told_by`). Phrases are a list in English, or a mapping from language
+  to list. Adding such a file adds the observation everywhere.
+* `languages/CODE.yaml` describes a language: its cues, structures and qualities. For languages other than English, it
+  also contains the phrases of the observations, so that each language is one file.
+* `signs.yaml` contains the cues common to all languages, such as "(-)".
+* `conventions/NAME.yaml` contains the differences between another labeler's definition of the observations and the
+  declared one.
 """
 
 import functools
@@ -24,17 +24,17 @@ from crossray.errors import UserError, choose, quoted
 
 ENGLISH = "en"
 
-#: The convention of the files in `observations`.
+#: The convention of the declared observations.
 OWN = "crossray"
 
 #: Findings that cancel "no finding" under some conventions but are not observations.
 INCIDENTAL = "incidental"
 
-#: Place in the order of an observation that does not say its own.
+#: Default of `order`.
 LAST = 1000
 
 _PHRASES = ("findings", "signs")
-#: Reads every value as text: "no" and "on" are words here.
+#: Loads every value as text: "no" and "on" are words here.
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
@@ -43,11 +43,11 @@ class Observation:
     """One declared observation.
 
     Attributes:
-        name: its column; the name of its file.
-        order: place among the columns.
-        cancels_no_finding: whether a report that states it or leaves it uncertain has a finding.
-        phrases: language to "findings" and "signs" to phrases.
-        told_by: structure to the qualities of it that tell of the observation.
+        name: name of its column and file.
+        order: position among the columns.
+        cancels_no_finding: whether it excludes "no finding" when positive or uncertain.
+        phrases: phrases by language, then by "findings" or "signs".
+        told_by: by structure, the qualities that imply the observation.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Observation:
 
 @functools.cache
 def observations() -> tuple[Observation, ...]:
-    """All declared observations, in the order of the columns."""
+    """All declared observations, in column order."""
     declared = [_declared(name, _load(file)) for name, file in _files("observations")]
     return tuple(sorted(declared, key=lambda observation: (observation.order, observation.name)))
 
@@ -78,7 +78,7 @@ def conventions() -> tuple[str, ...]:
 
 @functools.cache
 def cancels_no_finding(convention: str = OWN) -> frozenset[str]:
-    """What a report with "no finding" neither states nor leaves uncertain under a convention."""
+    """The findings that exclude "no finding" under a convention when they are positive or uncertain."""
     declared = {observation.name for observation in observations() if observation.cancels_no_finding}
     more = _convention(convention).get("cancels_no_finding", ())
     return frozenset(declared.union(more, [INCIDENTAL]))
@@ -96,8 +96,8 @@ def phrases(language: str = ENGLISH, convention: str = OWN) -> Mapping[str, Any]
 
     Raises:
         KeyError: the language has no file.
-        UserError: the convention has none.
-        ValueError: the convention's file speaks of a phrase that is not there.
+        UserError: the convention has no file.
+        ValueError: the convention removes a phrase that is not declared.
     """
     content = dict(_load(dict(_files("languages"))[language]))
     for kind in _PHRASES:
@@ -128,12 +128,12 @@ def phrases(language: str = ENGLISH, convention: str = OWN) -> Mapping[str, Any]
 
 @functools.cache
 def other_languages() -> Mapping[str, str]:
-    """Frequent words, parted by blanks, of each language that the rules do not read."""
+    """Frequent words, separated by spaces, of each language without a phrase file."""
     return _load(resources.files(__package__) / "other_languages.yaml")
 
 
 def _tells(structure: str, untold: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
-    """Quality of a structure to the observations that it tells of, without those that a convention leaves untold."""
+    """By quality of a structure, the observations that it implies, without those that a convention removes."""
     told: dict[str, list[str]] = {}
     for observation in observations():
         left_out = untold.get(observation.name, {}).get(structure, ())
@@ -144,19 +144,19 @@ def _tells(structure: str, untold: Mapping[str, Mapping[str, Sequence[str]]]) ->
 
 
 def check_convention(name: str) -> None:
-    """Raise a `UserError` unless there is a convention of this name."""
+    """Raise a `UserError` unless this convention exists."""
     if name not in conventions():
         raise UserError(f"convention {quoted(name)} does not exist; {choose(name, conventions())}")
 
 
 def _convention(name: str) -> Mapping[str, Any]:
-    """What a convention draws otherwise; nothing for our own."""
+    """The differences of a convention; empty for our own."""
     check_convention(name)
     return {} if name == OWN else _load(dict(_files("conventions"))[name])
 
 
 def _draw(content: dict[str, Any], drawn: Mapping[str, Any]) -> None:
-    """Change English phrases as a convention says."""
+    """Apply the differences of a convention to the English phrases, in place."""
     for part, left_out in (
         ("findings", drawn.get("without", {})),
         ("structures", drawn.get("without_structures", {})),
@@ -169,7 +169,7 @@ def _draw(content: dict[str, Any], drawn: Mapping[str, Any]) -> None:
                 raise ValueError(f"{part} {name}: no phrase {missing[0]!r} to leave out")
             kept = [phrase for phrase in names if phrase not in unwanted]
             content[part][name] = {**entry, "names": kept} if part == "structures" else kept
-    # What names an observation no more still keeps its place: a lead is no finding, and no part of a longer phrase.
+    # A removed phrase must still match, as nothing: a lead is not a finding, nor may its words join another phrase.
     content["nothing"] = [*content["nothing"], *(p for part in drawn.get("without", {}).values() for p in part)]
     content["findings"] = {**content["findings"], INCIDENTAL: drawn.get("incidental", [])}
 

@@ -1,7 +1,7 @@
-"""What a sentence asserts, denies and doubts: the reach of its cues.
+"""Resolves negation and uncertainty: the scope of each cue in a sentence.
 
-A cue before a finding ("no", "possible") reaches forward until a boundary, a new statement, or the end of its list; a
-cue behind ("is not seen", "cannot be excluded") reaches back over the list that ends before it.
+The scope of a cue before a finding ("no", "possible") extends to a boundary, a new statement, or the end of its list;
+the scope of a cue after a finding ("is not seen", "cannot be excluded") is the list that ends before it.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from crossray.text.labeling.mentions import Statement
 
 POSITIVE, NEGATIVE, UNCERTAIN = "positive", "negative", "uncertain"
 
-#: Largest number of words from a denial to a normal statement that it turns round ("not entirely normal").
+#: Maximum distance in words from a negation to a normal statement that it reverses ("not entirely normal").
 FARTHEST_DENIAL = 2
 
 
-# What stands between a mention and the one before, as bits; `enum.IntFlag` takes a tenth of the time of a report.
-# CLAUSE is a comma, "and" or "or" behind a verb: the statement before is at its end.
+# Bits for the cues between two mentions; `enum.IntFlag` would take a tenth of a report's time. CLAUSE is a comma, "and"
+# or "or" after a verb, which ends the previous statement.
 COMMA, AND, OR, VERB, BREAK, CUE, CLAUSE, COLON = (1 << bit for bit in range(8))
 
 
 @dataclass(slots=True)
 class Mention:
-    """A statement with its status in the sentence; `gap` has the bits of what parts it from the mention before."""
+    """A statement with its status in the sentence; `gap` contains the bits of the cues since the previous mention."""
 
     statement: Statement
     status: str
@@ -37,10 +37,10 @@ _LISTING = {"comma": COMMA, "and": AND, "or": OR}
 
 
 def resolve(statements: Sequence[Statement], matches: Sequence[Match]) -> list[Mention]:
-    """Mentions with their status, in the order of their places.
+    """Determine the status of each statement, in word order.
 
     Args:
-        statements: of one sentence, from `mentions.statements`.
+        statements: statements of one sentence (`mentions.statements`).
         matches: phrases of the same sentence.
     """
     if not statements:
@@ -50,7 +50,7 @@ def resolve(statements: Sequence[Statement], matches: Sequence[Match]) -> list[M
     for index, match in enumerate(matches):
         while waiting and waiting[-1].place < match.start:
             reader.mention(waiting.pop())
-        # "The heart is negative": the word is said of the structure, and denies nothing else.
+        # "The heart is negative": the word is a quality of the structure and negates nothing else.
         is_said = bool(waiting) and waiting[-1].place == match.start
         for role in match.roles:
             if isinstance(role, Cue) and not (is_said and role.kind.startswith("negation")):
@@ -74,24 +74,24 @@ class _Reader:
     """Reads a sentence from left to right.
 
     Attributes:
-        mentions: what was read.
-        scope: "negative" or "uncertain" for what follows, "unsaid" where nothing is claimed, None without a cue.
+        mentions: the mentions so far.
+        scope: status of the current scope: "negative" or "uncertain"; "unsaid" if nothing is asserted; None outside.
     """
 
     def __init__(self, matches: Sequence[Match]) -> None:
         self.mentions: list[Mention] = []
         self.scope: str | None = None
-        self._opened = 0  # the word where the scope began
+        self._opened = 0  # first word of the scope's cue
         self._silent = False  # under a heading such as "indication:"
         self._used = False  # a mention lies within the scope
         self._verb = False  # a verb lies within the scope
-        self._comma = False  # so does a comma
+        self._comma = False  # a comma lies within the scope
         self._gap = 0
         self._heading: Mention | None = None  # a finding before a colon: "PNEUMOTHORAX: ..."
         self._matches = matches
 
     def mention(self, statement: Statement) -> None:
-        """The next statement."""
+        """Process the next statement."""
         if statement.is_clause and self.scope == NEGATIVE and self._opened < statement.start:
             self.scope = None
         status = statement.status
@@ -110,7 +110,7 @@ class _Reader:
         self.mentions.append(mention)
 
     def cue(self, kind: str, index: int) -> None:
-        """The next cue, phrase number `index` of the sentence."""
+        """Process the next cue, match `index` of the sentence."""
         if kind in _LISTING:
             if self._gap & VERB:
                 self._gap = self._gap & ~VERB | CLAUSE
@@ -169,7 +169,7 @@ class _Reader:
             self.scope = None
 
     def settle_heading(self) -> None:
-        """Decide on a finding that headed what was read: what is said of it behind the colon counts instead."""
+        """Resolve a finding before a colon: a mention of it after the colon replaces it."""
         heading, self._heading = self._heading, None
         if heading is None:
             return
@@ -185,7 +185,7 @@ class _Reader:
         self._gap |= CUE
 
     def _item(self, kind: str, index: int) -> None:
-        """A comma, "and" or "or": whether the scope holds for what comes behind it."""
+        """Process a comma, "and" or "or", which may end the scope."""
         if self.scope == NEGATIVE:
             if self._verb and self._used and kind != "or":
                 self.scope = None
@@ -193,7 +193,7 @@ class _Reader:
             self.scope = None
 
     def _in_list(self, index: int) -> bool:
-        """Whether the comma stands in a list whose last item follows "or"."""
+        """Whether the comma belongs to a list whose last item follows "or"."""
         for match in self._matches[index + 1 :]:
             kinds = match.cues()
             if kinds & {"or", "doubt_between"}:
@@ -203,7 +203,7 @@ class _Reader:
         return False
 
     def _finding_follows(self, index: int) -> bool:
-        """Whether a finding stands behind phrase number `index`, in the same item of a list."""
+        """Whether a finding follows match `index` within the same list item."""
         for match in self._matches[index + 1 :]:
             if any(isinstance(role, Finding) for role in match.roles):
                 return True
@@ -212,14 +212,14 @@ class _Reader:
         return False
 
     def _look_back(self, status: str) -> None:
-        """A cue behind its findings: the last one, and those in a list with it."""
+        """Apply a cue to the finding before it, and to those in a list with that finding."""
         if self._gap & BREAK:
             return
         listing = False
         for mention in reversed(self.mentions):
             if listing and mention.gap & VERB:
                 return  # "there is edema and effusion is not seen"
-            # "Absence of effusion cannot be confirmed": doubt behind outweighs a denial before.
+            # "Absence of effusion cannot be confirmed": uncertainty after a finding overrides negation before it.
             if mention.status == POSITIVE or (status == UNCERTAIN and not listing and mention.statement.is_finding):
                 mention.status = status
             listing = listing or bool(mention.gap & (AND | OR))
@@ -227,7 +227,7 @@ class _Reader:
                 return
 
     def _alternatives(self, first: Mention, second: Mention) -> None:
-        """Each of two different findings is in doubt, as in "atelectasis or infiltrate"."""
+        """Make both of two different findings uncertain, as in "atelectasis or infiltrate"."""
         if (
             first.status == second.status == POSITIVE
             and first.statement.is_finding

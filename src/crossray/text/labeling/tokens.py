@@ -1,7 +1,7 @@
-"""Words and signs of a report, their places, and the sentences that they form.
+"""Splits a report into words and punctuation, and these into sentences.
 
-Reports come with letters and breaks of many kinds. Words are read from a normalised text: Unicode's NFKC without soft
-hyphens and zero-width characters, with every line break as one character; places are those of the text as it was given.
+The text is normalized first: to Unicode NFKC without soft hyphens and zero-width characters, and with every line break
+as one character. Spans refer to the original text.
 """
 
 import re
@@ -12,16 +12,16 @@ from itertools import pairwise
 from crossray.text import lines
 from crossray.text.sentences import ABBREVIATIONS
 
-#: Ends a statement at a line break; no report holds it, as it is a break itself.
+#: Marks a line break that ends a statement. No normalized report contains it, since it is itself a kind of line break.
 _STATEMENT_END = "\x1e"
 
 #: Tokens that end a sentence; "\n" is a blank line.
 SENTENCE_ENDS: frozenset[str] = frozenset((".", "!", "?", "\n", _STATEMENT_END))
 
-#: Signs behind a finding, where nothing follows in its item ("Pneumothorax -"), and the question mark before a word.
+#: Tokens for "-" and "+" at the end of an item ("Pneumothorax -"), and for a question mark before a word.
 ABSENT, PRESENT, ASKED = "\u00ac", "\u207a", "\u00bf"
 
-#: A sentence is cut after this many tokens, so that text without full stops costs linear time.
+#: Longer sentences are cut after this many tokens, so that text without full stops is processed in linear time.
 LONGEST_SENTENCE = 256
 
 _NO_ABBREVIATION = "".join(rf"(?<!\b{re.escape(word)})" for word in sorted(ABBREVIATIONS))
@@ -37,27 +37,27 @@ _TOKEN = re.compile(
     r"|(?<!\w)[-+]ve\b"
     r"|[\u2013\u2014]"
 )
-# What parts a sentence and keeps its length: done on a text of the same length, so that places stay.
+# Replacements of these patterns keep the length of the text, so that spans stay valid.
 _ASKED = re.compile(r"(?<![^\s(/,;:])\?(?=[^\S\n]?[^\W\d_])")
 _SIGN = re.compile(r"([^\W_][^\S\n]*(?::[^\S\n]*|[^\S\n]))([-+\u2013])(?=[^\S\n]*(?:[.,;\n]|$))")
 _MAY_HOLD_SIGN = re.compile(r"[\s:][-+\u2013]\s*(?:[.,;\n]|$)")
 _ANSWER = re.compile(r"\?(?=\s*(?:no|none|nil|negative|absent|yes|present)\s*(?:[.;,\n]|$))", re.IGNORECASE)
 
-#: Characters that mean another one to a reader and keep their form under NFKC.
+#: Characters that look like another one and are not mapped to it by NFKC.
 _LIKE = str.maketrans({"\u2212": "-", "\u2010": "-", "\u02d7": "-", "\u3002": ".", "\u3001": ","})
 
 
 def tokens(report: str) -> list[str]:
-    """Lower-case words and signs of a text, raw or cleaned.
+    """Lower-case words and punctuation of a text, raw or cleaned.
 
-    A hyphen inside a word parts it in two; a dash between blanks is a sign.
+    A hyphen inside a word splits it in two; a dash between spaces is a token.
     """
-    return _TOKEN.findall(_prepared(_normalised(report)[0]))
+    return _TOKEN.findall(_prepared(_normalized(report)[0]))
 
 
 def token_spans(report: str) -> list[tuple[int, int]]:
     """The half-open span in `report` of each of its `tokens`."""
-    text, origins = _normalised(report)
+    text, origins = _normalized(report)
     spans = [token.span() for token in _TOKEN.finditer(_prepared(text))]
     if origins is None:
         return spans
@@ -65,7 +65,7 @@ def token_spans(report: str) -> list[tuple[int, int]]:
 
 
 def folded(word: str) -> str:
-    """A lower-case word without accents; "ß" is "ss", and an article elided before a vowel is left out ("l'aorte")."""
+    """A lower-case word without accents and elided article ("l'aorte"); "ß" becomes "ss"."""
     word = word.replace("\u2019", "'")
     if len(word) > 2 and word[1] == "'" and word[0] in "ldnsjc":
         word = word[2:]
@@ -76,7 +76,7 @@ def folded(word: str) -> str:
 
 
 def sentence_spans(words: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Half-open ranges of `words` that are sentences, without what ends them but a question mark; none is empty."""
+    """Half-open, non-empty ranges of sentences in `words`; of their final tokens, they include question marks only."""
     start = 0
     for place, word in enumerate(words):
         if word in SENTENCE_ENDS:
@@ -91,9 +91,9 @@ def sentence_spans(words: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _prepared(text: str) -> str:
-    """A normalised text in lower case, with ends of statements, signs and leading question marks as signs of their own.
+    """Lower-case a normalized text, and mark ends of statements, trailing signs and leading question marks.
 
-    The length stays the same.
+    The length of the text is unchanged.
     """
     if "\n" in text:
         text = _with_statement_ends(text)
@@ -116,8 +116,8 @@ def _with_statement_ends(text: str) -> str:
     return "".join(joined)
 
 
-def _normalised(report: str) -> tuple[str, list[tuple[int, int]] | None]:
-    """The text as it is read, and the span in `report` of each of its characters; None where nothing was changed."""
+def _normalized(report: str) -> tuple[str, list[tuple[int, int]] | None]:
+    """The normalized text, and the span in `report` of each of its characters; None if the spans are unchanged."""
     if report.isascii() and not lines.may_hold_break(report):
         return report, None
     text: str = report
@@ -134,7 +134,7 @@ def _normalised(report: str) -> tuple[str, list[tuple[int, int]] | None]:
 
 
 def _nfkc(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """NFKC, character by character with its combining marks, without characters that show nothing."""
+    """NFKC, applied to each character with its combining marks, and without invisible characters."""
     result: list[str] = []
     origins: list[tuple[int, int]] = []
     place = 0
@@ -153,7 +153,7 @@ def _nfkc(text: str) -> tuple[str, list[tuple[int, int]]]:
 def _replaced(
     text: str, origins: list[tuple[int, int]] | None, pattern: re.Pattern[str], replacement: str
 ) -> tuple[str, list[tuple[int, int]] | None]:
-    """Each match replaced by one character."""
+    """Replace each match by one character."""
     found = [match.span() for match in pattern.finditer(text)]
     if not found:
         return text, origins
