@@ -51,6 +51,7 @@ NAMED = {
 #: What misses a limit; docs/liveness.md has the measurements and what is known of them.
 KNOWN = {
     "revtaf/phantom": {"LRP, fresh", "LRP, trained", "diagnosis, fresh", "diagnosis, attention to reports, fresh"},
+    "union/phantom": {"diagnosis, trained"},
 }
 
 #: What a recipe leaves out: over the common encoder UAR has no discrete tokens.

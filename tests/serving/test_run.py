@@ -77,7 +77,7 @@ def test_a_folder_is_no_file_of_keys(tmp_path: Path) -> None:
         read_keys(tmp_path)
 
 
-@pytest.mark.parametrize("option", ["--decode-seconds=0", "--quiet-seconds=-1"])
+@pytest.mark.parametrize("option", ["--decode-seconds=0", "--upload-seconds=0", "--quiet-seconds=-1"])
 def test_no_time_at_all_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["serve", "--model", "nowhere", option])

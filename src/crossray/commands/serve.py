@@ -33,6 +33,7 @@ def serve(
     in_flight: int = 64,
     rate: int = 0,
     max_upload: int = 128,
+    upload_seconds: float = 120.0,
     max_files: int = 16,
     decoders: int = 2,
     decode_seconds: float = 30.0,
@@ -69,9 +70,11 @@ def serve(
         doubt: mark sentences whose confidence is below this.
         batch_size: maximum number of studies in a batch.
         window: seconds that a study waits for others to join its batch.
-        in_flight: maximum number of accepted studies without a report; further requests are answered with 429.
+        in_flight: maximum number of studies that are being uploaded or have no report yet; further requests are
+            answered with 429.
         rate: requests for a report per minute and caller; 0 for no limit.
         max_upload: largest request, in MiB.
+        upload_seconds: time limit for sending a request, in seconds.
         max_files: maximum number of files in a study.
         decoders: number of processes that decode images.
         decode_seconds: time limit for decoding a study, in seconds.
@@ -86,11 +89,13 @@ def serve(
     for name, least, value in (
         ("in-flight", 1, in_flight), ("rate", 0, rate), ("max-upload", 1, max_upload), ("max-files", 1, max_files),
         ("decode-memory", 64, decode_memory), ("quiet-seconds", 0, quiet_seconds),
-        ("decode-seconds", 0.1, decode_seconds),
+        ("decode-seconds", 0.1, decode_seconds), ("upload-seconds", 0.1, upload_seconds),
     ):  # fmt: skip
         if value < least:
             raise UserError(f"--{name} {value}: give {least} or more.")
-    limits = Limits(max_upload * 2**20, max_files, in_flight, rate, decode_seconds, decode_memory * 2**20)
+    limits = Limits(
+        max_upload * 2**20, max_files, in_flight, rate, decode_seconds, decode_memory * 2**20, upload_seconds
+    )
     settings = Settings(
         models=named_models(model), store=store, device=device, batch=batch_size, window=window, decoders=decoders,
         keep=keep, strict=strict, doubt=doubt, keys=keys, issuer=oidc_issuer, audience=oidc_audience, jwks=oidc_jwks,

@@ -37,7 +37,7 @@ class ObservationCode:
         name: one of `crossray.text.observations.OBSERVATIONS`.
         meaning: name for readers.
         code: code in a common scheme; None if there is none with the same meaning.
-        verified: source of the code: "pydicom", or a term of the Human Phenotype Ontology; "" without a code.
+        verified: source of the code, as listed in `codes.yaml`; "" without a code.
         site: body site.
     """
 

@@ -227,7 +227,7 @@ class ReportModel(Trainable):
         `restore` save and load the data. By default, it does nothing.
 
         Args:
-            dataset: dataset of which only the training split is read.
+            dataset: dataset of which only the training split is read, and of other splits images alone.
             section: section of the reports that the model learns to write.
             features: cached results of `prepare_features`, if there are any.
         """

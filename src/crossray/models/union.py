@@ -18,6 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Guide, Inputs
+from crossray.data.batches.features import FeatureCache
+from crossray.data.batches.loading import Collator
+from crossray.data.batches.transform import transform_inputs
+from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
 from crossray.layers.diagnosis import ALA, POSITIVE
@@ -26,7 +30,11 @@ from crossray.models.base import Encoded, Event, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.cra import CRA, CRAConfig
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis, called, read_encoder, shares_called
 from crossray.text.observations import STATUSES
+
+#: Studies that are diagnosed at once to set thresholds.
+_CHUNK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +45,14 @@ class UnionConfig(EncoderDecoderConfig, CRAConfig):
         cra: use CRA, by which image tokens and words attend to a common basis.
         diagnosis: use soft diagnosis prompts in the decoder.
         diagnosis_dropout: dropout on the pooled image before the diagnosis.
+        encoder_diagnosis: use the classifier of the frozen encoder (`crossray pretrain vision`) as the diagnosis, and
+            let the decoder read the true statuses in training, as PromptMRG and REVTAF do.
     """
 
     cra: bool = True
     diagnosis: bool = True
     diagnosis_dropout: float = 0.5
+    encoder_diagnosis: bool = False
 
 
 class Diagnosis(nn.Module):
@@ -86,8 +97,12 @@ class Union(EncoderDecoder):
             self.cra = CRA(config)
         if config.diagnosis:
             classes = len(config.observations)
-            self.diagnosis = Diagnosis(self.backbone.width, config.width, classes, config.diagnosis_dropout)
-            self.ala = ALA(classes)
+            self.diagnosis: Diagnosis | EncoderDiagnosis
+            if config.encoder_diagnosis:
+                self.diagnosis = EncoderDiagnosis(self.backbone.width, config.width, classes)
+            else:
+                self.diagnosis = Diagnosis(self.backbone.width, config.width, classes, config.diagnosis_dropout)
+                self.ala = ALA(classes)
 
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
         """Views -> CRA -> encoder; pooled views -> statuses -> prompts after the image tokens."""
@@ -97,12 +112,29 @@ class Union(EncoderDecoder):
             visual = self.cra(visual)
         encoded = self.encode_visual(visual, mask, pooled)
         if self.config.diagnosis:
-            logits = self.diagnosis(pooled, inputs.view_mask)
-            prompts = self.diagnosis.prompts(logits).to(encoded.memory.dtype)
+            prompts = self._prompts(pooled, inputs, guide, encoded.aux).to(encoded.memory.dtype)
             encoded.memory = torch.cat([encoded.memory, prompts], dim=1)
             encoded.memory_mask = torch.cat([mask, mask.new_ones(prompts.shape[:2])], dim=1)
-            encoded.aux["statuses"] = logits
         return encoded
+
+    def _prompts(self, pooled: Tensor, inputs: Inputs, guide: Guide | None, aux: dict[str, Tensor]) -> Tensor:
+        """Prompts (B, K, D) of predicted statuses, or of the true ones where an `EncoderDiagnosis` is trained with."""
+        if isinstance(self.diagnosis, Diagnosis):
+            aux["statuses"] = self.diagnosis(pooled, inputs.view_mask)
+            return self.diagnosis.prompts(aux["statuses"])
+        aux["observations"] = self._diagnose(pooled, inputs)
+        positive = aux["observations"] > 0
+        if self.training and guide is not None and guide.labels is not None:
+            known = guide.labels.sum(dim=(1, 2)) > 0
+            positive = torch.where(known[:, None], called(guide.labels), positive)
+        return self.diagnosis.prompts(positive)
+
+    def _diagnose(self, pooled: Tensor, inputs: Inputs) -> Tensor:
+        """Logits (B, K) of an `EncoderDiagnosis`."""
+        if self.backbone.standardized:
+            pooled = self.backbone.standardized["pooled"].undo(pooled)  # type: ignore[operator]
+        logits: Tensor = self.diagnosis(pooled, inputs.view_mask, inputs.view_position)
+        return logits
 
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:
         """Keys and values of the encoded image, once per study, and of CRA's basis, once for all studies."""
@@ -130,7 +162,7 @@ class Union(EncoderDecoder):
         """Language loss and "diagnosis", the cross-entropy of the statuses adjusted by ALA."""
         losses = super().losses_of(encoded, batch)
         labels, known = self._labels(batch.guide)
-        if labels is not None:
+        if labels is not None and not self.config.encoder_diagnosis:
             losses["diagnosis"] = self.ala(encoded.aux["statuses"], labels, known)
         return losses
 
@@ -161,14 +193,32 @@ class Union(EncoderDecoder):
     def observe(self, batch: Batch) -> None:
         """Accumulate the probabilities that the diagnosis assigns to the true statuses of a validation batch."""
         labels, known = self._labels(batch.guide)
-        if labels is not None:
+        if labels is not None and not self.config.encoder_diagnosis:
             probabilities = self.encode(batch.inputs).aux["statuses"].float().softmax(dim=1)[:, POSITIVE]
             self.ala.observe(probabilities[known], labels[known])
 
     def advance(self, event: Event) -> None:
         """After a validation, update the margins of ALA."""
-        if event.kind == "validation" and self.config.diagnosis:
+        if event.kind == "validation" and self.config.diagnosis and not self.config.encoder_diagnosis:
             self.ala.update()
+
+    def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
+        """Feature statistics, and the encoder's classifier, with thresholds from the images of the validation split."""
+        super().learn_from(dataset, section, features)
+        if not (self.config.diagnosis and isinstance(self.diagnosis, EncoderDiagnosis)):
+            return
+        assert self.transform is not None
+        self.diagnosis.learn(read_encoder(self.config.backbone.name, self.config.observations))
+        collator = Collator(dataset, None, views=self.config.views, features=features)
+        device = self.diagnosis.bias.device
+        found = []
+        rows = dataset.rows("val")
+        with torch.inference_mode():
+            for first in range(0, len(rows), _CHUNK):
+                inputs = collator.inputs(rows[first : first + _CHUNK]).to(device)
+                inputs = transform_inputs(inputs, self.transform, train=False)
+                found.append(self._diagnose(self.backbone.views(inputs)[1], inputs))
+        self.diagnosis.set_thresholds(torch.cat(found), shares_called(dataset))
 
     def _labels(self, guide: Guide) -> tuple[Tensor | None, Tensor]:
         """Status codes (B, K) and whether each study has labels (B,) bool; the codes are None without any labels."""

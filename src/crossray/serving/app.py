@@ -26,6 +26,7 @@ from crossray.serving.routes_admin import admin
 from crossray.serving.routes_reports import reports
 from crossray.serving.settings import LOOPBACK, NOTICE, Settings
 from crossray.serving.shelf import Shelf
+from crossray.serving.uploads import Linger
 
 _LOGGER = logging.getLogger("crossray.serving")
 
@@ -96,6 +97,7 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
     app.state.settings, app.state.shelf = settings, shelf
     _handle_errors(app)
     app.middleware("http")(_note)
+    app.add_middleware(Linger)
     app.include_router(reports)
     app.include_router(admin)
     _add_health(app)

@@ -6,7 +6,8 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -63,23 +64,30 @@ class Desk:
         self._tasks: set[asyncio.Task[Reported]] = set()
         self._seconds = 1.0  # running mean of the time per study
         self._coming = 0
+        metrics.in_flight.set_function(lambda: self.in_flight)
 
     @property
     def in_flight(self) -> int:
-        """Number of studies that are being accepted or have no report yet."""
+        """Number of studies that are being uploaded or have no report yet."""
         return len(self._tasks) + self._coming
 
-    def check_room(self) -> None:
-        """Check that one more study can be accepted.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for one study, held from the first byte of its upload until `accept` has returned.
 
         Raises:
-            Problem: 429.
+            Problem: 429, none is free.
         """
         most = self.settings.limits.in_flight
         if self.in_flight >= most:
             self.metrics.refused.labels("full").inc()
             wait = round(self._seconds * self.in_flight / self.settings.batch) + 1
-            raise Problem(429, f"{most} studies are being reported; try again later.", retry=min(wait, 60))
+            raise Problem(429, f"{most} studies are being received or reported; try again later.", retry=min(wait, 60))
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     async def accept(
         self,
@@ -92,7 +100,7 @@ class Desk:
         watch: Callable[[str], None] | None = None,
         preview: bool = False,
     ) -> "tuple[Entry, asyncio.Task[Reported] | None]":
-        """Accept a study: on return, it is in the journal, and its report is being written.
+        """Accept a study that has a `place`: on return, it is in the journal, and its report is being written.
 
         Args:
             files: files of the study.
@@ -107,17 +115,12 @@ class Desk:
             The study and its task; no task if a study with this key was accepted before.
 
         Raises:
-            Problem: 429, or 404 for an unknown model.
+            Problem: 404, for an unknown model.
         """
         self.shelf.get(model)
-        self.check_room()
-        self._coming += 1
-        try:
-            accept = partial(self.journal.accept, files, model=model, owner=owner, origin="http", key=key, claim=True)
-            entry, new = await asyncio.to_thread(accept, options=options)
-            return entry, self._begin(entry, files, watch, preview) if new else None
-        finally:
-            self._coming -= 1
+        accept = partial(self.journal.accept, files, model=model, owner=owner, origin="http", key=key, claim=True)
+        entry, new = await asyncio.to_thread(accept, options=options)
+        return entry, self._begin(entry, files, watch, preview) if new else None
 
     async def finish(self, study: str) -> Entry | None:
         """Wait for a study that was accepted before."""
@@ -164,13 +167,11 @@ class Desk:
     ) -> "asyncio.Task[Reported]":
         task = asyncio.create_task(self._report(entry, files, watch, preview))
         self._tasks.add(task)
-        self.metrics.in_flight.set(len(self._tasks))
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: "asyncio.Task[Reported]") -> None:
         self._tasks.discard(task)
-        self.metrics.in_flight.set(len(self._tasks))
         self.metrics.deaths.set(self.decoder.deaths)
         if not task.cancelled():
             task.exception()  # the study's own journal entry says it

@@ -23,7 +23,7 @@ class Metrics:
         self.writing = Histogram("crossray_batch_seconds", "Time of a batch.", ["model"], buckets=_SECONDS, registry=of)
         self.reported = Counter("crossray_reported", "Studies that were reported.", ["model"], registry=of)
         self.refused = Counter("crossray_refused", "Studies that were refused.", ["reason"], registry=of)
-        self.in_flight = Gauge("crossray_in_flight", "Studies that are accepted and not reported yet.", registry=of)
+        self.in_flight = Gauge("crossray_in_flight", "Studies being uploaded or without a report.", registry=of)
         self.deaths = Gauge("crossray_decoder_replacements", "Decoding processes that were replaced.", registry=of)
         self.studies = Gauge("crossray_journal_studies", "Studies in the journal.", ["state"], registry=of)
 

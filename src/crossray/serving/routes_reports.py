@@ -5,8 +5,10 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import ValidationError
 
 from crossray.serving.access import Caller
 from crossray.serving.answers import Answer, with_previews
@@ -15,10 +17,13 @@ from crossray.serving.desk import Desk, Reported
 from crossray.serving.dicom import CHOOSE
 from crossray.serving.exports import Edited, Format, export, wanted
 from crossray.serving.problems import Problem
-from crossray.serving.schema import ANSWERS, UPLOAD
-from crossray.serving.uploads import read_upload
+from crossray.serving.schema import ANSWERS, EDITED, UPLOAD
+from crossray.serving.uploads import read_body, read_upload
 
 reports = APIRouter(tags=["reports"])
+
+#: Maximum size of an edited report in bytes.
+EDITS = 2**20
 
 Wanted = Annotated[Format | None, Query(description="Instead of the Accept header.")]
 
@@ -47,27 +52,27 @@ async def write(
     """
     desk = _desk(request)
     request.app.state.doors.count(caller)
-    desk.check_room()
     streaming = "text/event-stream" in accept
     kind = "json" if streaming else wanted(format, accept)
     parts = {part for part in include.split(",") if part}
     if parts - {"attention", "views"}:
         raise Problem(422, "include: give attention, views, or both with a comma.")
-    files = await read_upload(request, desk.settings.limits, desk.settings.archives)
     name = model or request.app.state.shelf.default
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
     if request.headers.get("content-type", "").startswith("application/json"):
         options |= CHOOSE  # the caller cannot send an archive's study with fewer views
     words: asyncio.Queue[str] = asyncio.Queue()
-    entry, task = await desk.accept(
-        files,
-        name,
-        caller.name,
-        key=idempotency_key,
-        options=options,
-        watch=words.put_nowait if streaming else None,
-        preview="views" in parts,
-    )
+    with desk.place():
+        files = await read_upload(request, desk.settings.limits, desk.settings.archives)
+        entry, task = await desk.accept(
+            files,
+            name,
+            caller.name,
+            key=idempotency_key,
+            options=options,
+            watch=words.put_nowait if streaming else None,
+            preview="views" in parts,
+        )
     request.state.study = entry.id
     if "respond-async" in prefer:
         headers = {"Location": f"/v1/reports/{entry.id}", "Preference-Applied": "respond-async"}
@@ -96,8 +101,22 @@ async def read(
     return response
 
 
-@reports.post("/v1/reports/{study}/export", summary="Take an edited report along.", responses=ANSWERS)
-async def take(request: Request, study: str, caller: Reporting, body: Edited, format: Wanted = None) -> Response:
+async def _edits(request: Request, caller: Reporting) -> Edited:
+    """The body of an export; FastAPI would read all of it into memory before it asks who the caller is."""
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        raise Problem(415, "send application/json.")
+    try:
+        return Edited.model_validate_json(await read_body(request, _desk(request).settings.limits, most=EDITS))
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
+
+
+@reports.post(
+    "/v1/reports/{study}/export", summary="Take an edited report along.", responses=ANSWERS, openapi_extra=EDITED
+)
+async def take(
+    request: Request, study: str, caller: Reporting, body: Annotated[Edited, Depends(_edits)], format: Wanted = None
+) -> Response:
     """The report with the sentences that a person has kept, as text, FHIR or DICOM SR; it is still a draft."""
     desk = _desk(request)
     answer = await _stored(request, desk, study, caller)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from crossray.serving.exports import Edited
 from crossray.serving.settings import NOTICE
 
 _EXAMPLE: dict[str, Any] = {
@@ -98,6 +99,7 @@ _MEANINGS = {
     403: "The scope is missing.",
     404: "No such study of this caller, or no such model.",
     406: "The format is not written.",
+    408: "The request was sent too slowly.",
     413: "Too large.",
     415: "Neither a form nor an image.",
     422: "The study is refused: no radiograph, too many views, flagged by the input check.",
@@ -122,6 +124,11 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 _FILE = {"type": "string", "format": "binary"}
+
+#: Body of an export.
+EDITED: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": Edited.model_json_schema()}}}
+}
 
 #: Body of a request for a report.
 UPLOAD: dict[str, Any] = {

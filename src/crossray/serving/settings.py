@@ -23,10 +23,11 @@ class Limits:
     Attributes:
         upload: maximum size of a request in bytes.
         files: maximum number of files in a study.
-        in_flight: maximum number of accepted studies without a report.
+        in_flight: maximum number of studies that are being uploaded or have no report yet.
         rate: maximum number of report requests per minute and caller; 0 for no limit.
         decode_seconds: time limit for decoding the images of a study.
         decode_memory: memory limit for decoding in bytes, in addition to the interpreter's.
+        upload_seconds: time limit for sending a request.
     """
 
     upload: int = MAX_BYTES
@@ -35,6 +36,7 @@ class Limits:
     rate: int = 0
     decode_seconds: float = 30.0
     decode_memory: int = 2 * 2**30
+    upload_seconds: float = 120.0
 
 
 @dataclass(frozen=True)

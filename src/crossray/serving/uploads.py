@@ -1,13 +1,15 @@
-"""Reads the body of a request within limits, without trusting its content."""
+"""Reads the body of a request within limits of size and time, without trusting its content."""
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crossray.errors import UserError
 from crossray.serving.dicomweb import Archive, fetch_study
@@ -27,28 +29,31 @@ async def read_upload(request: Request, limits: Limits, archives: Sequence[str] 
     File names are replaced by numbers, because they can contain patient names.
 
     Raises:
-        Problem: 400, 413, 415 or 422.
+        Problem: 400, 408, 413, 415 or 422.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    length = request.headers.get("content-length")
-    if length is not None and (not length.isdecimal() or int(length) > limits.upload):
-        raise _too_large(limits)
-    try:
-        if kind == "multipart/form-data":
-            contents = await _parts(request, limits)
-        elif kind in IMAGES:
-            contents = [b"".join([part async for part in _limited(request, limits)])]
-        elif kind == "application/json":
-            return await _fetched(b"".join([part async for part in _limited(request, limits)]), archives, limits)
-        else:
-            raise Problem(415, f"send multipart/form-data with files named images, or one of {', '.join(IMAGES)}.")
-    except ClientDisconnect:
-        raise Problem(400, "the request ended early; send it again.") from None
+    if kind == "multipart/form-data":
+        contents = await _parts(request, limits)
+    elif kind in IMAGES:
+        contents = [await read_body(request, limits)]
+    elif kind == "application/json":
+        return await _fetched(await read_body(request, limits), archives, limits)
+    else:
+        raise Problem(415, f"send multipart/form-data with files named images, or one of {', '.join(IMAGES)}.")
     if not any(contents):
         raise Problem(400, "images: there is no file; send at least one as images.")
     if len(contents) > limits.files:
         raise Problem(413, f"images: more than {limits.files} files; send the radiographs of one study.")
     return [File(f"{number:04}", content) for number, content in enumerate(contents)]
+
+
+async def read_body(request: Request, limits: Limits, most: int | None = None) -> bytes:
+    """The body of a request of at most `most` bytes, or those of an upload.
+
+    Raises:
+        Problem: 400, 408 or 413.
+    """
+    return b"".join([part async for part in _limited(request, limits, most)])
 
 
 async def _fetched(body: bytes, archives: Sequence[str], limits: Limits) -> list[File]:
@@ -82,14 +87,68 @@ async def _parts(request: Request, limits: Limits) -> list[bytes]:
         await form.close()
 
 
-async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    size = 0
-    async for part in request.stream():
+async def _limited(request: Request, limits: Limits, most: int | None = None) -> AsyncGenerator[bytes, None]:
+    most = limits.upload if most is None else most
+    large = Problem(413, f"the request is larger than {most} bytes; send fewer or smaller files.")
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > most:
+        raise large
+    size, stream = 0, request.stream()
+    end = asyncio.get_running_loop().time() + limits.upload_seconds
+    while True:
+        try:
+            async with asyncio.timeout_at(end):
+                part = await anext(stream, None)
+        except TimeoutError:
+            raise Problem(408, f"the request took longer than {limits.upload_seconds:g} s; send it faster.") from None
+        except ClientDisconnect:
+            raise Problem(400, "the request ended early; send it again.") from None
+        if part is None:
+            return
         size += len(part)
-        if size > limits.upload:
-            raise _too_large(limits)
+        if size > most:
+            raise large
         yield part
 
 
-def _too_large(limits: Limits) -> Problem:
-    return Problem(413, f"the request is larger than {limits.upload} bytes; send fewer or smaller files.")
+class Linger:
+    """Closes the connection of a request that is answered before its body has been read.
+
+    Uvicorn would discard the rest of the body for as long as the client sends. Here, it is discarded for `SECONDS`, so
+    that a client that reads the answer after sending gets it, and then the connection is closed (RFC 9112, 9.6).
+    """
+
+    #: Longest time between an answer and the end of its connection.
+    SECONDS = 5.0
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Middleware around an ASGI application."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        names = {name for name, _ in scope.get("headers", ())}
+        if scope["type"] != "http" or not names & {b"content-length", b"transfer-encoding"}:
+            await self.app(scope, receive, send)
+            return
+        ended = False
+
+        async def noted() -> Message:
+            nonlocal ended
+            message = await receive()
+            ended = ended or message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        async def closing(message: Message) -> None:
+            if not ended and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            elif not ended and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                message = {"type": "http.response.body"}
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.SECONDS):
+                        while not ended:
+                            await noted()
+            await send(message)
+
+        await self.app(scope, noted, closing)

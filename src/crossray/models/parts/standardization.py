@@ -42,6 +42,10 @@ class Standardization(nn.Module):
         """(..., C) -> (..., C)."""
         return (x - self.mean) / self.deviation
 
+    def undo(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C), the inverse of `forward`."""
+        return x * self.deviation + self.mean
+
     def learn(self, moments: "Moments") -> None:
         """Set mean and standard deviation; channels that hardly vary (`LEAST_SHARE`) keep their scale."""
         deviation = (moments.squares / max(moments.count, 1)).sqrt()

@@ -109,7 +109,7 @@ class Vision(Trainable):
         if self.config.lateral_apart:
             lateral = inputs.view_position == VIEW_POSITIONS.index("lateral")
             kinds = [inputs.view_mask & ~lateral, inputs.view_mask & lateral]
-        means = [_mean_of(pooled, kind) for kind in kinds]
+        means = [mean_of(pooled, kind) for kind in kinds]
         logits: Tensor = self.head(self.dropout(torch.cat(means, dim=1)))
         return logits
 
@@ -202,7 +202,7 @@ class Vision(Trainable):
         return self.backbone.frozen("backbone")
 
 
-def _mean_of(pooled: Tensor, chosen: Tensor) -> Tensor:
+def mean_of(pooled: Tensor, chosen: Tensor) -> Tensor:
     """Mean (B, P) of the chosen (B, V) views (B, V, P); zero for a study without any."""
     weights = chosen.to(pooled.dtype).unsqueeze(-1)
     return (pooled * weights).sum(1) / weights.sum(1).clamp_min(1)
