@@ -29,7 +29,7 @@ def plain_message(message: str, names: Iterable[str], remedy: str, prefix: str =
 
     Args:
         message: message of the parser.
-        names: options or fields that exist, such as "trainer.max_epochs"; a misspelt one is compared with them.
+        names: options or fields that exist, such as "trainer.max_epochs"; a misspelled one is compared with them.
         remedy: where all of them are listed, for a mistake that has no remedy of its own.
         prefix: prefix of a field name, such as "--".
 

@@ -65,7 +65,7 @@ def test_hand_made_case(tmp_path: Path) -> None:
     assert all(cell.startswith("1.000 [") for cell in means.lines[1][1:])
     assert means.lines[2][3].startswith("+1.000 [")
     perfect = [found.scores["perfect"][name] for names in found.parts.values() for name in names]
-    assert [line[2] for line in intervals.lines] == [f"[{score.low:.3f}, {score.high:.3f}]" for score in perfect]
+    assert [line[2] for line in intervals.lines] == [f"{score.low:.3f}-{score.high:.3f}" for score in perfect]
     assert differences.header == ["", "perfect"] and differences.lines[3][1].startswith("+1.000 [")
     assert [line[:3] for line in single.lines] == [
         ["Pleural effusion", "head", "4"], ["Edema", "head", "3"], ["Fracture", "middle", "2"],

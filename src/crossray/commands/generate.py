@@ -17,7 +17,7 @@ def generate(
     split: Literal["train", "val", "test", "all"] = "test",
     studies: Path | None = None,
     decoding: dict[str, str] | None = None,
-    batch_size: int = 16,
+    batch_size: int = 64,
     shuffle_images: int | None = None,
     strict: bool = False,
     device: str = "auto",

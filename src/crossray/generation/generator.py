@@ -160,7 +160,7 @@ class Generator:
         studies: Sequence[Sequence[Path]],
         out: Path | str,
         *,
-        batch_size: int = 16,
+        batch_size: int = 64,
         strict: bool = False,
         progress: Progress | None = None,
     ) -> int:
@@ -239,7 +239,7 @@ class Generator:
         split: str,
         out: Path | str,
         *,
-        batch_size: int = 16,
+        batch_size: int = 64,
         shuffle_images: int | None = None,
         progress: Progress | None = None,
     ) -> int:

@@ -25,7 +25,8 @@ def grids(found: LongTail) -> list[Grid]:
               for system, difference in found.differences.items()]  # fmt: skip
     single = [[spoken(name), part, str(found.support[name]), *(_score(found, system, name) for system in systems)]
               for name, part in observations]  # fmt: skip
-    intervals = [[spoken(name), *(ends(found.scores[system][name]) for system in systems)] for name, _ in observations]
+    bounds = ((name, [found.scores[system][name] for system in systems]) for name, _ in observations)
+    intervals = [[spoken(name), *(f"{score.low:.3f}-{score.high:.3f}" for score in scores)] for name, scores in bounds]
     shown = [
         Grid(f"mean F1 of observations by frequency; {described}",
              ["", *(f"{part} ({len(found.parts[part])})" for part in PARTS)], means),
