@@ -77,7 +77,7 @@ def _row(bench: Bench, folder: Path, row: ComparedRow, reference: ComparedRow, c
         if tests is not None:
             found = tests[name].difference
             texts[name][1] = f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-            if theirs:  # CIDEr-D, which comes second, decides where both are published
+            if theirs is not None:  # CIDEr-D, which comes second, decides where both are published
                 same = (found.value > 0) == (theirs > 0)
                 beyond = found.low > 0 or found.high < 0
                 effect = ("**yes**" if same else "**no**") if beyond else ("same sign" if same else "other sign")

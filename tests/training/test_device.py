@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.test_resume import Killed, die, kill_at
 from tests.training.test_run import rows_of
 
 from crossray.errors import UserError
 from crossray.models.base import Trainable
 from crossray.training.config import TrainerConfig
 from crossray.training.device import choose_device, choose_precision
-from crossray.training.run import train
+from crossray.training.run import resume, train
 
 COMPUTES = "crossray.training.device.computes_bf16"
 
@@ -46,8 +47,23 @@ def test_bf16_where_the_machine_computes_in_it(
     assert all(math.isfinite(row["loss"]) for row in rows_of(tmp_path / "run", "train"))
     model = Trainable.from_pretrained(tmp_path / "run" / "best")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    used = json.loads((tmp_path / "run" / "provenance.json").read_text())["precision"]
-    assert used == ("bf16-mixed" if computes else "32-true")
+    used = ["bf16-mixed" if computes else "32-true"]
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["precisions"] == used
+    assert json.loads((tmp_path / "run" / "best" / "provenance.json").read_text())["precisions"] == used
+
+
+def test_a_run_that_is_resumed_elsewhere_has_both_precisions(
+    tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(COMPUTES, lambda device: False)
+    with monkeypatch.context() as killing:
+        kill_at(killing, 7, die)
+        with pytest.raises(Killed):
+            train(tiny(trainer__precision="bf16", trainer__max_epochs=2), blobs, tmp_path / "run")
+    monkeypatch.setattr(COMPUTES, lambda device: True)
+    resume(tmp_path / "run")
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert provenance["precisions"] == ["32-true", "bf16-mixed"]
 
 
 def test_float32_stays_float32() -> None:

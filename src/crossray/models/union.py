@@ -2,9 +2,11 @@
 
 * CRA (UAR, eq. 6-9; `parts/cra.py`): image tokens and words attend to one basis before encoder and decoder
 * diagnosis prompts (PromptMRG, REVTAF): the decoder attends to tokens for the statuses of the observations, in addition
-  to the image. Here they are soft: each token is the mean of the statuses' embeddings, weighted by the predicted
-  probabilities, in training and generation alike, so the decoder learns how far to trust them
-* ALA (PromptMRG; `layers/diagnosis.py`): a margin for rare findings
+  to the image. With a diagnosis of union's own they are soft: each token is the mean of the statuses' embeddings,
+  weighted by the predicted probabilities, in training and generation alike, so the decoder learns how far to trust
+  them. With the classifier of the encoder (`pretraining/encoder_diagnosis.py`) they are the statuses that it predicts,
+  or the true ones under the language loss
+* ALA (PromptMRG; `layers/diagnosis.py`): a margin for rare findings, for a diagnosis of union's own
 
 `docs/models/union.md` describes what else was tried. The reward stage is part of the recipe, not of the system.
 
@@ -46,7 +48,8 @@ class UnionConfig(EncoderDecoderConfig, CRAConfig):
         diagnosis: use soft diagnosis prompts in the decoder.
         diagnosis_dropout: dropout on the pooled image before the diagnosis.
         encoder_diagnosis: use the classifier of the frozen encoder (`crossray pretrain vision`) as the diagnosis, and
-            let the decoder read the true statuses in training, as PromptMRG and REVTAF do.
+            let the decoder read the true statuses under the language loss, as PromptMRG and REVTAF do. There is then no
+            loss "diagnosis", and `diagnosis_dropout` has no effect.
     """
 
     cra: bool = True
@@ -84,7 +87,7 @@ class Diagnosis(nn.Module):
 
 @register("union", UnionConfig)
 class Union(EncoderDecoder):
-    """The baseline with CRA before encoder and decoder, and soft diagnosis prompts in addition to the image."""
+    """The baseline with CRA before encoder and decoder, and diagnosis prompts in addition to the image."""
 
     loss_weights: ClassVar = {"language": 1.0, "diagnosis": 1.0}
     config: UnionConfig
@@ -115,6 +118,8 @@ class Union(EncoderDecoder):
             prompts = self._prompts(pooled, inputs, guide, encoded.aux).to(encoded.memory.dtype)
             encoded.memory = torch.cat([encoded.memory, prompts], dim=1)
             encoded.memory_mask = torch.cat([mask, mask.new_ones(prompts.shape[:2])], dim=1)
+            if self.config.encoder_diagnosis:
+                encoded.aux["image_mask"] = torch.cat([mask, mask.new_zeros(prompts.shape[:2])], dim=1)
         return encoded
 
     def _prompts(self, pooled: Tensor, inputs: Inputs, guide: Guide | None, aux: dict[str, Tensor]) -> Tensor:
@@ -208,6 +213,11 @@ class Union(EncoderDecoder):
         if not (self.config.diagnosis and isinstance(self.diagnosis, EncoderDiagnosis)):
             return
         assert self.transform is not None
+        if self.config.backbone.trainable:
+            raise UserError(
+                "recipe field 'model.encoder_diagnosis': the encoder's classifier fits its features as they are; set "
+                "'model.backbone.trainable' to false, or the field to false."
+            )
         self.diagnosis.learn(read_encoder(self.config.backbone.name, self.config.observations))
         collator = Collator(dataset, None, views=self.config.views, features=features)
         device = self.diagnosis.bias.device

@@ -137,7 +137,7 @@ class Desk:
         while True:
             try:
                 await asyncio.to_thread(self.journal.release, self.settings.quiet)
-                room = self.settings.limits.in_flight - self.in_flight
+                room = self.settings.limits.in_flight - len(self._tasks)  # uploads do not hold up what is accepted
                 for entry in await asyncio.to_thread(self.journal.claim, max(0, min(room, self.settings.batch))):
                     self._begin(self._served(entry), None, None, preview=False)
                 if self.settings.keep is not None and time.monotonic() - swept > SWEEP * bool(self.settings.keep):

@@ -18,7 +18,7 @@ from crossray.serving.dicom import CHOOSE
 from crossray.serving.exports import Edited, Format, export, wanted
 from crossray.serving.problems import Problem
 from crossray.serving.schema import ANSWERS, EDITED, UPLOAD
-from crossray.serving.uploads import read_body, read_upload
+from crossray.serving.uploads import content_type, read_body, read_upload
 
 reports = APIRouter(tags=["reports"])
 
@@ -59,7 +59,7 @@ async def write(
         raise Problem(422, "include: give attention, views, or both with a comma.")
     name = model or request.app.state.shelf.default
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
-    if request.headers.get("content-type", "").startswith("application/json"):
+    if content_type(request) == "application/json":
         options |= CHOOSE  # the caller cannot send an archive's study with fewer views
     words: asyncio.Queue[str] = asyncio.Queue()
     with desk.place():
@@ -103,7 +103,7 @@ async def read(
 
 async def _edits(request: Request, caller: Reporting) -> Edited:
     """The body of an export; FastAPI would read all of it into memory before it asks who the caller is."""
-    if not request.headers.get("content-type", "").startswith("application/json"):
+    if content_type(request) != "application/json":
         raise Problem(415, "send application/json.")
     try:
         return Edited.model_validate_json(await read_body(request, _desk(request).settings.limits, most=EDITS))

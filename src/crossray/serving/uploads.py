@@ -31,7 +31,7 @@ async def read_upload(request: Request, limits: Limits, archives: Sequence[str] 
     Raises:
         Problem: 400, 408, 413, 415 or 422.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(request)
     if kind == "multipart/form-data":
         contents = await _parts(request, limits)
     elif kind in IMAGES:
@@ -45,6 +45,11 @@ async def read_upload(request: Request, limits: Limits, archives: Sequence[str] 
     if len(contents) > limits.files:
         raise Problem(413, f"images: more than {limits.files} files; send the radiographs of one study.")
     return [File(f"{number:04}", content) for number, content in enumerate(contents)]
+
+
+def content_type(request: Request) -> str:
+    """Media type of the body, lower case, without parameters; "" without a body."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_body(request: Request, limits: Limits, most: int | None = None) -> bytes:
@@ -89,10 +94,9 @@ async def _parts(request: Request, limits: Limits) -> list[bytes]:
 
 async def _limited(request: Request, limits: Limits, most: int | None = None) -> AsyncGenerator[bytes, None]:
     most = limits.upload if most is None else most
-    large = Problem(413, f"the request is larger than {most} bytes; send fewer or smaller files.")
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > most:
-        raise large
+        raise _too_large(most)
     size, stream = 0, request.stream()
     end = asyncio.get_running_loop().time() + limits.upload_seconds
     while True:
@@ -107,8 +111,12 @@ async def _limited(request: Request, limits: Limits, most: int | None = None) ->
             return
         size += len(part)
         if size > most:
-            raise large
+            raise _too_large(most)
         yield part
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(413, f"the request is larger than {most} bytes; send fewer or smaller files.")
 
 
 class Linger:
@@ -127,8 +135,9 @@ class Linger:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        names = {name for name, _ in scope.get("headers", ())}
-        if scope["type"] != "http" or not names & {b"content-length", b"transfer-encoding"}:
+        headers = dict(scope.get("headers", ()))
+        length = headers.get(b"content-length", b"chunked" if b"transfer-encoding" in headers else b"0")
+        if scope["type"] != "http" or length == b"0":
             await self.app(scope, receive, send)
             return
         ended = False

@@ -125,7 +125,10 @@ def resume(out: Path) -> Path:
         if checkpoint is not None and is_over(recipe, checkpoint):
             return say_finished(recipe, out, checkpoint)
         filled, _ = fulfil(recipe, dataset, train_or_resume, built)
-        return _Run(filled, dataset, out, provenance).go(checkpoint)
+        run = _Run(filled, dataset, out, provenance)
+        if first_process():
+            write_whole(out / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+        return run.go(checkpoint)
 
 
 def train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
@@ -147,6 +150,10 @@ class _Run:
         self.precision = choose_precision(recipe.trainer, self.device)
         if recipe.trainer.precision == "bf16" and self.precision != "bf16-mixed" and first_process():
             self.console.print("Training in float32, because this machine has no arithmetic for bf16.")
+        # several, if the run was resumed on another kind of machine
+        precisions = provenance.setdefault("precisions", [])
+        if self.precision not in precisions[-1:]:
+            precisions.append(self.precision)
         self.dataset = dataset
         self.features: FeatureCache | None = None
         for split in ("train", "val"):
@@ -352,7 +359,6 @@ def _provenance(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
         "recipe": to_dict(recipe),
         "seed": recipe.trainer.seed,
         "versions": {**versions, "python": platform.python_version()},
-        "precision": choose_precision(recipe.trainer, choose_device(recipe.trainer)),
         "commit": _commit(),
     }
 

@@ -17,7 +17,7 @@ _PRESENT = [STATUSES.index("positive"), STATUSES.index("uncertain")]
 
 
 class Supervision(nn.Module):
-    """One logit for each observation, from the mean of the memory.
+    """One logit for each observation, from the mean of the memory, or of its image tokens (`aux["image_mask"]`).
 
     It is part of the training, not of the model, and is not saved in the model folder.
 
@@ -38,7 +38,8 @@ class Supervision(nn.Module):
 
         An observation counts as present if it is positive or uncertain; if a report does not mention it, it is absent.
         """
-        weights = encoded.memory_mask.to(encoded.memory.dtype).unsqueeze(2)
+        # what a memory holds beside the image may have been told the labels
+        weights = encoded.aux.get("image_mask", encoded.memory_mask).to(encoded.memory.dtype).unsqueeze(2)
         logits: Tensor = self.head((encoded.memory * weights).sum(dim=1) / weights.sum(dim=1)).float()
         if guide.labels is None:
             return logits.sum() * 0.0

@@ -1,16 +1,21 @@
 """The encoder's own classifier as a diagnosis: it says what the encoder says, and learns from true statuses."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.models.tiny import make_batch, tiny
 
+from crossray.data.batches.batch import Guide
+from crossray.data.batches.transform import ImageTransform
 from crossray.errors import UserError
 from crossray.models.parts.backbones import BackboneConfig
-from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis, called, read_encoder
+from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis, called, read_encoder, shares_called
 from crossray.models.pretraining.vision import Vision
 from crossray.models.registry import create_model
+from crossray.training.supervision import Supervision
 
 NAMES = ("a", "b", "c")
 
@@ -57,6 +62,43 @@ def test_the_decoder_reads_true_statuses_in_training_alone() -> None:
     assert known.any()
     torch.testing.assert_close(memory[known][:, -expected.shape[1] :], expected[known])
     assert set(model.losses(batch)) == {"language"}
+
+
+def test_supervision_does_not_read_the_true_statuses() -> None:
+    model, batch = tiny("union", encoder_diagnosis=True).train(), make_batch()
+    assert batch.guide.labels is not None
+    other = Guide(batch.guide.labels.roll(1, dims=2), batch.guide.study, batch.guide.patient)
+    supervision = Supervision(model.config.width, len(model.config.observations))
+    found = []
+    for guide in (batch.guide, other):
+        torch.manual_seed(0)
+        encoded = model.encode(batch.inputs, guide)
+        found.append((encoded.memory, supervision(encoded, batch.guide)))
+    assert not torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_studies_without_labels_do_not_count() -> None:
+    class Labels:
+        path = Path("data")
+        labels = np.array([[1, 0], [3, 2], [-1, -1], [-1, -1]], dtype=np.int8)
+
+        def rows(self, split: str) -> Any:
+            return np.arange(4)
+
+    dataset: Any = Labels()
+    assert shares_called(dataset).tolist() == [1.0, 0.0]
+    dataset.labels = dataset.labels[[2, 3, 2, 3]]
+    with pytest.raises(UserError, match="no training study has labels"):
+        shares_called(dataset)
+
+
+def test_an_encoder_that_is_trained_along_is_refused() -> None:
+    model = tiny("union", encoder_diagnosis=True)
+    model.transform = ImageTransform(size=32, resize=32)
+    dataset: Any = None
+    with pytest.raises(UserError, match=r"backbone\.trainable"):
+        model.learn_from(dataset)
 
 
 def test_a_folder_without_that_classifier_is_refused(tmp_path: Path) -> None:

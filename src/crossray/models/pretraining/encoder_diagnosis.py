@@ -3,6 +3,7 @@
 Shapes: B studies, V views, C backbone channels, K observations, D width.
 """
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from crossray.models.base import Trainable
 from crossray.models.pretraining.vision import Vision, mean_of
 from crossray.text.observations import STATUSES
 
-#: Statuses that count as positive, as in the encoder's own training.
+#: Statuses that count as positive, as for an encoder with `uncertain: positive`.
 _CALLED = (STATUSES.index("positive"), STATUSES.index("uncertain"))
 
 
@@ -85,7 +86,9 @@ def read_encoder(name: str, observations: tuple[str, ...]) -> Vision:
     Raises:
         UserError: the folder is no encoder of `crossray pretrain vision`, or it knows other observations.
     """
-    encoder = Trainable.from_pretrained(name) if Path(name).is_dir() else None
+    encoder = None
+    with contextlib.suppress(UserError):
+        encoder = Trainable.from_pretrained(name) if Path(name).is_dir() else None
     if not isinstance(encoder, Vision) or encoder.config.observations != observations:
         raise UserError(
             f"recipe field 'model.encoder_diagnosis': backbone '{name}' is no encoder that `crossray pretrain vision` "
@@ -100,5 +103,15 @@ def called(labels: Tensor) -> Tensor:
 
 
 def shares_called(dataset: Dataset) -> Tensor:
-    """Share of the training studies in which each observation is positive or uncertain, (K,)."""
-    return torch.from_numpy(np.isin(np.asarray(dataset.labels)[dataset.rows("train")], _CALLED).mean(axis=0))
+    """Share of the labeled training studies in which each observation is positive or uncertain, (K,).
+
+    Raises:
+        UserError: no training study has labels.
+    """
+    labels = np.asarray(dataset.labels)[dataset.rows("train")]
+    labels = labels[(labels >= 0).all(axis=1)]
+    if not len(labels):
+        raise UserError(
+            f"{dataset.path}: no training study has labels, which 'model.encoder_diagnosis' needs; prepare it again."
+        )
+    return torch.from_numpy(np.isin(labels, _CALLED).mean(axis=0))
