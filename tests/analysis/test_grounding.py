@@ -200,7 +200,7 @@ def test_tables_and_file(dataset: Dataset, tmp_path: Path) -> None:
     result = ground(seer(dataset, TRANSFORMS[0], "masks"), GREEDY, dataset, "test", resamples=50)
     compared, parts = grids("seer", result)
     assert [line[0] for line in compared.lines] == [
-        "model", "shuffled attention", "everywhere alike", "centre", "lungs", "usual place"
+        "model", "shuffled attention", "everywhere alike", "center", "lungs", "usual place"
     ]  # fmt: skip
     assert {line[0] for line in parts.lines} == {"frontal", "lateral", *filter(None, STATES)}
     save_grounding({"seer": result}, dataset, "test", tmp_path / "new" / "grounding.json")

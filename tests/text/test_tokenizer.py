@@ -346,7 +346,7 @@ def test_a_released_vocabulary_keeps_its_ids(released: Path, file: str) -> None:
 
 def test_released_vocabularies_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="no file or folder and cannot"):
+    with pytest.raises(UserError, match="not a file or folder and cannot"):
         Tokenizer.released(str(tmp_path / "absent"))
     (tmp_path / "tokenizer.json").write_text(
         json.dumps({"model": {"vocab": {p: 2 * n for n, p in enumerate(RELEASED)}}})

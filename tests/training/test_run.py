@@ -20,7 +20,9 @@ from crossray.evaluation.metrics.nlg import score
 from crossray.evaluation.statistics.significance import bootstrap
 from crossray.models.base import ReportModel, Trainable
 from crossray.models.baseline import Baseline, BaselineConfig
+from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis
 from crossray.models.pretraining.vision import Vision
+from crossray.models.union import Union
 from crossray.text.observations import OBSERVATIONS
 from crossray.text.tokenizer import ADDED_TOKENS, Tokenizer
 from crossray.training.config import TrainerConfig
@@ -311,6 +313,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "tokenizer": {"model__width": 8, "model__blocks": 1, "model__codes": 16},
     "uar": {"model__image_tokenizer__name": "random:tiny", "model__basis_size": 16, "data__feature_variants": 2},
+    "union": {"model__encoder_diagnosis": False},
 }
 
 
@@ -319,6 +322,16 @@ def test_every_recipe_trains(name: str, tiny: Any, blobs: Path, tmp_path: Path) 
     train(tiny(name, trainer__max_epochs=1, **SMALL.get(name.split("/")[0], {})), blobs, tmp_path / "run")
     assert len(rows_of(tmp_path / "run", "val")) == 1
     Trainable.from_pretrained(tmp_path / "run" / "best")
+
+
+def test_union_takes_its_diagnosis_from_the_encoder(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    encoder = train(tiny("vision/phantom", trainer__max_epochs=1), blobs, tmp_path / "vision")
+    options = {"model__backbone__name": str(encoder), "model__backbone__trainable": False}
+    train(tiny("union/iu_xray-laptop", trainer__max_epochs=1, **options), blobs, tmp_path / "run")
+    model, vision = Union.from_pretrained(tmp_path / "run" / "best"), Vision.from_pretrained(encoder)
+    assert isinstance(model.diagnosis, EncoderDiagnosis)
+    assert torch.equal(model.diagnosis.bias, vision.head.bias)
+    assert (model.diagnosis.thresholds != 0).any()
 
 
 def test_a_pretrained_backbone_is_where_a_system_starts(tiny: Any, blobs: Path, tmp_path: Path) -> None:
