@@ -24,4 +24,4 @@ def over_seeds(values: Sequence[float], digits: int = 3) -> str:
     deviation = stdev(values)
     half = float(student.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
     mean = fmean(values)
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}<br>[{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
