@@ -45,7 +45,7 @@ class UnionConfig(EncoderDecoderConfig, CRAConfig):
 
     Attributes:
         cra: use CRA, by which image tokens and words attend to a common basis.
-        diagnosis: use soft diagnosis prompts in the decoder.
+        diagnosis: use diagnosis prompts in the decoder.
         diagnosis_dropout: dropout on the pooled image before the diagnosis.
         encoder_diagnosis: use the classifier of the frozen encoder (`crossray pretrain vision`) as the diagnosis, and
             let the decoder read the true statuses under the language loss, as PromptMRG and REVTAF do. There is then no
@@ -123,7 +123,7 @@ class Union(EncoderDecoder):
         return encoded
 
     def _prompts(self, pooled: Tensor, inputs: Inputs, guide: Guide | None, aux: dict[str, Tensor]) -> Tensor:
-        """Prompts (B, K, D) of predicted statuses, or of the true ones where an `EncoderDiagnosis` is trained with."""
+        """Prompts (B, K, D) of the predicted statuses, or for training with an `EncoderDiagnosis` of the true ones."""
         if isinstance(self.diagnosis, Diagnosis):
             aux["statuses"] = self.diagnosis(pooled, inputs.view_mask)
             return self.diagnosis.prompts(aux["statuses"])
@@ -164,10 +164,10 @@ class Union(EncoderDecoder):
         return None if cells is None else torch.cat([cells, cells.new_full((views, prompts), -1)], dim=1)
 
     def losses_of(self, encoded: Encoded, batch: Batch) -> dict[str, Tensor]:
-        """Language loss and "diagnosis", the cross-entropy of the statuses adjusted by ALA."""
+        """Language loss and, for a `Diagnosis`, "diagnosis": the cross-entropy of the statuses adjusted by ALA."""
         losses = super().losses_of(encoded, batch)
         labels, known = self._labels(batch.guide)
-        if labels is not None and not self.config.encoder_diagnosis:
+        if labels is not None:
             losses["diagnosis"] = self.ala(encoded.aux["statuses"], labels, known)
         return losses
 
@@ -198,7 +198,7 @@ class Union(EncoderDecoder):
     def observe(self, batch: Batch) -> None:
         """Accumulate the probabilities that the diagnosis assigns to the true statuses of a validation batch."""
         labels, known = self._labels(batch.guide)
-        if labels is not None and not self.config.encoder_diagnosis:
+        if labels is not None:
             probabilities = self.encode(batch.inputs).aux["statuses"].float().softmax(dim=1)[:, POSITIVE]
             self.ala.observe(probabilities[known], labels[known])
 
@@ -210,7 +210,7 @@ class Union(EncoderDecoder):
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """Feature statistics, and the encoder's classifier, with thresholds from the images of the validation split."""
         super().learn_from(dataset, section, features)
-        if not (self.config.diagnosis and isinstance(self.diagnosis, EncoderDiagnosis)):
+        if not self.config.diagnosis or isinstance(self.diagnosis, Diagnosis):
             return
         assert self.transform is not None
         if self.config.backbone.trainable:
@@ -231,8 +231,8 @@ class Union(EncoderDecoder):
         self.diagnosis.set_thresholds(torch.cat(found), shares_called(dataset))
 
     def _labels(self, guide: Guide) -> tuple[Tensor | None, Tensor]:
-        """Status codes (B, K) and whether each study has labels (B,) bool; the codes are None without any labels."""
-        if guide.labels is None or not self.config.diagnosis:
+        """Status codes (B, K) and whether each study has labels (B,) bool; None if there is no `Diagnosis` to train."""
+        if guide.labels is None or not self.config.diagnosis or self.config.encoder_diagnosis:
             return None, torch.zeros(0, dtype=torch.bool)
         return guide.labels.argmax(dim=2), guide.labels.sum(dim=(1, 2)) > 0
 

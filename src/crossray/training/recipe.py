@@ -29,7 +29,7 @@ from crossray.training.config import (
     TrainerConfig,
 )
 from crossray.training.recipe_files import RECIPES, own_recipes
-from crossray.training.selection import check_monitors
+from crossray.training.selection import check_modes, check_monitors
 from crossray.training.stages import loss_weights
 
 #: Fields of a system's configuration that training sets from the dataset and from `data`.
@@ -88,7 +88,7 @@ def parse(name: str, arguments: Sequence[str]) -> Recipe:
         UserError: the recipe or an override is invalid; `--help` prints all options and exits instead.
     """
     values = _arguments(name, arguments, defaults=True)
-    return _recipe(read_values(name)[0]["system"], values, "command line")
+    return _new(_recipe(read_values(name)[0]["system"], values, "command line"))
 
 
 def given_fields(name: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def from_dict(values: Mapping[str, Any], source: str) -> Recipe:
     Modes are not checked: a run from before that check must remain resumable.
     """
     parser = _parser(values, source)
-    return _recipe(values["system"], _parse(parser, values, source), source, check_modes=False)
+    return _recipe(values["system"], _parse(parser, values, source), source)
 
 
 def read_values(name: str) -> tuple[dict[str, Any], str]:
@@ -228,10 +228,15 @@ def _parse(parser: ArgumentParser, values: Mapping[str, Any], source: str) -> di
 
 
 def _build(parser: ArgumentParser, values: Mapping[str, Any], source: str) -> Recipe:
-    return _recipe(values["system"], _parse(parser, values, source), source)
+    return _new(_recipe(values["system"], _parse(parser, values, source), source))
 
 
-def _recipe(system: str, values: Mapping[str, Any], source: str, *, check_modes: bool = True) -> Recipe:
+def _new(recipe: Recipe) -> Recipe:
+    check_modes(recipe)
+    return recipe
+
+
+def _recipe(system: str, values: Mapping[str, Any], source: str) -> Recipe:
     model = config_from_dict(system_class(system).config_class, values["model"], source)
     sections: dict[str, Any] = {name: config_from_dict(kind, values[name], source) for name, kind in _SECTIONS.items()}
     stages = tuple(
@@ -240,24 +245,20 @@ def _recipe(system: str, values: Mapping[str, Any], source: str, *, check_modes:
     if not stages:
         raise UserError(f"{source}: field 'stages' is empty; give at least one stage.")
     recipe = Recipe(system=system, model=model, stages=stages, **sections)
-    check_names(recipe, check_modes=check_modes)
+    check_names(recipe)
     return recipe
 
 
-def check_names(recipe: Recipe, *, check_modes: bool = True) -> None:
+def check_names(recipe: Recipe) -> None:
     """Check before training that all losses and metrics of a recipe exist.
 
-    Args:
-        recipe: the recipe.
-        check_modes: also check that the modes select the best model (`check_monitors`).
-
     Raises:
-        UserError: one does not exist, in which case the message lists those that do; or a mode is wrong.
+        UserError: one does not exist; the message lists those that do.
     """
     system = system_class(recipe.system)
     for stage in recipe.stages:
         loss_weights(system, stage)
-    check_monitors(system, recipe, check_modes=check_modes)
+    check_monitors(system, recipe)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -51,6 +51,7 @@ from crossray.training.prerequisites import fulfil
 from crossray.training.progress import ProgressDisplay
 from crossray.training.recipe import check_names, from_dict, to_dict, to_yaml
 from crossray.training.reward import RewardFunction, RewardObjective
+from crossray.training.selection import check_modes
 from crossray.training.stages import StageKeeper, first_model, loss_weights, weights_from
 from crossray.training.supervision import Supervision
 
@@ -71,6 +72,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
         KeyboardInterrupt: Ctrl-C; the run can be continued.
     """
     check_names(recipe)
+    check_modes(recipe)
     with alone(out):
         # if the process is killed before recipe.yaml exists, the other two remain
         if first_process() and any(path.name not in (LOCK, PROVENANCE) for path in out.iterdir()):

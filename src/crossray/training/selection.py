@@ -28,16 +28,11 @@ def selected_by(stage: Stage, trainer: TrainerConfig) -> tuple[str, Literal["max
     return (stage.monitor, stage.mode) if stage.monitor else (trainer.monitor, trainer.mode)
 
 
-def check_monitors(system: type[Trainable], recipe: Recipe, *, check_modes: bool = True) -> None:
-    """Check before training that every monitored metric exists and that the best value of it is selected.
-
-    Args:
-        system: class of the system.
-        recipe: its recipe.
-        check_modes: whether to check the modes, too.
+def check_monitors(system: type[Trainable], recipe: Recipe) -> None:
+    """Check before training that every monitored metric exists.
 
     Raises:
-        UserError: a metric does not exist, a mode would select the worst model, or a stage has a mode but no monitor.
+        UserError: a metric does not exist.
     """
     known = known_metrics(system)
     stages = [("stages.monitor", stage.monitor) for stage in recipe.stages if stage.monitor]
@@ -49,11 +44,14 @@ def check_monitors(system: type[Trainable], recipe: Recipe, *, check_modes: bool
                     f"{did_you_mean(name, known)}; choose one of {', '.join(known)}, or the mean of several: "
                     "cider+ce_macro_f1."
                 )
-    if check_modes:
-        _check_modes(recipe)
 
 
-def _check_modes(recipe: Recipe) -> None:
+def check_modes(recipe: Recipe) -> None:
+    """Check before a new training that the best value of every monitored metric is selected.
+
+    Raises:
+        UserError: a mode would select the worst model, or a stage has a mode but no monitor.
+    """
     trainer = recipe.trainer
     _check_mode("trainer", trainer.monitor, trainer.mode)
     for stage in recipe.stages:
