@@ -10,6 +10,7 @@ from tests.models.tiny import make_batch, tiny
 
 from crossray.data.batches.batch import Guide
 from crossray.data.batches.transform import ImageTransform
+from crossray.data.study import VIEW_POSITIONS
 from crossray.errors import UserError
 from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis, called, read_encoder, shares_called
@@ -33,7 +34,7 @@ def encoder(lateral_apart: bool) -> Vision:
 @pytest.mark.parametrize("lateral_apart", [False, True])
 def test_it_says_what_the_encoder_says(lateral_apart: bool) -> None:
     vision, inputs = encoder(lateral_apart), make_batch().inputs
-    inputs.view_position[:, 1] = 2
+    inputs.view_position[:, 1] = VIEW_POSITIONS.index("lateral")
     diagnosis = EncoderDiagnosis(vision.backbone.width, 8, len(NAMES))
     diagnosis.learn(vision)
     with torch.no_grad():

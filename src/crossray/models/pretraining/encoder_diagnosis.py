@@ -54,9 +54,9 @@ class EncoderDiagnosis(nn.Module):
         with torch.autocast(pooled.device.type, enabled=False):
             return F.linear(torch.cat(means, dim=1), self.weight, self.bias) - self.thresholds
 
-    def prompts(self, called: Tensor) -> Tensor:
+    def prompts(self, positive: Tensor) -> Tensor:
         """Prompts (B, K, D) for observations that are called positive or not, (B, K) bool."""
-        return torch.where(called[..., None], self.statuses[:, 1], self.statuses[:, 0])
+        return torch.where(positive[..., None], self.statuses[:, 1], self.statuses[:, 0])
 
     def learn(self, encoder: Vision) -> None:
         """Copy the classifier of an encoder."""
