@@ -109,7 +109,8 @@ def from_dict(values: Mapping[str, Any], source: str) -> Recipe:
 
     Modes are not checked: a run from before that check must remain resumable.
     """
-    return _recipe(values["system"], _parse(values, source), source)
+    parsed = _parse(values, source)
+    return _recipe(values["system"], parsed, source)
 
 
 def read_values(name: str) -> tuple[dict[str, Any], str]:
