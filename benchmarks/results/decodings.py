@@ -20,6 +20,7 @@ _WAYS = {
     "minimum Bayes risk of 24 at 1, BLEU": DecodingConfig(method="mbr", samples=24),
     "minimum Bayes risk of 24 at 1, CIDEr": DecodingConfig(method="mbr", samples=24, utility="cider"),
     "minimum Bayes risk of 24 at 1, clinical": DecodingConfig(method="mbr", samples=24, utility="clinical"),
+    "minimum Bayes risk of 24 at 0.7, BLEU": DecodingConfig(method="mbr", samples=24, temperature=0.7),
 }
 
 _METRICS = {"bleu1": "BLEU-1", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "ce_macro_f1": "macro F1"}
