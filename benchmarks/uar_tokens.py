@@ -40,9 +40,9 @@ def unifier(options: Any, **fields: Any) -> LSU:
     return LSU(UARConfig(image_tokenizer=name, width=256, basis_size=256, image_size=112, **fields)).eval()
 
 
-def inputs(dataset: Dataset, cache: FeatureCache, split: str, variant: int) -> Inputs:
-    """All studies of a split in one variant."""
-    return Collator(dataset, None, features=cache, variant=variant).inputs(dataset.rows(split))
+def inputs(dataset: Dataset, cache: FeatureCache, split: str, variant: int, limit: int | None = None) -> Inputs:
+    """The studies of a split, or the first `limit` of them, in one variant."""
+    return Collator(dataset, None, features=cache, variant=variant).inputs(dataset.rows(split)[:limit])
 
 
 @torch.no_grad()
@@ -62,19 +62,20 @@ def truth(dataset: Dataset, split: str) -> Tensor:
     return torch.from_numpy(dataset.labels[dataset.rows(split)] == STATUSES.index("positive"))
 
 
-def probe(lsu: LSU, dataset: Dataset, cache: FeatureCache, variants: list[int], one_hot: bool) -> float:
-    """Macro AUROC on the test split, learned from these variants of the training split."""
-    train = torch.cat([vectors(lsu, inputs(dataset, cache, "train", v), one_hot) for v in variants])
-    labels = truth(dataset, "train").float().repeat(len(variants), 1)
-    mean, centre = labels.mean(0), train.mean(0)
-    train -= centre
+def probe(lsu: LSU, dataset: Dataset, cache: FeatureCache, variants: list[int], one_hot: bool, studies: int) -> float:
+    """Macro AUROC on the test split, learned from these variants of the first training studies."""
+    train = torch.cat([vectors(lsu, inputs(dataset, cache, "train", v, studies), one_hot) for v in variants])
+    labels = truth(dataset, "train")[:studies].float().repeat(len(variants), 1)
+    mean, center = labels.mean(0), train.mean(0)
+    train -= center
     kernel = (train @ train.T).double()
-    asked = {split: vectors(lsu, inputs(dataset, cache, split, 0), one_hot) - centre for split in ("val", "test")}
+    asked = {split: vectors(lsu, inputs(dataset, cache, split, 0), one_hot) - center for split in ("val", "test")}
     products = {split: (part @ train.T).double() for split, part in asked.items()}
+    values, bases = torch.linalg.eigh(kernel)
+    projected = bases.T @ (labels - mean).double()
     chosen, best = 0.0, 0.0
     for penalty in PENALTIES:
-        ridge = penalty * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=torch.float64)
-        weights = torch.linalg.solve(kernel + ridge, (labels - mean).double())
+        weights = bases @ (projected / (values + penalty * values.mean())[:, None])
         areas = {split: macro(part @ weights, truth(dataset, split)) for split, part in products.items()}
         if areas["val"] > best:
             best, chosen = areas["val"], areas["test"]
@@ -104,6 +105,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True, help="prepared dataset")
     options.add_argument("--tokenizer", required=True, help="folder of a trained image tokenizer")
     options.add_argument("--variants", type=int, default=3, help="variants of each image that the probe learns from")
+    options.add_argument("--studies", type=int, default=1000, help="training studies that it learns from")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     dataset = Dataset.open(given.data)
@@ -123,7 +125,7 @@ def main() -> None:
         # what is cached does not depend on the averaging
         kept = unifier(given, **{key: value for key, value in fields.items() if key == "token_codes"})
         cache = build_features(dataset, kept.prepare, TRANSFORM, kept.fingerprint(), variants=given.variants + 1)
-        rows.append({"embeddings": name, "AUROC": probe(lsu, dataset, cache, variants, one_hot)})
+        rows.append({"embeddings": name, "AUROC": probe(lsu, dataset, cache, variants, one_hot, given.studies)})
         if len(rows) == 1:
             rows[0]["tokens that differ in a crop"] = changed(dataset, cache)
     report("Linear probe of UAR's image tokens", rows, json=given.json)

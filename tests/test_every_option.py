@@ -186,6 +186,7 @@ def typed(name: tuple[str, ...], option: str, value: str) -> list[str]:
     return [*name, *needed, f"{option}={value}"] if not value else [*name, *needed, option, value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, id=" ".join(name)) for name in ALL])
 def test_bad_values_end_in_one_sentence(
     name: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -217,6 +218,7 @@ def test_every_command_is_walked() -> None:
     assert {name for name, *_ in walk()} == set(ALL) - {("models",)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["baseline/demo", "vision/demo"])
 def test_bad_fields_of_a_recipe_end_in_one_sentence(recipe: str) -> None:
     from crossray.errors import UserError

@@ -392,7 +392,7 @@ def test_prompt_positions_get_no_logits() -> None:
     assert step.cross_attention.shape[3] == 3
 
 
-@pytest.mark.parametrize("recipe", [name for name in list_recipes() if load(name).system == "revtaf"])
+@pytest.mark.parametrize("recipe", [name for name in list_recipes() if name.startswith("revtaf/")])
 def test_positions_begin_to_read_less_than_half_of_the_prompts(recipe: str) -> None:
     """The wider the projections, the more alike the cosines: a plan as soft at 1,024 as at 128 channels is a mean."""
     config = load(recipe).model

@@ -11,6 +11,8 @@ from crossray.training.config import Recipe, Stage
 from crossray.training.recipe import from_dict, list_recipes, load, parse, recipe_parser, to_yaml
 
 RECIPES = list_recipes()
+#: All recipes are a sweep; one of each system is not.
+SWEEP = [pytest.param(name, marks=[] if name.endswith("/phantom") else pytest.mark.slow) for name in RECIPES]
 
 
 def test_the_recipes_of_the_issue_exist() -> None:
@@ -18,14 +20,14 @@ def test_the_recipes_of_the_issue_exist() -> None:
             "cmn/iu_xray", "cmn/mimic_cxr", "vision/phantom"} <= set(RECIPES)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", SWEEP)
 def test_a_recipe_survives_yaml_and_the_command_line(name: str) -> None:
     recipe = load(name)
     assert from_dict(yaml.safe_load(to_yaml(recipe)), "text") == recipe
     assert parse(name, []) == recipe
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", SWEEP)
 def test_overrides_reach_their_field(name: str) -> None:
     # an image tokenizer has no backbone, but a size of its own
     field, value = ("model.width", 8) if name.startswith("tokenizer/") else ("model.backbone.trainable", False)
@@ -103,7 +105,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
         load(str(broken))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", SWEEP)
 def test_help_explains_every_option(name: str) -> None:
     unexplained = [
         action.dest for action in recipe_parser(name)._actions

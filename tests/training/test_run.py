@@ -317,7 +317,9 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", list_recipes())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name.endswith("/phantom") else pytest.mark.slow) for name in list_recipes()]
+)
 def test_every_recipe_trains(name: str, tiny: Any, blobs: Path, tmp_path: Path) -> None:
     train(tiny(name, trainer__max_epochs=1, **SMALL.get(name.split("/")[0], {})), blobs, tmp_path / "run")
     assert len(rows_of(tmp_path / "run", "val")) == 1

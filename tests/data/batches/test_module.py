@@ -63,8 +63,9 @@ def data(noise_dataset, noise_tokenizer):
     return make
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stop_at", [3, 8, 12])
+@pytest.mark.parametrize(
+    "workers, stop_at", [(0, 3), (0, 8), (0, 12), *(pytest.param(2, at, marks=pytest.mark.slow) for at in (8, 12))]
+)
 def test_a_stopped_run_goes_on_with_the_next_batch(data, tmp_path, stop_at, workers):
     whole = Recorder()
     trainer(tmp_path).fit(whole, datamodule=data())
