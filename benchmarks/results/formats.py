@@ -20,7 +20,8 @@ def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collecti
 
 def narrow(text: str, most: int) -> str:
     """Markdown whose tables have at most this many columns beside the first, which every part repeats."""
-    lines, table = [], []
+    lines: list[str] = []
+    table: list[list[str]] = []
     for line in [*text.split("\n"), ""]:
         if line.startswith("|"):
             table.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])])
