@@ -1,6 +1,7 @@
 """Markdown tables, and what a mean over seeds says."""
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from statistics import fmean, stdev
 
@@ -15,6 +16,22 @@ def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collecti
     rule = ["---" if place == 0 or name in words else "---:" for place, name in enumerate(headings)]
     lines = [list(headings), rule, *map(list, rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def narrow(text: str, most: int) -> str:
+    """Markdown whose tables have at most this many columns beside the first, which every part repeats."""
+    lines: list[str] = []
+    table: list[list[str]] = []
+    for line in [*text.split("\n"), ""]:
+        if line.startswith("|"):
+            table.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])])
+            continue
+        for start in range(1, len(table[0]) if table else 0, most):
+            lines += [""] * (start > 1)
+            lines += ["| " + " | ".join(row[:1] + row[start : start + most]) + " |" for row in table]
+        table = []
+        lines.append(line)
+    return "\n".join(lines[:-1])
 
 
 def over_seeds(values: Sequence[float], digits: int = 3) -> str:

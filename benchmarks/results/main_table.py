@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation
-from formats import SPLITS, grid, over_seeds
+from formats import SPLITS, grid, narrow, over_seeds
 from neighbours import NEAREST_FEATURES, nearest_by_features
 from steps import Bench, crossray, scored
 
@@ -14,6 +14,8 @@ _TEXT = {
 }  # fmt: skip
 _KINDS = {"example": "", "micro": "micro_", "macro": "macro_"}
 _MEASURES = ("precision", "recall", "f1")
+#: Columns of numbers that fit on a page beside the names.
+_WIDEST = 4
 
 
 def table(bench: Bench) -> str:
@@ -54,11 +56,12 @@ def _texts(parts: Parts, retrieved: Mapping[str, float]) -> list[str]:
     """Metrics of the text, then clinical efficacy over 14 and over 5 observations."""
     known = next(iter(parts.values()))[0].result.scores
     text = {name: heading for name, heading in _TEXT.items() if name in known}
-    grids = [grid(["system", *text.values()], _rows(parts, retrieved, list(text)))]
+    grids = [narrow(grid(["system", *text.values()], _rows(parts, retrieved, list(text))), _WIDEST)]
     for prefix, observations in (("ce", 14), ("ce5", 5)):
         names = [f"{prefix}_{kind}{measure}" for kind in _KINDS.values() for measure in _MEASURES]
         headings = [f"{kind} {measure}" for kind in _KINDS for measure in ("P", "R", "F1")]
-        grids.append(grid([f"{observations} observations", *headings], _rows(parts, retrieved, names)))
+        rows = _rows(parts, retrieved, names)
+        grids.append(narrow(grid([f"{observations} observations", *headings], rows), len(_MEASURES)))
     return grids
 
 
@@ -105,7 +108,7 @@ def _looking(bench: Bench, runs: dict[str, list[Evaluation]], seeds: dict[str, l
         "system", "image gain, nats per token (validation)", "CIDEr-D minus shuffled", "lower end, each seed",
         "distinct reports", "words", "alarms", "training, minutes",
     ]  # fmt: skip
-    return grid(headings, rows, words=("alarms",))
+    return narrow(grid(headings, rows, words=("alarms",)), _WIDEST)
 
 
 def minutes(bench: Bench, system: str, seed: int) -> float:
@@ -127,4 +130,4 @@ def _significance(bench: Bench) -> list[str]:
         "--metrics", "cider", "bleu4", "ce_f1", "--markdown", target,
     )  # fmt: skip
     text = target.read_text(encoding="utf-8").replace(f"{bench.runs}/", "runs/results/")  # no folder of this machine
-    return [f"## Comparison with `{reference}` (first seed of each)\n", text]
+    return [f"## Comparison with `{reference}` (first seed of each)\n", narrow(text, _WIDEST)]

@@ -13,6 +13,8 @@ from typing import Any, get_type_hints
 
 import yaml
 from docstring_parser import parse
+from docutils import nodes
+from sphinx import addnodes
 
 #: Packages whose modules have a page, with descriptions.
 PACKAGES = {
@@ -42,6 +44,22 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+#: Code in backquotes stays as it is; options outside of it become code, so that a line does not end within the hyphens.
+_OPTION = re.compile(r"`[^`]*`|(?<![\w-])--[a-z][\w-]*")
+
+
+def _with_options(text: str) -> str:
+    return _OPTION.sub(lambda found: found[0] if found[0].startswith("`") else f"`{found[0]}`", text)
+
+
+#: Files of the documents in the comments of recipes and docstrings of fields.
+_PAGE = re.compile(r"docs/([\w/-]+)\.md")
+
+
+def _with_links(text: str, up: str) -> str:
+    return _PAGE.sub(lambda found: f"[{found[1].rpartition('/')[2]}]({up}/{found[1]}.md)", text)
+
+
 def _cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("$", "\\$")
 
@@ -65,7 +83,7 @@ def _commands() -> str:
     ]
     for name, text in _TRAINING.items():
         parts.append(
-            f"## crossray {name}\n\n{text}\n\n" + _table(
+            f"## crossray {name}\n\n{_with_options(text)}\n\n" + _table(
                 ("argument", "meaning"),
                 [("`RECIPE`", "name of a recipe, or a YAML file: [all recipes](recipes.md)"),
                  ("`--data`", "prepared dataset"),
@@ -98,8 +116,8 @@ def _command(title: str, parser: Any, level: int = 2) -> str:
         name = f"--{action.dest.replace('_', '-')}" if action.option_strings else action.dest.upper()
         expanded = formatter._expand_help(action) if action.help else ""
         choices = f" One of {', '.join(map(str, action.choices))}." if getattr(action, "choices", None) else ""
-        rows.append((f"`{name}`", expanded + choices))
-    description = " ".join((parser.description or "").split())
+        rows.append((f"`{name}`", _with_options(expanded + choices)))
+    description = _with_options(" ".join((parser.description or "").split()))
     table = _table(("argument", "meaning"), rows) if rows else "It takes no arguments."
     return f"{'#' * level} {title}\n\n{description}\n\n{table}\n"
 
@@ -115,17 +133,27 @@ def _fields(config: type, prefix: str) -> str:
                 described.setdefault(param.arg_name, param.description or "")
     types = get_type_hints(config)
     rows = [
-        (f"`{prefix}{field.name}`", f"`{_type(types[field.name])}`", _default(field), described.get(field.name, ""))
+        (
+            f"`{prefix}{field.name}`",
+            _type(types[field.name]),
+            _default(field),
+            _with_links(described.get(field.name, ""), "../.."),
+        )
         for field in dataclasses.fields(config)
     ]
     return _table(("field", "type", "default", "meaning"), rows)
 
 
 def _type(kind: Any) -> str:
+    """The type as code; the values of a choice one by one, so that a line can end between them."""
     if isinstance(kind, type) and not getattr(kind, "__args__", None):
-        return kind.__name__
+        return f"`{kind.__name__}`"
     text = re.sub(r"\b(?:[a-z_]+\.)+", "", str(kind))
-    return re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", ""), text)
+    choice = re.fullmatch(r"Literal\[(.*)\]", text)
+    return re.sub(r"'?([^', ]+)'?", r"`\1`", choice[1]) if choice else f"`{text}`"
+
+
+_LONGEST_CODE = 30
 
 
 def _default(field: Any) -> str:
@@ -137,6 +165,8 @@ def _default(field: Any) -> str:
     if dataclasses.is_dataclass(value):
         return "see there"
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    if len(text) > _LONGEST_CODE:  # code does not break
+        return f'"{text}"'
     return f"`{text}`" if text else "empty"
 
 
@@ -157,6 +187,7 @@ def _recipes(folder: Path) -> None:
         for path in sorted((root / name).glob("*.yaml")):
             text = path.read_text(encoding="utf-8")
             comment = " ".join(line.lstrip("# ").rstrip() for line in _leading_comment(text))
+            comment = _with_links(comment, "..")
             listed.append((f"[{name}/{path.stem}](recipes/{name}.md#{name}-{path.stem.replace('_', '-')})", comment))
             parts.append(f"({name}-{path.stem.replace('_', '-')})=\n## {name}/{path.stem}\n\n```yaml\n{text}```\n")
             yaml.safe_load(text)
@@ -293,6 +324,18 @@ def _plain(text: str) -> str:
     return "".join(parts)
 
 
+#: Characters of a value that the API pages show.
+_LONGEST_VALUE = 80
+
+
+def _without_long_values(app: Any, doctree: nodes.document) -> None:
+    """Leave out the values of constants that fill lines or screens, such as word lists; name and text stay."""
+    for value in list(doctree.findall(addnodes.desc_annotation)):
+        text = value.astext()
+        if text.startswith(" = ") and len(text) > _LONGEST_VALUE:
+            value.parent.remove(value)
+
+
 def _generate(app: Any) -> None:
     folder = Path(app.srcdir) / "reference"
     _write(folder / "commands.md", _commands())
@@ -304,4 +347,5 @@ def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("builder-inited", _generate)
     app.connect("autodoc-process-docstring", _as_rst, priority=400)
+    app.connect("doctree-read", _without_long_values)
     return {"parallel_read_safe": True}

@@ -17,7 +17,7 @@ HOLDS = {
     "cli": "parses", "commands": "one file a command", "demo": "all steps at once", "api": "load, Report",
     "pages": "tables, HTML", "generation": "images to reports", "ablation": "the papers' tables",
     "analysis": "attention, liveness", "training": "the one training path", "evaluation": "scores, tests, alarms",
-    "decoding": "beam, greedy, MBR", "models": "contract, six systems", "phantom": "drawn radiographs",
+    "decoding": "beam, greedy, MBR", "models": "contract, systems", "phantom": "drawn radiographs",
     "data": "images, store, sources", "layers": "attention, memories", "retrieval": "nearest reports",
     "text": "cleaning, labels", "files": "write whole, lock", "registry": "plug-ins", "errors": "UserError",
     "confidence": "calibration, input check",
