@@ -1,4 +1,4 @@
-"""The command line: parses arguments, runs a function of `crossray.commands`, and reports a mistake in one sentence."""
+"""The command line: parses arguments, runs a function of `crossray.commands`, and prints errors as one sentence."""
 
 import argparse
 import inspect
@@ -26,18 +26,18 @@ MISTAKE = 2
 INTERRUPTED = 130
 
 
-#: The parser names an option by its command (prepare.phantom.out); a user types --out.
+#: The parser's name of an option contains the command (prepare.phantom.out); the user typed --out.
 _KEY = re.compile(rf"\b((?:{'|'.join(GROUPS)})\.[\w-]+|{'|'.join(COMMANDS)})\.(\w+)")
 
 
 def _option(key: re.Match[str]) -> str:
-    """An option as a user types it: with --, unless it is positional."""
+    """Return an option as the user types it: with --, unless it is positional."""
     group, _, second = key[1].partition(".")
     command = GROUPS[group].commands[second] if second else COMMANDS[group]
     return key[2] if (command.positional or {}).get("name") == key[2] else f"--{key[2]}"
 
 
-#: jsonargparse's message about a name that is not UTF-8.
+#: jsonargparse's message for a name that is not UTF-8.
 _NO_UTF8 = re.compile(r"'utf-8' codec can't encode character.*surrogates not allowed")
 
 
@@ -46,7 +46,7 @@ class Formatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = _TYPE.sub("", super()._get_help_string(action))
-        if ". " not in text:  # a single phrase ends without a full stop, as argparse's own help does
+        if ". " not in text:  # as in argparse's own help, a single phrase has no period at its end
             text = text.removesuffix(".")
         if action.option_strings and action.required:
             return f"{text} (required)"
@@ -60,7 +60,7 @@ class Formatter(DefaultHelpFormatter):
         return _hyphenated(super()._format_action_invocation(action))
 
 
-#: The text that the library appends to the help of an option.
+#: The text that jsonargparse appends to the help of an option.
 _TYPE = re.compile(r" \((?:required|(?:required, )?type: .*?|(?:type: .*, )?default: .*)\)$", re.DOTALL)
 
 
@@ -75,13 +75,13 @@ def _hyphenated(text: str) -> str:
 
 
 class Parser(ArgumentParser):
-    """Reports a mistake in one sentence instead of printing the usage."""
+    """A parser that prints errors as one sentence, without the usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, formatter_class=Formatter, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # noqa: D102
-        message = _NO_UTF8.sub("the name is not UTF-8, which an option cannot take; rename the file or folder", message)
+        message = _NO_UTF8.sub("the name is not UTF-8, which options require; rename the file or folder", message)
         options = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
         sentence = plain_message(_KEY.sub(_option, message), options, "--help explains every option", prefix="--")
         sys.stderr.write(f"{self.prog.replace(' [options]', '')}: {_hyphenated(sentence)}.\n")
@@ -89,9 +89,9 @@ class Parser(ArgumentParser):
 
 
 def _further(command: Command) -> str | None:
-    """The note in a command's help on options that are not listed."""
+    """Return the note below a command's help about options that are not listed."""
     if command.takes_recipe:
-        return "Every field of the recipe is an option too, such as --trainer.max-epochs 3."
+        return "Every field of the recipe is also an option, such as --trainer.max-epochs 3."
     groups = ", ".join(f"--{group}.FIELD VALUE" for group in command.fields)
     return f"Further options: {groups}, such as --decoding.method greedy." if groups else None
 
@@ -114,11 +114,11 @@ def _command_parser(command: Command) -> Parser:
 
 
 def _build(arguments: Sequence[str] = ()) -> Parser:
-    """The parser of these arguments; subcommands have their options only if their group is given."""
+    """Build the parser; to start fast, only the subcommands of the group in `arguments` get their options."""
     first, second, *_ = *arguments, "", ""
     parser = Parser(
         prog="crossray",
-        description="Writes the radiology report of a chest X-ray. Research software: not for clinical use.",
+        description="Generates radiology reports of chest X-rays. Research software, not for clinical use.",
         version=__version__,
     )
     commands = parser.add_subcommands(dest="command", required=True)
@@ -141,16 +141,16 @@ _TRUTHS = ("true", "false", "yes", "no")
 
 _TRAINING = {
     "train": "Train a system on a prepared dataset, or continue a run (--resume).",
-    "pretrain": "Train what a system starts from: `pretrain vision` (image encoder), `tokenizer`, `knowledge`.",
+    "pretrain": "Pretrain a part of a system: `pretrain vision` (image encoder), `tokenizer`, `knowledge`.",
 }
 
 
 def _renamed(arguments: list[str]) -> list[str]:
-    """The arguments with the current name of a command; for an old name, a notice is printed on standard error."""
+    """Replace an old command name by the current one, with a notice on standard error."""
     if not arguments or arguments[0] not in RENAMED:
         return arguments
     old, new = arguments[0], RENAMED[arguments[0]]
-    sys.stderr.write(f"crossray: {old} is now called {new}; the old name will go with version 0.4.\n")
+    sys.stderr.write(f"crossray: {old} is now called {new}; the old name will be removed in version 0.4.\n")
     return [new, *arguments[1:]]
 
 
@@ -175,7 +175,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments of a command with a value for each option: `--common` means `--common true`."""
+    """Add the implied value to each option without one: `--common` means `--common true`."""
     first, second, *_ = *arguments, "", ""
     command = GROUPS[first].commands.get(second) if first in GROUPS else COMMANDS.get(first)
     if command is None:
@@ -194,7 +194,7 @@ def _spelled_out(arguments: list[str]) -> list[str]:
 
 
 def _split_fields(arguments: list[str], names: Sequence[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
-    """A command's own arguments, and the fields of its groups: `--decoding.method greedy`."""
+    """Split arguments into the command's own and the fields of its groups, such as `--decoding.method greedy`."""
     own: list[str] = []
     fields: dict[str, dict[str, str]] = {name: {} for name in names}
     rest = iter(arguments)
@@ -209,7 +209,7 @@ def _split_fields(arguments: list[str], names: Sequence[str]) -> tuple[list[str]
 
 
 def _split_recipe_options(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """A command's own arguments, and the fields of a recipe among them: --section.field and --stages, with a value."""
+    """Split arguments into the command's own and the recipe's: --section.field and --stages, each with a value."""
     own, fields = [], []
     rest = iter(arguments)
     for argument in rest:
@@ -222,20 +222,20 @@ def _split_recipe_options(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _train(command: str, arguments: list[str]) -> None:
-    """Run `train` or `pretrain`, whose further options depend on the recipe."""
+    """Run `train` or `pretrain`, whose remaining options depend on the recipe."""
     own = argparse.ArgumentParser(prog=f"crossray {command}", description=_TRAINING[command], add_help=False)
     own.add_argument("recipe", nargs="?", help="a recipe's name (baseline/phantom) or a YAML file")
     if command == "pretrain":
-        own.add_argument("name", nargs="?", help="recipe of that kind, such as tokenizer iu_xray; default: phantom")
+        own.add_argument("name", nargs="?", help="recipe of this kind, such as iu_xray; default: phantom")
     own.add_argument("--data", type=Path, help="prepared dataset")
     own.add_argument("--out", type=Path, help="output folder of the run; must not exist yet")
     own.add_argument("--resume", type=Path, help="folder of an interrupted run to continue exactly where it stopped")
-    own.add_argument("-h", "--help", action="store_true", help="show this help; with a recipe, also its options")
+    own.add_argument("-h", "--help", action="store_true", help="show this help; with a recipe, list its options")
     chosen, overrides = own.parse_known_args(arguments)
     if chosen.help:
         own.print_help()
         if chosen.recipe is None:
-            print("\nEvery value of a recipe is an option too: crossray train RECIPE --help lists them.")  # noqa: T201
+            print("\nEvery field of a recipe is also an option: crossray train RECIPE --help lists them.")  # noqa: T201
             return
     if chosen.resume is not None and not chosen.help:
         from crossray.training.run import resume
@@ -265,20 +265,20 @@ def _train(command: str, arguments: list[str]) -> None:
 
 
 def _full_name(recipe: str, name: str | None) -> str:
-    """`pretrain vision` means the recipe vision/phantom, `pretrain tokenizer iu_xray` means tokenizer/iu_xray."""
+    """Complete a recipe's name: `vision` becomes vision/phantom, and `tokenizer iu_xray` tokenizer/iu_xray."""
     if name is not None and ("/" in name or "." in name):
         return name
     return recipe if "/" in recipe or "." in recipe else f"{recipe}/{name or 'phantom'}"
 
 
 def _underscored(argument: str) -> str:
-    """`--batch-size 8` becomes `--batch_size 8`, the name of the parameter or field."""
+    """Replace the hyphens of an option by underscores, as in the parameter: `--batch-size 8` to `--batch_size 8`."""
     name, sign, value = argument.partition("=")
     return name[:2] + name[2:].replace("-", "_") + sign + value if name.startswith("--") else argument
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `crossray`; a user's mistake ends with one sentence and exit code 2."""
+    """Entry point of `crossray`; on a user's mistake, print one sentence and exit with code 2."""
     _quiet()
     _say_anything()
     try:
@@ -294,14 +294,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _say_anything() -> None:
-    """Print characters that the terminal's encoding lacks with escapes instead of raising an error."""
+    """Print characters that the terminal cannot encode as escapes instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet() -> None:
-    """Silence the messages of libraries on import."""
+    """Silence what libraries print when they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,4 +1,4 @@
-"""`crossray demo`: an end-to-end example on synthetic images in minutes, which checks its own result."""
+"""`crossray demo`: a few-minute end-to-end example on synthetic images that checks its own result."""
 
 import time
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ from crossray.pages.terminal import Progress, print_dataset
 from crossray.training.recipe import load
 from crossray.training.run import resume, train
 
-#: The recipe of this name exists for every system; models that it needs, such as an image encoder, are trained first.
+#: Recipe name that exists for every system; models that it needs, such as an image encoder, are trained first.
 RECIPE = "demo"
 
-#: Short side of the drawn images in pixels; the recipe's transform crops from it.
+#: Short side of the drawn images in pixels, before the recipe's transform crops them.
 SIZE = 160
 
 #: Minimum number of test studies for the check.
 LEAST_TEST_STUDIES = 100
 
 _NOTICE = (
-    "All images here are synthetic: drawn by CrossRay's phantom, not taken of any person. The model has seen nothing "
-    "else; it is a demonstration and not for clinical use."
+    "All images here are synthetic: drawn by CrossRay's phantom, not taken of any person. The model was trained on "
+    "nothing else; it is a demonstration and not for clinical use."
 )
 
 
@@ -62,7 +62,7 @@ class Check:
 
 
 def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, console: Console) -> list[Check]:
-    """Draw, train, generate, score, and write `index.html`; an earlier call in `out` is continued.
+    """Draw, train, generate, score, and write `index.html`; continue an unfinished run in `out`.
 
     Args:
         out: output folder with `data` and a folder per system, so that a second system reuses the studies and the image
@@ -76,7 +76,7 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
         The checks, passed or not.
 
     Raises:
-        UserError: there are too few studies or there is no such system, or `out` contains something else.
+        UserError: there are too few studies, the system does not exist, or `out` contains other files.
     """
     from crossray.phantom.source import phantom_studies
 
@@ -95,7 +95,7 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
             f"--studies {studies}: the test split has {counted(len(dataset.rows('test')), 'study')}; draw more of them."
         )
 
-    console.rule(f"2. training {system}, and first what it needs")
+    console.rule(f"2. training {system} and the models that it needs")
     run = folder / "run"
     if (run / "recipe.yaml").exists():
         resume(run)
@@ -126,7 +126,7 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
 
 
 def make_checks(result: Evaluation) -> list[Check]:
-    """CIDEr against each trivial baseline and against the model with shuffled images, on the full references."""
+    """Compare CIDEr with each trivial baseline and with shuffled images, on the full references."""
     scored = result.protocols["full"]
     checks = [
         Check(f"CIDEr is above that of the {name}", scored.differences[name]["cider"])
@@ -149,11 +149,11 @@ def _page(
     checks: list[Check],
     minutes: float,
 ) -> str:
-    """The page of the demo: the scorecard with the checks at its top."""
+    """Return the page of the demo: the scorecard below the checks."""
     system = System(name, predictions, result, read_history(run / METRICS))
     made = (
-        f"Made in {minutes:.1f} minutes by crossray demo: {dataset.studies} studies drawn, a small {name} and what it "
-        f"needs trained, {len(predictions.rows)} test reports written and scored. The model has seen nothing else."
+        f"Made in {minutes:.1f} minutes by crossray demo: {dataset.studies} studies drawn, a small {name} and the "
+        f"models it needs trained, {len(predictions.rows)} test reports written and scored."
     )
     title = "CrossRay demo: reports of synthetic chest radiographs"
     return build_scorecard([system], title=title, template="demo.html", made=made, checks=checks)

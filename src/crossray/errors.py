@@ -1,22 +1,22 @@
-"""What a user did wrong, said in one sentence."""
+"""The error of a user's mistake, and helpers for its message."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-#: Longest value that a message repeats, in characters.
+#: Maximum number of characters of a value that a message quotes.
 LONGEST_QUOTE = 40
 
 
 class UserError(Exception):
-    """A wrong input: the message names the file, the field and the remedy in one sentence.
+    """A user's mistake; the message names the file, the field and the remedy in one sentence.
 
-    The command line prints it without a traceback and exits with code 2. It never carries report text or pixels:
-    messages end up in logs, and logs hold no patient data.
+    The command line prints the message without a traceback and exits with code 2. Messages never contain report text or
+    pixels, because they end up in logs, which must not contain patient data.
     """
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun in the singular or plural.
+    """Return a number with its noun in the singular or plural.
 
     Args:
         number: the number.
@@ -33,7 +33,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def did_you_mean(word: object, names: Iterable[object]) -> str:
-    """What ends a message about a name that does not exist: the existing name closest to it, or "" if none is close.
+    """Return a suggestion to append to an error about an unknown name: the closest known name, or "" if none is close.
 
     Example:
         >>> did_you_mean("bem", ["beam", "greedy"])
@@ -45,7 +45,7 @@ def did_you_mean(word: object, names: Iterable[object]) -> str:
 
 
 def choose(word: object, names: Iterable[object]) -> str:
-    """The remedy for a name that does not exist: all names that do, and the one that was probably meant.
+    """Return the remedy for an unknown name: all known names, and the one that was probably meant.
 
     Example:
         >>> choose("bem", ["beam", "greedy"])
@@ -56,9 +56,10 @@ def choose(word: object, names: Iterable[object]) -> str:
 
 
 def quoted(value: object, longest: int = LONGEST_QUOTE) -> str:
-    """A refused value as a message repeats it: in quotation marks, on one line, cut to `longest` characters.
+    """Quote a rejected value for an error message, on one line and cut to `longest` characters.
 
-    What reads like a sentence is counted instead, because it may be report text that slipped into another column.
+    A value that looks like a sentence is described by its length instead, because it may be report text from a shifted
+    column.
 
     Example:
         >>> quoted("AP Supine"), quoted("Heart size is normal.")

@@ -1,11 +1,11 @@
-"""The messages of the option parser (jsonargparse) as sentences without the names of Python's types."""
+"""Turns messages of the option parser (jsonargparse) into sentences without names of Python types."""
 
 import re
 from collections.abc import Iterable
 
 from crossray.errors import choose, did_you_mean
 
-#: What the parser calls a type, and what a message calls it.
+#: Name of each type in the parser's messages, and in ours.
 _TYPES = {
     "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "Path": "a path",
     "pathlib.Path": "a path", "pathlib._local.Path": "a path", "NoneType": "null", "list": "a list in brackets",
@@ -25,16 +25,16 @@ _NO_VALUE = re.compile(r"argument (--\S*): expected (?:one|at least one) argumen
 
 
 def plain_message(message: str, names: Iterable[str], remedy: str, prefix: str = "") -> str:
-    """A message of the parser as one sentence that names the field, its value and the remedy.
+    """Return a message of the parser as one sentence that names the field, its value and the remedy.
 
     Args:
         message: message of the parser.
-        names: options or fields that exist, such as "trainer.max_epochs"; a misspelled one is compared with them.
-        remedy: where all of them are listed, for a mistake that has no remedy of its own.
+        names: existing options or fields, such as "trainer.max_epochs", to suggest for a misspelled one.
+        remedy: where all of them are listed, for messages without a specific remedy.
         prefix: prefix of a field name, such as "--".
 
     Returns:
-        The sentence, without a full stop.
+        The sentence, without its period.
     """
     message = re.sub(r"Problem with given class_path '[^']*': ", "", " ".join(message.split()).rstrip("."))
     message = re.sub(f"(?:{_KEY}){{2,}}", _joined, message)
@@ -66,7 +66,7 @@ def plain_message(message: str, names: Iterable[str], remedy: str, prefix: str =
 
 
 def _meant(field: str, names: Iterable[str], prefix: str = "") -> str:
-    """Which field was meant, among those of the same section where there is one: sections make all names look alike."""
+    """Suggest a field, preferably of the same section: the shared section name makes all fields look similar."""
     section, dot, _ = field.rpartition(".")
     of_section = [name for name in names if name.rpartition(".")[0] == section]
     if not of_section:
@@ -76,5 +76,5 @@ def _meant(field: str, names: Iterable[str], prefix: str = "") -> str:
 
 
 def _joined(keys: re.Match[str]) -> str:
-    """The keys of nested parsers as one field."""
+    """Join the keys of nested parsers into one field."""
     return f'Parser key "{".".join(re.findall(_KEY, keys[0]))}": '

@@ -248,7 +248,7 @@ def test_nothing_is_kept_when_nothing_shall_be(serving: Callable[..., TestClient
 def test_what_was_accepted_before_a_restart_is_reported(
     serving: Callable[..., TestClient], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The second study's model is not served any more: the default one reports it."""
+    """The second study's model is no longer served: the default one reports it."""
     from crossray.serving.entries import File
     from crossray.serving.journal import Journal
 
@@ -260,7 +260,7 @@ def test_what_was_accepted_before_a_restart_is_reported(
         while (answer := client.get(f"/v1/reports/{study}")).status_code == 202:
             pass
         assert (answer.json()["id"], answer.json()["model"]["name"]) == (study, "a")
-    assert f"study {gone.id}: its model is not served any more; the model a reports it." in caplog.text
+    assert f"study {gone.id}: its model is no longer served; using the model a instead." in caplog.text
 
 
 def test_a_journal_that_is_locked_for_a_while_loses_no_end(

@@ -63,7 +63,7 @@ def test_a_process_that_dies_or_hangs_is_replaced(monkeypatch: pytest.MonkeyPatc
     try:
         decode(made, png())  # the process is up
         monkeypatch.setattr(module, "_decode", die)
-        with pytest.raises(UserError, match="ended the process"):
+        with pytest.raises(UserError, match="crashed the decoding process"):
             decode(made, png())
         monkeypatch.setattr(module, "_decode", hang)
         with pytest.raises(UserError, match="took more than 3 s"):

@@ -118,7 +118,7 @@ def test_a_node_gets_it_by_c_store(syntax: uid.UID) -> None:
 
 def test_a_node_that_is_not_there_or_refuses() -> None:
     content = dicom_bytes(structured_report(draft(), read_sources([("a", image(1))])))
-    with pytest.raises(UserError, match="refuses the association"):
+    with pytest.raises(UserError, match="rejects the association"):
         Peer("PACS", "127.0.0.1", 9).send(content)
     entity = AE("PACS")
     entity.add_supported_context(uid.ComprehensiveSRStorage)

@@ -92,11 +92,11 @@ def test_an_archive_has_a_plain_address(root: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"status": 404}, "answers 404"),
-        ({"status": 302}, "answers 302"),
+        ({"status": 404}, "answered 404"),
+        ({"status": 302}, "answered 302"),
         ({"kind": "text/html"}, "not multipart/related"),
-        ({"body": multipart(b"no dicom")}, "contains no radiograph"),
-        ({"body": b"--b1"}, "contains no radiograph"),
+        ({"body": multipart(b"no dicom")}, "returned no radiographs"),
+        ({"body": b"--b1"}, "returned no radiographs"),
         ({"body": multipart(*[b"x"] * 102)}, "more than 100 objects"),
         ({"body": multipart(b"\0" * 128 + b"DICM" + b"\xff" * 50)}, "damaged|missing"),
     ],
@@ -132,5 +132,5 @@ def test_a_report_is_stored(archive: Archive) -> None:
 @pytest.mark.parametrize("status", [202, 401, 409, 500])
 def test_a_report_that_is_not_taken(archive: Archive, status: int) -> None:
     Handler.status = status
-    with pytest.raises(UserError, match=f"answers {status}"):
+    with pytest.raises(UserError, match=f"answered {status}"):
         store_report(archive, image(1))

@@ -131,7 +131,7 @@ def test_a_node_that_others_reach_knows_who_may_send(tmp_path: Path) -> None:
     [
         (["--dicomweb", "ftp://pacs"], "not a DICOMweb address"),
         (["--dicom-port", "0", "--dicom-ae-title", "far too long for a title"], "not an AE title"),
-        (["--send-to", "PACS@host:104"], "give --dicom-port as well"),
+        (["--send-to", "PACS@host:104"], "also give --dicom-port"),
     ],
 )
 def test_mistakes(

@@ -45,7 +45,7 @@ def test_two_services_do_not_share_a_file(tmp_path: Path) -> None:
     other.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(UserError, match="another service uses it"):
+        with pytest.raises(UserError, match="another service is using it"):
             run(Settings({"a": tmp_path / "model"}, store=store), port=0)
     finally:
         end.set()

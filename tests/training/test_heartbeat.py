@@ -25,7 +25,7 @@ def test_a_line_a_minute(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> Non
         return
     assert len(lines) == 11
     assert lines[0].endswith("drawing: 110 of 400 (28%), about 29 min left")
-    assert lines[-1].endswith("drawing: ended after 10 min")
+    assert lines[-1].endswith("drawing: finished after 10 min")
 
 
 def test_short_work_says_nothing() -> None:

@@ -45,6 +45,6 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise ModuleNotFoundError("no wandb")
 
     monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", missing)
-    with pytest.raises(UserError, match=r"pip install crossray\[wandb\]"):
+    with pytest.raises(UserError, match=r"pip install 'crossray\[wandb\]'"):
         build_logger("wandb", tmp_path)
     assert build_logger("none", tmp_path) is None

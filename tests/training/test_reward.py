@@ -220,7 +220,7 @@ def test_a_supervised_batch_is_encoded_once(
 
 
 def test_what_cannot_be_rewarded_is_refused(tiny: Any) -> None:
-    with pytest.raises(UserError, match="vision writes no reports"):
+    with pytest.raises(UserError, match="vision generates no reports"):
         tiny("vision/phantom", stages=[{"objective": "reward"}])
     with pytest.raises(UserError, match=r"reward\.samples"):
         RewardConfig(samples=1)

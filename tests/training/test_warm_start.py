@@ -42,7 +42,7 @@ def test_goes_on_with_weights_and_vocabulary(
     [
         ([Stage(epochs=1, start_from="{first}")], {"model.width": 8}, "do not fit this recipe"),
         ([Stage(epochs=1, start_from="nowhere")], {}, "name the folder of a saved model or of a run"),
-        ([Stage(epochs=1), Stage(epochs=1, start_from="{first}")], {}, "in a later stage give last or best"),
+        ([Stage(epochs=1), Stage(epochs=1, start_from="{first}")], {}, "a later stage starts from last or best"),
     ],
 )
 def test_says_why_not(

@@ -1,10 +1,12 @@
-"""CrossRay as a library: load a model, write reports, inspect the evidence behind them, and score them.
+"""The Python API: load a model, generate reports, inspect the evidence behind them, and score them.
 
-import crossray
+    import crossray
 
-model = crossray.load("runs/a")
-report = model.report("frontal.png", "lateral.dcm")
-print(report)
+    model = crossray.load("runs/a")
+    report = model.report("frontal.png", "lateral.dcm")
+    print(report)
+
+All names here are also attributes of `crossray`.
 """
 
 from crossray.api.report import Attention, Report, Sentence

@@ -1,4 +1,4 @@
-"""Checks of what a notebook passes to the library: a value of another type is refused in one sentence."""
+"""Argument checks of the Python API: a value of the wrong type raises a one-sentence error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _VIEWS = "paths of PNG, JPEG or DICOM files, or of one folder that holds them"
 
 
 def model_name(name: Any) -> str | Path:
-    """The name of a model, if it is one.
+    """Return `name` unchanged if it is text or a path.
 
     Raises:
-        UserError: it is neither text nor a path.
+        UserError: `name` has another type.
     """
     if not isinstance(name, str | Path):
         raise UserError(
@@ -25,21 +25,21 @@ def model_name(name: Any) -> str | Path:
 
 
 def search_fields(decoding: Any) -> Mapping[str, Any] | None:
-    """Fields of the search, if they are a mapping.
+    """Return `decoding` unchanged if it is a mapping or None.
 
     Raises:
-        UserError: they are something else.
+        UserError: `decoding` has another type.
     """
     if decoding is not None and not isinstance(decoding, Mapping):
-        raise UserError(f"decoding: {_kind(decoding)} has no fields; give a mapping, such as {{'method': 'greedy'}}.")
+        raise UserError(f"decoding: {_kind(decoding)} is not a mapping; give one, such as {{'method': 'greedy'}}.")
     return decoding
 
 
 def view_paths(study: Any) -> list[Path]:
-    """The paths of a study's views, or of its folder.
+    """Return the paths of a study's views, or the path of its folder, as a list.
 
     Raises:
-        UserError: the study, or one of its views, is not a path.
+        UserError: `study` is neither a path nor a list of paths.
     """
     if isinstance(study, str | Path):
         return [Path(study)]
@@ -53,10 +53,10 @@ def view_paths(study: Any) -> list[Path]:
 
 
 def study_paths(studies: Any) -> list[list[Path]]:
-    """The paths of many studies.
+    """Return the view paths of each study.
 
     Raises:
-        UserError: it is a single path, nothing to iterate over, or a study in it is not one.
+        UserError: `studies` is a single path or not iterable, or one of its items is not a study (see `view_paths`).
     """
     if isinstance(studies, str | Path | bytes | Mapping) or not isinstance(studies, Iterable):
         raise UserError(
@@ -66,28 +66,33 @@ def study_paths(studies: Any) -> list[list[Path]]:
 
 
 def whole_number(name: str, value: Any, least: int) -> int:
-    """A whole number, if it is one.
+    """Return `value` unchanged if it is an integer of at least `least`.
+
+    Args:
+        name: name of the argument, for messages.
+        value: value to check.
+        least: smallest allowed value.
 
     Raises:
-        UserError: it is not a whole number, or below `least`.
+        UserError: `value` is not an integer or is too small.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{name} is {value!r:.40}; give a whole number from {least} on.")
+        raise UserError(f"{name} is {value!r:.40}; give a whole number of at least {least}.")
     return value
 
 
 def texts(name: str, values: Any) -> dict[str, str]:
-    """Reports by study; those in a list are numbered.
+    """Return reports as a mapping from study to text; the keys of a list are its indices.
 
     Args:
         name: name of the argument, for messages.
         values: a mapping from study to report, or reports in a list, an array or a column of a table.
 
     Raises:
-        UserError: it is neither, or one of them is not text.
+        UserError: `values` is neither, or a report is not text.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise UserError(f"{name}: {_kind(values)} is not a list of reports; give a list of texts, or texts by study.")
+        raise UserError(f"{name}: {_kind(values)} is not a list of reports; give a list, or a mapping by study.")
     pairs: Iterator[tuple[Any, Any]] = iter(values.items() if isinstance(values, Mapping) else enumerate(values))
     found: dict[str, str] = {}
     for study, text in pairs:
@@ -98,5 +103,5 @@ def texts(name: str, values: Any) -> dict[str, str]:
 
 
 def _kind(value: Any) -> str:
-    """What a value is, without its content, which may be a patient's."""
+    """Describe a value by its type only, because its content may be patient data."""
     return "None" if value is None else f"a value of type {type(value).__name__}"

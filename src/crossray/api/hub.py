@@ -16,9 +16,15 @@ def upload(folder: Path, card: str, repository: str, *, private: bool = True, to
     Args:
         folder: model folder; only the files that `crossray.load` reads are uploaded.
         card: model card in Markdown.
-        repository: see `Reporter.push_to_hub`, which has the same result and error.
-        private: see `Reporter.push_to_hub`.
-        token: see `Reporter.push_to_hub`.
+        repository: "user/name"; created if it does not exist.
+        private: whether a new repository is private.
+        token: access token of the hub; by default, the one stored by `hf auth login`.
+
+    Returns:
+        URL of the commit.
+
+    Raises:
+        UserError: the hub rejects the upload.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -28,7 +34,7 @@ def upload(folder: Path, card: str, repository: str, *, private: bool = True, to
     api = HfApi(token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        commit = api.create_commit(repository, operations, commit_message="Upload a model of CrossRay")
+        commit = api.create_commit(repository, operations, commit_message="Upload a CrossRay model")
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{repository}: cannot be uploaded ({reason}); see `hf auth login`.") from error

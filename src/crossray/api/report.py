@@ -45,12 +45,12 @@ class Sentence:
 
 
 class Report:
-    """The report that a model wrote for one study.
+    """The report that a model generated for one study.
 
     Attributes:
         id: name of the study, derived from its files.
         text: the report, formatted for reading.
-        raw: the report in the form of the tokenizer, on which scores are computed.
+        raw: the report as the tokenizer decodes it, before formatting; scores are computed on this text.
         sentences: its sentences with their confidence.
         calibrated: whether the confidence of sentences and observations is calibrated.
         check: result of the input check; None if the model folder has no check.
@@ -58,7 +58,7 @@ class Report:
     """
 
     def __init__(self, written: StudyReport, generator: Generator) -> None:
-        """Created by `Reporter`."""
+        """Use `Reporter.report` instead."""
         self._written, self._generator = written, generator
         self.id, self.raw, self.text = written.id, written.report.text, readable(written.report.text)
         self.confidence = math.exp(written.report.log_probability / max(len(written.report.token_log_probabilities), 1))
@@ -69,7 +69,7 @@ class Report:
         )
 
     def _confidence(self, unit: Unit, statements: Sequence[Statement]) -> Iterator[tuple[Statement, float | None]]:
-        """Each statement with its calibrated confidence; None without a calibration."""
+        """Pair each statement with its calibrated confidence; None without a calibration."""
         calibration = self._generator.calibration
         values: list[float | None] = [None] * len(statements)
         if calibration is not None:
@@ -78,15 +78,16 @@ class Report:
 
     @cached_property
     def observations(self) -> dict[str, str]:
-        """Status of each observation in the report: positive, negative or uncertain, as read by the embedded rules."""
+        """Status of each observation that the rules find in the report: positive, negative or uncertain."""
         named = zip(OBSERVATIONS, label_report(self.raw).statuses, strict=True)
         return {name: status for name, status in named if status != "blank"}
 
     @cached_property
     def observation_confidence(self) -> dict[str, float]:
-        """Confidence of each of `observations`: if `calibrated`, the probability that a radiologist's report agrees.
+        """Confidence of each of `observations`, from 0 to 1.
 
-        Otherwise the geometric mean of the probabilities of the tokens that state the observation.
+        If `calibrated`, the probability that a radiologist's report agrees; otherwise the geometric mean of
+        the probabilities of the tokens that state the observation.
         """
         stated = observations(self._written.report, self._generator.tokenizer)
         return {
@@ -96,12 +97,12 @@ class Report:
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """The places in `raw` that state the observations."""
+        """Passages of `raw` that state the observations."""
         return label_report(self.raw).evidence
 
     @cached_property
     def attention(self) -> Attention:
-        """Where the model looked for each word; it renders itself in a notebook.
+        """Where the model looked for each word, as a page that a notebook displays.
 
         Raises:
             UserError: the system has no attention over the image.
@@ -110,7 +111,7 @@ class Report:
 
     @cached_property
     def maps(self) -> ReportAttention:
-        """The numbers behind `attention`.
+        """The attention weights behind `attention`.
 
         Raises:
             UserError: the system has no attention over the image.
@@ -122,10 +123,10 @@ class Report:
         return lay_out(self._generator.model, [self._written.report], self._written.inputs)[0]
 
     def similar(self, k: int = 3) -> list[Neighbour]:
-        """The most similar training studies, with their reports if the model folder keeps them.
+        """The most similar training studies, with their reports if the model folder contains them.
 
         Returns:
-            At most `k` studies, most similar first; none if the system does not retrieve.
+            At most `k` studies, most similar first; an empty list if the system does not retrieve reports.
         """
         from crossray.generation.index import nearest
         from crossray.models.retrieval.retrieving import RetrievingModel
@@ -150,7 +151,7 @@ class Attention:
     """
 
     def __init__(self, written: StudyReport, generator: Generator) -> None:
-        """Created by `Report.attention`."""
+        """Use `Report.attention` instead."""
         from crossray.pages.explain import explain
 
         self._name = written.id
@@ -158,11 +159,11 @@ class Attention:
 
     @property
     def maps(self) -> ReportAttention:
-        """The numbers."""
+        """The attention weights; see `crossray.analysis.attention.ReportAttention`."""
         return self._explanation.attention
 
     def html(self) -> str:
-        """An interactive HTML page; pointing at a word shows its map. It loads nothing from the network."""
+        """Return a self-contained interactive HTML page; pointing at a word shows its map."""
         from crossray.pages.explain import build_explanation
 
         return build_explanation(self._name, [self._explanation])

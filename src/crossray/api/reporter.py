@@ -1,4 +1,4 @@
-"""Loads a trained model and writes reports of image files: `crossray.load`."""
+"""Loads a trained model and generates reports for image files: `crossray.load`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Study = str | Path | Sequence[str | Path]
 
 
 class Reporter:
-    """A trained model that writes reports of image files.
+    """A trained model that generates reports for image files.
 
     Attributes:
-        name: folder or hub name that it was loaded from.
+        name: folder or hub name that the model was loaded from.
         system: name of its system, such as "rcan".
     """
 
     def __init__(self, generator: Generator, name: str = "", folder: Path | None = None) -> None:
-        """Created by `load`, or from a `Generator` for a model that was just trained."""
+        """Use `load` instead, or pass the `Generator` of a model that was just trained."""
         self.generator, self.name, self._folder = generator, name, folder
         self.system = generator.model.system
 
@@ -43,7 +43,7 @@ class Reporter:
         return self.generator.model
 
     def report(self, *views: str | Path) -> Report:
-        """Write the report of one study.
+        """Generate the report of one study.
 
         Args:
             views: PNG, JPEG or DICOM files, or one folder that holds them.
@@ -69,13 +69,13 @@ class Reporter:
     def reports(
         self, studies: Iterable[Study], batch_size: int = 16, *, agreement: bool = False, strict: bool = False
     ) -> Iterator[Report]:
-        """Write the reports of many studies in their order, one at a time; images are read when they are needed.
+        """Generate the reports of many studies, in order; images are read only when their batch is due.
 
         Args:
             studies: an iterable; each study is a file, a list of views, or a folder.
             batch_size: number of studies per batch; halved automatically when memory runs out.
-            agreement: also draw random reports of each study, unless the decoding already does. Their agreement
-                improves the calibrated confidence but takes longer.
+            agreement: also sample several reports of each study, unless the decoding already does. Their agreement
+                makes the calibrated confidence more accurate, but sampling takes longer.
             strict: raise an error for a study whose images the input check flags.
 
         Raises:
@@ -101,16 +101,16 @@ class Reporter:
         need_attention: bool = False,
         watch: WatchText | None = None,
     ) -> list[Report]:
-        """Write the reports of studies in memory, as one batch.
+        """Generate the reports of studies in memory, as one batch.
 
         Args:
             studies: pixels and positions of their views.
             names: names of the studies.
             need_attention: keep the cross-attention, so that `Report.maps` needs no further computation.
-            watch: called after every token with the index of a study and its text so far, in the form of the tokenizer.
+            watch: called after every token with the index of a study and its text so far, before formatting.
 
         Raises:
-            UserError: the model's probabilities are not numbers.
+            UserError: the model's probabilities are NaN.
         """
         from crossray.generation.in_memory import write_studies
 
@@ -126,7 +126,7 @@ class Reporter:
     def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
         """Upload the model folder and its card to the Hugging Face hub.
 
-        A retrieving system may keep the reports of its training studies in the folder; they are uploaded as well.
+        If the folder of a retrieval system contains the reports of its training studies, they are uploaded as well.
 
         Args:
             repository: "user/name"; created if it does not exist.
@@ -161,7 +161,7 @@ def load(name: str | Path, *, device: str = "auto", decoding: Mapping[str, Any] 
         decoding: fields of `crossray.decoding.config.DecodingConfig` to change, such as {"method": "greedy"}.
 
     Raises:
-        UserError: there is no model that writes reports, or the device does not exist.
+        UserError: `name` is not a model that generates reports, or the device does not exist.
 
     Example:
         >>> model = crossray.load("runs/a")  # doctest: +SKIP

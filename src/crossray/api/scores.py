@@ -1,4 +1,4 @@
-"""Scores of generated reports as an object: `crossray.evaluate`."""
+"""Scores generated reports: `crossray.evaluate`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Scores(Mapping[str, float]):
     _values: dict[str, float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Take the scores of the last protocol, in which nothing is cut."""
+        """Select the scores of the last protocol, whose references are not truncated."""
         result = list(self.evaluation.protocols.values())[-1].result
         object.__setattr__(self, "_values", {name: score.value for name, score in result.scores.items()})
 
@@ -51,13 +51,13 @@ class Scores(Mapping[str, float]):
         return tuple(alarm.sentence for part in self.evaluation.protocols.values() for alarm in part.alarms)
 
     def table(self) -> str:
-        """The tables of `crossray evaluate` in Markdown."""
+        """Return the tables of `crossray evaluate` in Markdown."""
         from crossray.pages.printing import markdown_page
 
         return markdown_page(self.evaluation)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A flat mapping for each protocol and system, with scores, ends of their intervals, and variety."""
+        """Return one flat mapping per protocol and system: scores, bounds of their intervals, and variety."""
         from crossray.pages.tables import rows
 
         return [
@@ -67,7 +67,7 @@ class Scores(Mapping[str, float]):
         ]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """`rows` as a table of pandas.
+        """Return `rows` as a pandas DataFrame.
 
         Raises:
             UserError: pandas is not installed.
@@ -75,7 +75,7 @@ class Scores(Mapping[str, float]):
         try:
             import pandas
         except ModuleNotFoundError:
-            raise UserError("to_pandas needs pandas; pip install pandas, or use rows().") from None
+            raise UserError("to_pandas() needs pandas; run `pip install pandas`, or use rows().") from None
         return pandas.DataFrame(self.rows())
 
     def _repr_markdown_(self) -> str:
@@ -102,7 +102,8 @@ def evaluate(
         data: prepared dataset for the trivial baselines, if predictions are a file.
         labeler: labeler of the clinical observations: "rules", or a folder with converted CheXbert weights.
         meteor: METEOR 1.5 needs Java and pycocoevalcap; "auto" computes it if both are installed.
-        cleaner: cleaner for both sides, if they are texts: legacy (R2Gen's), legacy_mimic, fixed or none.
+        cleaner: cleaner for predictions and references given as texts: legacy (R2Gen's), legacy_mimic, fixed or
+            none.
         resamples: number of bootstrap resamples for every interval.
         seed: seed of the resampling.
 
@@ -112,7 +113,7 @@ def evaluate(
     Example:
         >>> scores = evaluate(["lungs are clear ."], ["the lungs are clear ."], meteor="no", resamples=10)
         >>> round(scores["bleu1"], 3)
-        0.717
+        0.779
     """
     if meteor not in get_args(_Meteor):
         raise UserError(f"meteor is {meteor!r:.40}; {choose(meteor, get_args(_Meteor))}.")
@@ -153,6 +154,6 @@ def _paired(
             f"references: {len(true)} for {counted(len(ours), 'prediction')}; give one for each prediction."
         )
     if ours.keys() != true.keys():
-        raise UserError("references: they are of other studies than the predictions; give both by the same studies.")
+        raise UserError("references: the studies are not those of the predictions; give both for the same studies.")
     for study, text in ours.items():
         yield study, text, true[study]

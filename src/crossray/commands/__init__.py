@@ -1,7 +1,7 @@
-"""The commands, one file each: they check options, call a function of the package, and print.
+"""The commands, one file each: check options, call a function of the package, and print the result.
 
-The signature of a command's function gives its options, its docstring their help. Nothing heavy is imported at the top
-of these files, so `crossray --help` answers within half a second. A new command is one file and one entry in
+The options of a command are the parameters of its function, and their help texts are its docstring. These files import
+nothing slow at the top, so `crossray --help` takes less than half a second. A new command is one file and one entry in
 `COMMANDS`.
 """
 
@@ -41,8 +41,8 @@ class Group:
     """Commands with subcommands, such as `prepare phantom`.
 
     Attributes:
-        summary: purpose of the commands.
-        commands: command for each second name.
+        summary: one sentence for the help.
+        commands: commands by subcommand name.
     """
 
     summary: str
@@ -56,7 +56,7 @@ CONVERSIONS: dict[str, Command] = {
         {
             "name": "weights",
             "type": Path,
-            "help": "the published chexbert.pth; only tensors are read from it, nothing in it is run",
+            "help": "the published chexbert.pth; only its tensors are read, no code in it is run",
         },
         outputs=FOLDER,
     ),
@@ -94,7 +94,7 @@ ANALYSES: dict[str, Command] = {
             "name": "predictions",
             "nargs": "+",
             "type": str,
-            "help": "JSON lines, one argument per system; files of several seeds separated by commas",
+            "help": "JSON lines files, one argument per system; separate the files of several seeds by commas",
         },
     ),
 }
@@ -113,15 +113,15 @@ INDEX: dict[str, Command] = {
     ),
 }
 
-#: Commands with a second name, by the first name.
+#: Groups of subcommands, by name.
 GROUPS: dict[str, Group] = {
     "prepare": Group("Prepare a dataset on disk, once, for training and evaluation.", SourceCommands()),
-    "convert": Group("Convert published weights to a folder without pickles.", CONVERSIONS),
+    "convert": Group("Convert published weights to a folder without pickle files.", CONVERSIONS),
     "analyze": Group("Analyze what models have learned.", ANALYSES),
-    "index": Group("Build and query the index of a retrieving model.", INDEX),
+    "index": Group("Build and query the retrieval index of a model.", INDEX),
 }
 
-#: All other commands, except `train` and `pretrain`, whose options depend on the recipe.
+#: All other commands except `train` and `pretrain`, whose options depend on the recipe (`crossray.cli`).
 COMMANDS: dict[str, Command] = {
     "generate": Command(
         generate,
@@ -135,14 +135,14 @@ COMMANDS: dict[str, Command] = {
     ),
     "evaluate": Command(evaluate_predictions, {"name": "predictions", **_PREDICTIONS}),
     "calibrate": Command(calibrate),
-    "export": Command(export, {"name": "predictions", **_PREDICTIONS}, outputs={}),  # a file or a folder: see there
+    "export": Command(export, {"name": "predictions", **_PREDICTIONS}, outputs={}),  # `export` checks it itself
     "compare": Command(
         compare,
         {"name": "predictions", "nargs": "+", **_PREDICTIONS},
         lists={
             "metrics": {
                 "type": str,
-                "help": "metrics to test, such as cider ce_f1; the fewer, the weaker the correction",
+                "help": "metrics to test, such as cider ce_f1; fewer tests need less correction",
             }
         },
     ),
@@ -162,7 +162,7 @@ COMMANDS: dict[str, Command] = {
             "name": "runs",
             "nargs": "+",
             "type": Path,
-            "help": "predictions files, or folders of runs that hold predictions.jsonl; all of the same studies",
+            "help": "predictions files, or run folders that contain predictions.jsonl; all on the same studies",
         },
     ),
     "explain": Command(
@@ -197,5 +197,5 @@ COMMANDS: dict[str, Command] = {
     "demo": Command(demo, outputs=FOLDER),
 }
 
-#: Old names of commands, which still work with a notice (docs/project/deprecation.md).
+#: Old command names, which still work but print a notice (docs/project/deprecation.md).
 RENAMED: dict[str, str] = {"report": "scorecard"}

@@ -25,8 +25,8 @@ def ablate(
 ) -> None:
     """Train every row of a recipe's ablation table with several seeds, score the runs, and render the table.
 
-    After an interruption, the same command continues. With only the folder of an ablation instead of a recipe, its
-    tables are rendered again from the finished runs. Every field of the recipe is also an option, for all rows
+    After an interruption, repeat the command to continue. Given only the folder of an ablation instead of a recipe,
+    the tables of its finished runs are rendered again. Every field of the recipe is also an option, for all rows
     (--trainer.max_epochs 3); `crossray train RECIPE --help` lists them.
 
     Args:
@@ -78,11 +78,11 @@ def ablate(
     if failed:
         names = "; ".join(f"{name}: {reason.rstrip('.')}" for name, reason in failed.items())
         raise UserError(f"{len(failed)} of {len(runs)} runs failed ({names}); correct the cause and repeat the "
-                        "command, which keeps what is finished.")  # fmt: skip
+                        "command, which keeps the finished runs.")  # fmt: skip
 
 
 def _perform(folder: Path, runs: list["Run"], task: "Task", jobs: int | None) -> dict[str, str]:
-    """Perform the remaining runs, with a line for each finished one; return the failed runs with their reasons."""
+    """Train and score the remaining runs, printing a line for each; return the reasons of those that failed."""
     import torch
 
     from crossray.ablation.runs import locked, perform_all
@@ -102,7 +102,7 @@ def _perform(folder: Path, runs: list["Run"], task: "Task", jobs: int | None) ->
         with locked(folder):
             perform_all(runs, task, ended, jobs=max(1, torch.cuda.device_count()) if jobs is None else jobs)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("Interrupted; the same command continues.") from None
+        raise KeyboardInterrupt("Interrupted; repeat the command to continue.") from None
     return failed
 
 
@@ -115,7 +115,7 @@ def _render(folder: Path) -> None:
 
 
 def write_reports(run: Path, data: Path, split: str, predictions: Path) -> int:
-    """The reports of a split, written by the best model of a run, on a GPU if there is one."""
+    """Write the reports of a split with the best model of a run, on a GPU if there is one; return their number."""
     import torch
 
     from crossray.generation.generator import Generator

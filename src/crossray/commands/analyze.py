@@ -136,7 +136,7 @@ def analyze_long_tail(
     """Report the F1 of every observation from frequent to rare, with means over head, middle and tail.
 
     Args:
-        predictions: files of JSON lines of one or more systems on the same studies; the other systems are compared with
+        predictions: JSON lines files of one or more systems on the same studies; the other systems are compared with
             the first. Separate the files of one system's seeds by commas (seed-0.jsonl,seed-1.jsonl).
         labeler: labeler of the observations: rules, or a folder that `crossray convert` wrote.
         out: also write a page with chart and tables to this HTML file.
@@ -166,10 +166,10 @@ def analyze_liveness(
     split: str = "val",
     out: Path | None = None,
 ) -> None:
-    """Measure whether the modules that the papers name change anything.
+    """Measure how much each module of a paper changes the results.
 
-    Without `--model`, it measures systems at initialization and after 50 steps on 64 drawn studies, in the
-    configurations of `SYSTEM/phantom` and `SYSTEM/iu_xray-laptop`. With it, trained models on the studies of a dataset.
+    Without `--model`, systems are measured at initialization and after 50 steps on 64 phantom studies, with the recipes
+    `SYSTEM/phantom` and `SYSTEM/iu_xray-laptop`. With `--model`, trained models are measured on the studies of --data.
 
     Args:
         recipe: recipe to measure; repeat it for several. By default, the two recipes of every system.
@@ -183,17 +183,17 @@ def analyze_liveness(
 
     if model and (recipe or data is None):
         raise UserError(
-            "--model: leave out --recipe, which measures fresh systems; it measures a trained one."
+            "--model: leave out --recipe, which measures untrained systems; --model measures a trained one."
             if recipe
-            else "--data: is missing; --model is measured on the studies of a prepared dataset."
+            else "--data: is missing; --model needs the studies of a prepared dataset."
         )
     if not model and (data is not None or split != "val"):
-        raise UserError("--data and --split: go with --model; recipes are measured on drawn studies.")
+        raise UserError("--data and --split: need --model; recipes are measured on phantom studies.")
     found: dict[str, list[Measured]] = {}
     for name, measured, title in _trained(model, data, split) if model and data else _newborn(recipe):
         found[name] = measured
         table = grid(found, title)
-        if out is not None:  # after each: all of them take long
+        if out is not None:  # after each system, because all of them take long
             write_whole(out, table.markdown())
     console().print(table.render(), crop=False)
     if out is not None:
@@ -201,7 +201,7 @@ def analyze_liveness(
 
 
 def _newborn(recipes: Sequence[str] | None) -> "Iterator[tuple[str, list[Measured], str]]":
-    """Systems as recipes make them, and after a few steps."""
+    """Measure systems at initialization and after a few training steps."""
     import tempfile
 
     from crossray.ablation.liveness import RECIPES, STEPS, draw_studies, newborn
@@ -216,7 +216,7 @@ def _newborn(recipes: Sequence[str] | None) -> "Iterator[tuple[str, list[Measure
 
 
 def _trained(models: Sequence[str], data: Path, split: str) -> "Iterator[tuple[str, list[Measured], str]]":
-    """Models as they were trained."""
+    """Measure trained models."""
     from crossray.ablation.liveness import measure_trained
     from crossray.data.store import Dataset
 
@@ -226,7 +226,7 @@ def _trained(models: Sequence[str], data: Path, split: str) -> "Iterator[tuple[s
 
 
 def _each(folders: Sequence[str], device: str, doing: str) -> Iterator[tuple[str, Any, Any]]:
-    """Iterate over models: name, generator and progress bar, which ends when the next one is requested."""
+    """Yield name, generator and progress bar of each model."""
     from crossray.files.folders import short_names
     from crossray.generation.generator import Generator
 

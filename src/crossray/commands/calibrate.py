@@ -1,4 +1,4 @@
-"""`crossray calibrate`: learns from a dataset when a model should not answer, and stores this in its folder."""
+"""`crossray calibrate`: calibrates a model's confidence and fits its input check."""
 
 from pathlib import Path
 from typing import Literal
@@ -51,7 +51,7 @@ def calibrate(
             progress=progress,
         )  # fmt: skip
     save_check(checker, folder)
-    # a model of an earlier version does not record the size at which files must be read
+    # models of earlier versions do not record the size to which images are resized first
     if generator.model.stored is None:
         generator.model.stored = dataset.info.size
         generator.model.save_transform(folder)

@@ -1,4 +1,4 @@
-"""The record of a command of the command line."""
+"""The description of a command of the command line."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ class Command:
     """A command of the command line.
 
     Attributes:
-        function: function that is called; every parameter is an option.
-        positional: arguments of argparse's `add_argument` for the positional parameter; `name` is its name.
+        function: function to call; each parameter is an option.
+        positional: arguments of argparse's `add_argument` for the positional parameter, and its `name`.
         lists: the same for options with several values (--seeds 0 1 2), by name; with "action": "append" and without
             "nargs", the option is repeated instead (--model A --model B), so it can come before a positional argument.
-        alone: options that can be given without a value, with the value that this means.
-        fields: parameters that are a group of options: `--decoding.method greedy` for the parameter `decoding`.
+        alone: options that may be given without a value, and the value that this implies.
+        fields: parameters that are groups of options: `--decoding.method greedy` for the parameter `decoding`.
         outputs: parameters that name an output of the command, and whether it is a file or a folder.
-        takes_recipe: whether every field of a recipe is also an option, as for `train`; the function receives the given
-            ones as its parameter `recipe_options`.
+        takes_recipe: whether every field of a recipe is also an option, as for `train`; the function receives
+            them in its parameter `recipe_options`.
     """
 
     function: Callable[..., None]
@@ -71,7 +71,7 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _paths(value: Any) -> list[Path]:
-    """The existing files and folders that an argument names: a path, a text with commas, or a list of these."""
+    """Return the existing files and folders named by an argument: a path, comma-separated paths, or a list of these."""
     if isinstance(value, Path):
         return [value]
     if isinstance(value, str):
@@ -79,13 +79,13 @@ def _paths(value: Any) -> list[Path]:
     return [path for part in value for path in _paths(part)] if isinstance(value, list | tuple) else []
 
 
-#: Longest text that may be a path.
+#: Texts of at least this length are not tested for being a path.
 _LONGEST = 4000
 
 _SEED = (0, 2**63 - 1)
 
-#: Smallest and largest value of numbers with the same meaning in every command. Larger values would run for days or
-#: need more memory than there is.
+#: Smallest and largest value of numbers with the same meaning in every command. Larger values would take days or run
+#: out of memory.
 _LIMITS: Mapping[str, tuple[int, int]] = {
     "seed": _SEED, "seeds": _SEED, "shuffle_images": _SEED, "sample": (1, 10**9), "resamples": (1, 10**6),
     "batch_size": (1, 2**16), "size": (1, 2**13), "workers": (0, 2**10), "k": (1, 10**6), "jobs": (1, 2**10),

@@ -22,7 +22,7 @@ def compare(
     """Compare the predictions of several systems on the same studies, with significance tests.
 
     Args:
-        predictions: two or more files of JSON lines, one per system.
+        predictions: two or more JSON lines files, one per system.
         common: compare on the studies that all files contain, instead of requiring the same studies in each.
         against: test every pair (all) or every system against the first; default: all up to four systems.
         metrics: metrics to test, such as cider ce_f1; fewer tests need less correction.

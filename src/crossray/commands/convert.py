@@ -9,7 +9,7 @@ def convert_chexbert(weights: Path, vocabulary: Path, out: Path) -> None:
     """Convert CheXbert's chexbert.pth, for `--labeler FOLDER` of evaluate, compare and label.
 
     Args:
-        weights: the published chexbert.pth; only tensors are read, and no code in it is run.
+        weights: the published chexbert.pth; only its tensors are read, no code in it is run.
         vocabulary: vocab.txt or tokenizer.json of bert-base-uncased, or a folder with one of them.
         out: folder to write, which must not exist.
     """

@@ -1,4 +1,4 @@
-"""`crossray generate`: writes reports of images, or of a split of a dataset."""
+"""`crossray generate`: generates reports for images or for a split of a dataset."""
 
 import csv
 import json
@@ -32,11 +32,11 @@ def generate(
         data: prepared dataset, instead of images.
         split: split of --data; use all for a model trained on another dataset.
         studies: list of studies instead of images: a text file with one study per line, its views separated by commas,
-            or a CSV file with the same in its column "images"; paths are relative to the file.
+            or a CSV file with such views in the column "images"; paths are relative to the file.
         decoding: decoding fields to override, such as --decoding.method greedy.
         batch_size: studies per batch; halved automatically when memory runs out.
-        shuffle_images: seed for giving every study of --data the images of another one, to measure how much scores
-            depend on the images.
+        shuffle_images: seed of a shuffle that gives each study of --data the images of another one, to measure how
+            much scores depend on the images.
         strict: write nothing if the input check (see `crossray calibrate`) flags an image as turned, inverted, mirrored
             or unlike the training images. Without this option, flags are warnings.
         device: auto (a GPU if there is one), cpu, cuda or cuda:1.
@@ -46,7 +46,7 @@ def generate(
     if (bool(images) + (data is not None) + (studies is not None)) != 1:
         raise UserError("give either image files, --studies FILE or --data FOLDER.")
     if data is None and shuffle_images is not None:
-        raise UserError("--shuffle-images needs --data, because it exchanges images between the studies of a dataset.")
+        raise UserError("--shuffle-images needs --data, because it shuffles images between the studies of a dataset.")
     if data is not None and strict:
         raise UserError("--strict applies to image files only; leave it out with --data.")
     listed = [[Path(name) for name in study.split(",")] for study in images] or (
@@ -54,7 +54,7 @@ def generate(
     )
     if out is None and len(listed) != 1:
         raise UserError(
-            "--out is missing; name the predictions file, because only the report of a single study is printed instead."
+            "--out is missing; name a predictions file, because only the report of a single study can be printed."
         )
     generator = load(model, device=device, decoding=_values(decoding)).generator
     with progress_bar("writing reports") as progress:
@@ -75,7 +75,7 @@ def generate(
 
 
 def _values(given: dict[str, str] | None) -> dict[str, object]:
-    """Values of --decoding.* parsed as JSON; values that are not JSON are text."""
+    """Parse the values of --decoding.* as JSON; a value that is not JSON stays text."""
     values: dict[str, object] = {}
     for name, text in (given or {}).items():
         try:
@@ -93,7 +93,7 @@ def _listed(path: Path) -> list[list[Path]]:
     if path.suffix.lower() == ".csv":
         table = csv.DictReader(text.splitlines())
         if "images" not in (table.fieldnames or []):
-            raise UserError(f"--studies {path}: column images is missing; name it in the first line.")
+            raise UserError(f"--studies {path}: the column images is missing; name it in the first line.")
         lines = [row["images"] or "" for row in table]
     else:
         lines = text.splitlines()
@@ -101,5 +101,5 @@ def _listed(path: Path) -> list[list[Path]]:
         [path.parent / view.strip() for view in line.split(",") if view.strip()] for line in lines if line.strip()
     ]
     if not listed:
-        raise UserError(f"--studies {path}: it lists no study; write one per line.")
+        raise UserError(f"--studies {path}: lists no studies; write one per line.")
     return listed

@@ -13,7 +13,7 @@ def index_build(model: Path, data: Path, store_reports: bool = False, device: st
     Args:
         model: folder of a revtaf model, or of its training run (the best model is taken).
         data: prepared dataset whose training reports become the index.
-        store_reports: keep the text of the reports in the model folder so that queries can show it.
+        store_reports: store the texts of the reports in the model folder, so that queries can show them.
         device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
     from crossray.data.store import Dataset
@@ -58,7 +58,7 @@ def index_query(
     found = retrieving(generator, model)
     if reports and not found.database.texts:
         raise UserError(
-            f"{model}: its index does not contain the reports; run `crossray index build` with --store-reports first."
+            f"{model}: the index does not contain the reports; run `crossray index build` with --store-reports first."
         )
     table = Table(*["study", "nearest", "distance", *(["report"] if reports else [])])
     if data is None:

@@ -6,13 +6,13 @@ from crossray.pages.terminal import console, print_dataset
 
 
 def inspect(data: Path, out: Path | None = None, images: int = 60, seed: int = 0) -> None:
-    """Summarize a prepared dataset: counts, splits, lengths; with --out also labels and images, as one HTML page.
+    """Summarize a prepared dataset: counts, splits, lengths; with --out, also write labels and images to an HTML page.
 
     Args:
         data: folder that `crossray prepare` wrote.
-        out: HTML page to write, as one file that works offline.
+        out: HTML page to write, a single file that works offline.
         images: maximum number of images on the contact sheet.
-        seed: random seed for selecting them.
+        seed: random seed for selecting the images.
     """
     from crossray.data.store import Dataset
 

@@ -17,7 +17,7 @@ def label(
         labeler: rules (18 observations), a folder with converted CheXbert weights (14 observations), or the
             name of a labeler from another package.
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
-        evidence: also write the places in the text behind the labels to this file of JSON lines.
+        evidence: also write the passages behind each label to this JSON lines file.
     """
     from crossray.evaluation.labelers import is_rules, open_labeler
     from crossray.text.label_table import label_table
@@ -25,7 +25,7 @@ def label(
 
     if evidence is not None and not is_rules(labeler):
         raise UserError(
-            f"--evidence needs the rules: only they know where a label comes from; leave out --labeler {labeler}"
+            f"--evidence needs the rules, the only labeler that records passages; leave out --labeler {labeler}."
         )
     opened = open_labeler(labeler, convention)
     count, notes = label_table(reports, out, opened, lambda report: label_report(report, convention).evidence, evidence)

@@ -1,6 +1,6 @@
 """`crossray prepare SOURCE`: writes a dataset to disk once, for training and evaluation.
 
-A source (`crossray.data.sources.source`) reads the studies; writing and its options are the same for all sources.
+A source (`crossray.data.sources.source`) reads the studies; all sources share the writing and its options.
 """
 
 import inspect
@@ -48,7 +48,7 @@ def write(
 
     part = Part.parse(shard) if shard is not None else None
     if part is not None and engine == "ray":
-        raise UserError("--shard and --engine ray are two ways of using several machines; give one of them.")
+        raise UserError("--shard and --engine ray are alternative ways to use several machines; give only one.")
     files = None if collection.files is None or part is not None else identify(collection.files, identity)
     if isinstance(collection.studies, PreviewedStudies):
         print_estimate(collection.studies, size, workers, console(), parts=part.of if part is not None else 1)
@@ -64,8 +64,8 @@ def write(
                 notes=collection.notes, rejected=collection.rejected, progress=progress, engine=engine, images=files,
             )  # fmt: skip
     if part is not None:
-        console().print(f"part {shard}: {counted(count, 'shard')} written; when all parts are, the same command "
-                        "without --shard merges them", highlight=False)  # fmt: skip
+        console().print(f"part {shard}: {counted(count, 'shard')} written; after all parts, run the same command "
+                        "without --shard to merge them", highlight=False)  # fmt: skip
         return
     print_dataset(dataset, console())
     if "filter_steps" in dataset.info.notes:
@@ -73,7 +73,7 @@ def write(
 
 
 class SourceCommands(Mapping[str, Command]):
-    """A command for every source; a source is imported when it is requested."""
+    """Commands by source name; a source is imported only when its command is looked up."""
 
     def __getitem__(self, name: str) -> Command:
         from crossray.data.sources.source import SOURCES
@@ -93,7 +93,7 @@ class SourceCommands(Mapping[str, Command]):
 
 
 def source_command(source: "Source") -> Command:
-    """`crossray prepare SOURCE`: a function with the options of the source and those of `write`."""
+    """Build `crossray prepare SOURCE` from the options of the source and those of `write`."""
     own, common = _options(source.read, {"scratch"}), _options(write, {"collection"})
     common["cleaner"] = common["cleaner"].replace(default=source.cleaner)
     if not source.always_writes:
@@ -131,7 +131,7 @@ def source_command(source: "Source") -> Command:
 
 
 def _options(function: Callable[..., Any], without: set[str]) -> dict[str, inspect.Parameter]:
-    """The parameters of a function as options, each with its type."""
+    """Return the parameters of a function, each with its resolved type."""
     types = typing.get_type_hints(function)
     return {
         name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=types.get(name, Any))
@@ -141,7 +141,7 @@ def _options(function: Callable[..., Any], without: set[str]) -> dict[str, inspe
 
 
 def _texts(function: Callable[..., Any]) -> dict[str, str]:
-    """The description of each parameter in the docstring."""
+    """Return the description of each parameter in the docstring."""
     from docstring_parser import parse
 
     found = parse(function.__doc__ or "").params

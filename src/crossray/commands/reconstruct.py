@@ -1,4 +1,4 @@
-"""`crossray reconstruct`: measures and shows what an image tokenizer preserves."""
+"""`crossray reconstruct`: measures how well an image tokenizer reconstructs images."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ def reconstruct(
     split: Literal["train", "val", "test"] = "test",
     studies: int = 6,
 ) -> None:
-    """Compare an image tokenizer's reconstructions with the images and with copies at an eighth of the resolution.
+    """Compare an image tokenizer's reconstructions with the originals, and with copies at an eighth of the resolution.
 
     Args:
         model: folder of a `crossray pretrain tokenizer` run, or its model folder.

@@ -1,4 +1,4 @@
-"""`crossray scorecard`: a page with the reports and scores of systems."""
+"""`crossray scorecard`: a page with the scores and reports of systems."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from crossray.pages.terminal import console
 
 
 def scorecard(runs: list[Path], out: Path, data: Path | None = None, studies: int = 24, seed: int = 0) -> None:
-    """Write an HTML page with scores, training curves and marked reports of one or several systems.
+    """Write an HTML page with scores, training curves and annotated reports of one or more systems.
 
     Args:
         runs: predictions files, or folders of runs with predictions.jsonl.

@@ -1,4 +1,4 @@
-"""`crossray serve` and `crossray keys`: the service, and its API keys."""
+"""`crossray serve` and `crossray keys`: the service and its API keys."""
 
 import importlib.util
 from pathlib import Path
@@ -41,7 +41,7 @@ def serve(
     metrics_open: bool = False,
     device: str = "auto",
 ) -> None:
-    """Serve models: an HTTP interface and a page to read drafts on. Research use only, not a medical device.
+    """Serve models over HTTP, with a page for reading drafts. Research use only, not a medical device.
 
     Args:
         model: model folder, or NAME=FOLDER; repeat it to serve several.
@@ -49,36 +49,36 @@ def serve(
         dicomweb: root URLs of DICOMweb archives from which studies may be requested.
         host: address to listen on; any other than loopback requires --keys or --oidc-issuer.
         port: port to listen on; 0 picks a free one.
-        store: database of accepted studies and reports, such as sqlite:///crossray.db or
+        store: database URL for accepted studies and their reports, such as sqlite:///crossray.db or
             postgresql+psycopg://user@host/name.
-        keep: days to keep a finished study in the store; 0 removes it once its report is delivered; by default, it is
-            kept forever.
+        keep: days to store a finished study; 0 deletes it as soon as its report is delivered; by default, it is stored
+            forever.
         keys: file of API keys; see `crossray keys`.
         oidc_issuer: URL of an identity provider whose bearer tokens are accepted.
-        oidc_audience: audience that the tokens must name.
+        oidc_audience: audience that the tokens must contain.
         oidc_jwks: file or URL of the provider's keys; by default, taken from its metadata.
         tls_certificate: TLS certificate with its chain, PEM.
         tls_key: private key of the certificate, PEM.
         dicom_port: port on which radiographs are also received by DICOM C-STORE.
         dicom_ae_title: AE title of this node.
-        send_to: where the reports of studies received by DICOM are sent: AE@host:port, or the root URL of a DICOMweb
+        send_to: destination for the reports of studies received by DICOM: AE@host:port, or the root URL of a DICOMweb
             service.
-        attention_overlay: with each of these reports, also send a presentation state that outlines where the model
+        attention_overlay: with each report to --send-to, also send a presentation state that outlines where the model
             looked.
         quiet_seconds: seconds without a new image after which a study received by DICOM counts as complete.
         strict: refuse images that the input check flags.
-        doubt: mark sentences whose confidence is below this.
+        doubt: confidence below which a sentence is marked as doubtful.
         batch_size: maximum number of studies in a batch.
         window: seconds that a study waits for others to join its batch.
         in_flight: maximum number of studies that are being uploaded or have no report yet; further requests are
             answered with 429.
-        rate: requests for a report per minute and caller; 0 for no limit.
-        max_upload: largest request, in MiB.
+        rate: maximum number of report requests per minute and caller; 0 for no limit.
+        max_upload: maximum size of a request, in MiB.
         upload_seconds: time limit for sending a request, in seconds.
         max_files: maximum number of files in a study.
         decoders: number of processes that decode images.
         decode_seconds: time limit for decoding a study, in seconds.
-        decode_memory: memory limit of a decoding process, in MiB.
+        decode_memory: memory limit for decoding a study, in MiB.
         metrics_open: serve /metrics without authentication.
         device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
@@ -117,11 +117,11 @@ def keys(
     """Create, list and revoke API keys of `crossray serve`; a running service picks up the change.
 
     Args:
-        keys: file with the hashed keys; it is created if it is missing.
-        name: owner of a new key, which is printed once; without a name, the keys are listed.
+        keys: file with the hashed keys; created if it does not exist.
+        name: owner of a new key, which is printed only once; without --name, the keys are listed.
         scopes: rights of a new key: report, metrics, admin.
         days: number of days until a new key expires.
-        revoke: number of a key to revoke, as listed.
+        revoke: number of the key to revoke, as in the list.
     """
     from datetime import UTC, datetime
 
@@ -142,7 +142,7 @@ def keys(
 
 
 def named_models(given: list[str]) -> dict[str, str]:
-    """Name and folder of each `--model`: NAME=FOLDER, or a folder whose last component becomes the name."""
+    """Return the folder of each `--model` by name: NAME=FOLDER, or a folder whose last component becomes the name."""
     from crossray.files.folders import short_names
 
     pairs = [text.partition("=") for text in given]
@@ -154,11 +154,11 @@ def named_models(given: list[str]) -> dict[str, str]:
     for name in names:
         if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or names.count(name) > 1:
             raise UserError(
-                f"--model {name}: a name has letters, digits, '-', '_' and '.', and occurs once; give NAME=FOLDER."
+                f"--model {name}: names must be unique, of letters, digits, '-', '_' and '.'; give NAME=FOLDER."
             )
     return dict(zip(names, folders, strict=True))
 
 
 def _need(*modules: str) -> None:
     if any(importlib.util.find_spec(module) is None for module in modules):
-        raise UserError("`crossray serve` needs more packages; pip install 'crossray[serve]'.")
+        raise UserError("`crossray serve` needs more packages; run `pip install 'crossray[serve]'`.")

@@ -31,16 +31,16 @@ _SAME_REPORTS = ("seed", "early_stop")
 
 @dataclass(frozen=True)
 class Calibration:
-    """Maps a model's probabilities to the probability of being right.
+    """Maps the signals of a statement to the probability that it is correct.
 
     Attributes:
         weights: SHA-256 of the model's weights, to which the calibration belongs.
-        decoding: decoding settings of the reports it was learned from; reports of other settings are not calibrated.
-        samples: number of reports that are sampled for each study, for their agreement.
+        decoding: decoding settings of the reports it was fitted on; reports of other settings are not calibrated.
+        samples: number of reports sampled per study to measure their agreement.
         rates: share of the training reports that state each observation, by name.
-        plain: calibrator of each unit without sampled reports; `sampled`: calibrator with them.
-        about: dataset, split, studies, labeler and date of the measurement.
-        measured: JSON-ready results of `crossray.confidence.measuring`, for pages.
+        plain: calibrator of each unit for reports without samples; `sampled`: for reports with them.
+        about: dataset, split, number of studies and labeler of the measurement.
+        measured: results of `crossray.confidence.measuring` as JSON values, for pages.
     """
 
     weights: str
@@ -53,7 +53,7 @@ class Calibration:
     measured: Mapping[str, Any]
 
     def fits(self, decoding: DecodingConfig) -> bool:
-        """Whether reports of these decoding settings are calibrated."""
+        """Whether reports with these decoding settings are calibrated."""
         return comparable(asdict(decoding)) == comparable(self.decoding)
 
     def confidence(
@@ -64,7 +64,7 @@ class Calibration:
         Args:
             unit: unit of the statements.
             statements: statements of one report.
-            samples: texts of reports sampled for the same study, as many as `samples` of this calibration.
+            samples: texts of the reports sampled for the same study, as many as `self.samples`; empty without samples.
         """
         claiming = [statement for statement in statements if statement.claims]
         if not claiming:
@@ -116,13 +116,13 @@ class Calibration:
 
 
 def comparable(decoding: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of a search that decide what it writes, as JSON has them."""
+    """Return the decoding fields that affect the reports, in the form in which JSON stores them."""
     kept: Mapping[str, Any] = json.loads(json.dumps({k: v for k, v in decoding.items() if k not in _SAME_REPORTS}))
     return kept
 
 
 def rates_of(rates: Mapping[str, float]) -> NDArray[np.float64]:
-    """(K,) in the order of `OBSERVATIONS`; an observation that is not among them is as likely as not."""
+    """Return rates as an array (K,) in the order of `OBSERVATIONS`, with 0.5 for missing ones."""
     return np.array([rates.get(name, 0.5) for name in OBSERVATIONS], np.float64)
 
 

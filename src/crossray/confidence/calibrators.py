@@ -1,8 +1,8 @@
-"""Maps signals to a probability: Platt's logistic regression over one or several signals.
+"""Calibrators: logistic regression from one or more signals to the probability that a statement is correct.
 
-The probability that a model assigns to its words is not the probability of being right. A logistic regression over the
-log-odds of the signals estimates the latter (Platt, 1999; with one signal, it is temperature scaling with an offset).
-Fitting requires scikit-learn; applying the result does not.
+The probability that a model assigns to its words is not the probability that they are correct. A logistic regression on
+the log-odds of the signals estimates the latter (Platt, 1999; with one signal, this is temperature scaling with an
+offset). Fitting requires scikit-learn; applying a calibrator does not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from crossray.errors import UserError
 
-#: Log-odds are taken of probabilities this far from 0 and 1.
+#: Minimum distance of probabilities from 0 and 1 before their log-odds are computed.
 _EDGE = 1e-4
 
-#: Inverse strength of the ridge: weak, so that a few statements that are all right do not give infinite weights.
+#: Inverse strength of the L2 penalty: weak, but enough to keep the weights finite if all statements are correct.
 _C = 100.0
 
 Signals = Mapping[str, NDArray[np.float64]]
@@ -26,43 +26,48 @@ Apply = Callable[[Signals], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Calibrator:
-    """Probability of being right from named signals between 0 and 1.
+    """Maps named signals between 0 and 1 to the probability that a statement is correct.
 
     Attributes:
-        weights: weight of the log-odds of each signal.
-        intercept: added to their sum.
+        weights: weight of the log-odds of each signal, by name.
+        intercept: constant that is added to the weighted sum.
+
+    Example:
+        >>> calibrator = Calibrator({"probability": 0.5}, intercept=0.0)
+        >>> calibrator({"probability": np.array([0.5, 0.9])}).round(2).tolist()
+        [0.5, 0.75]
     """
 
     weights: Mapping[str, float]
     intercept: float
 
     def __call__(self, signals: Signals) -> NDArray[np.float64]:
-        """(N,) probabilities of N statements, whose signals are (N,) each; signals without a weight are ignored."""
+        """Return (N,) probabilities from signals of shape (N,) each; signals without a weight are ignored."""
         total = sum(weight * log_odds(signals[name]) for name, weight in self.weights.items()) + self.intercept
         return np.asarray(1 / (1 + np.exp(-total)), np.float64)
 
 
 def log_odds(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithm of p / (1 - p), of p moved away from 0 and 1."""
+    """Return log(p / (1 - p)), with p clipped away from 0 and 1."""
     inside = np.clip(share, _EDGE, 1 - _EDGE)
     return np.asarray(np.log(inside / (1 - inside)), np.float64)
 
 
 def fit(signals: Signals, correct: NDArray[np.bool_], names: Sequence[str]) -> Calibrator:
-    """Learn a calibrator.
+    """Fit a calibrator.
 
     Args:
-        signals: (N,) each.
-        correct: (N,), whether each statement is right.
-        names: the signals to use.
+        signals: (N,) values of each signal, by name.
+        correct: (N,), whether each statement is correct.
+        names: names of the signals to use.
 
     Raises:
-        UserError: scikit-learn is not installed, or there is no statement.
+        UserError: scikit-learn is not installed, or there are no statements.
     """
     if not len(correct):
-        raise UserError("calibration: there is no statement to learn from; choose a split with more studies.")
+        raise UserError("calibration: there are no statements to learn from; choose a split with more studies.")
     right = int(correct.sum())
-    if right in (0, len(correct)):  # nothing to tell apart: the share, kept away from certainty
+    if right in (0, len(correct)):  # only one class: a constant near the share, but not 0 or 1
         share = (right + 0.5) / (len(correct) + 1)
         return Calibrator(dict.fromkeys(names, 0.0), float(log_odds(np.array(share))))
     columns = np.stack([log_odds(signals[name]) for name in names], axis=1)
@@ -71,12 +76,12 @@ def fit(signals: Signals, correct: NDArray[np.bool_], names: Sequence[str]) -> C
 
 
 def fit_isotonic(signals: Signals, correct: NDArray[np.bool_], names: Sequence[str]) -> Apply:
-    """Isotonic regression of one signal, for comparison with Platt's map.
+    """Fit an isotonic regression on one signal, for comparison with `fit`.
 
     Args:
-        signals: (N,) each.
-        correct: (N,).
-        names: the one signal to use.
+        signals: (N,) values of each signal, by name.
+        correct: (N,), whether each statement is correct.
+        names: name of the signal to use, a single one.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -97,16 +102,16 @@ def cross_fitted(
     seed: int = 0,
     learn: Callable[[Signals, NDArray[np.bool_], Sequence[str]], Apply] = fit,
 ) -> NDArray[np.float64]:
-    """(N,) confidence of each statement by a calibrator that was fitted without its patient.
+    """Return the confidence of each statement, (N,), by a calibrator that was fitted without its patient.
 
     Args:
-        signals: (N,) each.
-        correct: (N,).
-        groups: patient of each statement; a patient's statements are left out together.
-        names: the signals to use.
-        folds: parts that the patients are divided into, at random.
-        seed: seed of the division.
-        learn: `fit`, or another way to learn from the others' statements.
+        signals: (N,) values of each signal, by name.
+        correct: (N,), whether each statement is correct.
+        groups: patient of each statement; the statements of a patient are held out together.
+        names: names of the signals to use.
+        folds: number of random folds of patients.
+        seed: random seed of the folds.
+        learn: `fit`, or another function with the same arguments.
     """
     _, patient = np.unique(np.asarray(groups), return_inverse=True)
     order = np.random.default_rng(seed).permutation(int(patient.max(initial=-1)) + 1)
@@ -121,14 +126,14 @@ def cross_fitted(
 
 
 def scikit_learn(module: str) -> Any:
-    """A module of scikit-learn.
+    """Import a module of scikit-learn.
 
     Raises:
-        UserError: it is not installed.
+        UserError: scikit-learn is not installed.
     """
     import importlib
 
     try:
         return importlib.import_module(f"sklearn.{module}")
     except ModuleNotFoundError:
-        raise UserError("calibration needs scikit-learn; pip install 'crossray[confidence]'.") from None
+        raise UserError("calibration needs scikit-learn; run `pip install 'crossray[confidence]'`.") from None

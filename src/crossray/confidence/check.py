@@ -1,7 +1,7 @@
-"""The input check: whether images look like those that a model was trained on, and if not, why.
+"""The input check: whether images look like those that a model was trained on and, if not, why.
 
-A flag has a name, a reason in one sentence, and a score above its limit. The limits are chosen on the validation split,
-such that each flags a given share of its images (`crossray.confidence.fitting`).
+A flag has a name, a reason in one sentence, and a score above its limit. The limits are chosen on the validation split
+so that each flag marks a given share of its images (`crossray.confidence.fitting`).
 
 Shapes: N images, P pooled width.
 """
@@ -21,7 +21,7 @@ from crossray.data.study import VIEW_POSITIONS
 #: Names of the flags with a limit, in the order in which they are reported.
 FLAGS: tuple[str, ...] = ("unfamiliar", "inverted", "rotated", "mirrored", "view", "no_frontal_view")
 
-#: The flag of a color image, for which no other check is made.
+#: Flag of a color image, for which no other check is made.
 NOT_A_RADIOGRAPH = "not_a_radiograph"
 
 _LATERAL = VIEW_POSITIONS.index("lateral")
@@ -29,14 +29,14 @@ _LATERAL = VIEW_POSITIONS.index("lateral")
 
 @dataclass(frozen=True)
 class Flag:
-    """A reason in the images of a study not to answer.
+    """A reason not to report the images of a study.
 
     Attributes:
         name: one of `FLAGS`, or `NOT_A_RADIOGRAPH`.
-        reason: a sentence for the reader, with a remedy.
-        score: the score; `limit`: score from which an image is flagged. The score of `unfamiliar` is a distance
-            relative to that within the training images; all others are probabilities.
-        view: index of the view, from 0; None for the whole study.
+        reason: one sentence for the reader, with a remedy.
+        score: score of the image; `limit`: score above which images are flagged. The score of `unfamiliar` is a
+            distance relative to the distances within the training images; the others are probabilities.
+        view: index of the view, counted from 0; None for the whole study.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Flag:
 
 @dataclass(frozen=True)
 class InputCheck:
-    """The result of the check for one study.
+    """The result of the input check for one study.
 
     Attributes:
-        flags: reasons not to answer; empty if there are none.
+        flags: reasons not to report the study; empty if there are none.
         views: "frontal" or "lateral" for each view, according to the image; "" if the model cannot tell.
-        scores: all scores of each view, flagged or not.
+        scores: all scores of each view by name, flagged or not.
     """
 
     flags: tuple[Flag, ...]
@@ -70,7 +70,7 @@ class InputCheck:
         return not self.flags
 
     def __str__(self) -> str:
-        """The reasons, or a sentence that there are none."""
+        """The reasons, or a sentence that nothing is flagged."""
         return " ".join(str(flag) for flag in self.flags) or "Nothing speaks against these images."
 
 
@@ -79,14 +79,16 @@ class InputChecker:
     """The input check of one model, stored in its folder (`crossray.confidence.folder`).
 
     Attributes:
-        mean: (P,) of the training images' vectors; `deviation`: (P,) theirs. All parts work on standardized vectors.
+        mean: (P,) mean of the training images' vectors; `deviation`: (P,) their standard deviation. The other parts
+            take standardized vectors.
         density: density of the training images.
-        rotation: 4 classes, quarter-turns clockwise; `inverted`, `mirrored`: 2 classes, the second is the mistake.
-        lateral: 2 classes, frontal and lateral; None where the training images do not say.
-        limits: flag to the score from which on an image is flagged; a flag that could not be trusted has none.
-        weights: SHA-256 of the model's weights: the check is of no others.
-        about: dataset, numbers of images and date.
-        measured: false alarms and what was caught on the validation split, JSON-ready.
+        rotation: classifier of 4 classes, quarter-turns clockwise; `inverted`, `mirrored`: of 2 classes, the second of
+            which is the mistake.
+        lateral: classifier of 2 classes, frontal and lateral; None if the training images have no known positions.
+        limits: score above which an image is flagged, by flag; unreliable flags are missing.
+        weights: SHA-256 of the weights of the model that the check belongs to.
+        about: dataset and numbers of images.
+        measured: false alarms and detection rates on the validation split, as JSON values.
     """
 
     mean: NDArray[np.float32]
@@ -102,14 +104,15 @@ class InputChecker:
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     def scores(self, vectors: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        """Scores of images, each by itself.
+        """Score images independently of each other.
 
         Args:
-            vectors: (N, P), pooled vectors of the encoder.
+            vectors: (N, P) pooled vectors of the encoder.
 
         Returns:
-            (N,) by name: "unfamiliar" (distance), "inverted", "rotated", "turns" (the most probable number of
-            quarter-turns clockwise), "mirrored" (0 of lateral views, which cannot be told), "lateral" where known.
+            Arrays (N,) by name: "unfamiliar" (distance), "inverted", "rotated", "turns" (the most probable number of
+            quarter-turns clockwise, if rotated), "mirrored" (0 for lateral views, where it cannot be recognized), and
+            "lateral" unless that classifier is None.
         """
         standard = (vectors - self.mean) / self.deviation
         turns = self.rotation.probabilities(standard)
@@ -129,8 +132,8 @@ class InputChecker:
         """Check the views of one study.
 
         Args:
-            vectors: (V, P), pooled vectors of its views.
-            positions: positions according to the files, as codes of `VIEW_POSITIONS`; empty if unknown.
+            vectors: (V, P) pooled vectors of its views.
+            positions: positions according to the files, as indices into `VIEW_POSITIONS`; empty if unknown.
         """
         scores = self.scores(vectors)
         flags = [
@@ -142,21 +145,21 @@ class InputChecker:
             looks = tuple("lateral" if one >= 0.5 else "frontal" for one in scores["lateral"])
             least, limit = float(scores["lateral"].min()), self.limits.get("no_frontal_view", math.inf)
             if least > limit:
-                reason = "No view looks frontal: the reports that the model learned from rest on a frontal view."
+                reason = "No view looks frontal: the model was trained on reports of studies with a frontal view."
                 flags.append(Flag("no_frontal_view", reason, least, limit))
         each = tuple({name: float(values[view]) for name, values in scores.items()} for view in range(len(vectors)))
         return InputCheck(tuple(flags), looks, each)
 
     def _flags(self, scores: Mapping[str, float], view: int, positions: Sequence[int]) -> list[Flag]:
-        """Flags of one view."""
+        """Return the flags of one view."""
         name = f"View {view + 1}"
         degrees = 90 * int(scores["turns"])
         reasons = {
-            "unfamiliar": f"{name} is unlike the radiographs that the model was trained on: perhaps it is no chest, or "
-            "no radiograph.",
-            "inverted": f"{name} looks inverted, with bright air and dark bones: exchange black and white.",
-            "rotated": f"{name} looks turned by {degrees} degrees clockwise: turn it upright.",
-            "mirrored": f"{name} looks mirrored: left and right seem to be exchanged.",
+            "unfamiliar": f"{name} is unlike the radiographs that the model was trained on: it may not be a chest, or "
+            "not a radiograph.",
+            "inverted": f"{name} looks inverted, with bright air and dark bones: swap black and white.",
+            "rotated": f"{name} looks rotated by {degrees} degrees clockwise: turn it upright.",
+            "mirrored": f"{name} looks mirrored: left and right seem to be swapped.",
         }
         found = [
             Flag(flag, reason, scores[flag], self.limits[flag], view)
@@ -174,10 +177,10 @@ class InputChecker:
 
 
 def opposite(lateral: float, said: int) -> float:
-    """Probability of the other kind of view than the one that a file says.
+    """Return the probability that a view, frontal or lateral, is not what its file says.
 
     Args:
         lateral: probability that the view is lateral.
-        said: code of `VIEW_POSITIONS`, not 0.
+        said: position according to the file, as an index into `VIEW_POSITIONS` other than 0.
     """
     return 1 - lateral if said == _LATERAL else lateral

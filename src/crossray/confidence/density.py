@@ -1,9 +1,9 @@
-"""Distance of a vector from the training images: Mahalanobis distance to the nearest kind of view.
+"""Distance of a vector from the training images: Mahalanobis distance to the nearest type of view.
 
-Frontal and lateral views have separate centers and a common covariance (Lee et al., 2018, with views instead of
-classes). The covariance is shrunk (Ledoit and Wolf), so it is invertible with fewer images than dimensions.
+Frontal and lateral views have separate centers and a shared covariance (Lee et al., 2018, with views instead of
+classes). The covariance is shrunk (Ledoit and Wolf, 2004), so it is invertible with fewer images than dimensions.
 
-Shapes: N vectors, P dimensions, C kinds of view.
+Shapes: N vectors, P dimensions, C types of view.
 """
 
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from crossray.confidence.calibrators import scikit_learn
 
 @dataclass(frozen=True)
 class Density:
-    """Centers and common covariance of the training vectors.
+    """Centers and shared covariance of the training vectors.
 
     Attributes:
-        centres: (C, P) mean of each kind.
-        whitening: (P, P); a difference times it has unit covariance.
+        centres: (C, P) mean of each type.
+        whitening: (P, P) matrix; the product of a difference and it has unit covariance.
     """
 
     centres: NDArray[np.float32]
     whitening: NDArray[np.float32]
 
     def distance(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(N,) distance of vectors (N, P) to the nearest center, divided by the root of P: about 1 within the data."""
+        """Return the distance (N,) of vectors (N, P) to the nearest center, over sqrt(P): about 1 for training data."""
         white = vectors.astype(np.float32) @ self.whitening
         apart = np.stack([np.linalg.norm(white - centre, axis=1) for centre in self._white_centres])
         return np.asarray(apart.min(axis=0) / np.sqrt(vectors.shape[1]), np.float64)
@@ -39,11 +39,11 @@ class Density:
 
 
 def fit_density(vectors: NDArray[np.floating], kinds: NDArray[np.int64]) -> Density:
-    """Learn centers and covariance.
+    """Estimate centers and covariance.
 
     Args:
-        vectors: (N, P) of training images.
-        kinds: (N,) which kind of view each is; each number that occurs gets a center.
+        vectors: (N, P) vectors of training images.
+        kinds: (N,) type of view of each; every distinct number gets a center.
 
     Raises:
         UserError: scikit-learn is not installed.

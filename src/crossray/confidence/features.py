@@ -1,4 +1,4 @@
-"""Pooled vectors of images from a model's encoder, one per view, which are the inputs of the input check.
+"""Pooled vectors of images from a model's encoder, one per view: the features that the input check works on.
 
 Shapes: N images, P pooled width.
 """
@@ -22,16 +22,16 @@ Vectors = NDArray[np.float32]
 def pooled_of_studies(
     model: ReportModel, dataset: Dataset, rows: NDArray[np.int64], batch_size: int = 32
 ) -> Iterator[tuple[Vectors, NDArray[np.int64]]]:
-    """Vectors of all views of some studies, from cached features where the dataset has them.
+    """Compute the vectors of all views of studies, from cached features if the dataset has them.
 
     Args:
-        model: model in evaluation mode, with its transform.
+        model: model in eval mode, with its transform.
         dataset: dataset with the studies.
         rows: rows of the studies.
-        batch_size: studies at once.
+        batch_size: number of studies per batch.
 
     Yields:
-        (n, P) vectors of the views of a few studies, and (n,) codes of their positions.
+        For each batch, (n, P) vectors of the views and (n,) their positions, as indices into `VIEW_POSITIONS`.
     """
     collator, transform, device = collator_of(model, dataset), transform_of(model), _device(model)
     for first in range(0, len(rows), batch_size):
@@ -44,15 +44,15 @@ def pooled_of_studies(
 def pooled_of_images(
     model: ReportModel, images: Iterable[NDArray[np.uint8]], batch_size: int = 32
 ) -> Iterator[Vectors]:
-    """Vectors of images, each taken as the only view of a study.
+    """Compute the vectors of images, each as the only view of a study.
 
     Args:
-        model: model in evaluation mode, with its transform.
-        images: (H, W) uint8 each, of any size; read as they are needed.
-        batch_size: images at once.
+        model: model in eval mode, with its transform.
+        images: (H, W) uint8 each, of any size; iterated lazily.
+        batch_size: number of images per batch.
 
     Yields:
-        (n, P) vectors of a few images.
+        For each batch, (n, P) vectors of the images.
     """
     transform, device, rest = transform_of(model), _device(model), iter(images)
     while part := list(islice(rest, batch_size)):

@@ -1,8 +1,8 @@
-"""Learns the input check of a model from its own training images, and chooses its limits on the validation split.
+"""Fits the input check of a model on its own training images, and chooses its limits on the validation split.
 
-Training images are used as they are, and some of them again in a random pose. The familiar distribution is learned from
-the former, orientation, inversion and mirroring from the latter, and frontal or lateral from both. No other images are
-needed.
+Training images are used unchanged, and some of them again in a random pose. The density of familiar images is estimated
+from the former; the classifiers of rotation, inversion and mirroring are trained on the latter, and that of the view on
+both. No other images are needed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,23 +23,23 @@ from crossray.errors import UserError
 from crossray.models.base import ReportModel
 from crossray.models.pretraining.vision import auroc
 
-#: Maximum number of training studies, drawn at random.
+#: Maximum number of training studies to use, drawn at random.
 MOST_STUDIES = 2500
 
-#: Maximum number of training images in a random pose, for which there are no cached features.
+#: Maximum number of training images to use in a random pose, for which no features are cached.
 POSED = 2000
 
-#: Maximum number of validation images for each mistake.
+#: Maximum number of validation images to use for each mistake.
 TRIED = 200
 
-#: Share of the validation images that each flag may mark by mistake.
+#: Share of the validation images that each flag may mark by mistake, by default.
 FALSE_ALARMS = 0.01
 
-#: Minimum area under the ROC curve of a flag on validation images with a mistake; a flag that cannot detect the mistake
-#: would reject good images for no reason.
+#: Minimum AUROC of a flag on validation images with its mistake; a flag below it is omitted, because it would reject
+#: good images without detecting bad ones.
 LEAST_AREA = 0.9
 
-#: Minimum deviation of a channel, relative to the median.
+#: Minimum standard deviation of a channel, relative to the median over channels.
 LEAST_SPREAD = 0.1
 
 _LATERAL = VIEW_POSITIONS.index("lateral")
@@ -57,16 +57,16 @@ def fit_check(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> InputChecker:
-    """Learn the input check.
+    """Fit the input check of a model.
 
     Args:
-        model: model in evaluation mode on its device, with its transform.
-        dataset: dataset from whose training images the check is learned.
-        split: split that determines the limits and is not used for learning.
+        model: model in eval mode on its device, with its transform.
+        dataset: dataset with the training images of the check.
+        split: split on which the limits are chosen; it is not used for training.
         false_alarms: share of the images of `split` that each flag may mark.
         weights: SHA-256 of the model's weights.
-        seed: random seed of the studies and poses.
-        progress: called with images done and images in all.
+        seed: random seed of the selected studies and the poses.
+        progress: called with the number of finished and of all images.
 
     Raises:
         UserError: `false_alarms` cannot be measured with the split, or scikit-learn is not installed.
@@ -126,23 +126,23 @@ def learn(
     posed_positions: NDArray[np.int64],
     poses: Sequence[Pose],
 ) -> InputChecker:
-    """A checker without limits.
+    """Train a checker without limits.
 
     Args:
-        plain: (N, P) vectors of images as they are.
-        positions: (N,) codes of `VIEW_POSITIONS`.
+        plain: (N, P) vectors of unchanged images.
+        positions: (N,) their positions, as indices into `VIEW_POSITIONS`.
         posed: (M, P) vectors of images in `poses`.
-        posed_positions: (M,) codes of theirs.
-        poses: M of them.
+        posed_positions: (M,) their positions, as indices into `VIEW_POSITIONS`.
+        poses: pose of each of the M images.
     """
     mean, spread = plain.mean(axis=0), plain.std(axis=0)
-    # a channel that no training image moves must not decide alone, as soon as another one does
+    # a channel that is constant in the training images must not dominate the distance
     deviation = np.maximum(spread, max(LEAST_SPREAD * float(np.median(spread)), 1e-6)).astype(np.float32)
     standard, turned = (plain - mean) / deviation, (posed - mean) / deviation
     side, posed_side = (np.asarray(one == _LATERAL, np.int64) for one in (positions, posed_positions))
     known, posed_known = positions > 0, posed_positions > 0
     told = len(np.unique(side[known])) == 2
-    one_sided = ~(posed_known & (posed_side == 1))  # a lateral view is as right from either side
+    one_sided = ~(posed_known & (posed_side == 1))  # a mirrored lateral view is a valid lateral view
     inverted, mirrored, turns = np.array([(pose.inverted, pose.mirrored, pose.turns) for pose in poses]).T
     both = np.concatenate([standard[known], turned[posed_known]])
     return InputChecker(
@@ -160,17 +160,17 @@ def learn(
 def good_scores(
     checker: InputChecker, vectors: Vectors, positions: NDArray[np.int64], study: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Scores, by flag, of images that are as they should be: what limits are chosen on.
+    """Return the scores of good images by flag, on which the limits are chosen.
 
     Args:
-        checker: limits do not matter.
-        vectors: (N, P).
-        positions: (N,) codes of `VIEW_POSITIONS`.
-        study: (N,) number of each image's study, from 0.
+        checker: checker; its limits are not used.
+        vectors: (N, P) vectors of the images.
+        positions: (N,) their positions, as indices into `VIEW_POSITIONS`.
+        study: (N,) index of each image's study, counted from 0.
     """
     scores = checker.scores(vectors)
     good = {name: scores[name] for name in ("unfamiliar", "inverted", "rotated")}
-    good["mirrored"] = scores["mirrored"][positions != _LATERAL]  # of lateral ones it is 0, which would look easy
+    good["mirrored"] = scores["mirrored"][positions != _LATERAL]  # lateral views always score 0
     if "lateral" in scores:
         said = np.flatnonzero(positions > 0)
         good["view"] = np.array([opposite(scores["lateral"][row], int(positions[row])) for row in said])
@@ -180,7 +180,7 @@ def good_scores(
 
 
 def limit(flag: str, scores: NDArray[np.float64], false_alarms: float) -> float:
-    """The smallest of the scores above which at most this share of them lies; of a probability at least one half."""
+    """Return the smallest score that at most the share `false_alarms` exceeds; for probabilities, at least 0.5."""
     ordered = np.sort(scores)[::-1]
     found = float(ordered[int(false_alarms * len(ordered))])
     return found if flag == "unfamiliar" else max(found, 0.5)
@@ -191,9 +191,9 @@ class _Tried:
     """Validation images with one mistake.
 
     Attributes:
-        flag: the flag that should be raised.
+        flag: flag that should be raised.
         scores: scores of the images, by flag.
-        area: how well the flag's score tells them from images that are as they should be (AUROC).
+        area: AUROC of the flag's score for these images against good ones.
     """
 
     flag: str
@@ -209,7 +209,7 @@ class _Tried:
         vectors: Vectors,
         positions: NDArray[np.int64],
     ) -> "_Tried":
-        """Score images (N, P) in this pose; of mirrored ones those that are not lateral, by their positions (N,)."""
+        """Score vectors (N, P) of images in a pose; of mirrored ones, only those not lateral by `positions` (N,)."""
         flag = "inverted" if pose.inverted else "mirrored" if pose.mirrored else "rotated"
         if pose.mirrored:
             vectors = vectors[positions != _LATERAL]
@@ -219,7 +219,7 @@ class _Tried:
         return cls(flag, scores, auroc(torch.from_numpy(told), torch.from_numpy(wrong)) or 0.0)
 
     def described(self, limits: Mapping[str, float]) -> dict[str, float]:
-        """Number of images, area, and the shares that the own flag and any flag mark."""
+        """Return the number of images, the AUROC, and the shares that the right flag and any flag mark."""
         marked = {name: self.scores[name] > limits[name] for name in limits if name in self.scores}
         none = np.zeros(len(self.scores[self.flag]), np.bool_)
         return {
@@ -232,7 +232,7 @@ class _Tried:
 
 @dataclass
 class _Source:
-    """Vectors of a dataset's images, and how far the work is."""
+    """Computes vectors of a dataset's images and reports the progress."""
 
     model: ReportModel
     dataset: Dataset
@@ -241,12 +241,12 @@ class _Source:
     done: int = 0
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Image rows of the views that the model takes of some studies."""
+        """Return the image rows of the views of studies, as many per study as the model takes."""
         most = self.model.config.views
         return np.array([view for row in rows.tolist() for view in self.dataset.views(row)[:most]], np.int64)
 
     def studies(self, rows: NDArray[np.int64]) -> tuple[Vectors, NDArray[np.int64]]:
-        """Vectors of their views, and the views' positions."""
+        """Return the vectors of the studies' views, and the positions of the views."""
         parts = []
         for vectors, positions in pooled_of_studies(self.model, self.dataset, rows):
             parts.append((vectors, positions))
@@ -254,7 +254,7 @@ class _Source:
         return np.concatenate([one for one, _ in parts]), np.concatenate([one for _, one in parts])
 
     def posed(self, images: NDArray[np.int64], poses: Sequence[Pose]) -> Vectors:
-        """Vectors of images in poses."""
+        """Return the vectors of images in poses."""
         parts = []
         for vectors in pooled_of_images(self.model, self._turned(images, poses)):
             parts.append(vectors)

@@ -1,4 +1,4 @@
-"""The input check in a model folder: `input_check.json`, and `input_check.safetensors` with its arrays."""
+"""Saves and loads the input check of a model folder: `input_check.json`, with arrays in `input_check.safetensors`."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ _HEADS = ("rotation", "inverted", "mirrored", "lateral")
 
 
 def save_check(checker: InputChecker, folder: Path) -> None:
-    """Write both files; the description, which makes them count, comes last and names the arrays' digest."""
+    """Write both files; the JSON file comes last and contains the digest of the arrays, so that they match."""
     arrays = {
         "mean": checker.mean,
         "deviation": checker.deviation,
@@ -32,7 +32,7 @@ def save_check(checker: InputChecker, folder: Path) -> None:
         head: Head | None = getattr(checker, name)
         if head is not None:
             arrays |= {f"{name}.weights": head.weights, f"{name}.bias": head.bias}
-    # what scikit-learn returns may lie in memory column by column, which safetensors would store as if row by row
+    # arrays of scikit-learn may be in column-major order, but safetensors stores memory as if it were row-major
     write_whole(
         folder / ARRAYS, safetensors.numpy.save({name: np.ascontiguousarray(one) for name, one in arrays.items()})
     )
@@ -48,14 +48,14 @@ def save_check(checker: InputChecker, folder: Path) -> None:
 
 
 def load_check(folder: Path, weights: str) -> InputChecker | None:
-    """Read the input check; None where the folder has none.
+    """Read the input check; None if the folder has none.
 
     Args:
         folder: a model folder.
         weights: SHA-256 of its weights.
 
     Raises:
-        UserError: the files are damaged, or of other weights.
+        UserError: the files are damaged or belong to other weights.
     """
     path = folder / DESCRIPTION
     if not path.exists():

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: Bins of equal width that reliability is measured in.
+#: Number of bins of equal width in which reliability is measured.
 BINS = 10
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The statements whose confidence lies in one range.
+    """The statements whose confidence is in one interval.
 
     Attributes:
-        low: lower end of the range, which belongs to it; `high`: upper end, which belongs to the last range only.
+        low: lower bound, inclusive; `high`: upper bound, inclusive in the last bin only.
         count: number of statements.
         confidence: mean confidence of the statements; 0 if there are none.
         accuracy: share of correct statements; 0 if there are none.
@@ -31,11 +31,11 @@ class Bin:
 
 
 def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = BINS) -> tuple[Bin, ...]:
-    """Mean confidence and accuracy in bins of equal width from 0 to 1: the reliability diagram.
+    """Compute mean confidence and accuracy in bins of equal width from 0 to 1: the reliability diagram.
 
     Args:
-        confidence: (N,), 0 to 1.
-        correct: (N,), whether each statement is right.
+        confidence: (N,) confidence, from 0 to 1.
+        correct: (N,), whether each statement is correct.
         bins: number of bins.
     """
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -51,27 +51,40 @@ def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bin
 
 
 def expected_calibration_error(bins: tuple[Bin, ...]) -> float:
-    """Mean distance between confidence and accuracy over all statements, bin by bin (Guo et al., 2017); 0 for none."""
+    """Return the mean distance between confidence and accuracy of the bins, weighted by their size (Guo et al., 2017).
+
+    Returns:
+        From 0 to 1; 0 if all bins are empty.
+
+    Example:
+        >>> bins = reliability(np.array([0.9, 0.9, 0.2]), np.array([True, False, False]))
+        >>> round(expected_calibration_error(bins), 3)
+        0.333
+    """
     total = sum(one.count for one in bins)
     return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / max(total, 1)
 
 
 def brier_score(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    """Mean squared distance between confidence and truth, which calibration and ranking both lower."""
+    """Return the mean squared difference between confidence and correctness; calibration and ranking both lower it."""
     return float(np.mean((confidence - correct) ** 2))
 
 
 def risk_coverage(confidence: NDArray[np.floating], loss: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Mean loss of the k most confident statements, for k from 1 to N (El-Yaniv and Wiener, 2010).
+    """Return the mean loss of the k most confident statements, for k from 1 to N (El-Yaniv and Wiener, 2010).
 
-    Equal confidences are kept in random order; what is returned is the expectation over it.
+    Ties are averaged over all their orders.
 
     Args:
-        confidence: (N,), any scale, higher is surer.
-        loss: (N,), 1 for a wrong statement and 0 for a right one, or any other loss.
+        confidence: (N,) confidence on any scale; higher is more confident.
+        loss: (N,) loss of each statement, such as 1 if it is wrong and 0 if it is correct.
 
     Returns:
-        (N,), the last of which is the mean loss of all.
+        (N,) mean losses; the last one is the mean of all statements.
+
+    Example:
+        >>> risk_coverage(np.array([0.9, 0.8, 0.3]), np.array([0.0, 0.0, 1.0])).round(2).tolist()
+        [0.0, 0.0, 0.33]
     """
     values, group = np.unique(-confidence, return_inverse=True)
     size = np.bincount(group, minlength=len(values))
@@ -80,5 +93,5 @@ def risk_coverage(confidence: NDArray[np.floating], loss: NDArray[np.floating]) 
 
 
 def area(curve: NDArray[np.float64]) -> float:
-    """Area under a curve of `risk_coverage`: its mean; lower is better."""
+    """Return the area under a curve of `risk_coverage`, which is its mean; lower is better."""
     return float(curve.mean())

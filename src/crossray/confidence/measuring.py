@@ -1,4 +1,4 @@
-"""Learns a calibration from the reports of one split, and measures it on other studies by cross-fitting."""
+"""Fits a calibration on the reports of one split, and measures it on held-out patients by cross-fitting."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,22 +39,30 @@ from crossray.evaluation.utilities import utility_of
 from crossray.models.base import ReportModel
 from crossray.text.observations import OBSERVATIONS
 
-#: Reports that are drawn for each study where the search draws none itself.
+#: Number of reports sampled per study if the decoding does not sample any itself.
 SAMPLES = 12
 
-#: Signals of the calibrators that are kept: without drawn reports, and with them.
+#: Signals of the stored calibrators: without sampled reports, and with them.
 PLAIN, SAMPLED = (PROBABILITY, BASE_RATE), (PROBABILITY, BASE_RATE, AGREEMENT)
 
-#: Shares of the statements at which a risk is stored.
+#: Shares of the statements at which the risk is stored.
 COVERAGES = tuple(round(step / 20, 2) for step in range(1, 21))
 
-#: Least number of studies that a calibration is learned from.
+#: Minimum number of studies for a calibration.
 LEAST_STUDIES = 20
 
 
 @dataclass
 class Collected:
-    """The statements of one unit in all reports of a split; lists of equal length, one entry a statement."""
+    """The statements of one unit in all reports of a split, as lists with one entry per statement.
+
+    Attributes:
+        signals: values of each signal, by name.
+        correct: whether each statement is correct.
+        patients: patient of each statement.
+        there: whether a statement claims that any observation is present.
+        silent: number of statements without claims, which are not in the lists.
+    """
 
     signals: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in SAMPLED})
     correct: list[bool] = field(default_factory=list)
@@ -63,7 +71,7 @@ class Collected:
     silent: int = 0
 
     def arrays(self) -> tuple[Signals, NDArray[np.bool_]]:
-        """Signals and truth as arrays."""
+        """Return signals and correctness as arrays (N,)."""
         return {name: np.array(values) for name, values in self.signals.items()}, np.array(self.correct, np.bool_)
 
 
@@ -78,17 +86,17 @@ def calibrate(
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Let a model write the reports of a split, compare each statement with the true report, and learn from it.
+    """Generate the reports of a split, compare their statements with the true reports, and fit a calibration.
 
     Args:
-        model: model with tokenizer and transform, in evaluation mode on its device.
-        decoding: how it writes.
-        dataset: its training reports give the base rates; training must not have seen the studies of `split`.
-        split: the studies to learn from.
+        model: model with tokenizer and transform, in eval mode on its device.
+        decoding: decoding settings.
+        dataset: dataset; the base rates are computed on its training reports.
+        split: split to calibrate on, which the training must not have used.
         section: section of the reports.
         weights: SHA-256 of the model's weights.
-        batch_size: studies at once.
-        progress: called with studies done and studies in all.
+        batch_size: number of studies per batch.
+        progress: called with the number of finished and of all studies.
 
     Raises:
         UserError: the split has too few studies, or scikit-learn is not installed.
@@ -128,13 +136,13 @@ def calibrate(
 
 
 def measure(collected: Collected, seed: int = 0) -> dict[str, Any]:
-    """Reliability and risk by coverage before and after calibration, JSON-ready.
+    """Measure reliability and risk by coverage before and after calibration; return them as JSON values.
 
-    What is learned is measured on patients that it was not learned from (`cross_fitted`).
+    Calibrators are measured on patients on which they were not fitted (`cross_fitted`).
 
     Args:
-        collected: the statements of one unit.
-        seed: seed of the division of the patients.
+        collected: statements of one unit.
+        seed: random seed of the folds of patients.
     """
     given, correct = collected.arrays()
     if not len(correct):
@@ -162,7 +170,7 @@ def measure(collected: Collected, seed: int = 0) -> dict[str, Any]:
 
 
 def _part(ways: Mapping[str, NDArray[np.float64]], correct: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> Any:
-    """Of some statements: how many, the share that is right, and each way's mean confidence."""
+    """Return the number of the chosen statements, the share of correct ones, and their mean confidence by method."""
     if not chosen.any():
         return {"statements": 0}
     means = {name: float(confidence[chosen].mean()) for name, confidence in ways.items()}
@@ -210,16 +218,16 @@ def written_reports(
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[WrittenReport]:
-    """A report of every study, with those that were drawn for it.
+    """Generate a report of every study, together with sampled reports.
 
     Args:
-        model: model with tokenizer and transform, in evaluation mode on its device.
-        decoding: how it writes.
+        model: model with tokenizer and transform, in eval mode on its device.
+        decoding: decoding settings.
         dataset: dataset with the studies.
         rows: rows of the studies.
-        samples: reports to draw for each, where the search draws none itself.
-        batch_size: studies at once.
-        progress: called with studies done and studies in all.
+        samples: number of reports to sample per study if the decoding does not sample any itself.
+        batch_size: number of studies per batch.
+        progress: called with the number of finished and of all studies.
     """
     collator, transform = collator_of(model, dataset), transform_of(model)
     device = next(model.parameters()).device

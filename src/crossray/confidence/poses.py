@@ -1,4 +1,4 @@
-"""Mistaken poses of radiographs: turned, mirrored, inverted."""
+"""Wrong poses of radiographs: rotated, mirrored or inverted."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Pose:
-    """The difference of an image from the stored one.
+    """A change of orientation or polarity of an image.
 
     Attributes:
-        turns: quarter-turns clockwise, 0 to 3.
-        inverted: black and white exchanged, as in a negative.
-        mirrored: left and right exchanged, before the turns.
+        turns: number of quarter-turns clockwise, from 0 to 3.
+        inverted: whether black and white are swapped, as in a negative.
+        mirrored: whether left and right are swapped, before the turns.
     """
 
     turns: int = 0
@@ -21,13 +21,13 @@ class Pose:
     mirrored: bool = False
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image in this pose.
+        """Apply the pose to an image.
 
         Args:
-            pixels: (H, W) uint8.
+            pixels: (H, W) uint8 image.
 
         Returns:
-            (H, W), or (W, H) after an odd number of turns.
+            Image of shape (H, W), or (W, H) after an odd number of turns.
         """
         if self.mirrored:
             pixels = pixels[:, ::-1]
@@ -35,10 +35,10 @@ class Pose:
         return np.ascontiguousarray(255 - pixels if self.inverted else pixels)
 
 
-#: The pose of an image that is as it should be.
+#: The pose of an unchanged image.
 AS_IS = Pose()
 
-#: One mistake at a time, by name.
+#: Poses with a single mistake, by name.
 MISTAKES: dict[str, Pose] = {
     "turned by 90 degrees": Pose(turns=1),
     "turned by 180 degrees": Pose(turns=2),
@@ -49,7 +49,7 @@ MISTAKES: dict[str, Pose] = {
 
 
 def draw_poses(count: int, generator: np.random.Generator) -> list[Pose]:
-    """Random poses: upright half of the time, and each half the time inverted and mirrored, independently."""
+    """Draw random poses: independently, half are upright, half inverted and half mirrored."""
     turns = np.where(generator.random(count) < 0.5, 0, generator.integers(1, 4, count))
     inverted, mirrored = generator.random((2, count)) < 0.5
     return [Pose(*one) for one in zip(turns.tolist(), inverted.tolist(), mirrored.tolist(), strict=True)]

@@ -1,9 +1,9 @@
 """The statements of a report by sentence and by observation, and the signals for each statement.
 
-A statement is made of claims: an observation is there, or it is not. They are read by the embedded rules; uncertain
-counts as there, like `POSITIVE_OR_UNCERTAIN` of the clinical scores, and what a report does not mention counts as not
-there. A statement is right when all its claims agree with the true report. A sentence without an observation claims
-nothing that could be right or wrong: it is left out of every measurement, and its confidence is not calibrated.
+A statement consists of claims that an observation is present or absent, as labeled by the rules. As in the clinical
+scores (`POSITIVE_OR_UNCERTAIN`), uncertain counts as present, and an observation that is not mentioned as absent. A
+statement is correct if all its claims agree with the true report. A sentence without an observation makes no claim that
+could be correct or wrong: it is left out of all measurements, and its confidence is not calibrated.
 
 Shapes: N reports, K observations.
 """
@@ -24,18 +24,19 @@ from crossray.text.tokenizer import Tokenizer
 _NO_FINDING = OBSERVATIONS.index("no_finding")
 _PRESENT = POSITIVE_OR_UNCERTAIN.present
 
-#: Signals for a statement, each between 0 and 1.
+#: Names of the signals of a statement, whose values are between 0 and 1.
 PROBABILITY, BASE_RATE, AGREEMENT = "probability", "base_rate", "agreement"
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A sentence, or what a report says of one observation.
+    """A sentence, or what a report says about one observation.
 
     Attributes:
-        text: the sentence, or the observation's name.
-        claims: column of `OBSERVATIONS` to whether it is said to be there; empty for a sentence without observations.
-        probability: geometric mean of the probabilities that the model gave to the tokens it rests on, 0 to 1.
+        text: the sentence, or the name of the observation.
+        claims: whether an observation is said to be present, by its index in `OBSERVATIONS`; empty for a sentence
+            without observations.
+        probability: geometric mean of the model's probabilities of the tokens that make the statement, from 0 to 1.
     """
 
     text: str
@@ -44,15 +45,15 @@ class Statement:
 
 
 def sentences(report: WrittenReport, tokenizer: Tokenizer) -> list[Statement]:
-    """A statement for each sentence of a report."""
+    """Return a statement for each sentence of a report."""
     return [Statement(text, _claims(text), _mean(values)) for text, values in report.sentences(tokenizer)]
 
 
 def observations(report: WrittenReport, tokenizer: Tokenizer) -> list[Statement]:
-    """A statement for each observation that a report mentions, in the order of `OBSERVATIONS`.
+    """Return a statement for each observation that a report mentions, in the order of `OBSERVATIONS`.
 
-    It rests on the sentences that mention the observation with the status that the report gives it; "no_finding" rests
-    on the whole report.
+    Its tokens are those of the sentences that mention the observation with the same status as the report; for
+    "no_finding", they are those of the whole report.
     """
     parts = report.sentences(tokenizer)
     codes = [label_report(text).codes for text, _ in parts]
@@ -71,18 +72,18 @@ def observations(report: WrittenReport, tokenizer: Tokenizer) -> list[Statement]
 
 
 def presence(reports: Sequence[str]) -> NDArray[np.bool_]:
-    """(N, K), which observations reports state as there or uncertain."""
+    """Return which observations N reports state as positive or uncertain, (N, K)."""
     return POSITIVE_OR_UNCERTAIN.present_in(label_reports(reports))
 
 
 def holds(claims: Mapping[int, bool], present: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(N,), of which reports all claims are true; `present`: (N, K)."""
+    """Return for which reports all claims are true, (N,); `present`: (N, K) from `presence`."""
     columns = list(claims)
     return np.asarray((present[:, columns] == [claims[column] for column in columns]).all(axis=1))
 
 
 def base_rate(claims: Mapping[int, bool], rates: NDArray[np.float64]) -> float:
-    """Share of the training reports of which a claim is true: of several claims the smallest.
+    """Return the share of the training reports for which a claim is true; for several claims, the smallest share.
 
     Args:
         claims: claims of a statement.
@@ -92,23 +93,23 @@ def base_rate(claims: Mapping[int, bool], rates: NDArray[np.float64]) -> float:
 
 
 def share(count: int, total: int) -> float:
-    """Of `total` trials `count`, kept away from 0 and 1 by half a trial."""
+    """Return the share of `count` in `total` trials, moved away from 0 and 1 by half a trial."""
     return (count + 0.5) / (total + 1)
 
 
 def signals(
     statements: Sequence[Statement], rates: NDArray[np.float64], samples: NDArray[np.bool_] | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """The signals for each statement of one report.
+    """Compute the signals of each statement of one report.
 
     Args:
-        statements: S of them, of the report.
-        rates: (K,), see `base_rate`.
-        samples: (N, K), presence in reports that the model drew for the same study; None without.
+        statements: the S statements of the report.
+        rates: (K,) rates; see `base_rate`.
+        samples: (N, K) presence of the observations in reports sampled for the same study; None without samples.
 
     Returns:
-        (S,) by name: the model's own probability, how often such a statement is true of any study, and the share of
-        the drawn reports that say the same.
+        Arrays (S,) by name: the model's own probability; how often such a statement is true for any study; and, with
+        samples, the share of them that say the same.
     """
     found = {
         PROBABILITY: np.array([statement.probability for statement in statements], np.float64),
@@ -123,7 +124,7 @@ def signals(
 @lru_cache(maxsize=4096)
 def _claims(sentence: str) -> Mapping[int, bool]:
     statuses = label_report(sentence).statuses
-    # every sentence without a finding would be "no finding" if it were a report
+    # as a report, every sentence without a finding would be "no finding"
     return {
         column: status in _PRESENT
         for column, status in enumerate(statuses)
@@ -132,5 +133,5 @@ def _claims(sentence: str) -> Mapping[int, bool]:
 
 
 def _mean(log_probabilities: Sequence[float]) -> float:
-    """Geometric mean of probabilities; 1 of none."""
+    """Return the geometric mean of probabilities; 1 if there are none."""
     return math.exp(math.fsum(log_probabilities) / max(len(log_probabilities), 1))

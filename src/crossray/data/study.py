@@ -1,4 +1,4 @@
-"""The records of studies and views before they are in a prepared dataset."""
+"""Records of studies and views, as sources yield them before a dataset is prepared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,11 +16,11 @@ VIEW_POSITIONS: tuple[str, ...] = ("unknown", "frontal", "pa", "ap", "lateral")
 
 @dataclass(frozen=True, slots=True)
 class FindingMask:
-    """A finding that is drawn in a view, with its mask.
+    """A finding drawn in a view, with its mask (phantom only).
 
     Attributes:
-        finding: name from the phantom's catalog, snake_case.
-        side: "left", "right", "bilateral" or "" (patient's side).
+        finding: name from the phantom's catalog, in snake_case.
+        side: patient's side: "left", "right", "bilateral" or "".
         place: anatomical place such as "upper_lobe", or "".
         degree: "minimal", "mild", "moderate", "severe" or "".
         status: "positive" or "uncertain" (drawn faintly).
@@ -42,7 +42,7 @@ class FindingMask:
 class View:
     """The pixels of one view, (H, W) uint8 gray-scale, and the findings drawn in them (phantom only).
 
-    `warnings` are sentences about the source file; each begins with the name of the field.
+    `warnings` are sentences about the source file; each begins with the name of a field.
     """
 
     pixels: NDArray[np.uint8]
@@ -51,7 +51,7 @@ class View:
 
 
 class ImageRef(Protocol):
-    """A view that can be read: a file or a drawing. Instances are picklable, so workers can read them."""
+    """A view that can be read: a file or a drawing. Instances are picklable, so that workers can read them."""
 
     @property
     def position(self) -> str:
@@ -62,7 +62,7 @@ class ImageRef(Protocol):
         """Name of the view in messages: a path, or the identifier of a drawing; never patient data."""
 
     def read(self, size: int) -> View:
-        """The view with its short side `size` pixels long, aspect ratio kept.
+        """Read the view and resize it to a short side of `size` pixels, preserving the aspect ratio.
 
         Raises:
             UserError: the image cannot be read; the dataset writer then rejects the study with this reason.
@@ -71,12 +71,12 @@ class ImageRef(Protocol):
 
 @dataclass(frozen=True)
 class Study:
-    """One examination: its views and its report.
+    """One imaging study: its views and its report.
 
     Attributes:
         id: unique within the source.
         patient: identifier of the patient; equal to `id` if the source has none.
-        split: official split, or the one the source drew.
+        split: official split, or the one that the source assigned.
         findings: uncleaned text of the findings section; "" if absent.
         impression: text of the impression section; "" if absent.
         indication: text of the indication; "" if absent.
@@ -84,7 +84,7 @@ class Study:
         labels: status by observation name (`crossray.text.observations.OBSERVATIONS`); missing observations are blank.
             None if the source has no labels.
         extra: source-specific values that are stored as JSON with the study, such as MeSH tags.
-        refusal: filter step and reason, if the source itself rejects the study; the writer lists it.
+        refusal: filter step and reason if the source rejects the study; the dataset lists both.
     """
 
     id: str

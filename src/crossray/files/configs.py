@@ -1,4 +1,4 @@
-"""Reads and writes frozen dataclasses as JSON, and reports mistakes in one sentence."""
+"""Reads and writes frozen dataclasses as JSON, with errors in one sentence."""
 
 import dataclasses
 import json
@@ -15,7 +15,12 @@ _C = TypeVar("_C")
 
 
 def config_from_dict(cls: type[_C], values: Any, source: str) -> _C:
-    """Build a frozen dataclass from parsed JSON, with nested dataclasses and tuples; unknown fields are rejected.
+    """Build a frozen dataclass, with nested dataclasses and tuples, from parsed JSON; reject unknown fields.
+
+    Args:
+        cls: class to build.
+        values: parsed JSON.
+        source: name of the file or recipe, for messages.
 
     Raises:
         UserError: a field is invalid; the message names `source` and the field.
@@ -48,15 +53,15 @@ def config_from_dict(cls: type[_C], values: Any, source: str) -> _C:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as readable JSON."""
+    """Write a value as indented JSON."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """The value of a JSON file.
+    """Read the value of a JSON file.
 
     Raises:
-        UserError: it cannot be read; the sentence ends with `remedy`.
+        UserError: the file cannot be read; the message ends with `remedy`.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

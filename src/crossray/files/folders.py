@@ -1,11 +1,11 @@
-"""Names of files in the folders of runs and models, and functions to find a model."""
+"""File names in the folders of runs and models, and functions that find a model."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from crossray.errors import UserError
 
-#: Name of the folder of the best model in the folder of a run.
+#: Subfolder of a run with its best model.
 BEST = "best"
 
 #: Name of the file that identifies a model folder.
@@ -16,7 +16,7 @@ MODEL_FILES = ("*.json", "*.safetensors")
 
 
 def model_folder(folder: Path | str) -> Path:
-    """The model folder for a name: `folder` itself, or the best model of the training run in it."""
+    """Return the model folder for a path: `folder` itself, or the best model if it is the folder of a run."""
     folder = Path(folder)
     best = folder / BEST
     return best if not (folder / CONFIG).exists() and (best / CONFIG).exists() else folder
@@ -25,16 +25,16 @@ def model_folder(folder: Path | str) -> Path:
 def find_model(
     name: str, what: str, remedy: str, patterns: Sequence[str] = ("config.json", "model.safetensors")
 ) -> Path:
-    """The folder of a saved model: `name` itself, the best model of a run in it, or a model from the hub.
+    """Return the folder of a saved model: a model folder, the best model of a run, or a download from the hub.
 
     Args:
         name: folder, or name on the Hugging Face hub.
-        what: the kind of model, for messages.
-        remedy: advice for the error message.
+        what: type of model, or option that names it, for messages.
+        remedy: end of the error message.
         patterns: files to download from the hub.
 
     Raises:
-        UserError: there is no such model.
+        UserError: the model does not exist or cannot be downloaded.
     """
     folder = model_folder(name)
     if (folder / CONFIG).is_file():
@@ -51,7 +51,12 @@ def find_model(
 
 
 def short_names(paths: Sequence[Path | str]) -> list[str]:
-    """The shortest ends of paths that tell different ones apart, in the same order: `a/run`, `b/run`."""
+    """Shorten paths to their last parts, as few as keep different paths distinct.
+
+    Example:
+        >>> short_names(["/data/a/run", "/data/b/run"])
+        ['a/run', 'b/run']
+    """
     whole = [Path(path).resolve() for path in paths]
     depth = 1
     while len({path.parts[-depth:] for path in whole}) < len(set(whole)):

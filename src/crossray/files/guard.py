@@ -1,4 +1,4 @@
-"""Checks before a command starts: its outputs can be written and replace none of its inputs."""
+"""Checks before a command starts that its outputs can be written and do not overwrite its inputs."""
 
 import contextlib
 import os
@@ -11,31 +11,31 @@ from crossray.files.folders import BEST, CONFIG
 
 Kind = Literal["file", "folder"]
 
-#: Files that make a folder a prepared dataset, a model, or a training run; nothing else is written into the first two.
+#: Files that identify a prepared dataset, a model and a training run. Commands write nothing into the first two.
 _DATASET, _WEIGHTS, _RUN = "dataset.json", "model.safetensors", "recipe.yaml"
 
-#: Files of a run that are not outputs of commands. Reports and scores may be next to them.
+#: Files of a run that commands must not overwrite; reports and scores may be written next to them.
 _OF_A_RUN = {"recipe.yaml", "provenance.json", "metrics.jsonl", "last.ckpt", "finished", BEST}
 
 
 def check_outputs(outputs: Mapping[str, tuple[Path, Kind]], inputs: Mapping[str, Iterable[Path]]) -> None:
-    """Check that outputs can be written and replace no input; links are followed.
+    """Check that outputs can be written and do not overwrite inputs; symbolic links are resolved.
 
     Args:
-        outputs: path and kind by the option that named it ("--out").
-        inputs: paths by the option or argument that named them.
+        outputs: path and type of each output, by option such as "--out".
+        inputs: paths of inputs, by option or argument.
 
     Raises:
-        UserError: an output is an input, is part of a prepared dataset, a model or a run, or cannot be written.
+        UserError: an output is also an input, belongs to a prepared dataset, a model or a run, or cannot be written.
     """
     read = {_resolved(path): name for name, paths in inputs.items() for path in paths}
     taken: dict[Path, str] = {}
     for option, (path, kind) in outputs.items():
         place = _resolved(path)
-        if place.is_symlink():  # what is resolved is no link, unless links lead to each other
+        if place.is_symlink():  # only a loop of links is still a link after resolving
             raise UserError(f"{option} {path}: cannot be written (a link that leads to itself); name another place.")
         if place.exists() and not place.is_file() and not place.is_dir():
-            continue  # a device or a pipe is written to, never replaced
+            continue  # a device or pipe is written to, never replaced
         if place in taken:
             raise UserError(f"{option} {path} is the same file as {taken[place]}; name another one.")
         taken[place] = option
@@ -48,14 +48,14 @@ def _keep_inputs(option: str, path: Path, place: Path, kind: Kind, read: Mapping
     for source, name in read.items():
         same = place == source
         if not same and kind == "file":
-            with contextlib.suppress(OSError):  # another name of the same file
+            with contextlib.suppress(OSError):  # such as hard links to the same file
                 same = source.is_file() and place.is_file() and source.samefile(place)
         if same and (kind == "file" or source.is_file()):
             raise UserError(f"{option} {path} is read by {name}; name another file.")
 
 
 def _keep_folders(option: str, path: Path, place: Path) -> None:
-    """Check that no output is in a prepared dataset or model folder, or replaces a file of a training run."""
+    """Check that an output is not inside a prepared dataset or model folder, and not a file of a training run."""
     below = place
     for folder in place.parents:
         if (folder / _DATASET).is_file():
@@ -68,7 +68,7 @@ def _keep_folders(option: str, path: Path, place: Path) -> None:
 
 
 def _try(option: str, path: Path, place: Path, kind: Kind) -> None:
-    """Try to write at the place, before hours of work are lost."""
+    """Try to write an output now, rather than fail after hours of work."""
     if kind == "file" and place.is_dir():
         raise UserError(f"{option} {path}: cannot be written (it is a folder); name a file in it.")
     if kind == "folder" and place.exists() and not place.is_dir():

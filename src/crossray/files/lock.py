@@ -1,4 +1,4 @@
-"""Locks for folders that only one process may use."""
+"""Lock files, for folders that only one process may use."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ from crossray.errors import UserError
 
 @contextmanager
 def locked(path: Path, busy: str | None = None, *, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs; it is released when the process ends, even by `kill -9`.
+    """Hold a lock while the block runs; it is also released when the process ends, even by `kill -9`.
 
     Args:
-        path: the lock file, whose folder must exist. The empty file remains.
-        busy: message if another process holds it; None waits for that process instead.
-        patience: seconds to wait before raising the error.
+        path: path of the lock file, whose folder must exist. The empty file is not deleted.
+        busy: error message if another process holds the lock; None to wait for that process without a limit.
+        patience: number of seconds to wait before raising the error.
 
     Raises:
-        UserError: another process holds it, or the file system does not support locks.
+        UserError: another process holds the lock, or the file system does not support locks.
     """
     lock = FileLock(path)
     try:
         with warnings.catch_warnings():
-            # on a file system without flock the library locks by the file's existence, which is as good here
+            # without flock, the library uses the file's existence as the lock, which is sufficient here
             warnings.filterwarnings("ignore", message="flock not supported")
             lock.acquire(timeout=-1 if busy is None else patience)
     except Timeout:

@@ -1,13 +1,13 @@
-"""File names that can be printed and stored."""
+"""Makes file names printable."""
 
 import os
 from pathlib import Path
 
 
 def printable(path: Path | str) -> str:
-    r"""A path as valid UTF-8 text.
+    r"""Convert a path to valid UTF-8 text.
 
-    File names are bytes; those that are not valid UTF-8 (from old shares and archives) become escapes.
+    File names are bytes; bytes that are not valid UTF-8, as from old file shares and archives, are escaped.
 
     Example:
         >>> printable(os.fsdecode(b"caf\xe9.png"))

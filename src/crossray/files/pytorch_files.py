@@ -1,9 +1,9 @@
 """Reads files of `torch.save` as data, without running their code or importing their classes.
 
-A pickle is a program. The one in such a file may only use the names in `_NAMES` and is rejected for any other. While it
-runs, there are no tensors that it could change, only immutable records of them. Tensors are created afterwards on the
-memory-mapped file, and checked against its actual content. Whatever the file claims, memory stays within a few times
-its size, and a quarter of a gigabyte for a pickle of the maximum length.
+A pickle is a program. Here, it may only use the names in `_NAMES`; a file with any other name is rejected. While the
+pickle runs, it creates immutable records of tensors, which it cannot change. The tensors are created afterwards on the
+memory-mapped file, and checked against its actual content. Whatever the file claims, memory is limited to a few times
+its size, plus a quarter of a gigabyte for a pickle of the maximum length.
 """
 
 import io
@@ -20,17 +20,17 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-#: Most bytes of the pickle and of a zip's directory. An empty set costs one byte in the file and 224 in memory; the
-#: pickle of a checkpoint with a thousand tensors has 150 KB.
+#: Maximum size in bytes of the pickle, and of a zip's directory. An empty set takes one byte in the file but 224 in
+#: memory; the pickle of a checkpoint with a thousand tensors has 150 KB.
 _PICKLE_BYTES = 2**20
 
-#: Most times that copies of the tensors of a table, in float32, may take the memory of their storages.
+#: Maximum size of float32 copies of all tensors, relative to the size of their storages.
 _COPIES = 4
 
-#: Most characters of a tensor's name, and most dimensions of a tensor.
+#: Maximum number of characters in a tensor's name, and of dimensions of a tensor.
 _NAME_LENGTH, _DIMENSIONS = 256, 64
 
-#: Begins a file in the format before PyTorch 1.6.
+#: Magic number of the format before PyTorch 1.6.
 _LEGACY = 0x1950A86A20F9469CFC6C
 
 _DTYPES = {
@@ -45,7 +45,7 @@ class PyTorchFileError(Exception):
 
 
 class ForbiddenNameError(PyTorchFileError):
-    """The file uses a name that weights do not need; the message is that name."""
+    """The file uses a class or function that weights do not need; the message is its name."""
 
 
 class Inert:
@@ -64,18 +64,18 @@ def read_pytorch(path: Path, classes: tuple[str, ...] = ()) -> Any:
     """Read a file of `torch.save`, in the current format or that before PyTorch 1.6.
 
     Args:
-        path: the file; little-endian, its numbers not compressed, as PyTorch writes it.
-        classes: beginnings of the names of classes (`torch.nn.modules.`) whose instances become `Inert`.
+        path: path of the file; it must be little-endian and uncompressed, as PyTorch writes it.
+        classes: prefixes of names of classes (`torch.nn.modules.`) whose instances become `Inert`.
 
     Returns:
-        Plain dicts, lists, tuples, sets, numbers and strings, `Inert`, and tensors on the CPU without gradients, which
-        share what they shared when they were saved. They lie in the mapped file: take copies with `float_copies`
-        before it may change. An `OrderedDict` and a `Counter` become a dict.
+        Plain dicts, lists, tuples, sets, numbers and strings, `Inert` objects, and tensors on the CPU without
+        gradients, which share storages as they did when they were saved. The tensors are views of the mapped file: copy
+        them with `float_copies` before the file may change. An `OrderedDict` or a `Counter` becomes a dict.
 
     Raises:
         OSError: the file cannot be read.
-        ForbiddenNameError: it uses any other name; nothing was run.
-        PyTorchFileError: it is not such a file.
+        ForbiddenNameError: the file uses another class or function, which was not run.
+        PyTorchFileError: the file is not from `torch.save` or is damaged.
     """
     with _BoundedFile(path) as file:
         try:
@@ -84,17 +84,18 @@ def read_pytorch(path: Path, classes: tuple[str, ...] = ()) -> Any:
             return _Reader(content, places).read(found)
         except PyTorchFileError:
             raise
-        except Exception as error:  # a broken or hostile file can fail in any way, also by a place before its beginning
+        except Exception as error:  # a damaged or hostile file can cause any error
             raise PyTorchFileError(type(error).__name__) from None
 
 
 def named_tensors(found: Any) -> dict[str, Tensor]:
-    """Tensors of a table, or parameters and buffers of a module that was saved whole, by their dotted names.
+    """Return the tensors of a state dict, or the parameters and buffers of a saved module, by their dotted names.
 
-    A module that occurs twice is named once. What is no tensor, and what no sentence could name, is left out.
+    A module that occurs twice is listed once. Values that are not tensors are left out, and so are names that are too
+    long or not printable.
 
     Raises:
-        PyTorchFileError: the object is neither a table nor a module.
+        PyTorchFileError: the object is neither a dict nor a module.
     """
     if not isinstance(found, dict | Inert):
         raise PyTorchFileError("no table of tensors")
@@ -103,10 +104,10 @@ def named_tensors(found: Any) -> dict[str, Tensor]:
 
 
 def float_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies in float32, which are independent of the file.
+    """Return contiguous float32 copies that are independent of the file.
 
     Raises:
-        PyTorchFileError: so many of them share their numbers that the copies would not fit the size of the file.
+        PyTorchFileError: so many tensors share a storage that the copies would be far larger than the file.
     """
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
     if sum(tensor.numel() * 4 for tensor in tensors.values()) > _COPIES * sum(storages.values()):
@@ -118,7 +119,7 @@ def float_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _entries(module: Inert, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Parameters and buffers of a module and those below it."""
+    """Yield the parameters and buffers of a module and its submodules."""
     seen.add(id(module))
     state = module.state if isinstance(module.state, dict) else {}
     for kind in ("_parameters", "_buffers"):
@@ -129,14 +130,14 @@ def _entries(module: Inert, prefix: str, seen: set[int]) -> Iterator[tuple[str, 
 
 
 def _named(table: Any) -> Iterator[tuple[str, Any]]:
-    """What a table has under names that can be printed."""
+    """Yield the entries of a dict whose names are printable and not too long."""
     for name, value in table.items() if isinstance(table, dict) else ():
         if isinstance(name, str) and len(name) <= _NAME_LENGTH and name.isprintable():
             yield name, value
 
 
 class _Storage(NamedTuple):
-    """Note on numbers in the file: `length` of them under that key."""
+    """Record of a storage in the file: its key and its number of elements."""
 
     dtype: torch.dtype
     key: str
@@ -144,7 +145,7 @@ class _Storage(NamedTuple):
 
 
 class _View(NamedTuple):
-    """Note on a tensor over a storage."""
+    """Record of a tensor on a storage."""
 
     storage: _Storage
     offset: int
@@ -153,7 +154,7 @@ class _View(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where the bytes of a storage are, and their CRC-32 where the format has one."""
+    """Position of the bytes of a storage in the file, and their CRC-32 if the format has one."""
 
     start: int
     size: int
@@ -161,7 +162,7 @@ class _Place(NamedTuple):
 
 
 class _Table(dict[Any, Any]):
-    """In place of an `OrderedDict`, whose instances a pickle can give other methods."""
+    """Replaces `OrderedDict`, to whose instances a pickle could assign methods."""
 
     __slots__ = ()
 
@@ -169,11 +170,11 @@ class _Table(dict[Any, Any]):
         super().__init__()
 
     def __setstate__(self, state: Any) -> None:
-        """A module's `state_dict` has versions of its modules here."""
+        """Ignore the state: `state_dict` stores the versions of modules in it."""
 
 
 class _Call(NamedTuple):
-    """A function as a pickle may have it: one whose attributes cannot be set."""
+    """A function whose attributes a pickle cannot set."""
 
     function: Callable[..., Any]
 
@@ -182,7 +183,7 @@ class _Call(NamedTuple):
 
 
 def _set(members: list[Any]) -> set[Any]:
-    """The list is empty afterwards: a pickle of a few bytes could make many large sets of one list."""
+    """Make a set and clear the list; otherwise, a pickle of a few bytes could make many large sets from one list."""
     found = set(members)
     members.clear()
     return found
@@ -191,8 +192,8 @@ def _set(members: list[Any]) -> set[Any]:
 _VIEW = _Call(lambda storage, offset, size, stride, *_: _View(storage, offset, size, stride))
 _FIRST = _Call(lambda first, *_: first)
 
-#: Names that a file may have, and what they stand for here. Nothing of it can be changed, and no call makes more than
-#: its arguments are.
+#: Names that a file may use, and their replacements. Replacements are immutable, and no call creates an object larger
+#: than its arguments.
 _NAMES: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _Table,
     ("collections", "Counter"): _FIRST,
@@ -211,7 +212,7 @@ _NAMES: dict[tuple[str, str], Any] = {
 
 
 class _BoundedFile(io.FileIO):
-    """A file of which nobody takes much at a time: `zipfile` would read a directory of any size."""
+    """A file that limits the size of a read, because `zipfile` would read a directory of any size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _PICKLE_BYTES:
@@ -220,11 +221,11 @@ class _BoundedFile(io.FileIO):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows `_NAMES` and some classes, refuses every other name, and remembers the storages.
+    """Accepts `_NAMES` and some classes, rejects every other name, and records the storages.
 
     Args:
-        file: at the beginning of a pickle.
-        classes: beginnings of the names of classes that become `Inert`.
+        file: file, positioned at the beginning of a pickle.
+        classes: prefixes of names of classes that become `Inert`.
     """
 
     def __init__(self, file: BinaryIO, classes: tuple[str, ...] = ()) -> None:
@@ -233,7 +234,7 @@ class _Unpickler(pickle.Unpickler):
         self._file, self._classes = file, classes
 
     def load(self) -> Any:
-        """The object; a number of the memo beyond the pickle's length, for which room would be made, is refused."""
+        """Load the object; reject memo indices beyond the maximum length, for which memory would be allocated."""
         start = self._file.tell()
         for operation, argument, _ in pickletools.genops(self._file):
             if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= _PICKLE_BYTES:
@@ -250,7 +251,7 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, identity: Any) -> Any:
         kind, *rest = identity
-        if kind == "module":  # before 1.6: a class, its file and its source
+        if kind == "module":  # before 1.6: a class, its file and its source code
             return rest[0]
         dtype, key, _, length, *view = rest
         if kind != "storage" or not isinstance(key, str) or any(view):
@@ -262,7 +263,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _open_zip(file: BinaryIO, classes: tuple[str, ...]) -> tuple[Any, dict[str, _Place]]:
-    """The object in a file that PyTorch wrote since 1.6, and where its storages are."""
+    """Load the object from a file in the format since PyTorch 1.6, and the positions of its storages."""
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if len(entries) != len(archive.infolist()):
@@ -281,14 +282,14 @@ def _open_zip(file: BinaryIO, classes: tuple[str, ...]) -> tuple[Any, dict[str, 
 
 
 def _entry_place(file: BinaryIO, entry: zipfile.ZipInfo) -> _Place:
-    """Where the content of an entry is: behind a header of its own, whose length only that header tells."""
+    """Find the content of a zip entry; it follows a local header whose length is only in that header."""
     file.seek(entry.header_offset)
     name, extra = struct.unpack("<26xHH", file.read(30))
     return _Place(entry.header_offset + 30 + name + extra, entry.file_size, entry.CRC)
 
 
 def _open_legacy(file: BinaryIO, classes: tuple[str, ...]) -> tuple[Any, dict[str, _Place]]:
-    """The object in a file that PyTorch wrote before 1.6 - pickles, then every storage - and where its storages are."""
+    """Load the object from a file in the format before PyTorch 1.6: pickles, followed by the storages."""
     file.seek(0)
     pickled = io.BytesIO(file.read(_PICKLE_BYTES))
     magic, _, system = (_Unpickler(pickled).load() for _ in range(3))
@@ -307,11 +308,11 @@ def _open_legacy(file: BinaryIO, classes: tuple[str, ...]) -> tuple[Any, dict[st
 
 
 class _Reader:
-    """Makes tensors of the notes in an object.
+    """Replaces the records in an object by tensors.
 
     Args:
-        content: the bytes of the file.
-        places: where the storages are in it.
+        content: bytes of the file.
+        places: positions of the storages in the file.
     """
 
     def __init__(self, content: Tensor, places: Mapping[str, _Place]) -> None:
@@ -320,7 +321,7 @@ class _Reader:
         self._made: dict[int, Any] = {}
 
     def read(self, part: Any) -> Any:
-        """The part with tensors in place of notes, in plain containers; what occurs twice stays one object."""
+        """Replace the records in a part by tensors; an object that occurs twice remains one object."""
         if id(part) in self._made:
             return self._made[id(part)]
         match part:
@@ -359,7 +360,7 @@ class _Reader:
         return numbers.as_strided(size, stride, numbers.storage_offset() + view.offset)
 
     def _numbers(self, storage: _Storage) -> Tensor:
-        """The numbers of a storage, in one dimension: a view of the file where they are aligned in it."""
+        """Return the elements of a storage, in one dimension, as a view of the file if they are aligned in it."""
         dtype, key, length = storage
         place = self._places[key]
         if not 0 <= length * dtype.itemsize <= place.size:

@@ -1,7 +1,7 @@
-"""Atomic and durable writing of outputs, which never replaces a device.
+"""Writes outputs atomically and durably; devices and pipes are never replaced.
 
-Every file and folder that CrossRay writes goes through this module: it is written next to its place, flushed to disk,
-and then renamed. If the process is killed at any point, either the old or the new content remains, never a mixture.
+All files and folders that CrossRay writes go through this module: they are written under a temporary name, flushed to
+disk, and then renamed. If the process is killed at any point, the old or the new content remains, never a mixture.
 """
 
 import errno
@@ -16,14 +16,14 @@ from typing import IO, Any
 
 from crossray.errors import UserError
 
-#: Part of temporary names, because processes of other machines may write to a shared folder.
+#: Part of temporary names, because processes on other machines may write to the same shared folder.
 _HOST = platform.node() or "host"
 
 
 class WriteError(UserError, OSError):
-    """An output cannot be written; `strerror` says why.
+    """An output cannot be written; `strerror` is the reason.
 
-    It is also an `OSError`, so code that knows a better remedy can catch it.
+    It is also an `OSError`, so that callers with a better remedy can catch it.
     """
 
     def __init__(self, path: Path, reason: OSError) -> None:
@@ -34,12 +34,13 @@ class WriteError(UserError, OSError):
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary place to write to, which replaces `path` if the block ends without an error.
+    """Yield a temporary path to write to, which replaces `path` if the block ends without an error.
 
-    The folder of `path` is created if it is missing, and links are followed. A device or pipe is written to directly.
+    The folder of `path` is created if it does not exist, and symbolic links are resolved. A device or pipe is written
+    to directly.
 
     Raises:
-        WriteError: the file system refuses.
+        WriteError: the file cannot be written.
     """
     path = Path(path)
     try:
@@ -68,12 +69,12 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def appearing(path: Path | str, mode: str = "w", *, newline: str | None = None) -> Iterator[IO[Any]]:
-    r"""A file to write to, which appears at `path` if the block ends without an error.
+    r"""Open a file for writing, which appears at `path` if the block ends without an error.
 
     Args:
-        path: see `replacing`.
+        path: path of the file; see `replacing`.
         mode: "w" for UTF-8 text, "wb" for bytes.
-        newline: as in `open`; "\n" keeps line ends the same on every system.
+        newline: as in `open`; "\n" for the same line endings on every system.
 
     Example:
         >>> import tempfile
@@ -89,10 +90,10 @@ def appearing(path: Path | str, mode: str = "w", *, newline: str | None = None) 
 
 
 def write_whole(path: Path | str, content: str | bytes | memoryview) -> None:
-    """Write a file atomically, text as UTF-8, and create its folder.
+    """Write a file atomically, with text as UTF-8; create its folder if necessary.
 
     Raises:
-        WriteError: the file system refuses.
+        WriteError: the file cannot be written.
     """
     text = isinstance(content, str)
     with appearing(path, "w" if text else "wb", newline="" if text else None) as file:
@@ -100,9 +101,12 @@ def write_whole(path: Path | str, content: str | bytes | memoryview) -> None:
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary folder, which then replaces `folder`.
+    """Call `write` with a temporary folder, which then replaces `folder`.
 
-    `recover_folder` repairs an interrupted replacement.
+    Use `recover_folder` to repair an interrupted replacement.
+
+    Raises:
+        WriteError: the folder cannot be written.
     """
     beside, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
     try:
@@ -140,7 +144,7 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _lives(process: int) -> bool:
-    if os.name == "nt":  # where a signal would end the process; leave its file
+    if os.name == "nt":  # a signal would end the process there; leave its file
         return True
     try:
         os.kill(process, 0)
@@ -152,8 +156,8 @@ def _lives(process: int) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or a folder's names, durable."""
-    if path.is_dir() and os.name == "nt":  # Windows has no handles of folders; renames are durable there
+    """Flush a file's content, or a folder's entries, to disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders; renames are durable there
         return
     handle = os.open(path, os.O_RDONLY)
     try:

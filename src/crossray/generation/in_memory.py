@@ -35,7 +35,7 @@ def write_studies(
         watch: called with the text so far, after every token.
 
     Raises:
-        UserError: the model's probabilities are not numbers.
+        UserError: the model's probabilities are NaN.
     """
     started = time.perf_counter()
     views, decode = generator.model.config.views, generator.tokenizer.decode

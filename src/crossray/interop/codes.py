@@ -1,4 +1,4 @@
-"""Codes of observations in other systems, from the table `codes.yaml` next to this file."""
+"""Codes of observations in SNOMED CT, DICOM and other schemes, from the table `codes.yaml` in this folder."""
 
 import functools
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ class Code:
     """A code of a coding scheme.
 
     Attributes:
-        scheme: designator in DICOM: SCT (SNOMED CT), DCM (DICOM), LN (LOINC), or `OWN`.
-        value: the code.
+        scheme: designator of the scheme in DICOM: SCT (SNOMED CT), DCM (DICOM), LN (LOINC), or `OWN`.
+        value: the code itself.
         meaning: its text.
     """
 
@@ -25,18 +25,18 @@ class Code:
 
     @property
     def system(self) -> str:
-        """The URI of the scheme in FHIR."""
+        """URI of the scheme in FHIR."""
         return f"urn:oid:{own_list()}" if self.scheme == OWN else str(_table()["schemes"][self.scheme])
 
 
 @dataclass(frozen=True)
 class ObservationCode:
-    """The representation of one observation.
+    """How an observation is represented in exports.
 
     Attributes:
         name: one of `crossray.text.observations.OBSERVATIONS`.
         meaning: name for readers.
-        code: code in a common scheme; None if there is none with the same meaning.
+        code: code in a standard scheme; None if no code has the same meaning.
         verified: source of the code, as listed in `codes.yaml`; "" without a code.
         site: body site.
     """
@@ -54,7 +54,7 @@ class ObservationCode:
 
     @property
     def best(self) -> Code:
-        """The common code if there is one, else CrossRay's own."""
+        """The standard code if there is one, else CrossRay's own."""
         return self.code or self.own
 
 
@@ -62,21 +62,21 @@ class ObservationCode:
 #: 99.
 OWN = "99CROSSRAY"
 
-#: Title of a report: context group 7000.
+#: Title of a report (DICOM context group 7000).
 DIAGNOSTIC_IMAGING_REPORT = Code("LN", "18748-4", "Diagnostic Imaging Report")
 
-#: Observations that are not exported: "no finding" depends on what a report does not say.
+#: Observations that are not exported: "no finding" depends on what a report leaves out.
 NOT_WRITTEN = frozenset({"no_finding"})
 
 
 def own_list() -> str:
-    """Unique identifier of CrossRay's own codes."""
+    """Return the unique identifier (OID) of the list of CrossRay's own codes."""
     return str(_table()["list"])
 
 
 @functools.cache
 def observation_codes() -> Mapping[str, ObservationCode]:
-    """The table, by name of the observation."""
+    """Return the codes of the built-in observations, by name."""
     sites = {name: _code(values) for name, values in _table()["sites"].items()}
     return {
         name: ObservationCode(
@@ -92,18 +92,18 @@ def observation_codes() -> Mapping[str, ObservationCode]:
 
 @functools.cache
 def status_codes() -> Mapping[str, Code]:
-    """DICOM's codes of "positive", "negative" and "uncertain" (context group 240)."""
+    """Return DICOM's codes for "positive", "negative" and "uncertain" (context group 240)."""
     return {name: _code(values) for name, values in _table()["statuses"].items()}
 
 
 @functools.cache
 def interpretations() -> Mapping[str, str]:
-    """HL7's code of a status (v3-ObservationInterpretation), by its name."""
+    """Return HL7's code for each status (v3-ObservationInterpretation)."""
     return {name: str(values["interpretation"]) for name, values in _table()["statuses"].items()}
 
 
 def code_of(observation: str) -> ObservationCode:
-    """The representation of an observation; one from a plug-in is represented by its name."""
+    """Return the representation of an observation; an observation of a plug-in is represented by its name only."""
     known = observation_codes().get(observation)
     chest = _code(_table()["sites"]["chest"])
     return known or ObservationCode(observation, observation.replace("_", " ").capitalize(), None, "", chest)

@@ -11,7 +11,7 @@ from crossray.evaluation.predictions import Prediction, Provenance
 from crossray.text.display import readable
 from crossray.text.observations import OBSERVATIONS, label_report
 
-#: The notice in every report.
+#: Notice in every exported report.
 NOTICE = "Research use only. Not a medical device. This draft was written by a machine and checked by nobody."
 
 _NAMESPACE = uuid.UUID("6f5cf6fe-21d4-5f3c-9b43-7a2b4a1f6c55")
@@ -19,12 +19,12 @@ _NAMESPACE = uuid.UUID("6f5cf6fe-21d4-5f3c-9b43-7a2b4a1f6c55")
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """The model that wrote a report.
+    """The model that generated a report.
 
     Attributes:
         name: name of the folder, or "user/name" on the hub.
         system: name of the system, such as "rcan".
-        weights: SHA-256 of its weights; "" if unknown.
+        weights: SHA-256 of the weights; "" if unknown.
         version: version of CrossRay.
     """
 
@@ -35,23 +35,23 @@ class ModelIdentity:
 
     @property
     def uuid(self) -> uuid.UUID:
-        """An identifier that is the same for the same weights and version of CrossRay."""
+        """Identifier of the model, derived from its weights and the version of CrossRay."""
         return uuid.uuid5(_NAMESPACE, "\n".join(("model", self.weights or self.name, self.system, self.version)))
 
 
 @dataclass(frozen=True)
 class DraftReport:
-    """A report with the information for a receiver.
+    """A report with everything that a receiving system needs.
 
     Attributes:
         id: name of the study.
-        text: text, formatted for reading.
+        text: text of the report, formatted for reading.
         observations: "positive", "negative" or "uncertain" for each mentioned observation.
         words: words of the report that state each observation.
-        model: who wrote it.
-        written: time of writing, with a time zone.
-        identity: unique name of this report, such as its id in the journal; "" to use study, model and text. Repeated
-            exports of a report have the same identifiers, so a receiver stores it once.
+        model: model that generated the report.
+        written: time of generation, with a time zone.
+        identity: unique name of this report, such as its id in the journal; by default, a hash of study, model and
+            text. The identifiers of exports are derived from it, so a receiver stores repeated exports only once.
     """
 
     id: str
@@ -63,27 +63,27 @@ class DraftReport:
     identity: str = ""
 
     def uuid(self, part: str) -> uuid.UUID:
-        """Identifier of a part of this report."""
+        """Return the identifier of a part of this report."""
         named = (
             self.identity or hashlib.sha256("\n".join((self.id, str(self.model.uuid), self.text)).encode()).hexdigest()
         )
         return uuid.uuid5(_NAMESPACE, f"{named}\n{part}")
 
     def uid(self, part: str) -> str:
-        """`uuid` in DICOM's form (PS3.5 B.2)."""
+        """Return `uuid` as a DICOM UID (PS3.5 B.2)."""
         return f"2.25.{self.uuid(part).int}"
 
 
 def draft_report(
     study: str, raw: str, model: ModelIdentity, *, written: datetime | None = None, identity: str = ""
 ) -> DraftReport:
-    """Create a draft from the text of a model.
+    """Create a draft from the text that a model generated.
 
     Args:
         study: name of the study.
-        raw: the report in the form of the tokenizer or formatted for reading.
-        model: who wrote it.
-        written: time of writing; by default, now.
+        raw: text of the report, as decoded by the tokenizer or formatted for reading.
+        model: model that generated the report.
+        written: time of generation; by default, now.
         identity: see `DraftReport`.
     """
     labels = label_report(raw)
@@ -95,7 +95,7 @@ def draft_report(
 
 
 def predicted_report(row: Prediction, provenance: Provenance, written: datetime | None = None) -> DraftReport:
-    """A draft from a row of a predictions file."""
+    """Create a draft from a row of a predictions file."""
     model = ModelIdentity(
         name=provenance.model.rstrip("/").rpartition("/")[2] or provenance.system or "unknown",
         system=provenance.system or "unknown",

@@ -20,7 +20,7 @@ Format = Literal["text", "fhir", "sr"]
 
 _SUFFIX = {"text": ".txt", "fhir": ".json", "sr": ".dcm"}
 
-#: Longest name of a file in characters and in bytes; file systems allow 255, including temporary suffixes.
+#: Maximum length of a file name in characters and in bytes; file systems allow 255 bytes with temporary suffixes.
 _LONGEST, _MOST_BYTES = 100, 150
 
 
@@ -33,13 +33,13 @@ def export_reports(
     subject: str | None = None,
     transaction: bool = False,
 ) -> int:
-    """Write every prediction to a separate file.
+    """Export every prediction to a separate file.
 
     Args:
         file: predictions.
-        folder: output folder, which is created if it is missing.
-        format: "text"; "fhir", a bundle; "sr", a DICOM structured report.
-        images: folder that relative paths of images start from; the working directory by default.
+        folder: output folder; created if it does not exist.
+        format: "text"; "fhir" for a FHIR bundle; "sr" for a DICOM structured report.
+        images: folder to which image paths are relative; by default, the working directory.
         subject: for "fhir", the patient of a single study; see `fhir_bundle`.
         transaction: for "fhir", whether to write transaction bundles.
 
@@ -47,7 +47,7 @@ def export_reports(
         Number of files.
 
     Raises:
-        UserError: an image cannot be read, a study for "sr" has no DICOM images, or one subject is given for several
+        UserError: an image cannot be read, a study for "sr" has no DICOM images, or `subject` is given for several
             studies.
     """
     if subject is not None and (format != "fhir" or len(file.rows) > 1):
@@ -66,7 +66,7 @@ def export_reports(
 
 
 def report_text(draft: DraftReport) -> str:
-    """A report as a text file, with the notice."""
+    """Format a report as plain text, with the notice."""
     return (
         f"{draft.text}\n\n{NOTICE}\nModel: {draft.model.name} ({draft.model.system}), CrossRay {draft.model.version}\n"
     )
@@ -84,7 +84,7 @@ def _content(
 
 
 def _sources(row: Prediction, file: PredictionFile, images: Path | None) -> tuple[Source, ...]:
-    """The DICOM images of a study; none if they have another format or come from a prepared dataset."""
+    """Read the DICOM images of a study; empty if they have another format or come from a prepared dataset."""
     if file.provenance.data is not None:
         return ()
     paths = [_image((images or Path()) / name) for name in row.images]
@@ -95,14 +95,12 @@ def _sources(row: Prediction, file: PredictionFile, images: Path | None) -> tupl
 
 def _image(path: Path) -> Path:
     if not path.is_file():
-        raise UserError(
-            f"{path}: the image does not exist; give --images, the folder that the predictions were made in."
-        )
+        raise UserError(f"{path}: the image does not exist; give --images, the folder to which the paths are relative.")
     return path
 
 
 def _names(studies: list[str]) -> Mapping[str, str]:
-    """A file name for each study; equal names are numbered."""
+    """Choose a unique file name for each study."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for study in studies:

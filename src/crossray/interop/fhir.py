@@ -1,8 +1,8 @@
-"""A draft report as a FHIR R4 bundle: DiagnosticReport, one Observation per finding, Device, Provenance.
+"""Converts a draft report to a FHIR R4 bundle: DiagnosticReport, one Observation per finding, Device, Provenance.
 
-The patient is taken from the images or the caller; nothing is invented, and without a patient the resources have no
-subject. The study is referenced by its identifier (`urn:dicom:uid`), because the ImagingStudy belongs to the archive.
-The resources are the same in R4 (4.0.1) and R4B.
+The patient is taken from the images or the caller; without a patient, the resources have no subject. The study is
+referenced by its identifier (`urn:dicom:uid`), because the ImagingStudy belongs to the archive. The resources are the
+same in R4 (4.0.1) and R4B.
 """
 
 import base64
@@ -38,17 +38,17 @@ def fhir_bundle(
     subject: str | None = None,
     kind: Literal["collection", "transaction"] = "collection",
 ) -> Resource:
-    """The bundle as JSON values.
+    """Build the bundle of a report, as JSON values.
 
     Args:
         draft: the report.
-        sources: its images if they are DICOM, which name study, patient, accession number and date.
-        subject: reference to the patient on the receiving server, such as "Patient/123", instead of the images'
+        sources: DICOM images of the report, from which study, patient, accession number and date are taken.
+        subject: reference to the patient on the receiving server, such as "Patient/123"; replaces the images'
             PatientID.
         kind: "collection" for reading; "transaction" for posting to a FHIR server, which stores each resource.
 
     Raises:
-        UserError: `subject` is not a reference.
+        UserError: `subject` is not a reference to a patient.
     """
     person = _subject(sources, subject)
     study = _study(sources)
@@ -83,7 +83,7 @@ def _entry(address: str, resource: Resource, kind: str) -> Resource:
     entry: Resource = {"fullUrl": address, "resource": resource}
     if kind == "transaction":
         entry["request"] = {"method": "POST", "url": resource["resourceType"]}
-        if "identifier" in resource:  # stored only once if posted twice
+        if "identifier" in resource:  # so that it is stored only once if it is posted twice
             known = resource["identifier"][0]
             entry["request"]["ifNoneExist"] = f"identifier={known['system']}|{known['value']}"
     return entry
@@ -96,7 +96,7 @@ def _report(
     study: Resource | None,
     given: Mapping[str, Any],
 ) -> Resource:
-    """In R4, a Device cannot be the performer of a report, so each Observation and the Provenance name it."""
+    """Build the DiagnosticReport. R4 allows no Device as performer; Observations and Provenance refer to it instead."""
     report: Resource = {
         "resourceType": "DiagnosticReport",
         "text": _narrative(draft.text),
@@ -128,7 +128,7 @@ def _report(
 def _observation(
     draft: DraftReport, name: str, status: str, device: str, study: Resource | None, given: Mapping[str, Any]
 ) -> Resource:
-    """One finding: its name is the code and its presence the value, so it cannot be misread as its opposite."""
+    """Build an Observation: code is the finding, value its presence, so it cannot be read as the opposite."""
     code = code_of(name)
     answer = status_codes()[status]
     words = "; ".join(draft.words.get(name, ()))
@@ -215,7 +215,7 @@ def _instant(draft: DraftReport) -> str:
 
 
 def _concept(text: str, *codes: Code) -> Resource:
-    # LOINC's and DICOM's titles differ for the same code, and a wrong display is an error
+    # no display for LOINC: its title differs from DICOM's for the same code, and servers reject a wrong one
     codings = [
         {"system": code.system, "code": code.value, **({} if code.scheme == "LN" else {"display": code.meaning})}
         for code in codes

@@ -1,7 +1,7 @@
-"""Where the model looked, as a DICOM presentation state (PS3.3 A.33.1) that a viewer overlays on the images.
+"""Shows where the model looked, as a DICOM presentation state (PS3.3 A.33.1) that viewers overlay on the images.
 
-The images do not change. Each cell of the model's grid with more than `MARKED` times the mean attention of its view is
-outlined. Attention does not measure the confidence or correctness of a report.
+The images are not changed. Each cell of the model's grid with more than `MARKED` times the mean attention of its view
+is outlined. Attention does not measure the confidence or correctness of a report.
 """
 
 import warnings
@@ -19,10 +19,10 @@ from crossray.interop.sr import SERIES_NUMBER, equipment, evidence_of
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-#: A cell is outlined if its attention is at least this multiple of the mean of its view.
+#: A cell is outlined if its attention exceeds this multiple of the mean of its view.
 MARKED = 2.0
 
-#: Text in each view.
+#: Caption in each view.
 CAPTION = "Where the model looked. Research use only, not a medical device."
 
 
@@ -32,13 +32,13 @@ def attention_overlay(
     shares: Sequence[NDArray[np.floating[Any]]],
     windows: Sequence[Sequence[float]],
 ) -> "Dataset":
-    """A presentation state for the views of a report, whose identifiers depend on the draft alone.
+    """Build a presentation state for the views of a report; its identifiers depend only on the draft.
 
     Args:
         draft: the report.
-        sources: its views.
-        shares: (G, G) for each view, the share of the attention on each cell.
-        windows: top, left, bottom and right of the window of each view that the model saw, as shares of its height and
+        sources: views of the report.
+        shares: for each view, (G, G) shares of the attention on the cells of the model's grid.
+        windows: for each view, top, left, bottom and right of the part that the model saw, as shares of height and
             width; the cells divide it evenly.
 
     Raises:
@@ -48,11 +48,11 @@ def attention_overlay(
         from highdicom.pr import GraphicAnnotation, GraphicLayer, GrayscaleSoftcopyPresentationState, TextObject
         from pydicom.valuerep import DA, TM
     except ModuleNotFoundError:
-        raise UserError("presentation states are written with highdicom; pip install 'crossray[hospital]'.") from None
+        raise UserError("presentation states need highdicom; run `pip install 'crossray[hospital]'`.") from None
     views = [evidence_of(source) for source in sources]
     layer = GraphicLayer("ATTENTION", order=1, description=CAPTION)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # their text quotes the patient's name
+        warnings.simplefilter("ignore")  # warnings quote the patient's name
         annotations = [
             GraphicAnnotation(
                 [view],
@@ -83,12 +83,12 @@ def attention_overlay(
 
 
 def _outlines(source: Source, share: NDArray[np.floating[Any]], window: Sequence[float]) -> list[Any]:
-    """The outline of each marked cell, in pixels of the view."""
+    """Return the outline of each marked cell, in pixel coordinates of the view."""
     from highdicom.pr import GraphicObject
 
     rows, columns = (int(source.dataset.get(keyword) or 0) for keyword in ("Rows", "Columns"))
     if not rows or not columns:
-        raise UserError(f"{source.name}: Rows or Columns are missing; give the DICOM file as the archive holds it.")
+        raise UserError(f"{source.name}: Rows or Columns are missing; give the original DICOM file from the archive.")
     top, left, bottom, right = window
     side = share.shape[0]
     height, width = (bottom - top) * rows / side, (right - left) * columns / side
@@ -96,7 +96,7 @@ def _outlines(source: Source, share: NDArray[np.floating[Any]], window: Sequence
     for row, column in np.argwhere(share > MARKED * share.mean()).tolist():
         first = np.array([left * columns + column * width, top * rows + row * height])
         corners = np.array([(0, 0), (width, 0), (width, height), (0, height), (0, 0)]) + first
-        # the rim of the image is inside it
+        # within the image, including its border
         points = np.clip(corners, 0.0, [float(columns), float(rows)])
         outlines.append(GraphicObject("POLYLINE", points, "PIXEL"))
     return outlines

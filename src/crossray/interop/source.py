@@ -1,7 +1,7 @@
-"""Reads patient, study and images of a report from its DICOM files.
+"""Reads patient, study and image identifiers of a report from its DICOM files.
 
-Unlike `crossray.data.images`, which never parses a patient's name, this module must copy it. It never appears in
-messages.
+Unlike `crossray.data.images`, which never reads a patient's name, this module must copy it to exports. The name never
+appears in messages.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from crossray.files.names import printable
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-#: Fields of patient and study that are copied (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2).
+#: Fields of patient and study that are copied to exports (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2).
 _CARRIED = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
     *("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
@@ -36,7 +36,7 @@ _FIELDS = (
     "NumberOfFrames",
 )
 
-#: Fields by which a receiver files a report: if they cannot be copied, an error is raised; other fields are left empty.
+#: Fields by which a receiver assigns a report: an error is raised if one is malformed; other fields are then left out.
 _FILED_BY = ("PatientName", "PatientID", "AccessionNumber", *_IMAGE)
 
 
@@ -45,28 +45,28 @@ class Source:
     """A DICOM image.
 
     Attributes:
-        name: name of the file in messages.
-        dataset: its valid fields of `_FIELDS`, decoded.
+        name: name of the file, for messages.
+        dataset: the valid fields among `_FIELDS`, decoded.
     """
 
     name: str
     dataset: "Dataset" = field(repr=False)
 
     def text(self, keyword: str) -> str:
-        """A field as text; "" if it is empty."""
+        """Return a field as text; "" if it is empty or missing."""
         return str(self.dataset.get(keyword, "") or "")
 
 
 def read_source(content: bytes | Path, name: str | None = None) -> Source:
-    """The patient, study and image of a DICOM file.
+    """Read patient, study and image identifiers of a DICOM file.
 
     Args:
-        content: the file, or its beginning up to the pixels.
-        name: name of the file in messages; by default, the path.
+        content: path or content of the file; the content may end before the pixels.
+        name: name of the file, for messages; by default, the path.
 
     Raises:
-        UserError: the file is not DICOM, an identifier is missing, or a field by which a receiver files the report is
-            malformed.
+        UserError: the file is not DICOM, an identifier is missing, or a field that a receiver needs to assign the
+            report is malformed.
     """
     try:
         from pydicom import config
@@ -77,7 +77,7 @@ def read_source(content: bytes | Path, name: str | None = None) -> Source:
 
         from crossray.data.images.dicom_header import MAX_HEADER, PIXEL_DATA, one_sentence
     except ModuleNotFoundError:
-        raise UserError("patient and study are read with pydicom; pip install 'crossray[hospital]'.") from None
+        raise UserError("reading patient and study needs pydicom; run `pip install 'crossray[hospital]'`.") from None
     if isinstance(content, Path):
         name = name or printable(content)
         try:
@@ -105,15 +105,15 @@ def read_source(content: bytes | Path, name: str | None = None) -> Source:
                     raise UserError(f"{name}: {keyword} is malformed; correct it in the archive first") from None
     for keyword in _IMAGE:
         if not sound.get(keyword):
-            raise UserError(f"{name}: {keyword} is missing; give the DICOM file as the archive holds it")
+            raise UserError(f"{name}: {keyword} is missing; give the original DICOM file from the archive")
     return Source(name, sound)
 
 
 def read_sources(contents: Iterable[tuple[str, bytes] | Path]) -> tuple[Source, ...]:
-    """The images of one study, see `read_source`.
+    """Read the images of one study; see `read_source`.
 
     Args:
-        contents: paths, or names and contents.
+        contents: paths, or pairs of name and content.
 
     Raises:
         UserError: there are no images, or they belong to several studies or patients.
@@ -123,7 +123,7 @@ def read_sources(contents: Iterable[tuple[str, bytes] | Path]) -> tuple[Source, 
         for content in contents
     )
     if not sources:
-        raise UserError("images: the study has none; give its DICOM files.")
+        raise UserError("images: there are none; give the DICOM files of the study.")
     for keyword in ("StudyInstanceUID", "PatientID"):
         if len({source.text(keyword) for source in sources}) > 1:
             raise UserError(
@@ -133,6 +133,6 @@ def read_sources(contents: Iterable[tuple[str, bytes] | Path]) -> tuple[Source, 
 
 
 def study_date(sources: Sequence[Source]) -> str:
-    """The date of the study in FHIR's format; "" if unknown."""
+    """Return the date of the study in FHIR's format; "" if it is unknown."""
     digits = sources[0].text("StudyDate") if sources else ""
     return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}" if len(digits) == 8 and digits.isdigit() else ""

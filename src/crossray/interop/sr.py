@@ -1,7 +1,7 @@
-"""A draft report as a DICOM structured report (PS3.3 A.35.3, PS3.16 TID 2000 Basic Diagnostic Imaging Report).
+"""Converts a draft report to a DICOM structured report (PS3.3 A.35.3, PS3.16 TID 2000 Basic Diagnostic Imaging Report).
 
-It copies patient and study from the images, references each image, and states that it is machine-generated: its
-observer is a device, and it is PARTIAL, PRELIMINARY and UNVERIFIED. Text is UTF-8.
+Patient and study are copied from the images, and each image is referenced. The report is marked as machine-generated:
+its observer is a device, and its flags are PARTIAL, PRELIMINARY and UNVERIFIED. Text is UTF-8.
 """
 
 import warnings
@@ -19,10 +19,10 @@ from crossray.text.observations import LANGUAGES, report_language
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-#: Series and instance number of a report in its study; PACS show series in this order, with reports after images.
+#: Series number of reports. PACS sort series by number, so it is high to put reports after images.
 SERIES_NUMBER = 9900
 
-#: Root of the implementation's identifier (PS3.7 D.3.3.2), a UUID of CrossRay.
+#: Implementation class UID of CrossRay (PS3.7 D.3.3.2).
 IMPLEMENTATION = "2.25.196918967476815949694237013434181493589"
 
 _FINDINGS = Code("LN", "59776-5", "Findings")
@@ -30,7 +30,7 @@ _FINDING = Code("DCM", "121071", "Finding")
 _COMMENT = Code("DCM", "121106", "Comment")
 _SOURCE_IMAGE = Code("DCM", "121324", "Source image")
 
-#: Fields that a report must have, empty if unknown (type 2).
+#: Required fields of a report that may be empty (type 2).
 _EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
     *("StudyTime", "ReferringPhysicianName"),
@@ -38,7 +38,7 @@ _EMPTY = (
 
 
 def equipment(draft: DraftReport) -> dict[str, Any]:
-    """The model as the equipment of an object (PS3.3 C.7.5.2), for highdicom's constructors."""
+    """Describe the model as the equipment of an object (PS3.3 C.7.5.2), as arguments for highdicom's constructors."""
     return {
         "manufacturer": "CrossRay",
         "manufacturer_model_name": draft.model.system,
@@ -48,11 +48,11 @@ def equipment(draft: DraftReport) -> dict[str, Any]:
 
 
 def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset":
-    """The report as a Comprehensive SR, whose identifiers depend only on the draft.
+    """Build a Comprehensive SR of a report; its identifiers depend only on the draft.
 
     Args:
         draft: the report.
-        sources: its images.
+        sources: images of the report.
 
     Raises:
         UserError: highdicom is not installed, or patient and study cannot be copied from the images.
@@ -61,11 +61,11 @@ def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset
         from highdicom.sr import ComprehensiveSR
         from pydicom.valuerep import DA, TM
     except ModuleNotFoundError:
-        raise UserError("structured reports are written with highdicom; pip install 'crossray[hospital]'.") from None
+        raise UserError("structured reports need highdicom; run `pip install 'crossray[hospital]'`.") from None
     evidence = [evidence_of(source) for source in sources]
     if not evidence:
         raise UserError(
-            f"{draft.id}: a structured report needs DICOM images, and the study has none; export it as fhir."
+            f"{draft.id}: a structured report needs DICOM images, but the study has none; export it as fhir."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of pydicom and highdicom quote the patient's name
@@ -83,7 +83,7 @@ def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset
             is_final=False,
             is_verified=False,
         )
-    # without an offset, a time is in the archive's time zone, like StudyTime
+    # DICOM times without an offset, like StudyTime, are in local time
     written = draft.written.astimezone().replace(microsecond=0)
     report.InstanceCreationDate = report.ContentDate = DA(written.date())
     report.InstanceCreationTime = report.ContentTime = TM(written.time())
@@ -94,7 +94,7 @@ def structured_report(draft: DraftReport, sources: Sequence[Source]) -> "Dataset
 
 
 def dicom_bytes(report: "Dataset") -> bytes:
-    """A DICOM file of a dataset with its file meta information."""
+    """Encode a dataset as a DICOM file with file meta information."""
     from pydicom.uid import UID
 
     buffer = BytesIO()
@@ -107,7 +107,7 @@ def dicom_bytes(report: "Dataset") -> bytes:
 
 
 def evidence_of(source: Source) -> "Dataset":
-    """The dataset from which highdicom copies, with all required fields, empty if unknown."""
+    """Return a dataset for highdicom to copy from, with required fields empty if they are unknown."""
     dataset = deepcopy(source.dataset)
     for field in _EMPTY:
         if field not in dataset:
@@ -186,7 +186,7 @@ def _concept(code: Code) -> Any:
 
 
 def _name_own_codes(report: "Dataset") -> None:
-    """Describe CrossRay's own designator (PS3.3 C.12.1.1)."""
+    """Describe the coding scheme of CrossRay's own codes (PS3.3 C.12.1.1)."""
     from pydicom.dataset import Dataset
 
     scheme = Dataset()

@@ -1,4 +1,4 @@
-"""Access control: a caller is identified by an API key or a token, and has scopes and a rate limit."""
+"""Access control: identifies callers by API key or token, and enforces scopes and rate limits."""
 
 import hashlib
 import math
@@ -28,7 +28,7 @@ class Caller:
     scopes: frozenset[str]
 
 
-#: The caller of a service without keys and issuer, which listens on loopback only.
+#: The caller of a service without access control, which listens on loopback only.
 LOCAL = Caller("local", frozenset(SCOPES))
 
 
@@ -36,10 +36,10 @@ class Doorkeeper:
     """Identifies callers by their credentials."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        """Read keys.
+        """Read the API keys, and the keys of the token issuer if they are in a file.
 
         Raises:
-            UserError: the keys cannot be read.
+            UserError: a file of keys cannot be read.
         """
         self._open, self._clock = settings.open, clock
         self._keys = None if settings.keys is None else KeyFile(settings.keys)
@@ -49,21 +49,21 @@ class Doorkeeper:
         self._rate = Rate(settings.limits.rate)
 
     def know(self, authorization: str | None, api_key: str | None) -> Caller:
-        """The caller of a request with these headers.
+        """Identify the caller of a request.
 
         Args:
-            authorization: `Authorization`, "Bearer" and a key or token.
-            api_key: `X-API-Key`.
+            authorization: value of the header `Authorization`: "Bearer" and a key or token.
+            api_key: value of the header `X-API-Key`.
 
         Raises:
-            Problem: 401, without valid credentials.
+            Problem: 401, if the credentials are missing or invalid.
         """
         if self._open:
             return LOCAL
         kind, _, value = (authorization or "").partition(" ")
         shown = (api_key or (value if kind.lower() == "bearer" else "")).strip()
         if not shown:
-            raise Problem(401, "a key or token is needed: send it as Authorization: Bearer ...")
+            raise Problem(401, "a key or token is required; send it as Authorization: Bearer ...")
         if self._keys is not None and shown.startswith("crk_"):
             key = self._keys.find(shown)
             if key is not None and key.expires <= self._clock():
@@ -80,7 +80,7 @@ class Doorkeeper:
         raise Problem(401, "the key or token is unknown; ask the operator for one.")
 
     def count(self, caller: Caller) -> None:
-        """Count a request.
+        """Count a request against the caller's rate limit.
 
         Raises:
             Problem: 429, if the rate limit is exceeded.
@@ -91,21 +91,21 @@ class Doorkeeper:
 
 
 def _name_of(subject: str) -> str:
-    """The name of a token's subject; a long one is replaced by its digest, because truncated names may collide."""
+    """Return a caller's name for a token's subject; a long one is hashed, because truncated names may collide."""
     name = f"oidc:{subject}"
     return name if len(name) <= LONGEST_NAME else f"oidc:sha256:{hashlib.sha256(subject.encode()).hexdigest()}"
 
 
 class Rate:
-    """A token bucket for each caller, which holds the requests of a minute and fills evenly."""
+    """A token bucket per caller, which holds one minute's requests and refills evenly."""
 
     def __init__(self, minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Allow `minute` requests a minute; 0 allows any number."""
+        """Allow `minute` requests per minute; 0 allows any number."""
         self._minute, self._clock, self._lock = minute, clock, threading.Lock()
         self._left: dict[str, tuple[float, float]] = {}
 
     def wait(self, name: str) -> float:
-        """Count a request and return 0, or return the seconds until the next one is allowed."""
+        """Count a request and return 0, or return the number of seconds until the next one is allowed."""
         if not self._minute:
             return 0.0
         now = self._clock()

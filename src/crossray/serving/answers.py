@@ -1,4 +1,4 @@
-"""The service's answer with a report, as JSON values. Format 1; members may be added but not changed."""
+"""The service's response with a report, as JSON values. Format 1; members may be added but not changed."""
 
 import base64
 import re
@@ -32,12 +32,12 @@ def answer_of(
     attention: bool = False,
     similar: int = 0,
 ) -> Answer:
-    """The answer to a request.
+    """Build the response to a request.
 
     Args:
         study: id of the study in the journal.
-        report: report of the model.
-        decoded: views of the study.
+        report: report that the model generated.
+        decoded: decoded views of the study.
         model: description of the model for callers.
         doubt: confidence below which a sentence is marked.
         attention: whether to include where the model looked.
@@ -75,12 +75,12 @@ def answer_of(
 
 
 def flags_of(check: InputCheck) -> list[Answer]:
-    """The result of the input check, as JSON values."""
+    """Convert the result of an input check to JSON values."""
     return [{"name": flag.name, "reason": flag.reason, "view": flag.view} for flag in check.flags]
 
 
 def with_previews(answer: Answer, decoded: Decoded) -> Answer:
-    """The answer with images of the views as data URLs, which are not stored."""
+    """Add images of the views as data URLs, which are not stored in the journal."""
     pictures = [
         {"image": "data:image/png;base64," + base64.b64encode(picture).decode("ascii")} for picture in decoded.previews
     ]
@@ -101,7 +101,7 @@ def _sentences(report: Report, doubt: float) -> list[Answer]:
 
 
 def _observations(report: Report) -> list[Answer]:
-    """Each observation with the words that state it and their sentence."""
+    """List each observation with the words that state it and their sentence."""
     ends = [word.end for word in shown_words(report.raw) if word.shown in SENTENCE_ENDS]
     confidences = report.observation_confidence
     found = []
@@ -122,7 +122,7 @@ def _observations(report: Report) -> list[Answer]:
 
 
 def _add_attention(answer: Answer, report: Report) -> None:
-    """Where the model looked for each sentence: a grid per view with its shares of the sentence's attention."""
+    """Add where the model looked for each sentence: per view, a grid with shares of the sentence's attention."""
     try:
         maps = report.maps
     except UserError:  # the system has no attention
@@ -145,21 +145,19 @@ def _add_attention(answer: Answer, report: Report) -> None:
 
 
 def edited(sentences: list[str]) -> str:
-    """The text of a report whose sentences a person has edited, accepted or discarded.
+    """Join the sentences of a report that a person has reviewed.
 
     Raises:
-        UserError: a sentence has characters that no format can represent.
+        UserError: a sentence contains characters that JSON or XML cannot represent.
     """
     for number, sentence in enumerate(sentences, 1):
         if _UNWRITABLE.search(sentence):
-            raise UserError(
-                f"sentences: number {number} contains control characters or incomplete characters; remove them."
-            )
+            raise UserError(f"sentences: number {number} contains control characters or lone surrogates; remove them.")
     return " ".join(sentence.strip() for sentence in sentences if sentence.strip())
 
 
 def edited_answer(answer: Answer, sentences: list[str]) -> Answer:
-    """The answer with a person's sentences and their observations, without the confidences of the old ones."""
+    """Replace the sentences and observations by a person's; these have no confidence."""
     text, kept = edited(sentences), [sentence.strip() for sentence in sentences if sentence.strip()]
     found: dict[str, Answer] = {}
     for number, sentence in enumerate(kept):

@@ -48,11 +48,11 @@ _HEADERS = {
 
 
 def create_app(settings: Settings, worker: str = "") -> FastAPI:
-    """The application; models are loaded and the journal is opened here.
+    """Create the application; this loads the models and opens the journal.
 
     Args:
         settings: settings of the service.
-        worker: name of this service among those that share a journal.
+        worker: name of this instance among those that share a journal.
 
     Raises:
         UserError: a model, the keys or the journal cannot be opened.
@@ -86,11 +86,11 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
 
     app = FastAPI(
         title="CrossRay",
-        summary="Writes a draft of the radiology report of a chest X-ray.",
+        summary="Generates drafts of radiology reports of chest X-rays.",
         description=NOTICE,
         version=crossray.__version__,
         lifespan=lifespan,
-        docs_url=None,  # both pages load scripts from other sites
+        docs_url=None,  # both of FastAPI's pages load scripts from other sites
         redoc_url=None,
     )
     app.state.desk, app.state.doors, app.state.journal, app.state.metrics = None, doors, journal, metrics
@@ -106,7 +106,7 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
 
 
 async def _note(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Count, time, log and audit every answer; reject requests from pages of other sites."""
+    """Count, time, log and audit every request; reject requests from pages of other sites."""
     state, started = request.app.state, time.monotonic()
     try:
         # links to the page are allowed, requests from other pages are not
@@ -139,7 +139,7 @@ async def _note(request: Request, answer: Callable[[Request], Awaitable[Response
 
 
 def _names_loopback(request: Request) -> bool:
-    """Without keys, a web page must not reach the service by a host name that resolves to it."""
+    """Whether the Host header is a loopback name: another name may be DNS rebinding by a web page."""
     try:
         return urlsplit(f"//{request.headers.get('host', '')}").hostname in LOOPBACK
     except ValueError:
@@ -153,33 +153,33 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_the_server(request: Request, error: HTTPException) -> JSONResponse:
-        details = {404: "there is nothing here.", 405: "this route does not take that method."}
+        details = {404: "there is nothing here.", 405: "this route does not allow that method."}
         return Problem(error.status_code, details.get(error.status_code, "the request cannot be answered.")).response()
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # fields and kinds of the errors, without the values
+        # names of the fields only: the values may be patient data
         places = sorted({".".join(str(part) for part in one["loc"])[:80] for one in error.errors()})
         return Problem(422, f"these fields are not valid: {', '.join(places)[:300]}.").response()
 
 
 def _add_health(app: FastAPI) -> None:
-    @app.get("/healthz", tags=["health"], summary="Whether the process lives.")
+    @app.get("/healthz", tags=["health"], summary="Whether the process is alive.")
     async def alive() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", tags=["health"], summary="Whether a study would be taken.")
+    @app.get("/readyz", tags=["health"], summary="Whether the service accepts studies.")
     async def ready(request: Request) -> Response:
         desk: Desk | None = request.app.state.desk
         try:
             await asyncio.to_thread(request.app.state.journal.unfinished)
         except Exception as error:
             log_failure("journal", error)
-            return Problem(503, "the journal does not answer.").response()
+            return Problem(503, "the journal does not respond.").response()
         if desk is None:
             return Problem(503, "the service is starting or stopping.", retry=1).response()
         if desk.in_flight >= desk.settings.limits.in_flight:
-            return Problem(503, "the service is full.", retry=1).response()
+            return Problem(503, "the service is at capacity.", retry=1).response()
         return JSONResponse({"status": "ready", "models": request.app.state.shelf.names})
 
 

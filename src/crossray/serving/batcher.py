@@ -1,4 +1,4 @@
-"""Dynamic batching: studies that arrive at the same time share a batch, and a single study hardly waits."""
+"""Dynamic batching: studies that arrive at about the same time share a batch, and a single study hardly waits."""
 
 import logging
 import queue
@@ -16,13 +16,13 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass
 class Job:
-    """A study that waits for its report.
+    """A study that is waiting for its report.
 
     Attributes:
-        study: its views.
-        name: name of the study, which determines its random numbers.
-        attention: whether to keep the cross-attention.
-        watch: called with the text so far, from the batcher's thread.
+        study: views of the study.
+        name: name of the study, which seeds its sampling.
+        attention: whether to return the cross-attention.
+        watch: called with the text so far, in the batcher's thread.
         future: future of the report.
         since: arrival time, by `time.monotonic`.
     """
@@ -38,8 +38,8 @@ class Job:
 class Batcher:
     """A thread that runs one model.
 
-    The first study of a batch waits at most `window` seconds for others. While a batch runs, the next one is collected
-    and then starts without waiting.
+    The first study of a batch waits at most `window` seconds for others. Studies that arrive while a batch runs form
+    the next one, which starts without waiting.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Batcher:
         Args:
             reporter: the model.
             size: maximum number of studies per batch.
-            window: seconds.
+            window: maximum number of seconds that a study waits for others.
             observe: called with the number of studies and seconds of each batch.
         """
         self._reporter, self._size, self._window, self._observe = reporter, size, window, observe
@@ -105,7 +105,7 @@ class Batcher:
                 watch=watch if any(job.watch for job in jobs) else None,
             )
         except Exception as error:
-            if len(jobs) > 1:  # an error of one study, or of memory for all together, should not affect the others
+            if len(jobs) > 1:  # an error in one study, or too little memory for all, should not affect the others
                 half = len(jobs) // 2
                 self._write(jobs[:half])
                 self._write(jobs[half:])

@@ -1,4 +1,4 @@
-"""Dependencies of routes that check the caller."""
+"""FastAPI dependencies that identify the caller and check its scopes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,12 +11,12 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 from crossray.serving.access import Caller
 from crossray.serving.problems import Problem
 
-_BEARER = HTTPBearer(auto_error=False, description="An API key (`crossray keys`) or a token of the issuer.")
+_BEARER = HTTPBearer(auto_error=False, description="An API key (`crossray keys`) or a token from the issuer.")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
 def scoped(scope: str) -> Callable[..., Awaitable[Caller]]:
-    """A dependency that requires a scope."""
+    """Return a dependency that requires a scope."""
 
     async def caller(
         request: Request,
@@ -24,7 +24,7 @@ def scoped(scope: str) -> Callable[..., Awaitable[Caller]]:
         key: Annotated[str | None, Security(_HEADER)] = None,
     ) -> Caller:
         shown = request.headers.get("authorization")
-        # the keys of a token's issuer may have to be fetched
+        # in a thread: the keys of a token's issuer may have to be fetched
         known: Caller = await asyncio.to_thread(request.app.state.doors.know, shown, key)
         request.state.caller = known
         if scope not in known.scopes:

@@ -1,8 +1,8 @@
-"""Writes to the journal's database; concurrent writes share a transaction, and therefore one wait for the disk.
+"""Writes to the journal's database; concurrent writes share a transaction, and so wait for the disk only once.
 
-A commit to SQLite waits for the disk, which takes milliseconds to tenths of a second, and commits wait for each other.
-Here, the first thread becomes the leader: it runs its own work and commits while the others queue theirs, and the next
-leader takes the whole queue. A server such as PostgreSQL does this itself.
+A commit to SQLite waits for the disk for a millisecond to a few tenths of a second, and commits wait for each other.
+Here, one thread leads: while it commits, the others queue their work, and the next leader commits the whole queue in
+one transaction. A server such as PostgreSQL does this itself.
 """
 
 import threading
@@ -20,16 +20,16 @@ class Commits:
     """The transactions of an engine."""
 
     def __init__(self, engine: Engine) -> None:
-        """Write to this database."""
+        """Group the writes to a SQLite engine; pass on those to others."""
         self._engine, self._grouped = engine, engine.dialect.name == "sqlite"
         self._leading = threading.Lock()
         self._queue: deque[tuple[Callable[[Connection], Any], Future[Any]]] = deque()
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` and return its result after its writes are on disk; if it fails, nothing is written.
+        """Run `work` in a transaction and return its result once the writes are on disk; roll back if it fails.
 
         Args:
-            work: reads and writes on the given connection; it may be run again after a rollback.
+            work: function that reads and writes on the given connection; it may run again after a rollback.
         """
         if not self._grouped:
             with self._engine.begin() as connection:
@@ -48,7 +48,7 @@ class Commits:
         except Exception as error:
             if len(group) == 1:
                 group[0][1].set_exception(error)
-            else:  # an error of one does not affect the others
+            else:  # so that an error in one does not affect the others
                 for one in group:
                     self._commit([one])
             return

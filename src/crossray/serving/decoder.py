@@ -1,6 +1,6 @@
 """Decodes images in separate processes, so that a malicious or damaged file cannot affect the service.
 
-Each process has limits on memory and time; if it dies or takes too long, it is replaced and its study is rejected.
+Each process has limits on memory and time. If it dies or takes too long, it is replaced, and its study is rejected.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ class Decoded:
     """The decoded views of a study, in the order in which models use them.
 
     Attributes:
-        pixels: (H, W) uint8 of each, with the short side that the model needs.
-        positions: each one of `crossray.data.study.VIEW_POSITIONS`.
-        places: index of each among the sent files.
+        pixels: (H, W) uint8 pixels of each view, resized to the short side that the model needs.
+        positions: position of each view, one of `crossray.data.study.VIEW_POSITIONS`.
+        places: index of each view among the files of the request.
         previews: PNG of each view for display; empty if not requested.
         remarks: warnings about the files.
         dicom: whether all files are DICOM.
@@ -51,11 +51,11 @@ class Decoder:
     """A pool of decoding processes."""
 
     def __init__(self, processes: int, memory: int, seconds: float) -> None:
-        """Start them.
+        """Start the processes.
 
         Args:
             processes: number of processes.
-            memory: memory limit of each in bytes, in addition to its memory at the start.
+            memory: memory limit of each process in bytes, in addition to its memory at the start.
             seconds: time limit per study.
         """
         self._seconds = seconds
@@ -77,10 +77,10 @@ class Decoder:
             size: length of the short side that the model needs.
             views: maximum number of views of the model.
             preview: also create images for display.
-            choose: if there are more views, select a frontal one, a lateral one, then others, and add a remark.
+            choose: if there are too many views, select a frontal one, a lateral one, then others, and add a remark.
 
         Raises:
-            UserError: a file is not a radiograph or exceeds the limits, or there are too many views.
+            UserError: a file is not a radiograph, a limit is exceeded, or there are too many views.
         """
         future = self._pool.submit(_decode, self._seconds, list(contents), size, views, preview, choose)
         try:
@@ -90,7 +90,7 @@ class Decoder:
             raise UserError(f"images: decoding took more than {self._seconds:g} s; export the study again.") from None
         except ProcessExpired:
             self.deaths += 1
-            raise UserError("images: a file ended the process that decoded it; export the study again.") from None
+            raise UserError("images: a file crashed the decoding process; export the study again.") from None
 
     def close(self) -> None:
         """End the processes."""
@@ -101,11 +101,11 @@ class Decoder:
 def _confine(memory: int) -> None:
     """Limit this process: additional memory, no core files, a single thread."""
     import crossray.data.images.dicom
-    import crossray.data.images.folders  # noqa: F401  what is imported now does not count
+    import crossray.data.images.folders  # noqa: F401  imported before the limit is set
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    warnings.simplefilter("ignore")  # their text quotes values of headers
-    statistics = Path("/proc/self/statm")  # does not exist on every system; there the limit applies to all memory
+    warnings.simplefilter("ignore")  # warnings quote values of headers
+    statistics = Path("/proc/self/statm")  # Linux only; elsewhere, the limit includes all memory
     pages = int(statistics.read_text().split()[0]) if statistics.exists() else 0
     limit = pages * resource.getpagesize() + memory
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -126,7 +126,7 @@ def _decode(contents: list[bytes], size: int, views: int, preview: bool, choose:
     try:
         return _read(contents, size, views, preview, choose)
     except MemoryError:
-        pass  # the error references the objects that filled the memory and must be released before the next study
+        pass  # the error holds references to what filled the memory, so it must be released before the next study
     raise UserError("images: decoding needs more memory than the service allows; send smaller images.")
 
 
@@ -138,17 +138,17 @@ def _read(contents: list[bytes], size: int, views: int, preview: bool, choose: b
     described = {place: describe_content(content, f"image {place + 1}") for place, content in enumerate(contents)}
     given = [place for place, found in described.items() if found.is_image]
     if not given:
-        raise UserError("images: there is none; send the PNG, JPEG or DICOM files of a study.")
+        raise UserError("images: there are none; send the PNG, JPEG or DICOM files of a study.")
     if len(given) > views and not choose:
-        raise UserError(f"images: {counted(len(given), 'view')}, but the model takes {views}; leave some out.")
+        raise UserError(f"images: {counted(len(given), 'view')}, but the model takes at most {views}; leave some out.")
     if len({described[place].study for place in given if described[place].study}) > 1:
-        raise UserError("images: StudyInstanceUID differs between them; send one study at a time.")
+        raise UserError("images: their StudyInstanceUID differs; send one study at a time.")
     positions = [described[place].position for place in given]
     order = listed_frontal_first(positions)
     log = logging.getLogger("crossray")
     remarks = _Collecting()
     if len(order) > views:
-        remarks.texts.append(f"{views} of {len(order)} views were chosen; the model takes no more")
+        remarks.texts.append(f"{views} of {len(order)} views were selected, as many as the model takes")
         firsts = {positions[number] == "lateral": number for number in reversed(order)}
         leading = [firsts[kind] for kind in (False, True) if kind in firsts]
         order = [*leading, *(number for number in order if number not in leading)][:views]

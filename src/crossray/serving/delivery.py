@@ -1,6 +1,6 @@
-"""Delivers reports to an archive as DICOM structured reports by C-STORE or STOW-RS, until each is confirmed.
+"""Delivers reports to an archive as DICOM structured reports (C-STORE or STOW-RS), retrying until each is confirmed.
 
-The identifiers of a report come from its journal entry, so an archive that receives it twice stores it once.
+The identifiers of a report are derived from its journal entry, so an archive that receives it twice stores it once.
 """
 
 import logging
@@ -19,7 +19,7 @@ from crossray.serving.journal import Journal
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Seconds between two checks for reports, and the longest pause after failures.
+#: Seconds between two checks for reports, and the longest pause after a failure.
 _PERIOD, _LONGEST_PAUSE = 0.5, 300.0
 
 _PEER = re.compile(r"(?P<title>[^@]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^@:/\s]+):(?P<port>[0-9]{1,5})")
@@ -30,7 +30,7 @@ class Peer:
     """A DICOM node that receives reports by C-STORE.
 
     Attributes:
-        title: its AE title; `host`, `port`: its address.
+        title: AE title of the node; `host`, `port`: its address.
         calling: AE title of this service.
     """
 
@@ -40,10 +40,10 @@ class Peer:
     calling: str = "CROSSRAY"
 
     def send(self, content: bytes) -> None:
-        """Store a DICOM object there.
+        """Store a DICOM object on the node.
 
         Raises:
-            UserError: the node does not accept it.
+            UserError: the node does not accept the object.
         """
         from io import BytesIO
 
@@ -57,11 +57,11 @@ class Peer:
         contexts = [build_context(report.SOPClassUID, syntax) for syntax in syntaxes]
         association = entity.associate(self.host, self.port, contexts, self.title)
         if not association.is_established:
-            raise UserError(f"--send-to {self.title}: it refuses the association; add this service to its known nodes.")
+            raise UserError(f"--send-to {self.title}: it rejects the association; add this service to its known nodes.")
         try:
             accepted = [context.transfer_syntax[0] for context in association.accepted_contexts]
             if not accepted:
-                raise UserError(f"--send-to {self.title}: it does not accept {report.SOPClassUID.name}.")
+                raise UserError(f"--send-to {self.title}: the node does not accept {report.SOPClassUID.name}.")
             if report.file_meta.TransferSyntaxUID not in accepted:
                 report.file_meta.TransferSyntaxUID = accepted[0]
                 implicit = BytesIO()
@@ -74,7 +74,7 @@ class Peer:
         code = status.get("Status") if status else None
         if code is None or (code != 0 and code >> 12 != 0xB):  # 0xB...: stored, with a warning
             said = "nothing" if code is None else f"0x{code:04X}"
-            raise UserError(f"--send-to {self.title}: it answers a C-STORE with {said}; check its log.")
+            raise UserError(f"--send-to {self.title}: the node answered a C-STORE with {said}; check its log.")
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ class Web:
     archive: Archive
 
     def send(self, content: bytes) -> None:
-        """Store a DICOM object there; see `store_report`."""
+        """Store a DICOM object in the archive; see `store_report`."""
         store_report(self.archive, content)
 
 
 def destination(text: str, calling: str = "CROSSRAY") -> Peer | Web:
-    """The receiver of --send-to: AE@host:port for C-STORE, or the root URL of a DICOMweb service.
+    """Parse --send-to: AE@host:port for C-STORE, or the root URL of a DICOMweb service.
 
     Raises:
         UserError: the text is neither.
@@ -116,27 +116,27 @@ class Delivery:
         objects_of: Callable[[Entry, str, Sequence[tuple[str, bytes]]], list[bytes]],
         origin: str = ORIGIN,
     ) -> None:
-        """Prepare the delivery; `start` starts it.
+        """Prepare the delivery; call `start` to begin.
 
         Args:
             journal: journal with the reports.
             receiver: receiver of the reports.
-            objects_of: function from a journal entry, its report and the study's files to DICOM objects; for the same
-                study, it returns objects with the same identifiers.
+            objects_of: makes DICOM objects from a journal entry, its report and the study's files, with the same
+                identifiers in every call for a study.
             origin: origin of the studies whose reports are sent.
         """
         self._journal, self._receiver, self._objects_of, self._origin = journal, receiver, objects_of, origin
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crossray-delivery", daemon=True)
-        #: Time of the next attempt for each study, and the pause before it.
+        #: By study: time of the next attempt, and the pause before it.
         self._later: dict[str, tuple[float, float]] = {}
 
     def start(self) -> None:
-        """Start sending."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; unconfirmed reports are sent after the next start."""
+        """Stop the thread; unconfirmed reports are sent after the next start."""
         self._ended.set()
         self._thread.join()
 
@@ -144,15 +144,15 @@ class Delivery:
         while not self._ended.wait(_PERIOD):
             try:
                 self.send_all()
-            except Exception as error:  # the database may become available again
+            except Exception as error:  # keep trying: the database may become available again
                 _LOGGER.error("the journal cannot be read (%s)", type(error).__name__)
 
     def send_all(self) -> int:
-        """Send the undelivered reports that are due; return how many were confirmed."""
+        """Send the undelivered reports that are due; return the number of confirmed ones."""
         sent = 0
         while (study := self._next()) is not None:
             entry = self._journal.entry(study)
-            if entry is None:  # deleted meanwhile
+            if entry is None:  # deleted in the meantime
                 continue
             try:
                 self._send(entry)
@@ -161,7 +161,7 @@ class Delivery:
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 self._later[study] = (time.monotonic() + pause, pause)
                 reason = str(error) if isinstance(error, UserError) else type(error).__name__
-                _LOGGER.warning("report %s: not delivered, tried again in %.0f s: %s", study, pause, reason)
+                _LOGGER.warning("report %s: not delivered, next attempt in %.0f s: %s", study, pause, reason)
                 self._journal.note(entry.owner, "deliver SR", "failed", study)
                 continue
             self._journal.delivered(study)
@@ -170,12 +170,12 @@ class Delivery:
         return sent
 
     def _next(self) -> str | None:
-        """The next report to send: a new one, or the one that has waited longest."""
+        """Return the study to send next: a new one first, then the one that is due first; None if none is due."""
         if self._ended.is_set():
             return None
         waiting = self._journal.undelivered(self._origin)
         self._later = {study: self._later[study] for study in waiting if study in self._later}
-        first = min(waiting, key=self._due, default=None)  # the oldest of equal ones
+        first = min(waiting, key=self._due, default=None)  # the oldest among equals
         return None if first is None or self._due(first) > time.monotonic() else first
 
     def _due(self, study: str) -> float:

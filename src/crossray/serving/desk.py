@@ -33,13 +33,13 @@ T = TypeVar("T")
 #: Seconds between two checks for waiting studies in the journal.
 LOOK = 0.25
 
-#: Seconds between two deletions of old studies.
+#: Minimum number of seconds between two deletions of old studies.
 SWEEP = 30.0
 
-#: Longest pause before a failed write to the journal is repeated.
+#: Longest pause in seconds before a failed write to the journal is repeated.
 LONGEST_PAUSE = 30.0
 
-#: Number of similar training studies that are listed with a report.
+#: Number of similar training studies listed with a report.
 SIMILAR = 3
 
 
@@ -48,7 +48,8 @@ class Reported:
     """A study with its report.
 
     Attributes:
-        answer: stored answer; `decoded`: its views.
+        answer: response as stored in the journal.
+        decoded: decoded views of the study.
     """
 
     answer: Answer
@@ -59,10 +60,10 @@ class Desk:
     """Accepts studies and ensures that each one is reported."""
 
     def __init__(self, settings: Settings, journal: Journal, shelf: Shelf, decoder: Decoder, metrics: Metrics) -> None:
-        """Created by `crossray.serving.app.create_app`."""
+        """Use `crossray.serving.app.create_app` instead."""
         self.settings, self.journal, self.shelf, self.decoder, self.metrics = settings, journal, shelf, decoder, metrics
         self._tasks: set[asyncio.Task[Reported]] = set()
-        self._seconds = 1.0  # running mean of the time per study
+        self._seconds = 1.0  # moving average of the time per study
         self._coming = 0
         metrics.in_flight.set_function(lambda: self.in_flight)
 
@@ -73,10 +74,10 @@ class Desk:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A place for one study, held from the first byte of its upload until `accept` has returned.
+        """Reserve capacity for one study, from the first byte of its upload until `accept` has returned.
 
         Raises:
-            Problem: 429, none is free.
+            Problem: 429, if the service is at capacity.
         """
         most = self.settings.limits.in_flight
         if self.in_flight >= most:
@@ -100,7 +101,7 @@ class Desk:
         watch: Callable[[str], None] | None = None,
         preview: bool = False,
     ) -> "tuple[Entry, asyncio.Task[Reported] | None]":
-        """Accept a study that has a `place`: on return, it is in the journal, and its report is being written.
+        """Accept a study inside `place`; on return, it is in the journal, and its report is being generated.
 
         Args:
             files: files of the study.
@@ -115,7 +116,7 @@ class Desk:
             The study and its task; no task if a study with this key was accepted before.
 
         Raises:
-            Problem: 404, for an unknown model.
+            Problem: 404, if the model does not exist.
         """
         self.shelf.get(model)
         accept = partial(self.journal.accept, files, model=model, owner=owner, origin="http", key=key, claim=True)
@@ -123,7 +124,7 @@ class Desk:
         return entry, self._begin(entry, files, watch, preview) if new else None
 
     async def finish(self, study: str) -> Entry | None:
-        """Wait for a study that was accepted before."""
+        """Wait until a study that was accepted before is done or failed; None if it is deleted."""
         while True:
             entry = await asyncio.to_thread(self.journal.entry, study)
             if entry is None or entry.state in ("done", "failed"):
@@ -131,13 +132,13 @@ class Desk:
             await asyncio.sleep(LOOK / 5)
 
     async def run(self) -> None:
-        """Report waiting studies and delete old ones, until canceled."""
+        """Process waiting studies and delete old ones, until canceled."""
         await asyncio.to_thread(self.journal.recover)
         swept = 0.0
         while True:
             try:
                 await asyncio.to_thread(self.journal.release, self.settings.quiet)
-                room = self.settings.limits.in_flight - len(self._tasks)  # uploads do not hold up what is accepted
+                room = self.settings.limits.in_flight - len(self._tasks)  # uploads do not delay accepted studies
                 for entry in await asyncio.to_thread(self.journal.claim, max(0, min(room, self.settings.batch))):
                     self._begin(self._served(entry), None, None, preview=False)
                 if self.settings.keep is not None and time.monotonic() - swept > SWEEP * bool(self.settings.keep):
@@ -150,15 +151,15 @@ class Desk:
             await asyncio.sleep(LOOK)
 
     def _served(self, entry: Entry) -> Entry:
-        """The study, with the default model if its own is no longer served after a restart."""
+        """Assign the default model to a study whose own model is no longer served after a restart."""
         if entry.model in self.shelf.names:
             return entry
         default = self.shelf.default
-        _LOGGER.warning("study %s: its model is not served any more; the model %s reports it.", entry.id, default)
+        _LOGGER.warning("study %s: its model is no longer served; using the model %s instead.", entry.id, default)
         return replace(entry, model=default)
 
     async def drain(self, seconds: float) -> None:
-        """Wait for running reports, up to a time limit."""
+        """Wait at most `seconds` for running reports."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
 
@@ -174,12 +175,12 @@ class Desk:
         self._tasks.discard(task)
         self.metrics.deaths.set(self.decoder.deaths)
         if not task.cancelled():
-            task.exception()  # the study's own journal entry says it
+            task.exception()  # retrieved, so that asyncio does not log it; the journal records the failure
 
     async def _report(
         self, entry: Entry, files: Sequence[File] | None, watch: Callable[[str], None] | None, preview: bool
     ) -> Reported:
-        """Report a claimed study.
+        """Generate the report of a claimed study.
 
         Raises:
             Problem: the study is rejected (422), or the service failed (500).
@@ -200,7 +201,7 @@ class Desk:
             await _insist(partial(self.journal.fail, entry, f"the service failed ({where})."))
             raise Problem(500, f"the service failed ({where}); the study was not reported.") from None
         if not await _insist(partial(self.journal.complete, entry, json.dumps(reported.answer))):
-            raise Problem(409, "the study was taken over or deleted meanwhile.")
+            raise Problem(409, "the study was taken over or deleted in the meantime.")
         self.metrics.reported.labels(entry.model).inc()
         self._seconds = 0.9 * self._seconds + 0.1 * (time.monotonic() - started)
         return reported
@@ -236,10 +237,10 @@ class Desk:
         check = report.check
         if self.settings.strict or entry.options.get("strict"):
             if check is None:
-                raise Problem(422, "strict: this model has no input check; ask without strict.")
+                raise Problem(422, "strict: this model has no input check; send the request without strict.")
             if not check.ok:
                 raise Problem(422, f"images: refused by the input check. {check}", more={"flags": flags_of(check)})
-        model = described(entry.model, writing)  # its folder may have been reloaded in the meantime
+        model = described(entry.model, writing)  # the folder may have been reloaded in the meantime
         details = partial(
             answer_of, entry.id, report, decoded, model, doubt=self.settings.doubt, attention=attention, similar=SIMILAR
         )
@@ -247,7 +248,7 @@ class Desk:
 
 
 async def _insist(ask: Callable[[], T]) -> T:
-    """Retry until the journal answers, because a claimed study must be completed there."""
+    """Retry until the journal responds, because the outcome of a claimed study must be recorded."""
     pause = LOOK
     while True:
         try:
@@ -259,7 +260,7 @@ async def _insist(ask: Callable[[], T]) -> T:
 
 
 def log_failure(what: str, error: BaseException) -> str:
-    """Log an error by its type and location; its message and values may contain patient data."""
+    """Log the type and location of an error, but not its message, which may contain patient data; return the type."""
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-4:]))
     _LOGGER.error("%s: %s at %s", what, type(error).__name__, places)

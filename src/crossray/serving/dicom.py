@@ -1,14 +1,15 @@
-"""The DICOM node: radiographs come by C-STORE and are collected in the journal.
+"""The DICOM node: receives radiographs by C-STORE and collects them in the journal.
 
     node = DicomNode(journal, NodeSettings(port=11112), model="rcan")
     node.start()
     ...
     node.stop()
 
-A C-STORE is answered with success once the object is on disk (`Journal.collect`); the service lets the study wait for
-its report when nothing new came for a while (`Journal.release`). When too many studies wait, the node answers objects
-of a new one with 0xA700 (out of resources), and the sender tries again later; a study that has been begun takes more
-objects, so that it becomes one report. The node logs status codes, never an identifier or a value of an object.
+A C-STORE is answered with success once the object is on disk (`Journal.collect`). When no new object has arrived for a
+while, the study is complete and waits for its report (`Journal.release`). While too many studies are unfinished,
+objects of new studies are answered with 0xA700 (out of resources), so the sender tries again later; studies that are
+already being collected still accept objects, so that each gets a single report. The node logs status codes, but never
+an identifier or a value of an object.
 """
 
 import logging
@@ -33,52 +34,52 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-#: How a study came, in the journal.
+#: Origin of DICOM studies in the journal.
 ORIGIN = "dicom"
 
-#: Option of a study that nobody can send again with fewer views: the service chooses among them.
+#: Option for studies that the sender cannot send again with fewer views: the service selects among the views.
 CHOOSE = {"choose": True}
 
-#: Answers to a C-STORE (PS3.4 B.2.3).
+#: Status codes of a C-STORE response (PS3.4 B.2.3).
 SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
 
 #: SOP class of C-ECHO.
 _VERIFICATION = "1.2.840.10008.1.1"
 
-#: State of an association that waits for its connection to end, and events that would send something (PS3.8 9.2).
+#: State of an association that waits for its connection to close, and events that would send something (PS3.8 9.2).
 _CLOSING, _OURS = "Sta13", ("Evt7", "Evt8", "Evt9", "Evt11", "Evt14")
 
-#: Longest PDU that is read; the node asks for a fraction of it, and an association request needs less.
+#: Maximum size in bytes of a PDU that is read; the node asks senders for smaller ones, and an association request fits.
 MAX_PDU = 2**20
 
 _TITLE = re.compile(r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?")
 
 
 def ae_title(text: str, option: str) -> str:
-    r"""An application entity title (PS3.5 AE): 1 to 16 characters of ASCII without a backslash.
+    r"""Check an application entity title (PS3.5 AE): 1 to 16 ASCII characters without a backslash.
 
     Raises:
-        UserError: it is none.
+        UserError: the title is invalid.
     """
     if not _TITLE.fullmatch(text):
-        raise UserError(f"{option} is not an AE title; give 1 to 16 letters, digits or signs, such as CROSSRAY.")
+        raise UserError(f"{option} is not an AE title; give 1 to 16 letters, digits or symbols, such as CROSSRAY.")
     return text
 
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """How the node listens.
+    """Settings of the DICOM node.
 
     Attributes:
-        title: its AE title; a sender must call it by this.
+        title: AE title of the node, which senders must use as the called AE title.
         host: address to listen on.
-        port: 0 for any free one.
-        callers: AE titles that may send; if empty, anyone. A title does not prove identity: use TLS and a firewall.
-        most_studies: studies that may be unfinished at once, before the node answers 0xA700 to objects of a new one.
-        most_bytes: maximum size of an object; the association of a larger one is closed.
+        port: port to listen on; 0 for any free one.
+        callers: AE titles that may send; any if empty. A title is not authentication: use TLS and a firewall.
+        most_studies: maximum number of unfinished studies; beyond it, objects of new studies are answered with 0xA700.
+        most_bytes: maximum size of an object; a larger one ends its association.
         most_associations: maximum number of simultaneous associations; more are rejected.
-        timeout: seconds that a sender may be silent.
-        attention: whether a report shall say where the model looked.
+        timeout: maximum number of seconds that a sender may be silent.
+        attention: whether reports include where the model looked.
     """
 
     title: str = "CROSSRAY"
@@ -92,28 +93,28 @@ class NodeSettings:
     attention: bool = False
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Validate the AE titles."""
         for title in (self.title, *self.callers):
             ae_title(title, "--dicom-ae-title" if title == self.title else "--dicom-callers")
 
 
 class DicomNode:
-    """Receives studies.
+    """Receives studies by C-STORE.
 
     Attributes:
-        settings: how it listens.
+        settings: settings of the node.
     """
 
     def __init__(
         self, journal: Journal, settings: NodeSettings, *, model: str, tls: ssl.SSLContext | None = None
     ) -> None:
-        """Make a node; `start` lets it listen.
+        """Create a node; call `start` to listen.
 
         Args:
-            journal: takes the studies, with the origin "dicom" and the sender's AE title as their owner.
-            settings: how it listens.
-            model: served model that shall report them.
-            tls: TLS context of a server, for DICOM over TLS.
+            journal: journal that stores the studies, with origin "dicom" and owner "dicom:AE-TITLE".
+            settings: settings of the node.
+            model: name of the served model that reports the studies.
+            tls: TLS context of the server; None for no TLS.
 
         Raises:
             UserError: pynetdicom is not installed.
@@ -121,7 +122,7 @@ class DicomNode:
         try:
             import pynetdicom  # noqa: F401
         except ModuleNotFoundError:
-            raise UserError("--dicom-port: needs pynetdicom; pip install 'crossray[hospital]'.") from None
+            raise UserError("--dicom-port: needs pynetdicom; run `pip install 'crossray[hospital]'`.") from None
         quiet_libraries()
         self.settings = settings
         self._journal, self._model, self._tls = journal, model, tls
@@ -129,11 +130,11 @@ class DicomNode:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """Port that the node listens on."""
         return int(self._server.server_address[1]) if self._server is not None else self.settings.port
 
     def start(self) -> None:
-        """Listen, in threads of its own.
+        """Start to listen, in separate threads.
 
         Raises:
             UserError: the port cannot be opened.
@@ -155,7 +156,7 @@ class DicomNode:
             raise UserError(f"--dicom-port {self.settings.port}: cannot listen ({error.strerror}).") from None
 
     def stop(self) -> None:
-        """End every association; what has been accepted stays in the journal."""
+        """Close every association; received objects remain in the journal."""
         if self._server is not None:
             self._server.shutdown()
 
@@ -184,12 +185,12 @@ class DicomNode:
         caller = str(event.assoc.requestor.ae_title)
         try:
             status = self._store(event, caller)
-        except Exception as error:  # a full disk, a database that is gone: the sender keeps the study
+        except Exception as error:  # such as a full disk or an unavailable database: the sender keeps the study
             _LOGGER.error("C-STORE: cannot be accepted (%s)", type(error).__name__)
             status = OUT_OF_RESOURCES
         if status != SUCCESS:
             _LOGGER.warning("C-STORE: answered 0x%04X", status)
-            with suppress(Exception):  # the journal may be what failed, and the sender must be told to come again
+            with suppress(Exception):  # the sender needs an answer even if the journal failed
                 self._journal.note(f"dicom:{caller}", "C-STORE", f"0x{status:04X}")
         return status
 
@@ -202,7 +203,7 @@ class DicomNode:
         if source.text("SOPInstanceUID") != str(request.AffectedSOPInstanceUID):
             return NOT_UNDERSTOOD
         file = File(source.text("SOPInstanceUID"), content)
-        study, owner = source.text("StudyInstanceUID"), f"dicom:{caller}"  # no key has a name with a colon
+        study, owner = source.text("StudyInstanceUID"), f"dicom:{caller}"  # names of API keys have no colon
         options = {**CHOOSE, "attention": self.settings.attention}
         most = self.settings.most_studies
         taken = self._journal.collect(
@@ -212,7 +213,7 @@ class DicomNode:
 
 
 def storage_classes() -> tuple[str, ...]:
-    """SOP classes of radiographs; others are refused when the association is made, and left out of a fetched study."""
+    """Return the SOP classes of radiographs; others are not accepted by C-STORE, and skipped in fetched studies."""
     from pydicom import uid
 
     return (
@@ -224,16 +225,16 @@ def storage_classes() -> tuple[str, ...]:
 
 
 def _transfer_syntaxes() -> list[str]:
-    """What `crossray prepare` reads."""
+    """Return the transfer syntaxes that `crossray prepare` reads."""
     from crossray.data.images.dicom_pixels import TRANSFER_SYNTAXES
 
     return list(TRANSFER_SYNTAXES)
 
 
 def _bound(association: Any, most_bytes: int, timeout: float) -> None:
-    """Limit what a peer may make the node keep in memory.
+    """Limit how much memory a peer can make the node use.
 
-    pynetdicom reads a PDU of up to 4 GiB, and messages of any number of PDUs, before an event handler sees them. An
+    Before any event handler runs, pynetdicom reads PDUs of up to 4 GiB, and messages of any number of PDUs. Raising an
     `OSError` while it reads closes the connection.
     """
     socket = association.dul.socket
@@ -252,10 +253,10 @@ def _bound(association: Any, most_bytes: int, timeout: float) -> None:
 
 
 def _end_cleanly(association: Any) -> None:
-    """End an association whose messages are damaged as pynetdicom ends others.
+    """Make pynetdicom close an association properly after a malformed message.
 
-    A command without its fields, or an answer that is ready when the association has just been aborted, would end
-    pynetdicom's thread with an error, and leave the connection open until it times out.
+    Otherwise, a command without its required fields, or a response to an association that was just aborted, ends
+    pynetdicom's thread with an error and leaves the connection open until it times out.
     """
     receive, machine = association.dimse.receive_primitive, association.dul.state_machine
     act = machine.do_action
@@ -277,13 +278,13 @@ def _end_cleanly(association: Any) -> None:
 
 
 def quiet_libraries() -> None:
-    """Silence those whose lines and warnings quote identifiers and values."""
+    """Silence libraries whose log messages and warnings quote identifiers and values."""
     for library in ("pynetdicom", "pydicom", "highdicom", "httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.CRITICAL + 1)
         warnings.filterwarnings("ignore", module=library)
 
 
 def _on_message(event: "Event") -> None:
-    """A whole message has come: count from nothing again."""
+    """Reset the count of received bytes after a complete message."""
     association: Any = event.assoc
     association.crossray_received = 0

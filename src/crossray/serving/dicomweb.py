@@ -1,6 +1,6 @@
 """DICOMweb (PS3.18): fetches studies from an archive (WADO-RS) and stores reports in one (STOW-RS).
 
-Addresses are checked against an allow-list first, redirects are not followed, and answers are read up to a limit.
+URLs are checked against an allowlist, redirects are not followed, and the size of responses is limited.
 """
 
 import re
@@ -21,10 +21,10 @@ from crossray.serving.entries import File
 if TYPE_CHECKING:
     import httpx
 
-#: Seconds for a connection, and for each piece of an answer.
+#: Time limit in seconds for a connection, and for each chunk of a response.
 TIMEOUT = 30.0
 
-#: Seconds for a whole answer.
+#: Time limit in seconds for a whole response.
 LONGEST = 120.0
 
 #: Maximum number of objects in a study.
@@ -38,65 +38,63 @@ class Archive:
     """The root of a DICOMweb service, such as http://127.0.0.1:8042/dicom-web.
 
     Attributes:
-        root: its address, without a slash at the end.
+        root: URL of the service, without a slash at the end.
     """
 
     root: str
 
     def __post_init__(self) -> None:
-        """Check the address."""
+        """Validate the URL."""
         parts = _parts(self.root)
         if parts is None or self.root.endswith("/"):
             raise UserError(f"{quoted(self.root)}: not a DICOMweb address; give one such as https://pacs/dicom-web.")
 
     def holds(self, url: str) -> bool:
-        """Whether this is the address of a whole study in this archive, without tricks."""
+        """Whether a URL is that of a whole study in this archive, and nothing more."""
         return url.startswith(f"{self.root}/") and bool(_STUDY.fullmatch(url.removeprefix(self.root)))
 
 
 def fetch_study(url: str, allowed: Sequence[Archive], *, most_bytes: int = 4 * MAX_BYTES) -> list[File]:
-    """The radiographs of a study, without its other objects, such as reports.
+    """Fetch the radiographs of a study, without its other objects such as reports.
 
     Args:
-        url: ROOT/studies/STUDY-INSTANCE-UID.
+        url: URL of the study: ROOT/studies/STUDY-INSTANCE-UID.
         allowed: allowed archives.
-        most_bytes: maximum size of the answer.
+        most_bytes: maximum size of the response.
 
     Raises:
-        UserError: the address is not in an allowed archive, or the archive does not answer with such a study.
+        UserError: the URL is not in an allowed archive, or the archive does not return radiographs.
     """
     import httpx
 
     if not any(archive.holds(url) for archive in allowed):
-        raise UserError(
-            "study: its address is not in an allowed archive (--dicomweb); ask the operator of the service."
-        )
+        raise UserError("study: its URL is not in an allowed archive (--dicomweb); ask the operator of the service.")
     accept = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
     content = bytearray()
     try:
         with _client() as client, client.stream("GET", url, headers=accept) as answer:
             if answer.status_code != 200:
-                raise UserError(f"study: the archive answers {answer.status_code}; check that it has the study.")
+                raise UserError(f"study: the archive answered {answer.status_code}; check that it has the study.")
             boundary, end = _boundary(answer.headers.get("content-type", "")), time.monotonic() + LONGEST
             for piece in answer.iter_bytes():
                 content += piece
                 if time.monotonic() > end:
-                    raise UserError("study: the archive takes too long; send its radiographs instead.")
+                    raise UserError("study: the archive takes too long; send the radiographs instead.")
                 if len(content) > most_bytes:
-                    raise UserError(f"study: it is larger than {most_bytes // 2**20} MiB; send its radiographs alone.")
+                    raise UserError(f"study: it is larger than {most_bytes // 2**20} MiB; send only its radiographs.")
     except httpx.HTTPError as error:
         raise UserError(f"study: the archive cannot be reached ({type(error).__name__}); try again later.") from None
     found = list(_objects(bytes(content), boundary))
     if not found:
-        raise UserError("study: the archive's answer contains no radiograph; check that the study has some.")
+        raise UserError("study: the archive returned no radiographs; check that the study has some.")
     return found
 
 
 def store_report(archive: Archive, content: bytes) -> None:
-    """Store a DICOM object (STOW-RS).
+    """Store a DICOM object in an archive (STOW-RS).
 
     Raises:
-        UserError: the archive does not accept it.
+        UserError: the archive cannot be reached or does not store the object.
     """
     import httpx
 
@@ -116,11 +114,11 @@ def store_report(archive: Archive, content: bytes) -> None:
     except httpx.HTTPError as error:
         raise UserError(f"--send-to: the archive cannot be reached ({type(error).__name__}).") from None
     if answer.status_code != 200:  # 202 and 409 mean that the object was not stored
-        raise UserError(f"--send-to: the archive answers {answer.status_code}; check its log.")
+        raise UserError(f"--send-to: the archive answered {answer.status_code}; check its log.")
 
 
 def _client() -> "httpx.Client":
-    """Credentials come from ~/.netrc, so they do not appear in command lines."""
+    """Create a client with credentials from ~/.netrc, so that they do not appear on command lines."""
     import httpx
 
     known = Path.home() / ".netrc"
@@ -141,15 +139,15 @@ def _parts(url: str) -> SplitResult | None:
 def _boundary(content_type: str) -> bytes:
     found = re.search(r'boundary="?([^";,]{1,70})"?', content_type)
     if found is None or "multipart/related" not in content_type.lower():
-        raise UserError("study: the archive's answer is not multipart/related; check that it is a DICOMweb address.")
+        raise UserError("study: the archive's response is not multipart/related; check that it is a DICOMweb service.")
     return found[1].strip().encode("latin-1", "replace")
 
 
 def _objects(content: bytes, boundary: bytes) -> Iterator[File]:
-    """The parts of a multipart answer (RFC 2046) that are DICOM objects."""
+    """Yield the radiographs among the parts of a multipart response (RFC 2046)."""
     parts = (b"\r\n" + content).split(b"\r\n--" + boundary, MOST_OBJECTS + 2)
     if len(parts) > MOST_OBJECTS + 2:
-        raise UserError(f"study: it has more than {MOST_OBJECTS} objects; send its radiographs alone.")
+        raise UserError(f"study: it has more than {MOST_OBJECTS} objects; send only its radiographs.")
     for part in parts[1:]:
         if part.startswith(b"--"):
             return

@@ -11,8 +11,8 @@ class File:
     """An object of a study.
 
     Attributes:
-        name: unique within the study: a file name, or a SOP instance UID.
-        content: its bytes, which never appear in messages.
+        name: name that is unique within the study: a number, or a SOP instance UID.
+        content: content of the file, which never appears in messages.
     """
 
     name: str
@@ -24,18 +24,18 @@ class Entry:
     """A study in the journal.
 
     Attributes:
-        id: 32 hexadecimal digits, drawn at random.
-        state: collecting, waiting, working, done or failed.
-        origin: how it was received, such as "http" or "dicom".
-        owner: sender: the name of an API key, the subject of a token, or an AE title.
+        id: 32 random hexadecimal digits.
+        state: collecting, waiting, working, done or failed; see `crossray.serving.journal`.
+        origin: how the study was received, such as "http" or "dicom".
+        owner: who sent it: the name of an API key, the subject of a token, or an AE title.
         key: the sender's identifier of the study, such as an Idempotency-Key or a study instance UID.
-        model: served model for the report.
+        model: name of the model that reports the study.
         options: options of the request, as JSON values.
-        received: time of arrival; `changed`: time of the last state change.
+        received: time of arrival; `changed`: time of the last state change; both in seconds since 1970.
         attempts: number of claims.
         token: token of the current claim.
-        delivered: time when the receiver confirmed the report.
-        error: reason for the failure, in one sentence.
+        delivered: time when the receiver confirmed the report; None before.
+        error: why the study failed, in one sentence; None otherwise.
     """
 
     id: str
@@ -54,6 +54,6 @@ class Entry:
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> "Entry":
-        """The study in a row of the table."""
+        """Create an entry from a row of the table."""
         values = {name: row[name] for name in cls.__dataclass_fields__ if name != "options"}
         return cls(**values, options=json.loads(row["options"]))

@@ -1,4 +1,4 @@
-"""Answers in the requested format."""
+"""Exports responses in the requested format."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from crossray.serving.settings import NOTICE
 
 Format = Literal["json", "text", "fhir", "sr"]
 
-#: Types of the formats, as Accept names them.
+#: Format of each media type in the Accept header.
 TYPES: dict[str, Format] = {
     "application/json": "json", "text/plain": "text", "application/fhir+json": "fhir", "application/dicom": "sr",
     "*/*": "json", "application/*": "json", "text/*": "text",
@@ -29,17 +29,21 @@ class Edited(BaseModel):
     """A report after review by a person.
 
     Attributes:
-        sentences: kept sentences with their current text.
+        sentences: sentences that the person has not discarded, with their current text.
     """
 
     sentences: list[str] = Field(max_length=200, examples=[["The heart is normal.", "No effusion."]])
 
 
 def wanted(given: Format | None, accept: str) -> Format:
-    """The requested format.
+    """Return the requested format.
+
+    Args:
+        given: value of the parameter `format`, which takes precedence.
+        accept: value of the Accept header.
 
     Raises:
-        Problem: 406.
+        Problem: 406, if no accepted type is available.
     """
     if given is not None:
         return given
@@ -47,20 +51,20 @@ def wanted(given: Format | None, accept: str) -> Format:
         kind = part.partition(";")[0].strip().lower()
         if kind in TYPES:
             return TYPES[kind]
-    raise Problem(406, "this type is not available; ask for json, text, fhir or sr.")
+    raise Problem(406, "this media type is not available; request json, text, fhir or sr.")
 
 
 async def export(kind: Format, answer: Answer, files: Sequence[File], changes: Edited | None) -> Response:
-    """The answer in a requested format.
+    """Convert a response to the requested format.
 
     Args:
-        kind: the format.
-        answer: the report.
-        files: files of its study, for formats with patient and study.
-        changes: changes by a person.
+        kind: format.
+        answer: response with the report.
+        files: files of the study, for formats that name patient and study.
+        changes: sentences that a person has reviewed; None for the unedited report.
 
     Raises:
-        Problem: 422, the study has no such format.
+        Problem: 422, if the study cannot be exported in this format.
     """
     try:
         text = answer["text"] if changes is None else edited(changes.sentences)
@@ -71,7 +75,7 @@ async def export(kind: Format, answer: Answer, files: Sequence[File], changes: E
     if kind == "text":
         return Response(f"{text}\n\n{NOTICE}\n", media_type="text/plain; charset=utf-8")
     if not text:
-        raise Problem(422, "sentences: none is left; keep at least one.")
+        raise Problem(422, "sentences: none are left; keep at least one.")
     made = datetime.fromisoformat(answer["created"])
     contents = [(f"image {number + 1}", file.content) for number, file in enumerate(files)]
     try:

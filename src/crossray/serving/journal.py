@@ -1,9 +1,9 @@
-r"""The journal: what the service has accepted, and what became of it. It survives `kill -9` at any moment.
+r"""The journal: a database of accepted studies and their reports. It survives `kill -9` at any moment.
 
     journal = Journal("sqlite:///crossray.db")      # or postgresql+psycopg://...
-    journal.recover()                               # after a restart: what was being worked on waits again
+    journal.recover()                               # after a restart: unfinished work waits again
     entry, new = journal.accept([File("a.dcm", content)], model="rcan", owner="key-1", origin="http")
-    ...                                             # only now is the sender told that the study was accepted
+    ...                                             # confirm the study to its sender only now
     for entry in journal.claim(16):
         files = journal.files(entry.id)
         journal.complete(entry, report)             # or journal.fail(entry, "one sentence")
@@ -14,20 +14,20 @@ States of a study:
                                ^                  |   \--fail--> failed
                                \----- recover ----/
 
-* `accept` returns after the study is on disk. `collect` does so for one object of a study whose end is not told, as in
-  DICOM: answer a C-STORE with success after it. `release(quiet)` lets those wait that got nothing new for that long.
-* **Exactly once**: `complete` stores the report and ends the claim in one transaction; the report's primary key is the
-  study, and a claim that was taken away (`recover`) completes nothing and returns False. A second `accept` with the
-  same `key` of the same owner and origin returns the first study.
-* A study that was claimed `MOST_ATTEMPTS` times without an end has probably killed its process: it becomes failed.
-* What is sent elsewhere (an SR to an archive) is sent after `complete`: `undelivered(origin)` names what is not there
-  yet, `delivered(id)` notes that the receiver has confirmed. A receiver must take a repeated object for the same one:
-  derive its UIDs from `entry.id`.
-* `sweep(days)` deletes finished studies, their files and reports. `delete(id)` does so at once. `note` writes the audit
-  trail: who, what, which study, how it ended. Nothing of it is content, and it stays.
+* `accept` returns once the study is on disk. `collect` does the same for one object of a study that arrives in parts,
+  as in DICOM, where nothing marks the last object: answer the C-STORE with success afterwards. `release(quiet)`
+  completes the studies that have received nothing for `quiet` seconds.
+* **Exactly once**: `complete` stores the report and ends the claim in one transaction. The primary key of a report is
+  its study, and a revoked claim (`recover`) completes nothing and returns False. A second `accept` with the same `key`,
+  owner and origin returns the first study.
+* A study that was claimed `MOST_ATTEMPTS` times without ending has probably crashed its process each time: it fails.
+* Reports for an archive are sent after `complete`: `undelivered(origin)` lists those still to be sent, and
+  `delivered(id)` records that the receiver has confirmed one. A report may be sent twice, so derive its UIDs from
+  `entry.id`.
+* `sweep(days)` deletes old finished studies with their files and reports; `delete(id)` deletes one immediately. `note`
+  writes the audit trail: who, what, which study, and the outcome. It has no content of studies and is never deleted.
 
-A report is any text (the service stores JSON). Times are seconds since 1970. Every method may be called from any
-thread.
+A report is any text (the service stores JSON). Times are in seconds since 1970. All methods are thread-safe.
 """
 
 import json
@@ -46,11 +46,11 @@ from crossray.serving.commits import Commits
 from crossray.serving.entries import Entry, File
 from crossray.serving.tables import READS, audit, files, open_engine, reports, studies
 
-#: Times that a study is begun before it is given up. Images are decoded elsewhere, a model sees arrays alone: a study
-#: hardly ever ends the process, a machine that is restarted again and again does.
+#: Maximum number of claims of a study. The limit is high because images are decoded in other processes: restarts of the
+#: machine are a likelier cause of many attempts than a study that crashes the service.
 MOST_ATTEMPTS = 100
 
-#: With `sweep(0)`: seconds that a finished report waits for its delivery.
+#: With `sweep(0)`: seconds after which a finished study is deleted even if its report was not delivered.
 UNDELIVERED = 3600.0
 
 
@@ -58,13 +58,13 @@ class Journal:
     """Accepted studies and their reports in a database."""
 
     def __init__(self, url: str = "sqlite:///crossray.db", *, worker: str = "", clock: Callable[[], float] = time.time):
-        """Open the database; tables that are missing are made.
+        """Open the database and create missing tables.
 
         Args:
-            url: URL of the database for SQLAlchemy. SQLite serves one service; several can share PostgreSQL.
-            worker: name of this service among those that share PostgreSQL, the same after a restart; by default the
-                machine's.
-            clock: seconds since 1970, for tests.
+            url: SQLAlchemy URL of the database. Several services can share PostgreSQL, but not SQLite.
+            worker: name of this service among those that share PostgreSQL, stable across restarts; by default, the name
+                of the machine.
+            clock: function that returns the time in seconds since 1970, for tests.
 
         Raises:
             UserError: the database cannot be opened.
@@ -92,16 +92,16 @@ class Journal:
         key: str | None = None,
         claim: bool = False,
     ) -> tuple[Entry, bool]:
-        """Store a whole study; it is on disk when this returns.
+        """Store a complete study; it is on disk when this returns.
 
         Args:
-            content: its files, with different names.
-            model: that shall report it; `owner`, `origin`, `options`, `key`: see `Entry`.
+            content: files of the study, with unique names.
+            model: name of the model that reports the study.
             owner: who sent it.
-            origin: the way it came.
-            options: JSON values.
-            key: makes a repeated sending the same study.
-            claim: whether the caller begins it at once, as `claim` would.
+            origin: how it was received.
+            options: options of the request, as JSON values.
+            key: identifies the request, so that repeating it does not create another study; None for no such check.
+            claim: whether the caller also claims the study, as with `claim`.
 
         Returns:
             The study, and whether it is new.
@@ -110,7 +110,7 @@ class Journal:
             UserError: two files have the same name.
         """
         if len({file.name for file in content}) != len(content):
-            raise UserError("images: two files have the same name; give each its own.")
+            raise UserError("images: two files have the same name; give each a different one.")
 
         def store(connection: Connection) -> Entry:
             study = self._insert(connection, "waiting", origin, owner, key, model, options or {})
@@ -124,7 +124,7 @@ class Journal:
                 self._take(connection, [study])
             return self._one(connection, study)
 
-        for _ in range(2):  # the second time around, the same key has come in between
+        for _ in range(2):  # try again if another thread stored the same key in between
             known = None if key is None else self._keyed(origin, owner, key)
             if known is not None:
                 return known, False
@@ -146,21 +146,22 @@ class Journal:
         options: Mapping[str, Any] | None = None,
         most: int | None = None,
     ) -> str | None:
-        """Store one object of a study that comes in parts; it is on disk when this returns.
+        """Store one object of a study that arrives in parts; it is on disk when this returns.
 
-        An object that is there already stays as it is. What comes after the study was released is a new study.
+        An object that was stored before is not replaced. Objects that arrive after `release` start a new study.
 
         Args:
-            key: the study, such as its study instance UID.
+            key: identifier of the study, such as its study instance UID.
             file: the object; its name is its SOP instance UID.
-            model: see `accept`, like the others.
+            model: name of the model that reports the study.
             owner: who sent it.
-            origin: the way it came.
-            options: JSON values.
-            most: unfinished studies beyond which no new one is begun; one that has been begun takes more objects.
+            origin: how it was received.
+            options: options of the request, as JSON values.
+            most: maximum number of unfinished studies; beyond it, objects are stored only for studies that are already
+                being collected.
 
         Returns:
-            The study's id; None where it would be one too many, and nothing was stored.
+            The id of the study; None if there are too many unfinished studies and nothing was stored.
         """
         open_one = _where_key(select(studies.c.id), origin, owner, key).where(studies.c.state == "collecting")
 
@@ -180,16 +181,16 @@ class Journal:
 
         try:
             return self._write(store)
-        except IntegrityError:  # another service was the first to store an object of this study, or this object
+        except IntegrityError:  # another service was first to store this object or another one of the study
             return self._write(store)
 
     def release(self, quiet: float) -> list[str]:
-        """Let the collected studies wait for a report that got no new object for `quiet` seconds; their ids."""
+        """Complete the collected studies without a new object for `quiet` seconds; return their ids."""
         ended = (studies.c.state == "collecting", studies.c.changed <= self._clock() - quiet)
 
         def free(connection: Connection) -> list[str]:
             found = [str(row.id) for row in connection.execute(select(studies.c.id).where(*ended).with_for_update())]
-            # the key is free again: more objects of the same DICOM study become another study here
+            # without a key, so that later objects of the same DICOM study start another study
             done = {"state": "waiting", "changed": self._clock(), "key": None}
             for study in found:
                 connection.execute(update(studies).where(studies.c.id == study).values(**done))
@@ -200,7 +201,7 @@ class Journal:
     # -- working -----------------------------------------------------------------------------------------------------
 
     def claim(self, limit: int = 1, *, origin: str | None = None) -> list[Entry]:
-        """Begin at most `limit` waiting studies, the oldest first; nobody else gets them."""
+        """Claim at most `limit` waiting studies, the oldest first, for this caller alone."""
         waiting = select(studies.c.id).where(studies.c.state == "waiting").order_by(studies.c.received).limit(limit)
         if origin is not None:
             waiting = waiting.where(studies.c.origin == origin)
@@ -213,15 +214,15 @@ class Journal:
         return self._write(begin)
 
     def complete(self, entry: Entry, report: str, *, delivered: bool = False) -> bool:
-        """Store the report of a claimed study, once and for all.
+        """Store the report of a claimed study.
 
         Args:
-            entry: result of `claim` or `accept`.
-            report: a text.
-            delivered: whether nothing has to be sent elsewhere.
+            entry: study from `claim` or `accept`.
+            report: text of the report, which is final.
+            delivered: whether the report does not have to be sent to a receiver.
 
         Returns:
-            False: the claim was taken away meanwhile, and nothing was stored.
+            Whether the report was stored; False if the claim has been revoked in the meantime.
         """
         now = self._clock()
 
@@ -234,19 +235,19 @@ class Journal:
         return self._write(end)
 
     def fail(self, entry: Entry, reason: str) -> bool:
-        """End a claimed study without a report; `reason` is one sentence without anything of the patient."""
+        """Record that a claimed study failed, and why, in one sentence without patient data; see `complete`."""
         return self._write(lambda connection: self._end(connection, entry, "failed", reason, None))
 
     def recover(self) -> int:
-        """After a restart: let the studies wait again that this service was working on; how many were.
+        """Revoke the claims of this service after a restart, so that its studies wait again; return their number.
 
-        Call it before the first `claim`, and in one process only. A file of SQLite is one service's, whatever it was
-        called before: a container has another name each time it is made.
+        Call it before the first `claim`, and in one process only. In a SQLite file, all claims belong to this service,
+        even if its name has changed, as the name of a container does.
         """
         mine = [studies.c.state == "working"]
         if self._shared:
             mine.append(studies.c.worker == self.worker)
-        given_up = "the service ended each time it began this study; see what is odd about its files."
+        given_up = "the service ended each time it processed this study; check its files."
         now = self._clock()
         often = update(studies).where(*mine, studies.c.attempts >= MOST_ATTEMPTS)
         given = often.values(state="failed", error=given_up, changed=now, token=None)
@@ -256,30 +257,30 @@ class Journal:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def entry(self, study: str, *, owner: str | None = None) -> Entry | None:
-        """The study with this id; None where there is none, or where it is another owner's."""
+        """Return the study with this id; None if it does not exist or belongs to another owner."""
         with self._reading() as connection:
             found = connection.execute(select(studies).where(studies.c.id == study)).mappings().first()
         entry = None if found is None else Entry.of(found)
         return entry if entry is not None and owner in (None, entry.owner) else None
 
     def files(self, study: str) -> list[File]:
-        """Its files, in the order in which they came."""
+        """Return the files of a study in the order of their arrival."""
         rows = select(files.c.name, files.c.content).where(files.c.study == study).order_by(files.c.number)
         with self._reading() as connection:
             return [File(row.name, bytes(row.content)) for row in connection.execute(rows)]
 
     def report(self, study: str) -> str | None:
-        """The report, where there is one."""
+        """Return the report of a study; None if there is none."""
         with self._reading() as connection:
             return connection.execute(select(reports.c.content).where(reports.c.study == study)).scalar()
 
     def unfinished(self) -> int:
-        """How many studies are not reported yet."""
+        """Return the number of studies that are neither done nor failed."""
         with self._reading() as connection:
             return _unfinished(connection)
 
     def counts(self) -> dict[str, int]:
-        """How many studies are in each state; this goes through all of them."""
+        """Return the number of studies by state; slow, because it scans all studies."""
         with self._reading() as connection:
             rows = connection.execute(select(studies.c.state, func.count()).group_by(studies.c.state))
             return {str(state): int(count) for state, count in rows}
@@ -287,7 +288,7 @@ class Journal:
     # -- delivering and forgetting -----------------------------------------------------------------------------------
 
     def undelivered(self, origin: str) -> list[str]:
-        """Ids of the studies that are done and whose report has not reached its receiver, the oldest first."""
+        """Return the ids of studies whose report is done but not delivered, the oldest first."""
         rows = select(studies.c.id).where(
             studies.c.state == "done", studies.c.origin == origin, studies.c.delivered.is_(None)
         )
@@ -295,21 +296,22 @@ class Journal:
             return [str(row.id) for row in connection.execute(rows.order_by(studies.c.changed))]
 
     def delivered(self, study: str) -> None:
-        """Note that the receiver has the report."""
+        """Record that the receiver has confirmed the report."""
         noted = update(studies).where(studies.c.id == study).values(delivered=self._clock())
         self._write(lambda connection: connection.execute(noted))
 
     def sweep(self, days: float, *, owed: str | None = None) -> int:
-        """Delete the studies that ended more than `days` ago; how many.
+        """Delete the studies that ended more than `days` ago; return their number.
 
-        With 0 days a finished study goes as soon as its report is delivered, and after `UNDELIVERED` seconds anyway.
+        With 0 days, a finished study is deleted as soon as its report is delivered, and after `UNDELIVERED` seconds in
+        any case.
 
         Args:
-            days: since the end.
-            owed: origin of the studies whose reports stay until they are delivered, however long that takes.
+            days: number of days since the study ended.
+            owed: origin of studies that are not deleted before their report is delivered, however long that takes.
         """
         before = self._clock() - (days * 86400 or UNDELIVERED)
-        # what ended before came before: the index knows when studies came
+        # implied by the second condition, but with an index
         old = (studies.c.received <= before) & (studies.c.changed <= before)
         gone = old if days else old | studies.c.delivered.is_not(None)
         chosen = select(studies.c.id).where(studies.c.state.in_(("done", "failed")), gone)
@@ -320,23 +322,23 @@ class Journal:
         return self._write(lambda connection: self._erase(connection, [row.id for row in connection.execute(chosen)]))
 
     def delete(self, study: str) -> bool:
-        """Delete a study with files and report, whatever its state; whether it was there."""
+        """Delete a study in any state, with its files and report; return whether it existed."""
         return bool(self._write(lambda connection: self._erase(connection, [study])))
 
     def note(self, who: str, action: str, outcome: str, study: str | None = None) -> None:
         """Write a row of the audit trail.
 
         Args:
-            who: name of the key, subject of the token, AE title.
+            who: name of the key, subject of the token, or AE title.
             action: requested action, such as "POST /v1/reports"; a route, never a path with values of the request.
-            outcome: how it ended, such as "200" or "refused".
-            study: id of the study.
+            outcome: outcome, such as "200" or "refused".
+            study: id of the study, if the action has one.
         """
         row = {"time": self._clock(), "who": who[:128], "action": action[:64], "outcome": outcome[:64], "study": study}
         self._write(lambda connection: connection.execute(insert(audit), row))
 
     def notes(self, limit: int = 1000) -> list[dict[str, Any]]:
-        """The newest rows of the audit trail, newest first."""
+        """Return the last `limit` rows of the audit trail, newest first."""
         with self._reading() as connection:
             rows = connection.execute(select(audit).order_by(audit.c.number.desc()).limit(limit)).mappings()
             return [dict(row) for row in rows]

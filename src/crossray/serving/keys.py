@@ -1,8 +1,8 @@
 """API keys: random, stored as hashes, with scopes and an expiry date; the file is reloaded when it changes.
 
-A key has the form `crk_NUMBER_SECRET`. The file contains the SHA-256 of the secret: 256 random bits need no slow hash.
-To rotate a key, create a second one with the same name, give it to the client, then revoke the first; both have the
-same owner.
+A key has the form `crk_NUMBER_SECRET`. The file stores the SHA-256 of the secret; a slow hash is not needed, because
+the secret has 256 random bits. To rotate a key, create a second one with the same name, give it to the client, then
+revoke the first. Studies belong to the name, so both keys can access them.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from crossray.errors import UserError, choose
 from crossray.files.lock import locked
 from crossray.files.write import write_whole
 
-#: Rights of a caller: report: send studies and read their own reports; metrics: read /metrics; admin: reload models and
+#: Rights of a caller. report: send studies and read its own reports; metrics: read /metrics; admin: reload models and
 #: read the audit trail.
 SCOPES: tuple[str, ...] = ("report", "metrics", "admin")
 
-#: Longest name of an owner in the journal.
+#: Maximum length of an owner's name in the journal.
 LONGEST_NAME = 128
 
-#: A hundred years, because the list shows the expiry as a date.
+#: Maximum lifetime of a key, a hundred years, so that the expiry can be shown as a date.
 MOST_DAYS = 36_500
 
 
@@ -36,9 +36,9 @@ class Key:
     """A key in the file.
 
     Attributes:
-        number: public part; `digest`: SHA-256 of the secret part.
+        number: public part of the key; `digest`: SHA-256 of the secret part.
         name: owner, as in the audit trail.
-        scopes: some of `SCOPES`.
+        scopes: rights of the key, from `SCOPES`.
         expires: time of expiry, in seconds since 1970.
     """
 
@@ -50,13 +50,13 @@ class Key:
 
 
 class KeyFile:
-    """The keys of a service."""
+    """The keys of a service, reloaded when their file changes."""
 
     def __init__(self, path: Path) -> None:
         """Read the file.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: the file cannot be read.
         """
         self._path, self._lock = path, threading.Lock()
         self._changed: Any = None
@@ -64,7 +64,7 @@ class KeyFile:
         self._read()
 
     def find(self, text: str) -> Key | None:
-        """The key for `text`, even if it has expired; None if there is none."""
+        """Return the key for the text `crk_NUMBER_SECRET`, even if it has expired; None if there is none."""
         self._read()
         _, _, rest = text.partition("crk_")
         number, _, secret = rest.partition("_")
@@ -86,10 +86,10 @@ class KeyFile:
 
 
 def read_keys(path: Path) -> list[Key]:
-    """The keys in a file.
+    """Read the keys in a file.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file cannot be read or is damaged.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["keys"]
@@ -97,17 +97,20 @@ def read_keys(path: Path) -> list[Key]:
     except OSError as error:
         raise UserError(f"--keys {path}: cannot be read ({error.strerror}); name a file.") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"--keys {path}: not a file of `crossray keys`; make a new one with that command.") from None
+        raise UserError(f"--keys {path}: not a file of `crossray keys`; create a new one with that command.") from None
 
 
 def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str:
-    """Add a key to a file, which is created if it is missing; the key itself is not stored.
+    """Create a key and add its hash to a file, which is created if it does not exist.
 
     Args:
         path: file of the keys.
-        name: owner.
-        scopes: some of `SCOPES`.
-        days: number of days until it expires.
+        name: owner of the key.
+        scopes: rights of the key, from `SCOPES`.
+        days: number of days until the key expires.
+
+    Returns:
+        The key, which cannot be recovered from the file.
 
     Raises:
         UserError: a scope does not exist, the name or the number of days is invalid, or the file is damaged.
@@ -117,7 +120,7 @@ def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str
             raise UserError(f"--scopes {scope}: there is no such scope; {choose(scope, SCOPES)}.")
     if not 0 < days <= MOST_DAYS:
         raise UserError(f"--days {days}: give more than 0 and at most {MOST_DAYS}.")
-    if not name.strip() or ":" in name or len(name) > LONGEST_NAME:  # subjects of an identity provider contain a colon
+    if not name.strip() or ":" in name or len(name) > LONGEST_NAME:  # names of other owners (oidc:, dicom:) have one
         raise UserError(f"--name {name!r}: give a name of at most {LONGEST_NAME} characters without a colon.")
     number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     with _alone(path):
@@ -126,10 +129,10 @@ def make_key(path: Path, name: str, scopes: tuple[str, ...], days: float) -> str
 
 
 def revoke(path: Path, number: str) -> None:
-    """Remove the key with this number.
+    """Remove the key with this number from a file.
 
     Raises:
-        UserError: there is none.
+        UserError: the key does not exist, or the file is damaged.
     """
     with _alone(path):
         keys = _known(path)
@@ -142,10 +145,10 @@ def revoke(path: Path, number: str) -> None:
 
 
 def _alone(path: Path) -> AbstractContextManager[None]:
-    """Lock the file, because of two simultaneous changes one would be lost."""
+    """Lock the file, because one of two simultaneous changes would be lost."""
     if not path.parent.is_dir():
         return nullcontext()
-    return locked(path.with_name(f"{path.name}.lock"), f"--keys {path}: another command changes it; run this again.")
+    return locked(path.with_name(f"{path.name}.lock"), f"--keys {path}: another command is using it; run this again.")
 
 
 def _known(path: Path) -> list[Key]:

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus about routes, states and models, but never about a study or a caller."""
+"""Prometheus metrics of routes, states and models; never of a study or a caller."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -12,15 +12,17 @@ class Metrics:
         """Start at zero, in a separate registry."""
         self.registry = CollectorRegistry()
         of = self.registry
-        self.requests = Counter("crossray_requests", "Answers.", ["method", "route", "status"], registry=of)
+        self.requests = Counter("crossray_requests", "Requests answered.", ["method", "route", "status"], registry=of)
         self.seconds = Histogram(
-            "crossray_request_seconds", "Time of answers.", ["route"], buckets=_SECONDS, registry=of
+            "crossray_request_seconds", "Time to answer a request.", ["route"], buckets=_SECONDS, registry=of
         )
-        self.decoding = Histogram("crossray_decode_seconds", "Time of decoding a study.", buckets=_SECONDS, registry=of)
+        self.decoding = Histogram("crossray_decode_seconds", "Time to decode a study.", buckets=_SECONDS, registry=of)
         self.batches = Histogram(
-            "crossray_batch_studies", "Studies of a batch.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64), registry=of
+            "crossray_batch_studies", "Studies per batch.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64), registry=of
         )
-        self.writing = Histogram("crossray_batch_seconds", "Time of a batch.", ["model"], buckets=_SECONDS, registry=of)
+        self.writing = Histogram(
+            "crossray_batch_seconds", "Time to report a batch.", ["model"], buckets=_SECONDS, registry=of
+        )
         self.reported = Counter("crossray_reported", "Studies that were reported.", ["model"], registry=of)
         self.refused = Counter("crossray_refused", "Studies that were refused.", ["reason"], registry=of)
         self.in_flight = Gauge("crossray_in_flight", "Studies being uploaded or without a report.", registry=of)
@@ -33,5 +35,5 @@ class Metrics:
         self.writing.labels(model).observe(seconds)
 
     def text(self) -> bytes:
-        """All metrics in Prometheus format."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self.registry)

@@ -19,11 +19,11 @@ def beside_neighbours(settings: Settings, journal: Journal, model: str) -> Itera
 
     Args:
         settings: settings of the service; without a DICOM port, nothing happens.
-        journal: takes the studies.
-        model: that reports them.
+        journal: journal that stores the studies.
+        model: name of the model that reports them.
 
     Yields:
-        The node.
+        The DICOM node; None without a DICOM port.
 
     Raises:
         UserError: the port cannot be opened, or an option is invalid.
@@ -69,6 +69,6 @@ def check_neighbours(settings: Settings) -> None:
     if settings.dicom_port is not None:
         NodeSettings(title=settings.dicom_title, callers=settings.dicom_callers)
         if settings.host not in LOOPBACK and not settings.dicom_callers:
-            raise UserError(f"anybody could send studies to --host {settings.host}; name who may with --dicom-callers.")
+            raise UserError(f"anyone could send studies to --host {settings.host}; name allowed --dicom-callers.")
         if not 0 <= settings.dicom_port < 65536:
             raise UserError(f"--dicom-port {settings.dicom_port}: give a port from 1 to 65535.")

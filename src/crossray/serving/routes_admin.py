@@ -1,4 +1,4 @@
-"""Routes about the service itself: models, metrics, the audit trail."""
+"""Routes about the service itself: models, metrics and the audit trail."""
 
 import asyncio
 from typing import Any
@@ -14,37 +14,37 @@ from crossray.serving.shelf import described
 admin = APIRouter()
 
 
-@admin.get("/v1/models", tags=["models"], summary="The models that may be asked.")
+@admin.get("/v1/models", tags=["models"], summary="List the models.")
 async def models(request: Request, caller: Reporting) -> dict[str, Any]:
-    """Name, system, number of views and weights of every model; the first is the default."""
+    """Name, system, number of views and hash of the weights of every model; the first is the default."""
     shelf = request.app.state.shelf
     return {"notice": NOTICE, "models": [described(name, shelf.get(name)) for name in shelf.names]}
 
 
-@admin.get("/v1/models/{name}/card", tags=["models"], summary="What a model is, and how it scored.")
+@admin.get("/v1/models/{name}/card", tags=["models"], summary="Read a model card.")
 async def card(request: Request, name: str, caller: Reporting) -> Response:
-    """The model card in Markdown."""
+    """The model card in Markdown: what the model is, how it was trained, and its scores."""
     model = request.app.state.shelf.get(name)
     return Response(await asyncio.to_thread(model.reporter.card), media_type="text/markdown; charset=utf-8")
 
 
-@admin.post("/v1/models/{name}/reload", tags=["models"], summary="Take the model that lies in the folder now.")
+@admin.post("/v1/models/{name}/reload", tags=["models"], summary="Reload a model from its folder.")
 async def reload(request: Request, name: str, caller: Administering) -> dict[str, Any]:
-    """Reload the folder; requests use the old model until the new one is loaded, and none is lost."""
+    """Requests use the old model until the new one is loaded; none are lost."""
     shelf = request.app.state.shelf
     try:
         return described(name, await asyncio.to_thread(shelf.reload, name))
     except UserError:
-        raise Problem(409, "the folder cannot be loaded; the model that was there stays.") from None
+        raise Problem(409, "the folder cannot be loaded; the old model remains in use.") from None
 
 
-@admin.get("/v1/audit", tags=["service"], summary="Who asked what, without content.")
+@admin.get("/v1/audit", tags=["service"], summary="Read the audit trail.")
 async def audit(request: Request, caller: Administering, limit: int = 100) -> dict[str, Any]:
-    """The newest rows of the audit trail."""
+    """Who requested what, newest first, without content of studies."""
     return {"rows": await asyncio.to_thread(request.app.state.journal.notes, max(1, min(limit, 1000)))}
 
 
-@admin.get("/metrics", tags=["service"], summary="Numbers for Prometheus.")
+@admin.get("/metrics", tags=["service"], summary="Read the Prometheus metrics.")
 async def metrics(request: Request) -> Response:
     """Requires the scope metrics, unless the service was started with --metrics-open."""
     state = request.app.state

@@ -25,16 +25,16 @@ reports = APIRouter(tags=["reports"])
 #: Maximum size of an edited report in bytes.
 EDITS = 2**20
 
-Wanted = Annotated[Format | None, Query(description="Instead of the Accept header.")]
+Wanted = Annotated[Format | None, Query(description="Format of the response; overrides the Accept header.")]
 
 
-@reports.post("/v1/reports", summary="Write the report of a study.", responses=ANSWERS, openapi_extra=UPLOAD)
+@reports.post("/v1/reports", summary="Generate the report of a study.", responses=ANSWERS, openapi_extra=UPLOAD)
 async def write(
     request: Request,
     caller: Reporting,
     model: Annotated[str | None, Query(description="Name of a model; the first by default.", max_length=100)] = None,
     include: Annotated[
-        str, Query(description="attention: where the model looked; views: pictures of the views; with commas.")
+        str, Query(description="attention: where the model looked; views: images of the views; separate by commas.")
     ] = "",
     format: Wanted = None,
     strict: Annotated[bool, Query(description="Refuse images that the input check flags.")] = False,
@@ -42,12 +42,12 @@ async def write(
     prefer: Annotated[str, Header()] = "",
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
-    """Send the views of one study as PNG, JPEG or DICOM, or the address of a study of an archive (--dicomweb).
+    """Send the views of one study as PNG, JPEG or DICOM files, or the URL of a study in an archive (--dicomweb).
 
-    * The answer is sent when the report is written. With `Prefer: respond-async`, it is sent as soon as the study is in
-      the journal, with the address of the report in `Location`.
-    * With `Accept: text/event-stream`, the words are sent as they are written: events `accepted`, `words` (the text so
-      far, which beam search may still change), `report` (the answer) or `problem`.
+    * The response is sent when the report is finished. With `Prefer: respond-async`, it is sent as soon as the study is
+      in the journal, with the URL of the report in `Location`.
+    * With `Accept: text/event-stream`, words are sent as they are generated: events `accepted`, `words` (the text so
+      far, which beam search may still change), and `report` (the response) or `problem`.
     * A repeated `Idempotency-Key` returns the report of the first request.
     """
     desk = _desk(request)
@@ -56,11 +56,11 @@ async def write(
     kind = "json" if streaming else wanted(format, accept)
     parts = {part for part in include.split(",") if part}
     if parts - {"attention", "views"}:
-        raise Problem(422, "include: give attention, views, or both with a comma.")
+        raise Problem(422, "include: give attention, views, or both separated by a comma.")
     name = model or request.app.state.shelf.default
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
     if content_type(request) == "application/json":
-        options |= CHOOSE  # the caller cannot send an archive's study with fewer views
+        options |= CHOOSE  # the caller cannot choose among the views of a study in an archive
     words: asyncio.Queue[str] = asyncio.Queue()
     with desk.place():
         files = await read_upload(request, desk.settings.limits, desk.settings.archives)
@@ -89,7 +89,7 @@ async def write(
 async def read(
     request: Request, study: str, caller: Reporting, format: Wanted = None, accept: Annotated[str, Header()] = "*/*"
 ) -> Response:
-    """The report of one of the caller's studies; 202 while it is being written."""
+    """The report of one of the caller's studies; 202 while it is being generated."""
     desk = _desk(request)
     answer = await _stored(request, desk, study, caller)
     if isinstance(answer, Response):
@@ -102,7 +102,7 @@ async def read(
 
 
 async def _edits(request: Request, caller: Reporting) -> Edited:
-    """The body of an export; FastAPI would read all of it into memory before it asks who the caller is."""
+    """Read the body of an export after identifying the caller; FastAPI itself would read it first."""
     if content_type(request) != "application/json":
         raise Problem(415, "send application/json.")
     try:
@@ -111,13 +111,11 @@ async def _edits(request: Request, caller: Reporting) -> Edited:
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
 
 
-@reports.post(
-    "/v1/reports/{study}/export", summary="Take an edited report along.", responses=ANSWERS, openapi_extra=EDITED
-)
+@reports.post("/v1/reports/{study}/export", summary="Export an edited report.", responses=ANSWERS, openapi_extra=EDITED)
 async def take(
     request: Request, study: str, caller: Reporting, body: Annotated[Edited, Depends(_edits)], format: Wanted = None
 ) -> Response:
-    """The report with the sentences that a person has kept, as text, FHIR or DICOM SR; it is still a draft."""
+    """The report with the sentences that a person has not discarded, as text, FHIR or DICOM SR; it is still a draft."""
     desk = _desk(request)
     answer = await _stored(request, desk, study, caller)
     if isinstance(answer, Response):
@@ -128,7 +126,7 @@ async def take(
 
 @reports.delete("/v1/reports/{study}", summary="Delete a study and its report.", status_code=204)
 async def delete(request: Request, study: str, caller: Reporting) -> Response:
-    """Delete the files and the report; the audit trail still records them."""
+    """Delete the files and the report; the rows of the audit trail remain."""
     desk = _desk(request)
     await _entry(request, desk, study, caller)
     await asyncio.to_thread(desk.journal.delete, study)
@@ -147,13 +145,13 @@ async def _entry(request: Request, desk: Desk, study: str, caller: Caller) -> An
     if len(study) == 32 and study.isalnum() and study.isascii():
         request.state.study = study
         entry = await asyncio.to_thread(desk.journal.entry, study, owner=caller.name)
-    if entry is None or entry.origin != "http":  # an AE title may equal the name of a key
+    if entry is None or entry.origin != "http":  # studies of other origins are not readable over HTTP
         raise Problem(404, "you have no such study; it may have been deleted.")
     return entry
 
 
 async def _stored(request: Request, desk: Desk, study: str, caller: Caller) -> Answer | Response:
-    """The answer in the journal, or the error."""
+    """Return the response stored in the journal, or 202 if the report is not finished."""
     entry = await _entry(request, desk, study, caller)
     if entry.state == "failed":
         raise Problem(422, entry.error or "the study was not reported.")
@@ -178,7 +176,7 @@ async def _answer(desk: Desk, study: str, task: "asyncio.Task[Reported] | None",
 
 
 async def _delivered(desk: Desk, study: str) -> None:
-    """With `keep 0`, delete a study once its report has been returned."""
+    """With `keep 0`, mark a study for deletion once its report has been returned."""
     if desk.settings.keep == 0:
         await asyncio.to_thread(desk.journal.delivered, study)
 

@@ -24,19 +24,20 @@ from crossray.serving.tls import tls_context
 _LOGGER = logging.getLogger("crossray.serving")
 
 #: Switch interval of the interpreter's threads in seconds, a tenth of Python's default. The model's thread releases the
-#: interpreter at every operation and would otherwise wait for threads that parse requests.
+#: GIL at every tensor operation and would otherwise wait long for threads that parse requests.
 SWITCH = 0.0005
 
 
 def run(settings: Settings, *, port: int = 8000) -> None:
-    """Run the service; on SIGTERM and Ctrl-C, running reports are finished first.
+    """Run the service until SIGTERM or Ctrl-C, which first finish running reports.
 
     Args:
         settings: settings of the service.
         port: HTTP port; 0 for any free one.
 
     Raises:
-        UserError: the service would be open to the network without access control, or something cannot be opened.
+        UserError: the service would be open to the network without access control, or a model, file or port cannot be
+            opened.
     """
     check_doors(settings)
     check_port(settings.host, port)
@@ -49,12 +50,12 @@ def run(settings: Settings, *, port: int = 8000) -> None:
 
 
 def server_of(settings: Settings, port: int) -> uvicorn.Server:
-    """The server of the application; models are loaded here.
+    """Create the server and the application; this loads the models.
 
     Raises:
         UserError: see `create_app`.
     """
-    # uvicorn's access log contains addresses of callers and paths
+    # no access log, because uvicorn's contains the callers' addresses and the paths
     config = uvicorn.Config(
         create_app(settings, worker=f"{platform.node()}:{port}"),
         host=settings.host,
@@ -71,7 +72,7 @@ def server_of(settings: Settings, port: int) -> uvicorn.Server:
 
 
 def set_up_log() -> None:
-    """Log messages of the service only; other libraries may quote identifiers and values."""
+    """Log only the messages of the service, because those of other libraries may quote identifiers and values."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("crossray.serving", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -95,7 +96,7 @@ def check_port(host: str, port: int) -> None:
     """Check that the service can listen before models are loaded.
 
     Raises:
-        UserError: it cannot.
+        UserError: the port is invalid or cannot be opened.
     """
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}: give 0 to 65535.")
@@ -112,7 +113,7 @@ def check_port(host: str, port: int) -> None:
 
 @contextlib.contextmanager
 def _alone(store: str) -> Iterator[None]:
-    """Lock a store that is a file, because a second service would take the studies of the first."""
+    """Lock a SQLite store, because a second service would claim the studies of the first."""
     try:
         url = make_url(store)
     except ArgumentError:
@@ -122,18 +123,18 @@ def _alone(store: str) -> Iterator[None]:
         return
     path = Path(f"{url.database}.lock")
     if not path.parent.is_dir():
-        raise UserError(f"--store {store}: the folder {path.parent} is not there; make it, or choose another.")
-    with locked(path, f"--store {store}: another service uses it; give this one a store of its own."):
+        raise UserError(f"--store {store}: the folder {path.parent} does not exist; create it, or choose another.")
+    with locked(path, f"--store {store}: another service is using it; choose another store."):
         yield
 
 
 def check_doors(settings: Settings) -> None:
-    """Check that a service on the network has access control, and that its certificate is valid.
+    """Check that a service on the network has access control, and that its certificate can be loaded.
 
     Raises:
-        UserError: it does not.
+        UserError: access control is missing, or the certificate cannot be used.
     """
     if settings.open and settings.host not in LOOPBACK:
         host = settings.host
-        raise UserError(f"anybody could use the service on --host {host}; give --keys FILE or --oidc-issuer as well.")
+        raise UserError(f"anyone could use the service on --host {host}; also give --keys FILE or --oidc-issuer.")
     tls_context(settings)

@@ -1,4 +1,4 @@
-"""Additions to the OpenAPI description: uploads, answers and examples."""
+"""Additions to the OpenAPI description: request bodies, responses and examples."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ _TEXT, _NUMBER, _INTEGER, _TRUTH = ({"type": kind} for kind in ("string", "numbe
 
 _WORDS = {"type": "array", "items": _object({"text": _TEXT, "sentence": _INTEGER})}
 
-#: The members of an answer that clients may rely on.
+#: Schema of a response with a report: the members that clients may rely on.
 ANSWER: dict[str, Any] = _object(
     {
         "format": _INTEGER,
@@ -88,26 +88,26 @@ _PROBLEM = {
     "content": {
         "application/problem+json": {
             "schema": _object({"type": _TEXT, "status": _INTEGER, "detail": _TEXT}),
-            "example": {"type": "about:blank", "status": 422, "detail": "images: there is none; send ..."},
+            "example": {"type": "about:blank", "status": 422, "detail": "images: there are none; send ..."},
         }
     }
 }
 
 _MEANINGS = {
-    400: "The request is damaged.",
-    401: "No key or token, or an expired one.",
-    403: "The scope is missing.",
-    404: "No such study of this caller, or no such model.",
-    406: "The format is not written.",
+    400: "The request is malformed.",
+    401: "The key or token is missing, unknown or expired.",
+    403: "The key or token lacks the required scope.",
+    404: "The caller has no such study, or the model does not exist.",
+    406: "The requested format is not available.",
     408: "The request was sent too slowly.",
-    413: "Too large.",
-    415: "Neither a form nor an image.",
-    422: "The study is refused: no radiograph, too many views, flagged by the input check.",
+    413: "The request is too large or has too many files.",
+    415: "The body is neither a form nor an image.",
+    422: "The study is rejected: not a radiograph, too many views, or flagged by the input check.",
     429: "Too many studies or requests; see Retry-After.",
-    503: "The service is starting or ending.",
+    503: "The service is starting or stopping.",
 }
 
-#: Answers of the routes about reports.
+#: Responses of the routes for reports.
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The report.",
@@ -119,18 +119,18 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
             "text/event-stream": {"schema": _TEXT},
         },
     },
-    202: {"description": "The study is accepted and will be reported; see Location."},
+    202: {"description": "The study is accepted; its report will be at Location."},
     **{status: {"description": text, **_PROBLEM} for status, text in _MEANINGS.items()},
 }
 
 _FILE = {"type": "string", "format": "binary"}
 
-#: Body of an export.
+#: Request body of an export.
 EDITED: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": Edited.model_json_schema()}}}
 }
 
-#: Body of a request for a report.
+#: Request body for a report.
 UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,

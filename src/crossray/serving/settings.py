@@ -1,4 +1,4 @@
-"""Settings and limits of a service."""
+"""Settings and limits of the service."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError
 from crossray.interop import draft
 
-#: Notice that is shown with every report of the service.
+#: Notice shown with every report of the service.
 NOTICE = draft.NOTICE
 
 
@@ -18,16 +18,16 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused.
+    """Limits beyond which requests are rejected.
 
     Attributes:
         upload: maximum size of a request in bytes.
         files: maximum number of files in a study.
         in_flight: maximum number of studies that are being uploaded or have no report yet.
         rate: maximum number of report requests per minute and caller; 0 for no limit.
-        decode_seconds: time limit for decoding the images of a study.
-        decode_memory: memory limit for decoding in bytes, in addition to the interpreter's.
-        upload_seconds: time limit for sending a request.
+        decode_seconds: time limit in seconds for decoding the images of a study.
+        decode_memory: memory limit in bytes for decoding, in addition to that of the interpreter.
+        upload_seconds: time limit in seconds for sending a request.
     """
 
     upload: int = MAX_BYTES
@@ -41,7 +41,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """A service.
+    """Settings of the service.
 
     Attributes:
         models: folder of each model by name; the first is the default.
@@ -50,22 +50,22 @@ class Settings:
         batch: maximum number of studies per batch.
         window: seconds that a study waits for others to share its batch.
         decoders: number of processes that decode images.
-        keep: days to keep a finished study; 0 until its report is delivered; None forever.
-        strict: refuse images that the input check flags.
-        doubt: confidence below which a sentence is marked.
+        keep: number of days to store a finished study; 0 to delete it once its report is delivered; None for no limit.
+        strict: whether to reject images that the input check flags.
+        doubt: confidence below which a sentence is marked as doubtful.
         quiet: seconds without a new object after which a study received in parts is complete.
         keys: file of API keys.
-        issuer: issuer of OpenID Connect tokens; `audience`: required audience; `jwks`: file or URL of the issuer's
-            keys.
+        issuer: URL of the issuer of OpenID Connect tokens; `audience`: required audience; `jwks`: file or URL of the
+            issuer's keys.
         metrics_open: whether /metrics is accessible without a key.
         certificate: TLS certificate with its chain (PEM), for HTTP and DICOM; `private_key`: its key.
         host: address to listen on, for HTTP and DICOM.
-        dicom_port: port for C-STORE; None for no DICOM. `dicom_title`: AE title; `dicom_callers`: AE titles that may
-            send, any if empty.
-        send_to: receiver of the reports of these studies: AE@host:port or the root URL of a DICOMweb service.
-        overlay: whether each report is sent with a presentation state of the model's attention.
-        archives: root URLs of DICOMweb services from which studies may be requested by address.
-        limits: limits beyond which requests are refused.
+        dicom_port: port for C-STORE; None for no DICOM. `dicom_title`: AE title of the node; `dicom_callers`: AE titles
+            that may send, any if empty.
+        send_to: receiver of the reports of DICOM studies: AE@host:port or the root URL of a DICOMweb service.
+        overlay: whether to send a presentation state of the model's attention with each of these reports.
+        archives: root URLs of DICOMweb services from which studies may be requested.
+        limits: limits beyond which requests are rejected.
     """
 
     models: Mapping[str, Path | str]
@@ -95,7 +95,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "host", self.host.strip("[]"))  # of an IPv6 address in a URL
+        object.__setattr__(self, "host", self.host.strip("[]"))  # as around an IPv6 address in a URL
         if not self.models:
             raise UserError("--model: name at least one model folder.")
         if self.keep is not None and self.keep < 0:
@@ -109,7 +109,7 @@ class Settings:
         if (self.certificate is None) != (self.private_key is None):
             raise UserError("--tls-certificate and --tls-key belong together; give both.")
         if self.send_to is not None and self.dicom_port is None:
-            raise UserError("--send-to sends the reports of studies that came by DICOM; give --dicom-port as well.")
+            raise UserError("--send-to sends the reports of studies received by DICOM; also give --dicom-port.")
 
     @property
     def open(self) -> bool:

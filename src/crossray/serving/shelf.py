@@ -1,4 +1,4 @@
-"""The models of a service, which can be reloaded without interrupting requests."""
+"""The served models, which can be reloaded without interrupting requests."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ class Shelved:
     """A served model.
 
     Attributes:
-        reporter: the model; `batcher`: the batcher that runs it.
+        reporter: the model; `batcher`: batcher that runs it.
         loaded: time of loading, in seconds since 1970.
     """
 
@@ -28,7 +28,7 @@ class Shelved:
 
 
 class Shelf:
-    """Models by name."""
+    """The served models by name."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class Shelf:
         Args:
             folders: folder of each model by name; the first is the default.
             device: device of all models.
-            batch: see `Batcher`.
-            window: see `Batcher`.
+            batch: maximum number of studies per batch.
+            window: maximum number of seconds that a study waits for others.
             strict: whether every model must have an input check.
-            observe: called with the model, the number of studies and the seconds of each batch.
+            observe: called with the name of the model, the number of studies and the seconds of each batch.
 
         Raises:
-            UserError: a model cannot be loaded, or lacks its input check.
+            UserError: a model cannot be loaded or lacks a required input check.
         """
         self._folders, self._device, self._batch, self._window = dict(folders), device, batch, window
         self._observe, self._lock, self._strict = observe, threading.Lock(), strict
@@ -66,13 +66,13 @@ class Shelf:
         return list(self._folders)
 
     def get(self, name: str) -> Shelved:
-        """A model.
+        """Return a model.
 
         Raises:
-            Problem: 404, there is no such model.
+            Problem: 404, if the model does not exist.
         """
         if name not in self._models:
-            raise Problem(404, f"model: there is none of this name; there are {', '.join(self.names)}.")
+            raise Problem(404, f"model: no model has this name; choose one of {', '.join(self.names)}.")
         return self._models[name]
 
     def submit(self, name: str, job: Job) -> Shelved:
@@ -86,8 +86,8 @@ class Shelf:
         """Reload a model's folder; requests use the old model until the new one is loaded.
 
         Raises:
-            Problem: 404.
-            UserError: the folder cannot be loaded or lacks a required input check; the old model is kept.
+            Problem: 404, if the model does not exist.
+            UserError: the folder cannot be loaded or lacks a required input check; the old model remains in use.
         """
         self.get(name)
         new = self._load(name)
@@ -116,7 +116,7 @@ class Shelf:
 
 
 def described(name: str, model: Shelved) -> dict[str, Any]:
-    """Description of a model for callers."""
+    """Describe a model for callers, as JSON values."""
     generator = model.reporter.generator
     return {
         "name": name,

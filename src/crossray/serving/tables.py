@@ -26,7 +26,7 @@ from crossray.errors import UserError, quoted
 
 metadata = MetaData()
 
-#: One row per study. `token` is new for every claim, so a revoked claim cannot complete a study.
+#: One row per study. Every claim gets a new `token`, so a revoked claim cannot complete a study.
 studies = Table(
     "crossray_studies",
     metadata,
@@ -68,7 +68,7 @@ reports = Table(
     Column("made", Float, nullable=False),
 )
 
-#: The audit trail: who requested what, and the outcome, without content. It is kept after the study is deleted.
+#: The audit trail: who requested what, and the outcome, without content. Its rows remain when a study is deleted.
 audit = Table(
     "crossray_audit",
     metadata,
@@ -80,7 +80,7 @@ audit = Table(
     Column("outcome", String(64), nullable=False),
 )
 
-#: Execution option of read-only connections, which do not wait for writers.
+#: Execution option for read-only connections, which do not wait for writers.
 READS = {"crossray_reads": True}
 
 
@@ -99,16 +99,16 @@ def open_engine(url: str) -> Engine:
         # statements in errors and logs contain no values, because these may be patient data
         engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     except (ArgumentError, ModuleNotFoundError, SQLAlchemyError) as error:
-        reason = "its driver is not installed" if isinstance(error, ModuleNotFoundError) else "it is no database URL"
+        reason = "its driver is not installed" if isinstance(error, ModuleNotFoundError) else "it is not a database URL"
         raise UserError(f"--store {quoted(url)}: {reason}; give one such as sqlite:///crossray.db.") from None
     if engine.dialect.name == "sqlite":
-        if parsed.database in (None, "", ":memory:"):  # each thread would have a database of its own, and none for long
+        if parsed.database in (None, "", ":memory:"):  # in memory, each connection would have its own database
             raise UserError(f"--store {quoted(url)}: names no file; give one such as sqlite:///crossray.db.")
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     try:
         metadata.create_all(engine)
-        for index in studies.indexes:  # a store of an earlier version lacks one
+        for index in studies.indexes:  # stores of earlier versions lack one
             index.create(engine, checkfirst=True)
     except SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())[:120]
@@ -127,6 +127,6 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # a transaction that writes takes the lock at once: one that reads first could find the file changed meanwhile
+    # writers lock the file immediately: after a read, upgrading to a write could fail because the file has changed
     reads = connection.get_execution_options().get("crossray_reads")
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""TLS from files, for HTTP and DICOM."""
+"""TLS for HTTP and DICOM, with a certificate from files."""
 
 import ssl
 
@@ -7,7 +7,7 @@ from crossray.serving.settings import Settings
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """The TLS context of a server; None without TLS.
+    """Create the TLS context of the server; None without a certificate.
 
     Raises:
         UserError: the certificate or its key cannot be used.

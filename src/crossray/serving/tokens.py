@@ -12,28 +12,28 @@ import jwt
 
 from crossray.errors import UserError
 
-#: Accepted signature algorithms, without shared secrets and "none".
+#: Accepted signature algorithms; those with shared secrets and "none" are excluded.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
-#: Timeout for the issuer in seconds.
+#: Timeout in seconds for requests to the issuer.
 PATIENCE = 5.0
 
-#: Seconds after a failure in which the issuer is not contacted again: tokens are rejected immediately, so they cannot
-#: keep the service busy while the issuer is unavailable.
+#: Seconds after a failure during which the issuer is not contacted and tokens are rejected immediately, so that they
+#: cannot keep the service busy while the issuer is unavailable.
 PAUSE = 10.0
 
 
 class Tokens:
-    """The tokens of one issuer."""
+    """Verifies the tokens of one issuer."""
 
     def __init__(self, issuer: str, audience: str, jwks: str | None = None) -> None:
-        """Know an issuer.
+        """Read the keys of an issuer if they are in a file.
 
         Args:
-            issuer: its URL, as in tokens.
-            audience: name of this service in tokens.
-            jwks: file or URL of its keys; by default, the URL in the issuer's discovery document, which is fetched for
-                the first token.
+            issuer: URL of the issuer, as in the claim `iss`.
+            audience: name of this service, as in the claim `aud`.
+            jwks: file or URL of the issuer's keys; by default, the URL in the issuer's discovery document, which is
+                fetched for the first token.
 
         Raises:
             UserError: the file cannot be read.
@@ -53,7 +53,9 @@ class Tokens:
             self._key = jwt.PyJWKClient(jwks, timeout=PATIENCE).get_signing_key_from_jwt
 
     def claims(self, token: str) -> dict[str, Any] | None:
-        """The claims of a token; None if its signature, issuer, audience or time is invalid. May wait for the issuer.
+        """Return the claims of a token; None if its signature, issuer, audience or time is invalid.
+
+        May block to fetch the issuer's keys.
 
         Raises:
             jwt.ExpiredSignatureError: the token has expired.
@@ -76,7 +78,7 @@ class Tokens:
     def _key_of(self, token: str) -> Any:
         with self._asking:
             if time.monotonic() < self._silent_until:
-                raise ValueError("the issuer did not answer a moment ago")
+                raise ValueError("the issuer did not respond a moment ago")
             try:
                 if self._key is None:
                     self._key = jwt.PyJWKClient(self._discover(), timeout=PATIENCE).get_signing_key_from_jwt
@@ -86,19 +88,19 @@ class Tokens:
                 raise
 
     def _discover(self) -> str:
-        """The URL of the issuer's keys in its discovery document (OpenID Connect Discovery 1.0, section 4)."""
+        """Read the URL of the issuer's keys from its discovery document (OpenID Connect Discovery 1.0, section 4)."""
         address = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
         if not address.startswith("https://"):
-            raise ValueError("an issuer is reached by https")
+            raise ValueError("an issuer must use https")
         with urlopen(address, timeout=PATIENCE) as answer:
             said = json.load(answer)
         if said["issuer"] != self._issuer or not str(said["jwks_uri"]).startswith("https://"):
-            raise ValueError("the document is of another issuer, or its keys are not reached by https")
+            raise ValueError("the document names another issuer, or its keys do not use https")
         return str(said["jwks_uri"])
 
 
 def scopes_of(claims: dict[str, Any]) -> frozenset[str]:
-    """The scopes in a token, with or without the prefix "crossray."."""
+    """Return the scopes of a token, without the optional prefix "crossray."."""
     given = claims.get("scope") or claims.get("scp") or ()
     names = given.split() if isinstance(given, str) else [str(name) for name in given]
     return frozenset(name.removeprefix("crossray.") for name in names)

@@ -1,4 +1,4 @@
-"""Reads the body of a request within limits of size and time, without trusting its content."""
+"""Reads request bodies within limits of size and time, without trusting their content."""
 
 import asyncio
 import json
@@ -17,19 +17,19 @@ from crossray.serving.entries import File
 from crossray.serving.problems import Problem
 from crossray.serving.settings import Limits
 
-#: Types of a body that is one image.
+#: Media types of a body that consists of one image.
 IMAGES = ("image/png", "image/jpeg", "application/dicom", "application/octet-stream")
 
 
 async def read_upload(request: Request, limits: Limits, archives: Sequence[str] = ()) -> list[File]:
-    """The files of a request: the parts of a form, a body that is one image, or a study of an archive.
+    """Read the files of a request: the parts of a form, a body that is one image, or a study in an archive.
 
-    A study of an archive is a body of JSON, {"study_url": "https://pacs/dicom-web/studies/UID"}.
+    For a study in an archive, the body is JSON: {"study_url": "https://pacs/dicom-web/studies/UID"}.
 
     File names are replaced by numbers, because they can contain patient names.
 
     Raises:
-        Problem: 400, 408, 413, 415 or 422.
+        Problem: 400, 408, 413, 415 or 422; see `crossray.serving.schema`.
     """
     kind = content_type(request)
     if kind == "multipart/form-data":
@@ -41,19 +41,19 @@ async def read_upload(request: Request, limits: Limits, archives: Sequence[str] 
     else:
         raise Problem(415, f"send multipart/form-data with files named images, or one of {', '.join(IMAGES)}.")
     if not any(contents):
-        raise Problem(400, "images: there is no file; send at least one as images.")
+        raise Problem(400, "images: there are no files; send at least one in the field images.")
     if len(contents) > limits.files:
         raise Problem(413, f"images: more than {limits.files} files; send the radiographs of one study.")
     return [File(f"{number:04}", content) for number, content in enumerate(contents)]
 
 
 def content_type(request: Request) -> str:
-    """Media type of the body, lower case, without parameters; "" without a body."""
+    """Return the media type of the body in lower case, without parameters; "" if there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_body(request: Request, limits: Limits, most: int | None = None) -> bytes:
-    """The body of a request of at most `most` bytes, or those of an upload.
+    """Read a body of at most `most` bytes, by default those of an upload.
 
     Raises:
         Problem: 400, 408 or 413.
@@ -85,7 +85,7 @@ async def _parts(request: Request, limits: Limits) -> list[bytes]:
     except (MultiPartException, KeyError, ValueError, UnicodeError) as error:
         if isinstance(error, MultiPartException) and "Too many" in error.message:
             raise Problem(413, f"images: more than {limits.files} files; send the radiographs of one study.") from None
-        raise Problem(400, "the multipart form is damaged; send it again.") from None
+        raise Problem(400, "the multipart form is malformed; send it again.") from None
     try:
         return [await part.read() for _, part in form.multi_items() if isinstance(part, UploadFile)]
     finally:
@@ -120,21 +120,22 @@ def _too_large(most: int) -> Problem:
 
 
 class Linger:
-    """Closes the connection of a request that is answered before its body has been read.
+    """ASGI middleware that closes the connection of a request that is answered before its body has been read.
 
-    Uvicorn would discard the rest of the body for as long as the client sends. Here, it is discarded for `SECONDS`, so
-    that a client that reads the answer after sending gets it, and then the connection is closed (RFC 9112, 9.6).
+    Uvicorn would discard the rest of the body for as long as the client sends it. Here, it is discarded for at most
+    `SECONDS`, so that clients that read only after sending get the response; then the connection is closed (RFC 9112,
+    9.6).
     """
 
-    #: Longest time between an answer and the end of its connection.
+    #: Maximum number of seconds between a response and the end of its connection.
     SECONDS = 5.0
 
     def __init__(self, app: ASGIApp) -> None:
-        """Middleware around an ASGI application."""
+        """Wrap an ASGI application."""
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         headers = dict(scope.get("headers", ()))
         length = headers.get(b"content-length", b"chunked" if b"transfer-encoding" in headers else b"0")
         if scope["type"] != "http" or length == b"0":

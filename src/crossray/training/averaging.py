@@ -1,4 +1,4 @@
-"""Weight averaging: validation and the best model use a running mean of the weights instead of the latest ones."""
+"""Weight averaging: validation and the saved model use a running average of the weights instead of the last ones."""
 
 from typing import Any, cast
 
@@ -11,14 +11,14 @@ from crossray.training.module import TrainingModule
 
 
 class WeightAverage(Callback):
-    """An exponential moving average of the trained parameters, which replaces them during every validation.
+    """Keeps an exponential moving average of the trained parameters, which replaces them during every validation.
 
-    It must come after the callbacks that save the model at the end of a validation. Statistics of normalization layers
-    are those of training. Every stage starts a new average.
+    Add it after the callbacks that save the model at the end of a validation. Buffers, such as the running statistics
+    of batch normalization, are not averaged. Every stage starts a new average.
 
     Args:
-        decay: share of the average that is kept at each step, below 1; it is lower in the first steps (Tarvainen and
-            Valpola 2017).
+        decay: weight of the previous average in each update, from 0 to below 1; smaller in the first steps (Tarvainen
+            and Valpola 2017).
     """
 
     def __init__(self, decay: float) -> None:
@@ -29,7 +29,7 @@ class WeightAverage(Callback):
         self._restored = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start with the weights of the stage, unless a checkpoint contains an average."""
+        """Start from the current weights, unless an average was restored from a checkpoint."""
         if not self._restored:
             self._average = {name: p.detach().clone() for name, p in _trained(pl_module).items()}
             self._steps = 0
@@ -46,7 +46,7 @@ class WeightAverage(Callback):
             average.lerp_(parameter.detach(), 1 - decay)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Replace the weights by the average."""
+        """Replace the weights with the average."""
         self._own = {name: parameter.detach().clone() for name, parameter in _trained(pl_module).items()}
         _put(pl_module, self._average)
 
@@ -56,11 +56,11 @@ class WeightAverage(Callback):
         self._own = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The average."""
+        """Return the average, for the checkpoint."""
         return {"average": self._average, "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the average."""
+        """Restore the average from a checkpoint."""
         self._average, self._steps = dict(state_dict["average"]), int(state_dict["steps"])
         self._restored = True
 

@@ -1,4 +1,4 @@
-"""Callbacks of the training loop: the clock, metrics.jsonl, and the last validation."""
+"""Callbacks of the training loop: the time limit, metrics.jsonl, and a final validation."""
 
 import json
 import math
@@ -19,7 +19,7 @@ METRICS = "metrics.jsonl"
 
 
 class Clock(Callback):
-    """Measures the training time without interruptions, and limits it.
+    """Measures and limits the training time, not counting interruptions between resumed runs.
 
     Args:
         limit: seconds after which training ends with a validation; 0 for no limit.
@@ -41,7 +41,7 @@ class Clock(Callback):
         return 0 < self.limit <= self.elapsed
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock; preparation does not count as training."""
+        """Start the clock, so that preparation does not count as training time."""
         self._start = time.monotonic()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
@@ -55,7 +55,7 @@ class Clock(Callback):
         self.before, self._start = self.elapsed, time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """The elapsed seconds."""
+        """Return the elapsed seconds, for the checkpoint."""
         return {"elapsed": self.elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -64,12 +64,12 @@ class Clock(Callback):
 
 
 class MetricsLog(Callback):
-    """Appends rows to metrics.jsonl and the run's tracker: training losses every `log_every` steps, every validation.
+    """Appends training losses and validation metrics to metrics.jsonl and to the experiment tracker of the run.
 
     Args:
-        path: the file; when a run is resumed, rows after the checkpoint are removed, see `keep_until`.
+        path: path of metrics.jsonl; `keep_until` removes the rows after the checkpoint of a resumed run.
         every: number of optimizer steps between two rows of training losses.
-        clock: training time, for the rows.
+        clock: measures the training time, which each row contains.
     """
 
     def __init__(self, path: Path, every: int, clock: Clock) -> None:
@@ -81,7 +81,7 @@ class MetricsLog(Callback):
         self._logged = -1
 
     def keep_until(self, step: int) -> None:
-        """Remove the rows after `step`, whose steps are repeated, and a row that was cut off."""
+        """Remove the rows after `step`, because those steps are repeated, and an incomplete last row."""
         if not self.path.exists():
             return
         rows = []
@@ -97,7 +97,7 @@ class MetricsLog(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
-        """A row of training losses."""
+        """Append a row of training losses, if one is due."""
         module = cast(TrainingModule, pl_module)
         self._images += int(batch.inputs.view_mask.sum()) * trainer.world_size
         if module.step % self.every or module.step == self._logged:
@@ -109,7 +109,7 @@ class MetricsLog(Callback):
         self._append(trainer, module, "train", row)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """A row of validation metrics."""
+        """Append a row of validation metrics."""
         module = cast(TrainingModule, pl_module)
         self._append(trainer, module, "val", module.validation_metrics)
         self._images, self._since = 0, time.monotonic()
@@ -132,6 +132,6 @@ class LastValidation(Callback):
     """Validates after the last epoch of a stage, whatever `validate_every` is."""
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
-        """Request the validation."""
+        """Schedule the validation."""
         if trainer.current_epoch + 1 >= cast(TrainingModule, pl_module).epochs:
             trainer.check_val_every_n_epoch = 1

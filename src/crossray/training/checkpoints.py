@@ -1,4 +1,4 @@
-"""The checkpoint of a run, from which it can be resumed, and the folder of its best model."""
+"""Callbacks that save the checkpoint for resuming a run, and the model folder with the best validation metric."""
 
 import shutil
 import time
@@ -25,17 +25,17 @@ LAST = "last.ckpt"
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """Ctrl-C was pressed, and the checkpoint has been written."""
+    """Training was interrupted by Ctrl-C and can be resumed from the last checkpoint."""
 
 
 class BestModel(Callback):
-    """Saves the model with the best validation metric as a model folder, and ends a stage that no longer improves.
+    """Saves the model with the best validation metric to a model folder, and stops a stage that no longer improves.
 
     Args:
-        folder: the model folder, which is replaced atomically.
-        config: monitor, patience and first epoch.
+        folder: path of the model folder, which is replaced atomically.
+        config: trainer settings; `monitor`, `mode`, `patience` and `min_epochs` are used.
         provenance: stored with the model, together with its step and metrics.
-        generation: how the model writes reports; None if it writes none.
+        generation: decoding settings to save with the model; None if it does not generate reports.
     """
 
     def __init__(
@@ -55,10 +55,11 @@ class BestModel(Callback):
         self._weights: dict[str, float] = {}
 
     def begin(self, module: TrainingModule) -> None:
-        """Prepare for a stage; the best model so far is kept until a better one is found.
+        """Prepare for a stage; the best model of earlier stages remains until a better one is found.
 
-        If the metric changes, its values cannot be compared: the best model so far is set aside, and the stage selects
-        its own. The same holds for a metric that is made of weighted losses if the weights change.
+        If the monitored metric changes, its values are not comparable: the best model so far is copied to
+        `best-stageN`, and the selection starts anew. It also starts anew if the monitor contains the total loss and the
+        loss weights change.
         """
         weights, earlier = dict(module.loss_weights), self.monitor
         self.monitor, self.mode = selected_by(module.stage, self.config)
@@ -93,7 +94,7 @@ class BestModel(Callback):
                 trainer.should_stop = True
 
     def save(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
-        """Write the model folder next to the old one, then replace that."""
+        """Write the model to a temporary folder, then replace the old model folder."""
         if trainer.is_global_zero:
             place = {"step": module.step, "epoch": module.epoch + 1, "stage": module.stage_index}
             validation = {"monitor": self.monitor, "validation": module.validation_metrics}
@@ -107,22 +108,22 @@ class BestModel(Callback):
         trainer.strategy.barrier("best model")
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value and the number of validations since."""
+        """Return the best value and the number of validations since, for the checkpoint."""
         return {"best": self.best, "waited": self.waited, "weights": self._weights, "monitor": self.monitor}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best value."""
+        """Restore the best value from a checkpoint."""
         self.best, self.waited = state_dict["best"], state_dict["waited"]
         self._weights = dict(state_dict["weights"])
-        self.monitor = state_dict.get("monitor", self.config.monitor)  # checkpoints before 0.3 have none
+        self.monitor = state_dict.get("monitor", self.config.monitor)  # absent in checkpoints before version 0.3
 
 
 class LastCheckpoint(Checkpoint):
     """Writes last.ckpt after every epoch, at intervals of steps or minutes, and on Ctrl-C.
 
     Args:
-        path: the checkpoint, which is replaced atomically.
-        config: interval between checkpoints in steps and minutes.
+        path: path of the checkpoint, which is replaced atomically.
+        config: trainer settings; `checkpoint_steps`, `checkpoint_minutes` and `accumulate` are used.
     """
 
     def __init__(self, path: Path, config: TrainerConfig) -> None:
@@ -133,9 +134,10 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write a checkpoint before the first step of a later stage, which may start with the weights in best/.
+        """Write a checkpoint before the first step of a later stage.
 
-        The validation of the stage replaces these before the first checkpoint after an epoch.
+        Such a stage may start from the weights in best/, which its first validation can replace before the first
+        checkpoint after an epoch.
         """
         if cast(TrainingModule, pl_module).stage_index and trainer.global_step == 0:
             self.save(trainer)
@@ -148,7 +150,7 @@ class LastCheckpoint(Checkpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Write a checkpoint within the epoch, if one is due.
+        """Write a checkpoint during the epoch, if one is due.
 
         Raises:
             Interrupted: after Ctrl-C.
@@ -165,7 +167,7 @@ class LastCheckpoint(Checkpoint):
             raise Interrupted
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        """Stop at once.
+        """Stop immediately after Ctrl-C.
 
         Raises:
             Interrupted: after Ctrl-C; the run can be resumed from the last checkpoint.
@@ -180,7 +182,7 @@ class LastCheckpoint(Checkpoint):
             raise Interrupted
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """Write to a temporary file, then replace: if the process is killed, a complete checkpoint remains."""
+        """Write a temporary file, then replace the checkpoint, so that a killed process leaves a complete one."""
         with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as beside:
             trainer.save_checkpoint(beside)
         trainer.strategy.barrier("checkpoint")
@@ -191,14 +193,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load the checkpoint of a run without executing code from it.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         for field in ("stage", "step", "steps_before", "epochs_before", "epoch", "finished", "callbacks", "state_dict"):
             checkpoint[field]
-    except Exception as error:  # PyTorch raises many kinds of errors for damaged files
+    except Exception as error:  # PyTorch raises many types of errors for damaged files
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}); restore it, or remove it to begin the run anew."
+            f"{path} is damaged ({type(error).__name__}); restore it, or delete it to start the run from the beginning."
         ) from error
     return checkpoint

@@ -25,24 +25,24 @@ def _at_least(section: str, config: object, least: int, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How a prepared dataset becomes batches.
+    """How batches are made from a prepared dataset.
 
     Attributes:
         batch_size: number of studies per process and step.
         workers: number of processes that load batches; 0 loads them in the training process.
-        section: section of the report that the model learns to write.
+        section: section of the report that the model learns to generate.
         cleaner: cleaner of the reports (legacy, legacy_mimic, fixed or none); the papers use the legacy ones.
         tokenizer: kind of tokenizer; it is trained on the reports of the training split unless `vocabulary` is given.
-        vocabulary: a released WordPiece vocabulary, for the wordpiece tokenizer only: vocab.txt or tokenizer.json, a
+        vocabulary: existing WordPiece vocabulary, for the wordpiece tokenizer only: vocab.txt or tokenizer.json, a
             folder with one of them, or the name of a BERT model on the Hugging Face hub.
-        min_count: minimum number of occurrences of a word in the training split to enter the vocabulary (word
+        min_count: minimum number of times that a word must occur in the training split to be in the vocabulary (word
             tokenizer).
         vocabulary_size: maximum size of the vocabulary (wordpiece tokenizer).
         max_length: maximum number of tokens in a report, including the begin and end tokens.
-        views: maximum number of views of a study that the model sees.
-        image: geometry and normalization of the images.
-        cache_features: compute the output of frozen parts once per image and train on the stored output.
-        feature_variants: number of versions of each image in the feature cache; 1 stores only the unaugmented image.
+        views: maximum number of views per study.
+        image: resizing, augmentation and normalization of the images.
+        cache_features: compute the output of frozen modules once per image, store it, and train on the stored output.
+        feature_variants: number of versions of each image in the feature cache; all but the first are augmented.
         feature_dtype: number format of the feature cache.
     """
 
@@ -62,7 +62,7 @@ class DataConfig:
     feature_dtype: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
-        """Reject values that cannot be used for training."""
+        """Validate the fields."""
         _at_least("data", self, 1, "batch_size", "min_count", "views", "feature_variants")
         _at_least("data", self, 0, "workers")
         _at_least("data", self, 3, "max_length")
@@ -72,23 +72,24 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of the training with its own losses, loss weights and optimizer.
+    """A stage of training, with its own losses, loss weights and optimizer.
 
     Attributes:
         epochs: number of passes over the training split.
-        objective: what to learn from: the true reports (likelihood), or the scores of sampled reports (reward; see
-            section `reward`).
-        loss_weights: weight of each loss by name. Losses that are left out have the system's default weight; losses
-            with weight 0 are only logged. Every system that writes reports also has "supervision", which predicts the
-            observations from the mean of the decoder's input (weight 0 by default). A stage with objective reward also
-            has "reward" (1) and "kl" (0), and there the system's own losses weigh a tenth.
-        freeze: name prefixes of the parameters that this stage does not train; their modules run in eval mode.
+        objective: train on the true reports (likelihood), or on the scores of sampled reports (reward; see section
+            `reward`).
+        loss_weights: weight of each loss by name. Losses that are not listed have the system's default weight; losses
+            with weight 0 are only logged. Every system that generates reports also has the loss "supervision", which
+            predicts the observations from the mean of the decoder's input (weight 0 by default). A stage with objective
+            reward also has "reward" (1) and "kl" (0), and the default weights of the system's own losses are divided
+            by ten.
+        freeze: prefixes of the names of parameters that this stage does not train; their modules run in eval mode.
         switches: new values for configuration fields of the model (its `switchable` fields).
         learning_rates: `optimizer.groups` for this stage; the key "" replaces `optimizer.learning_rate`.
-        start_from: initial weights of the stage: "last" or "best" of the previous stage. In the first stage it can also
-            be the folder of a saved model or run of the same system and sizes, whose vocabulary is then used.
+        start_from: initial weights of the stage: "last" or "best" of the previous stage; in the first stage, also the
+            folder of a saved model or run of the same system and sizes, whose vocabulary is then used.
         monitor: validation metric that selects the best model of this stage; "" uses `trainer.monitor`. If it differs
-            from the previous stage's, the stage selects a new best model, and the previous one is kept in
+            from the previous stage's, the stage selects a new best model, and the previous one is moved to
             `best-stageN`.
         mode: whether a larger (max) or a smaller (min) value of this stage's `monitor` is better.
     """
@@ -104,7 +105,7 @@ class Stage:
     mode: Literal["max", "min"] = "max"
 
     def __post_init__(self) -> None:
-        """Reject a stage without epochs."""
+        """Validate the fields."""
         _at_least("stages", self, 1, "epochs")
 
 
@@ -113,19 +114,19 @@ class RewardConfig:
     """The reward of stages with objective reward.
 
     Attributes:
-        samples: number of reports sampled for each study in each step.
-        baseline: what the reward of a sample is compared with: the mean of the study's other samples (group), or the
-            reward of the greedy report (greedy; self-critical training).
+        samples: number of reports sampled per study in each step.
+        baseline: subtracted from the reward of a sample: the mean reward of the study's other samples (group), or the
+            reward of the greedy report (greedy, as in self-critical training).
         standardize: divide the advantages of a study by the standard deviation of its rewards.
         temperature: sampling temperature; above 1, samples are more diverse.
         cider: weight of CIDEr-D (0 to 10), with document frequencies from the training reports.
-        cider_limit: upper limit of CIDEr-D in the reward. Without it, writing a rare template for every study pays off:
-            the few reports that match it word for word earn ten times the reward of a good report.
-        clinical: weight of the F1 of the observations (0 to 1), as read by the embedded labeler.
-        rarity: exponent r of the weight of an observation in this F1, which is its frequency in the training reports to
-            the power of -r. With 0, all weigh the same, and a report that calls everyone normal earns the most.
-        length: weight of the penalty for a length that differs from the true one by more than a quarter (logarithm of
-            the ratio).
+        cider_limit: upper limit of CIDEr-D in the reward. Without it, one rare template for every study pays off: the
+            few reports that match it word for word earn ten times the reward of a good report.
+        clinical: weight of the F1 of the observations (0 to 1), labeled by the rules.
+        rarity: exponent r of the observations' weights in this F1: each weighs its frequency in the training reports to
+            the power of -r. With 0, all weigh the same, and calling every study normal earns the most.
+        length: weight of the penalty for a length that differs from the true report's by more than a quarter (logarithm
+            of the ratio).
         repetition: weight of the penalty for repeated 4-grams (their share in a report).
     """
 
@@ -141,7 +142,7 @@ class RewardConfig:
     repetition: float = 1.0
 
     def __post_init__(self) -> None:
-        """Reject values that cannot be used for training."""
+        """Validate the fields."""
         _at_least("reward", self, 2 if self.baseline == "group" or self.standardize else 1, "samples")
         _at_least("reward", self, 0, "cider", "cider_limit", "clinical", "rarity", "length", "repetition")
         if self.temperature <= 0:
@@ -154,8 +155,8 @@ class OptimizerConfig:
 
     Attributes:
         name: adam (L2 penalty) or adamw (decoupled weight decay).
-        learning_rate: learning rate of every parameter that is not in `groups`.
-        groups: learning rates by prefix of the parameter name; the longest matching prefix counts.
+        learning_rate: learning rate of all parameters that are not in `groups`.
+        groups: learning rates by prefix of the parameter name; the longest matching prefix applies.
         amsgrad: use the AMSGrad variant.
         betas: decay rates of the two moving averages.
         eps: number added to the denominator for numerical stability.
@@ -173,17 +174,17 @@ class OptimizerConfig:
     weight_decay_skip: bool = False
 
     def __post_init__(self) -> None:
-        """Reject negative rates."""
+        """Validate the fields."""
         _at_least("optimizer", self, 0, "learning_rate", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """The factor on every learning rate, as a function of the optimizer step within the stage.
+    """The learning-rate schedule: a factor on every learning rate, by optimizer step within the stage.
 
     Attributes:
-        name: constant; step (multiplied by `gamma` every `step_epochs` epochs); cosine (falls to `minimum` at the end).
-        warmup_steps: number of optimizer steps in which the learning rate rises linearly at the start of the stage.
+        name: constant; step (multiplied by `gamma` every `step_epochs` epochs); or cosine (decreases to `minimum`).
+        warmup_steps: number of optimizer steps of linear warmup at the start of the stage.
         step_epochs: number of epochs between two drops (step).
         gamma: factor of each drop (step).
         minimum: final factor (cosine).
@@ -196,7 +197,7 @@ class ScheduleConfig:
     minimum: float = 0.0
 
     def __post_init__(self) -> None:
-        """Reject negative lengths."""
+        """Validate the fields."""
         _at_least("schedule", self, 0, "warmup_steps", "minimum")
         _at_least("schedule", self, 1, "step_epochs")
 
@@ -206,36 +207,35 @@ class TrainerConfig:
     """The training loop.
 
     Attributes:
-        max_epochs: maximum number of epochs over all stages; 0 for as many as the stages have.
-        max_minutes: maximum training time in minutes, without interruptions; 0 for no limit.
-        precision: 32 for float32, or bf16 for automatic mixed precision; a machine without arithmetic for bf16, such
-            as most laptops, trains in float32 nevertheless, which is faster there.
+        max_epochs: maximum number of epochs over all stages; 0 for no limit beyond the stages' own.
+        max_minutes: maximum training time in minutes, not counting interruptions; 0 for no limit.
+        precision: 32 for float32, or bf16 for automatic mixed precision. Machines without bf16 arithmetic, such as most
+            laptops, always train in float32, which is faster there.
         accelerator: cpu, gpu, or auto for the fastest available.
         devices: number of processes (cpu) or devices (gpu) per machine; each processes its own share of every batch.
-        nodes: number of machines, each with `devices`. torchrun or SLURM starts the same command on all of them, and
-            they share the folders of the data and of the run.
+        nodes: number of machines, each with `devices`. Start the same command on all of them with torchrun or SLURM;
+            they must share the folders of the dataset and of the run.
         accumulate: number of batches whose gradients are accumulated for one optimizer step.
         clip_value: maximum absolute value of each element of a gradient; 0 for no limit.
         clip_norm: maximum norm of all gradients together; 0 for no limit.
-        average: decay of an exponential moving average of the weights, which is then validated and saved (0.99 to
-            0.9999); 0 uses the weights themselves.
+        average: decay of an exponential moving average of the weights, which is validated and saved instead of them
+            (typically 0.99 to 0.9999); 0 for no averaging.
         seed: random seed of the initial weights, the order of the studies, augmentation and dropout.
         monitor: validation metric that selects the best model: bleu1 to bleu4, rouge_l, cider, ce_macro_f1 or
-            ce_micro_f1 (by the embedded labeler), image_gain, loss, auroc, or any other metric in metrics.jsonl. Names
-            joined by + mean their average. The example-based ce_f1 rewards a model that calls everyone normal.
+            ce_micro_f1 (labeled by the rules), image_gain, loss, auroc, or any other metric in metrics.jsonl. Names
+            joined by + stand for their mean. The example-based ce_f1 favors models that call every study normal.
         mode: whether a larger (max) or a smaller (min) value of `monitor` is better.
         patience: number of validations without improvement after which the stage ends; 0 for no early stopping.
-        min_epochs: number of epochs of a stage before a model can be selected (early models write the same report for
-            every study).
+        min_epochs: minimum number of epochs of a stage before a model can be selected, because early models write the
+            same report for every study.
         validate_every: number of epochs between two validations.
-        greedy_validation: write the reports for validation by greedy search instead of the recipe's decoding, which can
-            take as long as the training between two validations.
+        greedy_validation: generate the validation reports with greedy search instead of the recipe's decoding, which
+            can take as long as the training between two validations.
         log_every: number of optimizer steps between two rows of training losses in metrics.jsonl.
-        checkpoint_steps: number of optimizer steps between two checkpoints within an epoch; 0 for no checkpoints by
-            steps.
-        checkpoint_minutes: minutes between two checkpoints within an epoch; 0 for no checkpoints by time.
-        logger: experiment tracker that also receives the rows of metrics.jsonl: none, csv or tensorboard (both in the
-            folder of the run), wandb or mlflow.
+        checkpoint_steps: number of optimizer steps between two checkpoints within an epoch; 0 to ignore steps.
+        checkpoint_minutes: minutes between two checkpoints within an epoch; 0 to ignore time.
+        logger: experiment tracker that also receives the rows of metrics.jsonl: none; csv or tensorboard, which write
+            to the folder of the run; wandb or mlflow.
         threads: number of CPU threads of PyTorch; 0 for PyTorch's default.
     """
 
@@ -263,27 +263,27 @@ class TrainerConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        """Reject values that cannot be used for training."""
+        """Validate the fields."""
         _at_least("trainer", self, 1, "devices", "nodes", "accumulate", "validate_every", "log_every")
         _at_least("trainer", self, 0, "max_epochs", "max_minutes", "clip_value", "clip_norm", "patience", "min_epochs")
         if not 0 <= self.average < 1:
-            raise UserError(f"recipe field 'trainer.average' is {self.average}; give a share from 0 to below 1.")
+            raise UserError(f"recipe field 'trainer.average' is {self.average}; give a decay from 0 to below 1.")
         _at_least("trainer", self, 0, "checkpoint_steps", "checkpoint_minutes", "threads", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that `crossray train` needs in addition to the dataset.
+    """All settings of a training run; `crossray train` needs only the dataset in addition.
 
     Attributes:
         system: name of the system, as in `crossray models`.
         model: configuration of the system, an instance of its `config_class`.
-        data: how the dataset becomes batches.
-        stages: the parts of the training, in order.
+        data: how batches are made from the dataset.
+        stages: the stages of training, in order.
         optimizer: the optimizer of every stage.
         schedule: the learning-rate schedule of every stage.
         trainer: the training loop.
-        decoding: how reports are written, in validation and by the trained model.
+        decoding: how reports are generated, in validation and by the trained model.
         reward: the reward of stages with objective reward.
     """
 

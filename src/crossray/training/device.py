@@ -1,4 +1,4 @@
-"""Where a training computes, and how precisely."""
+"""Chooses the device and the precision of a training run."""
 
 import torch
 
@@ -7,29 +7,29 @@ from crossray.training.config import TrainerConfig
 
 
 def choose_device(config: TrainerConfig) -> str:
-    """Lightning's accelerator: "cpu" or "gpu".
+    """Return Lightning's accelerator: "cpu" or "gpu".
 
     Raises:
-        UserError: a GPU is required, and PyTorch sees none.
+        UserError: the recipe requires a GPU, but PyTorch finds none.
     """
     wanted = config.accelerator
     if wanted == "gpu" and not torch.cuda.is_available():
-        raise UserError("recipe field 'trainer.accelerator' is gpu, but PyTorch sees none; set it to cpu or auto.")
+        raise UserError("recipe field 'trainer.accelerator' is gpu, but PyTorch finds none; set it to cpu or auto.")
     if wanted == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return wanted
 
 
 def choose_precision(config: TrainerConfig, device: str) -> str:
-    """Lightning's precision: "bf16-mixed" where it is wanted and `device` computes in bf16, otherwise "32-true"."""
+    """Return Lightning's precision: "bf16-mixed" if the recipe and `device` ("cpu", "gpu") allow it, else "32-true"."""
     return "bf16-mixed" if config.precision == "bf16" and computes_bf16(device) else "32-true"
 
 
 def computes_bf16(device: str) -> bool:
-    """Whether a device ("cpu", "gpu") has arithmetic for bf16.
+    """Whether a device ("cpu", "gpu") has native bf16 arithmetic.
 
-    Without it, as on most laptops, PyTorch converts every number back and forth and is several times slower than in
-    float32.
+    Without it, as on most laptops, PyTorch converts every number to float32 and back, which is several times slower
+    than computing in float32.
     """
     if device == "gpu":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, the lock for writing, and the message about a finished run."""
+"""The folder of a run: file names, the lock, and the message for a finished run."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ LOCK = ".lock"
 
 
 def first_process() -> bool:
-    """Whether this is the process that writes, by its rank in the environment (Lightning, torchrun or SLURM)."""
+    """Whether this process has rank 0 and writes the files (environment of Lightning, torchrun or SLURM)."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
@@ -33,7 +33,7 @@ def is_over(recipe: Recipe, checkpoint: Mapping[str, Any]) -> bool:
 
 
 def say_finished(recipe: Recipe, out: Path, checkpoint: Mapping[str, Any]) -> Path:
-    """Print that a run is finished and where its model is.
+    """Print that a run is finished, and return the folder of its model.
 
     Raises:
         UserError: the model is missing.
@@ -41,7 +41,7 @@ def say_finished(recipe: Recipe, out: Path, checkpoint: Mapping[str, Any]) -> Pa
     epochs = int(checkpoint["epochs_before"]) + int(checkpoint["epoch"])
     if not (out / BEST / CONFIG).exists():
         raise UserError(
-            f"{out}: the run is finished, and its folder {BEST}/ is missing; restore it or train with another --out."
+            f"{out}: the run is finished, but its folder {BEST}/ is missing; restore it or train with another --out."
         )
     Console(stderr=True).print(
         f"Finished at epoch {epochs} of {sum(recipe.stage_epochs())}; the best model is in {out / BEST}. To train "
@@ -52,10 +52,10 @@ def say_finished(recipe: Recipe, out: Path, checkpoint: Mapping[str, Any]) -> Pa
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Lock the folder of a run. If nothing was written, no folder is left behind.
+    """Lock the folder of a run; create it, and remove it again if an error occurs before anything is written.
 
     Raises:
-        UserError: another process writes to it, or it is not a folder.
+        UserError: another process is writing to it, or it is a file.
     """
     if not first_process():  # the first process holds the lock for all
         yield

@@ -1,4 +1,4 @@
-"""Progress of long tasks without a terminal, as under nohup or in a cluster job: one line per minute."""
+"""Prints the progress of long tasks without a terminal (nohup, cluster jobs): one line per minute."""
 
 import time
 
@@ -11,7 +11,7 @@ EVERY = 60.0
 class Heartbeat:
     """A callback `beat(done, total)` that prints the progress and the remaining time.
 
-    It prints nothing on a terminal, which shows bars, and nothing about tasks that end within the first minute.
+    It prints nothing on a terminal, where bars are shown, nor for tasks that take less than `every` seconds.
 
     Args:
         title: name of the task.
@@ -26,7 +26,7 @@ class Heartbeat:
         self._said = False
 
     def __call__(self, done: int, total: int, detail: str = "") -> None:
-        """`done` of `total` are finished."""
+        """Report that `done` of `total` items are finished."""
         now = time.monotonic()
         if self._first is None:  # a resumed task did not start at 0
             self._first, self._start = done, now
@@ -38,16 +38,21 @@ class Heartbeat:
         self._print(f"{done} of {total} ({done / max(total, 1):.0%}){left}{'  ' + detail if detail else ''}")
 
     def end(self) -> None:
-        """Print that the task is finished, if its progress was printed."""
+        """Print the duration of the finished task, if its progress was printed."""
         if self._said:
-            self._print(f"ended after {duration(time.monotonic() - self._start)}")
+            self._print(f"finished after {duration(time.monotonic() - self._start)}")
 
     def _print(self, text: str) -> None:
         self.console.print(f"{time.strftime('%H:%M:%S')} {self.title}: {text}", soft_wrap=True, highlight=False)
 
 
 def duration(seconds: float) -> str:
-    """A duration in readable form: 45 s, 12 min, 3 h 05 min."""
+    """Format a duration for people.
+
+    Example:
+        >>> duration(45), duration(725), duration(11100)
+        ('45 s', '12 min', '3 h 05 min')
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Checks whether the report lengths of a recipe fit the training reports."""
+"""Checks whether the minimum report length of a recipe fits the training reports."""
 
 from statistics import median
 
@@ -7,23 +7,23 @@ from crossray.errors import UserError
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.config import Recipe
 
-#: Reports whose length is looked at, evenly spaced: enough for a median.
+#: Maximum number of reports whose length is measured, evenly spaced; enough for a median.
 _REPORTS = 5000
 
 
 def check_lengths(recipe: Recipe, dataset: Dataset, tokenizer: Tokenizer) -> None:
     """Reject a minimum length above the median length of the training reports.
 
-    A model that may not end its report where true reports end pads most of them with invented sentences, and validation
+    A model that must write longer reports than the true ones pads most of them with invented sentences, and validation
     then measures this padding.
 
     Args:
-        recipe: recipe whose `decoding.min_length` counts the tokens of the report without prompt, begin and end.
+        recipe: recipe; its `decoding.min_length` does not count prompt, begin and end tokens.
         dataset: dataset whose training split is read.
-        tokenizer: counts the tokens.
+        tokenizer: tokenizer that counts the tokens.
 
     Raises:
-        UserError: the minimum length is above the median; both are named.
+        UserError: the minimum length is above the median.
     """
     least, data = recipe.decoding.min_length, recipe.data
     if least == 0:

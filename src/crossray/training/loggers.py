@@ -1,4 +1,4 @@
-"""Experiment trackers: Lightning's loggers, which receive the rows of metrics.jsonl."""
+"""Experiment trackers: Lightning loggers that receive the rows of metrics.jsonl."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,27 +10,27 @@ from crossray.errors import UserError, choose
 
 LoggerName = Literal["none", "csv", "tensorboard", "wandb", "mlflow"]
 
-#: Folder in the folder of a run to which local trackers write.
+#: Subfolder of a run to which local trackers write.
 FOLDER = "logs"
 
 
 def build_logger(name: LoggerName, out: Path) -> Logger | None:
-    """The logger of a run; a resumed run continues in the same place.
+    """Create the logger of a run; a resumed run continues in the same place.
 
-    Metrics are named `train/loss`, `val/cider` and so on, over optimizer steps. Reports and names of studies are never
-    logged.
+    Metrics have names such as `train/loss` and `val/cider`, and are logged by optimizer step. Reports and names of
+    studies are never logged.
 
     Args:
-        name: name of the tracker; none for metrics.jsonl only.
-        out: folder of the run. csv and tensorboard write to its folder `logs`, mlflow to `logs/mlruns` unless
-            MLFLOW_TRACKING_URI is set; wandb keeps its files in `logs` and uploads to the project "crossray".
+        name: name of the tracker; "none" for metrics.jsonl only.
+        out: folder of the run. csv and tensorboard write to its subfolder `logs`, mlflow to `logs/mlruns` unless
+            MLFLOW_TRACKING_URI is set; wandb stores its files in `logs` and uploads to the project "crossray".
 
     Raises:
-        UserError: its package is not installed.
+        UserError: the tracker does not exist, or its package is not installed.
     """
     try:
         if name == "csv":
-            return loggers.CSVLogger(out, name=FOLDER)  # a folder for every resumption, because it overwrites files
+            return loggers.CSVLogger(out, name=FOLDER)  # a new folder after each resumption: it overwrites files
         if name == "tensorboard":
             return loggers.TensorBoardLogger(out, name=None, version=FOLDER)
         if name == "wandb":
@@ -39,7 +39,7 @@ def build_logger(name: LoggerName, out: Path) -> Logger | None:
             return loggers.MLFlowLogger("crossray", run_name=out.name, save_dir=str(out / FOLDER / "mlruns"))
     except ModuleNotFoundError:
         raise UserError(
-            f"recipe field 'trainer.logger' is {name}, which is not installed; pip install crossray[{name}]."
+            f"recipe field 'trainer.logger' is {name}, which is not installed; run `pip install 'crossray[{name}]'`."
         ) from None
     if name not in get_args(LoggerName):
         raise UserError(f"recipe field 'trainer.logger' is {name}; {choose(name, get_args(LoggerName))}.")

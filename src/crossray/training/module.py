@@ -35,18 +35,18 @@ TOKEN_LOSSES = frozenset({"language"})
 class TrainingModule(lightning.LightningModule):
     """Trains one stage of a recipe.
 
-    The random numbers of a step come from a seed made of (recipe seed, rank, step), so a resumed run continues bit for
-    bit without stored generator states.
+    The generators are seeded for every step from (recipe seed, rank, step), so a resumed run continues bit for bit
+    without saved generator states.
 
     Args:
         model: the system to train.
         recipe: the whole recipe.
-        keeper: keeper of `model`, in the state of this stage.
+        keeper: keeper of `model`, which has entered this stage.
         stage: index of the stage in the recipe.
-        steps_before: number of optimizer steps, and `epochs_before` epochs, of the previous stages.
+        steps_before: number of optimizer steps of the previous stages; `epochs_before`: their number of epochs.
         epochs: number of epochs of this stage.
-        supervision: computes the loss "supervision", if the stage weighs it.
-        objective: computes the losses of a stage that learns from rewards.
+        supervision: computes the loss "supervision"; needed if its weight is not 0.
+        objective: computes the losses of a stage with objective reward.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class TrainingModule(lightning.LightningModule):
 
     @property
     def epoch(self) -> int:
-        """Number of epochs before the current one, over all stages."""
+        """Number of completed epochs over all stages."""
         return self.epochs_before + int(self.trainer.current_epoch)
 
     @property
@@ -103,7 +103,7 @@ class TrainingModule(lightning.LightningModule):
         return math.ceil(int(self.trainer.num_training_batches) / self.recipe.trainer.accumulate)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """A new optimizer for the stage."""
+        """Create the optimizer of the stage."""
         optimizer = build_optimizer(self.model, self.recipe.optimizer, self.stage.learning_rates)
         if self.supervision is not None and self.loss_weights["supervision"]:
             rate = self.stage.learning_rates.get("", self.recipe.optimizer.learning_rate)
@@ -120,7 +120,7 @@ class TrainingModule(lightning.LightningModule):
             torch.nn.utils.clip_grad_norm_(parameters, self.recipe.trainer.clip_norm)
 
     def on_train_start(self) -> None:
-        """Set the frozen modules to eval mode; a run may be resumed in the middle of an epoch."""
+        """Set the frozen modules to eval mode, also when a run is resumed in the middle of an epoch."""
         self._keeper.train_mode()
 
     def on_validation_model_train(self) -> None:
@@ -128,7 +128,7 @@ class TrainingModule(lightning.LightningModule):
         self._keeper.train_mode()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the learning rates and the random numbers of this step."""
+        """Set the learning rates and the seed of this step."""
         seed_step(self.recipe.trainer.seed, self.global_rank, self._position(batch_idx))
         factor = schedule_factor(
             self.recipe.schedule, self.trainer.global_step, self.steps_per_epoch, self.steps_per_epoch * self.epochs
@@ -137,21 +137,21 @@ class TrainingModule(lightning.LightningModule):
             group["lr"] = group["base_lr"] * factor
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The weighted sum of the losses of a batch.
+        """Return the weighted sum of the losses of a batch.
 
         Raises:
             UserError: the loss is not finite.
         """
         losses, measured = self._losses(batch)
         total = self._total(losses, batch)
-        # one copy to the CPU for all losses
+        # a single copy to the CPU for all losses
         values = torch.stack([total.detach().float(), *(loss.detach().float() for loss in losses.values())]).tolist()
         self.train_losses = dict(zip(["loss", *(f"loss_{name}" for name in losses)], values, strict=True)) | measured
         if not math.isfinite(values[0]):
             worst = next((name for name, loss in losses.items() if not torch.isfinite(loss)), "total")
             raise UserError(
                 f"training stopped at step {self.step}: loss '{worst}' is not finite; lower optimizer.learning_rate or "
-                "set trainer.clip_norm, and resume from the last checkpoint or start again."
+                "set trainer.clip_norm, and resume from the last checkpoint or start a new run."
             )
         return total
 
@@ -169,7 +169,7 @@ class TrainingModule(lightning.LightningModule):
         return losses, measured
 
     def _supervised(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of the model and, if the stage weighs it, "supervision"; the batch is encoded once."""
+        """Return the losses of the model and, if its weight is not 0, "supervision"; the batch is encoded only once."""
         if self.supervision is None or not self.loss_weights["supervision"]:
             return self.model.losses(batch)
         model = typing.cast(ReportModel, self.model)
@@ -177,7 +177,7 @@ class TrainingModule(lightning.LightningModule):
         return {**model.losses_of(encoded, batch), "supervision": self.supervision(encoded, batch.guide)}
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Step, and notify the model before anything is saved."""
+        """Update the weights, and notify the model before anything is saved."""
         super().optimizer_step(*arguments, **options)
         self.model.advance(self._event("step", extra_steps=1))
 
@@ -186,7 +186,7 @@ class TrainingModule(lightning.LightningModule):
         self.model.advance(self._event("epoch"))
 
     def on_validation_epoch_start(self) -> None:
-        """Clear the previous validation; the partners for the image gain are the same in every validation."""
+        """Clear the previous results; draw partners for the image gain once, for all validations."""
         self._sums, self._written = {}, {}
         if isinstance(self.model, ReportModel) and not self._partners:
             data = self._data
@@ -196,7 +196,7 @@ class TrainingModule(lightning.LightningModule):
             self._partners = dict(zip(data.dataset.ids(rows), found.tolist(), strict=True))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Compute the losses, the model's own metrics and, for systems that write reports, their reports."""
+        """Compute the losses, the model's own metrics and, if it generates reports, the reports."""
         losses = self._supervised(batch)
         tokens = float(batch.targets.mask[:, 1:].sum())
         for name, loss in losses.items():
@@ -206,13 +206,13 @@ class TrainingModule(lightning.LightningModule):
             self._validate_reports(self.model, self.model.tokenizer, batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Gather the results of all processes, so that each has the same metrics."""
+        """Compute the metrics from the results of all processes, so that each process has the same."""
         sums, written = self._sums, self._written
         if distributed.is_available() and distributed.is_initialized():
             parts: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(parts, (sums, written))
             sums = {name: [sum(part[0][name][i] for part in parts) for i in (0, 1)] for name in sums}
-            # a study that was repeated to fill the last batch counts once
+            # a study that was repeated to fill the last batch counts only once
             written = {study: pair for part in parts for study, pair in part[1].items()}
         losses = {name: total / weight for name, (total, weight) in sums.items() if weight}
         metrics = {
@@ -241,7 +241,7 @@ class TrainingModule(lightning.LightningModule):
         checkpoint["finished"] = self._finished
 
     def learning_rate(self) -> float:
-        """The largest learning rate of the current step."""
+        """Return the largest learning rate of the current step."""
         return max(float(group["lr"]) for group in self.trainer.optimizers[0].param_groups)
 
     @property
@@ -267,7 +267,7 @@ class TrainingModule(lightning.LightningModule):
             self._add("image_gain", float(gain) / tokens, tokens)
 
     def _position(self, batch_idx: int) -> int:
-        # number of batches since the start of the stage; a large stride separates the stages
+        # number of batches since the start of the stage; the shift separates the stages
         before = int(self.trainer.current_epoch) * int(self.trainer.num_training_batches)
         return (self.stage_index << 40) + before + batch_idx
 
@@ -286,7 +286,7 @@ class TrainingModule(lightning.LightningModule):
         return total
 
     def _token_share(self, batch: Batch) -> Tensor | float:
-        # Processes average their gradients, so for a mean over all tokens each one is weighted by its share.
+        # gradients are averaged over processes, so for a mean over all tokens each process is weighted by its share
         if not (distributed.is_available() and distributed.is_initialized()):
             return 1.0
         own = batch.targets.mask[:, 1:].sum().float()
@@ -301,7 +301,7 @@ class TrainingModule(lightning.LightningModule):
 
 
 def seed_step(seed: int, rank: int, position: int) -> None:
-    """Seed PyTorch's generators for one step, so that the step always uses the same numbers."""
+    """Seed PyTorch's generators for one step, so that the step can be repeated exactly."""
     mixed = seed
     # splitmix64, so that adjacent seeds, ranks and positions give unrelated streams
     for part in (rank, position):

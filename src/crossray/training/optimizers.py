@@ -15,9 +15,9 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 def build_optimizer(
     model: nn.Module, config: OptimizerConfig, learning_rates: Mapping[str, float] | None = None
 ) -> torch.optim.Optimizer:
-    """An optimizer for the parameters of `model` that require gradients.
+    """Create an optimizer for the parameters of `model` that require gradients.
 
-    Every group has a `base_lr`, which the schedule multiplies.
+    Every parameter group has an extra entry `base_lr`, which the schedule multiplies by its factor.
 
     Args:
         model: the model to train.
@@ -26,7 +26,7 @@ def build_optimizer(
             default rate.
 
     Raises:
-        UserError: a group matches no parameter of the model.
+        UserError: a group matches no parameter of the model, or every parameter is frozen.
     """
     rates = {"": config.learning_rate, **config.groups, **(learning_rates or {})}
     names = [name for name, _ in model.named_parameters()]
@@ -53,13 +53,18 @@ def build_optimizer(
 
 
 def schedule_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, steps: int) -> float:
-    """The factor on every learning rate at the optimizer step `step`, counted from 0 within the stage.
+    """Return the factor on every learning rate for one optimizer step.
 
     Args:
         config: the schedule.
         step: number of optimizer steps of the stage so far.
         steps_per_epoch: number of optimizer steps per epoch.
         steps: total number of optimizer steps of the stage.
+
+    Example:
+        >>> config = ScheduleConfig(name="cosine", warmup_steps=2)
+        >>> [round(schedule_factor(config, step, steps_per_epoch=5, steps=10), 2) for step in (0, 1, 2, 6, 10)]
+        [0.5, 1.0, 1.0, 0.5, 0.0]
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
@@ -74,7 +79,7 @@ def schedule_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, ste
 def _without_decay(model: nn.Module) -> set[str]:
     names = {name for name, _ in model.named_parameters() if name.endswith("bias")}
     for prefix, module in model.named_modules():
-        # layer normalizations of this package are recognized by their name
+        # this package's own normalization layers are recognized by their class name
         if isinstance(module, _NORMS) or type(module).__name__.endswith("Norm"):
             names.update(f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters(recurse=False))
     return names

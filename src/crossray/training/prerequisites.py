@@ -1,13 +1,13 @@
-"""Models that a system needs trained first; each is trained by its own recipe, once per dataset.
+"""Trains the models that a system depends on, each by its own recipe and once per dataset.
 
-A text field of a model's configuration with the value `build:RECIPE` stands for the model folder that this recipe
-trains on the same dataset:
+A field of a model's configuration with the value `build:RECIPE` stands for the model folder that this recipe trains on
+the same dataset:
 
-    DATASET/pretrained/RECIPE-HASH/     a training run; `best` in it is the model folder
+    DATASET/pretrained/RECIPE-HASH/     a training run; its subfolder `best` is the model folder
 
-HASH covers the recipe and the content of the dataset, so all runs on a dataset share one folder, and a changed recipe
-gets a new one. A run of an earlier version with an equivalent recipe is reused. The folder is in the dataset because it
-depends only on the dataset, like `features/`.
+HASH is a hash of the recipe and the content of the dataset: all runs on a dataset share the folder, and a changed
+recipe gets a new one. A run of an earlier version with an equivalent recipe is reused. The folder is in the dataset
+because, like `features/`, it depends only on the dataset.
 """
 
 import dataclasses
@@ -43,21 +43,21 @@ class Trainer(Protocol):
 def fulfil(
     recipe: Recipe, dataset: Dataset, trainer: Trainer, built: Mapping[str, str] | None = None
 ) -> tuple[Recipe, dict[str, str]]:
-    """Train the models that a recipe needs, or find them in the dataset.
+    """Train the models that a recipe needs, unless the dataset already has them.
 
     Args:
         recipe: recipe of a system.
         dataset: dataset of the run, on which the required models are trained as well.
         trainer: function that trains a recipe.
-        built: result of an earlier call, for a resumed run: the same folders are used, even if the recipes in the
-            package have changed.
+        built: folder names from an earlier call, for a resumed run, which uses the same folders even if the recipes in
+            the package have changed.
 
     Returns:
-        The recipe with model folders in place of `build:RECIPE`, and the name of the run's folder for each of them.
+        The recipe with model folders in place of `build:RECIPE`, and the name of the run's folder by recipe.
 
     Raises:
         UserError: a model cannot be trained, or a folder of `built` is missing.
-        KeyboardInterrupt: Ctrl-C; the same call continues where it stopped.
+        KeyboardInterrupt: Ctrl-C; repeat the call to continue.
     """
     folders: dict[str, str] = {}
 
@@ -70,7 +70,7 @@ def fulfil(
         folders[name] = (built or {}).get(name) or _folder_name(name, dataset)
         run = dataset.path / _FOLDER / folders[name]
         if built and not (run / BEST / "config.json").exists():
-            raise UserError(f"{run}: the run began with what {name} trained here; restore it or start a new run.")
+            raise UserError(f"{run}: this run needs the model that {name} trained here; restore it or start a new run.")
         return str(_trained(name, run, dataset, recipe, trainer))
 
     model: TrainableConfig = filled(recipe.model)
@@ -93,7 +93,7 @@ def _folder_name(name: str, dataset: Dataset) -> str:
 
 
 def _says(run: Path, wanted: dict[str, Any], dataset: Dataset) -> bool:
-    """Whether a finished run has this recipe and dataset; where it ran does not matter."""
+    """Whether a finished run has this recipe and dataset, on any device."""
     try:
         recipe = load(str(run / RECIPE))
         provenance = json.loads((run / PROVENANCE).read_text(encoding="utf-8"))
@@ -106,24 +106,24 @@ def _says(run: Path, wanted: dict[str, Any], dataset: Dataset) -> bool:
 
 
 def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: Trainer) -> Path:
-    """The model folder of a finished run; one process trains it, the others wait."""
+    """Return the model folder of a run; if it is not finished, one process trains it and the others wait."""
     done = run / "finished"
     best = run / BEST
     if done.exists():
         return best
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
-            f"{wanted_by.system} needs {name}, which one process must train: run `crossray pretrain {name} --data "
-            f"{dataset.path} --out FOLDER` and name its folder."
+            f"{wanted_by.system} needs {name}, which must be trained by a single process: run `crossray pretrain "
+            f"{name} --data {dataset.path} --out FOLDER` and set the field to its folder."
         )
     try:
         run.parent.mkdir(exist_ok=True)
         with locked(run.with_name(f"{run.name}.lock")):
             if not done.exists():
                 console = Console(stderr=True)
-                # soft_wrap, because a path on two lines cannot be copied
+                # soft_wrap, because a path broken over two lines cannot be copied
                 console.print(
-                    f"{wanted_by.system} needs {name}, which this dataset has not yet: training it in {run}.",
+                    f"{wanted_by.system} needs {name}, which this dataset does not have yet; training it in {run}.",
                     soft_wrap=True,
                 )
                 threads = torch.get_num_threads()
@@ -132,10 +132,10 @@ def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: T
                 train(needed, dataset.path, run)
                 torch.set_num_threads(threads)
                 done.touch()
-                console.print(f"{name} is trained; now {wanted_by.system}.", soft_wrap=True)
+                console.print(f"{name} is trained; continuing with {wanted_by.system}.", soft_wrap=True)
     except OSError as error:
         raise UserError(f"{run}: cannot be written ({error.strerror}); train {name} elsewhere with "
-                        "`crossray pretrain` and name its folder.") from error  # fmt: skip
+                        "`crossray pretrain` and set the field to its folder.") from error  # fmt: skip
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Interrupted while training {name}; the same command continues it.") from None
+        raise KeyboardInterrupt(f"Interrupted while training {name}; repeat the command to continue.") from None
     return best

@@ -1,4 +1,4 @@
-"""The progress of a run in the terminal."""
+"""Shows the progress of a run in the terminal."""
 
 import time
 from typing import Any, cast
@@ -14,7 +14,7 @@ from crossray.training.module import TrainingModule
 
 
 class ProgressDisplay(Callback):
-    """Shows a bar for the epoch with loss and images per second, and one line for each validation.
+    """Shows a bar for each epoch, with losses and images per second, and a line of metrics for each validation.
 
     Args:
         console: console to print to; without a terminal, one line per minute replaces the bar.
@@ -29,7 +29,7 @@ class ProgressDisplay(Callback):
         self._validating = Heartbeat("validating", self.console)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Open the bar."""
+        """Open the progress bar."""
         if trainer.is_global_zero:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -49,7 +49,7 @@ class ProgressDisplay(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Move the bar."""
+        """Update the progress bar."""
         if self._bar is None:
             return
         module = cast(TrainingModule, pl_module)
@@ -96,11 +96,11 @@ class ProgressDisplay(Callback):
         )
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Close the bar."""
+        """Close the progress bar."""
         self._close()
 
     def on_exception(self, *_: Any) -> None:
-        """Close the bar."""
+        """Close the progress bar."""
         self._close()
 
     def _close(self) -> None:

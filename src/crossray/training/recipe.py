@@ -1,7 +1,7 @@
 """Reads recipes from YAML and the command line, and writes them as YAML.
 
-The options of the parser come from the dataclasses in `config.py` and the system's configuration, so `crossray train
-RECIPE --help` explains every field, and fields that do not exist or have a wrong type are rejected.
+The options of the parser are generated from the dataclasses in `config.py` and the system's configuration, so `crossray
+train RECIPE --help` explains every field, and unknown fields and wrong types are rejected.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from crossray.training.recipe_files import RECIPES, own_recipes
 from crossray.training.selection import check_modes, check_monitors
 from crossray.training.stages import loss_weights
 
-#: Fields of a system's configuration that training sets from the dataset and from `data`.
+#: Fields of a system's configuration that are not in recipes, because training sets them from the dataset and `data`.
 FILLED_FROM_DATA = frozenset({"vocabulary_size", "status_ids", "observations", "max_length", "views", "image_size"})
 
 #: The loader in C where PyYAML has it: ten times as fast.
@@ -50,14 +50,14 @@ _SECTIONS: dict[str, type] = {
 
 
 def list_recipes() -> list[str]:
-    """Sorted names of all recipes, such as "baseline/phantom", in this package and in packages with a system."""
+    """Return the sorted names of all recipes, such as "baseline/phantom", including those of plug-in packages."""
     others = [_plugin_recipes(system) for system in SYSTEMS.names() if system in SYSTEMS.plugins()]
     theirs = [f"{folder.name}/{file.stem}" for folder in others for file in folder.glob("*.yaml")]
     return sorted([*own_recipes(), *theirs])
 
 
 def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe with some fields replaced.
+    """Load a recipe, optionally with some fields replaced.
 
     Args:
         name: name of a recipe (`list_recipes`), or the path of a YAML file.
@@ -66,6 +66,11 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
 
     Raises:
         UserError: the recipe or a field does not exist, or a field has the wrong type.
+
+    Example:
+        >>> recipe = load("baseline/phantom", {"trainer.max_epochs": 3})
+        >>> recipe.system, recipe.trainer.max_epochs
+        ('baseline', 3)
     """
     values, source = read_values(name)
     for field, value in (overrides or {}).items():
@@ -74,7 +79,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
 
 
 def recipe_parser(name: str) -> ArgumentParser:
-    """The parser of `crossray train NAME`: an option for every field, with the recipe's values as defaults.
+    """Build the parser of `crossray train NAME`: an option for every field, with the recipe's values as defaults.
 
     Raises:
         UserError: the recipe does not exist or has an invalid field.
@@ -86,17 +91,18 @@ def recipe_parser(name: str) -> ArgumentParser:
 
 
 def parse(name: str, arguments: Sequence[str]) -> Recipe:
-    """A recipe with command-line overrides such as `["--trainer.max_epochs", "3", "--model.layers=2"]`.
+    """Load a recipe with command-line overrides such as `["--trainer.max_epochs", "3", "--model.layers=2"]`.
 
     Raises:
-        UserError: the recipe or an override is invalid; `--help` prints all options and exits instead.
+        UserError: the recipe or an override is invalid.
+        SystemExit: `arguments` contain `--help`, which prints all options.
     """
     values = _arguments(name, arguments, defaults=True)
     return _new(_recipe(read_values(name)[0]["system"], values, "command line"))
 
 
 def given_fields(name: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """The overrides for `load` that correspond to command-line options such as `["--trainer.max_epochs", "3"]`.
+    """Convert command-line options such as `["--trainer.max_epochs", "3"]` to overrides for `load`.
 
     Raises:
         UserError: the recipe or an option is invalid.
@@ -105,19 +111,19 @@ def given_fields(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any], source: str) -> Recipe:
-    """A stored recipe, from a result of `to_dict`; `source` is its name in messages.
+    """Restore a recipe from the result of `to_dict`; `source` is its name in error messages.
 
-    Modes are not checked: a run from before that check must remain resumable.
+    Modes are not checked, so that runs from before that check can still be resumed.
     """
     parsed = _parse(values, source)
     return _recipe(values["system"], parsed, source)
 
 
 def read_values(name: str) -> tuple[dict[str, Any], str]:
-    """The content of a recipe, unchecked, and its name in messages.
+    """Read the content of a recipe, without checks; return it with the name of the recipe for error messages.
 
     Raises:
-        UserError: there is no such recipe, or it is not a mapping.
+        UserError: the recipe does not exist or is not a YAML mapping.
     """
     packaged = RECIPES / f"{name}.yaml"
     system, _, file = name.partition("/")
@@ -141,12 +147,12 @@ def read_values(name: str) -> tuple[dict[str, Any], str]:
 
 
 def _of_system(recipes: Sequence[str], system: str) -> list[str]:
-    """The recipes of one system, which keeps messages short; all recipes if it has none."""
+    """Return the recipes of one system, to keep error messages short; all recipes if it has none."""
     return [name for name in recipes if name.startswith(f"{system}/")] or list(recipes)
 
 
 def _plugin_recipes(system: str) -> Path:
-    """The recipes of a system from another package: the folder recipes/SYSTEM next to the module of the system.
+    """Return the folder of the recipes of a plug-in system: recipes/SYSTEM next to the module of the system.
 
     Raises:
         UserError: that package cannot be imported.
@@ -155,14 +161,14 @@ def _plugin_recipes(system: str) -> Path:
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as plain dicts and lists, ready for YAML, without the fields that depend on the dataset."""
+    """Convert a recipe to dicts and lists for YAML, without the fields that depend on the dataset."""
     values = _plain(dataclasses.asdict(recipe))
     values["model"] = {name: value for name, value in values["model"].items() if name not in FILLED_FROM_DATA}
     return dict(values)
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """A recipe as YAML text, which `load` can read."""
+    """Convert a recipe to YAML text, which `load` can read."""
     return str(yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
 
 
@@ -177,14 +183,14 @@ def _arguments(name: str, arguments: Sequence[str], *, defaults: bool) -> dict[s
 
 
 def _override(values: dict[str, Any], field: str, value: Any, source: str) -> None:
-    """Replace one dotted field; sections that are missing in the recipe are added."""
+    """Replace one dotted field; add sections that the recipe lacks."""
     *path, last = field.split(".")
     target: Any = values
     for depth, part in enumerate([*path, last]):
         if isinstance(target, list):
             if not part.isdecimal() or int(part) >= len(target):
                 raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' has the entries 0 to "
-                                f"{len(target) - 1} and no '{part}'; name one of them.")  # fmt: skip
+                                f"{len(target) - 1}, not '{part}'; choose one of them.")  # fmt: skip
         elif not isinstance(target, dict):
             raise UserError(f"{source}: field '{field}': '{'.'.join(path[:depth])}' has no fields; "
                             "shorten the name.")  # fmt: skip
@@ -198,7 +204,7 @@ def _override(values: dict[str, Any], field: str, value: Any, source: str) -> No
 def _config_class(values: Mapping[str, Any], source: str) -> type:
     system = values.get("system")
     if not isinstance(system, str):
-        raise UserError(f"{source}: field 'system' is missing; name one of those that `crossray models` lists.")
+        raise UserError(f"{source}: field 'system' is missing; choose one that `crossray models` lists.")
     try:
         return system_class(system).config_class
     except UserError as error:
@@ -212,7 +218,7 @@ def _new_parser(config_class: type, prog: str) -> ArgumentParser:
         parser.add_class_arguments(section, name, instantiate=False)
     parser.add_argument(
         "--stages", type=list[Stage], default=[Stage()],
-        help="parts of the training, a JSON list of objects with the fields of crossray.training.config.Stage: "
+        help="stages of training, a JSON list of objects with the fields of crossray.training.config.Stage: "
         + ", ".join(field.name for field in dataclasses.fields(Stage)),
     )  # fmt: skip
     return parser
@@ -261,7 +267,7 @@ def check_names(recipe: Recipe) -> None:
     """Check before training that all losses and metrics of a recipe exist.
 
     Raises:
-        UserError: one does not exist; the message lists those that do.
+        UserError: a loss or metric does not exist; the message lists the available ones.
     """
     system = system_class(recipe.system)
     for stage in recipe.stages:

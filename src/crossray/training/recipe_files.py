@@ -1,13 +1,13 @@
-"""The recipes of this package as files."""
+"""Finds the recipe files of this package."""
 
 from pathlib import Path
 
 __all__ = ["RECIPES", "own_recipes"]
 
-#: Their folder, with one folder per system.
+#: Folder of the recipes, with one subfolder per system.
 RECIPES = Path(__file__).with_name("recipes")
 
 
 def own_recipes() -> list[str]:
-    """Their sorted names, such as "baseline/phantom"."""
+    """Return the sorted names of the recipes, such as "baseline/phantom"."""
     return sorted(f"{file.parent.name}/{file.stem}" for file in RECIPES.glob("*/*.yaml"))

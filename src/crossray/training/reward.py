@@ -1,9 +1,9 @@
-"""Learning from rewards: a system samples several reports per study and makes those with high scores more probable.
+"""Learning from rewards: sample several reports per study and make those with high scores more probable.
 
 Self-critical sequence training (Rennie et al. 2017) compares each sampled report with the greedy one; the
 group-relative advantage (Kool et al. 2019; Shao et al. 2024) compares it with the other samples of the study. Both are
-unbiased: their mean is the exact gradient of the expected reward. The policy is the system as it writes: in eval mode,
-without dropout, from the image alone.
+unbiased: the expectation of the estimate is the gradient of the expected reward. The policy is the model as used for
+generation: in eval mode, without dropout, from the image alone.
 
 Shapes: B studies, K samples per study, T tokens.
 """
@@ -30,10 +30,10 @@ from crossray.models.base import Encoded, ReportModel
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.config import RewardConfig
 
-#: Maximum number of training reports for document frequencies; of a larger set, evenly spaced ones are used.
+#: Maximum number of training reports for the document frequencies; evenly spaced ones are used of a larger set.
 MOST_DOCUMENTS = 5000
 
-#: Ratio of two lengths up to which the reward has no length penalty.
+#: Ratio of two lengths up to which there is no length penalty.
 _FREE_RATIO = 1.25
 
 
@@ -41,9 +41,9 @@ class RewardFunction:
     """Scores reports against the true ones: a weighted sum of CIDEr-D and clinical F1, minus penalties on the language.
 
     Args:
-        documents: training reports in the form of the tokenizer, for the document frequencies of CIDEr-D.
-        config: the weights.
-        labeler: labeler of the observations.
+        documents: training reports as the tokenizer decodes them, for the document frequencies of CIDEr-D.
+        config: weights of the parts of the reward.
+        labeler: labeler of the observations; the rules by default.
     """
 
     def __init__(self, documents: Sequence[str], config: RewardConfig, labeler: Labeler | None = None) -> None:
@@ -55,7 +55,11 @@ class RewardFunction:
         self.weights = rarity_weights(labels, self.labeler.observations, config.rarity)
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        """Rewards of N reports.
+        """Score N reports.
+
+        Args:
+            hypotheses: N generated reports.
+            references: N true reports.
 
         Returns:
             Arrays of shape (N,): "cider" from 0 to 10; "clinical" (F1) from 0 to 1; "length", the logarithm of the
@@ -90,12 +94,12 @@ def _repetition(reports: Sequence[str]) -> NDArray[np.float64]:
 
 @dataclass
 class RewardObjective:
-    """The losses of a stage that learns from rewards.
+    """Computes the losses of a stage with objective reward.
 
     Attributes:
-        function: scores reports.
+        function: reward of a report.
         config: number of samples, baseline and temperature.
-        decoding: restrictions and maximum length of reports, in addition to the model's own limit.
+        decoding: constraints and maximum length of the samples; the model's own maximum length also applies.
     """
 
     function: RewardFunction
@@ -105,15 +109,15 @@ class RewardObjective:
     def losses(
         self, model: ReportModel, batch: Batch, reference: ReportModel | None = None
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """The losses "reward" and, with a reference model, "kl"; and the scores of the samples.
+        """Return the losses "reward" and, with a reference model, "kl"; and the mean scores of the samples.
 
-        "reward" is the negative mean of advantage times log-probability of a report, divided by `max_length` so that it
-        has the magnitude of a loss per token. "kl" is the mean divergence from the reference over the sampled tokens.
+        "reward" is the negative mean of advantage times log-probability of a report, divided by `max_length` to give it
+        the magnitude of a loss per token. "kl" is the mean KL divergence from the reference over the sampled tokens.
 
         Args:
             model: the system in eval mode.
             batch: batch of B studies.
-            reference: model in eval mode that the trained one should stay close to; it has no gradient.
+            reference: model in eval mode to which the trained one should stay close; it is not trained.
         """
         if model.tokenizer is None:
             raise ValueError("rewards need the tokenizer of the model")
@@ -135,7 +139,7 @@ class RewardObjective:
         advantages = self._advantages(rewards, self._greedy(model, still, ids, search, tokenizer, truth))
 
         policy, valid = log_policy(model, encoded, samples, ids, search)
-        # after the end of a sample there is padding, with log-probability -inf
+        # samples are padded after their end, with log-probability -inf
         chosen = policy.gather(3, samples.tokens[..., : policy.shape[2], None]).squeeze(3).masked_fill(~valid, 0.0)
         losses = {"reward": policy_loss(chosen.sum(dim=2), advantages) / search.max_length}
         if reference is not None:
@@ -169,17 +173,20 @@ class RewardObjective:
 
 
 def policy_loss(log_probabilities: Tensor, advantages: Tensor) -> Tensor:
-    """Negative mean of advantage times log-probability, (B, K) each, with the gradient of the expected reward."""
+    """Return the negative mean of advantage times log-probability, (B, K) each.
+
+    Its gradient is an unbiased estimate of the negative gradient of the expected reward.
+    """
     return -(advantages.detach() * log_probabilities).mean()
 
 
 def log_policy(
     model: ReportModel, encoded: Encoded, samples: Samples, ids: SpecialIds, config: DecodingConfig
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the sampled tokens, with gradients.
+    """Log-probabilities of all tokens at each position of the samples, with gradients.
 
     Returns:
-        (B, K, T', vocabulary) float32, -inf for tokens that are never written, where T' is the length of the longest
+        (B, K, T', vocabulary) float32, -inf for tokens that are never generated, where T' is the length of the longest
         sample; and a mask of the sampled tokens, (B, K, T') bool.
     """
     studies, count, _ = samples.tokens.shape

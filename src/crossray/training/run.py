@@ -1,9 +1,9 @@
-"""A training run: a folder with the best model and a record of how it was trained, which can be resumed bit for bit.
+"""Training runs: a folder with the best model and a record of its training, which can be resumed bit for bit.
 
 recipe.yaml      the recipe with all overrides
 provenance.json  dataset and its SHA-256, versions, seed, git commit
-metrics.jsonl    rows of training losses at intervals, and one row for each validation
-last.ckpt        where to continue
+metrics.jsonl    rows of training losses at intervals, and a row for each validation
+last.ckpt        checkpoint for resuming the run
 best/            model folder with the best validation metric
 """
 
@@ -69,12 +69,12 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
 
     Raises:
         UserError: the folder is in use, the recipe does not match the dataset, or a loss is not finite.
-        KeyboardInterrupt: Ctrl-C; the run can be continued.
+        KeyboardInterrupt: Ctrl-C; the run can be resumed.
     """
     check_names(recipe)
     check_modes(recipe)
     with alone(out):
-        # if the process is killed before recipe.yaml exists, the other two remain
+        # a process that was killed early leaves these two files without recipe.yaml
         if first_process() and any(path.name not in (LOCK, PROVENANCE) for path in out.iterdir()):
             raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
         dataset = Dataset.open(data)
@@ -90,7 +90,10 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
 
 
 def resume(out: Path) -> Path:
-    """Resume a run from its last checkpoint. A finished run is not changed, and a message says so.
+    """Resume a run from its last checkpoint; if it is finished, only print a message.
+
+    Args:
+        out: folder of the run.
 
     Returns:
         The folder of the best model.
@@ -98,7 +101,7 @@ def resume(out: Path) -> Path:
     Raises:
         UserError: `out` is not the folder of a run, a file in it is damaged or missing, its dataset has changed, or
             another process is writing to it.
-        KeyboardInterrupt: Ctrl-C; the run can be continued.
+        KeyboardInterrupt: Ctrl-C; the run can be resumed.
     """
     foreign = f"{out}: not the folder of a training run ({{}}); name the --out of `crossray train`."
     if not (out / RECIPE).exists():
@@ -107,7 +110,7 @@ def resume(out: Path) -> Path:
         try:
             values = yaml.safe_load((out / RECIPE).read_text(encoding="utf-8"))
             if not isinstance(values, dict):
-                raise ValueError(f"{RECIPE} is no mapping")
+                raise ValueError(f"{RECIPE} is not a mapping")
             recipe = from_dict(values, str(out / RECIPE))
             provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
             data, sha256 = Path(provenance["data"]["path"]), str(provenance["data"]["sha256"])
@@ -119,7 +122,7 @@ def resume(out: Path) -> Path:
         dataset = Dataset.open(data)
         if dataset.info.sha256 != sha256:
             raise UserError(
-                f"{dataset.path}: its content has changed since the run was started ('sha256'); restore it or start a "
+                f"{dataset.path}: its content has changed since the run started ('sha256'); restore it or start a "
                 f"new run."
             )
         recover_folder(out / BEST)
@@ -134,12 +137,12 @@ def resume(out: Path) -> Path:
 
 
 def train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
-    """Train in a new folder, or resume the run in that folder (`prerequisites.Trainer`)."""
+    """Start a run in a new folder, or resume the run in that folder (a `prerequisites.Trainer`)."""
     return resume(run) if (run / RECIPE).exists() else train(recipe, data, run)
 
 
 class _Run:
-    """A run in this process: the model, the data, the callbacks, and the loop over the stages."""
+    """A run in this process: model, data, callbacks, and the loop over the stages."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, out: Path, provenance: dict[str, Any]) -> None:
         self.recipe, self.out, self.provenance = recipe, out, provenance
@@ -151,8 +154,8 @@ class _Run:
         self.device = choose_device(recipe.trainer)
         self.precision = choose_precision(recipe.trainer, self.device)
         if recipe.trainer.precision == "bf16" and self.precision != "bf16-mixed" and first_process():
-            self.console.print("Training in float32, because this machine has no arithmetic for bf16.")
-        # several, if the run was resumed on another kind of machine
+            self.console.print("Training in float32, because this machine has no bf16 arithmetic.")
+        # more than one if the run was resumed on another type of machine
         precisions = provenance.setdefault("precisions", [])
         if self.precision not in precisions[-1:]:
             precisions.append(self.precision)
@@ -170,14 +173,14 @@ class _Run:
         self.log = MetricsLog(out / METRICS, recipe.trainer.log_every, self.clock)
         self.logger = build_logger(recipe.trainer.logger, out)
         self.last = LastCheckpoint(out / LAST, recipe.trainer)
-        # a model folder is copied elsewhere, so it does not contain the path of the dataset
+        # model folders are passed on, so they do not contain the path of the dataset
         data = {name: value for name, value in provenance["data"].items() if name != "path"}
         writes = isinstance(self.model, ReportModel)
         generation = GenerationSettings.of_recipe(recipe.decoding, provenance["recipe"]["data"]) if writes else None
         self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data}, generation)
 
     def go(self, checkpoint: dict[str, Any] | None) -> Path:
-        """Run all stages, or those after `checkpoint`."""
+        """Run all stages, or continue from `checkpoint`; return the folder of the best model."""
         first = int(checkpoint["stage"]) if checkpoint else 0
         if first_process():
             self.log.keep_until(int(checkpoint["step"]) if checkpoint else -1)
@@ -216,7 +219,7 @@ class _Run:
         return self.out / BEST
 
     def _warm_start(self, index: int) -> None:
-        """Load the initial weights of the stage; without any, it continues with the current weights."""
+        """Load the initial weights of the stage, if it does not continue with the current ones."""
         if index and self.recipe.stages[index].start_from == "best":
             weights_from(self.model, self.out / BEST)
         elif not index and (folder := first_model(self.recipe)):
@@ -278,7 +281,7 @@ class _Run:
             self.dataset, self.model.tokenizer if isinstance(self.model, ReportModel) else None, data.image,
             section=data.section, max_length=data.max_length, views=data.views, batch_size=data.batch_size,
             workers=data.workers, features=self.features,
-            seed=self.recipe.trainer.seed + (stage << 32),  # every stage has a different order of the studies
+            seed=self.recipe.trainer.seed + (stage << 32),  # a different order of the studies in every stage
         )  # fmt: skip
 
     def _cached_features(self) -> FeatureCache | None:
@@ -309,10 +312,10 @@ class _Run:
 
 
 def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
-    """The system of a recipe with initial weights, configured for a dataset: vocabulary, observations, views, length.
+    """Build the system of a recipe with initial weights, with vocabulary, observations, views and length of a dataset.
 
-    A tokenizer is trained only on the reports of the training split. It has status tokens if the system's configuration
-    has the field `status_ids`.
+    The tokenizer is trained on the training split only. It has status tokens if the system's configuration has the
+    field `status_ids`.
 
     Raises:
         UserError: the dataset lacks data that the system needs, or its reports are shorter than `decoding.min_length`.
@@ -366,7 +369,7 @@ def _provenance(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that contains this package; None if it is installed."""
+    """Return the commit of the checkout that contains this package; None if there is no checkout."""
     folder = Path(crossray.__file__).parent
     try:
         found = subprocess.run(

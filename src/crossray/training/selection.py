@@ -1,4 +1,4 @@
-"""The validation metrics, and the selection of the best model by one of them."""
+"""Validation metrics, and the choice of the one that selects the best model."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -12,19 +12,19 @@ from crossray.training.config import Recipe, Stage, TrainerConfig
 
 
 def report_metrics() -> tuple[str, ...]:
-    """The metrics that `TrainingModule` computes for every system that writes reports."""
+    """Return the metrics that `TrainingModule` computes for every system that generates reports."""
     return (*(name for family in families() for name in family.validated), "distinct", "image_gain")
 
 
 def known_metrics(system: type[Trainable]) -> list[str]:
-    """Names of a system's validation metrics; a name that ends in * stands for several."""
+    """Return the names of a system's validation metrics; a name may end in the wildcard *."""
     own = report_metrics() if issubclass(system, ReportModel) else ()
     losses = [*system.loss_weights, *(["supervision"] if own else [])]
     return [*own, *system.metrics, "loss", *(f"loss_{name}" for name in losses)]
 
 
 def selected_by(stage: Stage, trainer: TrainerConfig) -> tuple[str, Literal["max", "min"]]:
-    """The monitor of a stage, and its mode."""
+    """Return the monitor of a stage and its mode."""
     return (stage.monitor, stage.mode) if stage.monitor else (trainer.monitor, trainer.mode)
 
 
@@ -47,7 +47,7 @@ def check_monitors(system: type[Trainable], recipe: Recipe) -> None:
 
 
 def check_modes(recipe: Recipe) -> None:
-    """Check before a new training that the best value of every monitored metric is selected.
+    """Check before a new run that every mode fits its monitored metric.
 
     Raises:
         UserError: a mode would select the worst model, or a stage has a mode but no monitor.
@@ -65,27 +65,27 @@ def check_modes(recipe: Recipe) -> None:
 
 
 def _check_mode(section: str, monitor: str, mode: Literal["max", "min"]) -> None:
-    """Reject a mode that selects the worst model; for a system's own metrics, the better direction is unknown."""
+    """Reject a mode that selects the worst model; of a system's own metrics, the better direction is unknown."""
     names = monitored_names(monitor)
     losses = [name == "loss" or name.startswith("loss_") for name in names]
     right = "min" if all(losses) else "max" if set(names) <= {*report_metrics()} else mode
     if mode != right:
         raise UserError(
             f"recipe field '{section}.mode' is {mode}, which selects the model with the worst {monitor}; set it to "
-            f"{right}, or set '{section}.monitor' to the metric that it belongs to."
+            f"{right}, or set '{section}.monitor' to the metric that is meant."
         )
 
 
 def monitored_names(monitor: str) -> list[str]:
-    """The metrics whose mean is the monitor."""
+    """Return the metrics whose mean is the monitor."""
     return [name.strip() for name in monitor.split("+")]
 
 
 def monitored(metrics: Mapping[str, float], monitor: str) -> float:
-    """The value of a monitor: a metric, or the mean of several.
+    """Return the value of a monitor: a metric, or the mean of several.
 
     Raises:
-        UserError: validation lacks one of them, for example the AUROC of an observation that is always or never
+        UserError: the validation did not compute a metric, such as the AUROC of an observation that is always or never
             present.
     """
     for name in monitored_names(monitor):

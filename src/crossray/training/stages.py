@@ -1,4 +1,4 @@
-"""Stages of the training: frozen parameters, switches, loss weights and initial weights (docs/architecture.md)."""
+"""Stages of training: frozen parameters, switches, loss weights and initial weights (docs/architecture.md)."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from crossray.files.folders import find_model
 from crossray.models.base import ReportModel, Trainable
 from crossray.training.config import Recipe, Stage
 
-#: Factor on the weights of a system's own losses in a stage that learns from rewards; they keep it close to the
-#: language of the reports.
+#: Factor on the default weights of a system's own losses in a stage with objective reward; these losses keep the
+#: generated language close to the true reports.
 ANCHOR = 0.1
 
 
 def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str, float]:
-    """Weight of every loss of a system in a stage: the weight in the stage, otherwise the system's default.
+    """Return the weight of every loss in a stage: the one that the stage sets, or else the system's default.
 
     Raises:
         UserError: the stage names a loss that the system does not have.
@@ -30,7 +30,7 @@ def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str,
         weights["supervision"] = 0.0
     elif stage.objective == "reward":
         raise UserError(
-            f"recipe field 'stages.objective': {system.system} writes no reports to reward; use likelihood."
+            f"recipe field 'stages.objective': {system.system} generates no reports to reward; use likelihood."
         )
     unknown = sorted(set(stage.loss_weights) - set(weights))
     if unknown:
@@ -42,10 +42,10 @@ def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str,
 
 
 class StageKeeper:
-    """Puts a model into the state of a stage, whatever the previous stages were.
+    """Freezes and switches a model for each stage, independently of the previous stages.
 
     Args:
-        model: model with initial weights; `requires_grad` and `frozen()` say which of its parameters are trained.
+        model: model with initial weights; its `requires_grad` and `frozen()` define which parameters can be trained.
     """
 
     def __init__(self, model: Trainable) -> None:
@@ -57,7 +57,7 @@ class StageKeeper:
         self._still: list[nn.Module] = []
 
     def enter(self, stage: Stage) -> None:
-        """Freeze and switch as set in `stage`; switches of earlier stages are kept.
+        """Freeze parameters and apply switches as in `stage`; switches of earlier stages remain in effect.
 
         Raises:
             UserError: a prefix in `freeze` matches no parameter, or a field cannot be switched.
@@ -76,22 +76,22 @@ class StageKeeper:
             self.model.switch(**stage.switches)
 
     def train_mode(self) -> None:
-        """Set train mode, but keep frozen modules in eval mode, without dropout and updates of batch statistics."""
+        """Set train mode, except for frozen modules: in eval mode, they have no dropout and fixed batch statistics."""
         self.model.train()
         for module in self._still:
             module.eval()
 
 
 def first_model(recipe: Recipe) -> Path | None:
-    """The model folder that the first stage starts from; None for new weights.
+    """Return the model folder from which the first stage starts; None for new weights.
 
     Raises:
-        UserError: there is no such model, or a later stage names one.
+        UserError: the model does not exist, or a later stage names a folder.
     """
     names = [stage.start_from for stage in recipe.stages]
     for name in names[1:]:
         if name not in ("last", "best"):
-            raise UserError(f"recipe field 'stages.start_from' is '{name}'; in a later stage give last or best.")
+            raise UserError(f"recipe field 'stages.start_from' is '{name}'; a later stage starts from last or best.")
     if names[0] in ("last", "best"):
         return None
     return find_model(names[0], "recipe field 'stages.start_from'", "name the folder of a saved model or of a run")

@@ -1,7 +1,7 @@
-"""Supervision by observations: a linear map from the decoder's input to the labels of the dataset.
+"""Supervision by observations: a linear classifier on the decoder's input, trained on the labels of the dataset.
 
-The language loss first learns the most frequent report and has little to say about the image for long; the labels say
-from the start what is visible. It applies to every system, because it uses the result of `encode`.
+Under the language loss alone, a model first learns the most frequent report and uses the image late; the labels say
+what is visible from the start. Every system can be supervised, because the classifier reads the output of `encode`.
 """
 
 import torch
@@ -17,9 +17,9 @@ _PRESENT = [STATUSES.index("positive"), STATUSES.index("uncertain")]
 
 
 class Supervision(nn.Module):
-    """One logit for each observation, from the mean of the memory, or of its image tokens (`aux["image_mask"]`).
+    """Predicts each observation from the mean of the memory, or of its image tokens only (`aux["image_mask"]`).
 
-    It is part of the training, not of the model, and is not saved in the model folder.
+    It is part of the training, not of the model, and is not saved with the model.
 
     Args:
         width: width D of the memory.
@@ -34,11 +34,11 @@ class Supervision(nn.Module):
         self.head = nn.Linear(width, observations)
 
     def forward(self, encoded: Encoded, guide: Guide) -> Tensor:
-        """Binary cross-entropy, averaged over the labeled studies and their observations; 0 if there are none.
+        """Return the binary cross-entropy, averaged over the observations of the labeled studies; 0 if there are none.
 
-        An observation counts as present if it is positive or uncertain; if a report does not mention it, it is absent.
+        An observation counts as present if it is positive or uncertain, and as absent if it is not mentioned.
         """
-        # what a memory holds beside the image may have been told the labels
+        # other parts of the memory may contain the labels themselves
         weights = encoded.aux.get("image_mask", encoded.memory_mask).to(encoded.memory.dtype).unsqueeze(2)
         logits: Tensor = self.head((encoded.memory * weights).sum(dim=1) / weights.sum(dim=1)).float()
         if guide.labels is None:

@@ -231,7 +231,7 @@ def test_evidence_needs_rules(converted: Path, tmp_path: Path, capsys: pytest.Ca
         cli.main(
             ["label", "reports.csv", "--labeler", str(converted), "--out", str(tmp_path / "o"), "--evidence", "e.jsonl"]
         )
-    assert "only they know where" in capsys.readouterr().err
+    assert "the only labeler that records passages" in capsys.readouterr().err
 
 
 def test_a_real_size_network_has_the_published_tensors() -> None:

@@ -1,4 +1,4 @@
-// The reading page: a study arrives, its draft is written, a person goes through it and takes it along.
+// The reading page: send a study, watch its draft being generated, review the draft, and export it.
 "use strict";
 import { Draft } from "./report.js";
 import { Refused, door, models, report, take } from "./service.js";
@@ -96,7 +96,7 @@ function point(number) {
   const { attention, sentences } = answer;
   const on = attention && part("heat-on").checked && number !== null;
   const maps = on ? sentences[number].attention : [];
-  // drawn strongest: the most, but at least four times an even spread, so that no difference is not drawn as one
+  // Weight with the strongest color: the maximum, but at least four times the mean, so that even attention stays pale.
   const most = Math.max(...maps.flat(), on ? 4 / (attention.side ** 2 * maps.length) : 1);
   viewers.forEach((viewer, place) => viewer.show(on ? maps[place] : null, most));
 }
@@ -153,7 +153,7 @@ function showSimilar() {
 for (const button of document.querySelectorAll("[data-format]")) button.addEventListener("click", async () => {
   const { format } = button.dataset;
   try {
-    // the text needs nothing of the service, which may have deleted the study (--keep 0)
+    // Text is exported here, because the service may have deleted the study (--keep 0).
     const blob = format === "text" ? new Blob([`${draft.kept.join(" ")}\n\n${answer.notice}\n`], { type: "text/plain" })
       : await take(answer.id, format, draft.kept);
     const name = `draft-${answer.id.slice(0, 8)}.${{ text: "txt", fhir: "json", sr: "dcm" }[format]}`;
@@ -182,7 +182,7 @@ for (const [button, input] of [["choose", "files"], ["choose-folder", "folder"]]
   part(input).addEventListener("change", () => send(views(part(input).files)));
 }
 
-// Hidden files and a DICOMDIR lie in every exported folder and are no views.
+// Exported folders contain hidden files and a DICOMDIR, which are not views.
 const views = (files) => Array.from(files).filter(({ name }) => !name.startsWith(".") && name !== "DICOMDIR");
 
 async function dropped(transfer) {

@@ -1,4 +1,4 @@
-// The draft, sentence by sentence: pointing, accepting, editing, discarding, with the mouse or the keyboard alone.
+// The draft, sentence by sentence: point, accept, edit and discard, with the mouse or only the keyboard.
 "use strict";
 import { strings } from "./strings.js";
 
@@ -6,7 +6,7 @@ const make = (name, className = "", text = "") =>
   Object.assign(document.createElement(name), { className, textContent: text });
 
 export class Draft {
-  // `pointed` is told the number of the sentence whose attention shall be shown, or null; `changed` of any decision.
+  // `pointed` is called with the number of the sentence whose attention to show, or null; `changed` after each decision.
   constructor(list, answer, pointed, changed) {
     Object.assign(this, { list, pointed, changed });
     const stated = new Map();

@@ -1,4 +1,4 @@
-// Talks to the service. The key lives in this tab's memory and session storage, nowhere else.
+// Requests to the service. The key is stored only in the memory and session storage of this tab.
 "use strict";
 
 export class Refused extends Error {
@@ -23,13 +23,13 @@ async function ask(path, options = {}) {
   const response = await fetch(path, { ...options, headers });
   if (response.ok) return response;
   let detail = response.statusText, more = {};
-  try { ({ detail, ...more } = await response.json()); } catch { /* the answer is no JSON: its status says enough */ }
+  try { ({ detail, ...more } = await response.json()); } catch { /* not JSON; the status is enough */ }
   throw new Refused(response.status, detail, { ...more, retry: Number(response.headers.get("Retry-After")) || 0 });
 }
 
 export const models = async () => (await (await ask("v1/models")).json()).models;
 
-// Sends a study; `words` is told the text so far. Resolves to the answer.
+// Sends a study; `words` is called with the text so far. Resolves to the response.
 export async function report(files, model, words) {
   const form = new FormData();
   files.forEach((file, place) => form.append("images", file, `image${place}`));

@@ -1,4 +1,4 @@
-// One view on a canvas: window and level, zoom, inversion, and over it where the model looked.
+// One view on a canvas, with window and level, zoom and inversion, and an overlay of where the model looked.
 "use strict";
 import { strings } from "./strings.js";
 
@@ -39,7 +39,7 @@ export class Viewer {
     this.draw();
   }
 
-  // Weights of the sentence that is pointed at, row by row, or null; `most` is what is drawn strongest.
+  // `weights`: attention of the current sentence in row-major order, or null; `most`: weight with the strongest color.
   show(weights, most) {
     this.weights = weights;
     this.most = most;
@@ -66,7 +66,7 @@ export class Viewer {
     this.#say();
   }
 
-  // Gray levels through the window; a table of 256 values decides.
+  // Applies the window by a lookup table of 256 gray levels.
   #paint() {
     const state = `${this.window} ${this.level} ${this.inverted}`;
     if (state === this.painted) return;
@@ -175,7 +175,7 @@ export class Viewer {
       const scale = this.width / this.canvas.clientWidth;
       this.zoomBy(event.deltaY < 0 ? 1.15 : 1 / 1.15, event.offsetX * scale, event.offsetY * scale);
     }, { passive: false });
-    // Left button: window (across) and level (down), or moving where the view is zoomed and Shift is held.
+    // Dragging changes window (horizontal) and level (vertical); with Shift or by touch, it moves the zoomed view.
     this.canvas.addEventListener("pointerdown", (event) => {
       if (event.pointerType === "touch" && this.zoom === 1) return;
       this.canvas.setPointerCapture(event.pointerId);
