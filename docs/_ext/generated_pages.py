@@ -306,8 +306,7 @@ def _as_rst(app: Any, what: str, name: str, obj: object, options: Any, lines: li
             literal = True
         item = item and not line.strip()
         result.append(line if literal or ">>>" in line else _plain(line))
-    # napoleon reads "Names of cleaners: ..." in the first line of a constant's text as its type
-    lines[:] = ["", *result] if what in ("attribute", "data", "property") else result
+    lines[:] = result
 
 
 def _plain(text: str) -> str:
