@@ -20,7 +20,7 @@ HOLDS = {
     "decoding": "beam, greedy, MBR", "models": "contract, systems", "phantom": "drawn radiographs",
     "data": "images, store, sources", "layers": "attention, memories", "retrieval": "nearest reports",
     "text": "cleaning, labels", "files": "write whole, lock", "registry": "plug-ins", "errors": "UserError",
-    "confidence": "calibration, input check",
+    "confidence": "calibration, input check", "parser_messages": "bad options in a sentence",
     "serving": "HTTP and DICOM service", "interop": "DICOM SR, FHIR",
 }  # fmt: skip
 
