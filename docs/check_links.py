@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class _Page(HTMLParser):
-    """Links of a page, those among them that a browser loads, and anchors."""
+    """Collects the links and anchors of a page, and the links that a browser loads by itself."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -27,11 +27,11 @@ class _Page(HTMLParser):
 
 
 def broken(site: Path) -> list[str]:
-    """A line for every link to a file or an anchor that is not there, and for everything loaded from elsewhere."""
+    """Return a line for every link to a missing file or anchor, and for everything loaded from another site."""
     pages = {path: _Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
     faults = []
     for path, page in pages.items():
-        if "_modules" in path.parts:  # copies of the source, whose way back Sphinx does not always find
+        if "_modules" in path.parts:  # copies of the source, whose links back Sphinx does not always resolve
             continue
         for link in sorted(page.links):
             parts = urlsplit(link)
@@ -52,6 +52,9 @@ def broken(site: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        print("usage: python docs/check_links.py docs/_build/html (the built site)", file=sys.stderr)
+        sys.exit(2)
     found = broken(Path(sys.argv[1]))
     print("\n".join(found) or "links: all there")
     sys.exit(bool(found))

@@ -1,6 +1,8 @@
 """The check of links inside the built site, on pages of a few lines."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,10 @@ def test_links(tmp_path: Path, broken, link: str, fault: str | None) -> None:
 def test_nothing_is_loaded_from_a_network(tmp_path: Path, broken, tag: str, fault: bool) -> None:
     (tmp_path / "page.html").write_text(tag)
     assert [line.endswith("loaded from elsewhere") for line in broken(tmp_path)] == [True] * fault
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-folder"]])
+def test_without_a_folder_the_usage_is_printed(arguments: list[str]) -> None:
+    command = [sys.executable, str(ROOT / "docs" / "check_links.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("usage: ")

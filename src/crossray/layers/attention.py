@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from crossray.layers.cache import Cache
 from crossray.layers.dropout import dropout as drop
 
-#: Up to this number of queries (such as the next word of a narrow beam), two plain products are faster on a CPU than
-#: the blocked kernel.
+#: Maximum number of queries, as for the next token of a narrow beam, for which two plain products are faster on a CPU
+#: than the fused kernel.
 _FEW_QUERIES = 4
 
 
@@ -31,13 +31,13 @@ def attend(
     """Scaled dot-product attention.
 
     Args:
-        query: (B, h, T, d).
-        key: (B, h, S, d).
-        value: (B, h, S, d).
-        mask: bool, broadcastable to (B, h, T, S), True where a query may attend; every query may attend somewhere.
+        query: queries (B, h, T, d).
+        key: keys (B, h, S, d).
+        value: values (B, h, S, d).
+        mask: bool, broadcastable to (B, h, T, S), True where a query may attend; at least one key per query.
         bias: float, broadcastable to (B, h, T, S), added to the scaled scores.
-        causal: query t sees keys up to t only; not together with `mask` or `bias`.
-        dropout: share of the weights that is dropped.
+        causal: whether query t attends only to keys up to t; cannot be combined with `mask` or `bias`.
+        dropout: dropout probability of the weights.
         need_weights: also return the weights, before dropout.
 
     Returns:
@@ -62,11 +62,11 @@ def attend(
 
 
 class SelfAttention(nn.Module):
-    """Self-attention; query, key and value come from one product.
+    """Multi-head self-attention with one projection for queries, keys and values.
 
     Args:
         width: D; `heads`: h, a divisor of it.
-        dropout: share of the attention weights that is dropped in training.
+        dropout: dropout probability of the attention weights in training.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -91,7 +91,7 @@ class SelfAttention(nn.Module):
         Args:
             x: (N, T, D).
             mask: result of `Cache.extend`; without a cache, (N, 1, 1, T) bool, True where a position is valid.
-            causal: no position sees a later one; only without a cache.
+            causal: whether no position attends to a later one; only without a cache.
             cache: state with room for these T positions.
             layer: index of this layer in the cache.
         """
@@ -111,11 +111,11 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Cross-attention of a text to a study's memory, whose keys and values all beams share.
+    """Multi-head cross-attention of a text to the memory of its study, whose keys and values all beams share.
 
     Args:
         width: D; `heads`: h, a divisor of it.
-        dropout: share of the attention weights that is dropped in training.
+        dropout: dropout probability of the attention weights in training.
         memory_width: width of the memory; by default, `width`.
         bias: whether the linear maps have biases.
     """
@@ -132,7 +132,7 @@ class CrossAttention(nn.Module):
             nn.init.xavier_uniform_(weight)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, h, S, d) of a memory (B, S, memory width)."""
+        """Compute keys and values, (B, h, S, d) each, of a memory (B, S, memory width)."""
         studies, length, _ = memory.shape
         parts = self.project(memory).view(studies, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         return parts[0], parts[1]

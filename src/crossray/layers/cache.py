@@ -1,4 +1,4 @@
-"""State of incremental decoding."""
+"""The state of incremental decoding."""
 
 from dataclasses import dataclass, field
 
@@ -8,32 +8,33 @@ from torch import Tensor
 
 @dataclass
 class Cache:
-    """Everything that a decoder keeps between two steps.
+    """Keys, values and other state that a decoder stores between two steps.
 
-    N rows = B studies x `beams`, the beams of one study adjacent. Data of the image is stored once per study and shared
-    by its beams. Data that grows with the text is also stored once per study, and never moved: position p of beam j is
-    in slot p * beams + j, and `lineage` says which slots a row descends from. Reordering the beams then moves a few
-    booleans instead of all keys and values. Positions before the beams split (`widen`), which are the prompt and the
-    begin token, have one slot each, before these slots.
+    There are N = B x `beams` rows, with the beams of a study adjacent. Keys and values of the image are stored once per
+    study and shared by its beams. Those of the text are also stored once per study and never moved: position p of beam
+    j is in slot p * beams + j, and `lineage` marks the slots that belong to each row's text. Reordering the beams then
+    moves a few booleans instead of all keys and values. The positions before the beams split (`widen`), which are the
+    prompt and the begin token, come first, with one slot each.
 
-    Rows that are never reordered, such as samples of a study, are kept `apart` instead: each has its own keys and
-    values, and attends to nothing else.
+    Rows that are never reordered, such as samples of a study, are stored `apart` instead: each has its own keys and
+    values.
 
     Attributes:
-        beams: rows per study.
+        beams: number of rows per study.
         length: number of written decoder positions, including the prompt.
-        memory_keys: one (B, heads, S, d) per layer, computed once.
-        memory_values: the same for the values.
+        memory_keys: keys (B, heads, S, d) of the memory for each layer, computed once.
+        memory_values: values of the memory, in the same form.
         memory_mask: (B, 1, 1, S) bool, True for valid positions; None if all are valid.
-        keys: one (B, heads, room, d) per layer; only the first `slots` are written.
-        values: the same for the values; for rows that are apart, (N, heads, room, d) each.
+        keys: keys (B, heads, room, d) of the text for each layer, of which the first `slots` are written; for rows that
+            are apart, (N, heads, room, d).
+        values: values of the text, in the same form.
         lineage: (B, beams, slots) bool, True where a slot belongs to the row's own text; None before the first
             position, and always for a single beam.
         state: other data that grows with the text, (N, ...) each, such as a running context.
         shared: data that all studies share, which is neither reordered nor selected.
         common: number of positions before the beams split.
         apart: whether each row has its own keys and values.
-        reserved: expected total number of positions, for which room is allocated at once.
+        reserved: expected total number of positions, for which memory is allocated in advance.
     """
 
     beams: int
@@ -61,16 +62,16 @@ class Cache:
         return self.slots_of(self.length)
 
     def slots_of(self, length: int) -> int:
-        """Number of slots for a number of positions."""
+        """Return the number of slots for a number of positions."""
         return min(length, self.common) + max(0, length - self.common) * self.mixed
 
     def widen(self, beams: int, *, apart: bool = False) -> None:
-        """Let `beams` rows of each study continue the text so far.
+        """Split the single row of each study into `beams` rows that continue its text.
 
         Args:
-            beams: rows of each study.
-            apart: whether they are never reordered (`reorder`). Each then gets a copy of the text so far; otherwise
-                only `state` is copied.
+            beams: number of rows per study.
+            apart: whether the rows are never reordered (`reorder`). Each then gets a copy of the keys and values so
+                far; otherwise, only `state` is copied.
         """
         assert self.beams == 1
         if beams == 1:
@@ -85,7 +86,7 @@ class Cache:
         self.state = {name: value.repeat_interleave(beams, dim=0) for name, value in self.state.items()}
 
     def extend(self, positions: int, device: torch.device) -> Tensor | None:
-        """Make room for `positions` more positions in every row, which layers then `write`.
+        """Add `positions` positions to every row, which the layers then `write`.
 
         Returns:
             The mask of the new positions: bool, broadcastable to (B, heads, beams * positions, slots), with query (j,
@@ -117,13 +118,13 @@ class Cache:
         return visible.flatten(1, 2)[:, None]
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a layer's keys and values of the positions that `extend` made room for.
+        """Store a layer's keys and values of the positions that `extend` added.
 
         Args:
             layer: index of the layer.
-            key: (B, heads, positions * beams, d), beam j of position t at t * beams + j; of rows that are apart
-                (N, heads, positions, d).
-            value: the same for the values.
+            key: keys (B, heads, positions * beams, d), with beam j of position t at t * beams + j; for rows that are
+                apart, (N, heads, positions, d).
+            value: values, in the same form.
 
         Returns:
             Keys and values of everything written so far, (B or N, heads, slots, d) each.
@@ -143,7 +144,7 @@ class Cache:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def reorder(self, index: Tensor) -> None:
-        """Let row i continue the text of row `index[i]`: (N,) int64, within one study; not for rows that are apart."""
+        """Make row i continue the text of row `index[i]` of its study; (N,) int64; not for rows that are apart."""
         assert not self.apart
         if self.lineage is not None:
             slots = self.lineage.shape[2]
@@ -152,7 +153,7 @@ class Cache:
         self.state = {name: value.index_select(0, index) for name, value in self.state.items()}
 
     def select(self, studies: Tensor) -> None:
-        """Keep only these studies, (B',) int64."""
+        """Drop all studies except `studies`, (B',) int64."""
         self.memory_keys = [key.index_select(0, studies) for key in self.memory_keys]
         self.memory_values = [value.index_select(0, studies) for value in self.memory_values]
         if self.memory_mask is not None:
@@ -164,7 +165,7 @@ class Cache:
         self.state = {name: value.index_select(0, rows) for name, value in self.state.items()}
 
     def narrow(self, beams: Tensor) -> None:
-        """Keep only these rows of each study, (B, K) int64 indices among its beams; for rows that are apart."""
+        """Drop all rows of each study except `beams`, (B, K) int64 indices; only for rows that are apart."""
         assert self.apart
         first = torch.arange(len(beams), device=beams.device) * self.beams
         rows = (first[:, None] + beams).flatten()
@@ -173,7 +174,7 @@ class Cache:
         self.beams = beams.shape[1]
 
     def _keep_text(self, index: Tensor) -> None:
-        """Keep these entries of the first axis of keys and values, with their room."""
+        """Select entries of the first axis of the text's keys and values, without shrinking the buffers."""
         self.keys = [_selected(key, index, self.slots) for key in self.keys]
         self.values = [_selected(value, index, self.slots) for value in self.values]
 

@@ -12,14 +12,14 @@ Past = tuple[Tensor, Tensor]
 
 
 def running_context(scores: Tensor, values: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
-    """Mean of the values up to each position, weighted by the softmax of their scores up to that position.
+    """Compute the mean of the values up to each position, weighted by the softmax of their scores.
 
-    Scores cannot overflow, because softmax subtracts the largest score of each row. No position sees a later one;
-    padding comes after a report, so no position of the report sees it.
+    Scores cannot overflow, because softmax subtracts the largest score of each row. No position depends on a later one,
+    so padding after a report does not affect it.
 
     Args:
-        scores: (N, T).
-        values: (N, T, D).
+        scores: scores (N, T).
+        values: values (N, T, D).
         past: state from the previous call; None for the first.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Parts of contrastive losses: rows of all processes, positives, and negatives with margins.
+"""Building blocks of contrastive losses: gathering rows of all processes, positives, negatives and margins.
 
 Shapes: B rows of this process, N rows of all processes, P channels.
 """
@@ -13,16 +13,16 @@ from torch import Tensor
 
 
 def gather_ranks(tensor: Tensor) -> Tensor:
-    """The rows of all processes in the order of their ranks; with one process, `tensor` itself.
+    """Gather the rows of all processes in the order of their ranks; with one process, return `tensor` itself.
 
-    If every process computes a loss from the same gathered rows, its gradient, averaged over the processes as in DDP,
-    is that of a single process on the global batch.
+    If every process computes a loss from the gathered rows, the gradient averaged over processes, as in DDP, equals
+    that of a single process on the global batch.
 
     Args:
-        tensor: (B, ...), where only B may differ between processes.
+        tensor: rows (B, ...) of this process; only B may differ between processes.
 
     Returns:
-        (N, ...).
+        Rows (N, ...) of all processes.
     """
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return tensor
@@ -31,7 +31,7 @@ def gather_ranks(tensor: Tensor) -> Tensor:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or as it is in float64."""
+    """Convert a tensor to float32, unless it is float64."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -58,16 +58,20 @@ class _Gather(torch.autograd.Function):
 
 
 def connected_components(adjacency: Tensor) -> Tensor:
-    """Components of an undirected graph, on the device of `adjacency`.
+    """Find the connected components of an undirected graph, on the device of `adjacency`.
 
     Every node takes the smallest label among itself and its neighbors, then the label of that label, until nothing
-    changes. This takes a few iterations and avoids a copy to the CPU.
+    changes. This takes a few iterations and needs no copy to the CPU.
 
     Args:
-        adjacency: (N, N) bool, True where two nodes are joined; read as symmetric.
+        adjacency: (N, N) bool, True where two nodes are joined, in either direction.
 
     Returns:
-        (N,) int64, for each node the smallest index of its component.
+        (N,) int64: for each node, the smallest index in its component.
+
+    Example:
+        >>> connected_components(torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]], dtype=torch.bool))
+        tensor([0, 0, 2])
     """
     joined = adjacency | adjacency.T
     labels = torch.arange(len(joined), device=joined.device)
@@ -82,13 +86,13 @@ def connected_components(adjacency: Tensor) -> Tensor:
 
 @torch.no_grad()
 def weak_positives(unit: Tensor) -> Tensor:
-    """RCAN's weak labels: studies belong together if their graph of nearest neighbors is connected.
+    """Compute RCAN's weak labels: studies are positives if nearest neighbors connect them.
 
     Args:
         unit: (N, P) normalized vectors.
 
     Returns:
-        (N, N) bool.
+        (N, N) bool, True where two studies are positives.
     """
     nearest = (unit @ unit.T).fill_diagonal_(-2.0).argmax(dim=1)
     component = connected_components(F.one_hot(nearest, len(unit)).bool())
@@ -102,11 +106,11 @@ def supervised_contrastive(
     denominator: Literal["others", "negatives"] = "others",
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """Supervised contrastive loss, L_out of Khosla et al. 2020.
+    """Compute the supervised contrastive loss (L_out of Khosla et al. 2020).
 
     Args:
         features: (N, P) vectors, compared by their cosine.
-        positive: (N, N) bool, True where two rows belong together; its diagonal does not count.
+        positive: (N, N) bool, True where two rows are positives; the diagonal is ignored.
         temperature: divides the cosines.
         denominator: the rows in the denominator: all "others", or only the "negatives", as in the decoupled loss of Yeh
             et al. 2022, which can be negative.
@@ -129,12 +133,12 @@ def supervised_contrastive(
 
 
 def uniformity(features: Tensor, temperature: float = 2.0) -> Tensor:
-    """Uniformity of rows on the unit sphere: log of the mean of exp(-t |u_i - u_j|^2) over all pairs i != j.
+    """Compute the uniformity of rows on the unit sphere: log of the mean of exp(-t |u_i - u_j|^2) over pairs i != j.
 
-    Wang and Isola 2020: 0 when all rows are one point, about -2 t when they are spread evenly.
+    It is 0 if all rows are equal, and about -2 t if they are spread evenly (Wang and Isola 2020).
 
     Args:
-        features: (N, P), N at least 2; only their directions count.
+        features: (N, P) rows, N at least 2; only their directions matter.
         temperature: t.
 
     Returns:
@@ -150,7 +154,7 @@ def uniformity(features: Tensor, temperature: float = 2.0) -> Tensor:
 
 
 def different_reports(keys: Tensor) -> Tensor:
-    """Mask of possible negatives: (N, N) bool, False for a row itself and for rows with an equal report.
+    """Compute the mask of possible negatives, (N, N) bool: False for a row itself and for rows with an equal report.
 
     Args:
         keys: (N,) int64, equal for equal reports (`Targets.report_key`).
@@ -159,10 +163,10 @@ def different_reports(keys: Tensor) -> Tensor:
 
 
 def hardest(similarity: Tensor, negative: Tensor, count: Tensor | int) -> Tensor:
-    """The most similar negatives of each row, (N, N) bool.
+    """Select the most similar negatives of each row, (N, N) bool.
 
     Args:
-        similarity: (N, N), row i to column j.
+        similarity: (N, N) similarity of row i to column j.
         negative: (N, N) bool, True where j is a negative of i.
         count: maximum number to select, an integer or a scalar tensor on the device of `similarity`.
     """
@@ -171,15 +175,15 @@ def hardest(similarity: Tensor, negative: Tensor, count: Tensor | int) -> Tensor
 
 
 def triplet(similarity: Tensor, chosen: Tensor, margin: Tensor | float) -> Tensor:
-    """Mean of relu(s_ij - s_ii + margin) over the chosen j of each row, then over the rows that have one.
+    """Compute the triplet loss: the mean of relu(s_ij - s_ii + margin) over the chosen j of each row, then over rows.
 
     Args:
-        similarity: (N, N), its diagonal the similarity of what belongs together.
-        chosen: (N, N) bool, the negatives that count; see `hardest`.
-        margin: (N, N) or one number.
+        similarity: (N, N) similarities, with the positive pairs on the diagonal.
+        chosen: (N, N) bool, selected negatives; see `hardest`.
+        margin: margins (N, N), or a single number.
 
     Returns:
-        A scalar, 0 when no row has a chosen negative.
+        A scalar; rows without a chosen negative are ignored, and it is 0 if no row has one.
     """
     losses = (similarity - similarity.diagonal()[:, None] + margin).relu()
     each = chosen.sum(dim=1)
@@ -188,11 +192,11 @@ def triplet(similarity: Tensor, chosen: Tensor, margin: Tensor | float) -> Tenso
 
 
 def info_nce(similarity: Tensor, chosen: Tensor, temperature: float) -> Tensor:
-    """Mean of -log(exp(s_ii / t) / (exp(s_ii / t) + sum over the chosen j of exp(s_ij / t))) over the rows.
+    """Compute InfoNCE: mean of -log(exp(s_ii / t) / (exp(s_ii / t) + sum over chosen j of exp(s_ij / t))) over rows.
 
     Args:
-        similarity: (N, N), its diagonal the similarity of what belongs together.
-        chosen: (N, N) bool, the negatives that count; a row without one contributes 0.
+        similarity: (N, N) similarities, with the positive pairs on the diagonal.
+        chosen: (N, N) bool, selected negatives; a row without one contributes 0.
         temperature: t.
     """
     scores = similarity / temperature
@@ -201,19 +205,19 @@ def info_nce(similarity: Tensor, chosen: Tensor, temperature: float) -> Tensor:
 
 
 def next_study(studies: int, device: torch.device) -> Tensor:
-    """M2KT's negatives: of each study the next one, of the last the first; (N, N) bool."""
+    """Select M2KT's negatives, (N, N) bool: the next study of each, and the first one of the last."""
     return torch.eye(studies, dtype=torch.bool, device=device).roll(1, dims=1)
 
 
 def label_margin(truth: Tensor, known: Tensor) -> Tensor:
-    """M2KT's margins: 0 for equal labels, otherwise the share of the labels that differ, at least 0.5.
+    """Compute M2KT's margins: 0 for equal labels, otherwise the share of labels that differ, at least 0.5.
 
     Args:
         truth: (N, L) bool, positive labels.
-        known: (N,) bool; where the labels of a study are unknown its margins are 0.5.
+        known: (N,) bool; the margins of studies with unknown labels are 0.5.
 
     Returns:
-        (N, N) float32.
+        Margins (N, N) float32.
     """
     differ = (truth[:, None] ^ truth[None, :]).sum(dim=2)
     either = (truth[:, None] | truth[None, :]).sum(dim=2)

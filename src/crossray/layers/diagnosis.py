@@ -1,7 +1,7 @@
 """The diagnosis of PromptMRG (Jin et al., 2024): a classifier that also uses the reports of similar studies.
 
-`DiagnosisBranch` is the classifier with cross-modal feature enhancement, `DiagnosisPrompts` creates its tokens for the
-decoder, and `ALA` is its loss.
+`DiagnosisBranch` is the classifier with cross-modal feature enhancement, `DiagnosisPrompts` converts its predictions to
+tokens for the decoder, and `ALA` is its loss.
 
 Shapes: B studies, R retrieved reports of each, K observations, D width; statuses are coded as in
 `crossray.text.observations.STATUSES`.
@@ -29,7 +29,7 @@ class RetrievedLayer(nn.Module):
     """Post-norm encoder layer over the retrieved reports, without position codes.
 
     Args:
-        width: D; `heads`: h, a divisor of it; `dropout`: everywhere.
+        width: D; `heads`: h, a divisor of it; `dropout`: dropout probability in all parts.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -55,7 +55,7 @@ class QueryLayer(nn.Module):
     be 0.2, and the first layer would read the plain mean of all reports.
 
     Args:
-        width: D; `heads`: h, a divisor of it; `dropout`: everywhere.
+        width: D; `heads`: h, a divisor of it; `dropout`: dropout probability in all parts.
         first: whether it is the first layer.
     """
 
@@ -82,7 +82,7 @@ class QueryLayer(nn.Module):
 
 
 class DiagnosisBranch(nn.Module):
-    """Predicts the status of each observation from the pooled image and the text features of similar studies' reports.
+    """Predicts the status of each observation from the pooled image and text features of retrieved reports.
 
     Args:
         image_width: width of the pooled image.
@@ -91,7 +91,7 @@ class DiagnosisBranch(nn.Module):
         width: width D of the layers.
         layers: number of layers of the encoder over the reports, and of the decoder.
         heads: number of attention heads; a divisor of `width`.
-        dropout: dropout in all layers.
+        dropout: dropout probability in all layers.
     """
 
     def __init__(
@@ -118,10 +118,10 @@ class DiagnosisBranch(nn.Module):
 
     @torch.no_grad()
     def begin_with(self, logits: Tensor) -> None:
-        """Set the initial logits (4, K) of every study to the frequencies of the statuses.
+        """Initialize the bias with the logits (4, K) of the frequencies of the statuses.
 
-        Starting at 0, the frequencies would first be learned through the encoded reports, which change much faster than
-        a bias: after 50 steps, all reports were encoded alike and no longer carried information.
+        From a bias of 0, the frequencies would first be learned through the encoded reports, which change much faster:
+        after 50 steps, all reports had the same encoding and carried no information.
         """
         self.classify.bias.copy_(logits.flatten())
 
@@ -147,7 +147,7 @@ class DiagnosisBranch(nn.Module):
 
 
 class DiagnosisPrompts(nn.Module):
-    """Diagnosis prompts: represents the most probable status of each observation as a token before the report.
+    """Represents the most probable status of each observation as a token before the report (diagnosis prompts).
 
     Args:
         ids: tokens of the four statuses.
@@ -159,17 +159,17 @@ class DiagnosisPrompts(nn.Module):
         self.register_buffer("ids", torch.tensor(list(ids)), persistent=False)
 
     def statuses(self, logits: Tensor, labels: Tensor | None = None, known: Tensor | None = None) -> Tensor:
-        """Most probable status codes (B, K) of logits (B, 4, K), or the `labels` (B, K) where `known` (B,) is True."""
+        """Return the most probable statuses (B, K) of logits (B, 4, K), or `labels` (B, K) if `known` (B,)."""
         found = logits.argmax(dim=1)
         return found if labels is None or known is None else torch.where(known[:, None], labels, found)
 
     def forward(self, logits: Tensor, labels: Tensor | None = None, known: Tensor | None = None) -> Tensor:
-        """Tokens (B, K) of these statuses."""
+        """Return the tokens (B, K) of `statuses`."""
         return self.ids[self.statuses(logits, labels, known)]
 
 
 class ALA(nn.Module):
-    """Adaptive logit-adjusted loss: in training, rare classes require a margin that shrinks as they are learned.
+    """Adaptive logit-adjusted loss: rare classes need a margin in training, which shrinks as they are learned.
 
     log(pi_k) is added to the positive logit of class k. After each validation, pi_k becomes the mean probability of
     "positive" in studies where it is true, divided by the largest of these means.
@@ -193,20 +193,20 @@ class ALA(nn.Module):
             self.begin(initial)
 
     def begin(self, initial: Tensor) -> None:
-        """Set pi, (K,)."""
+        """Set pi to `initial`, (K,)."""
         self.priors.copy_(initial.float().clamp(_LEAST, 1.0))
 
     def forward(self, logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-        """Mean cross-entropy of adjusted logits (B, 4, K) over the studies with `known` (B,) `labels` (B, K)."""
+        """Compute the mean cross-entropy of adjusted logits (B, 4, K) over studies with `known` `labels` (B, K)."""
         each = F.cross_entropy(self.adjust(logits.float()), labels, reduction="none").mean(dim=1)
         return (each * known).sum() / known.sum().clamp_min(1)
 
     def adjust(self, logits: Tensor) -> Tensor:
-        """Logits (B, 4, K) with log(pi) added to the positive ones in training; unchanged in eval mode."""
+        """Add log(pi) to the positive logits of (B, 4, K) in training; return them unchanged in eval mode."""
         return logits + self.offset() if self.training else logits
 
     def offset(self) -> Tensor:
-        """The adjustment in training, (4, K)."""
+        """Return the adjustment in training, (4, K)."""
         offset = self.priors.new_zeros(len(STATUSES), len(self.priors))
         offset[POSITIVE] = self.priors.log()
         return offset
@@ -237,13 +237,13 @@ class ALA(nn.Module):
 
 
 def status_shares(labels: Tensor) -> Tensor:
-    """Frequency of each status, (4, K) float, in labels (N, K) of status codes, with one added to each count."""
+    """Compute the frequency of each status, (4, K), in labels (N, K) of status codes, with add-one smoothing."""
     counts = F.one_hot(labels.long(), len(STATUSES)).double().sum(0).T + 1
     return (counts / counts.sum(0)).float()
 
 
 def base_probabilities(labels: Tensor) -> Tensor:
-    """The initial pi: each class's share of positive training studies, divided by the largest share.
+    """Compute the initial pi: each class's share of positive training studies, divided by the largest share.
 
     Args:
         labels: (N, K) int, codes of the statuses.

@@ -13,9 +13,9 @@ def dropout(x: Tensor, share: float, training: bool = True) -> Tensor:
     """Zero a random `share` of the elements of `x` and scale the others by 1 / (1 - share), in training.
 
     Args:
-        x: (...), floating point.
-        share: 0 to below 1.
-        training: otherwise `x` is returned as it is.
+        x: floating-point tensor of any shape.
+        share: share of the elements to zero, from 0 to below 1.
+        training: if False, `x` is returned unchanged.
 
     Example:
         >>> dropout(torch.ones(2, 3), 0.5, training=False)
@@ -45,9 +45,9 @@ class Dropout(nn.Module):
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (...) with a random share zeroed in training."""
+        """Apply dropout to `x`, of any shape, in training."""
         return dropout(x, self.share, self.training)
 
     def extra_repr(self) -> str:
-        """The share."""
+        """Return the share, for `repr`."""
         return f"{self.share}"

@@ -9,7 +9,7 @@ from crossray.layers.dropout import Dropout
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Sinusoidal position codes (length, width) with base 10,000: sine in even channels, cosine in odd ones."""
+    """Compute sinusoidal position codes (length, width) with base 10,000: sine in even channels, cosine in odd ones."""
     position = torch.arange(length, dtype=torch.float32)[:, None]
     rate = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10_000.0) / width))
     angle = position * rate
@@ -42,7 +42,7 @@ class TokenEmbedding(nn.Module):
     """Embedding table times the square root of its width, without position codes.
 
     Args:
-        vocabulary_size: rows of the table; `width`: D.
+        vocabulary_size: number of tokens; `width`: D.
     """
 
     def __init__(self, vocabulary_size: int, width: int) -> None:
@@ -61,8 +61,8 @@ class VisualEmbedding(nn.Module):
 
     Args:
         features: width of the backbone; `width`: D.
-        relu: ReLU after the linear map.
-        dropout: share of the channels that is dropped in training.
+        relu: whether a ReLU follows the linear map.
+        dropout: dropout probability of the channels in training.
     """
 
     def __init__(self, features: int, width: int, *, relu: bool, dropout: float) -> None:

@@ -1,6 +1,6 @@
 """The dual gate of COACL (GFM) and UAR (CRA), which fuses a raw vector with its attention output.
 
-Shapes: (..., D) throughout; every position is treated separately.
+Shapes: (..., D) throughout; positions are independent of each other.
 """
 
 from typing import Literal
@@ -14,12 +14,12 @@ Fusion = Literal["gate", "addition", "no_gate"]
 class DualGate(nn.Module):
     """F' = F + g1 * tanh(V + F) + g2 * V with g = sigmoid(V W + F W') for raw V and attended F (UAR, dual gate).
 
-    The first gate belongs to the tanh path (UAR's input gate), the second to the raw vector (UAR's forget gate);
-    COACL's figure swaps these names. No bias.
+    The first gate is on the tanh path (UAR's input gate), the second on the raw vector (UAR's forget gate); COACL's
+    figure swaps these names. There are no biases.
 
     Args:
         width: D.
-        shared: use one pair of weights for both gates, as COACL's figure may suggest.
+        shared: whether both gates share one pair of weights, as COACL's figure may suggest.
     """
 
     def __init__(self, width: int, shared: bool = False) -> None:

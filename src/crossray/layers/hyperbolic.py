@@ -1,6 +1,6 @@
-"""Hyperbolic network and distance in the Poincare ball, safe in float32 (REVTAF's LRE, eq. 3-5).
+"""Hyperbolic network and distance in the Poincare ball, stable in float32 (REVTAF's LRE, eq. 3-5).
 
-The ball of curvature -c has the radius 1 / sqrt(c). Shapes: N and M points of D channels.
+The ball of curvature -c has radius 1 / sqrt(c). Shapes: N and M points of D channels.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Distance of points from the boundary as a share of the radius; closer to it, distances exceed the number format.
+#: Minimum distance of points from the boundary as a share of the radius; closer to it, distances lose all precision.
 _MARGIN = {torch.float32: 4e-3, torch.float64: 1e-5}
-#: Smallest norm in a division.
+#: Minimum norm in a division.
 _SHORTEST = 1e-7
-#: Largest argument of artanh.
+#: Maximum argument of artanh.
 _LARGEST = 1 - 1e-5
 
 
@@ -59,10 +59,10 @@ class HyperbolicNetwork(nn.Module):
 
 
 def poincare_distance(x: Tensor, y: Tensor, curvature: float) -> Tensor:
-    """Geodesic distances between all points of two sets in the ball, without a tensor of N x M x D.
+    """Compute the geodesic distances between all points of two sets in the ball, without an N x M x D tensor.
 
     The closed form arcosh(1 + 2 r^2) / sqrt(c) with r^2 = c |x - y|^2 / ((1 - c |x|^2) (1 - c |y|^2)) equals
-    2 arsinh(r) / sqrt(c), which stays exact where x and y are close and has the gradient 0 where they are equal.
+    2 arsinh(r) / sqrt(c), which is accurate where x and y are close and has gradient 0 where they are equal.
     Equation 3 of the paper lacks the minus of (-x) + y.
 
     Args:
@@ -71,7 +71,7 @@ def poincare_distance(x: Tensor, y: Tensor, curvature: float) -> Tensor:
         curvature: c.
 
     Returns:
-        (N, M) in float32, in float64 for points in float64.
+        Distances (N, M), float32, or float64 for points in float64.
     """
     with torch.autocast(x.device.type, enabled=False):
         x, y = x.to(_wide(x)), y.to(_wide(y))
@@ -81,19 +81,19 @@ def poincare_distance(x: Tensor, y: Tensor, curvature: float) -> Tensor:
 
 
 def exponential_map(vector: Tensor, curvature: float) -> Tensor:
-    """The point that a tangent vector (..., D) of the origin leads to, projected strictly inside the ball."""
+    """Map tangent vectors (..., D) at the origin to points strictly inside the ball."""
     norm = _norm(vector, curvature)
     return project(vector * (norm.tanh() / norm), curvature)
 
 
 def logarithmic_map(point: Tensor, curvature: float) -> Tensor:
-    """The tangent vector of the origin that leads to a point (..., D); inverse of `exponential_map`."""
+    """Map points (..., D) to tangent vectors at the origin; the inverse of `exponential_map`."""
     norm = _norm(point, curvature)
     return point * (norm.clamp_max(_LARGEST).atanh() / norm)
 
 
 def mobius_add(x: Tensor, y: Tensor, curvature: float) -> Tensor:
-    """The Moebius sum of two points (..., D), projected strictly inside the ball."""
+    """Compute the Moebius sum of points (..., D), projected strictly inside the ball."""
     c = curvature
     product = (x * y).sum(-1, keepdim=True)
     x_squared, y_squared = x.square().sum(-1, keepdim=True), y.square().sum(-1, keepdim=True)
@@ -102,19 +102,19 @@ def mobius_add(x: Tensor, y: Tensor, curvature: float) -> Tensor:
 
 
 def project(point: Tensor, curvature: float) -> Tensor:
-    """Points (..., D) too close to the boundary, or beyond it, moved back along their radius."""
+    """Move points (..., D) that are beyond or too close to the boundary back along their radius."""
     longest = 1 - _MARGIN[point.dtype]
     norm = _norm(point, curvature)
     return torch.where(norm > longest, point * (longest / norm), point)
 
 
 def _norm(x: Tensor, curvature: float) -> Tensor:
-    """Norms (..., 1) in units of the radius, never 0; the gradient at the origin is 0, not NaN."""
+    """Compute norms (..., 1) in units of the radius, never 0, so that the gradient at the origin is 0, not NaN."""
     return (curvature**0.5 * torch.linalg.vector_norm(x, dim=-1, keepdim=True)).clamp_min(_SHORTEST)
 
 
 def _conformal(x: Tensor, curvature: float) -> Tensor:
-    """1 - c |x|^2 of points (N, D), positive where rounding would make it 0."""
+    """Compute 1 - c |x|^2 of points (N, D), clamped to be positive."""
     return (1 - curvature * x.square().sum(-1)).clamp_min(_SHORTEST)
 
 

@@ -12,21 +12,21 @@ from crossray.layers.attention import attend
 
 
 class KnowledgeMemory(nn.Module):
-    """Slots, their linear map, and the content from reports.
+    """Memory slots with a linear map, plus content that is averaged from reports.
 
     The published update uses the report of the same study, in training only, so training relies on data that generation
     lacks. Here, reports write to a buffer that is part of the memory in both training and generation.
 
-    Each word writes into the one slot that fits it best, as in the codebooks of VQ-VAE (van den Oord et al. 2017), and
-    after a step what is written of a slot moves a little toward the mean of its words. An average over all words would
-    be nearly the same for every slot, which cancels in the softmax over slots. For the same reason the mean of all
-    words is taken away first. No gradient can reach this path, so it has no weights of its own. Words get length 1, as
-    the slots had at the beginning, so that what is written of a slot can never be longer than 1.
+    Each word is assigned to the slot that matches it best, as in the codebooks of VQ-VAE (van den Oord et al. 2017),
+    and the content of a slot is a moving average of its words. An average over all words would be nearly the same for
+    every slot and cancel in the softmax over slots; for the same reason, the mean of all words is subtracted first. No
+    gradient reaches this path, so it has no weights. Words are normalized to length 1, like the initial slots, so the
+    content of a slot is never longer than 1.
 
     Args:
         slots: M; `width`: D.
-        trained: train the slots; otherwise they remain unit vectors, and only their linear map is trained.
-        momentum: share of the content that is kept in a step; 1 for no updates.
+        trained: whether to train the slots; otherwise, they remain unit vectors, and only their linear map is trained.
+        momentum: weight of the previous content in each update; 1 for no updates.
     """
 
     def __init__(self, slots: int, width: int, *, trained: bool = True, momentum: float = 0.99) -> None:
@@ -45,16 +45,16 @@ class KnowledgeMemory(nn.Module):
         self._words: list[Tensor] = []
 
     def forward(self) -> Tensor:
-        """The memory, (M, D)."""
+        """Return the memory (M, D)."""
         return self.map(self.slots) + self.update()
 
     def update(self) -> Tensor:
-        """The content from reports, (M, D)."""
+        """Return the content from reports, (M, D)."""
         return self.written
 
     @torch.no_grad()
     def read(self, words: Tensor, mask: Tensor) -> None:
-        """Store the words of these reports until `write`.
+        """Collect the words of reports for the next `write`.
 
         Args:
             words: (B, T, D), encoded reports.
@@ -83,22 +83,22 @@ class KnowledgeMemory(nn.Module):
 
 
 def _over_processes(tensor: Tensor) -> Tensor:
-    """The sum over all processes, in place."""
+    """Sum a tensor over all processes, in place."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(tensor)
     return tensor
 
 
 def look_up(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Scaled dot-product attention with one head and without weights.
+    """Apply scaled dot-product attention with a single head and no learned projections.
 
     Args:
-        query: (B, L, D).
-        key: (B, M, D).
-        value: (B, M, D).
+        query: queries (B, L, D).
+        key: keys (B, M, D).
+        value: values (B, M, D).
 
     Returns:
-        (B, L, D).
+        Attended values (B, L, D).
     """
     found, _ = attend(query[:, None], key[:, None], value[:, None])
     return found[:, 0]

@@ -1,6 +1,6 @@
 """Cross-modal memory of R2GenCMN and RCAN: a matrix that image and text query through the same projections.
 
-Shapes: N rows, T queries a row, M memory slots, D width, h heads of d = D / h channels.
+Shapes: N rows, T queries per row, M memory slots, D width, h heads of d = D / h channels.
 """
 
 import math
@@ -12,36 +12,36 @@ from torch import Tensor, nn
 
 from crossray.layers.dropout import Dropout
 
-#: Initializations of a memory, see `CrossModalMemory`.
+#: Initialization of a memory; see `CrossModalMemory`.
 Start = Literal["unit", "code"]
 
-#: Groups into which `largest` splits a row; of 2,048 scores each group then has eight.
+#: Number of groups into which `largest` splits a row; for 2,048 scores, each group has eight.
 _GROUPS = 256
 #: Maximum number of scores that a CPU computes at once; allocating memory for all heads takes longer than the product.
 _BLOCK = 1 << 22
 
 
 class CrossModalMemory(nn.Module):
-    """Multi-head look-up in a trained matrix, in which each query uses only the best-matching rows.
+    """Multi-head attention to a trained matrix, in which each query reads only the best-matching rows.
 
-    Only the scores (h, N * T, M) are ever dense, and only on the way forward. The chosen rows are summed by an
-    embedding bag over the table of values, so that nothing of size N x h x T x M x d comes into being; the way back
-    touches the chosen rows alone.
+    Only the scores (h, N * T, M) are dense, and only in the forward pass. The selected rows are summed by an embedding
+    bag over the table of values, so no tensor of size N x h x T x M x d is created, and the backward pass computes only
+    the selected rows.
 
     Args:
         slots: M; `width`: D; `heads`: h, a divisor of it.
-        top: number of rows that a query keeps in each head.
-        dropout: share of the weights that is dropped in training.
-        start: with "unit" keys and values have entries of variance 1, so that the scores of a query differ by about 1;
-            with the "code" of R2GenCMN (a matrix of N(0, 1 / D)) scores are equal to two digits, and every query gets
-            nearly the same response. Where all rows are read, "unit" queries are twice as large: over the few rows that
-            fit best it is the choice that tells responses apart, over all of them it is the weights alone.
+        top: number of rows that a query reads in each head.
+        dropout: dropout probability of the weights in training.
+        start: initialization. With "unit", keys and values have entries of variance 1, so the scores of a query differ
+            by about 1. With "code", as in the code of R2GenCMN (a matrix of N(0, 1 / D)), scores are equal to two
+            digits, and every query gets nearly the same response. If all rows are read, "unit" queries are twice as
+            large, because responses then differ only by the weights and not by the selected rows.
     """
 
     def __init__(self, slots: int, width: int, heads: int, top: int, dropout: float, start: Start = "unit") -> None:
         super().__init__()
         self.heads = heads
-        # smaller numbers under larger maps: a step of the optimizer then changes a row by more of its length
+        # a smaller matrix and larger maps, so that an optimizer step changes a row by a larger share of its length
         std, gain = (0.5, 2.0) if start == "unit" else (1 / width, 1.0)
         self.matrix = nn.Parameter(torch.randn(slots, width) * std)
         self.choice = RowChoice(min(top, slots))
@@ -55,14 +55,14 @@ class CrossModalMemory(nn.Module):
             nn.init.xavier_uniform_(weight, gain)
 
     def keys_values(self) -> tuple[Tensor, Tensor]:
-        """Keys (h, d, M), scaled, and float32 values (h * M, d), which are independent of queries and can be reused."""
+        """Compute scaled keys (h, d, M) and float32 values (h * M, d), which can be reused for all queries."""
         slots, width = self.matrix.shape
         keys, values = self.project(self.matrix).view(slots, 2, self.heads, -1).unbind(1)
         scale = 1.0 / math.sqrt(width // self.heads)
         return keys.permute(1, 2, 0) * scale, values.transpose(0, 1).reshape(self.heads * slots, -1).float()
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Responses (N, T, D) to queries (N, T, D), given the result of `keys_values`."""
+        """Compute the responses (N, T, D) to queries (N, T, D), given the result of `keys_values`."""
         rows, length, width = x.shape
         query = self.query(x).view(rows * length, self.heads, -1).transpose(0, 1)
         table_row, weights = self.choice(query, keys)
@@ -75,14 +75,14 @@ class CrossModalMemory(nn.Module):
         return self.output(response.transpose(0, 1).reshape(rows, length, width))
 
     def mean_response(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Mean response (N, D) to the queries (N, T, D) at which `mask` (N, T) is True: an embedding of a sequence."""
+        """Embed sequences by the mean response (N, D) to the queries (N, T, D) where `mask` (N, T) is True."""
         response = self(x, *self.keys_values())
         weights = mask.unsqueeze(-1).to(response.dtype)
         return (response * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
 
 
 class RowChoice(nn.Module):
-    """The rows that a query reads, and their weights: a softmax over the scores of the `top` rows that fit best."""
+    """Selects the rows that a query reads, and their weights: the softmax over the scores of the `top` best rows."""
 
     def __init__(self, top: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class RowChoice(nn.Module):
     def forward(self, query: Tensor, keys: Tensor) -> tuple[Tensor | None, Tensor]:
         """Queries (h, R, d) and keys (h, d, M) -> rows of the table of values (h, R, top), and float32 weights.
 
-        None, and weights (h, R, M), where all rows are read.
+        If all rows are read, None and weights (h, R, M).
         """
         if self.top == keys.shape[2]:
             return None, (query @ keys).float().softmax(dim=-1)
@@ -102,7 +102,7 @@ class RowChoice(nn.Module):
 class _LargestScores(torch.autograd.Function):
     """The largest scores (h, R, top) of queries (h, R, d) and keys (h, d, M), and the rows of a table (h * M, ...).
 
-    The gradient of a score that was not chosen is 0, so that the way back needs no dense product.
+    The gradient of a score that was not selected is 0, so the backward pass needs no dense product.
     """
 
     @staticmethod
@@ -119,7 +119,7 @@ class _LargestScores(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         query, keys, table_row = context.saved_tensors
-        # a score's gradient times its key, summed: the same embedding bag as the response, with its own gradient
+        # the sum of keys weighted by the scores' gradients is an embedding bag like the response
         with torch.enable_grad():
             table = keys.transpose(1, 2).flatten(0, 1).float().detach().requires_grad_()
             summed = _weighted_sum(table, table_row, gradients[0].float())
@@ -129,15 +129,15 @@ class _LargestScores(torch.autograd.Function):
 
 
 def _weighted_sum(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-    """Sum of the rows (h, R, top) of a table (M', d), weighted by (h, R, top): (h * R, d)."""
+    """Sum the rows (h, R, top) of a table (M', d) with weights (h, R, top); return (h * R, d)."""
     return F.embedding_bag(rows.flatten(0, 1), table, per_sample_weights=weights.flatten(0, 1), mode="sum")
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of (..., M) scores and their indices, in no particular order.
+    """Find the `count` largest of (..., M) scores and their indices, in no particular order.
 
-    Long rows are first split into groups: the largest scores can only lie in the `count` groups with the largest
-    maxima, which are quicker to find than the scores themselves.
+    Long rows are first split into groups: the largest scores must be in the `count` groups with the largest maxima,
+    which are faster to find than the scores themselves.
     """
     places = scores.shape[-1]
     if scores.device.type != "cpu" or places % _GROUPS or places <= 2 * _GROUPS or count >= _GROUPS // 2:

@@ -1,4 +1,4 @@
-"""Orthonormal vectors out of given ones, in their order: Gram-Schmidt that float32 can bear (COACL's MOM, UAR's basis).
+"""Orthonormalizes vectors in order, stable in float32 (COACL's MOM, UAR's basis).
 
 Shapes: N vectors of D channels, r of them independent.
 """
@@ -10,20 +10,27 @@ from torch import Tensor
 
 
 def gram_schmidt(rows: Tensor, tolerance: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """Orthonormalize rows one after the other; each loses what the rows before it already span.
+    """Orthonormalize rows in order, each against the rows before it.
 
-    Gram-Schmidt is the QR decomposition of the transposed matrix, made unique by a positive diagonal of R, and QR by
-    Householder reflections stays orthogonal to rounding where the textbook recursion does not. A row that is hardly
-    new is left out before the decomposition that gradients run through: what remains of it would be noise blown up to
-    length 1, and the gradient of a decomposition of dependent rows is infinite.
+    The result equals that of Gram-Schmidt, but is computed by QR decomposition with Householder reflections, which
+    remains orthogonal up to rounding where the textbook recursion does not. Rows that depend almost linearly on those
+    before them are dropped before the differentiable decomposition: their remainder would be noise scaled to length 1,
+    and the gradient for dependent rows is infinite.
 
     Args:
-        rows: (N, D).
-        tolerance: a row is left out unless the part of it that is new is longer than this share of its own length.
+        rows: rows (N, D).
+        tolerance: a row is dropped unless its component orthogonal to the rows before it is longer than this share of
+            its length.
 
     Returns:
-        The orthonormal rows (r, D) in float32 (float64 for float64), r <= min(N, D), and the places (r,) int64 of those
-        that were kept. r is 0 when all rows are zero.
+        The orthonormal rows (r, D) in float32 (float64 for float64 input), r <= min(N, D), and the indices (r,) int64
+        of the rows that were not dropped. r is 0 if all rows are zero.
+
+    Example:
+        >>> rows, kept = gram_schmidt(torch.tensor([[2.0, 0.0], [4.0, 0.0], [1.0, 3.0]]))
+        >>> rows.round(decimals=3).abs(), kept
+        (tensor([[1., 0.],
+                [0., 1.]]), tensor([0, 2]))
     """
     with torch.autocast(rows.device.type, enabled=False):
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
@@ -33,7 +40,7 @@ def gram_schmidt(rows: Tensor, tolerance: float = 1e-5) -> tuple[Tensor, Tensor]
 
 
 def _independent(rows: Tensor, tolerance: float) -> Tensor:
-    """Places of the rows that are new; one decomposition when all of them are."""
+    """Return the indices of the independent rows, with a single decomposition if all of them are."""
     least = tolerance * rows.norm(dim=1)
     kept = torch.arange(len(rows), device=rows.device)
     while True:
@@ -42,8 +49,8 @@ def _independent(rows: Tensor, tolerance: float) -> Tensor:
         new = triangle.diagonal().abs() > least[kept[: triangle.shape[0]]]
         if bool(new.all()):
             return kept[: len(new)]
-        # the diagonal is only right up to the first dependent row, whose direction is arbitrary: all rows that depend
-        # on those before it go, the others are looked at again
+        # the diagonal is only valid up to the first dependent row, whose direction is arbitrary: drop all rows that
+        # depend on those before it, and test the others again
         first = int(new.int().argmin())
         basis = orthonormal[:, :first]
         rest = (candidates - candidates @ basis @ basis.T).norm(dim=1) > least[kept]
@@ -51,26 +58,26 @@ def _independent(rows: Tensor, tolerance: float) -> Tensor:
         kept = kept[rest]
 
 
-#: Kinds of basis, see `make_basis`.
+#: Type of a basis; see `make_basis`.
 Basis = Literal["semi", "blocks", "uniform", "normal"]
 
 
 def make_basis(kind: Basis, rows: int, width: int) -> Tensor:
-    """Vectors that features are written in: UAR's basis.
+    """Create UAR's basis, in which features are represented.
 
-    More than `width` vectors cannot be orthonormal; two readings of the paper's 2,048 of 512 channels remain.
+    More than `width` vectors cannot be orthonormal, so the paper's 2,048 vectors of 512 channels can be understood in
+    two ways ("semi" and "blocks").
 
     Args:
-        kind: "semi", orthonormal columns; "blocks", one square block below the other, each with orthonormal rows;
-            "uniform" or "normal" numbers with the variance of "semi", 1 / rows, which differ from it by nothing but
-            their angles.
+        kind: "semi", orthonormal columns; "blocks", square blocks with orthonormal rows; "uniform" or "normal", random
+            numbers with the same variance as "semi", 1 / rows, but other angles.
         rows: number of vectors; at least `width` for "semi".
-        width: channels D.
+        width: number of channels D.
 
     Returns:
-        (rows, width) float32.
+        Basis (rows, width) float32.
     """
-    if torch.get_default_device().type == "meta":  # only the shape is asked for
+    if torch.get_default_device().type == "meta":  # only the shape is needed
         return torch.empty(rows, width)
     if kind == "semi":
         return gram_schmidt(torch.randn(width, rows))[0].T.contiguous()

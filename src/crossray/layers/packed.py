@@ -1,7 +1,7 @@
 """Packs the weights of linear maps once for many products with few rows, as in incremental decoding.
 
-`torch.nn.functional.linear` passes float32 to the BLAS library, which rearranges the weights in every call and on some
-processors does not use wide registers. oneDNN, which is part of PyTorch, accepts prepacked weights. Without oneDNN,
+`torch.nn.functional.linear` passes float32 to the BLAS library, which rearranges the weights in every call and does not
+use wide registers on some processors. oneDNN, which is part of PyTorch, accepts prepacked weights. Without oneDNN,
 nothing changes.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 @functools.cache
 def packable(dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes with packed weights of this element type here."""
+    """Whether oneDNN supports packed weights of this element type on this machine."""
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False
     operators = torch.ops.mkldnn
@@ -30,10 +30,11 @@ def packable(dtype: torch.dtype) -> bool:
 
 @contextmanager
 def packed_weights(model: nn.Module) -> Iterator[None]:
-    """Let the linear maps of `model` on a CPU compute with packed weights; each map is packed when it is first used.
+    """Compute the linear maps of `model` on a CPU with packed weights while the block runs.
 
-    Use this only without gradients and while the weights do not change; the copies are released at the end. Two threads
-    may use one model at a time; the second one then uses the packed weights of the first, or none.
+    Each map is packed when it is first used, and the copies are released at the end. Use this only without gradients
+    and while the weights do not change. If two threads use one model, the second uses the packed weights of the first
+    or none.
 
     Args:
         model: any module; subclasses of `torch.nn.Linear` keep their own computation.

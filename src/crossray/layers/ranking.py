@@ -1,4 +1,4 @@
-"""Distances between label vectors, and a loss by which learned distances rank like them (REVTAF, eq. 6 and 7).
+"""Distances between label vectors, and a loss for learned distances with the same ranking (REVTAF, eq. 6 and 7).
 
 Shapes: B studies of a batch, M others, K categories.
 """
@@ -10,14 +10,18 @@ from torch import Tensor
 
 
 def hamming(labels: Tensor, others: Tensor) -> Tensor:
-    """The number of categories that differ: half the Hamming distance of the one-hot vectors of equation 6.
+    """Count the categories that differ: half the Hamming distance of the one-hot vectors of equation 6.
 
     Args:
         labels: (B, K) int, a status code for each category.
-        others: (M, K) int.
+        others: (M, K) int, in the same form.
 
     Returns:
-        (B, M) int64.
+        Counts (B, M) int64.
+
+    Example:
+        >>> hamming(torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1, 2], [0, 0, 0]]))
+        tensor([[0, 2]])
     """
     return (
         torch.stack([(others != row).sum(dim=1) for row in labels]) if len(labels) else labels.new_zeros(0, len(others))
@@ -31,13 +35,13 @@ def ranking_loss(
     temperature: float = 1.0,
     candidates: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of predicting, for each study, the nearest other study by labels (eq. 7).
+    """Compute the cross-entropy of predicting, for each study, the nearest other study by labels (eq. 7).
 
     The paper's logits are the distances; here they are negated, so that near studies are likely.
 
     Args:
-        distances: (B, B), learned; the diagonal does not count.
-        hamming: (B, B), distances of the labels.
+        distances: learned distances (B, B); the diagonal is ignored.
+        hamming: distances of the labels (B, B).
         ties: treatment of several nearest studies: with "uniform", any of them is correct (negative log of their summed
             probability); with "first", the first in the batch, as published; with "soft", every study, weighted by
             softmax(-hamming).
@@ -49,7 +53,7 @@ def ranking_loss(
     """
     itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)
     allowed = ~itself if candidates is None else candidates & ~itself
-    # large finite numbers: a row without candidates would otherwise hold nothing but infinities
+    # large finite numbers, because a row without candidates would otherwise contain only infinities
     far = torch.finfo(torch.float32).max / 4
     logits = (-distances.float() / temperature).masked_fill(~allowed, -far)
     wanted = hamming.float().masked_fill(~allowed, far)

@@ -1,7 +1,8 @@
 """Attention by optimal transport between image positions and text prompts, and the overlap of two maps.
 
-The parts of REVTAF's MPSA (Zhou et al. 2025, eq. 10; Kim et al. 2024, OTSeg) and FCC (eq. 13) that have no weights of
-their own, and MPSA's projections. Shapes: B studies, h heads, M image positions, K prompts (N sentences or E entities).
+REVTAF's MPSA (Zhou et al. 2025, eq. 10; Kim et al. 2024, OTSeg), and the overlap in its FCC (eq. 13).
+
+Shapes: B studies, h heads, M image positions, K prompts (N sentences or E entities).
 """
 
 import math
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from crossray.layers.dropout import Dropout
 
-#: Iterations between two looks at the marginals.
+#: Number of iterations between two checks of the marginals.
 _BETWEEN_CHECKS = 10
-#: Added to the diagonal of the system behind the gradient, which is singular where a plan falls apart into blocks.
+#: Added to the diagonal of the linear system for the gradient, which is singular if a plan is block-diagonal.
 _RIDGE = 1e-6
 
 
@@ -27,7 +28,7 @@ def sinkhorn(
     tolerance: float = 1e-4,
     tau: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
-    """Entropic optimal transport from a uniform distribution over the rows, in the log domain and in float32.
+    """Solve entropic optimal transport from a uniform distribution over the rows, in the log domain and in float32.
 
     The plan T minimizes <cost, T> - epsilon H(T) + tau KL(column sums, uniform) among all plans whose rows sum to
     1 / M. With an infinite tau it is balanced: every valid column receives 1 / (number of valid columns). A finite tau
@@ -35,20 +36,20 @@ def sinkhorn(
     softmax of -cost / epsilon in each row.
 
     Each problem stops by its own error, so its plan does not depend on the rest of the batch. The gradient is that of
-    the converged plan, by the implicit function theorem: one linear system, however many iterations there were.
+    the converged plan, by the implicit function theorem: one linear system, independent of the number of iterations.
 
     Args:
-        cost: (..., M, K).
+        cost: costs (..., M, K).
         column_mask: (..., K) bool, True for valid columns; all if None.
         epsilon: weight of the entropy.
         iterations: maximum number of updates of rows and columns.
         tolerance: a problem stops when its error is at most this value.
-        tau: weight of the columns' marginal.
+        tau: weight of the constraint on the columns' marginal.
 
     Returns:
-        The plan (..., M, K): its rows sum to 1 / M, its valid columns to what `tau` asks for within the error; masked
-        columns are exactly 0, and so is the whole plan where every column is masked. And the error (...): the sum over
-        the columns of what is missing or too much, without gradient.
+        The plan (..., M, K): its rows sum to 1 / M, and its valid columns to the optimum for `tau`, up to the error.
+        Masked columns are exactly 0, and so is the whole plan if all columns are masked. And the error (...), without
+        gradient: the sum over the columns of the absolute difference from the optimum.
     """
     if column_mask is None:
         column_mask = torch.ones_like(cost[..., 0, :], dtype=torch.bool)
@@ -74,7 +75,7 @@ class _Transport(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        """A change of the cost may not change the rows' sums, and the columns' only as far as tau allows.
+        """Differentiate at fixed sums of the rows; the sums of the columns may change as far as tau allows.
 
         With G the gradient of the plan T, that of the cost is -T (G - a - b) / epsilon. The row vector a and the column
         vector b solve r a + T b = (T G) 1 and T' a + (1 + epsilon / tau) c b = (T G)' 1, where r and c are the sums of
@@ -106,10 +107,10 @@ def _solve(
 ) -> tuple[Tensor, Tensor]:
     """Plan and error for the log kernel -C / epsilon and slack = epsilon / tau.
 
-    The rows are updated last, so that they are exact. Of a column's sum c and its potential v the optimum asks for
+    The rows are updated last, so that they are exact. At the optimum, a column's sum c and its potential v satisfy
     log c = log(uniform) - slack * v.
     """
-    # a problem without columns is solved as if it had all of them, and cleared in the end
+    # a problem without valid columns is solved with all of them, and its plan is cleared at the end
     valid = column_mask | ~column_mask.any(-1, keepdim=True)
     kernel = kernel.masked_fill(~valid.unsqueeze(-2), -math.inf)
     row = -math.log(kernel.shape[-2])
@@ -140,18 +141,18 @@ def _solve(
 class SinkhornAttention(nn.Module):
     """Multi-prompt Sinkhorn attention of image positions to text prompts (MPSA, eq. 10).
 
-    The released code solves one transport problem for each prompt. A problem with a single column has one plan, the
-    uniform one: every position receives the same sum of the prompts' values, and what the code calls the score map is
-    the cosine. Here all prompts of a study share one plan.
+    The released code solves one transport problem for each prompt. A problem with a single column has only one plan,
+    the uniform one, so every position receives the same sum of the prompts' values, and the code's score map is the
+    cosine. Here, all prompts of a study share one plan.
 
     Args:
         visual_width: channels of the image positions.
         text_width: channels of the prompts.
         width: channels of the product, a multiple of `heads`.
-        heads: transport problems a study, each on its share of the channels.
+        heads: number of transport problems per study, each on its share of the channels.
         kind: "sinkhorn"; "softmax", scaled dot-product attention; "legacy_uniform", what the released code computes.
         epsilon: see `sinkhorn`; `iterations`, `tolerance` and `tau` too.
-        dropout: share of the plan that is dropped in training.
+        dropout: dropout probability of the plan in training.
     """
 
     def __init__(
@@ -211,37 +212,41 @@ class SinkhornAttention(nn.Module):
         if self.kind == "sinkhorn":
             return sinkhorn(1 - cosine, mask, self.epsilon, self.iterations, self.tolerance, self.tau)[0]
         scores = query @ key.mT / math.sqrt(query.shape[-1])
-        # finite: a study whose prompts are all masked would otherwise hold nothing but -inf
+        # finite, because a study whose prompts are all masked would otherwise contain only -inf
         scores = scores.masked_fill(~mask.unsqueeze(-2), torch.finfo(scores.dtype).min)
         return scores.softmax(-1).masked_fill(~mask.unsqueeze(-2), 0) / positions
 
 
 def soft_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Soft intersection over union of maps: sum of the minima over sum of the maxima (eq. 13).
+    """Compute the soft intersection over union of maps: sum of the minima over sum of the maxima (eq. 13).
 
     Args:
-        first: (B, N, M); each map is divided by its maximum, negative values count as 0.
-        second: (B, E, M).
+        first: maps (B, N, M); each map is divided by its maximum, and negative values count as 0.
+        second: maps (B, E, M), treated in the same way.
 
     Returns:
-        (B, N, E), from 0 to 1; 0 where one of the maps is 0 everywhere.
+        (B, N, E) from 0 to 1; 0 if one of the maps is 0 everywhere.
+
+    Example:
+        >>> soft_iou(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[2.0, 2.0], [0.0, 1.0]]]))
+        tensor([[[0.5000, 0.0000]]])
     """
     first, second = (maps.clamp_min(0) for maps in (first, second))
     first, second = (maps / maps.amax(-1, keepdim=True).clamp_min(1e-6) for maps in (first, second))
-    # min + max = a + b and max - min = |a - b|, so that no tensor of B x N x E x M is needed
+    # min + max = a + b and max - min = |a - b|, so no B x N x E x M tensor is needed
     together = first.sum(-1).unsqueeze(-1) + second.sum(-1).unsqueeze(-2)
     apart = torch.cdist(first, second, p=1)
     return (together - apart) / (together + apart).clamp_min(1e-6)
 
 
 def hard_iou(first: Tensor, second: Tensor, side: int = 224) -> Tensor:
-    """Intersection over union of maps as REVTAF's released code cuts them, without gradient.
+    """Compute the intersection over union of maps thresholded as in REVTAF's released code, without gradient.
 
-    The maps are enlarged to side x side, scaled by the extremes of the whole batch, and cut at 0.5.
+    The maps are enlarged to side x side, scaled by the extremes of the whole batch, and thresholded at 0.5.
 
     Args:
-        first: (B, N, M), M a square number.
-        second: (B, E, M).
+        first: maps (B, N, M), where M is a square number.
+        second: maps (B, E, M).
         side: side length of the enlarged maps.
 
     Returns:
@@ -253,7 +258,7 @@ def hard_iou(first: Tensor, second: Tensor, side: int = 224) -> Tensor:
 
 
 def _cut(maps: Tensor, side: int) -> Tensor:
-    """Maps (B, N, M) enlarged, scaled over the whole batch and cut: (B, N, side * side) of 0 and 1."""
+    """Enlarge maps (B, N, M), scale them over the whole batch and threshold them: (B, N, side * side) of 0 and 1."""
     small = math.isqrt(maps.shape[-1])
     large = F.interpolate(maps.unflatten(-1, (small, small)), size=(side, side), mode="bilinear")
     lowest, highest = large.amin(), large.amax()

@@ -37,16 +37,16 @@ class R2GenNorm(nn.Module):
 
 
 def layer_norm(width: int, norm: Norm) -> nn.Module:
-    """The layer normalization `norm`."""
+    """Create a layer normalization of type `norm`."""
     return R2GenNorm(width) if norm == "r2gen" else nn.LayerNorm(width)
 
 
 class FeedForward(nn.Module):
-    """D -> feedforward -> D with ReLU and dropout between.
+    """Two linear maps, D -> feedforward -> D, with ReLU and dropout in between.
 
     Args:
         width: D; `feedforward`: width of the hidden layer.
-        dropout: share of the hidden units that is dropped in training.
+        dropout: dropout probability of the hidden units in training.
     """
 
     def __init__(self, width: int, feedforward: int, dropout: float) -> None:
@@ -66,7 +66,8 @@ class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each as x + dropout(f(norm(x))).
 
     Args:
-        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalization.
+        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: dropout probability in all
+            parts; `norm`: type of normalization.
     """
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float, norm: Norm) -> None:
@@ -87,8 +88,9 @@ class Encoder(nn.Module):
     """A stack of encoder layers with a final normalization.
 
     Args:
-        layers: number of layers; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: in all layers.
-        norm: kind of layer normalization.
+        layers: number of layers; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: dropout
+            probability in all layers.
+        norm: type of layer normalization.
     """
 
     def __init__(
@@ -112,9 +114,9 @@ class Reading:
 
     Attributes:
         keys: keys of the memory, (B, h, S, D / h); `values`: its values, in the same shape.
-        memory_mask: (B, 1, 1, S) bool, True where a position is valid; None: all are.
+        memory_mask: (B, 1, 1, S) bool, True where a position is valid; None if all are.
         bias: added to the scaled scores of the cross-attention, broadcastable to (N, h, T, S).
-        visible: with a cache, the mask of the text positions that each new one may see.
+        visible: with a cache, the mask of the text positions to which each new one may attend.
         cache: keys and values of the text so far; None if the whole text is given, with causal attention.
         layer: index of the layer in the cache.
         need_weights: also return the cross-attention weights.
@@ -130,11 +132,11 @@ class Reading:
     need_weights: bool
 
     def text(self, attention: SelfAttention, x: Tensor) -> Tensor:
-        """Self-attention of the positions (N, T, D) to the text up to them."""
+        """Apply self-attention of the positions (N, T, D) to the text up to them."""
         return attention(x, mask=self.visible, causal=self.cache is None, cache=self.cache, layer=self.layer)
 
     def memory(self, attention: CrossAttention, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Cross-attention to the memory, and the weights (N, h, T, S) or None."""
+        """Apply cross-attention to the memory; also return the weights (N, h, T, S) or None."""
         return attention(
             x, self.keys, self.values, mask=self.memory_mask, bias=self.bias, need_weights=self.need_weights
         )
@@ -144,7 +146,8 @@ class DecoderLayer(nn.Module):
     """Causal self-attention, cross-attention and feed-forward, each as x + dropout(f(norm(x))).
 
     Args:
-        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: everywhere; `norm`: kind of normalization.
+        width: D; `heads`: h; `feedforward`: hidden width; `dropout`: dropout probability in all
+            parts; `norm`: type of normalization.
         memory_width: width of the memory.
     """
 
@@ -167,10 +170,10 @@ class DecoderLayer(nn.Module):
 
 
 class DecoderStack(nn.Module):
-    """Layers that read a text and a memory, with the same call for teacher forcing and generation.
+    """A stack of decoder layers, with the same call for teacher forcing and generation.
 
     Args:
-        layers: each takes the positions and a `Reading`, and has its cross-attention under the name `cross`.
+        layers: layers that take the positions and a `Reading`, and have their cross-attention as attribute `cross`.
         norm: normalization after the last layer.
     """
 
@@ -180,12 +183,12 @@ class DecoderStack(nn.Module):
         self.norm = norm
 
     def start(self, memory: Tensor, memory_mask: Tensor, beams: int = 1) -> Cache:
-        """An empty cache for `beams` rows per study, with the keys and values of the memory computed once.
+        """Create an empty cache for `beams` rows per study, with the keys and values of the memory.
 
         Args:
             memory: (B, S, memory width).
             memory_mask: (B, S) bool, True where a position is valid.
-            beams: rows per study.
+            beams: number of rows per study.
         """
         pairs = [layer.cross.keys_values(memory) for layer in self.layers]  # type: ignore[union-attr, operator]
         return Cache(
@@ -206,11 +209,11 @@ class DecoderStack(nn.Module):
         bias: Tensor | None = None,
         need_attention: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Hidden states of the positions in `x`; no position sees a later one.
+        """Compute the hidden states of the positions in `x`; no position depends on a later one.
 
         Args:
-            x: (N, T, D) embedded tokens; with a cache those after the positions that it holds.
-            memory: (B, S, memory width); with a cache only its keys and values in there are used.
+            x: (N, T, D) embedded tokens; with a cache, those after the cached positions.
+            memory: (B, S, memory width); ignored with a cache, which contains its keys and values.
             memory_mask: (B, S) bool, True where a position is valid.
             cache: from `start`; updated in place.
             bias: added to the scaled scores of every cross-attention, broadcastable to (N, h, T, S).
@@ -239,9 +242,10 @@ class Decoder(DecoderStack):
     """A stack of pre-norm decoder layers with a final normalization.
 
     Args:
-        layers: number of layers; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: in all layers.
-        norm: kind of layer normalization.
-        memory_width: width of the memory; D when left out.
+        layers: number of layers; `width`: D; `heads`: h; `feedforward`: hidden width; `dropout`: dropout
+            probability in all layers.
+        norm: type of layer normalization.
+        memory_width: width of the memory; by default, D.
     """
 
     def __init__(
@@ -261,15 +265,15 @@ class Decoder(DecoderStack):
 
 
 def prepend_prompt(tokens: Tensor, prompt: Tensor | None, cache: Cache | None) -> tuple[Tensor, int]:
-    """Put the prompt before the first tokens of a text.
+    """Prepend the prompt to the first tokens of a text.
 
     Args:
         tokens: (N, T) int64, as in `ReportModel.step`.
-        prompt: (B, P) int64 or None.
-        cache: the prompt is only read while it is empty.
+        prompt: (B, P) int64 tokens, or None.
+        cache: cache of the text; the prompt is only prepended while it is empty.
 
     Returns:
-        (N, P + T) int64 and P, or `tokens` and 0; the number says how many positions precede the report.
+        (N, P + T) int64 and P, or `tokens` and 0; the number of positions before the report.
     """
     if prompt is None or (cache is not None and cache.length > 0):
         return tokens, 0

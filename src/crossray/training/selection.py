@@ -17,7 +17,7 @@ def report_metrics() -> tuple[str, ...]:
 
 
 def known_metrics(system: type[Trainable]) -> list[str]:
-    """Return the names of a system's validation metrics; a name may end in the wildcard *."""
+    """Return the names of a system's validation metrics; a name may end in the wildcard `*`."""
     own = report_metrics() if issubclass(system, ReportModel) else ()
     losses = [*system.loss_weights, *(["supervision"] if own else [])]
     return [*own, *system.metrics, "loss", *(f"loss_{name}" for name in losses)]

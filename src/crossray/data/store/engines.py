@@ -16,7 +16,7 @@ Engine = Literal["processes", "ray"]
 
 
 class ShardWriter(ABC):
-    """Accepts shards one at a time, with few pending ones, so the source is read only as fast as shards are written.
+    """Accepts shards one at a time and limits the pending ones, so that sources are read only as fast as written.
 
     Args:
         limit: maximum number of pending shards.
@@ -47,7 +47,7 @@ class ShardWriter(ABC):
 
     @abstractmethod
     def _result(self) -> int:
-        """Size of the next finished shard, which is removed from the pending ones.
+        """Wait for a finished shard, remove it from the pending ones, and return its size.
 
         Raises:
             UserError: the shard was lost or cannot be written.
@@ -55,7 +55,7 @@ class ShardWriter(ABC):
 
 
 def make_engine(engine: Engine, workers: int) -> ShardWriter:
-    """The engine of this name.
+    """Create the engine of this name.
 
     Args:
         engine: "processes" or "ray".
@@ -76,7 +76,7 @@ class ThisProcess(ShardWriter):
         super().__init__(limit=0)
 
     def close(self) -> None:
-        """Nothing is ever pending."""
+        """Do nothing, because no shard is ever pending."""
 
     def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> int:
         return write_shard(job, shard, members, repeated)
@@ -87,7 +87,7 @@ class ThisProcess(ShardWriter):
 
 
 class Processes(ShardWriter):
-    """Writes shards in some processes, at least one."""
+    """Writes shards in one or more worker processes."""
 
     def __init__(self, workers: int) -> None:
         super().__init__(limit=2 * workers)
@@ -100,7 +100,7 @@ class Processes(ShardWriter):
             self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, job: Job, shard: int, members: Sequence[Study], repeated: frozenset[int]) -> Future[int]:
-        if self._executor is None:  # a finished dataset needs no process
+        if self._executor is None:  # started lazily: a finished dataset needs no processes
             # forked processes would inherit the locks of PyTorch's threads
             self._executor = ProcessPoolExecutor(self._workers, get_context("forkserver"), initializer=start_worker)
         return self._executor.submit(write_shard, job, shard, members, repeated)
@@ -115,9 +115,9 @@ class Processes(ShardWriter):
 
 
 class RayTasks(ShardWriter):
-    """Writes shards as tasks on the Ray cluster of RAY_ADDRESS, or on a new one on this machine.
+    """Writes shards as tasks on the Ray cluster at RAY_ADDRESS, or on a new one on this machine.
 
-    Source and dataset must be on a disk that all machines share, with the same paths.
+    All machines must share the disk with the source and the dataset, under the same paths.
     """
 
     def __init__(self) -> None:

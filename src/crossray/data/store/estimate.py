@@ -16,8 +16,8 @@ class Estimate:
     Attributes:
         studies: number of created studies, usable or not.
         images: number of images that were read.
-        seconds_a_study: time to create a study with report, sections and labels, which one process does for all.
-        seconds_an_image: time to read and scale an image, which every worker does.
+        seconds_a_study: seconds to create a study with report, sections and labels, all in one process.
+        seconds_an_image: seconds to read and resize an image; all workers read images.
     """
 
     studies: int
@@ -26,16 +26,16 @@ class Estimate:
     seconds_an_image: float
 
     def seconds(self, studies: int, images: int, workers: int) -> float:
-        """Time for a number of studies and images; workers read images while one process creates studies."""
+        """Return the seconds for studies and images; workers read images while one process creates studies."""
         made, read = studies * self.seconds_a_study, images * self.seconds_an_image
         return made + read if workers == 0 else max(made, read / workers)
 
 
 def estimate(studies: Iterable[Study], size: int, images: int = 24, studies_at_most: int = 240) -> Estimate:
-    """Read the first images of a source.
+    """Measure the time to create the first studies of a source and to read their images.
 
     Args:
-        studies: the source.
+        studies: studies of the source.
         size: short side of the stored views in pixels.
         images: number of images to read; missing or damaged ones are not counted.
         studies_at_most: maximum number of studies to read.

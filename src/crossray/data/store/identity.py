@@ -1,4 +1,4 @@
-"""The identity of a dataset's image files, by which changed images are noticed."""
+"""The identity of a dataset's image files, which shows whether they have changed."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -13,14 +13,14 @@ By = Literal["size_time", "digest"]
 
 
 def identify(paths: Iterable[Path], by: By = "size_time") -> dict[str, Any]:
-    """A short description of many files, which changes if a file is changed, added or removed.
+    """Describe many files in a short form that changes if a file is changed, added or removed.
 
     Args:
-        paths: the files in an order that is the same in every run; missing files count too.
+        paths: paths of the files, in the same order in every run; missing files are included.
         by: "size_time" uses size and modification time, which a copy may change; "digest" reads every file.
 
     Returns:
-        JSON-ready: `by`, number of `files`, and `sha256` over all.
+        JSON values: `by`, the number of `files`, and `sha256` over all of them.
 
     Raises:
         UserError: a file cannot be read.
@@ -32,7 +32,7 @@ def identify(paths: Iterable[Path], by: By = "size_time") -> dict[str, Any]:
 
 
 def image_paths(studies: Iterable[Study]) -> Iterable[Path]:
-    """The files of the views, in order; drawings have none."""
+    """Yield the paths of the views in order; phantom drawings have none."""
     for study in studies:
         for image in study.images:
             path = getattr(image, "path", None)

@@ -1,4 +1,4 @@
-"""Names, tables and safe writing of the prepared dataset's folder; shared by its writer and its reader."""
+"""File names, schemas and serialization of a prepared dataset, shared by its writer and reader."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from crossray.data.study import VIEW_POSITIONS
 from crossray.files.write import sync
 
-#: Version of the folder's format; a reader rejects other versions.
+#: Version of the format; readers reject other versions.
 FORMAT = 1
 
 DESCRIPTION = "dataset.json"
@@ -70,32 +70,33 @@ POSITION_CODES = {name: code for code, name in enumerate(VIEW_POSITIONS)}
 
 
 def pixels_name(shard: int) -> str:
-    """File name of the pixels of one shard."""
+    """Return the file name of the pixels of one shard."""
     return f"images-{shard:05d}.u8"
 
 
 def shard_size(shard: int) -> int:
-    """Number of studies per shard.
+    """Return the number of studies in a shard.
 
-    It grows with the index of the shard, so a small set is spread over all workers and a set of MIMIC-CXR's size
-    (227,835 studies) has about 320 files. It depends on nothing else, so the bytes on disk depend only on the source.
+    It grows with the index of the shard, so a small dataset is spread over all workers and a dataset as large as
+    MIMIC-CXR (227,835 studies) has about 320 files. It depends on nothing else, so the bytes on disk depend only on the
+    source.
     """
     return 64 << min(shard // 32, 4)
 
 
 def write_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file and flush its content, but not yet its name."""
+    """Write a file and flush its content to disk, but not its folder entry."""
     path.write_bytes(content)
     sync(path)
 
 
 def parquet_bytes(table: pa.Table) -> memoryview:
-    """A table as the content of a Parquet file."""
+    """Serialize a table as a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return memoryview(sink.getvalue())
 
 
 def json_bytes(value: Any, *, indent: int | None = None) -> bytes:
-    """JSON text with sorted keys and a final line break."""
+    """Serialize a value as JSON with sorted keys and a final newline."""
     return (json.dumps(value, ensure_ascii=False, sort_keys=True, indent=indent) + "\n").encode()

@@ -1,7 +1,7 @@
-"""The last step of writing a dataset: the shards' tables become one, and `dataset.json` makes the folder a dataset.
+"""The last step of writing a dataset: merges the shards' tables and writes `dataset.json`, which completes the dataset.
 
 Every step can be interrupted and repeated: tables are replaced atomically, pixels are moved by renaming, and the hidden
-folder is removed only after `dataset.json` is on disk.
+folder is deleted only after `dataset.json` is on disk.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def merge(
     notes: Mapping[str, Any],
     before: Sequence[Mapping[str, str]] = (),
 ) -> None:
-    """Merge finished shards to a dataset.
+    """Merge finished shards into a dataset.
 
     Args:
         out: folder of the dataset.
@@ -43,7 +43,7 @@ def merge(
         shards: number of shards.
         identity: format, source, size and cleaner, for `dataset.json`.
         notes: remarks for `dataset.json`.
-        before: entries of `rejected.jsonl` that the source rejected itself.
+        before: entries of `rejected.jsonl` for studies that the source itself rejected.
 
     Raises:
         UserError: there are no studies, or all were rejected.
@@ -107,7 +107,7 @@ def _rows(folder: Path, shard: int, name: str) -> int:
 
 
 def _studies(folder: Path, shards: int, observations: Sequence[str]) -> pa.Table:
-    """All studies, with labels for `observations` only."""
+    """Return the table of all studies, with labels for `observations` only."""
     table = pa.concat_tables([_table(folder, shard, layout.STUDIES) for shard in range(shards)]).combine_chunks()
     labels = table.column("labels")
     columns = [OBSERVATIONS.index(name) for name in observations]
@@ -117,7 +117,7 @@ def _studies(folder: Path, shards: int, observations: Sequence[str]) -> pa.Table
 
 
 def _shifted(folder: Path, shards: int, name: str, schema: pa.Schema, sizes: Sequence[int]) -> pa.Table:
-    """All rows of one table, with study numbers of the whole dataset."""
+    """Concatenate one table of all shards, with study numbers of the whole dataset."""
     tables, first = [], 0
     place = schema.get_field_index("study")
     for shard in range(shards):
@@ -137,7 +137,7 @@ def _move_pixels(source: Path, target: Path, size: int) -> None:
 
 
 def _statistics(studies: pa.Table, images: pa.Table, rejected: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Counts of every filter step, and studies, images, patients and mean report length of every split."""
+    """Compute the counts by filter step, and studies, images, patients and mean report length by split."""
     split = np.array(studies.column("split").to_pylist())
     patient = np.array(studies.column("patient").to_pylist())
     views = studies.column("views").to_numpy()

@@ -1,4 +1,4 @@
-"""Reads a prepared dataset through memory maps: nothing is decoded, and opening it only reads its tables."""
+"""Reads a prepared dataset by memory mapping: no image is decoded, and opening a dataset only reads its tables."""
 
 import json
 import mmap
@@ -55,7 +55,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """One study as stored; `positions` has one entry per view, `labels` is (K,) status codes or None."""
+    """One study as stored; `positions` has one entry per view, and `labels` is (K,) status codes or None."""
 
     id: str
     patient: str
@@ -71,7 +71,7 @@ class StudyRecord:
 class Dataset:
     """A prepared dataset on disk.
 
-    Studies and images are addressed by row. Instances can be pickled: a worker opens the folder again.
+    Studies and images are addressed by row. Instances can be pickled; a worker process then opens the folder again.
     """
 
     def __init__(self, path: Path, info: DatasetInfo, images: pa.Table) -> None:
@@ -94,7 +94,7 @@ class Dataset:
 
     @classmethod
     def open(cls, path: "Path | str | Dataset") -> "Dataset":
-        """Open a folder of `write_dataset`; a dataset that is already open is returned unchanged.
+        """Open the folder of a prepared dataset; an open `Dataset` is returned unchanged.
 
         Raises:
             UserError: the folder is not a dataset, or is unfinished, damaged or of another version.
@@ -125,10 +125,10 @@ class Dataset:
         return len(self._shard)
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Rows of the studies of a split, ascending.
+        """Return the rows of the studies of a split, in ascending order, (n,) int64.
 
         Raises:
-            UserError: there is no such split, or it is empty.
+            UserError: the split does not exist or is empty.
         """
         if split not in SPLITS:
             raise UserError(f"split '{split}' does not exist; {choose(split, SPLITS)}.")
@@ -140,7 +140,7 @@ class Dataset:
         return rows
 
     def record(self, row: int) -> StudyRecord:
-        """Everything about one study except its pixels."""
+        """Return everything about one study except its pixels."""
         values = self._table.slice(int(row), 1).to_pylist()[0]
         labels = values["labels"]
         return StudyRecord(
@@ -156,11 +156,11 @@ class Dataset:
         )
 
     def reports(self, rows: Sequence[int] | NDArray[np.int64], section: str = "findings") -> list[str]:
-        """Uncleaned texts of a section: "findings", "impression" or "indication"."""
+        """Return the uncleaned texts of a section: "findings", "impression" or "indication"."""
         return self._take(rows, _known_section(section))
 
     def ids(self, rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """Identifiers of studies."""
+        """Return the identifiers of studies."""
         return self._take(rows, "id")
 
     def extras(self) -> Iterator[dict[str, Any]]:
