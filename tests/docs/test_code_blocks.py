@@ -120,7 +120,13 @@ def test_python_blocks_run(page: Path, workplace: Path, monkeypatch: pytest.Monk
             exec(compile(code, str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("page", SHELL, ids=_named)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if page.name == "README.md" else [pytest.mark.slow], id=_named(page))
+        for page in SHELL
+    ],
+)
 def test_commands_run(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     for line in shell_lines(page.read_text(encoding="utf-8")):

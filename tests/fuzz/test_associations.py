@@ -5,6 +5,7 @@ from tests.fuzz.associations import fuzz_node
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.slow
 def test_damaged_associations_harm_nobody() -> None:
     outcome = fuzz_node(40)
     assert not outcome.faults

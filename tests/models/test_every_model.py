@@ -310,7 +310,9 @@ def test_cached_features_equal_the_images(system: str) -> None:
         torch.testing.assert_close(logits(model, model.encode(cached), tokens), expected, atol=1e-5, rtol=0)
 
 
-@every_system
+@pytest.mark.parametrize(
+    "system", [pytest.param(name, marks=[pytest.mark.slow] if name == "revtaf" else []) for name in SYSTEMS]
+)
 def test_overfits_eight_studies_and_reproduces_their_reports(system: str) -> None:
     backbone = BackboneConfig(name="random:resnet_tiny", trainable=False)
     model = tiny(system, backbone=backbone, **without_dropout(system)).train()

@@ -255,6 +255,7 @@ class TestMutations:
             except UserError as error:
                 assert "color picture" in str(error)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", FORMATS)
     def test_mutations_are_read_or_rejected(self, name: str) -> None:
         outcome = fuzz(name, 150)
