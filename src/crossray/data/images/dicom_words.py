@@ -135,7 +135,7 @@ def _reading(
     container: int,
     remark: Remarks,
 ) -> tuple[int, bool]:
-    """Determine the bits of a value and whether it is signed; `present` are the words that are not padding."""
+    """Determine the bits of a value and its sign; `present` are the words that occur and are not padding."""
     stored, signed = layout.stored, layout.signed
     half = 2 ** (stored - 1)
     extended = present >= 2**16 - half if signed and container == 16 else np.zeros(len(present), bool)
