@@ -194,8 +194,8 @@ class _Roughness:
     def is_certainly_smoother(self, said: "_Roughness", share: float) -> bool:
         """Whether this interpretation is correct and that of the header (`said`) is wrong.
 
-        If the values of the header's interpretation wrap around in a few places, its squared differences are far larger;
-        if they wrap around everywhere, it is noise.
+        If the values of the header's interpretation wrap around in a few places, its squared differences are far
+        larger; if they wrap around everywhere, it is noise.
         """
         return self.squares < share * said.squares or (said.noise > _ROUGH and self.noise < _OTHER_SIGN * said.noise)
 

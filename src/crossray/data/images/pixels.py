@@ -95,7 +95,7 @@ def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
 
 
 def scaled_to_bits(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
-    """Scale values from [0, 2^`bits` - 1] to [0, 255], in the same shape; larger values become white."""
+    """Scale values from [0, 2^bits - 1] to [0, 255], in the same shape; larger values become white."""
     levels = np.full(2**16, 255, np.uint8)
     levels[: 2**bits] = np.round(np.arange(2**bits) * (255 / (2**bits - 1)))
     return levels[values]
