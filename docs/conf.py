@@ -15,7 +15,7 @@ release = version = crossray.__version__
 
 extensions = [
     "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton",
-    "generated_pages", "mathml", "rooms", "source_links",
+    "constant_texts", "generated_pages", "mathml", "rooms", "source_links",
 ]  # fmt: skip
 exclude_patterns = ["_build", "_ext", "figures/*.py"]
 suppress_warnings = ["mystnb.unknown_mime_type"]

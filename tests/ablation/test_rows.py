@@ -220,7 +220,7 @@ def test_overrides_reach_entries_of_lists() -> None:
     ("field", "message"),
     [
         ("stages.1.epochs", r"baseline/phantom.*stages\.1\.epochs.*entries 0 to 0"),
-        ("stages.first.epochs", r"stages\.first\.epochs.*no 'first'"),
+        ("stages.first.epochs", r"stages\.first\.epochs.*not 'first'"),
         ("stages.0.epochs.more", r"'stages\.0\.epochs' has no fields"),
         ("stages.0.epoch", r"baseline/phantom.*epoch"),
         ("system.name", r"'system' has no fields"),

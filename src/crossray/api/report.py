@@ -177,5 +177,5 @@ class Attention:
     def _repr_html_(self) -> str:
         from markupsafe import Markup
 
-        frame = Markup('<iframe style="width:100%;height:640px;border:0" sandbox="allow-scripts" srcdoc="{}"></iframe>')
+        frame = Markup('<iframe style="width:100%;height:740px;border:0" sandbox="allow-scripts" srcdoc="{}"></iframe>')
         return frame.format(self.html())
