@@ -65,7 +65,7 @@ class Collator:
         self._encoded: dict[int, tuple[NDArray[np.int64], int]] = {}
 
     def __call__(self, rows: Sequence[int] | NDArray[np.int64], chances: NDArray[Any] | None = None) -> Batch:
-        """Build a batch.
+        """Build the batch of some studies.
 
         Args:
             rows: (B,) study rows.

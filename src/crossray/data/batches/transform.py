@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crossray.data.batches.batch import Inputs
 
-#: Random numbers for the augmentation of one image: top, left, flip, angle, shift in x, shift in y.
+#: Number of random numbers for the augmentation of one image: top, left, flip, angle, shift in x, shift in y.
 DRAWS = 6
 
 

@@ -25,10 +25,10 @@ _OTHER_WIDTH = 0.5
 _OTHER_SIGN = 0.25
 _LEAST_VALUES = 32
 
-#: Minimum noise (`_Roughness`) of an interpretation that is not an image; known radiographs have 0.001 to 0.1.
+#: Noise (`_Roughness`) above which an interpretation is not an image; known radiographs have 0.001 to 0.1.
 _ROUGH = 0.3
 
-#: Number of rows in which neighboring pixels are compared, also with the next row.
+#: Number of rows whose pixels are compared with their neighbors to the right and below.
 _ROWS = 64
 
 

@@ -46,7 +46,7 @@ def likeness(pixels: NDArray[np.uint8]) -> tuple[float, float]:
 def negative(pixels: NDArray[np.uint8]) -> Literal["", "likely", "certain"]:
     """Detect whether an image is the negative of a chest radiograph; small images are not checked.
 
-    "certain" requires also that the middle is darker than both lungs; "" means that the image is not a negative.
+    "certain" also requires that the middle is darker than both lungs; "" means that nothing indicates a negative.
     """
     if min(pixels.shape) < _LEAST_SIDE or pixels.min() == pixels.max():
         return ""

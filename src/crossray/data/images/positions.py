@@ -33,7 +33,7 @@ _DECIDING = {
     **dict.fromkeys(("unknown", "none", "na", "nan", "other", "unspecified"), "unknown"),
 }  # fmt: skip
 
-#: Words that mean an AP view if there is no other position, because it is taken of patients who cannot stand.
+#: Words that mean an AP view, which is taken of patients who cannot stand, if no other word names the position.
 _LYING = {"portable", "port", "supine", "bedside", "mobile", "bed", "horizontal", "recumbent"}
 
 #: Words without information about the position.

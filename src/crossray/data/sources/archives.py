@@ -147,7 +147,7 @@ def _tar(
     while True:
         with _damage_is_said(source):
             entry = archive.next()
-        archive.members = []  # `tarfile` keeps all headers in memory
+        archive.members = []  # otherwise, `tarfile` keeps all headers in memory
         if entry is None:
             with _damage_is_said(source):
                 forward.check_end()

@@ -33,7 +33,8 @@ PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
 #: Maximum size of a report in bytes; published ones have a few thousand.
 MAX_REPORT_BYTES = 2**20
 
-#: Number of studies, spread over the tables, that are checked for an image; one is enough, as the tree may be partial.
+#: Approximate number of studies, spread over the tables, that are checked for an image; one is enough, because the
+#: tree may be incomplete.
 _PROBES = 2000
 
 #: Order of a study's views: models use the first ones.

@@ -187,5 +187,5 @@ def _positions(values: Mapping[str, Any], place: str) -> list[str] | None:
         )
     paths = values.get("image_path")
     if len(named) != (len(paths) if isinstance(paths, list) else 1):
-        return None  # as in a few studies of the published files, where it is unknown which image is meant
+        return None  # in a few studies of the published files, it is unknown which image is meant
     return [_POSITIONS[name.lower()] for name in named]

@@ -106,7 +106,7 @@ def source(
     alone: Mapping[str, str] | None = None,
     always_writes: bool = True,
 ) -> Callable[[_R], _R]:
-    """Register a function that reads a source, as a decorator; see `Source` for the arguments."""
+    """Register the decorated function as a source; see `Source` for the arguments."""
 
     def decorate(read: _R) -> _R:
         SOURCES.add(name, Source(name, read, cleaner, positional, alone or {}, always_writes))
