@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 class TensorRecord:
-    """Applies a function to every tensor of a dataclass, including nested records and dicts of tensors."""
+    """Base class of dataclasses of tensors, nested records and dicts of tensors, which are moved together."""
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """A copy with `function` applied to every tensor."""
+        """Return a copy with `function` applied to every tensor."""
 
         def convert(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -29,17 +29,17 @@ class TensorRecord:
         return type(self)(**{f.name: convert(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """A copy on `device`."""
+        """Return a copy on `device`."""
         return self.apply(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """A copy in pinned memory."""
+        """Return a copy in pinned memory."""
         return self.apply(lambda tensor: tensor.pin_memory())
 
 
 @dataclass
 class Inputs(TensorRecord):
-    """Everything that a report may be predicted from.
+    """Everything from which a model may predict a report.
 
     Attributes:
         images: before the transform, (B, V, 1, H, W) uint8 as stored, padded on the right and at the bottom; after it,
@@ -47,7 +47,7 @@ class Inputs(TensorRecord):
         image_size: (B, V, 2) int64, height and width of each stored view without padding.
         view_mask: (B, V) bool, True for views that exist. Every study has at least one.
         view_position: (B, V) int64, codes of `VIEW_POSITIONS`.
-        features: cached results of `ReportModel.prepare_features` for each view, (B, V, ...) each.
+        features: cached outputs of `ReportModel.prepare_features` by name, each (B, V, ...).
     """
 
     images: Tensor
@@ -84,8 +84,8 @@ class Targets(TensorRecord):
     Attributes:
         tokens: (B, T) int64: bos, the report, eos, then padding.
         mask: (B, T) bool, True on bos, report and eos; computed from lengths, never from ids.
-        report_key: (B,) int64, equal for equal cleaned reports (false negatives of contrastive losses).
-        reports: the stored texts of the reports, for uses beyond tokens.
+        report_key: (B,) int64, equal for equal cleaned reports, which contrastive losses must not use as negatives.
+        reports: texts of the reports as stored, for uses other than tokens.
     """
 
     tokens: Tensor
@@ -96,7 +96,7 @@ class Targets(TensorRecord):
 
 @dataclass
 class Batch(TensorRecord):
-    """Some studies, ready for a training step."""
+    """A batch of studies for a training step."""
 
     inputs: Inputs
     guide: Guide

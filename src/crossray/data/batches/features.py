@@ -32,7 +32,7 @@ _DESCRIPTION = "features.json"
 _PROGRESS = "progress.json"
 _UNFINISHED = ".unfinished"
 
-#: Seconds of work that may be lost if the process is killed.
+#: Seconds between saves, and thus of work that is lost if the process is killed.
 _SAVE_EVERY = 5.0
 
 Prepare = Callable[[Tensor], dict[str, Tensor]]
@@ -42,7 +42,7 @@ class FeatureCache:
     """Cached features on disk; instances can be pickled.
 
     Attributes:
-        path: the folder.
+        path: folder of the features.
         variants: number of variants of each image.
     """
 
@@ -52,7 +52,7 @@ class FeatureCache:
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureCache":
-        """Open a complete folder of `build_features`.
+        """Open a completed folder of `build_features`.
 
         Raises:
             UserError: the folder is incomplete or damaged.
@@ -79,14 +79,14 @@ class FeatureCache:
         return tuple(self._arrays)
 
     def read(self, image_rows: NDArray[np.int64], variants: int | NDArray[np.int64] = 0) -> dict[str, Tensor]:
-        """Features of some images.
+        """Read the features of some images.
 
         Args:
             image_rows: (N,) image rows of the dataset.
-            variants: variant of each image, (N,), or one for all.
+            variants: variant of each image, (N,) int64, or one variant for all.
 
         Returns:
-            (N, ...) tensors by name; all floating-point features are float32, whatever their stored type.
+            Tensors by name, (N, ...) each; floating-point features are float32, whatever their stored type.
         """
         chosen = np.broadcast_to(variants, np.shape(image_rows))
         result = {}
@@ -110,23 +110,27 @@ def build_features(
     dtype: Literal["float16", "float32"] = "float16",
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
-    """Compute the features of all images, or open them if they exist; a killed run is continued.
+    """Compute the features of all images, or open them if they exist; continue a run that was killed.
 
     If several processes call this at the same time, one computes and the others wait.
 
     Args:
-        dataset: the images.
-        model_prepare: normalized images (N, 3, S, S) on `device` -> (N, ...) tensors by name; must be in eval mode.
-        transform: transform that is applied first.
-        fingerprint: identifies the weights behind `model_prepare`.
-        variants: 1 for the evaluation transform only; more for additional random augmentations.
+        dataset: dataset with the images.
+        model_prepare: maps normalized images, (N, 3, S, S) on `device`, to tensors by name, (N, ...) each; the
+            model must be in eval mode.
+        transform: transform of the stored images before `model_prepare`.
+        fingerprint: identifies the weights of the model.
+        variants: number of variants: 1 for the evaluation transform only, more for additional random augmentations.
         batch_size: number of images per batch.
         device: device to compute on.
-        dtype: how floating-point features are stored; integers keep their type.
-        progress: called with the number of finished and of all images, over all variants.
+        dtype: type of stored floating-point features; integers keep their type.
+        progress: called with the numbers of finished and of all images, over all variants.
+
+    Returns:
+        The opened features.
 
     Raises:
-        UserError: the disk is full, or values do not fit float16.
+        UserError: `variants` is not positive, the disk is full, or values are beyond the range of `dtype`.
     """
     if variants < 1:
         raise UserError(f"variants {variants}: at least the evaluation transform is needed; use 1 or more.")
@@ -165,7 +169,7 @@ def build_features(
 
 
 def find_features(dataset: Dataset, transform: ImageTransform, fingerprint: str) -> FeatureCache | None:
-    """Complete features of this dataset for this encoder and transform, with any variants and type; or None."""
+    """Find complete features for this dataset, transform and encoder, with any variants and type; None without any."""
     wanted = {"fingerprint": fingerprint, "transform": asdict(transform), "dataset": dataset.info.sha256}
     wanted = json.loads(layout.json_bytes(wanted))
     for description in sorted(dataset.features_path("").glob(f"*/{_DESCRIPTION}")):
@@ -180,7 +184,7 @@ def find_features(dataset: Dataset, transform: ImageTransform, fingerprint: str)
 
 @contextmanager
 def _locked(target: Path) -> Iterator[Path]:
-    """Lock the temporary folder in which `target` is computed."""
+    """Lock and yield the temporary folder in which `target` is computed."""
     folder = target.with_name(f"{target.name}{_UNFINISHED}")
     target.parent.mkdir(exist_ok=True)
     lock = target.with_name(f"{target.name}.lock")
@@ -194,7 +198,18 @@ def _locked(target: Path) -> Iterator[Path]:
 def transformed_images(
     dataset: Dataset, transform: ImageTransform, numbers: NDArray[np.int64], device: torch.device
 ) -> Tensor:
-    """(N, 3, S, S): images by their number, variant x images + image row; each has its own random numbers."""
+    """Read and transform images by their numbers.
+
+    Args:
+        dataset: dataset with the images.
+        transform: transform of the stored images.
+        numbers: (N,) variant x number of images + image row. A number is also the seed of the image's augmentation, so
+            the result does not depend on the batch.
+        device: device to transform on.
+
+    Returns:
+        (N, 3, S, S) float32, normalized.
+    """
     rows, variants = numbers % dataset.images, numbers // dataset.images
     stored = [dataset.image(row) for row in rows.tolist()]
     sizes = torch.from_numpy(dataset.image_sizes[rows])
@@ -214,7 +229,7 @@ def transformed_images(
 
 
 class _Writer:
-    """Fills the arrays of an unfinished folder from the first to the last image, and records the progress."""
+    """Fills the arrays of an unfinished folder in the order of the images, and records the progress."""
 
     def __init__(self, folder: Path, shape: tuple[int, int], dtype: str) -> None:
         self._folder, self._shape, self._dtype = folder, shape, dtype
@@ -228,10 +243,11 @@ class _Writer:
             self.done = int(saved["done"])
 
     def add(self, features: dict[str, Tensor]) -> None:
-        """Append the features of the next images; durable after `save`, which happens every few seconds.
+        """Append the features of the next images, and call `save` every few seconds.
 
         Raises:
-            UserError: values do not fit the type; the folder is removed.
+            ValueError: there are no features.
+            UserError: values are beyond the range of the stored type; the folder is removed.
         """
         converted = {name: self._converted(name, tensor) for name, tensor in features.items()}
         if not converted:
@@ -248,7 +264,7 @@ class _Writer:
             self.save()
 
     def save(self) -> None:
-        """Write the added values to disk, then their number."""
+        """Write the added values to disk, then record their number."""
         self._next_save = time.monotonic() + _SAVE_EVERY
         if not self._arrays:
             return
@@ -258,7 +274,7 @@ class _Writer:
         write_whole(self._folder / _PROGRESS, layout.json_bytes(state))
 
     def describe(self, identity: dict[str, Any]) -> None:
-        """Write the description of the complete folder."""
+        """Write the description of the completed folder."""
         names = {name: [list(array.shape), array.dtype.name] for name, array in self._arrays.items()}
         write_whole(self._folder / _DESCRIPTION, layout.json_bytes({"identity": identity, "names": names}))
 

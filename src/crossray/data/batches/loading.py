@@ -24,21 +24,24 @@ from crossray.text.tokenizer import Tokenizer
 
 
 def report_key(cleaned: str) -> int:
-    """A stable number below 2^63, equal for equal cleaned reports."""
+    """Return a number below 2^63 that is equal for equal cleaned reports, on every machine."""
     return int.from_bytes(hashlib.blake2b(cleaned.encode(), digest_size=8).digest(), "little") >> 1
 
 
 class Collator:
-    """Turns study rows into a `Batch` of stored, untransformed images; instances can be pickled.
+    """Builds a `Batch` with untransformed images from study rows; instances can be pickled.
 
     Args:
         dataset: the prepared dataset.
         tokenizer: encodes the reports; None leaves the targets without tokens, (B, 0).
         section: target section of the report: "findings" or "impression".
         max_length: maximum number of tokens in a report, including bos and eos.
-        views: maximum number of views of a study; the first ones are used, and `view_mask` says which exist.
+        views: maximum number of views of a study; the first ones are used, and `view_mask` marks those that exist.
         features: cached features instead of images.
-        variant: variant of the cached features; "random" draws one of the augmented variants, if there are any.
+        variant: variant of the cached features; "random" draws one of all variants for each image.
+
+    Raises:
+        UserError: `views` is not positive, or `features` does not have the variant.
     """
 
     def __init__(
@@ -62,17 +65,20 @@ class Collator:
         self._encoded: dict[int, tuple[NDArray[np.int64], int]] = {}
 
     def __call__(self, rows: Sequence[int] | NDArray[np.int64], chances: NDArray[Any] | None = None) -> Batch:
-        """Build a batch.
+        """Build the batch of some studies.
 
         Args:
             rows: (B,) study rows.
-            chances: (B, V) numbers in [0, 1) that select the variant of cached features; required for variant "random".
+            chances: (B, V) numbers in [0, 1) that select the variant of cached features, for variant "random".
+
+        Raises:
+            ValueError: `chances` are missing for variant "random".
         """
         rows = np.asarray(rows, np.int64)
         return Batch(self.inputs(rows, chances), self.guide(rows), self.targets(rows))
 
     def inputs(self, rows: NDArray[np.int64], chances: NDArray[Any] | None = None) -> Inputs:
-        """Images or cached features of some studies."""
+        """Return the inputs of some studies, with images or cached features."""
         data = self.dataset
         first = data.first_image[rows]
         count = np.minimum(data.first_image[rows + 1] - first, self.views)
@@ -94,7 +100,7 @@ class Collator:
         )
 
     def guide(self, rows: NDArray[np.int64]) -> Guide:
-        """Additional information for training; all labels of a study without labels are zero."""
+        """Return additional information for training; all labels of a study without labels are zero."""
         labels = None
         if self.dataset.labels is not None:
             codes = self.dataset.labels[rows]
@@ -102,7 +108,7 @@ class Collator:
         return Guide(labels, tuple(self.dataset.ids(rows)), tuple(self.dataset.patients(rows)))
 
     def targets(self, rows: NDArray[np.int64]) -> Targets:
-        """Tokens of the reports, padded to the longest of them."""
+        """Return the tokens of the reports, padded to the longest report."""
         encoded = self._encode(rows)
         lengths = np.array([len(tokens) for tokens, _ in encoded])
         mask = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
@@ -113,7 +119,7 @@ class Collator:
         return Targets(torch.from_numpy(tokens), torch.from_numpy(mask), keys, reports)
 
     def _pixels(self, images: NDArray[np.int64], sizes: NDArray[np.int64], mask: NDArray[np.bool_]) -> Tensor:
-        """(B, V, 1, H, W) uint8: the views, copied from the memory map and padded with zeros."""
+        """Copy the views from the memory map and pad them with zeros, (B, V, 1, H, W) uint8."""
         height, width = sizes.max(axis=(0, 1))
         whole = bool((sizes == (height, width)).all())
         padded = (np.empty if whole else np.zeros)((*mask.shape, height, width), np.uint8)
@@ -132,7 +138,7 @@ class Collator:
         elif chances is None:
             raise ValueError("variant 'random' needs `chances`")
         else:
-            # the evaluation's variant too: a small shift changes most of a tokenizer's tokens
+            # includes the evaluation variant, because a small shift changes most tokens of an image tokenizer
             variants = np.minimum((chances * cache.variants).astype(np.int64), cache.variants - 1)
         read = cache.read(images.ravel(), variants.ravel())
         valid = torch.from_numpy(mask)
@@ -158,15 +164,15 @@ class PlannedBatch(Batch):
     """A batch with the random numbers of its augmentation.
 
     Attributes:
-        draws: (B, V, DRAWS) float32 in [0, 1), a function of the seed, the epoch and the position in the epoch; None
-            for a batch without augmentation.
+        draws: (B, V, DRAWS) float32 in [0, 1), determined by seed, epoch and position in the epoch; None for a batch
+            without augmentation.
     """
 
     draws: Tensor | None = None
 
 
 class _PlannedBatches(TorchDataset[PlannedBatch]):
-    """Builds a batch from a plan, in a worker process."""
+    """Builds a batch from a plan, usually in a worker process."""
 
     def __init__(self, collator: Collator, seed: int | None) -> None:
         self.collator, self.seed = collator, seed
@@ -174,7 +180,7 @@ class _PlannedBatches(TorchDataset[PlannedBatch]):
     def __getitem__(self, plan: BatchPlan) -> PlannedBatch:
         draws = chances = None
         if self.seed is not None:
-            # numbers for the global batch, of which each process uses its share
+            # drawn for the global batch; each process uses its share
             generator = np.random.default_rng((self.seed, plan.epoch, plan.index))
             numbers = generator.random((plan.total, self.collator.views, DRAWS + 1), np.float32)
             numbers = numbers[plan.first : plan.first + len(plan.rows)]
@@ -184,14 +190,14 @@ class _PlannedBatches(TorchDataset[PlannedBatch]):
 
 
 class StudyLoader:
-    """An iterable over the batches of successive epochs.
+    """Iterates over the batches of successive epochs.
 
-    It follows the protocol by which Lightning's fit loop saves and restores a loader in the middle of an epoch:
+    It implements the protocol with which Lightning's fit loop saves and restores a loader in the middle of an epoch:
     `state_dict`, `load_state_dict`, and `sampler.set_epoch`.
 
     Args:
         collator: builds the batches.
-        sampler: plans them.
+        sampler: plans the batches.
         seed: random seed of the augmentation; None for no augmentation.
         workers: number of processes that build batches in advance; 0 builds them in this process.
         pin_memory: copy batches to pinned memory.
@@ -207,7 +213,7 @@ class StudyLoader:
         pin_memory: bool = False,
     ) -> None:
         self.sampler = sampler
-        self.batch_sampler = None  # Lightning looks for it beside `sampler`
+        self.batch_sampler = None  # Lightning expects it next to `sampler`
         self._epoch, self._position = -1, 0
         self._loader: DataLoader[PlannedBatch] = DataLoader(
             _PlannedBatches(collator, seed),
@@ -216,32 +222,32 @@ class StudyLoader:
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
-            # a separate generator: the loader would draw from the global state in every epoch, and resuming would shift
-            # it
+            # without its own generator, the loader would draw from the global state in every epoch, and a resumed run
+            # would differ
             generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
-        """Number of batches of a whole epoch, even if the next iteration starts in its middle."""
+        """Return the number of batches in a whole epoch, even if the next iteration starts in the middle of one."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[PlannedBatch]:
-        # A generator plans nothing before the first batch is requested, and by then the epoch has been set.
+        # runs only when the first batch is requested; by then, the epoch has been set
         self._epoch, self._position = self.sampler.epoch, self.sampler.start
         for batch in self._loader:
             self._position += 1
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch and the number of batches returned in it, without those that workers have built in advance."""
+        """Return the epoch and the number of batches yielded in it, without those that workers built in advance."""
         position = self._position if self._epoch == self.sampler.epoch else self.sampler.start
         return {"epoch": self.sampler.epoch, "position": position, **self.sampler.identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration start at the position of `state`.
+        """Make the next iteration start at the position of `state`.
 
         Raises:
-            UserError: the state is of another seed, batch size or number of studies.
+            UserError: the state was saved with another seed, batch size or number of studies.
         """
         for field, value in self.sampler.identity().items():
             if state.get(field) != value:

@@ -1,4 +1,4 @@
-"""The Lightning data module over a prepared dataset. Only this module of `crossray.data` imports Lightning."""
+"""The Lightning data module for prepared datasets. No other module of `crossray.data` imports Lightning."""
 
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from crossray.text.tokenizer import Tokenizer
 
 
 class StudyDataModule(lightning.LightningDataModule):
-    """Batches for training, validation and, only on demand, testing.
+    """Provides batches for training, validation and, only on request, testing.
 
-    The order of the studies and the augmentation depend only on (seed, epoch, position in the epoch). A run can
-    therefore be resumed in the middle of an epoch, and several processes together see the same batches as one process.
+    The order of the studies and the augmentation depend only on the seed, the epoch and the position in the epoch.
+    Therefore, a run can be resumed in the middle of an epoch, and several processes together see the same batches as
+    one process.
 
     Args:
         dataset: the prepared dataset or its folder.
@@ -35,7 +36,7 @@ class StudyDataModule(lightning.LightningDataModule):
         max_length: maximum number of tokens in a report, including bos and eos.
         workers: number of processes that load batches in advance.
         seed: random seed of the order and the augmentation.
-        features: cached features instead of images; training uses their augmented variants, if there are any.
+        features: cached features instead of images; training draws from all their variants.
         drop_last: drop the last training batch if it is not full.
 
     Raises:
@@ -65,10 +66,10 @@ class StudyDataModule(lightning.LightningDataModule):
         self._evaluation = self._collator(train=False)
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Rows of the studies of a split that have the section.
+        """Return the rows of the studies of a split that have the section, (N,) int64.
 
         Raises:
-            UserError: there are none.
+            UserError: the split does not exist, or none of its studies has the section.
         """
         rows = self.dataset.rows(split)
         if self.section == "findings":
@@ -82,25 +83,25 @@ class StudyDataModule(lightning.LightningDataModule):
         return kept
 
     def train_dataloader(self) -> StudyLoader:
-        """Shuffled, augmented batches; resumable."""
+        """Return the loader of shuffled, augmented batches of the training split, which can be resumed."""
         sampler = self._sampler(self.rows("train"), shuffle=True)
         return self._loader(sampler, train=True)
 
     def val_dataloader(self) -> StudyLoader:
-        """All validation studies once, grouped by the length of their reports."""
+        """Return the loader of the validation split; see `evaluation_loader`."""
         return self.evaluation_loader("val")
 
     def test_dataloader(self) -> StudyLoader:
-        """All test studies once; training never requests them."""
+        """Return the loader of the test split (`evaluation_loader`), which training never requests."""
         return self.evaluation_loader("test")
 
     def report_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(N,) keys of the reports of some studies, equal for equal cleaned reports."""
+        """Return the keys of the studies' reports, (N,) int64, equal for equal cleaned reports."""
         keys: NDArray[np.int64] = self._evaluation.targets(rows).report_key.numpy()
         return keys
 
     def inputs(self, rows: NDArray[np.int64], device: torch.device | str) -> Inputs:
-        """Inputs of some studies with the evaluation transform, on `device`."""
+        """Return the inputs of some studies on `device`, after the evaluation transform."""
         return transform_inputs(self._evaluation.inputs(rows).to(device), self.transform, train=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -110,7 +111,7 @@ class StudyDataModule(lightning.LightningDataModule):
         return Batch(inputs, batch.guide, batch.targets)
 
     def evaluation_loader(self, split: str) -> StudyLoader:
-        """All studies of a split once, without augmentation, grouped by the length of their reports."""
+        """Return a loader of all studies of a split, once each, without augmentation, longest reports first."""
         rows = self.rows(split)
         words = np.array([len(report.split()) for report in self.dataset.reports(rows, self.section)])
         sampler = self._sampler(rows[np.argsort(-words, kind="stable")], shuffle=False)

@@ -1,4 +1,4 @@
-"""Assigns studies to batches, depending only on the seed and the epoch, not on the number of processes."""
+"""Assigns studies to batches; the result depends only on the seed and the epoch, not on the number of processes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ from crossray.errors import UserError, counted
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """One batch of one process.
+    """The share of one process in one batch.
 
     Attributes:
-        epoch: epoch of the batch; `index`: its position in the epoch.
+        epoch: epoch of the batch.
+        index: position of the batch in the epoch.
         rows: (B,) int64, study rows of this process.
-        first: index of the first of them in the global batch; `total`: number of studies in the global batch.
+        first: index of the first of these rows in the global batch.
+        total: number of studies in the global batch.
     """
 
     epoch: int
@@ -28,19 +30,22 @@ class BatchPlan:
 
 
 class StudySampler:
-    """Plans the batches of some studies.
+    """Plans the batches of every epoch.
 
-    A global batch has `batch_size` x `world_size` studies and is split into contiguous parts, one per process. Two
-    processes with half the batch size therefore see together the same batches as one process. All processes have the
-    same number of batches.
+    A global batch has `batch_size` x `world_size` studies and is split into contiguous parts, one per process.
+    Therefore, two processes with half the batch size together see the same batches as one process. All processes have
+    the same number of batches.
 
     Args:
         rows: study rows.
         batch_size: number of studies per batch in one process.
-        seed: random seed of the order; without `shuffle` it has no effect.
-        shuffle: draw a new order for every epoch; otherwise the order of `rows`, in batches of nearly equal size.
-        drop_last: drop the last batch if it is not full, unless it is the only one.
-        rank: index of this process; `world_size`: number of processes.
+        seed: random seed of the order; it has no effect without `shuffle`.
+        shuffle: draw a new order for every epoch; otherwise, keep the order of `rows` and use batches of nearly equal
+            size.
+        drop_last: with `shuffle`, drop the last batch if it is not full, unless it is the only one. A last batch with
+            fewer studies than processes is always dropped.
+        rank: index of this process.
+        world_size: number of processes.
 
     Raises:
         UserError: there are fewer studies than processes, or the batch size is not positive.
@@ -71,14 +76,14 @@ class StudySampler:
         self._bounds = self._make_bounds(drop_last)
 
     def _make_bounds(self, drop_last: bool) -> NDArray[np.int64]:
-        """Index of the first study of every global batch, and the end of the last batch."""
+        """Compute the index of the first study of every global batch, and the end of the last batch."""
         count, size = len(self.rows), self.global_batch_size
         if not self.shuffle:
             batches = -(-count // size)
             return np.arange(batches + 1, dtype=np.int64) * count // batches
         bounds = np.append(np.arange(0, count, size, dtype=np.int64), count)
         left = int(bounds[-1] - bounds[-2])
-        # with fewer remaining studies than processes, one process would have none
+        # with fewer remaining studies than processes, a process would have none
         if len(bounds) > 2 and left < size and (drop_last or left < self.world_size):
             bounds = bounds[:-1]
         return bounds
@@ -87,12 +92,12 @@ class StudySampler:
         return len(self._bounds) - 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Plan another epoch from its start; for the current epoch, this has no effect."""
+        """Plan an epoch from its start; this has no effect for the current epoch."""
         if epoch != self.epoch:
             self.epoch, self._start = epoch, 0
 
     def resume(self, epoch: int, position: int) -> None:
-        """Let the next iteration start at batch `position` of `epoch`."""
+        """Make the next iteration start at batch `position` of `epoch`."""
         self.epoch, self._start = epoch, position
 
     def __iter__(self) -> Iterator[BatchPlan]:
@@ -108,9 +113,9 @@ class StudySampler:
 
     @property
     def start(self) -> int:
-        """Batch at which the next iteration starts."""
+        """Index of the batch at which the next iteration starts."""
         return self._start
 
     def identity(self) -> dict[str, Any]:
-        """Values that must be equal when an epoch is resumed."""
+        """Return the values that must be equal when an epoch is resumed."""
         return {"seed": self.seed, "studies": len(self.rows), "global_batch_size": self.global_batch_size}

@@ -1,4 +1,4 @@
-"""Turns stored gray-scale images into normalized batches, like the published code, but a whole batch at once.
+"""Transforms stored gray-scale images to normalized inputs, like the published code, but a whole batch at once.
 
 Resizing, cropping and flipping are one separable resampling: each output row (column) is a weighted sum of input rows
 (columns), so a batch takes two batched matrix products, whatever the sizes of its images. The weights are those of the
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crossray.data.batches.batch import Inputs
 
-#: Random numbers for the augmentation of one image: top, left, flip, angle, shift in x, shift in y.
+#: Number of random numbers for the augmentation of one image: top, left, flip, angle, shift in x, shift in y.
 DRAWS = 6
 
 
@@ -65,7 +65,7 @@ class ImageTransform:
 
     @staticmethod
     def draw(count: int, generator: torch.Generator | None = None) -> Tensor:
-        """The random numbers that `apply` needs for `count` images: (count, DRAWS) float32 in [0, 1), on the CPU."""
+        """Draw the random numbers that `apply` needs for some images, (count, DRAWS) float32 in [0, 1), on the CPU."""
         return torch.rand(count, DRAWS, generator=generator)
 
     def apply(
@@ -98,26 +98,26 @@ class ImageTransform:
             return self.normalise(pixels)
 
     def window(self, sizes: Tensor) -> Tensor:
-        """The part of each image that the model sees in evaluation, to map its square image back to the original.
+        """Return the part of each image that the model sees in evaluation, to map its square image to the stored one.
 
         Args:
             sizes: (N, 2) int64, height and width of each stored image.
 
         Returns:
-            (N, 4) float64: top, left, bottom and right, as shares of the image's height and width.
+            (N, 4) float64: top, left, bottom and right, as fractions of the image's height and width.
         """
         resized = self._resized(sizes, train=False)
         corner = self._central_corner(resized)
         return torch.cat([corner, corner + self.size], dim=1) / resized.repeat(1, 2).double()
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """(N, 1, S, S) float32 in 0 to 255 -> (N, 3, S, S) normalized with `mean` and `std`."""
+        """Normalize pixels, (N, 1, S, S) float32 in [0, 255], with `mean` and `std` to (N, 3, S, S)."""
         mean = pixels.new_tensor(self.mean).view(1, 3, 1, 1)
         std = pixels.new_tensor(self.std).view(1, 3, 1, 1)
         return torch.addcmul(-mean / std, pixels.expand(-1, 3, -1, -1), 1 / (255 * std))
 
     def _resized(self, sizes: Tensor, train: bool) -> Tensor:
-        """(N, 2) int64: height and width that each image is resized to before cropping."""
+        """Return the height and width to which each image is resized before cropping, (N, 2) int64."""
         sizes = sizes.clamp_min(1)  # a missing view has size 0
         if not train and self.squash:
             return torch.full_like(sizes, self.size)
@@ -128,12 +128,12 @@ class ImageTransform:
         return target * sizes // short
 
     def _central_corner(self, resized: Tensor) -> Tensor:
-        """(N, 2) int64: top and left of the central crop of images of these sizes."""
-        # torchvision's rounding: half to even
+        """Return top and left of the central crop of images of these sizes, (N, 2) int64."""
+        # rounds half to even, as torchvision does
         return ((resized - self.size) / 2).round().long()
 
     def _crop(self, images: Tensor, sizes: Tensor, chances: Tensor | None) -> Tensor:
-        """(N, 1, size, size) float32 in 0 to 255: resized, cropped at random or at the center, flipped."""
+        """Resize, crop (at random or at the center) and flip images, (N, 1, size, size) float32 in [0, 255]."""
         resized = self._resized(sizes, train=chances is not None)
         room = resized - self.size
         if chances is None:
@@ -154,12 +154,12 @@ class ImageTransform:
         return torch.bmm(torch.bmm(vertical, pixels), horizontal.transpose(1, 2)).unsqueeze(1)
 
     def _augment(self, pixels: Tensor, chances: Tensor) -> Tensor:
-        """Rotation, shift and zoom about the center, (N, 1, S, S); black outside the crop."""
+        """Rotate, shift and zoom crops about their centers, (N, 1, S, S); pixels from outside a crop are black."""
         if not (self.rotation or self.translate) and self.scale == 1:
             return pixels
         signed = 2 * chances[:, 3:] - 1
         angle = torch.deg2rad(signed[:, 0] * self.rotation)
-        # affine sampling uses half the side length as unit
+        # `grid_sample` measures in half side lengths
         shift = 2 * self.translate * signed[:, 1:]
         cosine, sine = torch.cos(angle) / self.scale, torch.sin(angle) / self.scale
         side = pixels.shape[-1]
@@ -172,10 +172,10 @@ class ImageTransform:
 
 
 def _weights(places: Tensor, stored: Tensor, resized: Tensor, length: int) -> Tensor:
-    """Triangle filter from stored to resized pixels.
+    """Compute the weights of a triangle filter from stored to resized pixels.
 
     Args:
-        places: (N, S) int64, requested pixels of the resized image.
+        places: (N, S) int64, indices of the requested pixels in the resized image.
         stored: (N,) size of the image in pixels.
         resized: (N,) size in pixels after resizing.
         length: size of the padded image in pixels.
@@ -202,7 +202,7 @@ def transform_inputs(
     """Apply `transform` to every view of every study; each view is augmented separately.
 
     Args:
-        inputs: images (B, V, 1, H, W) uint8; with H = W = 0 they are cached features and are returned unchanged.
+        inputs: images (B, V, 1, H, W) uint8; inputs with H = W = 0 have cached features and are returned unchanged.
         transform: the transform.
         train: see `ImageTransform.apply`.
         generator: see `ImageTransform.apply`.

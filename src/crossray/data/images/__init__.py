@@ -1,4 +1,4 @@
-"""Image files (PNG, JPEG, DICOM) as 8-bit gray arrays: the only place that opens an image."""
+"""Reads image files (PNG, JPEG, DICOM) as 8-bit gray arrays; no other package opens images."""
 
 from crossray.data.images.pixels import MAX_ASPECT_RATIO, MAX_COLOURFULNESS, MAX_PIXELS, MIN_SIDE
 from crossray.data.images.positions import FileDescription, view_position

@@ -1,6 +1,6 @@
-"""PNG files with 16 bits a sample: of those with several samples a pixel, Pillow keeps only the upper byte.
+"""Reads PNG files with 16 bits per sample; with several samples per pixel, Pillow keeps only the upper bytes.
 
-Its decoder can be told to keep the lower byte as well, so that such a file is decoded twice and loses nothing.
+Its decoder can also be told to keep the lower bytes, so such a file is decoded twice and loses nothing.
 """
 
 from collections.abc import Sequence
@@ -14,34 +14,34 @@ from PIL.PngImagePlugin import PngImageFile
 from crossray.data.images.pixels import bits_in_use, scaled_to_bits
 from crossray.data.images.remarks import Remarks
 
-#: Pillow's raw modes for the upper and the lower byte of each sample (big-endian, "16L" takes the second byte of a
-#: pair), the mode they decode to, and which channels hold the upper and the lower bytes of colors and of alpha. Gray
-#: with alpha has four bytes a pixel and is decoded once, as if it were RGBA.
+#: By Pillow's raw mode of the file: the mode to decode to, and the raw modes for the upper and for the lower byte of
+#: each sample ("16L" takes the second byte of a pair, and PNG is big-endian). Gray with alpha has four bytes per pixel
+#: and is decoded once, as if it were RGBA.
 _RAW_MODES: dict[str, tuple[str, tuple[str, ...]]] = {
     "RGB;16B": ("RGB", ("RGB;16B", "RGB;16L")),
     "RGBA;16B": ("RGBA", ("RGBA;16B", "RGBA;16L")),
     "LA;16B": ("RGBA", ("RGBA",)),
 }
 
-#: Where Pillow keeps what says the orientation.
+#: Keys of `Image.info` that can contain the orientation.
 _ORIENTATION = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 
 
 def is_deep(image: PngImageFile) -> bool:
-    """Whether a PNG that is not decoded yet has 16 bits a sample."""
+    """Whether a PNG that is not yet decoded has 16 bits per sample."""
     return image.mode.startswith("I") or _raw_mode(image) in _RAW_MODES
 
 
 def read_deep(image: PngImageFile, content: bytes, remark: Remarks) -> Image.Image:
-    """Decode a PNG with 16 bits a sample to 8, by the bits that are in use.
+    """Decode a PNG with 16 bits per sample, and scale the bits that are in use to 8 bits.
 
     Args:
-        image: opened from `content` and not decoded yet.
-        content: the file.
+        image: image opened from `content` and not yet decoded.
+        content: content of the file.
         remark: receives the warnings.
 
     Returns:
-        An image of mode L, RGB or RGBA (also for gray with alpha).
+        Image of mode L, RGB or RGBA (also for gray with alpha).
     """
     raw = _raw_mode(image)
     if raw not in _RAW_MODES:
@@ -67,7 +67,7 @@ def _raw_mode(image: PngImageFile) -> str:
 
 
 def _samples(decoded: Sequence[Image.Image], channel: int) -> NDArray[np.uint16]:
-    """(H, W) samples of a channel out of one image with both bytes, or of one image for each byte."""
+    """Combine the bytes of a channel, from one image with both or from one image for each, to (H, W) samples."""
     if len(decoded) == 1:
         upper, lower = (np.asarray(decoded[0].getchannel(2 * channel + byte)) for byte in (0, 1))
     else:
@@ -79,14 +79,14 @@ def _samples(decoded: Sequence[Image.Image], channel: int) -> NDArray[np.uint16]
 
 
 def _with_orientation(image: Image.Image, source: Image.Image) -> Image.Image:
-    """The image with what its file says about its orientation."""
+    """Copy the orientation of `source` to an image, and return the image."""
     image.info |= {key: source.info[key] for key in _ORIENTATION if key in source.info}
     return image
 
 
 def _decoded(content: bytes, mode: str, raw_mode: str) -> Image.Image:
     image = PngImageFile(BytesIO(content))
-    # what the decoder is told to unpack, and into which mode
+    # make the decoder unpack these bytes into this mode
     image._mode = mode
     image.tile = [tile._replace(args=raw_mode) for tile in image.tile]
     image.load()
@@ -94,7 +94,7 @@ def _decoded(content: bytes, mode: str, raw_mode: str) -> Image.Image:
 
 
 def _opacity(alpha: NDArray[np.uint16], bits: int, remark: Remarks) -> NDArray[np.uint8]:
-    """Alpha as 8 bits; one value above zero everywhere means opaque, whatever its width."""
+    """Convert alpha to 8 bits; an image with the same alpha above zero everywhere is opaque, whatever the value."""
     low, high = int(alpha.min()), int(alpha.max())
     if low == high and 0 < high < 2**16 - 1:
         remark("transparency", "has one value everywhere, not the highest; the image is taken for opaque")

@@ -1,8 +1,8 @@
-"""Radiographs in DICOM files (PS3.3, PS3.5): checks the header and reads the first frame as gray levels.
+"""Reads radiographs from DICOM files (PS3.3, PS3.5): checks the header and converts the first frame to gray levels.
 
-If the pixel values clearly contradict the header, the values are trusted and a warning is given; if the reading remains
-uncertain, the file is rejected with the name of the field. The sizes in the header and in a compressed image are
-checked before decoding.
+If the pixel values clearly contradict the header, the values are trusted and a warning is given. If their
+interpretation remains uncertain, the file is rejected with the name of the field. The sizes in the header and in a
+compressed image are checked before decoding.
 """
 
 import numpy as np
@@ -46,10 +46,10 @@ _CHEST = ("CHEST", "THORAX", "LUNG", "RIB", "HEART", "STERNUM", "CLAVICLE", "TSP
 
 
 def describe(content: bytes, name: str) -> FileDescription:
-    """The position of a view, its study, and whether the file contains an image.
+    """Return the position of a view, its study, and whether the file contains an image.
 
     Args:
-        content: a DICOM file, or its first `MAX_HEADER` bytes and one more.
+        content: content of a DICOM file, or its first `MAX_HEADER` + 1 bytes.
         name: name of the file in messages.
 
     Raises:
@@ -69,7 +69,7 @@ def read_dicom(content: bytes, name: str, remark: Remarks) -> NDArray[np.uint8]:
     """Decode the first frame of a radiograph, as a viewer would show it.
 
     Args:
-        content: a DICOM file.
+        content: content of a DICOM file.
         name: name of the file in messages.
         remark: receives the warnings.
 
@@ -77,8 +77,8 @@ def read_dicom(content: bytes, name: str, remark: Remarks) -> NDArray[np.uint8]:
         (H, W) uint8, 0 = black.
 
     Raises:
-        UserError: the file is not a radiograph, too large, truncated or damaged, has an unsupported transfer syntax or
-            color, or a field contradicts another one or the values.
+        UserError: the file is not a radiograph, is too large, truncated or damaged, or has an unsupported transfer
+            syntax or color space; or a field contradicts another one or the values.
     """
     with one_sentence(name):
         header = Header(content, name)
@@ -116,7 +116,7 @@ def _check_kind(header: Header, remark: Remarks) -> None:
 
 
 def _layout(header: Header, remark: Remarks) -> Layout:
-    """Check that the fields on the pixel format exist, agree, and are within the limits."""
+    """Check that the fields of the pixel format exist, agree, and are within the limits."""
     name = header.name
     rows, columns = header.needed("Rows"), header.needed("Columns")
     samples = header.needed("SamplesPerPixel")

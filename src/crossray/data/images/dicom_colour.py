@@ -1,4 +1,4 @@
-"""Gray levels of DICOM images with three samples per pixel (PS3.3 C.7.6.3.1.2)."""
+"""Converts DICOM images with three samples per pixel to gray levels (PS3.3 C.7.6.3.1.2)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,18 +8,18 @@ from crossray.data.images.dicom_header import Layout
 from crossray.data.images.pixels import grey
 from crossray.data.images.remarks import Remarks
 
-#: How much farther from gray the other interpretation must be for the values to decide.
+#: Factor by which the other interpretation must be farther from gray for the values to decide.
 _CERTAIN = 4.0
 
 
 def grey_of_colour(values: NDArray[np.uint8], layout: Layout, name: str, remark: Remarks) -> NDArray[np.uint8]:
-    """Gray levels of a radiograph in three samples.
+    """Convert a radiograph with three samples per pixel to gray levels.
 
     For a gray image, the values show whether they are R, G, B or Y, Cb, Cr: R, G and B are equal, or Cb and Cr are 128.
-    For a tinted image, the markers of a JPEG decide, and otherwise the header.
+    For a tinted image, the markers of a JPEG decide, or else the header.
 
     Args:
-        values: (H, W, 3).
+        values: (H, W, 3) uint8.
         layout: pixel format from the header and the markers.
         name: name of the image in messages.
         remark: receives the warnings.
@@ -44,7 +44,7 @@ _NAMES = {"YBR": "Y, Cb and Cr", "RGB": "R, G and B"}
 
 
 def _colours(values: NDArray[np.uint8]) -> str:
-    """The color space according to the values of a gray image; "" if they do not tell."""
+    """Infer the color space of a gray image from its values: "RGB", "YBR", or "" if they do not tell."""
     height, width = values.shape[:2]
     some = values[:: max(1, height // 256), :: max(1, width // 256)].astype(np.float64)
     rgb = np.abs(np.diff(some, axis=-1)).mean()

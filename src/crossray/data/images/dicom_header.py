@@ -1,4 +1,4 @@
-"""The header of a DICOM file (PS3.3, PS3.5): each field is read separately, so an error names its field.
+"""Reads the header of a DICOM file (PS3.3, PS3.5), each field separately, so that an error names its field.
 
 Only the elements in `FIELDS` are parsed, so a patient's name never reaches memory or messages.
 """
@@ -24,7 +24,7 @@ MAX_HEADER = 2**22
 
 PIXEL_DATA = 0x7FE00010
 
-#: Elements with pixels; the first two kinds are not supported.
+#: Elements with pixels; the first two are not supported.
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", PIXEL_DATA: "PixelData"}
 
 FIELDS = (
@@ -50,17 +50,17 @@ class Header:
     Attributes:
         name: name of the file in messages.
         pixels: "PixelData", another element of `_PIXELS`, or "" if there is none.
-        encapsulated: whether the pixels have no length, as compressed pixels do.
+        encapsulated: whether the pixels have an undefined length, as compressed pixels do.
         whole: whether the file ends with its last element.
     """
 
     def __init__(self, content: bytes, name: str) -> None:
-        """Parse a file, or its first `MAX_HEADER` bytes and one more.
+        """Parse the content of a file, or its first `MAX_HEADER` + 1 bytes.
 
         Raises:
-            UserError: the whole file is deflated. Damaged bytes can raise any error (`one_sentence`).
+            UserError: the whole file is deflated. Damaged bytes can raise any error; see `one_sentence`.
         """
-        # pydicom would inflate such a file at once, whatever its size; the identifier occurs nowhere else in a file.
+        # pydicom would inflate such a file at once, whatever its size; the identifier occurs nowhere else in a file
         if uid.DeflatedExplicitVRLittleEndian.encode() in content[:MAX_HEADER]:
             raise UserError(f"{name}: the whole file is deflated, which is not supported; export it uncompressed")
         self.name = name
@@ -82,7 +82,7 @@ class Header:
 
     @property
     def syntax(self) -> uid.UID | None:
-        """TransferSyntaxUID, or None."""
+        """TransferSyntaxUID; None if it is missing."""
         syntax: uid.UID | None = self.dataset.file_meta.get("TransferSyntaxUID")
         return syntax
 
@@ -90,8 +90,7 @@ class Header:
         """Check that the file contains supported pixels.
 
         Raises:
-            UserError: it does not; the message says whether pixels are missing or unsupported, or the file is
-                truncated.
+            UserError: the pixels are missing or not supported, or the file is truncated; the message says which.
         """
         if self.pixels == "PixelData":
             return
@@ -113,7 +112,7 @@ class Header:
         return element is not None and element.value not in (None, b"", "")
 
     def texts(self, field: str) -> list[str]:
-        """The values of a field as text without surrounding spaces; [] if there are none."""
+        """Return the values of a field as text without surrounding spaces; [] if there are none."""
         if not self.has(field):
             return []
         value = self.dataset.get_item(Tag(field)).value
@@ -121,37 +120,41 @@ class Header:
         return [part.strip(" \0\t\r\n") for part in text.split("\\")]
 
     def text(self, field: str) -> str:
-        """The first of `texts`, or ""."""
+        """Return the first value of a field as text; "" if there is none."""
         return next(iter(self.texts(field)), "")
 
     def integer(self, field: str) -> int | None:
-        """The first value of an integer field; None if there is none.
+        """Return the first value of an integer field; None if there is none.
 
         Raises:
-            UserError: the field contains something else.
+            UserError: the value is not a whole number.
         """
         if not self.has(field):
             return None
         try:
             value = self.dataset.get(field)
             return int(value if isinstance(value, int | str | float) else value[0])
-        except Exception:  # pydicom raises nearly anything
+        except Exception:  # pydicom can raise almost any error
             raise UserError(f"{self.name}: {field} is not a whole number; export the image again") from None
 
     def needed(self, field: str) -> int:
-        """`integer` of a required field."""
+        """Return the first value of a required integer field.
+
+        Raises:
+            UserError: the field is missing, or the value is not a whole number.
+        """
         value = self.integer(field)
         if value is None:
             raise UserError(f"{self.name}: {field} is missing; export the image again")
         return value
 
     def numbers(self, field: str) -> list[float | None]:
-        """The values of a decimal field, with None for invalid numbers (`number`)."""
+        """Return the values of a decimal field, with None for invalid ones (`number`)."""
         return [number(text) for text in self.texts(field)]
 
 
 def number(text: str) -> float | None:
-    """A decimal number with a point or comma; None for anything else, and if a comma may separate thousands."""
+    """Parse a decimal number with a point or a comma; None for any other text, or if the comma may mark thousands."""
     if not _NUMBER.fullmatch(text) or _THOUSANDS.fullmatch(text):
         return None
     value = float(text.replace(",", "."))
@@ -159,13 +162,13 @@ def number(text: str) -> float | None:
 
 
 def code(text: str) -> str:
-    """A coded word of a header for messages; text that cannot be a code is replaced by its length."""
+    """Format a coded value for messages; a text that cannot be a code is quoted or replaced by its length."""
     return text if re.fullmatch(r"[A-Za-z0-9_ ./-]{1,16}", text) else quoted(text)
 
 
 @contextmanager
 def one_sentence(name: str) -> Iterator[None]:
-    """Turn errors from damaged bytes into one sentence; pydicom's warnings quote the header and are dropped."""
+    """Turn errors from damaged bytes into one sentence; drop pydicom's warnings, because they quote the header."""
     logger = logging.getLogger("pydicom")
     level = logger.level
     try:
@@ -183,17 +186,17 @@ def one_sentence(name: str) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Layout:
-    """The pixel format according to the header, if the values agree.
+    """The pixel format according to the header, corrected where the data contradict it.
 
     Attributes:
-        rows: number of rows of the image; `columns` likewise.
-        columns: see `rows`.
-        samples: 1 or 3.
+        rows: number of rows of the image.
+        columns: number of columns of the image.
+        samples: number of samples per pixel, 1 or 3.
         colour: PhotometricInterpretation in capitals.
         allocated: number of bits of a stored word, 8 or 16.
-        stored: BitsStored.
+        stored: BitsStored, the number of bits that are used.
         signed: whether PixelRepresentation is 1.
-        marked: "YBR" or "RGB" according to the markers of a compressed image, else "".
+        marked: "YBR" or "RGB" according to the markers of a compressed image; "" if unknown.
     """
 
     rows: int

@@ -1,7 +1,7 @@
-"""Gray levels of stored DICOM values: modality, value of interest, polarity (PS3.3 C.7.5, C.11.1, C.11.2).
+"""Converts stored DICOM values to gray levels: modality, value of interest, polarity (PS3.3 C.7.5, C.11.1, C.11.2).
 
-Every step maps values to values, so all steps are combined in one table with an entry for each of at most 65,536 stored
-values, in which an image is looked up at once.
+Every step maps values to values. Therefore, all steps are computed for a table with an entry for each of at most 65,536
+stored values, in which the image is then looked up once.
 """
 
 from typing import Any
@@ -21,18 +21,18 @@ Levels = NDArray[np.float64]
 
 
 def grey_levels(header: Header, stored: NDArray[Any], layout: Layout, remark: Remarks) -> NDArray[np.uint8]:
-    """Convert stored values to gray levels like a viewer.
+    """Convert stored values to gray levels, as a viewer does.
 
     Args:
         header: header of the file.
-        stored: (H, W) words.
+        stored: (H, W) stored words.
         layout: pixel format from the header; MONOCHROME1 or 2.
         remark: receives the warnings.
 
     Returns:
         (H, W) uint8, 0 = black. Black and white are determined by the first VOI LUT, or else the first window, or else
-        the lowest and highest value without outliers. Padding is black. An image that is certainly a negative with the
-        header's polarity is inverted (`polarity`).
+        the lowest and highest value without outliers. Padding is black. If the image is certainly a negative with the
+        polarity in the header, it is inverted (`polarity`).
 
     Raises:
         UserError: a number in the header is invalid, or all pixels are padding.
@@ -64,7 +64,7 @@ def _shown(levels: Levels, words: Words) -> NDArray[np.uint8]:
 
 
 def _physical(header: Header, values: Levels, words: Words, layout: Layout, remark: Remarks) -> Levels:
-    """Modality LUT, or slope and intercept (C.11.1)."""
+    """Apply the modality LUT, or slope and intercept (C.11.1)."""
     if header.has("ModalityLUTSequence"):
         table = lookup_table(header, "ModalityLUTSequence", words.signed, remark)
         if table is None:
@@ -78,7 +78,7 @@ def _physical(header: Header, values: Levels, words: Words, layout: Layout, rema
 
 
 def _decimal(header: Header, field: str) -> float | None:
-    """The first value of a decimal field that is required to show the image; None if there is none."""
+    """Return the first value of a decimal field; None if there is none; raise `UserError` if it is invalid."""
     text = header.text(field)
     value = number(text)
     if text and value is None:
@@ -89,7 +89,7 @@ def _decimal(header: Header, field: str) -> float | None:
 
 
 def _of_interest(header: Header, physical: Levels, words: Words, layout: Layout, remark: Remarks) -> Levels:
-    """Levels between 0 (black) and 1 (white), for MONOCHROME2 (C.11.2)."""
+    """Map values to levels between 0 (black) and 1 (white) as for MONOCHROME2 (C.11.2)."""
     if header.has("VOILUTSequence"):
         table = lookup_table(header, "VOILUTSequence", bool(physical.min() < 0), remark)
         if table is None:
@@ -109,7 +109,7 @@ def _of_interest(header: Header, physical: Levels, words: Words, layout: Layout,
 
 
 def _first_window(header: Header, remark: Remarks) -> tuple[float, float, str] | None:
-    """Center, width and function of the first usable window; None if there is none."""
+    """Return center, width and function of the first usable window; None if there is none."""
     function = header.text("VOILUTFunction").upper() or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         remark("VOILUTFunction", "is none of LINEAR, LINEAR_EXACT and SIGMOID; LINEAR is taken")
@@ -131,7 +131,7 @@ def _first_window(header: Header, remark: Remarks) -> tuple[float, float, str] |
 
 
 def _window(physical: Levels, center: float, width: float, function: str) -> Levels:
-    """C.11.2.1.2 and C.11.2.1.3; values beyond 0 and 1 are clipped later."""
+    """Apply a window (C.11.2.1.2, C.11.2.1.3); values outside [0, 1] are clipped later."""
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (physical - center) / width, -700, 700)))
     if function == "LINEAR_EXACT":

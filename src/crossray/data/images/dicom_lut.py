@@ -1,7 +1,7 @@
-"""Lookup tables of DICOM headers, modality and value of interest (PS3.3 C.11.1.1, C.11.2.1.1).
+"""Reads lookup tables for modality and value of interest from DICOM headers (PS3.3 C.11.1.1, C.11.2.1.1).
 
-LUTDescriptor contains the number of entries, the first mapped value, and the number of bits per entry. The last is
-often wrong and is derived from the entries.
+LUTDescriptor contains the number of entries, the first mapped value, and the number of bits per entry. The last one is
+often wrong, so it is derived from the entries.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from crossray.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class LookupTable:
-    """One table.
+    """One lookup table.
 
     Attributes:
-        name: name of the file.
+        name: name of the file in messages.
         entries: (n,) outputs for the values first, first + 1, ...; other values use the nearest entry.
         first: value of the first entry.
         bits: number of bits per entry in LUTDescriptor.
-        missing: number of announced entries that LUTData lacks.
+        missing: number of entries that LUTDescriptor announces and LUTData lacks.
     """
 
     name: str
@@ -35,11 +35,14 @@ class LookupTable:
     missing: int
 
     def look_up(self, values: NDArray[np.float64], present: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The entry of every value.
+        """Return the entry of every value.
 
         Args:
-            values: all possible values.
-            present: values that occur.
+            values: (n,) all possible values.
+            present: values that occur in the image.
+
+        Returns:
+            (n,) entries.
 
         Raises:
             UserError: the entry of a value that occurs is missing.
@@ -53,7 +56,7 @@ class LookupTable:
         return found
 
     def white(self, remark: Remarks) -> float:
-        """The output for white: the largest value with the number of bits that the entries use."""
+        """Return the output for white: the largest value with the number of bits that the entries use."""
         used = int(self.entries.max()).bit_length()
         if used != self.bits:
             remark(
@@ -68,7 +71,7 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
     Args:
         header: header of the file.
         field: "ModalityLUTSequence" or "VOILUTSequence".
-        signed: whether looked-up values can be negative.
+        signed: whether the values to look up can be negative.
         remark: receives the warnings.
 
     Returns:
@@ -83,7 +86,7 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
         data = _stored(item)
     except (KeyError, IndexError, AttributeError, TypeError):
         return None
-    except Exception:  # pydicom raises many kinds of errors
+    except Exception:  # pydicom can raise almost any error
         raise UserError(f"{header.name}: LUTDescriptor or LUTData of {field} cannot be read; export the image "
                         "again") from None  # fmt: skip
     if data is None or not len(data):
@@ -104,14 +107,14 @@ def lookup_table(header: Header, field: str, signed: bool, remark: Remarks) -> L
 
 
 def _stored(item: Any) -> Any:
-    """LUTData as bytes, whatever type pydicom returns."""
+    """Return LUTData as bytes or as a sequence of numbers, depending on what pydicom returns."""
     element = item.get_item(Tag("LUTData"))
     value = element.value if isinstance(element.value, bytes) else item.LUTData
     return [value] if isinstance(value, int) else value
 
 
 def _entries(data: Any, count: int, bits: int, little: bool) -> NDArray[np.integer[Any]]:
-    """Entries of one or two bytes, according to the length of the data or else the descriptor."""
+    """Decode entries of one or two bytes each, according to the length of the data or else to LUTDescriptor."""
     if not isinstance(data, bytes):
         return np.atleast_1d(np.asarray(data, dtype=np.int64)) & 0xFFFF
     if len(data) in (count, count + count % 2) or (bits <= 8 and len(data) < 2 * count):

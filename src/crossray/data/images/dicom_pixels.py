@@ -1,4 +1,4 @@
-"""The stored words of the first frame of a DICOM file: uncompressed, or one of the compressions of PS3.5.
+"""Reads the stored words of the first frame of a DICOM file, uncompressed or with one of the compressions of PS3.5.
 
 The word size is derived from the data: the length of uncompressed data, or the header of a codestream.
 """
@@ -51,17 +51,17 @@ TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (*_NATIVE, uid.RLELossless, *_JPEG_FRAM
 
 
 def first_frame(content: bytes, header: Header, layout: Layout, remark: Remarks) -> NDArray[Any]:
-    """Decode the first frame.
+    """Decode the first frame of a file.
 
     Args:
-        content: the file.
-        header: its header.
-        layout: pixel format from the header; `rows`, `columns`, `allocated`, `stored` and `marked` are corrected from
-            the data.
+        content: content of the file.
+        header: header of the file.
+        layout: pixel format from the header; `rows`, `columns`, `allocated`, `stored` and `marked` are corrected by the
+            data.
         remark: receives the warnings.
 
     Returns:
-        (H, W) stored words, including unused bits; or (H, W, 3) uint8.
+        (H, W) stored words, including unused bits; (H, W, 3) uint8 for three samples per pixel.
 
     Raises:
         UserError: the transfer syntax is not supported, the data are truncated, or a size contradicts the header.
@@ -86,7 +86,7 @@ def first_frame(content: bytes, header: Header, layout: Layout, remark: Remarks)
 
 
 def _native_bytes(layout: Layout) -> int:
-    """Bytes of one uncompressed frame."""
+    """Return the size of one uncompressed frame in bytes."""
     size = layout.rows * layout.columns * layout.samples * layout.allocated // 8
     return size * 2 // 3 if layout.colour == "YBR_FULL_422" else size
 
@@ -121,7 +121,7 @@ def _native(
 
 
 def _clean(image: Dataset, layout: Layout) -> None:
-    """Correct the header for pydicom, which trusts it."""
+    """Write the layout to the header, because pydicom trusts it."""
     image.Rows, image.Columns, image.SamplesPerPixel = layout.rows, layout.columns, layout.samples
     image.BitsAllocated = image.BitsStored = layout.allocated
     image.HighBit, image.PixelRepresentation, image.NumberOfFrames = layout.allocated - 1, 0, 1
@@ -129,7 +129,7 @@ def _clean(image: Dataset, layout: Layout) -> None:
 
 
 def _planes(data: bytes, header: Header, layout: Layout, remark: Remarks) -> int:
-    """PlanarConfiguration; with the correct one, the three samples of a pixel in a gray image are similar."""
+    """Determine PlanarConfiguration: with the correct one, the three samples of a gray pixel are similar."""
     said = header.integer("PlanarConfiguration")
     if layout.colour == "YBR_FULL_422":
         return 0
@@ -149,7 +149,7 @@ def _planes(data: bytes, header: Header, layout: Layout, remark: Remarks) -> int
 
 
 def _spread(pixels: NDArray[np.uint8]) -> float:
-    """Mean difference between neighboring samples of a pixel, less what is constant (Cb and Cr of gray)."""
+    """Compute how far pixels are from gray: the smaller mean difference of R, G, B, or of Cb and Cr from 128."""
     some = pixels[:: max(1, len(pixels) // 2**16)].astype(np.float64)
     alike = np.abs(np.diff(some, axis=1)).mean()
     constant = np.abs(some[:, 1:] - 128).mean()
@@ -167,7 +167,7 @@ def _not_read(header: Header) -> UserError:
 
 def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, remark: Remarks) -> NDArray[Any]:
     offsets = int.from_bytes(data[4:8], "little") // 4
-    if max(offsets, data.count(_ITEM)) > MAX_FRAGMENTS:  # so many can only be an attack
+    if max(offsets, data.count(_ITEM)) > MAX_FRAGMENTS:  # no real file has so many
         raise UserError(
             f"{header.name}: the pixels are split into more than {MAX_FRAGMENTS} pieces; give a single radiograph"
         )
@@ -215,7 +215,7 @@ def _compressed(image: Dataset, data: bytes, header: Header, layout: Layout, rem
 
 
 def _syntax_of(frame: bytes, header: Header, remark: Remarks) -> uid.UID:
-    """The actual transfer syntax of the frame."""
+    """Determine the actual transfer syntax of the frame."""
     said = header.syntax
     if frame.startswith(_CODESTREAM):
         found, kind = (said if said in _JPEG_2000 else uid.JPEG2000), "JPEG 2000"
@@ -238,7 +238,7 @@ def _syntax_of(frame: bytes, header: Header, remark: Remarks) -> uid.UID:
 
 
 def _unpack_rle(frame: bytes, layout: Layout, remark: Remarks) -> NDArray[Any]:
-    """Decode run lengths (PS3.5 G): a segment for each byte of a sample, the high one first.
+    """Decode run lengths (PS3.5 G): one segment for each byte of a sample, the high byte first.
 
     Pillow's decoder stops at the given size and is about a hundred times faster than pydicom's.
     """
@@ -260,7 +260,7 @@ def _unpack_rle(frame: bytes, layout: Layout, remark: Remarks) -> NDArray[Any]:
 
 
 def _jpeg_2000(frame: bytes) -> tuple[tuple[int, int, int], int, bool]:
-    """Size, bits per sample and sign of a codestream (ITU-T T.800 A.5.1: SIZ follows its start)."""
+    """Read size, bits per sample and sign of a codestream (ITU-T T.800 A.5.1: SIZ follows the start marker)."""
     right, bottom, left, top, tile_width, tile_height = struct.unpack(">6I", frame[8:32])
     if -(-right // tile_width) * -(-bottom // tile_height) > MAX_FRAGMENTS:
         raise ValueError("codestream")

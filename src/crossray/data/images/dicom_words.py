@@ -1,8 +1,9 @@
 """Finds the bits of a stored word that contain the value and its sign, from the header and the values.
 
-A radiograph is smooth: neighboring pixels differ little. A value that lost its high bits or whose sign was misread
-wraps around, and neighbors at the edge of a wrap differ by the whole range. The interpretation that is by far the
-smoothest is therefore correct; an overlay or noise in the unused bits makes an interpretation rougher, not smoother.
+A radiograph is smooth: neighboring pixels differ little. A value that lost its high bits, or whose sign was
+misinterpreted, wraps around, and neighbors at the edge of a wrap differ by the whole range. Therefore, the
+interpretation that is by far the smoothest is correct; an overlay or noise in the unused bits makes an interpretation
+rougher, not smoother.
 """
 
 from dataclasses import dataclass
@@ -19,15 +20,15 @@ from crossray.errors import UserError
 #: Roughness, relative to the header's interpretation, below which another number of bits is certain.
 _OTHER_WIDTH = 0.5
 
-#: The same for another sign, and the number of distinct values that both halves of the range must contain: a few white
-#: marks next to black look like small negative numbers.
+#: The same for another sign, and the minimum number of distinct values in each half of the range: a few white marks
+#: next to black look like small negative numbers.
 _OTHER_SIGN = 0.25
 _LEAST_VALUES = 32
 
-#: Minimum noise (`_Roughness`) of an interpretation that is not an image; known radiographs have 0.001 to 0.1.
+#: Noise (`_Roughness`) above which an interpretation is not an image; known radiographs have 0.001 to 0.1.
 _ROUGH = 0.3
 
-#: Number of rows that are compared with the next one and within themselves.
+#: Number of rows whose pixels are compared with their neighbors to the right and below.
 _ROWS = 64
 
 
@@ -41,8 +42,8 @@ class Words:
         signed: whether the highest of these bits is a sign.
         padding: (2^bits,) bool, codes that mean "no image here".
         padded: (H, W) bool, pixels that are padding whatever their code; None if there are none.
-        present: codes that occur and are not padding, ascending; `counts`: their counts.
-        counts: see `present`.
+        present: (n,) codes that occur and are not padding, ascending.
+        counts: (n,) number of pixels of each of these codes.
     """
 
     codes: NDArray[np.uint16]
@@ -54,7 +55,7 @@ class Words:
     counts: NDArray[np.int64]
 
     def values(self) -> NDArray[np.float64]:
-        """(2^bits,) the value of every code."""
+        """Return the value of every code, (2^bits,)."""
         numbers = np.arange(2**self.bits, dtype=np.float64)
         if self.signed:
             numbers[2 ** (self.bits - 1) :] -= 2**self.bits
@@ -65,10 +66,13 @@ def read_words(header: Header, stored: NDArray[Any], layout: Layout, remark: Rem
     """Find the values in the stored words.
 
     Args:
-        header: for HighBit and the padding.
+        header: header of the file, for HighBit and the padding.
         stored: (H, W) words of 8 or 16 bits, signed or not.
-        layout: BitsStored and PixelRepresentation from the header.
+        layout: pixel format, for BitsStored and PixelRepresentation.
         remark: receives the warnings.
+
+    Returns:
+        The values as codes.
 
     Raises:
         UserError: bits above BitsStored are set and no interpretation is certain, or all pixels are padding.
@@ -90,7 +94,7 @@ def read_words(header: Header, stored: NDArray[Any], layout: Layout, remark: Rem
 def _shifted(
     header: Header, words: NDArray[np.uint16], layout: Layout, container: int, remark: Remarks
 ) -> NDArray[np.uint16]:
-    """Words whose lowest bit is the values' lowest: HighBit may put them higher."""
+    """Shift the words so that the values begin at bit 0, because HighBit may place them higher."""
     high = header.integer("HighBit")
     shift = 0 if high is None else high + 1 - layout.stored
     if shift == 0 or header.encapsulated:
@@ -104,7 +108,7 @@ def _shifted(
 
 @dataclass(frozen=True, slots=True)
 class _Padding:
-    """PixelPaddingValue and PixelPaddingRangeLimit as words; None where there is none."""
+    """PixelPaddingValue and PixelPaddingRangeLimit as words; None if missing."""
 
     first: int | None
     last: int | None
@@ -117,7 +121,7 @@ class _Padding:
 
 
 def _code(word: int, bits: int, signed: bool) -> int | None:
-    """The code of a word; None when the bits cannot hold it. The field's sign is often written wrongly."""
+    """Return the code of a word; None if it does not fit the bits. The sign of the field is often wrong."""
     fits = word < 2**bits or (signed and word >= 2**16 - 2 ** (bits - 1))
     return word % 2**bits if fits else None
 
@@ -131,7 +135,7 @@ def _reading(
     container: int,
     remark: Remarks,
 ) -> tuple[int, bool]:
-    """Bits of a value and whether they are signed; `present` are the words that occur and are no padding."""
+    """Determine the bits of a value and its sign; `present` are the words that occur and are not padding."""
     stored, signed = layout.stored, layout.signed
     half = 2 ** (stored - 1)
     extended = present >= 2**16 - half if signed and container == 16 else np.zeros(len(present), bool)
@@ -170,7 +174,7 @@ def _reading(
 
 
 def _both_signs(present: NDArray[np.int64], bits: int) -> bool:
-    """Whether many values lie in both halves of the range, so that a sign matters."""
+    """Whether both halves of the range contain many values, so that the sign matters."""
     negative = (present >> (bits - 1)) & 1 == 1
     return min(int(negative.sum()), int((~negative).sum())) >= _LEAST_VALUES
 
@@ -181,17 +185,17 @@ class _Roughness:
 
     Attributes:
         squares: mean squared difference.
-        noise: the same over twice the variance: far below 1 in a picture, 1 in noise (von Neumann's ratio).
+        noise: `squares` divided by twice the variance: far below 1 in a picture, 1 in noise (von Neumann's ratio).
     """
 
     squares: float
     noise: float
 
     def is_certainly_smoother(self, said: "_Roughness", share: float) -> bool:
-        """Whether this reading is right and the header's wrong.
+        """Whether this interpretation is correct and that of the header (`said`) is wrong.
 
-        Values that wrap around in a few places make those differences large; where they wrap around everywhere, the
-        header's reading is noise.
+        If the values of the header's interpretation wrap around in a few places, its squared differences are far
+        larger; if they wrap around everywhere, it is noise.
         """
         return self.squares < share * said.squares or (said.noise > _ROUGH and self.noise < _OTHER_SIGN * said.noise)
 

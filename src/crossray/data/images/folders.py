@@ -1,4 +1,4 @@
-"""The folder of one study, as exported by a picture archive: finds its views and their order."""
+"""Finds and orders the views in the folder of one study, as exported by a picture archive."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _LOGGER = logging.getLogger(__name__)
 #: Maximum number of files that are examined in the folder of one study.
 MAX_FILES = 1000
 
-#: Lower-case names of other files in the folder of a study.
+#: Lower-case names of files that are not views.
 _NO_VIEWS = ("dicomdir", "thumbs.db", "desktop.ini")
 
 #: Rank of the positions that come after frontal ones.
@@ -23,11 +23,11 @@ _AFTER_FRONTAL = {"lateral": 1, "unknown": 2}
 
 
 def study_views(folder: Path) -> dict[Path, FileDescription]:
-    """The views in a study's folder and its subfolders, frontal views first, with the descriptions of their files.
+    """Return the views in a study's folder and its subfolders, frontal views first, with descriptions of their files.
 
     DICOM objects without pixels (reports, presentation states) and files that are not images are skipped, with one
-    warning that counts them; hidden files and a DICOMDIR are skipped silently. A damaged image stays in the list,
-    because leaving it out would change the study.
+    warning that counts them; hidden files and a DICOMDIR are skipped silently. A damaged image is kept, because leaving
+    it out would change the study.
 
     Raises:
         UserError: there is no view, or a file cannot be read.
@@ -43,16 +43,16 @@ def study_views(folder: Path) -> dict[Path, FileDescription]:
 
 
 def frontal_first(positions: Mapping[Path, str]) -> list[Path]:
-    """Files in the order in which models use views: frontal, lateral, then all others, each by path.
+    """Sort files in the order in which models use views: frontal, lateral, then all others, each by path.
 
     Args:
-        positions: each one of `crossray.data.study.VIEW_POSITIONS`, by file.
+        positions: position of each file, one of `crossray.data.study.VIEW_POSITIONS`.
     """
     return sorted(positions, key=lambda path: (_AFTER_FRONTAL.get(positions[path], 0), path))
 
 
 def listed_frontal_first(positions: Sequence[str]) -> list[int]:
-    """Indices of listed views in the order in which models use them; the order of the list if none is frontal.
+    """Return the indices of listed views in the order in which models use them, or in list order if none is frontal.
 
     Example:
         >>> listed_frontal_first(["lateral", "unknown", "pa"])

@@ -1,9 +1,9 @@
-"""The header of a JPEG codestream, in a file or within DICOM (ITU-T T.81, T.87)."""
+"""Reads the header of a JPEG codestream, in a file or within DICOM (ITU-T T.81, T.87)."""
 
 import struct
 from dataclasses import dataclass
 
-#: Start-of-frame markers by what they start (T.81 table B.1; T.87 for JPEG-LS).
+#: Type of compression by start-of-frame marker (T.81 table B.1; T.87 for JPEG-LS).
 FRAMES = {
     0xC0: "baseline JPEG",
     0xC1: "extended JPEG",
@@ -19,14 +19,14 @@ _BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """A codestream up to its start of frame.
+    """The header of a codestream, up to its start of frame.
 
     Attributes:
-        marker: the start of frame, a key of `FRAMES`.
-        precision: bits per sample.
-        columns: number of columns of the frame; `rows` and `components` likewise.
-        rows: see `columns`.
-        components: see `columns`.
+        marker: start-of-frame marker, a key of `FRAMES`.
+        precision: number of bits per sample.
+        columns: number of columns of the frame.
+        rows: number of rows of the frame.
+        components: number of components of the frame.
         colours: "YBR" or "RGB" according to the markers: JFIF means YCbCr; Adobe's marker, or components named R, G and
             B, are explicit; "" if unknown.
     """
@@ -40,7 +40,7 @@ class JpegHeader:
 
 
 def read_header(stream: bytes) -> JpegHeader | None:
-    """Read the header of a codestream; None if it is not one."""
+    """Read the header of a codestream; return None if the bytes are not a codestream."""
     if stream[:2] != b"\xff\xd8":
         return None
     position, colours = 2, ""
@@ -67,7 +67,7 @@ def read_header(stream: bytes) -> JpegHeader | None:
 
 
 def not_read(content: bytes) -> str:
-    """Why Pillow cannot read a JPEG file: "a lossless JPEG", "a JPEG of 12 bits"; "" if it can."""
+    """Return why Pillow cannot read a JPEG file, such as "a lossless JPEG" or "a JPEG of 12 bits"; "" if it can."""
     header = read_header(content)
     if header is None or header.marker in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
         return "" if header is None or header.precision == 8 else f"a JPEG of {header.precision} bits"

@@ -9,23 +9,23 @@ from PIL import Image
 from crossray.data.images.remarks import Remarks
 from crossray.errors import UserError
 
-#: Largest image that is decoded, in pixels; the largest radiographs have about 20 million. With `read.MAX_BYTES` it
-#: keeps the memory for one image, whatever its format and colors, below 1 GB.
+#: Maximum number of pixels of an image; the largest radiographs have about 20 million. With `read.MAX_BYTES`, it keeps
+#: the memory for one image, whatever its format and colors, below 1 GB.
 MAX_PIXELS = 2**25
 
-#: Shortest side of an image, in pixels.
+#: Minimum length of the short side of an image, in pixels.
 MIN_SIDE = 32
 
-#: Largest ratio of long to short side.
+#: Maximum ratio of long to short side.
 MAX_ASPECT_RATIO = 8
 
-#: Largest colorfulness of a radiograph, in gray levels (`_colourfulness`).
+#: Maximum colorfulness of a radiograph, in gray levels (`_colourfulness`).
 MAX_COLOURFULNESS = 5.0
 
-#: Largest share of the pixels that can be marks outside the image, at either end of the levels.
+#: Maximum share of pixels that can be marks and not part of the image, at either end of the levels.
 _FAR_SHARE = 0.1
 
-#: Least gap to such marks, as a multiple of the range of the image itself.
+#: Minimum gap to such marks, as a multiple of the range of the image itself.
 _FAR_GAP = 2.0
 
 #: Share of pixels within two levels of each other from which an image counts as blank.
@@ -64,7 +64,7 @@ def check_size(size: tuple[int, int], name: str) -> None:
 
 
 def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
-    """Gray levels of a decoded image of any mode with at most 8 bits per sample.
+    """Convert a decoded image of any mode, with at most 8 bits per sample, to gray levels.
 
     Args:
         image: the decoded image.
@@ -95,14 +95,14 @@ def grey(image: Image.Image, name: str, remark: Remarks) -> NDArray[np.uint8]:
 
 
 def scaled_to_bits(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
-    """Scale 0 to 2^`bits` - 1 to 0 to 255; larger values become white."""
+    """Scale values from [0, 2^bits - 1] to [0, 255], in the same shape; larger values become white."""
     levels = np.full(2**16, 255, np.uint8)
     levels[: 2**bits] = np.round(np.arange(2**bits) * (255 / (2**bits - 1)))
     return levels[values]
 
 
 def bits_in_use(values: NDArray[np.uint16], remark: Remarks) -> int:
-    """The number of bits that 16-bit gray levels actually use: 8 to 16.
+    """Return the number of bits that 16-bit gray levels actually use, from 8 to 16.
 
     The highest level decides, except for a few levels far above all others (`without_far_ones`), such as a hot pixel or
     a marker of 65,535 in a 12-bit image.
@@ -119,7 +119,12 @@ def bits_in_use(values: NDArray[np.uint16], remark: Remarks) -> int:
 
 
 def histogram(codes: NDArray[np.integer[Any]], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The codes that occur, ascending, and their counts: `np.unique` of integers below `size` with little memory."""
+    """Return the codes that occur, ascending, and their counts, like `np.unique` but with little memory.
+
+    Args:
+        codes: integers from 0 to `size` - 1, of any shape.
+        size: number of possible codes.
+    """
     flat = codes.reshape(-1)
     counts = np.zeros(size, np.int64)
     for start in range(0, flat.size, 2**20):
@@ -129,15 +134,15 @@ def histogram(codes: NDArray[np.integer[Any]], size: int) -> tuple[NDArray[np.in
 
 
 def without_far_ones(levels: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, float, bool]:
-    """The range of an image's levels without a few outlying ones.
+    """Return the range of an image's levels without a few outlying ones.
 
     Levels are outlying if they are rare (`_FAR_SHARE` of the pixels at each end) and the gap to all others is
     `_FAR_GAP` times the range of those: there are no levels between the detector's measurements and a mark that was
-    added later, while even the brightest structure has a blurred edge.
+    added later, whereas even the brightest structure has a blurred edge.
 
     Args:
         levels: (n,) distinct levels, ascending, n > 0.
-        counts: (n,) pixels of each.
+        counts: (n,) number of pixels of each level.
 
     Returns:
         Lowest and highest level without outliers, and whether there are outliers.
@@ -164,7 +169,7 @@ def remark_blank(pixels: NDArray[np.uint8], remark: Remarks) -> None:
 
     Args:
         pixels: (H, W) gray levels.
-        remark: takes the warning.
+        remark: receives the warning.
     """
     low, high = int(pixels.min()), int(pixels.max())
     if low == high:
@@ -179,7 +184,7 @@ def remark_blank(pixels: NDArray[np.uint8], remark: Remarks) -> None:
 
 
 def _colourfulness(image: Image.Image) -> float:
-    """The color of an RGB image that its brightness does not explain, in gray levels.
+    """Measure the color of an RGB image that its brightness does not explain, in gray levels.
 
     A tint (blue film, sepia scan) depends only on the brightness, so a quadratic function of the brightness is first
     subtracted from the differences between the channels. Their mean on a thumbnail ignores noise and small marks.

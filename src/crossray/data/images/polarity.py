@@ -29,7 +29,7 @@ _LUNGS = (
 
 
 def likeness(pixels: NDArray[np.uint8]) -> tuple[float, float]:
-    """How well an image agrees with the pattern of a chest.
+    """Measure how well an image agrees with the pattern of a chest.
 
     Args:
         pixels: (H, W) gray levels.
@@ -44,9 +44,9 @@ def likeness(pixels: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def negative(pixels: NDArray[np.uint8]) -> Literal["", "likely", "certain"]:
-    """Whether an image is the negative of a chest radiograph; small images are not checked.
+    """Detect whether an image is the negative of a chest radiograph; small images are not checked.
 
-    "certain" also requires that the middle is darker than each of the lungs.
+    "certain" also requires that the middle is darker than both lungs; "" means that nothing indicates a negative.
     """
     if min(pixels.shape) < _LEAST_SIDE or pixels.min() == pixels.max():
         return ""
@@ -57,7 +57,7 @@ def negative(pixels: NDArray[np.uint8]) -> Literal["", "likely", "certain"]:
 
 
 def _ranks(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(64, 64) ranks of the levels of a thumbnail, 0 to 1."""
+    """Compute the ranks of the levels of a thumbnail, (64, 64) in [0, 1]."""
     small = np.asarray(Image.fromarray(pixels).resize((_SIZE, _SIZE), Image.Resampling.BOX))
     order = small.ravel().argsort(kind="stable").argsort(kind="stable")
     return (order / (order.size - 1)).reshape(small.shape)
@@ -71,7 +71,7 @@ def _measured(ranks: NDArray[np.float64]) -> tuple[float, float, list[float]]:
 
 
 def _pattern() -> NDArray[np.float64]:
-    """1 where a chest is bright, -1 where it is dark, 0 where that depends."""
+    """Return the pattern, (64, 64): 1 where a chest is bright, -1 where it is dark, 0 where that varies."""
     pattern = np.zeros((_SIZE, _SIZE))
     pattern[(_ASIDE < 0.10) & (_DOWN > 0.15)] = 1  # spine and mediastinum
     pattern[_LUNG_ROWS & (_ASIDE > 0.16) & (_ASIDE < 0.36)] = -1  # lungs

@@ -1,4 +1,4 @@
-"""Positions of views from the words in headers and tables."""
+"""Determines the positions of views from words in headers and tables."""
 
 import re
 import unicodedata
@@ -10,12 +10,11 @@ class FileDescription:
     """The description of a file before it is decoded.
 
     Attributes:
-        position: one of `crossray.data.study.VIEW_POSITIONS`; "unknown" if the file does not say, which only DICOM
-            does.
-        study: an identifier that the views of one study share; "" if unknown. It is patient data, for comparison and
-            never for messages.
+        position: one of `crossray.data.study.VIEW_POSITIONS`; "unknown" if the file does not state it. Only DICOM does.
+        study: identifier that the views of one study share; "" if unknown. It is patient data: compare it, but never
+            show it in messages.
         is_image: False for a DICOM object without pixels (a report, a presentation state) and for a file that is not an
-            image (a text, a program). A damaged image is an image.
+            image (a text, a program). A damaged image counts as an image.
     """
 
     position: str = "unknown"
@@ -23,8 +22,7 @@ class FileDescription:
     is_image: bool = True
 
 
-#: Decisive words, and the position that they mean. A decubitus view is frontal: the patient lies, but the beam is
-#: horizontal.
+#: Words that determine the position. A decubitus view is frontal: the patient lies down, but the beam is horizontal.
 _DECIDING = {
     **dict.fromkeys(("pa", "posteroanterior", "p a"), "pa"),
     **dict.fromkeys(("ap", "anteroposterior", "a p"), "ap"),
@@ -35,7 +33,7 @@ _DECIDING = {
     **dict.fromkeys(("unknown", "none", "na", "nan", "other", "unspecified"), "unknown"),
 }  # fmt: skip
 
-#: Words that on their own mean an AP view, which is taken of patients who cannot stand.
+#: Words that mean an AP view, which is taken of patients who cannot stand, if no other word names the position.
 _LYING = {"portable", "port", "supine", "bedside", "mobile", "bed", "horizontal", "recumbent"}
 
 #: Words without information about the position.
@@ -47,7 +45,7 @@ _BESIDE = {
 
 
 def view_position(text: str) -> str | None:
-    """The position that a word or phrase means.
+    """Return the position that a word or phrase means.
 
     Args:
         text: a code of DICOM's ViewPosition (PA, AP, LL, RL, LLD), or words from a table: "AP supine", "Lateral", "L",

@@ -1,4 +1,4 @@
-"""Opens radiographs; the bytes of image files are decoded only in this package.
+"""Reads radiographs; the bytes of image files are decoded only in this package.
 
 The format is detected by content, and each format has one reader in `_READERS`. The DICOM reader,
 `crossray.data.images.dicom`, is loaded for the first DICOM file, because its packages are an optional extra.
@@ -28,7 +28,7 @@ from crossray.data.study import VIEW_POSITIONS, View
 from crossray.errors import UserError
 from crossray.files.names import printable
 
-#: Largest file that is read, in bytes.
+#: Maximum size of an image file in bytes.
 MAX_BYTES = 2**27
 
 #: Maximum number of scans of a JPEG; progressive ones have about ten, and many tiny scans would decode for hours.
@@ -49,7 +49,7 @@ _MAGIC: tuple[tuple[str, int, bytes], ...] = (
 #: Number of bytes that identify the format.
 _MAGIC_BYTES = max(at + len(magic) for _, at, magic in _MAGIC)
 
-#: Formats by the usual file suffixes; those that are not supported are listed for messages.
+#: Formats by their usual file suffixes; formats that are not supported are listed for messages.
 SUFFIXES = {
     ".png": "PNG",
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -67,7 +67,7 @@ class ImageFile:
     """A view in a PNG, JPEG or DICOM file (implements `crossray.data.study.ImageRef`).
 
     Attributes:
-        path: the file.
+        path: path of the file.
         position: one of `crossray.data.study.VIEW_POSITIONS`.
         draft: decode a large JPEG at a reduced scale, which is several times faster and changes the pixels slightly.
     """
@@ -86,13 +86,15 @@ class ImageFile:
         return printable(self.path)
 
     def read(self, size: int) -> View:
-        """The view with its short side `size` pixels long, aspect ratio kept, and the warnings about its file.
+        """Read the view and resize it to a short side of `size` pixels, preserving the aspect ratio.
+
+        The warnings about the file are part of the result.
 
         Raises:
-            UserError: the file is missing or no readable radiograph (`read_image`).
+            UserError: the file is missing or is not a readable radiograph (`read_image`).
         """
         remark = Remarks()
-        # Twice the size leaves enough pixels for resampling.
+        # twice the size leaves enough pixels for resampling
         pixels = _read(self.path, self.name, 2 * size if self.draft else None, remark)
         return View(resize_short_side(pixels, size), warnings=tuple(remark.texts))
 
@@ -141,16 +143,16 @@ def _read(source: Path | str | bytes, name: str, draft_size: int | None, remark:
         )
     pixels = _READERS[kind](content, name, draft_size, remark)
     remark_blank(pixels, remark)
-    if kind != "DICOM" and negative(pixels):  # there is no polarity in a header to compare with
+    if kind != "DICOM" and negative(pixels):  # no header states the polarity
         remark("pixels", "look like a negative: air is bright; check the export, and invert the image")
     return pixels
 
 
 def describe_image(path: Path) -> FileDescription:
-    """Position and study of a view, as far as its file says, and whether the file is an image.
+    """Return position and study of a view, as far as its file states them, and whether the file is an image.
 
     Args:
-        path: a file of any format.
+        path: path of a file of any format.
 
     Raises:
         UserError: the file cannot be read, or its DICOM header is damaged.
@@ -165,10 +167,10 @@ def describe_image(path: Path) -> FileDescription:
 
 
 def describe_content(content: bytes, name: str) -> FileDescription:
-    """`describe_image` of a file in memory.
+    """Describe a file in memory, as `describe_image` does.
 
     Args:
-        content: the file.
+        content: content of the file.
         name: name of the file in messages.
 
     Raises:
@@ -213,7 +215,7 @@ def resize_short_side(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]
 
 
 def _file_content(path: Path, name: str, *, most: int = MAX_BYTES) -> bytes:
-    """The content, or its first `most` bytes."""
+    """Read a file, or its first `most` bytes."""
     try:
         if not path.is_file():
             raise UserError(f"{name}: no such image file; check the path")
@@ -227,7 +229,7 @@ def _file_content(path: Path, name: str, *, most: int = MAX_BYTES) -> bytes:
 
 
 def _kind(content: bytes) -> str | None:
-    """The format according to the first bytes; None if unknown."""
+    """Detect the format from the first bytes; None if unknown."""
     kind = next((kind for kind, at, magic in _MAGIC if content[at : at + len(magic)] == magic), None)
     return "DICOM" if kind is None and _is_bare_dicom(content) else kind
 
@@ -256,7 +258,7 @@ _Reader = Callable[[bytes, str, int | None, Remarks], NDArray[np.uint8]]
 
 
 def _read_with_pillow(kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin]) -> _Reader:
-    """A reader for one of Pillow's decoders; no other decoder is used, whatever the content claims to be."""
+    """Create a reader for one of Pillow's decoders; no other decoder is used, whatever the content claims to be."""
 
     def read(content: bytes, name: str, draft_size: int | None, remark: Remarks) -> NDArray[np.uint8]:
         if kind == "JPEG" and (reason := not_read(content)):
@@ -265,7 +267,7 @@ def _read_with_pillow(kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin
             image = decoder(io.BytesIO(content))
             check_size(image.size, name)
             if kind == "PNG":
-                # Decoding alone does not notice a damaged checksum or a missing end.
+                # decoding alone does not notice a damaged checksum or a missing end
                 image.verify()
                 image = decoder(io.BytesIO(content))
             elif _may_have_scans(image) and content.count(b"\xff\xda") > MAX_SCANS:
@@ -283,7 +285,7 @@ def _read_with_pillow(kind: str, decoder: Callable[[io.BytesIO], ImageFilePlugin
             return grey(decoded, name, remark)
         except (UserError, MemoryError):
             raise
-        except Exception:  # Decoders of damaged bytes raise nearly anything: OSError, SyntaxError, struct.error ...
+        except Exception:  # decoders can raise almost any error for damaged bytes: OSError, SyntaxError, struct.error
             raise UserError(
                 f"{name}: the {kind} data are truncated or damaged; copy or export the file again"
             ) from None

@@ -1,4 +1,4 @@
-"""Warnings about images that could be read despite an oddity."""
+"""Collects warnings about images that could be read despite an oddity."""
 
 import logging
 
@@ -25,7 +25,7 @@ class Remarks:
         self.texts: list[str] = []
 
     def __call__(self, field: str, text: str) -> None:
-        """Add a remark on a field of the header, or on "pixels", "samples" or "transparency"."""
+        """Add a warning about a field of the header, or about "pixels", "samples" or "transparency"."""
         entry = f"{field} {text}"
         if entry not in self.texts:
             self.texts.append(entry)
@@ -37,5 +37,5 @@ class Remarks:
 
 
 def field_of(text: str) -> str:
-    """The field of a warning, by which warnings are counted."""
+    """Return the field of a warning, by which warnings are counted."""
     return text.partition(" ")[0]

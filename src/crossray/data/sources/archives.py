@@ -1,7 +1,7 @@
-"""Reads members of untrusted tar, tar.gz and zip archives, or of a folder instead.
+"""Reads the members of untrusted tar, tar.gz and zip archives, or the files of a folder.
 
-Nothing is extracted by name: members are returned as bytes, and the caller chooses the file names. Path escapes, links,
-devices and decompression bombs raise an error. The memory needed is that of one member.
+Nothing is extracted by name: members are returned as bytes, and the caller chooses the file names. Paths that leave the
+archive's folder, links, devices and decompression bombs raise an error. One member at a time is in memory.
 """
 
 import gzip
@@ -21,16 +21,16 @@ from crossray.errors import UserError
 #: Maximum number of entries in an archive; MIMIC-CXR's reports have about 300,000.
 MAX_MEMBERS = 2**20
 
-#: An archive may unpack to this many times its size; the XML reports of IU X-Ray unpack to about 30 times theirs.
+#: Maximum ratio of unpacked to packed size; that of IU X-Ray's XML reports is about 30.
 MAX_RATIO = 100
 
-#: Size in bytes to which every archive may unpack, whatever its ratio.
+#: Unpacked size in bytes that is allowed whatever the ratio.
 FREE_BYTES = 2**28
 
-#: Most bytes read at once, which bounds what a header of a tar archive can make its reader load.
+#: Maximum number of bytes read at once, which limits what a header of a tar archive can make `tarfile` load.
 _CHUNK = 2**20
 
-#: All errors that readers of archives raise for damaged bytes.
+#: Errors that the standard library raises for damaged archives.
 _DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, NotImplementedError,
     OverflowError, struct.error,
@@ -41,18 +41,18 @@ Load = Callable[[], bytes]
 
 
 def members(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[tuple[str, Load]]:
-    """Iterate over the files in an archive or folder with one of `suffixes`, without hidden ones.
+    """Iterate over the files with one of `suffixes` in an archive or folder; hidden files are skipped.
 
     Args:
         source: a .tar, .tar.gz (.tgz) or .zip archive, detected by content, or a folder.
-        suffixes: lower-case endings such as ".xml".
-        max_bytes: maximum size of a member.
+        suffixes: lower-case endings of file names, such as ".xml".
+        max_bytes: maximum size of a member in bytes.
 
     Yields:
-        The member's relative POSIX path and a function that loads it, in the order of the archive or sorted.
+        The member's relative POSIX path and a function that loads it, in the order of the archive, or sorted.
 
     Raises:
-        UserError: the source is missing or damaged; an entry points outside, is a link or device, or is too large; or
+        UserError: the source is missing or damaged; a member is too large, outside the folder, or a link or device; or
             the archive unpacks to more than `MAX_RATIO` times its size.
     """
     if source.is_dir():
@@ -88,7 +88,9 @@ def _folder(root: Path, suffixes: tuple[str, ...], max_bytes: int) -> Iterator[t
 
 
 def zip_members(source: Path, suffixes: tuple[str, ...], max_bytes: int) -> dict[str, Load]:
-    """The files of `members` in a zip archive, to be loaded in any order; it stays open as long as one is referenced.
+    """Return the functions that load the members of a zip archive in any order, by path.
+
+    The archive stays open as long as one of the functions is referenced. See `members` for the arguments.
 
     Raises:
         UserError: the archive is missing, damaged or malicious (`members`), or not a zip archive.
@@ -119,7 +121,7 @@ def _zip_entries(
     _check_count(source, len(entries))
     _check_ratio(source, sum(entry.file_size for entry in entries))
     for entry in entries:
-        if not entry.filename or entry.is_dir():  # a nameless one makes is_dir fail
+        if not entry.filename or entry.is_dir():  # `is_dir` fails for an empty name
             continue
         kind = stat.S_IFMT(entry.external_attr >> 16)
         name = _checked_name(source, entry.filename, regular=kind in (0, stat.S_IFREG))
@@ -145,7 +147,7 @@ def _tar(
     while True:
         with _damage_is_said(source):
             entry = archive.next()
-        archive.members = []  # tarfile keeps every header that it has seen
+        archive.members = []  # otherwise, `tarfile` keeps all headers in memory
         if entry is None:
             with _damage_is_said(source):
                 forward.check_end()
@@ -168,7 +170,7 @@ def _tar_bytes(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
 
 
 def _whole(file: IO[bytes], size: int) -> bytes:
-    """Read a member in pieces, because a member with a false size could otherwise fill the memory."""
+    """Read a member in chunks, because a member with a false size could otherwise fill the memory."""
     parts = []
     while part := file.read(_CHUNK):
         parts.append(part)
@@ -179,7 +181,7 @@ def _whole(file: IO[bytes], size: int) -> bytes:
 
 
 class _Forward:
-    """A file that is read once, sequentially and in small pieces, up to the allowed ratio."""
+    """A file that is read once, sequentially and in small chunks, up to the allowed ratio."""
 
     def __init__(self, source: Path, file: IO[bytes] | gzip.GzipFile) -> None:
         self._source, self._file, self._position = source, file, 0
@@ -203,7 +205,10 @@ class _Forward:
             pass
 
     def check_end(self) -> None:
-        """Check that zeros end the archive: tarfile takes a damaged header for its end. Reads on to gzip's checksum."""
+        """Check that the archive ends with zeros, because `tarfile` mistakes a damaged header for the end.
+
+        All remaining bytes are read, so that gzip's checksum is verified.
+        """
         if not self._last or any(self._last):
             raise tarfile.ReadError("no end")
         while part := self.read(_CHUNK):

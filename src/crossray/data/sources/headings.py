@@ -1,4 +1,4 @@
-"""Maps headings of a report to sections, in English and the other languages of the labeler."""
+"""Maps headings of reports to kinds of sections, in English and the other languages of the labeler."""
 
 import re
 import unicodedata
@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 #: Kinds of sections. "place" and "study" count as findings, and so do "result" and "interpretation" if the report has
-#: no findings section; "other" is a known section that is not kept; "unknown" is that of an unknown heading.
+#: no findings section; "other" is a known section that is not kept; "unknown" is any section with an unknown heading.
 Kind = Literal[
     "findings", "impression", "combined", "indication", "addendum", "result", "interpretation", "place", "study",
     "other", "unknown",
@@ -63,12 +63,12 @@ _PLACES = re.compile(
     r"HERZ|LUNGEN?|SKELETT|CORAZON|PULMONES|COEUR|POUMONS)\b"
 )
 
-#: Headings that are also recognized with a typing error.
+#: Headings that are also recognized with a typo.
 _MAIN = ("FINDINGS", "IMPRESSION", "INDICATION", "CONCLUSION", "COMPARISON")
 
 
 def _plain(name: str) -> str:
-    """A heading in capitals, without accents and with single spaces."""
+    """Convert a heading to capitals without accents, with single spaces."""
     words = name.split()
     if len(words) > 2 and all(len(word) == 1 for word in words):  # "F I N D I N G S"
         words = ["".join(words)]
@@ -85,7 +85,7 @@ NAMES: tuple[str, ...] = tuple(sorted(_KINDS, key=len, reverse=True))
 
 
 def exact_kind(name: str) -> Kind | None:
-    """The kind of a well-known heading in any case; None for any other text."""
+    """Return the kind of a well-known heading in any case; None for any other text."""
     return _KINDS.get(_plain(name))
 
 
@@ -96,7 +96,7 @@ def stands_alone(name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def kind_of(name: str) -> Kind:
-    """The kind of a heading in capitals."""
+    """Return the kind of a heading in capitals."""
     heading = _plain(name)
     if heading in _KINDS:
         return _KINDS[heading]

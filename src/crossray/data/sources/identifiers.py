@@ -1,4 +1,4 @@
-"""Normalizes identifiers of patients, studies and files with several spellings."""
+"""Normalizes identifiers of patients and studies, and finds files whose names have several spellings."""
 
 import os
 import re
@@ -10,9 +10,9 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def identifier(text: str) -> str:
-    r"""The canonical spelling of an identifier, for comparison and storage: composed letters, no outer spaces, no ".0".
+    r"""Normalize an identifier for comparison and storage: composed letters (NFC), no outer spaces, no ".0".
 
-    Spreadsheets may write 12.0 for 12, and file systems and editors differ in how they encode ü.
+    Spreadsheets may write 12.0 for 12, and file systems and editors encode ü in different ways.
 
     Example:
         >>> identifier(" 12.0 "), identifier("Mu\u0308ller") == identifier("M\u00fcller")
@@ -28,26 +28,26 @@ class PathError(Exception):
 
 
 class PathFinder:
-    """Finds the files that a table names in one folder.
+    """Finds files in one folder by the paths that a table contains.
 
-    A name is tried as it is, with "/" for backslashes, and in other Unicode compositions.
+    A path is tried unchanged, with "/" for backslashes, and in other Unicode normalization forms.
 
     Attributes:
         folder: folder to which paths are relative.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Look below `folder`."""
+        """Find files in `folder` and below it."""
         self.folder = folder
         self._root = os.path.realpath(folder).rstrip(os.sep) + os.sep
         self._listings: dict[Path, dict[str, list[str]]] = {}
 
     def is_inside(self, path: Path) -> bool:
-        """Whether a path is in the folder or the folder itself, after resolving links."""
+        """Whether a path is the folder or inside it, after resolving links."""
         return (os.path.realpath(path) + os.sep).startswith(self._root)
 
     def inside(self, name: str) -> Path:
-        """The path of a name, which need not exist.
+        """Return the path for a name; the file need not exist.
 
         Raises:
             PathError: the path is outside the folder, or the folder itself.
@@ -62,7 +62,7 @@ class PathFinder:
         return found
 
     def existing(self, name: str) -> Path:
-        """The existing file or folder of a name.
+        """Return the path of an existing file or folder.
 
         Raises:
             PathError: the path does not exist or is outside the folder.
@@ -85,7 +85,7 @@ class PathFinder:
         return Path(name) if relative.is_absolute() else self.folder / relative
 
     def _composed(self, path: Path) -> Path:
-        """The path with the spelling on disk, if there is one such entry."""
+        """Return the path as spelled on disk; parts without a unique match remain unchanged."""
         try:
             parts = path.relative_to(self.folder).parts
         except ValueError:
@@ -99,7 +99,7 @@ class PathFinder:
         return found
 
     def _listing(self, folder: Path) -> dict[str, list[str]]:
-        """Names in a folder by their composed form."""
+        """Return the names in a folder by their composed form (NFC)."""
         if folder not in self._listings:
             names: dict[str, list[str]] = {}
             self._listings[folder] = names
@@ -111,7 +111,7 @@ class PathFinder:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that no file system takes
+    except (OSError, ValueError):  # a name that the file system does not allow
         return False
 
 

@@ -1,4 +1,4 @@
-"""The published reports of IU X-Ray: Open-i's XML files, or the two tables of Kaggle's copy."""
+"""Reads the published reports of IU X-Ray: Open-i's XML files, or the two tables of Kaggle's copy."""
 
 import csv
 import re
@@ -12,14 +12,14 @@ from xml.parsers import expat
 from crossray.data.sources.archives import members
 from crossray.errors import UserError, quoted
 
-#: Maximum size of an XML file in bytes; the largest actual ones have about ten thousand.
+#: Maximum size of an XML file in bytes; the largest published ones have about ten thousand.
 MAX_XML_BYTES = 2**20
 
-#: Maximum size of all XML files in bytes; the actual ones have about a third. With `MAX_TABLE_BYTES`, it bounds the
-#: memory.
+#: Maximum total size of the XML files in bytes; the published ones have about a third of it. With `MAX_TABLE_BYTES`,
+#: it limits the memory.
 MAX_REPORTS_BYTES = 2**27
 
-#: Maximum size of a CSV table in bytes; the larger actual one has 1.7 million.
+#: Maximum size of a CSV table in bytes; the larger published one has 1.7 million.
 MAX_TABLE_BYTES = 2**23
 
 REPORT_COLUMNS = ("uid", "MeSH", "indication", "findings", "impression")
@@ -35,7 +35,7 @@ _SECTIONS = ("FINDINGS", "IMPRESSION", "INDICATION")
 class IuReport:
     """One report: its number, sections, MeSH tags, and the keys (`image_key`) of its images.
 
-    `images` contains each image once; `repeated` is the number of repetitions in the source.
+    `images` contains each image once; `repeated` is the number of repeated entries in the source.
     """
 
     uid: int
@@ -48,7 +48,7 @@ class IuReport:
 
 
 def image_key(name: str) -> str:
-    """One name for an image, whichever copy it comes from.
+    """Return the key of an image, which is the same in both copies of the collection.
 
     Open-i's `CXR2_IM-0652-1001.png` and Kaggle's `2_IM-0652-1001.dcm.png` (or `.jpg`) are both `CXR2_IM-0652-1001`.
     """
@@ -56,12 +56,12 @@ def image_key(name: str) -> str:
     match = _IMAGE.fullmatch(stem)
     if match is None:
         return stem
-    # Open-i repeats the number in the names of the first report alone.
+    # Open-i repeats the number only in the names of the first report
     return f"CXR{match[1]}_{'1_' if match[1] == '1' else ''}{match[2]}"
 
 
 def read_reports(source: Path, projections: Path | None = None) -> list[IuReport]:
-    """All reports, ordered by number.
+    """Read all reports, ordered by number.
 
     Args:
         source: `NLMCXR_reports.tgz`, the folder that it unpacks to, or `indiana_reports.csv`.
@@ -88,7 +88,7 @@ def read_reports(source: Path, projections: Path | None = None) -> list[IuReport
 
 
 def read_projections(path: Path) -> dict[str, str]:
-    """Position of every image of `indiana_projections.csv` by its key: "frontal" or "lateral".
+    """Read the position of every image, "frontal" or "lateral", by its key from `indiana_projections.csv`.
 
     Raises:
         UserError: the file is missing or damaged, or a projection is neither.
@@ -100,14 +100,14 @@ def parse_report(content: bytes, name: str) -> IuReport:
     """Read one XML file of Open-i.
 
     A document type that only names itself or its DTD is accepted, and the DTD is never fetched. Declarations, and
-    entities other than XML's own five, are rejected, so nothing can be expanded or loaded from elsewhere.
+    entities other than XML's five predefined ones, are rejected, so nothing can be expanded or loaded from elsewhere.
 
     Args:
-        content: the file.
+        content: content of the file.
         name: name of the file in messages.
 
     Raises:
-        UserError: the file is not XML, declares or uses entities, or names no report.
+        UserError: the file is not XML, declares or uses entities, or has no report number.
     """
     reader = _Reader(name)
     parser = expat.ParserCreate()
@@ -136,7 +136,7 @@ def _xml_reports(source: Path) -> Iterator[IuReport]:
 
 
 class _Reader:
-    """Collects the required parts of a report's XML."""
+    """Collects the parts of a report while its XML is parsed."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -152,7 +152,7 @@ class _Reader:
             raise UserError(f"{self._name}: its document type has declarations, such as entities; do not use this file")
 
     def skipped(self, _name: str, _is_parameter: bool) -> None:
-        # behind a DTD, which is not read, expat would pass over an unknown entity in silence
+        # if the file names a DTD, which is not read, expat would silently skip unknown entities
         raise UserError(f"{self._name}: refers to an entity that its DTD declares; give the unchanged file of Open-i")
 
     def start(self, element: str, attributes: Mapping[str, str]) -> None:
@@ -227,7 +227,7 @@ def _unique(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line and fields of every row."""
+    """Yield the line number and the fields of every row."""
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise UserError(

@@ -1,7 +1,7 @@
-"""IU X-Ray from the files of Open-i or Kaggle: reports, images, and filters.
+"""Reads IU X-Ray from the files of Open-i or Kaggle, and filters the studies.
 
-R2Gen's 2,955 studies are those with a findings section and at least two images; its identifiers are the name of a
-study's first image without the last number. `docs/data/iu-xray.md` shows both on the true reports.
+R2Gen's 2,955 studies are those with a findings section and at least two images; R2Gen's identifier of a study is the
+name of its first image without the last number. `docs/data/iu-xray.md` shows both on the published reports.
 """
 
 import os
@@ -21,7 +21,7 @@ from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError
 from crossray.files.digest import file_digest
 
-#: "Images, reports, patients, average length" as R2Gen and RCAN print them: the raw collection before any filter.
+#: Images, reports, patients and average length in the papers of R2Gen and RCAN, of the collection before any filter.
 PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
     "train": (5226, 2770, 2770, 37.56),
     "val": (748, 395, 395, 36.78),
@@ -35,7 +35,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class FilterStep:
-    """The remaining reports and images after a filter."""
+    """The numbers of reports and images that remain after a filter."""
 
     step: str
     reports: int
@@ -44,18 +44,19 @@ class FilterStep:
 
 @dataclass(frozen=True)
 class IuStudies:
-    """The remaining studies, created on demand; an archive is unpacked only then.
+    """The studies that remain after the filters, created on demand; an archive is unpacked only then.
 
     Attributes:
         reports: reports of the studies in order, each with the images used.
-        splits: split by number of the report.
-        positions: position by key of the image; others are unknown.
+        splits: split of each report by its number.
+        positions: position of each image by its key; other images have an unknown position.
         images: folder or archive of the images.
-        files: path of each image in it by its key.
+        files: path of each image in `images` by its key.
         unpacked: folder for the unpacked images of an archive.
-        steps: reports and images remaining after each filter.
-        oddities: number of images in the source that are listed twice, missing, or without a report.
-        convention: convention of the rules, which defines the observations.
+        steps: numbers of reports and images after each filter.
+        oddities: numbers of images in the source that are listed twice, missing, or without a report, and of studies of
+            the annotation that are left out.
+        convention: convention of the rule labeler, which defines the observations.
     """
 
     reports: Sequence[IuReport]
@@ -91,7 +92,7 @@ class IuStudies:
         )
 
     def image_paths(self) -> Iterator[Path]:
-        """The images in a folder, in order; empty for an archive, whose digest identifies them."""
+        """Yield the paths of the images in a folder, in order; nothing for an archive, whose digest identifies them."""
         if self.images.is_dir():
             yield from (self._path(key) for report in self.reports for key in report.images)
 
@@ -100,7 +101,7 @@ class IuStudies:
         return self.images / name if self.images.is_dir() else self.unpacked / _unpacked_name(name)
 
     def notes(self) -> dict[str, Any]:
-        """Remarks for `dataset.json`: filter steps, hidden words, and the number of known positions."""
+        """Return the remarks for `dataset.json`: filter steps, reports with removed words (XXXX), known positions."""
         keys = [key for report in self.reports for key in report.images]
         return {
             "filter_steps": [{"step": s.step, "reports": s.reports, "images": s.images} for s in self.steps],
@@ -159,7 +160,7 @@ def iu_xray(
 
 
 def _split_file(split: str) -> Path | None:
-    """The annotation of --split r2gen:FILE; None for a random split."""
+    """Return the annotation file of `--split r2gen:FILE`; None for a random split."""
     kind, _, name = split.partition(":")
     if split == "seeded":
         return None
@@ -178,18 +179,18 @@ def read_iu_xray(
     views: Views = "pair",
     seed: int = 0,
 ) -> IuStudies:
-    """Read the collection and filter it.
+    """Read the collection and filter its studies.
 
     Args:
         reports: `NLMCXR_reports.tgz`, its folder, or `indiana_reports.csv`.
         images: `NLMCXR_png.tgz`, its folder, or Kaggle's folder of images.
-        unpacked: folder for the images of an archive, while the dataset is written.
+        unpacked: folder for the unpacked images of an archive, needed while the dataset is written.
         projections: `indiana_projections.csv`; without it, the positions of all views are unknown.
         annotation: R2Gen's `annotation.json`, whose studies and splits (not texts) are used. If None, the split is
             70/10/20, by report, since the collection does not identify patients.
         views: "pair" keeps studies with at least two views, and two views of each, as R2Gen does: a frontal and a
             lateral one if their projection is known, otherwise the first two by name. "all" keeps every view.
-        seed: seed of the split without `annotation`.
+        seed: random seed of the split without `annotation`.
 
     Raises:
         UserError: a file is missing, damaged or malicious, or no study remains.
@@ -244,7 +245,7 @@ def _step(name: str, reports: Sequence[IuReport]) -> FilterStep:
 
 
 def _ordered(keys: Sequence[str], positions: Mapping[str, str], views: Views) -> tuple[str, ...]:
-    """Views by name, with a frontal one first and a lateral one second if both exist: models use the first ones."""
+    """Sort views by name, but a frontal and a lateral one first if they exist, because models use the first views."""
     rest = sorted(keys)
     first = [next((key for key in rest if positions.get(key) == position), None) for position in ("frontal", "lateral")]
     front = [key for key in first if key is not None]
@@ -264,12 +265,12 @@ def _annotated_splits(annotation: Path) -> dict[int, Split]:
 
 
 def _unpacked_name(name: str) -> str:
-    """File name of an unpacked image: its key, with the original suffix."""
+    """Return the file name of an unpacked image: its key with the original suffix."""
     return f"{image_key(name)}{PurePosixPath(name).suffix.lower()}"
 
 
 def _unpack(archive: Path, needed: set[str], folder: Path) -> None:
-    """Write the missing images of an archive, each atomically and under its key."""
+    """Unpack the missing images of an archive, each atomically and under its key."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, load in members(archive, _SUFFIXES, MAX_BYTES):
         target = folder / _unpacked_name(name)

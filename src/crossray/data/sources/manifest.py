@@ -1,9 +1,9 @@
-"""A user's own studies: a CSV or JSONL table with one study per row.
+"""Reads a user's own studies from a manifest, a CSV or JSONL table with one study per row.
 
 Columns: `images` (files, or folders of a study's files, relative to the manifest; in CSV separated by ";"), then either
 `report` (free text, split at its headings) or `findings`, `impression`, `indication`; and optionally `study`,
-`patient`, `split`, `views` (a position for every image) and one column for each observation that is labeled. Every
-fault is found before anything is written. Frontal views come first in a study, whatever the order of the list.
+`patient`, `split`, `views` (a position for every image) and one column for each labeled observation. All faults are
+found before anything is written. Frontal views come first in a study, whatever the order of the list.
 """
 
 import csv
@@ -58,7 +58,7 @@ class Manifest:
     Attributes:
         studies: studies of the valid rows, in the order of the file.
         faults: faults of the other rows, by line.
-        labelled: whether the manifest contains labels; otherwise they are read from the reports.
+        labelled: whether the manifest contains labels; otherwise, the rule labeler reads them from the reports.
     """
 
     studies: tuple[Study, ...]
@@ -67,7 +67,7 @@ class Manifest:
 
 
 def filled_template() -> str:
-    """A CSV manifest with two invented studies as an example to fill in."""
+    """Return a CSV manifest with two invented studies, as an example to fill in."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*(column for column in COLUMNS if column != "report"), "pleural_effusion"])
@@ -116,7 +116,7 @@ def write_template(path: Path) -> None:
     """Write `filled_template` to a new file.
 
     Raises:
-        UserError: the file exists already or cannot be written.
+        UserError: the file already exists or cannot be written.
     """
     try:
         with path.open("x", encoding="utf-8", newline="") as file:
@@ -128,21 +128,21 @@ def write_template(path: Path) -> None:
 
 
 def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, convention: str = OWN_CONVENTION) -> Manifest:
-    """Read a manifest and find its faults.
+    """Read the studies of a manifest and find its faults.
 
     Args:
         path: .csv or .jsonl file in UTF-8.
         seed: random seed of the 70/10/20 split by patient, for a table without the column `split`.
         skip_bad: skip rows with a fault instead of rejecting the manifest.
-        convention: convention of the rules.
+        convention: convention of the rule labeler.
 
     Returns:
-        The studies. A row without `study` is called `line-<number>`, one without `patient` is a patient of its own.
-        Labels are those of the columns; rows of a manifest without such columns get those of the rule labeler.
+        The studies and the faults. A row without `study` is named `line-<number>`; one without `patient` counts as a
+        separate patient. Labels are those of the columns, or those of the rule labeler if there are no such columns.
 
     Raises:
         UserError: the file cannot be read, has an unknown column or lacks a required one, or has bad rows, which are
-            named by line and column (`manifest_faults.message`).
+            listed by line and column (`manifest_faults.message`).
     """
     columns, rows = read_table(path, "images")
     _check_columns(path, set(columns))
@@ -171,7 +171,7 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, conventi
 
 
 def _remark_shared_images(path: Path, studies: Sequence[Study]) -> None:
-    """Warn of images that belong to several patients, because a test image may then be in the training split too."""
+    """Warn of images that belong to several patients, because a test image may then also be in the training split."""
     patients: dict[object, set[str]] = {}
     for study in studies:
         for image in study.images:
@@ -186,7 +186,7 @@ def _remark_shared_images(path: Path, studies: Sequence[Study]) -> None:
 
 
 class _RowReader:
-    """Turns rows into studies, and checks them against earlier rows."""
+    """Converts rows to studies, and checks them against earlier rows."""
 
     def __init__(self, path: Path, has_split: bool, labelled: bool, convention: str) -> None:
         self._finder = PathFinder(path.parent)
@@ -199,7 +199,7 @@ class _RowReader:
         patient = identifier(_text(row, "patient")) or name
         if name in self._lines:
             raise FaultError("study", f"the same as in line {self._lines[name]}; give every study its own name", name)
-        split = _text(row, "split") if self._has_split else "train"  # a random split is set later
+        split = _text(row, "split") if self._has_split else "train"  # replaced by a random split later
         if split not in SPLITS:
             raise FaultError("split", "is not train, val or test; write one of them in every row or in none", split)
         seen = self._splits.get(patient, (split, line))
@@ -251,7 +251,7 @@ class _RowReader:
             raise FaultError("images", str(error).replace("the folder", "the manifest's folder"), _end(name)) from None
 
     def _described(self, path: Path, name: str) -> dict[Path, FileDescription]:
-        """The descriptions of a file, or of the views in a folder."""
+        """Return the descriptions of a file, or of the views in a folder."""
         if not path.is_dir():
             return {path: _described(path)}
         try:
@@ -271,12 +271,12 @@ def _position(word: str) -> str:
 
 
 def _end(name: str) -> str:
-    """The end of a path, which is more informative than its start."""
+    """Return the end of a long path, which is more informative than its start."""
     return name if len(name) <= LONGEST_QUOTE else f"...{name[3 - LONGEST_QUOTE :]}"
 
 
 def _described(path: Path) -> FileDescription:
-    """What a DICOM file says of its place; a damaged one is rejected later, with the reason, when it is decoded."""
+    """Describe a DICOM file; a damaged one is rejected with the reason later, when it is decoded."""
     if SUFFIXES.get(path.suffix.lower(), "DICOM") != "DICOM":
         return FileDescription()
     try:
@@ -346,7 +346,7 @@ def _text(row: Mapping[str, Any], column: str, *, strip: bool = True) -> str:
 
 
 def _list(row: Mapping[str, Any], column: str) -> list[str]:
-    """The texts of a list, or of one text with ";" between them."""
+    """Return the texts of a list, or the parts of one text that are separated by ";"."""
     value = row.get(column)
     if not isinstance(value, list):
         return [part.strip() for part in _text(row, column).split(";") if part.strip()]

@@ -1,4 +1,4 @@
-"""Faults of a manifest and their messages, by line and column, with equal ones combined."""
+"""Faults of a manifest, and the error message that lists them by column, with equal ones combined."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossray.errors import counted, quoted
 
-#: Maximum number of kinds of faults in a message, and of values and lines for each.
+#: Maximum number of kinds of faults in a message, of values of each kind, and of lines of each value.
 MOST_FAULTS = 20
 MOST_VALUES = 10
 MOST_LINES = 3
@@ -14,14 +14,14 @@ MOST_LINES = 3
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault in a row.
+    """One fault of a row.
 
     Attributes:
         line: line of the row.
         column: column of the fault.
-        remedy: description and advice, without the value.
-        value: the refused value as messages repeat it (`crossray.errors.quoted`); "" where there is none, or where it
-            is report text or a patient's name.
+        remedy: what is wrong and what to do, without the value.
+        value: rejected value, quoted for messages (`crossray.errors.quoted`); "" if there is none, or if it is report
+            text or a patient's name.
     """
 
     line: int
@@ -34,7 +34,7 @@ class Fault:
 
 
 class FaultError(Exception):
-    """Column and remedy of what is wrong in the row that is being read, and the refused value."""
+    """A fault of the row that is being read, with its column, remedy and rejected value."""
 
     def __init__(self, column: str, remedy: str, value: object = None) -> None:
         super().__init__(remedy)
@@ -42,12 +42,12 @@ class FaultError(Exception):
         self.value = "" if value is None else quoted(value)
 
     def at(self, line: int) -> Fault:
-        """The fault, in its line."""
+        """Return the fault with its line."""
         return Fault(line, self.column, self.remedy, self.value)
 
 
 def message(path: Path, faults: Sequence[Fault]) -> str:
-    """The refusal of a manifest: a line a fault, and a line for all equal ones ("'Axial': 11 rows")."""
+    """Format the error message of a manifest, with one line for all equal faults ("'Axial': 11 rows")."""
     kinds: dict[tuple[str, str], list[Fault]] = {}
     for fault in faults:
         kinds.setdefault((fault.column, fault.remedy), []).append(fault)

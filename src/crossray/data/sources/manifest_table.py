@@ -15,7 +15,7 @@ from crossray.files.tables import delimiter, is_separator_line
 #: Maximum size of a manifest in bytes. With `manifest.MAX_ROWS`, it keeps the memory below 1 GB.
 MAX_BYTES = 2**28
 
-#: Longest line and longest field of a table, in characters.
+#: Maximum length of a line and of a field, in characters.
 MAX_LINE = 2**20
 
 Row = Mapping[str, Any]
@@ -23,11 +23,15 @@ Rows = Iterator[tuple[int, "Row | FaultError"]]
 
 
 def read_table(path: Path, needed: str) -> tuple[Sequence[str], Rows]:
-    """Read the columns, and the line number and fields of each row; a row that cannot be read is a fault.
+    """Read the columns of a table, and create an iterator over its rows.
 
     Args:
-        path: .csv or .jsonl.
-        needed: a required column, from which the delimiter of a CSV file is detected.
+        path: .csv or .jsonl file in UTF-8.
+        needed: a required column, with which the delimiter of a CSV file is detected.
+
+    Returns:
+        Names of the columns, and an iterator over line number and fields of each row, or `FaultError` instead of the
+        fields if the row cannot be read.
 
     Raises:
         UserError: the file cannot be read or has another suffix, or a column has no name or appears twice.
@@ -67,7 +71,7 @@ def _csv_rows(path: Path, reader: Any, columns: Sequence[str], skipped: int) -> 
 
 
 def _guarded(path: Path, reader: Any, skipped: int) -> Iterator[tuple[int, list[str]]]:
-    """Line and fields of every row; Python's limit of 131,072 characters per field is lifted while reading."""
+    """Yield line and fields of every row; Python's limit of 131,072 characters per field is raised meanwhile."""
     while True:
         limit = csv.field_size_limit(MAX_LINE)
         try:
@@ -107,7 +111,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines, with their ends."""
+    """Yield the lines with their line endings."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: larger than {MAX_BYTES // 2**20} MiB; split the manifest")

@@ -1,11 +1,11 @@
-"""MIMIC-CXR-JPG and MIMIC-CXR as published on PhysioNet: tables, a tree of images, and reports.
+"""Reads MIMIC-CXR-JPG and MIMIC-CXR as published on PhysioNet: tables, a tree of images, and reports.
 
-    ROOT/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz                 one row an image, an image, a study
+    ROOT/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz                 one row per image, image, study
     ROOT/files/p10/p10000032/s50414267/02aa804e-...-4e381014.jpg          or .dcm, in MIMIC-CXR
     mimic-cxr-reports.zip: files/p10/p10000032/s50414267.txt              in MIMIC-CXR only
 
-Only the tables are kept in memory. Studies are ordered by patient and study and created on demand; one that cannot be
-used has a reason (`Study.refusal`), so every missing study is counted.
+Only the tables are kept in memory. Studies are ordered by patient and study and created on demand. A study that cannot
+be used has a reason (`Study.refusal`), so that every missing study is counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,20 +23,21 @@ from crossray.data.study import Study
 from crossray.errors import UserError
 from crossray.files.digest import file_digest
 
-#: "Images, reports, patients, average length" as R2Gen and RCAN print them: the raw collection before any filter.
+#: Images, reports, patients and average length in the papers of R2Gen and RCAN, of the collection before any filter.
 PAPER_STATISTICS: dict[str, tuple[int, int, int, float]] = {
     "train": (368960, 222758, 64586, 53.00),
     "val": (2991, 1808, 500, 53.05),
     "test": (5159, 3269, 293, 66.40),
 }
 
-#: Maximum size of a report in bytes; actual ones have a few thousand.
+#: Maximum size of a report in bytes; published ones have a few thousand.
 MAX_REPORT_BYTES = 2**20
 
-#: Number of images, spread over the tables, of which at least one must exist: an incomplete tree is accepted.
+#: Approximate number of studies, spread over the tables, that are checked for an image; one is enough, because the
+#: tree may be incomplete.
 _PROBES = 2000
 
-#: Order of a study's views: models take the first ones.
+#: Order of a study's views: models use the first ones.
 _RANK = {"pa": 0, "ap": 1, "lateral": 2, "unknown": 3}
 
 Views = Literal["frontal", "all"]
@@ -56,16 +57,16 @@ class MimicStudies:
 
     Attributes:
         tables: the tables.
-        report: returns the bytes of a study's report, or None without one.
-        files: the folder `files` of the images.
-        suffix: ".jpg" or ".dcm".
-        views: "frontal" keeps PA and AP, "all" every view.
+        report: function that returns the bytes of a study's report; None if there is none.
+        files: folder `files` with the images.
+        suffix: suffix of the images, ".jpg" or ".dcm".
+        views: "frontal" keeps PA and AP views, "all" every view.
         unit: "study" creates one record per study, "image" one per view with the report of its study, as in R2Gen's
             file.
         findings: "headed" keeps studies with a findings section; "any" also those with a combined section of findings
             and impression, or a last paragraph, in its place.
         labels: "rules" reads labels from the findings, "chexpert" uses those of the table.
-        convention: convention of the rules, which defines the observations.
+        convention: convention of the rule labeler, which defines the observations.
     """
 
     tables: MimicTables
@@ -86,11 +87,11 @@ class MimicStudies:
             yield from self._records(entry)
 
     def images(self) -> int:
-        """Number of images of the views that are kept, regardless of their reports."""
+        """Return the number of images of the views that are kept, regardless of their reports."""
         return sum(count for position, count in self.tables.positions().items() if self._is_kept(position))
 
     def image_paths(self) -> Iterator[Path]:
-        """The files of these images in order, including missing ones."""
+        """Yield the paths of these images in order, including missing ones."""
         for entry in self.tables:
             for image in entry.images:
                 if self._is_kept(image.position):
@@ -100,11 +101,11 @@ class MimicStudies:
         return self.files / f"p{str(entry.patient)[:2]}" / f"p{entry.patient}" / f"s{entry.study}"
 
     def stored_bytes(self, size: int) -> int:
-        """Size of these images in bytes with a short side of `size` pixels, from their shapes in the tables."""
+        """Return the size of these images in bytes with a short side of `size` pixels, from the tables' shapes."""
         return self.tables.stored_bytes(size, self._is_kept)
 
     def notes(self) -> dict[str, Any]:
-        """Remarks for `dataset.json`: counts in the tables, and after the filter of views."""
+        """Return the remarks for `dataset.json`: counts in the tables, and after the filter of views."""
         positions = self.tables.positions()
         steps = [("in the tables", self.tables.studies, sum(positions.values()))]
         if self.views == "frontal":
@@ -141,7 +142,7 @@ class MimicStudies:
             )
 
     def _sections(self, entry: MimicStudy) -> tuple[Sections | None, tuple[str, str] | None]:
-        """The sections of the report, and the reason if it cannot be used."""
+        """Return the sections of the report, and the reason if it cannot be used."""
         content = self.report(entry)
         if content is None:
             return None, ("report", "--reports holds no report of this study")
@@ -216,7 +217,7 @@ def read_mimic_cxr(
     findings: Findings = "headed",
     labels: Labels = "rules",
 ) -> MimicStudies:
-    """Read the tables, and determine the kinds of images and reports.
+    """Read the tables, detect the format of the images, and find the reports.
 
     Args:
         root: folder of a version of MIMIC-CXR-JPG or MIMIC-CXR, which contains the folder `files`.
@@ -226,6 +227,9 @@ def read_mimic_cxr(
         unit: "study" or "image", as in `MimicStudies`.
         findings: "headed" or "any", as in `MimicStudies`.
         labels: "rules" or "chexpert", as in `MimicStudies`.
+
+    Returns:
+        All studies of the tables, created on demand.
 
     Raises:
         UserError: a table, the images or the reports are missing or damaged.
@@ -240,7 +244,7 @@ def read_mimic_cxr(
 
 
 def _suffix(files: Path, tables: MimicTables) -> str:
-    """Suffix of the images, from the first image of the tables that exists."""
+    """Detect the suffix of the images, from the first probed image that exists."""
     every = max(1, tables.studies // _PROBES)
     for number, entry in enumerate(tables):
         if number % every == 0:

@@ -1,6 +1,6 @@
-"""The tables of MIMIC-CXR-JPG: split, view and shape of every image, CheXpert's labels of every study.
+"""Reads the tables of MIMIC-CXR-JPG: split, view and shape of every image, and CheXpert's labels of every study.
 
-377,110 rows take about 40 MB as Arrow columns; studies are returned one at a time.
+The 377,110 rows take about 40 MB as Arrow columns; studies are created one at a time.
 """
 
 import gzip
@@ -22,11 +22,11 @@ from crossray.data.study import Split
 from crossray.errors import UserError
 from crossray.text.observations import CHEXPERT
 
-#: Maximum size of an unpacked table in bytes; the largest actual one has about 60 million.
+#: Maximum size of an unpacked table in bytes; the largest published one has about 60 million.
 MAX_BYTES = 2**28
 
-#: Position by the table's ViewPosition. Others (oblique, decubitus, axial, swimmer's) and some 15,769 empty ones are
-#: "unknown", without guessing.
+#: Position by the table's ViewPosition. Others (oblique, decubitus, axial, swimmer's) and the 15,769 empty ones are
+#: "unknown"; nothing is guessed.
 POSITIONS = {"PA": "pa", "AP": "ap", "LATERAL": "lateral", "LL": "lateral", "XTABLE LATERAL": "lateral"}
 
 _SPLITS: dict[str, Split] = {"train": "train", "validate": "val", "test": "test"}
@@ -41,7 +41,7 @@ _CHEXPERT = {"study_id": pa.int64(), **{name.title().replace("_", " "): pa.float
 
 @dataclass(frozen=True, slots=True)
 class MimicImage:
-    """One image: its dicom_id and its position, one of `crossray.data.study.VIEW_POSITIONS`."""
+    """One image: its dicom_id, and its position, one of `crossray.data.study.VIEW_POSITIONS`."""
 
     name: str
     position: str
@@ -49,7 +49,7 @@ class MimicImage:
 
 @dataclass(frozen=True, slots=True)
 class MimicStudy:
-    """One study: the numbers of patient (subject_id) and study (study_id), the official split, and its images."""
+    """One study: the numbers of its patient (subject_id) and itself (study_id), its official split and its images."""
 
     patient: int
     study: int
@@ -61,8 +61,8 @@ class MimicTables:
     """The joined tables, ordered by patient, study and image."""
 
     def __init__(self, images: pa.Table, chexpert: pa.Table | None, digests: Mapping[str, str]) -> None:
-        """Take checked tables (`read`)."""
-        #: SHA-256 of every table's file, by its name.
+        """Create from tables that `read` has checked."""
+        #: SHA-256 of every table's file, by file name.
         self.digests = digests
         self._images = images
         studies = images.column("study_id").to_numpy()
@@ -78,8 +78,8 @@ class MimicTables:
         """Read the tables, compressed (.csv.gz) or not (.csv).
 
         Args:
-            folder: a version's folder of MIMIC-CXR-JPG.
-            chexpert: read the labels too.
+            folder: folder of a version of MIMIC-CXR-JPG.
+            chexpert: also read the labels.
 
         Raises:
             UserError: a table is missing or damaged, lacks a column, or contradicts itself or another table.
@@ -125,22 +125,22 @@ class MimicTables:
             )
 
     def positions(self) -> dict[str, int]:
-        """Number of images by position."""
+        """Return the number of images by position."""
         names, counts = np.unique(self._positions, return_counts=True)
         return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
     def studies_with(self, keep: Callable[[str], bool]) -> int:
-        """Number of studies with an image whose position is kept."""
+        """Return the number of studies with an image whose position is kept."""
         return len(np.unique(self._images.column("study_id").to_numpy()[self._kept(keep)]))
 
     def stored_bytes(self, size: int, keep: Callable[[str], bool]) -> int:
-        """Bytes of the images whose position is kept, once their short side has `size` pixels."""
+        """Return the size in bytes of the images whose position is kept, with a short side of `size` pixels."""
         sides = np.stack([self._images.column(name).to_numpy() for name in ("Rows", "Columns")])[:, self._kept(keep)]
         short, long = sides.min(0).astype(np.int64), sides.max(0).astype(np.int64)
         return int((size * (long * size // short)).sum())
 
     def labels(self, study: int) -> dict[str, str] | None:
-        """CheXpert's status of each of its 14 observations; None for a study that is not in its table."""
+        """Return CheXpert's status of each of its 14 observations; None for a study that is not in its table."""
         row = self._rows.get(study)
         if row is None or self._chexpert is None:
             return None

@@ -1,7 +1,7 @@
 """R2Gen's annotation file and related formats (see `r2gen_formats`): reports, splits and image paths.
 
 All listed images are kept; the model decides how many it uses. The order of IU X-Ray's two views is not guaranteed, so
-their position is "unknown" unless the file names it.
+their position is "unknown" unless the file states it.
 """
 
 import json
@@ -30,14 +30,14 @@ MAX_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Annotation:
-    """A checked annotation.
+    """A checked annotation file.
 
     Attributes:
-        path: the file, or COACL's folder.
-        kind: its format.
+        path: path of the file, or of COACL's folder.
+        kind: format of the file.
         labelled: whether every entry has `labels`.
         splits: entries of train, val and test in file order, with R2Gen's fields and `image_path` as a list.
-        places: locations of these entries, for messages.
+        places: locations of these entries in the file, for messages.
     """
 
     path: Path
@@ -79,8 +79,8 @@ def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
     """Read and check an annotation file.
 
     Args:
-        path: the JSON file, or the folder of COACL's three. A missing split is empty; an `image_path` may
-            also be a single string.
+        path: JSON file, or folder with COACL's three files. A missing split is empty; an `image_path` may also be a
+            single string.
         kind: format of the file; None to detect it.
 
     Raises:
@@ -114,7 +114,7 @@ def open_annotation(path: Path, kind: Kind | None = None) -> Annotation:
 
 
 def read_annotation(path: Path) -> dict[Split, list[dict[str, Any]]]:
-    """The entries of `open_annotation`."""
+    """Return the entries of an annotation file by split; see `open_annotation`."""
     return open_annotation(path).splits
 
 
@@ -126,14 +126,14 @@ def read_r2gen(
 ) -> list[Study]:
     """Read the studies of an annotation file.
 
-    Whether the images exist is not checked here: the dataset writer rejects the study of a missing image.
+    It is not checked whether the images exist: the dataset writer rejects studies with missing images.
 
     Args:
         annotation: R2Gen's `annotation.json` or a related format.
         images: folder that the image paths are relative to.
         labels: "annotation" uses the labels of the file if it has any (those of CheXbert in PromptMRG's), and otherwise
             those of the rules; "rules" always uses the rules.
-        convention: convention of the rules.
+        convention: convention of the rule labeler.
 
     Returns:
         Studies in the order train, val, test, with frontal views first if the file states the positions. The report is
@@ -178,7 +178,7 @@ def _images(entry: dict[str, Any], finder: PathFinder, place: str) -> tuple[Imag
 
 
 def _labels(codes: list[int]) -> dict[str, str]:
-    """Labels by observation, from PromptMRG's codes (indices of `STATUSES`) for 14 observations, or its 18."""
+    """Convert PromptMRG's codes (indices of `STATUSES`) of its first 14 or all 18 observations to labels."""
     return {name: STATUSES[code] for name, code in zip(PROMPTMRG, codes, strict=False)}
 
 
@@ -198,7 +198,7 @@ def _read_json(path: Path) -> Any:
 
 
 class _RepeatedKeyError(Exception):
-    """A repeated key of an object, of which JSON would silently keep only the last value."""
+    """An object repeats a key, of which `json` would silently keep only the last value; the message is the key."""
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _checked_entry(found: Entry, kind: Kind) -> dict[str, Any]:
-    """The entry with `image_path` as a list."""
+    """Check an entry, and return it with `image_path` as a list."""
     entry, place, names = found.values, found.place, FIELDS[kind]
     if not isinstance(entry, dict):
         fields = [names.get(field, field) for field in ("id", "report", "image_path")]
@@ -250,14 +250,14 @@ def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
         raise UserError(f"{place}: is empty; fill it in")
     try:
         value.encode()
-    except UnicodeEncodeError:  # JSON can contain lone surrogates, which neither a file name nor a Parquet column can.
+    except UnicodeEncodeError:  # JSON can contain lone surrogates; file names and Parquet columns cannot
         raise UserError(f"{place}: contains an incomplete character; write the file in UTF-8") from None
     if "\0" in value:
         raise UserError(f"{place}: contains a zero character; remove it")
 
 
 def _inside(finder: PathFinder, relative: str, place: str) -> Path:
-    """The path of an image, which is checked to be in the image folder after resolving links."""
+    """Return the path of an image after checking that it is in the image folder, also after resolving links."""
     if ".." in PurePosixPath(relative.replace("\\", "/")).parts:
         raise UserError(
             f"{place}: points outside the image folder; give paths relative to {finder.folder}, without '..'"

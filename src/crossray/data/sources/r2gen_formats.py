@@ -1,12 +1,12 @@
-"""Formats related to R2Gen's annotation file: detects them and converts them to R2Gen's (docs/data/iu-xray.md).
+"""Detects formats related to R2Gen's annotation file, and converts them to R2Gen's (docs/data/iu-xray.md).
 
     r2gen      {"train": [{id, report, image_path, split}], "val": [...], "test": [...]}
-    promptmrg  the same with `labels` and clip_indices; its IU X-Ray file is a flat list, all of it test
+    promptmrg  the same with `labels` and clip_indices; its IU X-Ray file is a flat list, which is all test
     coacl      train.json, valid.json and test.json in a folder, or their lists in one object:
-               {rep_id, findings, images: [{img_name}]}, the image's suffix .jpg left out
+               {rep_id, findings, images: [{img_name}]}, where img_name lacks the suffix .jpg
     rexrank    {study: {image_path, section_findings, section_impression, context, frontal_lateral, split}}
 
-Other fields of an entry are ignored. Fields are checked afterwards, by their names in the file.
+Other fields of an entry are ignored. Fields are checked afterwards; messages use their names in the file.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +35,7 @@ _POSITIONS = {"frontal": "frontal", "lateral": "lateral"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry with R2Gen's fields: its place for messages, its split, and its unchecked values."""
+    """One entry with R2Gen's fields: its location for messages, its split, and its unchecked values."""
 
     place: str
     split: str
@@ -43,7 +43,7 @@ class Entry:
 
 
 def load(path: Path, read: Callable[[Path], Any]) -> Any:
-    """The content of a file, or of COACL's three files in a folder, as an object of splits.
+    """Load a file, or COACL's three files in a folder as one object of splits.
 
     Args:
         path: file or folder.
@@ -66,7 +66,7 @@ _FILES = {"train": ("train.json",), "valid": ("valid.json", "val.json"), "test":
 
 
 def detect(content: Any) -> Kind:
-    """The format; "r2gen" for an unknown one, whose check then reports the error."""
+    """Detect the format; "r2gen" for an unknown one, whose check then reports the error."""
     first = _first(content)
     if "rep_id" in first or ("images" in first and "image_path" not in first):
         return "coacl"
@@ -76,7 +76,7 @@ def detect(content: Any) -> Kind:
 
 
 def entries(content: Any, kind: Kind, path: Path) -> Iterator[Entry]:
-    """Every entry, in the order train, val, test, then as in the file.
+    """Yield every entry, in the order train, val, test, then as in the file.
 
     Raises:
         UserError: the content does not have the expected form.
@@ -105,13 +105,13 @@ def entries(content: Any, kind: Kind, path: Path) -> Iterator[Entry]:
 
 
 def json_type(value: Any) -> str:
-    """The name of a value's type in messages."""
+    """Return the name of a value's JSON type for messages."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
     return names.get(type(value), "a number")
 
 
 def _first(content: Any) -> Mapping[str, Any]:
-    """The first entry of all splits; an empty one if there is none."""
+    """Return the first entry of all splits; an empty one if there is none."""
     lists = content.values() if isinstance(content, dict) else [content]
     for listed in lists:
         first = listed[0] if isinstance(listed, list) and listed else listed
@@ -121,7 +121,7 @@ def _first(content: Any) -> Mapping[str, Any]:
 
 
 def _alone(values: Any) -> Any:
-    """The entry with its first image and without a split."""
+    """Return an entry with only its first image and without its split."""
     if not isinstance(values, dict):
         return values
     paths = values.get("image_path")
@@ -187,5 +187,5 @@ def _positions(values: Mapping[str, Any], place: str) -> list[str] | None:
         )
     paths = values.get("image_path")
     if len(named) != (len(paths) if isinstance(paths, list) else 1):
-        return None  # so in a few studies of the published files: nobody knows which image is meant
+        return None  # in a few studies of the published files, it is unknown which image is meant
     return [_POSITIONS[name.lower()] for name in named]

@@ -19,7 +19,7 @@ from crossray.text.lines import one_line, unified
 #: Origins of `Sections.findings`.
 Origin = Literal["heading", "combined", "preamble", "last_paragraph", ""]
 
-#: Longest name of a heading in messages, in characters.
+#: Maximum length of the name of a heading in messages, in characters.
 LONGEST_NAME = 40
 
 _MARKS = r"(?:[ \t>*#_=|\[(\u2022\u2013\u25a0\u25aa\u25cf-]|\(?\d{1,2}[.)][ \t])*+"
@@ -32,7 +32,7 @@ _LINE = re.compile(
 #: A line that consists of a name only.
 _ALONE = re.compile(rf"{_MARKS}(?P<name>[^\W\d_](?:[^\W\d_]|[ /&]){{3,40}})[ \t*#:.=_|\])-]*")
 _KNOWN = "|".join(re.escape(name) for name in NAMES)
-#: A known name at the start of a line, followed by a sign other than a colon, or in capitals before a sentence.
+#: A known name at the start of a line, followed by a mark other than a colon, or in capitals before a sentence.
 _SIGNED = re.compile(
     rf"{_MARKS}(?:(?P<name>(?i:{_KNOWN}))(?:\t|[ \t]*(?:[-\u2013\u2014]{{1,3}}(?=[ \t])|\.{{1,3}}(?=[ \tA-Z])|[;=>]+))"
     rf"[ \t]*|(?P<caps>{_KNOWN})[ \t]+(?=[A-Z][a-z]))"
@@ -78,7 +78,7 @@ _STAYS: dict[Kind, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Sections:
-    """Text of the sections with joined lines (`crossray.text.lines.one_line`); "" if there is none.
+    """The texts of a report's sections, each on one line (`crossray.text.lines.one_line`); "" for a missing section.
 
     Every word of the report is in exactly one of the texts or in `headings`.
 
@@ -93,7 +93,7 @@ class Sections:
         remainder: everything else: comparison, technique, preliminary readings, signatures, and text under unknown
             headings.
         headings: names of the headings that were removed from the text, in order.
-        unknown: names of unknown headings, whose text is part of the remainder. Shortened to `LONGEST_NAME` characters.
+        unknown: names of unknown headings, whose text is part of the remainder; shortened to `LONGEST_NAME` characters.
     """
 
     findings: str
@@ -106,14 +106,14 @@ class Sections:
     unknown: tuple[str, ...] = ()
 
     def unread(self) -> dict[str, object]:
-        """Counts of a study for `prepare`: words of the remainder, and names of unknown headings."""
+        """Return the statistics of a study for `prepare`: words of the remainder, and names of unknown headings."""
         words = len(self.remainder.split())
         return {"unread": {"words": words, "headings": list(self.unknown)}} if words or self.unknown else {}
 
 
 @dataclass
 class _Part:
-    """A part of the report: its kind, the name of its removed heading (or ""), and the range of its text."""
+    """A part of the report: its kind, the name of its removed heading or "", and the range of its text."""
 
     kind: Kind | Literal[""]
     name: str
@@ -136,8 +136,8 @@ def split_sections(report: str) -> Sections:
 
     * Sections of the same kind are joined in their order.
     * "FINDINGS AND IMPRESSION", "RESULT" and "REPORT" count as findings if there is no findings section.
-    * Findings and impression are ended only by headings of other known sections: "LUNGS:" and other text in capitals
-      before a colon is kept, with its text. Elsewhere, headings of places start the findings.
+    * Only headings of other known sections end the findings or the impression: "LUNGS:" and other words in capitals
+      before a colon are kept with their text. Elsewhere, headings of places such as "LUNGS:" start the findings.
     * An addendum before the final report or at the end is separated, and so is a preliminary reading.
     * In a report without findings and impression, the findings are the text after the paragraph of the last heading
       ("last_paragraph").
@@ -186,13 +186,13 @@ def split_sections(report: str) -> Sections:
 
 
 def has_headings(report: str) -> bool:
-    """Whether findings, impression or indication have a heading."""
+    """Whether a report has a heading of a section that is kept, such as findings, impression or indication."""
     parts, _ = _parts(_lines(report))
     return any(part.kind not in ("", "other", "unknown") for part in parts)
 
 
 def _lines(report: str) -> str:
-    """The report with uniform line breaks, without invisible characters and drawn lines."""
+    """Return the report with uniform line breaks, without invisible characters and drawn lines."""
     text = unified(report)
     if not text.isascii():
         text = text.translate(_INVISIBLE)
@@ -204,7 +204,7 @@ def _lines(report: str) -> str:
 def _stand_in(
     text: str, parts: list[_Part], texts: dict[int, str], has_impression: bool
 ) -> tuple[str, Origin, dict[int, str]]:
-    """Text in place of findings without a heading, its origin, and the rest of its part."""
+    """Return a text in place of findings without a heading, its origin, and the rest of its part."""
     unsigned = [part for part in parts if part.name or part.kind != "other"]  # a signature has no name
     named = [part for part in unsigned if part.name]
     preamble = [part for part in parts if not part.kind and texts[id(part)]]
@@ -229,13 +229,13 @@ def _stand_in(
 
 
 def _parts(text: str) -> tuple[list[_Part], list[_Part]]:
-    """The parts of a text in order, and its addenda."""
+    """Split a text into its parts in order, and its addenda."""
     events = list(_events(text))
     last_final = max((number for number, event in enumerate(events) if event.kind == "final"), default=-1)
     parts, addenda = [_Part("", "", 0)], []
     current = parts[0]
     until: Literal["", "final", "end", "heading"] = ""  # what ends the open addendum
-    seen = False  # findings or impression
+    seen = False  # whether findings or impression have started
     for number, event in enumerate(events):
         if until in ("final", "end") and event.kind not in ("final" if until == "final" else "", "addendum"):
             continue
@@ -259,7 +259,7 @@ def _parts(text: str) -> tuple[list[_Part], list[_Part]]:
 
 
 def _events(text: str) -> Iterator[_Event]:
-    """Headings, titles and signatures of a text in order."""
+    """Yield the headings, titles and signatures of a text in order."""
     start = 0
     while start < len(text):
         end = text.find("\n", start)
@@ -299,13 +299,13 @@ def _line_events(text: str, start: int, end: int) -> Iterator[_Event]:
 
 
 def _numbered(match: re.Match[str], group: str) -> str:
-    """The name of a heading with the numbers before it, so that these are not lost."""
+    """Return the name of a heading with the numbers before it, so that they are not lost."""
     numbers = re.findall(r"\(?\d{1,2}[.)]", match.string[match.start() : match.start(group)])
     return " ".join((*numbers, match[group].strip()))
 
 
 def _heading(name: str) -> Kind | None:
-    """The kind of a name before a colon at the start of a line; None if it is not a heading."""
+    """Return the kind of a name before a colon at the start of a line; None if it is not a heading."""
     if name.upper() == name:
         return kind_of(name) if sum(map(str.isalpha, name)) > 1 else None
     return exact_kind(name)

@@ -164,17 +164,17 @@ class Dataset:
         return self._take(rows, "id")
 
     def extras(self) -> Iterator[dict[str, Any]]:
-        """The source-specific values of every study, in row order."""
+        """Yield the source-specific values of every study, in row order."""
         for values in self._table.column("extra").to_pylist():
             yield json.loads(values)
 
     def patients(self, rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """Identifiers of the studies' patients."""
+        """Return the identifiers of the studies' patients."""
         return self._take(rows, "patient")
 
     @cached_property
     def labels(self) -> NDArray[np.int8] | None:
-        """(studies, K) int8 status codes, -1 for a study without labels; None if the source has no labels."""
+        """Status codes, (studies, K) int8, -1 for a study without labels; None if the source has no labels."""
         if not self.info.observations:
             return None
         result = np.full((self.studies, len(self.info.observations)), -1, np.int8)
@@ -184,26 +184,29 @@ class Dataset:
         return result
 
     def views(self, row: int) -> range:
-        """Image rows of a study, in the order of the source."""
+        """Return the image rows of a study, in the order of the source."""
         return range(int(self.first_image[row]), int(self.first_image[row + 1]))
 
     def image(self, image_row: int) -> NDArray[np.uint8]:
-        """(H, W) uint8, a read-only view of the memory map."""
+        """Return the pixels of an image, (H, W) uint8, as a read-only slice of the memory map."""
         height, width = self.image_sizes[image_row]
         start = self._offset[image_row]
         return self._pixels(int(self._shard[image_row]))[start : start + height * width].reshape(height, width)
 
     def warnings(self, image_row: int) -> tuple[str, ...]:
-        """Warnings about the file of an image; each begins with the name of the field."""
+        """Return the warnings about the file of an image; each begins with the name of a field."""
         return tuple(self._warnings[int(image_row)].as_py() or ())
 
     def findings(self) -> pa.Table | None:
-        """Findings drawn in the views (phantom only): `layout.FINDINGS_SCHEMA`, with masks as run lengths."""
+        """Return the findings drawn in the views; None if there are none, as in every source but the phantom.
+
+        The table has the columns of `layout.FINDINGS_SCHEMA`, with masks as run lengths.
+        """
         path = self.path / layout.FINDINGS
         return pq.read_table(path) if path.exists() else None
 
     def features_path(self, fingerprint: str) -> Path:
-        """Folder for the features of a model with this fingerprint."""
+        """Return the folder for cached features with this fingerprint."""
         return self.path / layout.FEATURES / fingerprint
 
     @cached_property
@@ -262,7 +265,7 @@ def _read_info(path: Path) -> DatasetInfo:
 
 
 def _check_pixels(path: Path, images: pa.Table) -> None:
-    """Check the length of every pixel file, because a truncated copy would only be noticed in training."""
+    """Check the length of every pixel file; otherwise, a truncated copy would only be noticed in training."""
     shard = _integers(images, "shard")
     size = _integers(images, "height") * _integers(images, "width")
     expected = np.bincount(shard, weights=size).astype(np.int64) if len(shard) else np.zeros(0, np.int64)

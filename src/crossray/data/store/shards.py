@@ -1,6 +1,6 @@
-"""A shard of a prepared dataset: some studies that one worker reads and writes.
+"""Writes the shards of a prepared dataset; each contains some studies and is written by one worker.
 
-A shard is a folder that gets its final name only after everything in it is on disk, so a killed run leaves either a
+The folder of a shard gets its final name only after everything in it is on disk, so a killed run leaves either a
 complete shard or temporary files. This module does not import PyTorch, so workers start quickly.
 """
 
@@ -35,7 +35,7 @@ PIXELS = "pixels.u8"
 
 @dataclass(frozen=True)
 class Job:
-    """The settings of a shard; picklable.
+    """Settings that all shards share; picklable.
 
     Attributes:
         folder: folder of the shards.
@@ -57,12 +57,12 @@ class _RejectedError(Exception):
 
 
 def shard_folder(folder: Path, shard: int) -> Path:
-    """The folder of a finished shard."""
+    """Return the folder of a finished shard."""
     return folder / f"{shard:05d}"
 
 
 def content_of(studies: Sequence[Study]) -> str:
-    """Identifies the studies of a shard by identifier, split and text, to notice a changed source."""
+    """Compute a digest of the studies' identifiers, splits and texts, to notice a changed source."""
     digest = hashlib.sha256()
     for study in studies:
         digest.update(layout.json_bytes([study.id, study.patient, study.split, study.findings, study.impression]))
@@ -70,7 +70,7 @@ def content_of(studies: Sequence[Study]) -> str:
 
 
 def read_summary(folder: Path, shard: int) -> dict[str, Any] | None:
-    """The description of a finished shard; None if it is not finished."""
+    """Read the summary of a shard; return None if the shard is not finished."""
     path = shard_folder(folder, shard) / SUMMARY
     if not path.exists():
         return None
@@ -79,16 +79,16 @@ def read_summary(folder: Path, shard: int) -> dict[str, Any] | None:
 
 
 def write_shard(job: Job, shard: int, studies: Sequence[Study], repeated: frozenset[int]) -> int:
-    """Read the images of some studies and write them with their texts.
+    """Read the images of a shard's studies and write them with the texts.
 
     Args:
-        job: settings of the shard.
+        job: settings of all shards.
         shard: number of the shard.
         studies: the studies of this shard, in the order of the source.
-        repeated: indices in `studies` of identifiers that occurred before.
+        repeated: indices of those `studies` whose identifier occurred before.
 
     Returns:
-        Number of accepted studies.
+        Number of studies in the shard, accepted or rejected.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -161,7 +161,7 @@ def _fill(job: Job, shard: int, studies: Sequence[Study], repeated: frozenset[in
 
 
 def _record(study: Study, cleaner: str, *, repeated: bool) -> dict[str, Any]:
-    """A study as a row of the table; raises `_RejectedError`."""
+    """Convert a study to a row of the table; raise `_RejectedError` if it cannot be used."""
     if repeated:
         raise _RejectedError("repeated", "another study of the source has the same identifier")
     if study.refusal is not None:
@@ -188,7 +188,7 @@ def _record(study: Study, cleaner: str, *, repeated: bool) -> dict[str, Any]:
 
 
 def _label_codes(study: Study) -> list[int] | None:
-    """Status codes over all `OBSERVATIONS`; the merge keeps those columns that some study names."""
+    """Return the status codes of all `OBSERVATIONS`; `merge` keeps the columns that any study labels."""
     if study.labels is None:
         return None
     for observation, status in study.labels.items():
@@ -202,7 +202,7 @@ def _label_codes(study: Study) -> list[int] | None:
 
 
 def _views(study: Study, size: int) -> list[View]:
-    """The views' pixels; raises `_RejectedError` with the reason that the image's reader gives."""
+    """Read the pixels of the views; raise `_RejectedError` with the reader's message for an unreadable image."""
     views = []
     for image in study.images:
         try:
@@ -233,7 +233,7 @@ def _mask(mask: FindingMask) -> dict[str, Any]:
 
 
 def start_worker() -> None:
-    """Make a worker end with its parent process, even if that is killed; otherwise it would wait forever.
+    """Make a worker exit with its parent process, even if the parent is killed; otherwise, it would wait forever.
 
     Ctrl-C is handled by the parent, which lets running shards finish.
     """
@@ -246,6 +246,6 @@ def start_worker() -> None:
         if connection.wait([parent.sentinel], seconds):
             os._exit(1)
 
-    # a worker that starts after the end must not begin a shard, because another run may have cleaned up already
+    # if the parent has already ended, the worker must not begin a shard: another run may have cleaned up
     watch(0)
     threading.Thread(target=watch, daemon=True).start()

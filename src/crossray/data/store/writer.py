@@ -1,4 +1,4 @@
-"""Writes a prepared dataset in parallel and atomically, resumable if killed at any point (docs/architecture.md).
+"""Writes a prepared dataset in parallel and atomically; a killed run can be continued (docs/architecture.md).
 
 Workers write shards into a hidden folder; the last step merges their tables and moves their pixels. `dataset.json` is
 written last, and a folder without it is not a dataset. The content depends only on the studies, not on the number of
@@ -30,7 +30,7 @@ from crossray.files.write import write_whole
 from crossray.text.cleaning import CLEANERS
 
 _LOGGER = logging.getLogger(__name__)
-#: Seconds that a part waits for the lock of the whole, which other parts hold for a moment.
+#: Seconds for which a part waits for the lock of the whole dataset; other parts hold it only briefly.
 _PATIENCE = 5.0
 
 _JOB = "job.json"
@@ -40,21 +40,21 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Part:
-    """The share of one of several machines: part `number` (from 1) of `of`, which writes every `of`-th shard."""
+    """The share of one machine out of several: part `number` (from 1) of `of` writes every `of`-th shard."""
 
     number: int
     of: int
 
     def holds(self, shard: int) -> bool:
-        """Whether this machine writes the shard."""
+        """Whether the shard belongs to this part."""
         return shard % self.of == self.number - 1
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """Read "2/8".
+        """Parse a part such as "2/8".
 
         Raises:
-            UserError: the text is invalid, or there is no such part.
+            UserError: the text is invalid, or the number is not between 1 and the number of parts.
         """
         number, _, of = text.partition("/")
         if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
@@ -76,28 +76,28 @@ def write_dataset(
     engine: Engine = "processes",
     images: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Prepare studies for training; if it is killed, the same call continues.
+    """Write a prepared dataset; if the process is killed, the same call continues.
 
-    A study that cannot be used goes to `rejected.jsonl` with the reason and is counted.
+    Studies that cannot be used are counted, and listed in `rejected.jsonl` with the reason.
 
     Args:
         out: folder of the dataset; created if missing.
-        studies: the studies in an order that is the same in every run; `ImageRef`s must be picklable.
+        studies: the studies, in the same order in every run; their `ImageRef`s must be picklable.
         size: short side of the stored views in pixels.
-        source: JSON-ready description of the origin of the studies (name, files, seed); it identifies the run.
-        cleaner: report cleaner for counting words and finding empty reports; texts are stored as they are.
-        workers: number of processes; None for one per core, 0 for this process only. A script that calls this with
-            workers must guard its main code with `if __name__ == "__main__"`, as always with `multiprocessing`.
-        notes: JSON-ready remarks that are stored in `dataset.json`.
+        source: origin of the studies (name, files, seed) as JSON values; it identifies the run.
+        cleaner: report cleaner for counting words and finding empty reports; the stored texts are not cleaned.
+        workers: number of processes; None for one per core, 0 for this process only. A script that uses workers must
+            guard its main code with `if __name__ == "__main__"`, as `multiprocessing` requires.
+        notes: remarks for `dataset.json`, as JSON values.
         rejected: `study`, `step` and `reason` of entries that the source could not read as studies; they are listed and
             counted with the rejected studies.
-        progress: called after every shard with the number of finished and of all studies (0 if unknown).
-        engine: "processes" of this machine, or "ray" for the machines of a Ray cluster, which share the disk.
-        images: identity of the image files (`identity.identify`); with it, changed images are rejected instead of being
-            ignored if `out` already contains a dataset of the same source.
+        progress: called after every shard with the numbers of finished studies and of all studies (0 if unknown).
+        engine: "processes" for processes on this machine, "ray" for a Ray cluster whose machines share the disk.
+        images: identity of the image files (`identity.identify`). With it, images that changed since `out` was prepared
+            are an error; without it, they are not noticed.
 
     Returns:
-        The dataset; if an equal one already exists, it is returned at once and a message is logged.
+        The dataset. If the same dataset already exists, it is opened without reading the studies, and this is logged.
 
     Raises:
         UserError: `out` contains another dataset or other files, no study can be used, or the disk is full.
@@ -112,7 +112,7 @@ def write_dataset(
         job = Job(folder.resolve(), size, cleaner)
         shards = _write_shards(job, studies, engine, _worker_count(workers, total), total, progress)
         try:
-            # what was begun in parts keeps that nothing is known of the images
+            # the stored identity, because parts do not record the image files
             merge(out, folder, shards, _parsed(folder / _JOB), dict(notes or {}), rejected)
         except OSError as error:
             raise UserError(f"{out}: cannot be written ({error.strerror}); free space, then run the same command "
@@ -133,11 +133,11 @@ def write_part(
 ) -> int:
     """Write the share of one machine, without completing the dataset.
 
-    `write_dataset` with the same studies then finds the shares in `out`, writes what is missing, and merges. Machines
-    may share `out` and write at the same time, or the hidden folders of their `out` are copied into one.
+    A later `write_dataset` with the same studies finds the shares in `out`, writes missing shards and completes the
+    dataset. Machines can write to a shared `out` at the same time; otherwise, copy their hidden folders into one.
 
     Args:
-        out: as for `write_dataset`, like all others but `part`.
+        out: folder of the dataset; see `write_dataset` for all arguments but `part`.
         studies: all studies, not only those of this part.
         part: the part to write.
         size: short side of the stored views in pixels.
@@ -147,10 +147,10 @@ def write_part(
         progress: called with the number of finished studies and the approximate number in this part.
 
     Returns:
-        Number of shards of this share.
+        Number of shards in this part; 0 if the dataset is already complete.
 
     Raises:
-        UserError: see `write_dataset`.
+        UserError: `out` contains another dataset or other files, or the disk is full.
     """
     out = Path(out)
     identity = _identity(source, size, cleaner)
@@ -176,7 +176,7 @@ def _identity(
 
 
 def estimated_bytes(studies: int, size: int, views: int = 2) -> int:
-    """Minimum disk space for the pixels of some studies: views are never smaller than size x size."""
+    """Return the minimum disk space for pixels, in bytes, because views are never smaller than size x size."""
     return studies * views * size * size
 
 
@@ -199,9 +199,10 @@ def _existing(out: Path, identity: Mapping[str, Any]) -> Dataset:
 
 @contextmanager
 def _unfinished_folder(out: Path, identity: Mapping[str, Any], part: Part | None = None) -> Iterator[Path]:
-    """The locked folder of an unfinished dataset; a new one leaves no trace when nothing was written into it.
+    """Create and lock the folder of an unfinished dataset; after an error, remove it if no shard was finished.
 
-    Parts share the folder: each locks out its own like, and all of them a run for the whole.
+    Parts share the folder and never remove it. Each part excludes runs of the same part, and all of them exclude a run
+    for the whole dataset.
     """
     folder = out / layout.UNFINISHED
     new = not out.exists()
@@ -228,7 +229,7 @@ def _unfinished_folder(out: Path, identity: Mapping[str, Any], part: Part | None
 
 @contextmanager
 def _locked(out: Path, folder: Path, part: Part | None) -> Iterator[None]:
-    """Lock out another run for the whole, and for a part its own like; a run for the whole finds no part at work."""
+    """Lock the folder: a run for the whole dataset excludes all other runs, a part excludes runs of the same part."""
     busy = f"{out}: another process is writing it; wait for that one to end."
     with ExitStack() as held:
         if part is None:
@@ -243,15 +244,15 @@ def _locked(out: Path, folder: Path, part: Part | None) -> Iterator[None]:
 
 
 def _claim(out: Path, folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write what this run is, or see that the run to be continued was the same."""
+    """Record the identity of this run, or check that the unfinished run has the same identity."""
     path, text = folder / _JOB, layout.json_bytes(identity)
     if not path.exists():
-        # parts on several machines may come here at the same time: each brings the same content under a name of its own
+        # parts on several machines may do this at the same time: each atomically replaces the file with equal content
         write_whole(path, text)
     elif path.read_bytes() != text:
         begun = _parsed(path)
         if {**begun, "images": 0} == {**identity, "images": 0}:
-            if "images" not in begun:  # parts, whose copies of the images may have other times
+            if "images" not in begun:  # begun in parts, whose copies of the images may have other times
                 return
             raise UserError(f"{out}: the image files or --identity have changed since this dataset was begun; "
                             "remove the folder and run the command again.")  # fmt: skip
@@ -276,7 +277,7 @@ def _check_space(out: Path, needed: int) -> None:
 
 
 def count_workers(workers: int | None) -> int:
-    """The number of processes: as given, or one per core."""
+    """Return the number of processes: `workers`, or one per core if it is None."""
     if workers is not None:
         return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -296,7 +297,7 @@ def _write_shards(
     progress: Progress | None,
     part: Part | None = None,
 ) -> int:
-    """Write the shards (of a part) that are missing, in any order; returns how many there are in all."""
+    """Write the missing shards, or only those of a part, in any order; return the total number of shards."""
     done = 0
 
     def advance(count: int) -> None:
@@ -325,7 +326,7 @@ def _write_shards(
 
 
 def _chunks(studies: Iterable[Study]) -> Iterator[tuple[int, list[Study], frozenset[int]]]:
-    """Number, studies and repeated identifiers of every shard."""
+    """Yield the number of every shard, its studies, and the indices of studies with a repeated identifier."""
     iterator = iter(studies)
     known: set[bytes] = set()
     shard = 0
