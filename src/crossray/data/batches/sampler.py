@@ -79,7 +79,8 @@ class StudySampler:
         """Compute the index of the first study of every global batch, and the end of the last batch."""
         count, size = len(self.rows), self.global_batch_size
         if not self.shuffle:
-            batches = -(-count // size)
+            # never so many that one has fewer studies than processes; a batch may then have one more per process
+            batches = min(-(-count // size), count // self.world_size)
             return np.arange(batches + 1, dtype=np.int64) * count // batches
         bounds = np.append(np.arange(0, count, size, dtype=np.int64), count)
         left = int(bounds[-1] - bounds[-2])
