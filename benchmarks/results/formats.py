@@ -26,7 +26,7 @@ def narrow(text: str, most: int) -> str:
         if line.startswith("|"):
             table.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])])
             continue
-        for start in range(1, len(table[0]) if table else 0, most):
+        for start in range(1, max(2, len(table[0])) if table else 0, most):  # a table of names alone stays
             lines += [""] * (start > 1)
             lines += ["| " + " | ".join(row[:1] + row[start : start + most]) + " |" for row in table]
         table = []

@@ -113,7 +113,7 @@ def scored(bench: Bench, system: str, seed: int, before_reward: bool = False) ->
     target, scores = bench.predictions(system, seed, before_reward), bench.scores(system, seed, before_reward)
     if not target.exists():
         model = bench.model(system, seed, before_reward)
-        # reports are drawn at random: with other random numbers for each seed, deviations include what they change
+        # sampled reports differ from drawing to drawing; with a drawing for each training, deviations include that
         seeded = ("--decoding.seed", seed)
         crossray("generate", "--model", model, "--data", bench.data, "--split", bench.split, "--out", target, *seeded)
     if not scores.exists():
