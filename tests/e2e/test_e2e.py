@@ -28,7 +28,7 @@ from fhir.resources.R4B.bundle import Bundle
 from pydicom import dcmread
 from tests.browser.conftest import launch
 from tests.interop.studies import image
-from tests.serving.orthanc import Orthanc, free_port, needs_dcmtk, needs_orthanc, running_orthanc
+from tests.serving.orthanc import STORESCU, Orthanc, free_port, needs_dcmtk, needs_orthanc, running_orthanc
 
 from crossray.cli import main
 from crossray.data.store import Dataset
@@ -145,7 +145,7 @@ def test_a_study_from_the_modality_to_the_readers_draft(data: Path, model: Path,
     with running_orthanc(tmp_path) as archive, running_service(tmp_path, model, archive) as service:
         for file in files:
             archive.upload(file.read_bytes())
-        send = ["storescu", "-aec", "CROSSRAY", "127.0.0.1", str(service.dicom), *map(str, files)]
+        send = [STORESCU, "-aec", "CROSSRAY", "127.0.0.1", str(service.dicom), *map(str, files)]
         subprocess.run(send, check=True, timeout=60)
 
         (content,) = archive.wait_for_reports(1, seconds=120)
@@ -190,7 +190,7 @@ def test_killed_at_any_moment_each_study_is_reported_once(data: Path, model: Pat
             fields = {"StudyInstanceUID": f"{STUDY}.{number}", "SOPInstanceUID": f"{STUDY}.{number}.1"}
             file.write_bytes(image(number, **fields))
             with running_service(tmp_path, model, archive) as service:
-                send = ["storescu", "-aec", "CROSSRAY", "127.0.0.1", str(service.dicom), str(file)]
+                send = [STORESCU, "-aec", "CROSSRAY", "127.0.0.1", str(service.dicom), str(file)]
                 subprocess.run(send, check=True, timeout=60)
                 time.sleep(chance.uniform(0, 3))
                 service.process.kill()

@@ -1,9 +1,11 @@
 """Orthanc and dcmtk as counterparts; tests are skipped, saying so, where the programs are missing."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +22,16 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 needs_orthanc = pytest.mark.skipif(
     PROGRAM is None or not PLUGIN.exists(), reason="Orthanc is not installed (Debian: orthanc, orthanc-dicomweb)"
 )
-needs_dcmtk = pytest.mark.skipif(
-    shutil.which("storescu") is None or shutil.which("dsrdump") is None, reason="dcmtk is not installed"
+#: dcmtk's storescu; pynetdicom installs another program of that name into the virtual environment.
+STORESCU = next(
+    (
+        found
+        for folder in os.get_exec_path()
+        if Path(folder) != Path(sys.executable).parent and (found := shutil.which("storescu", path=folder))
+    ),
+    "",
 )
+needs_dcmtk = pytest.mark.skipif(not STORESCU or shutil.which("dsrdump") is None, reason="dcmtk is not installed")
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ import pytest
 from pydicom import dcmread
 from tests.interop.studies import STUDY, TEXT, draft, image
 from tests.serving.conftest import objects_of
-from tests.serving.orthanc import Orthanc, needs_dcmtk, needs_orthanc, running_orthanc
+from tests.serving.orthanc import STORESCU, Orthanc, needs_dcmtk, needs_orthanc, running_orthanc
 from tests.serving.test_dicom import node
 
 from crossray.interop.source import read_sources
@@ -27,7 +27,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
 
 def storescu(running: DicomNode, *files: Path, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [
-        "storescu",
+        STORESCU,
         "-aec",
         "CROSSRAY",
         "-aet",

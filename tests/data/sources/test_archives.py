@@ -1,5 +1,6 @@
 """Archives: what is read, and that nothing hostile is."""
 
+import errno
 import gzip
 import io
 import os
@@ -201,6 +202,19 @@ def test_what_is_no_archive_says_so(tmp_path: Path) -> None:
         read(tmp_path / "x.tgz")
     with pytest.raises(UserError, match="cannot be read"):
         read(tmp_path / "absent.tgz")
+
+
+def test_a_disk_that_cannot_be_read_is_not_called_a_damaged_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = packed(tmp_path / "a.zip")
+
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", fails)
+    with pytest.raises(UserError, match=r"a\.zip: cannot be read \(Input/output error\)"):
+        read(archive)
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tgz", "x.zip"])

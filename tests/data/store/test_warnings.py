@@ -54,7 +54,7 @@ def test_an_unfinished_dataset_notices_other_images(tmp_path: Path) -> None:
     listed = studies(tmp_path)
     unfinished = tmp_path / "d" / layout.UNFINISHED
     unfinished.mkdir(parents=True)
-    source, images = {"kind": "test"}, identify(image_paths(listed))
+    source, images = {"kind": "test", "files": ("a",)}, identify(image_paths(listed))
     identity = {"format": layout.FORMAT, "source": source, "size": 32, "cleaner": "legacy", "images": images}
     (unfinished / "job.json").write_bytes(layout.json_bytes(identity))
     Image.fromarray(np.ones((50, 40), np.uint8)).save(tmp_path / "black.png")

@@ -4,6 +4,7 @@ Nothing is extracted by name: members are returned as bytes, and the caller choo
 archive's folder, links, devices and decompression bombs raise an error. One member at a time is in memory.
 """
 
+import errno
 import gzip
 import os
 import stat
@@ -30,9 +31,9 @@ FREE_BYTES = 2**28
 #: Maximum number of bytes read at once, which limits what a header of a tar archive can make `tarfile` load.
 _CHUNK = 2**20
 
-#: Errors that the standard library raises for damaged archives.
+#: Errors that the standard library raises for damaged archives, besides `OSError`.
 _DAMAGED = (
-    tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, NotImplementedError,
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError,
     OverflowError, struct.error,
 )  # fmt: skip
 
@@ -222,8 +223,19 @@ def _damage_is_said(source: Path) -> Iterator[None]:
         yield
     except RecursionError:
         raise UserError(f"{source}: the headers are nested without end; download the archive again") from None
+    except OSError as error:
+        # EINVAL: a damaged header made the library seek to an impossible place; others: the disk cannot be read
+        if error.errno not in (None, errno.EINVAL):
+            raise UserError(
+                f"{source}: cannot be read ({error.strerror}); check the disk and its permissions"
+            ) from None
+        raise _damaged(source) from None
     except _DAMAGED:
-        raise UserError(f"{source}: the archive is truncated or damaged; download it again") from None
+        raise _damaged(source) from None
+
+
+def _damaged(source: Path) -> UserError:
+    return UserError(f"{source}: the archive is truncated or damaged; download it again")
 
 
 def _loader(source: Path, load: Load) -> Load:

@@ -250,8 +250,8 @@ def _claim(out: Path, folder: Path, identity: Mapping[str, Any]) -> None:
         # parts on several machines may do this at the same time: each atomically replaces the file with equal content
         write_whole(path, text)
     elif path.read_bytes() != text:
-        begun = _parsed(path)
-        if {**begun, "images": 0} == {**identity, "images": 0}:
+        begun, same = _parsed(path), json.loads(text)  # tuples of the source are lists in both
+        if {**begun, "images": 0} == {**same, "images": 0}:
             if "images" not in begun:  # begun in parts, whose copies of the images may have other times
                 return
             raise UserError(f"{out}: the image files or --identity have changed since this dataset was begun; "
