@@ -32,7 +32,16 @@ IDS = SpecialIds(pad=PAD, bos=BOS, eos=EOS)
 every_system = pytest.mark.parametrize("system", SYSTEMS)
 every_variant = pytest.mark.parametrize(
     ("system", "variant"),
-    [pytest.param(s, v, id="-".join([s, *(f"{k}={x}" for k, x in v.items())])) for s in SYSTEMS for v in variants(s)],
+    [
+        pytest.param(
+            system,
+            variant,
+            id="-".join([system, *(f"{field}={value}" for field, value in variant.items())]),
+            marks=pytest.mark.slow if variant else (),  # `make test` tries every system, `make test-slow` its options
+        )
+        for system in SYSTEMS
+        for variant in variants(system)
+    ],
 )
 
 
