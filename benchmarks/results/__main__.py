@@ -35,6 +35,9 @@ TABLES: dict[str, Callable[[Bench], str]] = {
     "shift": shift.table,
 }
 
+#: Tables of other hospitals' images.
+_ABROAD = ("grounding", "shift")
+
 
 def main() -> None:
     """Make the tables that are asked for."""
@@ -71,6 +74,9 @@ def main() -> None:
     )
     bench.runs.mkdir(parents=True, exist_ok=True)
     for name in chosen.tables:
+        if name in _ABROAD and bench.external is None:
+            print(f"{name}.md not made: give the folder of other hospitals' images with --external", flush=True)
+            continue
         body = TABLES[name](bench)
         command = f"python benchmarks/results --data data/iu --runs runs/results --tables {name}"
         command += f" --split {bench.split} \\\n        --seeds {' '.join(map(str, bench.seeds))}"
@@ -80,7 +86,7 @@ def main() -> None:
             command += " --finished-only"
         if bench.share != 1:
             command += f" --epochs-share {bench.share}"
-        if name in ("grounding", "shift"):
+        if name in _ABROAD:
             command += " --external shared/data"
         if name == "shift" and bench.most:
             command += f" --most {bench.most}"

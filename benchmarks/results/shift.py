@@ -17,6 +17,7 @@ from crossray.data.batches.batch import Inputs
 from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.decoding.reports import WrittenReport
+from crossray.files.digest import sha256
 from crossray.generation.files import read_study, stack_studies
 from crossray.generation.generator import Generator
 from crossray.models.pretraining.vision import Vision, auroc
@@ -24,7 +25,7 @@ from crossray.text.cleaning import clean
 from crossray.text.observations import OBSERVATIONS
 from eye import encoder
 from formats import grid
-from steps import Bench, trained
+from steps import Bench, crossray, trained
 
 #: Observation to the labels of ChestX-ray14 that state it.
 _NIH = {
@@ -69,9 +70,10 @@ class Found:
 
 def table(bench: Bench) -> str:
     """The first seed of the first system and the encoder, on what lies in the folder `bench.external`."""
-    if bench.external is None:
-        return "# Other hospitals\n\nNot made: give the folder of their images with `--external`.\n"
+    assert bench.external is not None
     run = trained(bench, bench.systems[0], bench.seeds[0])
+    if not (run / "best" / "input_check.json").exists():
+        crossray("calibrate", "--model", run, "--data", bench.data, "--split", bench.split)
     eye = encoder(bench)
     dataset = Dataset.open(bench.data)
     rows = _spread(dataset.rows(bench.split), bench.most)
@@ -183,7 +185,8 @@ def _nih(folder: Path, most: int) -> tuple[list[Path], dict[str, NDArray[np.bool
 
 def _kept(bench: Bench, name: str, make: Callable[[], Found]) -> Found:
     """What is in the file of this name, or what is made now and written there."""
-    path = bench.runs / f"shift-{name}{f'-{bench.most}' if bench.most else ''}.npz"
+    weights = sha256(bench.model(bench.systems[0], bench.seeds[0]) / "model.safetensors")[:12]
+    path = bench.runs / f"shift-{name}{f'-{bench.most}' if bench.most else ''}-{weights}.npz"
     if not path.exists():
         print("reporting", name, flush=True)
         found = make()
