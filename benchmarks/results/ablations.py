@@ -21,8 +21,8 @@ _ABOUT = (
     "bootstrap interval over the studies; *published* is the same difference in the paper's table. *Effect* compares "
     "the two in CIDEr-D, or in BLEU-4 where the paper has no CIDEr: **yes** or **no** when our interval excludes 0, "
     "*same sign* or *other sign* when it does not. The interval includes the drawing of the reports, but not the "
-    "training: another seed can change a row as much as its module does. Image gain needs no drawing. The stages that learn from rewards are left out, because no paper "
-    "has them."
+    "training: another seed can change a row as much as its module does. Image gain needs no drawing. The stages that "
+    "learn from rewards are left out, because no paper has them."
 )
 
 
