@@ -232,13 +232,14 @@ def test_positions_attend_to_different_prompts() -> None:
     torch.testing.assert_close(one, one[:, :1].expand_as(one))
 
 
-def test_softmax_kind_is_scaled_dot_product_attention() -> None:
+def test_softmax_kind_is_attention_by_cosines() -> None:
     module, visual, text, mask = attention(kind="softmax", heads=4), random(2, 49, 16), random(2, 9, 12), masks(2, 9)
     attended, plan, _ = module(visual, text, mask)
     query, key, value = (
         x.unflatten(2, (4, 6)).transpose(1, 2) for x in (module.query(visual), module.key(text), module.value(text))
     )
-    expected = F.scaled_dot_product_attention(query, key, value, mask[:, None, None])
+    query, key = F.normalize(query, dim=3), F.normalize(key, dim=3)
+    expected = F.scaled_dot_product_attention(query, key, value, mask[:, None, None], scale=1 / module.epsilon)
     torch.testing.assert_close(attended, module.output(expected.transpose(1, 2).flatten(2)))
     torch.testing.assert_close(plan.sum(3), torch.full((2, 4, 49), 1 / 49))
 

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -392,13 +393,16 @@ def test_prompt_positions_get_no_logits() -> None:
     assert step.cross_attention.shape[3] == 3
 
 
+@pytest.mark.parametrize("kind", ["sinkhorn", "softmax"])
 @pytest.mark.parametrize("recipe", [name for name in list_recipes() if name.startswith("revtaf/")])
-def test_positions_begin_to_read_less_than_half_of_the_prompts(recipe: str) -> None:
+def test_positions_begin_to_read_less_than_half_of_the_prompts(
+    recipe: str, kind: Literal["sinkhorn", "softmax"]
+) -> None:
     """The wider the projections, the more alike the cosines: a plan as soft at 1,024 as at 128 channels is a mean."""
     config = load(recipe).model
     assert isinstance(config, REVTAFConfig)
     width = config.fusion_width
-    attention = SinkhornAttention(width, width, width, config.fusion_heads, epsilon=config.epsilon).eval()
+    attention = SinkhornAttention(width, width, width, config.fusion_heads, kind, config.epsilon).eval()
     with torch.no_grad():
         visual, prompts = torch.randn(2, 49, width), torch.randn(2, 41, width)
         plan = 49 * attention(visual, prompts, torch.ones(2, 41, dtype=torch.bool))[1]

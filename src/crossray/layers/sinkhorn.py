@@ -150,7 +150,8 @@ class SinkhornAttention(nn.Module):
         text_width: channels of the prompts.
         width: channels of the product, a multiple of `heads`.
         heads: number of transport problems per study, each on its share of the channels.
-        kind: "sinkhorn"; "softmax", scaled dot-product attention; "legacy_uniform", what the released code computes.
+        kind: "sinkhorn"; "softmax", attention by the cosines divided by epsilon, which is the plan for `tau` 0;
+            "legacy_uniform", what the released code computes.
         epsilon: see `sinkhorn`; `iterations`, `tolerance` and `tau` too.
         dropout: dropout probability of the plan in training.
     """
@@ -195,7 +196,7 @@ class SinkhornAttention(nn.Module):
         with torch.autocast(query.device.type, enabled=False):
             query, key = query.float(), key.float()
             cosine = (F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT).masked_fill(~valid, 0)
-            plan = self._plan(query, key, cosine, mask)
+            plan = self._plan(cosine, mask)
         weights = plan if self.kind == "legacy_uniform" else plan * plan.shape[-2]
         attended = self.dropout(weights).to(value.dtype) @ value
         return self.output(attended.transpose(1, 2).flatten(2)), plan, cosine
@@ -204,17 +205,13 @@ class SinkhornAttention(nn.Module):
         """(B, L, width) to (B, h, L, width / h)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _plan(self, query: Tensor, key: Tensor, cosine: Tensor, mask: Tensor) -> Tensor:
+    def _plan(self, cosine: Tensor, mask: Tensor) -> Tensor:
         mask = mask[:, None, :].expand(-1, self.heads, -1)
-        positions = query.shape[-2]
         if self.kind == "legacy_uniform":
-            return mask.unsqueeze(-2).expand(-1, -1, positions, -1).float() / positions
-        if self.kind == "sinkhorn":
-            return sinkhorn(1 - cosine, mask, self.epsilon, self.iterations, self.tolerance, self.tau)[0]
-        scores = query @ key.mT / math.sqrt(query.shape[-1])
-        # finite, because a study whose prompts are all masked would otherwise contain only -inf
-        scores = scores.masked_fill(~mask.unsqueeze(-2), torch.finfo(scores.dtype).min)
-        return scores.softmax(-1).masked_fill(~mask.unsqueeze(-2), 0) / positions
+            return mask.unsqueeze(-2).expand_as(cosine).float() / cosine.shape[-2]
+        # scaled products of freshly initialized projections are so small that their softmax would be a mean
+        tau = 0.0 if self.kind == "softmax" else self.tau
+        return sinkhorn(1 - cosine, mask, self.epsilon, self.iterations, self.tolerance, tau)[0]
 
 
 def soft_iou(first: Tensor, second: Tensor) -> Tensor:

@@ -32,8 +32,9 @@ class FusionConfig(ModelConfig):
     """Configuration of a system that fuses image and prompts.
 
     Attributes:
-        attention: attention of image positions to prompts: sinkhorn; softmax; legacy_uniform, as computed by the
-            released code; or none, in which case the decoder reads only the image tokens, as in PromptMRG.
+        attention: attention of image positions to prompts: sinkhorn; softmax, of the cosines divided by `epsilon`;
+            legacy_uniform, as computed by the released code; or none, in which case the decoder reads only the image
+            tokens, as in PromptMRG.
         local_prompts: also use local prompts (LRP); without them there is no FCC, which compares both kinds.
         prompt_values: values of the encoded prompts and of the reports in the diagnosis: raw, as published; or
             standardized, with mean 0 and standard deviation 1 in every channel over the training studies, and over all
