@@ -21,6 +21,7 @@ from tests.models.tiny import (
     without_dropout,
 )  # fmt: skip
 
+from crossray.analysis.liveness import relative_gradients
 from crossray.data.batches.batch import Batch
 from crossray.decoding.search import DecodingConfig, SpecialIds, generate
 from crossray.models.base import Encoded, ReportModel
@@ -29,6 +30,15 @@ from crossray.models.registry import list_models
 
 SYSTEMS = list_models()
 IDS = SpecialIds(pad=PAD, bos=BOS, eos=EOS)
+#: Least gradient of a parameter relative to its size, in multiples of the median (docs/liveness.md).
+RELATIVE_GRADIENT = 1e-3
+#: Parameters below it in small models with an option of these values; all of them are readings, not defaults.
+BARELY_TRAINED = {
+    ("rcan", "residual", "wide"): ["rve.channel_attention.2.weight", "rve.spatial_attention.weight"],
+    ("rcan", "channel_relu", False): ["rve.scale"],
+    ("rcan", "memory_start", "code"): ["cgm.memory.query.weight"],  # the memory that docs/models/cmn.md calls inactive
+    ("rcan", "cgm_visual", True): ["cgm.memory.output.bias"],  # the same for all words, so a softmax cancels it
+}
 every_system = pytest.mark.parametrize("system", SYSTEMS)
 every_variant = pytest.mark.parametrize(
     ("system", "variant"),
@@ -185,8 +195,10 @@ def test_every_parameter_learns_and_none_is_born(system: str, variant: dict) -> 
     assert [name for name, _ in model.named_modules()] == modules
     frozen = set(model.frozen())
     assert frozen <= set(names)
-    without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
-    assert without == frozen
+    # rounding reaches every parameter, so "more than 0" would say nothing
+    relative = relative_gradients(model, [batch], {})
+    weak = {n for n, p in model.named_parameters() if p.grad is None or relative.get(n, 0) < RELATIVE_GRADIENT}
+    assert weak == frozen | {name for option in variant.items() for name in BARELY_TRAINED.get((system, *option), ())}
 
 
 def assert_encoded_close(found: Encoded, expected: Encoded) -> None:

@@ -32,7 +32,7 @@ NAMED = {
     "baseline": {"encoder", "attention to the image"},
     "cmn": {"memory"},
     "coacl": {"denoising attention", "knowledge memory", "memory update", "MOM", "GFM", "ACLM"},
-    "rcan": {"RVE", "CGM", "CGM memory", "CGM information gate", "WCL"},
+    "rcan": {"RVE", "CGM", "CGM memory", "CGM scores", "CGM information gate", "WCL"},
     "revtaf": {
         "LRE",
         "GRP",

@@ -246,8 +246,9 @@ class _Attention:
         entropy = -(weights * weights.clamp_min(1e-300).log()).sum(-1)
         self._sum += float(entropy.exp().sum())
         self._rows += entropy.numel()
-        # masked slots have a weight of exactly 0
-        self._seen.append(float((weights > 0).sum(-1).double().mean()))
+        # a masked slot has a weight of exactly 0 for every query; a sharp attention has such weights for some
+        used = (weights > 0).flatten(1, -2).any(1) if weights.dim() > 2 else weights > 0
+        self._seen.append(float(used.sum(-1).double().mean()))
         return result
 
     def perplexity(self) -> float:

@@ -368,7 +368,7 @@ class RCAN(EncoderDecoder):
         return self.cgm.memory.mean_response(visual, mask), self.cgm.memory.mean_response(text, words)
 
     def paper_modules(self) -> dict[str, PaperModule]:
-        """RVE, CGM with its memory and information gate, and WCL, if the configuration has them."""
+        """RVE, CGM with its memory, scores and information gate, and WCL, if the configuration has them."""
         modules, config = {}, self.config
         if config.rve:
             modules["RVE"] = PaperModule(path="rve", method="recalibration", varies="study")
@@ -378,6 +378,8 @@ class RCAN(EncoderDecoder):
                 path="cgm.memory", attention="cgm.memory.choice", slots=config.memory_slots
             )
             if config.gate_position != "none":
+                # the only way from the memory to the text: the weights of the words' contexts (eq. 14)
+                modules["CGM scores"] = PaperModule(path="cgm.score")
                 modules["CGM information gate"] = PaperModule(path="cgm", method="information_gate")
         if config.wcl:
             modules["WCL"] = PaperModule(path="wcl.head", varies="study")
