@@ -1,9 +1,11 @@
 """Shows the progress of a run in the terminal."""
 
+import sys
 import time
 from typing import Any, cast
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,8 +15,19 @@ from crossray.training.heartbeat import Heartbeat
 from crossray.training.module import TrainingModule
 
 
+def peak_memory(device: torch.device) -> str:
+    """The most memory that was in use so far, on a GPU or in this process, as "1.2 GB"; empty if unknown."""
+    if device.type == "cuda":
+        return f"GPU {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB"
+    if not sys.platform.startswith("linux"):  # others count in other units, or not at all
+        return ""
+    import resource
+
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB"
+
+
 class ProgressDisplay(Callback):
-    """Shows a bar for each epoch, with losses and images per second, and a line of metrics for each validation.
+    """Shows a bar for each epoch with losses, images per second and peak memory, and a line for each validation.
 
     Args:
         console: console to print to; without a terminal, one line per minute replaces the bar.
@@ -56,13 +69,12 @@ class ProgressDisplay(Callback):
         self._images += int(batch.inputs.view_mask.sum()) * trainer.world_size
         rate = self._images / max(time.monotonic() - self._since, 1e-9)
         losses = " ".join(f"{name} {value:.3f}" for name, value in module.train_losses.items())
-        self._bar.update(
-            self._task, completed=batch_idx + 1, description=f"epoch {module.epoch + 1}/{self._epochs(module)}",
-            detail=f"{losses}  {rate:.1f} images/s",
-        )  # fmt: skip
+        epoch = f"epoch {module.epoch + 1}/{self._epochs(module)}"
+        detail = f"{losses}  {rate:.1f} images/s  {peak_memory(module.device)}"
+        self._bar.update(self._task, completed=batch_idx + 1, description=epoch, detail=detail)
         batches = int(trainer.num_training_batches)
         done, total = trainer.current_epoch * batches + batch_idx + 1, module.epochs * batches
-        self._beat(done, total, f"epoch {module.epoch + 1}/{self._epochs(module)}  {losses}  {rate:.1f} images/s")
+        self._beat(done, total, f"{epoch}  {detail}")
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Show that validation is running."""

@@ -1,0 +1,19 @@
+"""The progress of a run in the terminal."""
+
+import sys
+
+import pytest
+import torch
+
+from crossray.training.progress import peak_memory
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is shown on Linux only")
+def test_peak_memory_rises_and_stays() -> None:
+    cpu = torch.device("cpu")
+    before = float(peak_memory(cpu).removesuffix(" GB"))
+    block = torch.ones(2 * 10**8 + int(before * 2.5e8))  # float32: more than all of this process so far
+    held = float(peak_memory(cpu).removesuffix(" GB"))
+    del block
+    assert held > before
+    assert float(peak_memory(cpu).removesuffix(" GB")) >= held
