@@ -38,6 +38,18 @@ SIZES = ("model.layers", "model.width", "model.heads", "model.feedforward")
 #: What needs more than the four studies of this batch to matter; tests/models/test_coacl.py tests it.
 LARGE_BATCHES = ("model.contrast_estimated",)
 
+#: What a field must change, among other things: the loss that it is about, or the logits.
+ABOUT = {
+    "model.wcl": "weak_contrastive", "model.temperature": "contrastive", "model.contrast": "contrastive",
+    "model.contrast_loss": "contrastive", "model.contrast_denominator": "contrastive",
+    "model.contrast_augmentation": "contrastive", "model.align": "global", "model.negatives": "global",
+    "model.mask_loss": "mask", "model.mask_reduction": "mask", "model.lre": "ranking", "model.ties": "ranking",
+    "model.last_relu": "ranking", "model.entity_values": "ranking", "model.consistency": "consistency",
+    "model.similarity": "consistency", "model.rve": "logits", "model.cgm": "logits", "model.gate_position": "logits",
+    "model.cra": "logits", "model.mask": "logits", "model.basis": "logits", "model.fusion": "logits",
+    "model.attention": "logits", "model.local_prompts": "logits", "model.memory": "logits",
+}  # fmt: skip
+
 #: Parts of a recipe that decide about training by themselves; what they do is tested where they are read.
 SECTIONS = ("data", "optimizer", "schedule", "trainer", "decoding")
 
@@ -174,7 +186,9 @@ def test_every_override_changes_what_is_trained(recipe: str, table: str, row: st
             without = ablation.recipe_of(dataclasses.replace(chosen, overrides=rest))
         except UserError:  # the others make no recipe without it
             continue
-        assert what_changes(whole, without), f"{field} changes nothing"
+        changes = what_changes(whole, without)
+        assert changes, f"{field} changes nothing"
+        assert any(ABOUT.get(field, "") in name for name in changes), f"{field} changes only {', '.join(changes)}"
 
 
 @pytest.mark.parametrize(
