@@ -161,6 +161,13 @@ def test_references_that_do_not_fit_are_refused(references: object) -> None:
         crossray.evaluate(["one", "two"], references)  # type: ignore[arg-type]
 
 
+def test_an_empty_reference_is_refused() -> None:
+    with pytest.raises(UserError, match="references: that of study 'b' is empty"):
+        crossray.evaluate({"a": "one", "b": "two"}, {"a": "one", "b": " "})
+    with pytest.raises(UserError, match="predictions: there are none"):
+        crossray.evaluate({}, {})
+
+
 def test_importing_loads_nothing_heavy() -> None:
     code = "import sys, crossray; dir(crossray); print([m for m in ('torch', 'numpy', 'rich') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

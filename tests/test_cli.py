@@ -132,7 +132,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "baseline/phantom", "--data", "d", "--out", "o", "--model.colour", "1"], ["model.colour"]),
         (["train", "baseline/phantom", "--data", "no-dataset", "--out", "o"], ["no-dataset"]),
         (["train", "--resume", "no-run"], ["no-run"]),
-        (["train", "--resume", "run", "--data", "d"], ["--resume"]),
+        (["train", "--resume", "run", "--out", "d"], ["--resume"]),
         (["generate", "--model", "m", "--out", "o"], ["--data"]),
         (["generate", "--model", "no-model", "--out", "o", "a.png"], ["no-model"]),
         (["evaluate", "no-predictions.jsonl"], ["no-predictions.jsonl"]),

@@ -31,6 +31,10 @@ NAMES = ["trainer.precision", "trainer.max_epochs", "model.backbone.name", "stag
         ("unrecognized arguments: oops", "the argument 'oops' is not expected; REMEDY"),
         ("argument command: invalid choice: 'tran' (choose from 'train', 'label')",
          "there is no command 'tran'; choose one of train, label (did you mean 'train'?)"),
+        ("Parser key \"published\": Does not validate against any of the Union subtypes Subtypes: "
+         "[typing.Literal['iu-xray', 'mimic-cxr'], <class 'NoneType'>] Errors: - Expected a typing.Literal['iu-xray', "
+         "'mimic-cxr'] - Expected a <class 'NoneType'> Given value type: <class 'str'> Given value: iu_xray",
+         "published is 'iu_xray'; choose one of iu-xray, mimic-cxr (did you mean 'iu-xray'?)"),
         ("argument --out: expected one argument", "--out needs a value; REMEDY"),
         ("Something else of <class 'int'>.", "Something else of a whole number; REMEDY"),
     ],

@@ -224,25 +224,30 @@ def _split_recipe_options(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _train(command: str, arguments: list[str]) -> None:
     """Run `train` or `pretrain`, whose remaining options depend on the recipe."""
     own = argparse.ArgumentParser(prog=f"crossray {command}", description=_TRAINING[command], add_help=False)
-    own.add_argument("recipe", nargs="?", help="a recipe's name (baseline/phantom) or a YAML file")
+    recipes = {"train": "a recipe's name (baseline/phantom)", "pretrain": "vision, tokenizer or knowledge"}
+    own.add_argument("recipe", nargs="?", help=f"{recipes[command]}, or a YAML file")
     if command == "pretrain":
         own.add_argument("name", nargs="?", help="recipe of this kind, such as iu_xray; default: phantom")
     own.add_argument("--data", type=Path, help="prepared dataset")
     own.add_argument("--out", type=Path, help="output folder of the run; must not exist yet")
-    own.add_argument("--resume", type=Path, help="folder of an interrupted run to continue exactly where it stopped")
+    own.add_argument(
+        "--resume",
+        type=Path,
+        help="folder of an interrupted run to continue exactly where it stopped; if its dataset has moved, give --data",
+    )
     own.add_argument("-h", "--help", action="store_true", help="show this help; with a recipe, list its options")
     chosen, overrides = own.parse_known_args(arguments)
     if chosen.help:
         own.print_help()
         if chosen.recipe is None:
-            print("\nEvery field of a recipe is also an option: crossray train RECIPE --help lists them.")  # noqa: T201
+            print(f"\nEvery field of a recipe is also an option: crossray {command} RECIPE --help lists them.")  # noqa: T201
             return
     if chosen.resume is not None and not chosen.help:
         from crossray.training.run import resume
 
-        if chosen.recipe or chosen.data or chosen.out or overrides:
-            raise UserError("--resume continues a run with its own recipe and data: remove the other arguments.")
-        resume(chosen.resume)
+        if chosen.recipe or chosen.out or overrides:
+            raise UserError("--resume continues a run with its own recipe: remove the arguments other than --data.")
+        resume(chosen.resume, chosen.data)
         return
     from crossray.training.recipe import parse, recipe_parser
 
@@ -259,6 +264,10 @@ def _train(command: str, arguments: list[str]) -> None:
         raise UserError("--data and --out are needed: the prepared dataset and the folder of the new run.")
     check_outputs({"--out": (chosen.out, "folder")}, {"--data": [chosen.data]})
     recipe = parse(chosen.recipe, overrides)
+    from crossray.models.base import ReportModel, system_class
+
+    if command == "pretrain" and issubclass(system_class(recipe.system), ReportModel):
+        raise UserError(f"{recipe.system} is a system; train it with `crossray train {chosen.recipe}`.")
     from crossray.training.run import train
 
     train(recipe, chosen.data, chosen.out)

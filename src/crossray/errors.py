@@ -40,7 +40,7 @@ def did_you_mean(word: object, names: Iterable[object]) -> str:
         " (did you mean 'beam'?)"
     """
     known = {str(name).casefold(): str(name) for name in names}
-    close = get_close_matches(str(word).casefold(), known, n=1)
+    close = get_close_matches(str(word).casefold(), known, n=1, cutoff=0.7)
     return f" (did you mean '{known[close[0]]}'?)" if close else ""
 
 

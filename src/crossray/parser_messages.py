@@ -16,6 +16,11 @@ _CLASS = re.compile(r"<class '([\w.]+)'>")
 _KEY = r'Parser key "([^"]*)": '
 _WRONG_NAME = re.compile(_KEY + r"Expected a typing\.Literal\[(.*)\]\. Got value: ?(.*)")
 _WRONG_TYPE = re.compile(_KEY + r"Expected a (?:<class '([\w.]+)'>|tuple with (\d+) elements)\. Got value: ?(.*)")
+# an option that may be left out: a type, or nothing
+_OPTIONAL = re.compile(
+    _KEY + r"Does not validate against any of the Union subtypes Subtypes: \[(.*), <class 'NoneType'>\] .*"
+    "Given value: ?(.*)"
+)
 _NO_FIELD = re.compile(rf"(?:{_KEY}O|Group '([^']*)' does not accept o)ption '([^']*)'(?: is not accepted)?")
 _SECTION = re.compile(_KEY + "Unable to load config .*")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: ((\S+?)(?:[ =].*)?)")
@@ -38,6 +43,8 @@ def plain_message(message: str, names: Iterable[str], remedy: str, prefix: str =
     """
     message = re.sub(r"Problem with given class_path '[^']*': ", "", " ".join(message.split()).rstrip("."))
     message = re.sub(f"(?:{_KEY}){{2,}}", _joined, message)
+    if found := _OPTIONAL.fullmatch(message):
+        message = f'Parser key "{found[1]}": Expected a {found[2]}. Got value: {found[3]}'
     if found := _WRONG_NAME.fullmatch(message):
         allowed = re.findall(r"'([^']*)'", found[2])
         if found[3] in allowed:  # 32 where "32" is meant

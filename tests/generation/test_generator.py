@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tests.data.images.dicom_files import dicom
 
+from crossray.commands.generate import generate
 from crossray.data.batches.batch import Inputs
 from crossray.data.batches.features import build_features, find_features
 from crossray.data.batches.transform import ImageTransform
@@ -91,6 +92,24 @@ def test_files(folder, data, tmp_path):
     assert (header.system, header.model, header.views, header.max_length) == ("baseline", str(folder), "2", 20)
     assert (header.decoding["beam"], header.decoding["max_length"]) == (2, 12)
     assert len(header.versions["weights_sha256"]) == 64
+
+
+def test_a_list_of_studies_keeps_its_names(folder, data, tmp_path):
+    """A manifest is such a list: the reports must be scored against the references of the same rows."""
+    table = data / "list.csv"
+    table.write_text("study;Images;findings\nb;1-0.png, 1-1.png;x\na;0-0.png;y\n")
+    out = tmp_path / "out.jsonl"
+    generate([], str(folder), out=out, studies=table, device="cpu")
+    rows = PredictionFile.load(out).rows
+    assert [(row.id, len(row.images)) for row in rows] == [("b", 2), ("a", 1)]
+    Generator.from_pretrained(folder).generate_files([[data / "0-0.png"]], tmp_path / "one.jsonl")
+    assert PredictionFile.load(tmp_path / "one.jsonl").rows[0].prediction == rows[1].prediction
+    table.write_text("study,images\nb,1-0.png;1-1.png\nb,0-0.png\n")
+    with pytest.raises(UserError, match=r"list\.csv: study 'b' appears twice"):
+        generate([], str(folder), out=out, studies=table, device="cpu")
+    table.write_text("study,images\nb,\n")
+    with pytest.raises(UserError, match=r"list\.csv: study 1 has no image"):
+        generate([], str(folder), out=out, studies=table, device="cpu")
 
 
 def test_dicom_files_and_folders(folder, data, tmp_path):

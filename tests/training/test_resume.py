@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,3 +217,15 @@ def test_a_changed_dataset_is_refused(recipe: Recipe, whole: Path, tmp_path: Pat
     (tmp_path / "provenance.json").write_text(text.replace(sha256, "0" * 64))
     with pytest.raises(UserError, match="sha256"):
         resume(tmp_path)
+
+
+def test_a_run_follows_its_dataset(recipe: Recipe, whole: Path, blobs: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(blobs, moved)
+    train(recipe, moved, tmp_path / "run")
+    moved.rename(tmp_path / "there")
+    with pytest.raises(UserError, match=r"moved: the dataset of this run is not there; name its"):
+        resume(tmp_path / "run")
+    assert resume(tmp_path / "run", tmp_path / "there") == tmp_path / "run" / "best"
+    with pytest.raises(UserError, match=r"dataset\.json is missing"):
+        resume(tmp_path / "run", tmp_path)

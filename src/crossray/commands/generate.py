@@ -1,11 +1,10 @@
 """`crossray generate`: generates reports for images or for a split of a dataset."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Literal
 
-from crossray.errors import UserError, counted
+from crossray.errors import UserError, counted, quoted
 from crossray.pages.terminal import console, progress_bar
 
 
@@ -31,8 +30,9 @@ def generate(
         out: predictions file (JSON lines); without it, the report of a single study is printed.
         data: prepared dataset, instead of images.
         split: split of --data; use all for a model trained on another dataset.
-        studies: list of studies instead of images: a text file with one study per line, its views separated by commas,
-            or a CSV file with such views in the column "images"; paths are relative to the file.
+        studies: list of studies instead of images: a text file with one study per line, its views separated by commas;
+            or a CSV file with the views, separated by ";" or commas, in the column "images" and, if you like, the
+            studies' names in the column "study", such as a manifest. Paths are relative to the file.
         decoding: decoding fields to override, such as --decoding.method greedy.
         batch_size: studies per batch; halved automatically when memory runs out.
         shuffle_images: seed of a shuffle that gives each study of --data the images of another one, to measure how
@@ -49,9 +49,10 @@ def generate(
         raise UserError("--shuffle-images needs --data, because it shuffles images between the studies of a dataset.")
     if data is not None and strict:
         raise UserError("--strict applies to image files only; leave it out with --data.")
-    listed = [[Path(name) for name in study.split(",")] for study in images] or (
-        [] if studies is None else _listed(studies)
-    )
+    names = None
+    listed = [_views(study) for study in images]
+    if studies is not None:
+        listed, names = _listed(studies)
     if out is None and len(listed) != 1:
         raise UserError(
             "--out is missing; name a predictions file, because only the report of a single study can be printed."
@@ -64,11 +65,13 @@ def generate(
                 data, split, out, batch_size=batch_size, shuffle_images=shuffle_images, progress=progress
             )
         elif out is not None:
-            count = generator.generate_files(listed, out, batch_size=batch_size, strict=strict, progress=progress)
+            count = generator.generate_files(
+                listed, out, batch_size=batch_size, strict=strict, names=names, progress=progress
+            )
         else:
             from crossray.text.display import readable
 
-            (written,) = generator.report_files(listed, strict=strict)
+            (written,) = generator.report_files(listed, strict=strict, names=names)
             console().print(readable(written.report.text), markup=False, highlight=False, soft_wrap=True)
             return
     console().print(f"{counted(count, 'report')} in {out}")
@@ -85,21 +88,43 @@ def _values(given: dict[str, str] | None) -> dict[str, object]:
     return values
 
 
-def _listed(path: Path) -> list[list[Path]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--studies {path}: cannot be read ({error}); give a text or CSV file in UTF-8.") from None
+def _views(study: str) -> list[Path]:
+    """The views of one study: an existing file, or several separated by commas."""
+    if Path(study).exists():
+        return [Path(study)]
+    return [Path(name.strip()) for name in study.split(",") if name.strip()] or [Path(study)]
+
+
+def _listed(path: Path) -> tuple[list[list[Path]], list[str] | None]:
+    """The views of each study of a list, and the studies' names if the list has them."""
+    from crossray.data.sources.manifest_faults import FaultError
+    from crossray.data.sources.manifest_table import read_table
+
+    names: list[str] | None = None
     if path.suffix.lower() == ".csv":
-        table = csv.DictReader(text.splitlines())
-        if "images" not in (table.fieldnames or []):
+        columns, rows = read_table(path, "images")
+        if "images" not in columns:
             raise UserError(f"--studies {path}: the column images is missing; name it in the first line.")
-        lines = [row["images"] or "" for row in table]
+        lines, names = [], [] if "study" in columns else None
+        for number, row in rows:
+            if isinstance(row, FaultError):
+                raise UserError(f"--studies {path}: {row.at(number)}.")
+            lines.append(row["images"].replace(";", ","))
+            if names is not None:
+                names.append(row["study"].strip())
+                if not names[-1]:
+                    raise UserError(f"--studies {path}: line {number}: study: is empty; give the study a name.")
+        if names is not None and len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"--studies {path}: study {quoted(twice)} appears twice; give every study its own name.")
     else:
-        lines = text.splitlines()
-    listed = [
-        [path.parent / view.strip() for view in line.split(",") if view.strip()] for line in lines if line.strip()
-    ]
+        try:
+            lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--studies {path}: cannot be read ({error}); give a text or CSV file in UTF-8.") from None
+    listed = [[path.parent / view.strip() for view in line.split(",") if view.strip()] for line in lines]
+    if empty := [number for number, views in enumerate(listed, 1) if not views]:
+        raise UserError(f"--studies {path}: study {empty[0]} has no image; name at least one.")
     if not listed:
         raise UserError(f"--studies {path}: lists no studies; write one per line.")
-    return listed
+    return listed, names

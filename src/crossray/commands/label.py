@@ -12,7 +12,7 @@ def label(
     """Label reports with clinical observations: positive, negative, uncertain or blank.
 
     Args:
-        reports: CSV file with the columns study_id and report.
+        reports: CSV file with the columns study_id (or study, as in a manifest) and report.
         out: CSV file to write, with study_id and one column per observation.
         labeler: rules (18 observations), a folder with converted CheXbert weights (14 observations), or the
             name of a labeler from another package.

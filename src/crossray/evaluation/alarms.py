@@ -114,14 +114,14 @@ def _of_text(generated: Variety, true: Variety) -> Iterator[Alarm]:
     if generated.distinct_reports < LEAST_DISTINCT_REPORTS * true.distinct_reports:
         yield Alarm(
             "repeated reports",
-            f"the same reports again and again: {generated.distinct_reports:.1%} are different, "
-            f"{true.distinct_reports:.1%} of the true ones",
+            f"the same reports again and again: {generated.distinct_reports:.1%} of them are different, "
+            f"of the true ones {true.distinct_reports:.1%}",
         )
     if generated.distinct4 < LEAST_DISTINCT_PHRASES * true.distinct4:
         yield Alarm(
             "repeated phrases",
-            f"the same phrases again and again: distinct-4 is {generated.distinct4:.4f}, "
-            f"{true.distinct4:.4f} of the true reports",
+            f"the same phrases again and again: {generated.distinct4:.1%} of all four-word phrases are different, "
+            f"{true.distinct4:.1%} in the true reports",
         )
     low, high = LENGTHS
     if not low * true.words <= generated.words <= high * true.words:

@@ -64,6 +64,8 @@ def evaluate(
     labeler = open_labeler(labeler) if isinstance(labeler, str) else labeler
     file = predictions if isinstance(predictions, PredictionFile) else PredictionFile.load(predictions)
     names = file.protocols()
+    if not file.rows:
+        raise UserError(f"{file.path or 'predictions'}: there are none; give at least one study.")
     if not names:
         raise UserError(
             f"{file.path}: references: no protocol has one for every study; give the dataset with --data, or leave out "

@@ -65,5 +65,7 @@ def read_json(path: Path, remedy: str) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({type(error).__name__}); {remedy}.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}.") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON; {remedy}.") from error

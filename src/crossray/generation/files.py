@@ -113,11 +113,12 @@ def study_ids(studies: Sequence[Sequence[Path]]) -> list[str]:
     numbered.
     """
     deepest = max((len(_without_suffix(path).parts) for paths in studies for path in paths), default=1)
+    different = len({tuple(paths) for paths in studies})
     names: list[str] = []
     for depth in range(1, deepest + 1):
         names = ["+".join("/".join(_without_suffix(path).parts[-depth:]) for path in paths) for paths in studies]
-        if len(set(names)) == len(names):
-            return names
+        if len(set(names)) == different:
+            break
     seen: dict[str, int] = {}
     for place, name in enumerate(names):
         seen[name] = seen.get(name, 0) + 1

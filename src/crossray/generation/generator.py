@@ -162,6 +162,7 @@ class Generator:
         *,
         batch_size: int = 64,
         strict: bool = False,
+        names: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Write the reports of radiographs in PNG, JPEG or DICOM files.
@@ -173,6 +174,7 @@ class Generator:
             out: predictions file to write; a failed write leaves no partial file.
             batch_size: number of studies per batch; halved when memory runs out.
             strict: see `report_files`.
+            names: see `report_files`.
             progress: called with the number of finished and of all studies.
 
         Returns:
@@ -181,7 +183,7 @@ class Generator:
         Raises:
             UserError: a file cannot be read, a study has no view or more than the model takes, or `strict` refuses one.
         """
-        reports = self.report_files(studies, batch_size=batch_size, strict=strict, progress=progress)
+        reports = self.report_files(studies, batch_size=batch_size, strict=strict, names=names, progress=progress)
 
         def predictions() -> Iterator[Prediction]:
             for written in reports:

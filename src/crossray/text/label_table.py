@@ -21,6 +21,8 @@ from crossray.text.observations import STATUSES, Evidence, language_notes, repor
 
 STUDY = "study_id"
 REPORT = "report"
+#: Names of the study's column that are accepted; a manifest has the second.
+_STUDIES = (STUDY, "study", "id")
 
 #: Longest field in characters; Python's default limit is 131,072.
 LONGEST_FIELD = 2**26
@@ -45,7 +47,8 @@ def read_reports(path: Path) -> Iterator[tuple[str, str]]:
 
     Args:
         path: UTF-8 with or without byte order mark, fields separated by commas, semicolons or tabs, with the columns
-            `study_id` and `report`. Other columns are ignored. Quoted fields may contain line breaks.
+            `study_id` (or `study`, or `id`) and `report`. Other columns are ignored. Quoted fields may contain line
+            breaks.
 
     Yields:
         Identifier and report of each row; the report may be empty.
@@ -123,7 +126,8 @@ def _rows(rows: Any, path: Path, skipped: int) -> Iterator[tuple[str, str]]:
     first_lines: dict[str, int] = {}
     try:
         header = [name.strip().lower() for name in next(rows, [])]
-        study, report = (_column(header, name, path) for name in (STUDY, REPORT))
+        named = next((name for name in _STUDIES if name in header), STUDY)
+        study, report = (_column(header, name, path) for name in (named, REPORT))
         for row in rows:
             if not row:
                 continue
@@ -134,10 +138,10 @@ def _rows(rows: Any, path: Path, skipped: int) -> Iterator[tuple[str, str]]:
                                 "put quotes around text with commas")  # fmt: skip
             name = row[study].strip()
             if not name:
-                raise UserError(f"{place}: column {STUDY}: is empty; give every report an identifier")
+                raise UserError(f"{place}: column {named}: is empty; give every report an identifier")
             same = unicodedata.normalize("NFC", name)
             if same in first_lines:
-                raise UserError(f"{place}: column {STUDY}: the same as in line {first_lines[same]}; "
+                raise UserError(f"{place}: column {named}: the same as in line {first_lines[same]}; "
                                 "give every report an identifier of its own")  # fmt: skip
             first_lines[same] = number
             if is_rich_text(row[report]):

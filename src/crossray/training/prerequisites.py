@@ -32,6 +32,8 @@ from crossray.training.recipe import load, to_dict
 
 #: Name of the folder in the dataset.
 _FOLDER = "pretrained"
+#: Beginning of the message after Ctrl-C.
+_INTERRUPTED = "Interrupted while training"
 
 
 class Trainer(Protocol):
@@ -136,6 +138,8 @@ def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: T
     except OSError as error:
         raise UserError(f"{run}: cannot be written ({error.strerror}); train {name} elsewhere with "
                         "`crossray pretrain` and set the field to its folder.") from error  # fmt: skip
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Interrupted while training {name}; repeat the command to continue.") from None
+    except KeyboardInterrupt as stopped:
+        nested = str(stopped).startswith(_INTERRUPTED)  # what this one needs itself was being trained
+        message = str(stopped) if nested else f"{_INTERRUPTED} {name}; repeat the command to continue."
+        raise KeyboardInterrupt(message) from None
     return best

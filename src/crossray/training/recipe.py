@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser
 
 from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError, choose, did_you_mean
-from crossray.models.base import SYSTEMS, config_from_dict, system_class
+from crossray.models.base import SYSTEMS, TrainableConfig, config_from_dict, system_class
 from crossray.parser_messages import plain_message
 from crossray.training.config import (
     DataConfig,
@@ -259,8 +259,31 @@ def _recipe(system: str, values: Mapping[str, Any], source: str) -> Recipe:
     if not stages:
         raise UserError(f"{source}: field 'stages' is empty; give at least one stage.")
     recipe = Recipe(system=system, model=model, stages=stages, **sections)
+    check_sizes(model, source)
     check_names(recipe)
     return recipe
+
+
+def check_sizes(model: TrainableConfig, source: str) -> None:
+    """Check before training that the sizes of a network fit together.
+
+    Raises:
+        UserError: a number of layers, heads or channels is below 1, a number of heads does not divide its width, or a
+            dropout or label smoothing is not from 0 to below 1; the message names the field.
+    """
+    values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    for name, value in values.items():
+        place = f"{source}: field 'model.{name}' is {value}"
+        if name.endswith(("dropout", "smoothing")) and not 0 <= value < 1:
+            raise UserError(f"{place}; give a number from 0 to below 1.")
+        if (name in ("layers", "width", "feedforward") or name.endswith("heads")) and value < 1:
+            raise UserError(f"{place}; give a whole number of at least 1.")
+        if name.endswith("heads"):
+            width = name.replace("heads", "width") if name.replace("heads", "width") in values else "width"
+            if width in values and values[width] % value:
+                raise UserError(f"{place}, which does not divide model.{width} ({values[width]}); change one.")
+    if "visual_positions" in values and values["width"] % 2:
+        raise UserError(f"{source}: field 'model.width' is {values['width']}; the position codes need an even number.")
 
 
 def check_names(recipe: Recipe) -> None:

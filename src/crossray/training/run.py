@@ -89,11 +89,12 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
         return run.go(None)
 
 
-def resume(out: Path) -> Path:
+def resume(out: Path, data: Path | None = None) -> Path:
     """Resume a run from its last checkpoint; if it is finished, only print a message.
 
     Args:
         out: folder of the run.
+        data: where its dataset is now, if it has moved.
 
     Returns:
         The folder of the best model.
@@ -113,13 +114,20 @@ def resume(out: Path) -> Path:
                 raise ValueError(f"{RECIPE} is not a mapping")
             recipe = from_dict(values, str(out / RECIPE))
             provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-            data, sha256 = Path(provenance["data"]["path"]), str(provenance["data"]["sha256"])
+            moved = data is not None
+            data = data or Path(provenance["data"]["path"])
+            provenance["data"]["path"] = str(data.resolve())
+            sha256 = str(provenance["data"]["sha256"])
             built = dict(provenance.get("built") or {})
         except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(foreign.format(f"{RECIPE} or {PROVENANCE}: {type(error).__name__}")) from error
+        if not moved and not data.exists():
+            raise UserError(f"{data}: the dataset of this run is not there; name its present folder with --data.")
         dataset = Dataset.open(data)
+        if dataset.info.sha256 != sha256 and moved:
+            raise UserError(f"{data}: is not the dataset that the run started with ('sha256'); give that one.")
         if dataset.info.sha256 != sha256:
             raise UserError(
                 f"{dataset.path}: its content has changed since the run started ('sha256'); restore it or start a "

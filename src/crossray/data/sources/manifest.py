@@ -40,6 +40,9 @@ _LOGGER = logging.getLogger(__name__)
 #: Maximum number of rows; MIMIC-CXR has 227,835 studies.
 MAX_ROWS = 2**18
 
+#: Maximum number of unknown columns that are named.
+_MOST_COLUMNS = 5
+
 #: CheXpert's codes of the statuses.
 _NUMBERS = {"": "blank", "1": "positive", "1.0": "positive", "0": "negative", "0.0": "negative", "-1": "uncertain",
             "-1.0": "uncertain"}  # fmt: skip
@@ -356,8 +359,11 @@ def _list(row: Mapping[str, Any], column: str) -> list[str]:
 def _check_columns(path: Path, columns: set[str]) -> None:
     known = {*COLUMNS, *OBSERVATIONS, *(("labels",) if path.suffix.lower() == ".jsonl" else ())}
     if unknown := sorted(str(column) for column in columns - known):
+        one = len(unknown) == 1
+        listed = ", ".join(map(quoted, unknown[:_MOST_COLUMNS])) + ", ..." * (len(unknown) > _MOST_COLUMNS)
         raise UserError(
-            f"{path}: column {quoted(unknown[0])} is unknown{did_you_mean(unknown[0], known)}; use the columns "
+            f"{path}: column{'s' * (not one)} {listed} {'is' if one else 'are'} unknown"
+            f"{did_you_mean(unknown[0], known) if one else ''}; remove {'it' if one else 'them'} or use the columns "
             f"{', '.join(COLUMNS)} and names of observations"
         )
     if "images" not in columns or not columns & {"report", "findings"}:

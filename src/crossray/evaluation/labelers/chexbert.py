@@ -209,4 +209,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 @LABELERS.register("chexbert")
 def open_chexbert(argument: str) -> Labeler:
     """The weights in this folder."""
+    if not argument:
+        raise UserError("--labeler chexbert: the folder of the weights is missing; give the one that `crossray convert "
+                        "chexbert` wrote.")  # fmt: skip
     return CheXbertLabeler.from_pretrained(argument)
