@@ -137,6 +137,17 @@ def test_a_branch_that_begins_with_the_shares_goes_on_reading_its_reports(known:
     assert bool((last - last.mean(0)).norm() > 0.3 * last.norm()) == apart
 
 
+def test_a_share_of_the_studies_is_classified_by_reports_alone() -> None:
+    pooled, retrieved, mask = inputs(studies=400)
+    mask[:] = True
+    model = branch(image_dropout=0.3, dropout=0.0)
+    model.classify.weight.data[:, :IMAGE] = 100.0  # no report weighs as much
+    far = model(pooled, retrieved, mask).abs().amax(dim=(1, 2)) > 20
+    assert far.float().mean() > 0.9, "evaluation always sees the image"
+    near = model.train()(pooled, retrieved, mask).abs().amax(dim=(1, 2))[far] < 20
+    assert 0.2 < near.float().mean() < 0.4
+
+
 def test_shares_of_statuses() -> None:
     shares = status_shares(torch.tensor([[0, 1], [0, 2], [0, 1], [0, 1]]))
     torch.testing.assert_close(shares, torch.tensor([[5, 1], [1, 4], [1, 2], [1, 1]]) / 8)

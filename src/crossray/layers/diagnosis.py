@@ -92,6 +92,8 @@ class DiagnosisBranch(nn.Module):
         layers: number of layers of the encoder over the reports, and of the decoder.
         heads: number of attention heads; a divisor of `width`.
         dropout: dropout probability in all layers.
+        image_dropout: probability with which a study is classified by its reports alone in training. An image encoder
+            that was trained on the same studies knows their labels, so that the branch would learn to ignore reports.
     """
 
     def __init__(
@@ -103,9 +105,10 @@ class DiagnosisBranch(nn.Module):
         layers: int = 2,
         heads: int = 8,
         dropout: float = 0.1,
+        image_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.image_dropout = classes, image_dropout
         self.query = nn.Linear(image_width, width)
         self.text = nn.Linear(text_width, width)
         self.encoder = nn.ModuleList(RetrievedLayer(width, heads, dropout) for _ in range(layers))
@@ -143,6 +146,8 @@ class DiagnosisBranch(nn.Module):
         for layer in self.decoder:
             x = layer(x, query, reports, visible)
         found = self.norm(x)[:, 0]
+        if self.training and self.image_dropout:
+            pooled = pooled * (torch.rand(len(pooled), 1, device=pooled.device) >= self.image_dropout)
         return self.classify(torch.cat([pooled, found], dim=1)).unflatten(1, (len(STATUSES), self.classes))
 
 

@@ -57,6 +57,8 @@ class REVTAFConfig(RetrievalConfig, FusionConfig):
         diagnosis_width: width of the diagnosis branch.
         diagnosis_layers: number of layers of its encoder, and of its decoder.
         diagnosis_heads: number of its attention heads; a divisor of `diagnosis_width`.
+        diagnosis_image_dropout: probability with which a study is diagnosed from its neighbors' reports alone in
+            training.
         decoder: released BERT with the initial weights of the decoder, as a name on the Hugging Face hub or a folder;
             its sizes then replace `layers` to `positions`. Empty for new weights.
         layers: number of decoder layers.
@@ -73,6 +75,7 @@ class REVTAFConfig(RetrievalConfig, FusionConfig):
     diagnosis_width: int = 512
     diagnosis_layers: int = 2
     diagnosis_heads: int = 8
+    diagnosis_image_dropout: float = 0.0
     decoder: str = ""
     layers: int = 12
     width: int = 768
@@ -104,7 +107,7 @@ class REVTAF(RetrievingModel):
         self.fcc = FCC(config.consistency) if compared and config.consistency != "none" else None
         self.diagnosis = DiagnosisBranch(
             channels, text_width, classes, config.diagnosis_width, config.diagnosis_layers, config.diagnosis_heads,
-            config.dropout,
+            config.dropout, config.diagnosis_image_dropout,
         )  # fmt: skip
         ids = config.status_ids or range(config.vocabulary_size - len(STATUSES), config.vocabulary_size)
         self.neighbours = Standardization(text_width)  # for the reports in the diagnosis, as in GRP
