@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from crossray.api.arguments import texts, whole_number
-from crossray.errors import UserError, choose, counted, quoted
+from crossray.errors import UserError, choose, counted
 from crossray.evaluation.results import Evaluation
 from crossray.text.cleaning import CLEANERS, clean
 
@@ -155,7 +155,5 @@ def _paired(
         )
     if ours.keys() != true.keys():
         raise UserError("references: the studies are not those of the predictions; give both for the same studies.")
-    if empty := next((study for study, text in true.items() if not text.strip()), None):
-        raise UserError(f"references: that of study {quoted(empty)} is empty; give its true report or leave it out.")
     for study, text in ours.items():
         yield study, text, true[study]
