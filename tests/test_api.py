@@ -162,7 +162,7 @@ def test_references_that_do_not_fit_are_refused(references: object) -> None:
 
 
 def test_no_predictions_are_refused() -> None:
-    with pytest.raises(UserError, match="predictions: there are none"):
+    with pytest.raises(UserError, match="predictions: contains no predictions"):
         crossray.evaluate({}, {})
 
 

@@ -133,6 +133,8 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "baseline/phantom", "--data", "no-dataset", "--out", "o"], ["no-dataset"]),
         (["train", "--resume", "no-run"], ["no-run"]),
         (["train", "--resume", "run", "--out", "d"], ["--resume"]),
+        (["pretrain", "baseline/phantom", "--data", "d", "--out", "o"], ["use `crossray train baseline/phantom`"]),
+        (["evaluate", "x.jsonl", "--published", "iu_xray"], ["--published is 'iu_xray'", "did you mean 'iu-xray'?"]),
         (["generate", "--model", "m", "--out", "o"], ["--data"]),
         (["generate", "--model", "no-model", "--out", "o", "a.png"], ["no-model"]),
         (["evaluate", "no-predictions.jsonl"], ["no-predictions.jsonl"]),

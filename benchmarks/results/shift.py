@@ -73,7 +73,7 @@ def table(bench: Bench) -> str:
     assert bench.external is not None
     run = trained(bench, bench.systems[0], bench.seeds[0])
     if not (run / "best" / "input_check.json").exists():
-        crossray("calibrate", "--model", run, "--data", bench.data, "--split", bench.split)
+        crossray("calibrate", "--model", run, "--data", bench.data)
     eye = encoder(bench)
     dataset = Dataset.open(bench.data)
     rows = _spread(dataset.rows(bench.split), bench.most)
@@ -122,7 +122,7 @@ def _others(bench: Bench, run: Path, eye: Vision, nih: NDArray[np.bool_], home: 
     lines.append(["ChestX-ray14", str(len(nih)), "", "", f"{nih.mean():.2f}"])
     lines.append(["own studies", str(len(home)), "", "", f"{home.mean():.2f}"])
     headings = ["images", "number", "reported as without findings", "with lung opacity", "flagged by the input check"]
-    return f"{grid(headings, lines)}{notes}"
+    return f"{grid(headings, lines)}\nThe limits of the input check are from the validation studies.\n{notes}"
 
 
 def _noted(folder: Path, files: Sequence[Path], found: Found) -> str:

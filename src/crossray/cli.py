@@ -267,7 +267,7 @@ def _train(command: str, arguments: list[str]) -> None:
     from crossray.models.base import ReportModel, system_class
 
     if command == "pretrain" and issubclass(system_class(recipe.system), ReportModel):
-        raise UserError(f"{recipe.system} is a system; train it with `crossray train {chosen.recipe}`.")
+        raise UserError(f"pretrain: {recipe.system} is a whole system; use `crossray train {chosen.recipe}`.")
     from crossray.training.run import train
 
     train(recipe, chosen.data, chosen.out)

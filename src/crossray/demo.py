@@ -98,7 +98,7 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
     console.rule(f"2. training {system} and the models that it needs")
     run = folder / "run"
     if (run / "recipe.yaml").exists():
-        resume(run)
+        resume(run, out / "data")
     else:
         train(recipe, out / "data", run)
 

@@ -21,6 +21,7 @@ from crossray.decoding.reports import write_reports
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
+from crossray.generation.files import study_ids
 from crossray.generation.generator import Generator
 from crossray.models.base import ReportModel
 from crossray.models.parts.backbones import BackboneConfig
@@ -105,11 +106,31 @@ def test_a_list_of_studies_keeps_its_names(folder, data, tmp_path):
     Generator.from_pretrained(folder).generate_files([[data / "0-0.png"]], tmp_path / "one.jsonl")
     assert PredictionFile.load(tmp_path / "one.jsonl").rows[0].prediction == rows[1].prediction
     table.write_text("study,images\nb,1-0.png;1-1.png\nb,0-0.png\n")
-    with pytest.raises(UserError, match=r"list\.csv: study 'b' appears twice"):
+    with pytest.raises(UserError, match=r"list\.csv: line 3: study 'b' is also in line 2"):
         generate([], str(folder), out=out, studies=table, device="cpu")
     table.write_text("study,images\nb,\n")
-    with pytest.raises(UserError, match=r"list\.csv: study 1 has no image"):
+    with pytest.raises(UserError, match=r"list\.csv: line 2: images: is empty"):
         generate([], str(folder), out=out, studies=table, device="cpu")
+    # names as `crossray prepare manifest` gives them, and views as it reads them
+    (data / "a,1.png").write_bytes((data / "0-0.png").read_bytes())
+    table.write_text('images,study\n"a,1.png",12.0\n"1-0.png;1-1.png",\n')
+    generate([], str(folder), out=out, studies=table, device="cpu")
+    assert [(row.id, len(row.images)) for row in PredictionFile.load(out).rows] == [("12", 1), ("line-3", 2)]
+    table = data / "list.jsonl"
+    table.write_text('{"study": "z", "images": ["1-0.png", "1-1.png"]}\n')
+    generate([f"{data}/0-0.png"], str(folder), out=tmp_path / "a.jsonl", device="cpu")
+    generate([], str(folder), out=out, studies=table, device="cpu")
+    assert [(row.id, len(row.images)) for row in PredictionFile.load(out).rows] == [("z", 2)]
+    generate([f"{data}/1-0.png, {data}/1-1.png", str(data / "a,1.png")], str(folder), out=out, device="cpu")
+    assert [len(row.images) for row in PredictionFile.load(out).rows] == [2, 1]
+    with pytest.raises(UserError, match="no such image file"):  # too long to be one file's name
+        generate([",".join(f"{data}/{'1.2.' * 20}{view}.png" for view in range(4))], str(folder), out=out, device="cpu")
+
+
+def test_repeated_studies_are_numbered(tmp_path):
+    deep = [[tmp_path / "x.jpg"]] * 2
+    assert study_ids(deep) == ["x", "x#2"]
+    assert study_ids([[Path("a.png")], [Path("a.png")], [Path("a#2.png")]]) == ["a", "a#2", "a#2#2"]
 
 
 def test_dicom_files_and_folders(folder, data, tmp_path):

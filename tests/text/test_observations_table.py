@@ -8,6 +8,7 @@ import pytest
 
 from crossray.commands.label import label
 from crossray.errors import UserError
+from crossray.text.label_table import read_reports
 from crossray.text.observations import OBSERVATIONS, label_report
 
 SECRET = "large effusion of a patient"
@@ -105,3 +106,10 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         label(path, tmp_path / "folder")
     assert path.read_text(encoding="utf-8").startswith("study_id")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("name", "sign"), [("study", ";"), ("id", "\t"), ("Study_ID", ",")])
+def test_the_study_has_the_name_of_other_tables_too(tmp_path: Path, name: str, sign: str) -> None:
+    path = tmp_path / "reports.csv"
+    path.write_text(f"{name}{sign}report\na{sign}Heart is large.\n")
+    assert list(read_reports(path)) == [("a", "Heart is large.")]

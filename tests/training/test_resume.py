@@ -219,13 +219,19 @@ def test_a_changed_dataset_is_refused(recipe: Recipe, whole: Path, tmp_path: Pat
         resume(tmp_path)
 
 
-def test_a_run_follows_its_dataset(recipe: Recipe, whole: Path, blobs: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "moved"
+def test_a_run_follows_its_dataset(
+    recipe: Recipe, whole: Path, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved, run = tmp_path / "moved", tmp_path / "run"
     shutil.copytree(blobs, moved)
-    train(recipe, moved, tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, 6, die)
+        train(recipe, moved, run)
     moved.rename(tmp_path / "there")
     with pytest.raises(UserError, match=r"moved: the dataset of this run is not there; name its"):
-        resume(tmp_path / "run")
-    assert resume(tmp_path / "run", tmp_path / "there") == tmp_path / "run" / "best"
+        resume(run)
     with pytest.raises(UserError, match=r"dataset\.json is missing"):
-        resume(tmp_path / "run", tmp_path)
+        resume(run, tmp_path)
+    resume(run, tmp_path / "there")
+    assert json.loads((run / "provenance.json").read_text())["data"]["path"] == str(tmp_path / "there")
+    assert_same_run(whole, run)

@@ -83,7 +83,7 @@ def perform(run: Run, task: Task) -> None:
         return
     if not predictions.exists():
         if (run.folder / PROVENANCE).exists():
-            resume(run.folder)
+            resume(run.folder, task.data)
         else:
             shutil.rmtree(run.folder, ignore_errors=True)  # it was killed before its first file was complete
             train(run.recipe, task.data, run.folder)

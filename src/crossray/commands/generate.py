@@ -1,6 +1,8 @@
 """`crossray generate`: generates reports for images or for a split of a dataset."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -31,8 +33,8 @@ def generate(
         data: prepared dataset, instead of images.
         split: split of --data; use all for a model trained on another dataset.
         studies: list of studies instead of images: a text file with one study per line, its views separated by commas;
-            or a CSV file with the views, separated by ";" or commas, in the column "images" and, if you like, the
-            studies' names in the column "study", such as a manifest. Paths are relative to the file.
+            or a manifest or another CSV or JSONL file with the views in the column "images", separated by ";" or
+            commas, and the studies' names in "study", if you like. Paths are relative to the file.
         decoding: decoding fields to override, such as --decoding.method greedy.
         batch_size: studies per batch; halved automatically when memory runs out.
         shuffle_images: seed of a shuffle that gives each study of --data the images of another one, to measure how
@@ -88,43 +90,56 @@ def _values(given: dict[str, str] | None) -> dict[str, object]:
     return values
 
 
-def _views(study: str) -> list[Path]:
-    """The views of one study: an existing file, or several separated by commas."""
-    if Path(study).exists():
-        return [Path(study)]
-    return [Path(name.strip()) for name in study.split(",") if name.strip()] or [Path(study)]
+def _views(text: str, folder: Path = Path()) -> list[Path]:
+    """The views of one study: an existing file, or several separated by ";" or, without one, by commas."""
+    if text.strip() and ";" not in text and os.path.exists(folder / text):  # noqa: PTH110 - False for a name that is too long
+        return [folder / text]
+    return [folder / view.strip() for view in text.split(";" if ";" in text else ",") if view.strip()]
 
 
 def _listed(path: Path) -> tuple[list[list[Path]], list[str] | None]:
     """The views of each study of a list, and the studies' names if the list has them."""
+    table = path.suffix.lower() in (".csv", ".jsonl")
+    listed: list[list[Path]] = []
+    names: dict[str, int] = {}  # with their lines
+    for line, views, name in _table(path) if table else _lines(path):
+        if not views:
+            raise UserError(f"--studies {path}: line {line}: images: is empty; name at least one file.")
+        if name is not None and names.setdefault(name, line) != line:
+            raise UserError(
+                f"--studies {path}: line {line}: study {quoted(name)} is also in line {names[name]}; rename one."
+            )
+        listed.append(views)
+    if not listed:
+        raise UserError(f"--studies {path}: lists no studies; write one per line.")
+    return listed, list(names) or None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[Path], None]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--studies {path}: cannot be read ({error}); give a text or CSV file in UTF-8.") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield number, _views(line.strip(), path.parent), None
+
+
+def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:
+    """Rows of a table, whose studies have the names that `crossray prepare manifest` gives them."""
+    from crossray.data.sources.identifiers import identifier
     from crossray.data.sources.manifest_faults import FaultError
     from crossray.data.sources.manifest_table import read_table
 
-    names: list[str] | None = None
-    if path.suffix.lower() == ".csv":
-        columns, rows = read_table(path, "images")
-        if "images" not in columns:
-            raise UserError(f"--studies {path}: the column images is missing; name it in the first line.")
-        lines, names = [], [] if "study" in columns else None
-        for number, row in rows:
-            if isinstance(row, FaultError):
-                raise UserError(f"--studies {path}: {row.at(number)}.")
-            lines.append(row["images"].replace(";", ","))
-            if names is not None:
-                names.append(row["study"].strip())
-                if not names[-1]:
-                    raise UserError(f"--studies {path}: line {number}: study: is empty; give the study a name.")
-        if names is not None and len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"--studies {path}: study {quoted(twice)} appears twice; give every study its own name.")
-    else:
-        try:
-            lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--studies {path}: cannot be read ({error}); give a text or CSV file in UTF-8.") from None
-    listed = [[path.parent / view.strip() for view in line.split(",") if view.strip()] for line in lines]
-    if empty := [number for number, views in enumerate(listed, 1) if not views]:
-        raise UserError(f"--studies {path}: study {empty[0]} has no image; name at least one.")
-    if not listed:
-        raise UserError(f"--studies {path}: lists no studies; write one per line.")
-    return listed, names
+    columns, rows = read_table(path, "images")
+    if "images" not in columns:
+        raise UserError(f"--studies {path}: the column images is missing; name it in the first line.")
+    named = next((name for name in ("study", "study_id", "id") if name in columns), None)
+    for line, row in rows:
+        if isinstance(row, FaultError):
+            raise UserError(f"--studies {path}: {row.at(line)}.")
+        images = row.get("images") or ""
+        views = (
+            [path.parent / str(view) for view in images] if isinstance(images, list) else _views(images, path.parent)
+        )
+        yield line, views, None if named is None else identifier(str(row.get(named) or "")) or f"line-{line}"

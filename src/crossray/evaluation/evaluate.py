@@ -65,7 +65,7 @@ def evaluate(
     file = predictions if isinstance(predictions, PredictionFile) else PredictionFile.load(predictions)
     names = file.protocols()
     if not file.rows:
-        raise UserError(f"{file.path or 'predictions'}: there are none; give at least one study.")
+        raise UserError(f"{file.path or 'predictions'}: contains no predictions; give at least one study.")
     if not names:
         raise UserError(
             f"{file.path}: references: no protocol has one for every study; give the dataset with --data, or leave out "

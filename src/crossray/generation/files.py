@@ -119,11 +119,13 @@ def study_ids(studies: Sequence[Sequence[Path]]) -> list[str]:
         names = ["+".join("/".join(_without_suffix(path).parts[-depth:]) for path in paths) for paths in studies]
         if len(set(names)) == different:
             break
-    seen: dict[str, int] = {}
+    given: set[str] = set()
     for place, name in enumerate(names):
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            names[place] = f"{name}#{seen[name]}"
+        number = 1
+        while names[place] in given:
+            number += 1
+            names[place] = f"{name}#{number}"
+        given.add(names[place])
     return names
 
 

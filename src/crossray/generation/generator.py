@@ -223,6 +223,8 @@ class Generator:
         if not files:
             raise UserError("images: none are given; name at least one image file.")
         names = study_ids(studies) if names is None else names
+        if len(names) != len(files):
+            raise UserError(f"names: {len(names)} for {counted(len(files), 'study')}; give one for each.")
 
         def inputs_of(rows: NDArray[np.int64]) -> Inputs:
             return stack_studies([files[row] for row in rows.tolist()], self.model.config.views)

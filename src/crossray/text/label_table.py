@@ -65,7 +65,7 @@ def read_reports(path: Path) -> Iterator[tuple[str, str]]:
             if skipped:
                 first = file.readline(LONGEST_FIELD)
             lines = itertools.chain([first], file)
-            yield from _rows(csv.reader(lines, delimiter=delimiter(first, STUDY), strict=True), path, skipped)
+            yield from _rows(csv.reader(lines, delimiter=delimiter(first, REPORT), strict=True), path, skipped)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a CSV file of reports") from None
     except UnicodeDecodeError:
@@ -155,7 +155,9 @@ def _rows(rows: Any, path: Path, skipped: int) -> Iterator[tuple[str, str]]:
 def _column(header: Sequence[str], name: str, path: Path) -> int:
     if header.count(name) != 1:
         fault = "is missing" if name not in header else "appears twice"
-        raise UserError(f"{path}: line 1: column {name} {fault}; name the columns {STUDY} and {REPORT}, each once")
+        raise UserError(
+            f"{path}: line 1: column {name} {fault}; name the columns {STUDY} (or study, or id) and {REPORT}, each once"
+        )
     return header.index(name)
 
 

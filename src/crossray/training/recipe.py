@@ -268,22 +268,26 @@ def check_sizes(model: TrainableConfig, source: str) -> None:
     """Check before training that the sizes of a network fit together.
 
     Raises:
-        UserError: a number of layers, heads or channels is below 1, a number of heads does not divide its width, or a
+        UserError: a number of layers or heads or a width is below 1, a number of heads does not divide its width, or a
             dropout or label smoothing is not from 0 to below 1; the message names the field.
     """
-    values = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    for name, value in values.items():
+    numbers = {
+        field.name: value
+        for field in dataclasses.fields(model)
+        if isinstance(value := getattr(model, field.name), int | float) and not isinstance(value, bool)
+    }
+    for name, value in numbers.items():
         place = f"{source}: field 'model.{name}' is {value}"
         if name.endswith(("dropout", "smoothing")) and not 0 <= value < 1:
             raise UserError(f"{place}; give a number from 0 to below 1.")
-        if (name in ("layers", "width", "feedforward") or name.endswith("heads")) and value < 1:
-            raise UserError(f"{place}; give a whole number of at least 1.")
+        # 0 is the default of some widths, which then follow from others
+        least = 1 if name.endswith(("layers", "heads")) or getattr(type(model), name, 1) else 0
+        if name.endswith(("layers", "heads", "width", "feedforward")) and value < least:
+            raise UserError(f"{place}; give a whole number of at least {least}.")
         if name.endswith("heads"):
-            width = name.replace("heads", "width") if name.replace("heads", "width") in values else "width"
-            if width in values and values[width] % value:
-                raise UserError(f"{place}, which does not divide model.{width} ({values[width]}); change one.")
-    if "visual_positions" in values and values["width"] % 2:
-        raise UserError(f"{source}: field 'model.width' is {values['width']}; the position codes need an even number.")
+            width = name.replace("heads", "width") if name.replace("heads", "width") in numbers else "width"
+            if width in numbers and numbers[width] % value:
+                raise UserError(f"{place}, which does not divide model.{width} ({numbers[width]}); change one.")
 
 
 def check_names(recipe: Recipe) -> None:

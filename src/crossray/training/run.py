@@ -146,7 +146,7 @@ def resume(out: Path, data: Path | None = None) -> Path:
 
 def train_or_resume(recipe: Recipe, data: Path, run: Path) -> Path:
     """Start a run in a new folder, or resume the run in that folder (a `prerequisites.Trainer`)."""
-    return resume(run) if (run / RECIPE).exists() else train(recipe, data, run)
+    return resume(run, data) if (run / RECIPE).exists() else train(recipe, data, run)
 
 
 class _Run:

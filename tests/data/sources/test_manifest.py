@@ -140,6 +140,7 @@ def test_many_faults_are_counted(folder: Path) -> None:
     ("name", "content", "message"),
     [
         ("x.csv", b"images,finding\na.png,x\n", "column 'finding' is unknown"),
+        ("x.csv", b"images,age,sex,findings\na.png,1,f,x\n", "columns 'age', 'sex' are unknown; remove them"),
         ("x.csv", b"images,study\na.png,x\n", r"column findings \(or report\): is missing"),
         ("x.csv", b"", "column images: is missing"),
         ("x.csv", b"images,findings\na.png\n", "line 2: row: another number of fields"),

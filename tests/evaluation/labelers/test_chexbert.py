@@ -355,3 +355,8 @@ def test_broken_folders_are_refused_in_one_sentence(converted: Path, tmp_path: P
     (converted / "config.json").write_text('{"format": 1, "system": "baseline"}')
     with pytest.raises(UserError, match="field 'labeler' is not CheXbert in format 1"):
         CheXbertLabeler.from_pretrained(converted)
+
+
+def test_the_folder_of_the_weights_is_asked_for() -> None:
+    with pytest.raises(UserError, match="--labeler chexbert: the folder of the weights is missing"):
+        open_labeler("chexbert")
