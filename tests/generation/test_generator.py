@@ -123,7 +123,7 @@ def test_a_list_of_studies_keeps_its_names(folder, data, tmp_path):
     assert [(row.id, len(row.images)) for row in PredictionFile.load(out).rows] == [("z", 2)]
     generate([f"{data}/1-0.png, {data}/1-1.png", str(data / "a,1.png")], str(folder), out=out, device="cpu")
     assert [len(row.images) for row in PredictionFile.load(out).rows] == [2, 1]
-    with pytest.raises(UserError, match="no such image file"):  # too long to be one file's name
+    with pytest.raises(UserError, match="but the model takes 2"):  # too long to be the name of one file
         generate([",".join(f"{data}/{'1.2.' * 20}{view}.png" for view in range(4))], str(folder), out=out, device="cpu")
 
 

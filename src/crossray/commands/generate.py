@@ -92,7 +92,9 @@ def _values(given: dict[str, str] | None) -> dict[str, object]:
 
 def _views(text: str, folder: Path = Path()) -> list[Path]:
     """The views of one study: an existing file, or several separated by ";" or, without one, by commas."""
-    if text.strip() and ";" not in text and os.path.exists(folder / text):  # noqa: PTH110 - False for a name that is too long
+    text = text.strip()
+    # `Path.exists` raises an error for a name that is too long
+    if text and ";" not in text and os.path.exists(folder / text):  # noqa: PTH110
         return [folder / text]
     return [folder / view.strip() for view in text.split(";" if ";" in text else ",") if view.strip()]
 
@@ -122,7 +124,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[Path], None]]:
         raise UserError(f"--studies {path}: cannot be read ({error}); give a text or CSV file in UTF-8.") from None
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield number, _views(line.strip(), path.parent), None
+            yield number, _views(line, path.parent), None
 
 
 def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:

@@ -281,7 +281,7 @@ def check_sizes(model: TrainableConfig, source: str) -> None:
         if name.endswith(("dropout", "smoothing")) and not 0 <= value < 1:
             raise UserError(f"{place}; give a number from 0 to below 1.")
         # 0 is the default of some widths, which then follow from others
-        least = 1 if name.endswith(("layers", "heads")) or getattr(type(model), name, 1) else 0
+        least = 1 if name.endswith(("layers", "heads")) or getattr(type(model), name, None) != 0 else 0
         if name.endswith(("layers", "heads", "width", "feedforward")) and value < least:
             raise UserError(f"{place}; give a whole number of at least {least}.")
         if name.endswith("heads"):
