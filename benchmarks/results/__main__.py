@@ -58,7 +58,9 @@ def main() -> None:
         "--external", type=Path, help="folder with images of other hospitals, for tables shift and grounding"
     )
     parser.add_argument("--most", type=int, default=0, help="most images of each hospital, for table shift; 0: all")
-    parser.add_argument("--finished-only", action="store_true", help="table main: train nothing, show the scored runs")
+    parser.add_argument(
+        "--finished-only", action="store_true", help="tables main and ablation: show the runs that are there"
+    )
     parser.add_argument("--epochs-share", type=float, default=1.0, help="share of the recipes' epochs that is trained")
     chosen = parser.parse_args()
     bench = Bench(

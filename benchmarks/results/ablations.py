@@ -33,10 +33,11 @@ def table(bench: Bench) -> str:
         name = f"{system}/{bench.recipe}"
         for label in ablations(name):
             out = bench.runs / f"ablation-{system}"
-            crossray(
-                "ablate", name, "--data", bench.data, "--out", out, "--table", label, "--split", bench.split,
-                "--meteor", "no", "--seeds", *bench.seeds, "--stages", json.dumps(_stages(name, bench.share)),
-            )  # fmt: skip
+            if not bench.finished_only:
+                crossray(
+                    "ablate", name, "--data", bench.data, "--out", out, "--table", label, "--split", bench.split,
+                    "--meteor", "no", "--seeds", *bench.seeds, "--stages", json.dumps(_stages(name, bench.share)),
+                )  # fmt: skip
             pages.append(_written(bench, name, label, out / label))
     return "\n".join(pages)
 
@@ -51,14 +52,21 @@ def _written(bench: Bench, name: str, label: str, folder: Path) -> str:
     comparison = read_comparison(folder)
     unchanged = [row.name for row in find_ablation(name, label).rows if not row.overrides]
     reference = next(row for row in comparison.rows if row.name in ("base", "baseline", unchanged[-1]))
-    rows = [_row(bench, folder, row, reference, comparison) for row in comparison.rows]
+    done = [row for row in comparison.rows if _finished(bench, folder, row)]
+    rows = [_row(bench, folder, row, reference, comparison) for row in done]
     headings = [
         "row", "BLEU-4", "Δ", "published", "CIDEr-D", "Δ", "published", "effect", "CIDEr-D minus shuffled", "macro F1",
         "image gain",
     ]  # fmt: skip
     epochs = "+".join(str(stage["epochs"]) for stage in _stages(name, bench.share))
     about = f"`{name}`, {epochs} epochs, seeds {' '.join(map(str, bench.seeds))}."
+    if missing := [row.name for row in comparison.rows if row not in done]:
+        about += f" Not trained: {', '.join(missing)}."
     return f"## {comparison.title}: {name.split('/')[0]}\n\n{about}\n\n{grid(headings, rows, words=('effect',))}"
+
+
+def _finished(bench: Bench, folder: Path, row: ComparedRow) -> bool:
+    return all((run_folder(folder, row.folder, seed) / SCORES).exists() for seed in bench.seeds)
 
 
 def _row(bench: Bench, folder: Path, row: ComparedRow, reference: ComparedRow, comparison: Comparison) -> list[str]:
