@@ -28,7 +28,7 @@ class Bench:
         recipe: second part of the recipes' names.
         external: folder of other hospitals' images, if there is one.
         share: of the epochs of every stage that is trained, for a first look.
-        finished_only: table `main` shows the runs that are scored already and trains none.
+        finished_only: tables `main` and `ablation` show the runs that are scored already and train none.
         most: most images of each hospital, evenly spread over its files; 0: all.
     """
 
