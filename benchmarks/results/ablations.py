@@ -10,7 +10,7 @@ from crossray.evaluation import published
 from crossray.evaluation.compare import compare
 from crossray.evaluation.results import Evaluation
 from crossray.training.recipe import load
-from formats import SPLITS, grid, over_seeds
+from formats import SPLITS, grid, narrow, over_seeds
 from steps import Bench, crossray
 
 #: Metric -> its heading. The effects are tested in these two.
@@ -62,7 +62,8 @@ def _written(bench: Bench, name: str, label: str, folder: Path) -> str:
     about = f"`{name}`, {epochs} epochs, seeds {' '.join(map(str, bench.seeds))}."
     if missing := [row.name for row in comparison.rows if row not in done]:
         about += f" Not trained: {', '.join(missing)}."
-    return f"## {comparison.title}: {name.split('/')[0]}\n\n{about}\n\n{grid(headings, rows, words=('effect',))}"
+    table = narrow(grid(headings, rows, words=("effect",)), 7)
+    return f"## {comparison.title}: {name.split('/')[0]}\n\n{about}\n\n{table}"
 
 
 def _finished(bench: Bench, folder: Path, row: ComparedRow) -> bool:
