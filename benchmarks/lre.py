@@ -133,7 +133,8 @@ def main() -> None:
     log_odds, labels = model.database.entities[kept].float(), model.database.labels[kept].long()
     apart = hamming(truth, labels).float()
     mean, deviation = log_odds.mean(0), log_odds.std(0).clamp_min(1e-4)
-    rows: list[dict[str, Any]] = []
+    chance = columns(np.full((1, len(DEPTHS)), float(apart.mean())))
+    rows: list[dict[str, Any]] = [{"values": "", "retrieved by": "chance", **chance, "radius": None}]
     for values, (asking, stored) in {
         "log_odds": (queries, log_odds),
         "standardized": ((queries - mean) / deviation, (log_odds - mean) / deviation),
