@@ -199,9 +199,9 @@ def test_killed_in_the_middle_and_continued(
         begun.append(f"train {out.relative_to(table)}")
         return train(recipe, data, out)
 
-    def spied_resume(out: Path) -> Path:
+    def spied_resume(out: Path, data: Path) -> Path:
         begun.append(f"resume {out.relative_to(table)}")
-        return resume(out)
+        return resume(out, data)
 
     monkeypatch.setattr(ablation_runs, "train", spied_train)
     monkeypatch.setattr(ablation_runs, "resume", spied_resume)
