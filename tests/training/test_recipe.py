@@ -67,6 +67,7 @@ def test_lists_and_mappings_are_overrides_too() -> None:
         ({"model.heads": 0}, r"model\.heads' is 0; give a whole number of at least 1"),
         ({"model.layers": 0}, r"model\.layers' is 0; give"),
         ({"model.width": -8}, r"model\.width' is -8; give"),
+        ({"model.width": 33, "model.heads": 3}, r"model\.width' is 33; the position codes need an even number"),
         ({"model.dropout": 1.5}, r"model\.dropout' is 1\.5; give a number from 0 to below 1"),
         ({"model.label_smoothing": 2}, r"model\.label_smoothing' is 2"),
         ({"optimizer.name": "sgd"}, r"baseline/phantom.*optimizer\.name"),

@@ -94,7 +94,7 @@ def _views(text: str, folder: Path = Path()) -> list[Path]:
     """The views of one study: an existing file, or several separated by ";" or, without one, by commas."""
     text = text.strip()
     # `Path.exists` raises an error for a name that is too long
-    if text and ";" not in text and os.path.exists(folder / text):  # noqa: PTH110
+    if text and os.path.exists(folder / text):  # noqa: PTH110
         return [folder / text]
     return [folder / view.strip() for view in text.split(";" if ";" in text else ",") if view.strip()]
 
@@ -132,11 +132,12 @@ def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:
     from crossray.data.sources.identifiers import identifier
     from crossray.data.sources.manifest_faults import FaultError
     from crossray.data.sources.manifest_table import read_table
+    from crossray.files.tables import STUDY_COLUMNS
 
     columns, rows = read_table(path, "images")
     if "images" not in columns:
         raise UserError(f"--studies {path}: the column images is missing; name it in the first line.")
-    named = next((name for name in ("study", "study_id", "id") if name in columns), None)
+    named = next((name for name in STUDY_COLUMNS if name in columns), None)
     for line, row in rows:
         if isinstance(row, FaultError):
             raise UserError(f"--studies {path}: {row.at(line)}.")

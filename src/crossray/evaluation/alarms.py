@@ -115,13 +115,13 @@ def _of_text(generated: Variety, true: Variety) -> Iterator[Alarm]:
         yield Alarm(
             "repeated reports",
             f"the same reports again and again: {generated.distinct_reports:.1%} of them are different, "
-            f"of the true ones {true.distinct_reports:.1%}",
+            f"and {true.distinct_reports:.1%} of the true ones",
         )
     if generated.distinct4 < LEAST_DISTINCT_PHRASES * true.distinct4:
         yield Alarm(
             "repeated phrases",
             f"the same phrases again and again: {generated.distinct4:.1%} of all four-word phrases are different, "
-            f"{true.distinct4:.1%} in the true reports",
+            f"and {true.distinct4:.1%} of those in the true reports",
         )
     low, high = LENGTHS
     if not low * true.words <= generated.words <= high * true.words:

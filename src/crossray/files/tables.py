@@ -3,6 +3,9 @@
 #: Field delimiters: some programs write semicolons, and copied tables have tabs.
 DELIMITERS = (",", ";", "\t")
 
+#: Columns that may hold the names of the studies: that of `crossray label`, of manifests, and of predictions.
+STUDY_COLUMNS = ("study_id", "study", "id")
+
 
 def delimiter(header: str, needed: str) -> str:
     """Return the delimiter with which a header contains a column; a comma if none does.

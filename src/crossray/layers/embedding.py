@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from crossray.errors import UserError
 from crossray.layers.dropout import Dropout
 
 
@@ -27,8 +26,6 @@ class PositionalEncoding(nn.Module):
 
     def __init__(self, width: int, length: int = 512) -> None:
         super().__init__()
-        if width % 2:
-            raise UserError(f"recipe field 'model.width' is {width}; the position codes need an even number.")
         self.codes: Tensor
         self.register_buffer("codes", sinusoids(length, width), persistent=False)
 

@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossray.errors import UserError
-from crossray.files.tables import delimiter, is_rich_text, is_separator_line
+from crossray.files.tables import STUDY_COLUMNS, delimiter, is_rich_text, is_separator_line
 from crossray.files.write import appearing
 from crossray.text.observations import STATUSES, Evidence, language_notes, report_language
 
 STUDY = "study_id"
 REPORT = "report"
-#: Names of the study's column that are accepted; a manifest has the second.
-_STUDIES = (STUDY, "study", "id")
 
 #: Longest field in characters; Python's default limit is 131,072.
 LONGEST_FIELD = 2**26
@@ -126,7 +124,7 @@ def _rows(rows: Any, path: Path, skipped: int) -> Iterator[tuple[str, str]]:
     first_lines: dict[str, int] = {}
     try:
         header = [name.strip().lower() for name in next(rows, [])]
-        named = next((name for name in _STUDIES if name in header), STUDY)
+        named = next((name for name in STUDY_COLUMNS if name in header), STUDY)
         study, report = (_column(header, name, path) for name in (named, REPORT))
         for row in rows:
             if not row:

@@ -288,6 +288,9 @@ def check_sizes(model: TrainableConfig, source: str) -> None:
             width = name.replace("heads", "width") if name.replace("heads", "width") in numbers else "width"
             if width in numbers and numbers[width] % value:
                 raise UserError(f"{place}, which does not divide model.{width} ({numbers[width]}); change one.")
+    # position codes are sinusoids, unless `positions` says how many are learned
+    if "heads" in numbers and "positions" not in numbers and numbers.get("width", 0) % 2:
+        raise UserError(f"{source}: field 'model.width' is {numbers['width']}; the position codes need an even number.")
 
 
 def check_names(recipe: Recipe) -> None:

@@ -114,8 +114,9 @@ def resume(out: Path, data: Path | None = None) -> Path:
                 raise ValueError(f"{RECIPE} is not a mapping")
             recipe = from_dict(values, str(out / RECIPE))
             provenance = json.loads((out / PROVENANCE).read_text(encoding="utf-8"))
-            moved = data is not None
-            data = data or Path(provenance["data"]["path"])
+            stored = Path(provenance["data"]["path"])
+            moved = data is not None and data.resolve() != stored
+            data = data or stored
             provenance["data"]["path"] = str(data.resolve())
             sha256 = str(provenance["data"]["sha256"])
             built = dict(provenance.get("built") or {})

@@ -312,3 +312,22 @@ def test_the_true_reports_come_back_as_r2gens_studies(real_data: Path, tmp_path:
         "train": 2069, "val": 296, "test": 590,
     }  # fmt: skip
     assert len(split) == 2955
+
+
+@pytest.mark.real_data
+def test_pairs_of_views_against_r2gens_files(real_data: Path, tmp_path: Path) -> None:
+    """The figures of docs/data/iu-xray.md: which studies have R2Gen's two files, and the order of R2Gen's views."""
+    folder = real_data / "iu_xray"
+    with (folder / "r2gen_map.csv").open(encoding="utf-8", newline="") as file:
+        theirs = {row["study"]: row for row in csv.DictReader(file)}
+    read = read_iu_xray(
+        folder / "indiana_reports.csv", folder / "images_256", tmp_path,
+        projections=folder / "indiana_projections.csv", annotation=folder / "annotation.json",
+    )  # fmt: skip
+    same = [
+        {Path(image.name).name for image in study.images} == {theirs[study.id]["image0"], theirs[study.id]["image1"]}
+        for study in read
+    ]
+    assert (sum(same), len(same)) == (2329, 2365)
+    order = [(row["projection0"], row["projection1"]) for row in theirs.values()]
+    assert (order.count(("Frontal", "Lateral")), order.count(("Lateral", "Frontal"))) == (2058, 259)
