@@ -45,7 +45,7 @@ def checkpoint(out: Path) -> dict[str, Any]:
 
 
 def losses(out: Path) -> list[dict[str, Any]]:
-    changing = ("seconds", "images_per_second")
+    changing = ("seconds", "images_per_second", "memory_gb")
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key not in changing} for row in rows]
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from crossray.data.batches.batch import Batch
 from crossray.files.write import write_whole
+from crossray.training.device import peak_memory
 from crossray.training.module import TrainingModule
 
 #: Name of the log in the folder of a run.
@@ -106,6 +107,9 @@ class MetricsLog(Callback):
         rate = self._images / max(now - self._since, 1e-9)
         self._images, self._since, self._logged = 0, now, module.step
         row = {**module.train_losses, "learning_rate": module.learning_rate(), "images_per_second": round(rate, 2)}
+        memory = peak_memory(module.device.type)
+        if memory is not None:
+            row["memory_gb"] = round(memory, 3)
         self._append(trainer, module, "train", row)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -1,4 +1,6 @@
-"""Chooses the device and the precision of a training run."""
+"""Chooses the device and the precision of a training run, and measures its memory."""
+
+import sys
 
 import torch
 
@@ -35,3 +37,14 @@ def computes_bf16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return bool(supported and supported())
+
+
+def peak_memory(device: str) -> float | None:
+    """The most memory in GB that was in use so far, on a GPU ("cuda") or in this process; None if unknown."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    if not sys.platform.startswith("linux"):  # others count in other units, or not at all
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,29 +1,17 @@
 """Shows the progress of a run in the terminal."""
 
-import sys
 import time
 from typing import Any, cast
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from crossray.data.batches.batch import Batch
+from crossray.training.device import peak_memory
 from crossray.training.heartbeat import Heartbeat
 from crossray.training.module import TrainingModule
-
-
-def peak_memory(device: torch.device) -> str:
-    """The most memory that was in use so far, on a GPU or in this process, as "  memory 1.2 GB"; empty if unknown."""
-    if device.type == "cuda":
-        return f"  GPU memory {torch.cuda.max_memory_allocated(device) / 1e9:.1f} GB"
-    if not sys.platform.startswith("linux"):  # others count in other units, or not at all
-        return ""
-    import resource
-
-    return f"  memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB"
 
 
 class ProgressDisplay(Callback):
@@ -70,7 +58,10 @@ class ProgressDisplay(Callback):
         rate = self._images / max(time.monotonic() - self._since, 1e-9)
         losses = " ".join(f"{name} {value:.3f}" for name, value in module.train_losses.items())
         epoch = f"epoch {module.epoch + 1}/{self._epochs(module)}"
-        detail = f"{losses}  {rate:.1f} images/s{peak_memory(module.device)}"
+        detail = f"{losses}  {rate:.1f} images/s"
+        memory = peak_memory(module.device.type)
+        if memory is not None:
+            detail += f"  {'GPU ' if module.device.type == 'cuda' else ''}memory {memory:.1f} GB"
         self._bar.update(self._task, completed=batch_idx + 1, description=epoch, detail=detail)
         batches = int(trainer.num_training_batches)
         done, total = trainer.current_epoch * batches + batch_idx + 1, module.epochs * batches

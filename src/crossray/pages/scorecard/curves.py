@@ -18,7 +18,7 @@ _X = "optimiser step"
 MOST_POINTS = 200
 
 #: Fields of a row other than losses and metrics.
-_PLACES = ("step", "epoch", "stage", "seconds", "learning_rate", "images_per_second")
+_PLACES = ("step", "epoch", "stage", "seconds", "learning_rate", "images_per_second", "memory_gb")
 
 
 def curves(systems: Sequence[System]) -> dict[str, Any]:
