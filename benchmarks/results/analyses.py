@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from unittest import mock
 
 from crossray import cli
 from crossray.pages.tables import Grid
-from formats import SPLITS, grid, over_seeds
+from formats import SPLITS, grid, narrow, over_seeds
 from main_table import minutes
 from steps import Bench, scored, trained
 
@@ -31,6 +33,22 @@ _ABOUT = {
     "alignment": "How well each system matches images with their own reports, and what its memory or basis looks "
     "like. [Alignment](../alignment.md) defines the scores; read the retrieval table first.",
 }
+
+
+_OFFICIAL = """\
+The released code of the papers, at their size (ResNet-101, 224 px, 512 wide, batch 16, float32, two cores of another \
+machine), beside ours at that size on [the machine of the speed page](../speed.md#training-step):
+
+| | seconds per training step | peak memory, GB | ms per report, beam 3 |
+| --- | ---: | ---: | ---: |
+| R2GenCMN, released | 38.0 | 12.9 | 6,840 |
+| COACL, released (its modules are not in the release) | 15.3 | 6.4 | 1,740 |
+| RCAN, released | 50.4 | 14.7 | 6,750 |
+| `cmn` | 11.6 | 6.8 | 63, without the image encoder |
+| `baseline` | 10.5 | 6.9 | 43, without the image encoder |
+
+UAR has no released code, and that of REVTAF was not measured.
+"""
 
 
 def long_tail(bench: Bench) -> str:
@@ -54,29 +72,52 @@ def alignment(bench: Bench) -> str:
 
 
 def cost(bench: Bench) -> str:
-    """Table 7: parameters, seconds and memory of every system as it was trained here."""
+    """Table 7: parameters, operations, seconds and memory of every system as it was trained here."""
     rows = []
     for system in bench.systems:
         runs = [trained(bench, system, seed) for seed in bench.seeds]
         steps, seconds = zip(*(_last_step(run) for run in runs), strict=True)
         scores = [json.loads(scored(bench, system, seed).read_text(encoding="utf-8")) for seed in bench.seeds]
         frozen, learned = _parameters(runs[0])
+        speed = _speed(system)
         rows.append(
             [
                 system,
                 f"{learned / 1e6:.2f}",
                 f"{frozen / 1e6:.2f}",
+                f"{speed['GFLOP']:.1f}",
+                f"{speed['share of ceiling']:.2f}",
                 over_seeds([spent / count for spent, count in zip(seconds, steps, strict=True)]),
                 over_seeds([minutes(bench, system, seed) for seed in bench.seeds], 1),
+                over_seeds([most for run in runs if (most := _memory(run))], 1),
                 over_seeds([1000 * score["seconds"] for score in scores if score["seconds"]], 0),
             ]
         )
     headings = [
-        "system", "trained parameters, millions", "frozen", "seconds per step, validations included",
-        "training, minutes", "ms per report",
+        "system", "trained parameters, millions", "frozen", "GFLOP per step", "share of the GEMM rate",
+        "seconds per step, validations included", "training, minutes", "peak memory, GB", "ms per report",
     ]  # fmt: skip
-    about = "Measured on the machine that made this page (two processor cores), with other work on it."
-    return f"# Training and generation cost\n\n{about}\n\n" + grid(headings, rows)
+    about = (
+        "Measured on the machine that made this page (two processor cores), with other work on it. A step has 16 "
+        "studies and reads cached features. Its operations, and the share of the processor's GEMM rate that it "
+        "reaches, are those of `python benchmarks/speed.py --row training SYSTEM 1`."
+    )
+    return f"# Training and generation cost\n\n{about}\n\n" + narrow(grid(headings, rows), 4) + "\n" + _OFFICIAL
+
+
+def _speed(system: str) -> dict[str, float]:
+    """The row of `benchmarks/speed.py` for a step of a system's laptop recipe."""
+    script = Path(__file__).parents[1] / "speed.py"
+    command = [sys.executable, str(script), "--repeats", "3", "--row", "training", system, "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _memory(run: Path) -> float | None:
+    """Peak memory of a training in GB, if its log has it."""
+    rows = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return max((row["memory_gb"] for row in rows if "memory_gb" in row), default=None)
 
 
 def _analysis(title: str, bench: Bench, kind: str, systems: Sequence[str], out: str) -> str:

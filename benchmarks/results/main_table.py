@@ -2,8 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
 
+from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.published import for_data
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation
+from crossray.evaluation.statistics.significance import Interval
+from crossray.pages.published_tables import differences
 from formats import SPLITS, grid, narrow, over_seeds
 from neighbours import NEAREST_FEATURES, nearest_by_features
 from steps import Bench, crossray, scored
@@ -39,12 +45,14 @@ def written(bench: Bench) -> str:
     lines.append(
         "All systems use the same frozen image encoder. [How to read the results](how-to-read.md) explains the "
         f"baselines and the checks. Seeds: {held}. With several seeds: mean ± deviation [95% interval of the mean, "
-        "Student's t].\n"
+        "Student's t]. With one: the score [its 95% bootstrap interval over the studies].\n"
     )
     retrieved = nearest_by_features(bench, *bench.done()[0])
     for protocol in ("r2gen", "full"):
         parts = {system: [run.protocols[protocol] for run in of] for system, of in runs.items()}
         lines += [f"## Protocol `{protocol}`\n", *_texts(parts, retrieved[protocol])]
+        if protocol == "r2gen":
+            lines += _published(parts)
     lines += ["## Use of the image\n", _looking(bench, runs, seeds), *_significance(bench)]
     return "\n".join(lines)
 
@@ -68,8 +76,8 @@ def _texts(parts: Parts, retrieved: Mapping[str, float]) -> list[str]:
 def _rows(parts: Parts, retrieved: Mapping[str, float], names: Sequence[str]) -> list[list[str]]:
     rows = []
     for system, of in parts.items():
-        columns = [[found for part in of if (found := _value(part, name)) is not None] for name in names]
-        rows.append([system, *(over_seeds(column) for column in columns)])
+        columns = [[found for part in of if (found := part.result.scores.get(name)) is not None] for name in names]
+        rows.append([system, *(_cell(column) for column in columns)])
     for baseline in next(iter(parts.values()))[0].baselines:
         values = [baseline.scores.get(name) for name in names]
         rows.append([baseline.system, *("" if value is None else f"{value.value:.3f}" for value in values)])
@@ -77,9 +85,41 @@ def _rows(parts: Parts, retrieved: Mapping[str, float], names: Sequence[str]) ->
     return rows
 
 
-def _value(part: ProtocolEvaluation, name: str) -> float | None:
-    score = part.result.scores.get(name)
-    return None if score is None else score.value
+def _cell(scores: Sequence[Interval]) -> str:
+    if len(scores) == 1:
+        return f"{scores[0].value:.3f}<br>[{scores[0].low:.3f}, {scores[0].high:.3f}]"
+    return over_seeds([score.value for score in scores])
+
+
+#: Name of a metric in published tables -> ours.
+_THEIRS = {name.removesuffix("_1.5_jar"): name for name in _TEXT}
+#: Published rows beside the papers' own, with the table that has them.
+_FAMILY = {"R2Gen": "uar/iu-xray", "R2GenCMN": "uar/iu-xray"}
+
+
+def _published(parts: "Parts") -> list[str]:
+    """The published scores, ours below, and what differs between the protocols."""
+    rows: list[list[str]] = []
+    said: dict[str, list[str]] = {}
+    for table in for_data("iu-xray"):
+        for row in table.rows:
+            if row.own or _FAMILY.get(row.name) == table.identifier:
+                values = [row.values.get(metric) for metric in _THEIRS]
+                rows.append([f"{row.name}, published", *("" if value is None else f"{value:.3f}" for value in values)])
+            if row.own and row.name.lower() in parts:
+                for sentence in differences(parts[row.name.lower()][0].result, table, drawn=False):
+                    said.setdefault(sentence, []).append(row.name)
+    for system, of in parts.items():
+        found = [[score.value for part in of if (score := part.result.scores.get(name))] for name in _THEIRS.values()]
+        rows.append([f"`{system}`", *(f"{fmean(values):.3f}" if values else "" for values in found)])
+    return [
+        "### Beside the published scores\n",
+        "The published models have the papers' sizes and were scored on the test split, ours have laptop size and are "
+        "scored on the split of this page. Ours are means over the seeds.\n",
+        narrow(grid(["system", *_TEXT.values()], rows), _WIDEST),
+        "What else differs, with the papers that each sentence is about:\n",
+        "\n".join(f"- {sentence} ({', '.join(of)})" for sentence, of in said.items()) + "\n",
+    ]
 
 
 def _looking(bench: Bench, runs: dict[str, list[Evaluation]], seeds: dict[str, list[int]]) -> str:
@@ -118,16 +158,33 @@ def minutes(bench: Bench, system: str, seed: int) -> float:
 
 
 def _significance(bench: Bench) -> list[str]:
-    """Every system against `cmn`, or against the first one where that is not there; first seed of each."""
+    """Every system against `cmn`, or against the first one where that is not there; first seed of each.
+
+    Systems with another vocabulary have other references under `r2gen`, so that they are compared apart, under `full`.
+    """
     firsts = dict(reversed(bench.done()))
     if len(firsts) < 2:
         return []
     reference = "cmn" if "cmn" in firsts else bench.systems[0]
-    files = [bench.predictions(system, seed) for system, seed in firsts.items() if system != reference]
-    target = bench.runs / f"against-{reference}.{bench.split}.md"
+    files = {system: bench.predictions(system, seed) for system, seed in firsts.items()}
+    words = {system: PredictionFile.load(file).provenance.tokenizer for system, file in files.items()}
+    same = [system for system in files if system != reference and words[system] == words[reference]]
+    other = [system for system in files if words[system] != words[reference]]
+    return [
+        f"## Comparison with `{reference}` (first seed of each)\n",
+        *(
+            _compared(bench, files[reference], [files[system] for system in chosen])
+            for chosen in (same, other)
+            if chosen
+        ),
+    ]
+
+
+def _compared(bench: Bench, reference: Path, files: Sequence[Path]) -> str:
+    target = bench.runs / f"against.{bench.split}.md"
     crossray(
-        "compare", bench.predictions(reference, firsts[reference]), *files, "--against", "first", "--meteor", "no",
+        "compare", reference, *files, "--against", "first", "--meteor", "no",
         "--metrics", "cider", "bleu4", "ce_f1", "--markdown", target,
     )  # fmt: skip
     text = target.read_text(encoding="utf-8").replace(f"{bench.runs}/", "runs/results/")  # no folder of this machine
-    return [f"## Comparison with `{reference}` (first seed of each)\n", narrow(text, _WIDEST)]
+    return narrow(text, _WIDEST)
