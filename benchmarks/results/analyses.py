@@ -13,10 +13,13 @@ from unittest import mock
 
 from crossray import cli
 from crossray.pages.tables import Grid
+from crossray.training.recipe import load
 from formats import SPLITS, grid, narrow, over_seeds
 from main_table import minutes
 from steps import Bench, scored, trained
 
+#: What the minutes of a training are spent on.
+_PARTS = ("language loss", "rewards", "validations")
 #: Systems whose images and reports share a space (`ReportModel.embeddings`).
 _ALIGNED = ("coacl", "rcan", "uar", "union")
 #: Systems that retrieve training reports.
@@ -76,7 +79,7 @@ def cost(bench: Bench) -> str:
     rows = []
     for system in bench.systems:
         runs = [trained(bench, system, seed) for seed in bench.seeds]
-        steps, seconds = zip(*(_last_step(run) for run in runs), strict=True)
+        spent = [_minutes(run) for run in runs]
         scores = [json.loads(scored(bench, system, seed).read_text(encoding="utf-8")) for seed in bench.seeds]
         frozen, learned = _parameters(runs[0])
         speed = _speed(system)
@@ -87,15 +90,15 @@ def cost(bench: Bench) -> str:
                 f"{frozen / 1e6:.2f}",
                 f"{speed['GFLOP']:.1f}",
                 f"{speed['share of ceiling']:.2f}",
-                over_seeds([spent / count for spent, count in zip(seconds, steps, strict=True)]),
-                over_seeds([minutes(bench, system, seed) for seed in bench.seeds], 1),
+                over_seeds([minutes(bench, system, seed) for seed in bench.seeds], 0),
+                *(over_seeds([parts[name] for parts in spent], 0) for name in _PARTS),
                 over_seeds([most for run in runs if (most := _memory(run))], 1),
                 over_seeds([1000 * score["seconds"] for score in scores if score["seconds"]], 0),
             ]
         )
     headings = [
         "system", "trained parameters, millions", "frozen", "GFLOP per step", "share of the GEMM rate",
-        "seconds per step, validations included", "training, minutes", "peak memory, GB", "ms per report",
+        "training, minutes", *_PARTS, "peak memory, GB", "ms per report",
     ]  # fmt: skip
     about = (
         "Measured on the machine that made this page (two processor cores), with other work on it. A step has 16 "
@@ -152,9 +155,25 @@ def _said(command: list[str]) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
 
 
-def _last_step(run: Path) -> tuple[int, float]:
-    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    return int(last["step"]), float(last["seconds"])
+def _minutes(run: Path) -> dict[str, float]:
+    """Minutes of the parts of a training, by its log: steps of both objectives, and validations.
+
+    A validation begins after the steps that follow the last row of losses, which take as long as those before it.
+    """
+    found = dict.fromkeys(_PARTS, 0.0)
+    rewarded = [stage.objective == "reward" for stage in load(str(run / "recipe.yaml")).stages]
+    before: dict[str, float] = {"seconds": 0.0, "step": 0}
+    pace = 0.0
+    for row in map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
+        seconds, steps = row["seconds"] - before["seconds"], row["step"] - before["step"]
+        training = "rewards" if rewarded[row["stage"]] else "language loss"
+        if row["split"] == "train":
+            pace = seconds / max(1, steps)
+        computing = seconds if row["split"] == "train" else min(seconds, pace * steps)
+        found[training] += computing / 60
+        found["validations"] += (seconds - computing) / 60
+        before = row
+    return found
 
 
 def _parameters(run: Path) -> tuple[int, int]:
