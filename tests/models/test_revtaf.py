@@ -59,6 +59,19 @@ def test_training_never_reads_a_report_of_the_own_patient(lre: bool, epochs: int
     assert (neighbours[:, -1] == -1).all()  # no one else is left
 
 
+def test_in_eval_mode_the_guide_keeps_the_own_report_away_and_no_label_reaches_the_result() -> None:
+    names = ["study0", "other", "study1", "study2", "study3", "a", "b"]
+    model, batch = model_with(names, [0, 0, 1, 1, 2, 3, 4]).eval(), make_batch()
+    assert batch.guide.labels is not None
+    others = dataclasses.replace(batch.guide, labels=batch.guide.labels.roll(1, dims=2))
+    with torch.no_grad():
+        encoded, again = (model.encode(batch.inputs, guide) for guide in (batch.guide, others))
+    assert (model.database.groups[encoded.aux["reference"]] != torch.tensor([0, 1, 1, 2])).all()
+    assert torch.equal(encoded.memory, again.memory)
+    assert encoded.prompt is not None
+    assert torch.equal(encoded.prompt, again.prompt)
+
+
 def test_a_patient_who_is_alone_in_the_database_reads_nothing() -> None:
     names = ["study0", "study1", "study2", "study3", "a", "b", "c"]
     model = model_with(names, [0] * 7).train()

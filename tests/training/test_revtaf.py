@@ -8,6 +8,7 @@ import torch
 from tests.models.tiny import example_database
 from tests.models.tiny import tiny as tiny_model
 
+from crossray.data.batches.batch import Batch
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.generation.generator import Generator
@@ -15,6 +16,7 @@ from crossray.layers.diagnosis import POSITIVE
 from crossray.models.revtaf import REVTAF
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.module import TrainingModule
+from crossray.training.reward import RewardObjective
 from crossray.training.run import resume, train
 
 
@@ -62,6 +64,33 @@ def test_a_run_writes_a_folder_that_reports_on_a_new_image(tiny: Any, blobs: Pat
     assert isinstance(generator.model, REVTAF)
     assert len(generator.model.database) == 18
     assert generator.generate_files([[image]], tmp_path / "reports.jsonl") == 1
+
+
+def test_learning_from_rewards_never_reads_the_own_report(
+    tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewarded, search, excluded = RewardObjective.losses, REVTAF._search, []
+    batches: list[Batch] = []
+
+    def losses(self: RewardObjective, model: Any, batch: Batch, reference: Any = None) -> Any:
+        batches.append(batch)
+        try:
+            return rewarded(self, model, batch, reference)
+        finally:
+            batches.pop()
+
+    def searched(self: REVTAF, *values: Any, exclude: Any = None, **options: Any) -> Any:
+        if batches:
+            excluded.append(
+                exclude is not None and torch.equal(exclude, self.database.groups_of(batches[0].guide.study))
+            )
+        return search(self, *values, exclude=exclude, **options)
+
+    monkeypatch.setattr(RewardObjective, "losses", losses)
+    monkeypatch.setattr(REVTAF, "_search", searched)
+    train(small(tiny, stages=[{"epochs": 1, "objective": "reward"}]), blobs, tmp_path / "run")
+    assert excluded
+    assert all(excluded)
 
 
 def test_a_run_killed_within_an_epoch_continues_bit_for_bit(

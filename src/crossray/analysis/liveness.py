@@ -153,7 +153,7 @@ def relative_gradients(model: ReportModel, batches: Sequence[Batch], weights: Ma
 def observed(model: ReportModel, batch: Batch) -> dict[str, Tensor]:
     """Logits under teacher forcing, and all losses."""
     with torch.no_grad():
-        logits = model.step(batch.targets.tokens[:, :-1], model.encode(batch.inputs)).logits
+        logits = model.step(batch.targets.tokens[:, :-1], model.encode(batch.inputs, batch.guide)).logits
         return {"logits": logits, **model.losses(batch)}
 
 

@@ -181,7 +181,13 @@ class ReportModel(Trainable):
 
     @abstractmethod
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
-        """Encode images (or cached features) for the decoder; `guide` is None outside training."""
+        """Encode images (or cached features) for the decoder.
+
+        Args:
+            inputs: B studies.
+            guide: what is known of them in training. In eval mode, no label may reach the result; the identifiers only
+                keep a study from reading its own report.
+        """
 
     @abstractmethod
     def start(self, encoded: Encoded, beams: int = 1) -> Cache:

@@ -158,11 +158,11 @@ class REVTAF(RetrievingModel):
     # from image to report
 
     def encode(self, inputs: Inputs, guide: Guide | None = None) -> Encoded:
-        """Views, retrieved report, entities -> FVTAF; neighbors -> diagnosis -> prompt. Labels guide training."""
+        """Views, retrieved report, entities -> FVTAF; neighbors -> diagnosis -> prompt. Labels guide training only."""
+        exclude = None if guide is None else self.database.groups_of(guide.study)  # no study reads its own report
         guide = guide if self.training else None
         tokens, pooled = self.backbone.views(inputs)  # F_v, section 3.1
         entities, places = self.entities(inputs)  # F_logit, section 3.2
-        exclude = None if guide is None else self.database.groups_of(guide.study)
         neighbours = self._search(entities, self.config.neighbours, metric="cosine", exclude=exclude)[1]
         statuses = self._diagnose(pooled, inputs.view_mask, neighbours)
         labels, known = self.status_codes(guide)

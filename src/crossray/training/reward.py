@@ -3,7 +3,8 @@
 Self-critical sequence training (Rennie et al. 2017) compares each sampled report with the greedy one; the
 group-relative advantage (Kool et al. 2019; Shao et al. 2024) compares it with the other samples of the study. Both are
 unbiased: the expectation of the estimate is the gradient of the expected reward. The policy is the model as used for
-generation: in eval mode, without dropout, from the image alone.
+generation: in eval mode, without dropout, from the image alone. A system that retrieves training reports does not meet
+the study's own.
 
 Shapes: B studies, K samples per study, T tokens.
 """
@@ -99,7 +100,7 @@ class RewardObjective:
     Attributes:
         function: reward of a report.
         config: number of samples, baseline and temperature.
-        decoding: constraints and maximum length of the samples; the model's own maximum length also applies.
+        decoding: maximum length of the samples, and words that they must not contain.
     """
 
     function: RewardFunction
@@ -122,7 +123,7 @@ class RewardObjective:
         if model.tokenizer is None:
             raise ValueError("rewards need the tokenizer of the model")
         tokenizer, count = model.tokenizer, self.config.samples
-        encoded = model.encode(batch.inputs)
+        encoded = model.encode(batch.inputs, batch.guide)
         search = replace(
             DecodingConfig(), method="sample", max_length=self.decoding.max_length, temperature=self.config.temperature,
             forbidden=self.decoding.forbidden, suppress_unk=self.decoding.suppress_unk,
@@ -144,7 +145,7 @@ class RewardObjective:
         losses = {"reward": policy_loss(chosen.sum(dim=2), advantages) / search.max_length}
         if reference is not None:
             with torch.no_grad():
-                near, _ = log_policy(reference, reference.encode(batch.inputs), samples, ids, search)
+                near, _ = log_policy(reference, reference.encode(batch.inputs, batch.guide), samples, ids, search)
             ratio = (policy - near).masked_fill(policy.isneginf(), 0.0)
             apart = (policy.exp() * ratio).sum(dim=3)
             losses["kl"] = (apart * valid).sum() / valid.sum().clamp_min(1)
