@@ -12,3 +12,7 @@ def die(*_: Any) -> None:
 
 def hang(*_: Any) -> None:
     time.sleep(60)
+
+
+def process(*_: Any) -> int:
+    return os.getpid()

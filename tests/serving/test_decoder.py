@@ -2,15 +2,18 @@
 
 import asyncio
 import io
+import os
+import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from tests.serving.conftest import png
-from tests.serving.harm import die, hang
+from tests.serving.harm import die, hang, process
 
 pytest.importorskip("pebble")
 
@@ -71,5 +74,46 @@ def test_a_process_that_dies_or_hangs_is_replaced(monkeypatch: pytest.MonkeyPatc
         monkeypatch.undo()
         assert len(decode(made, png()).pixels) == 1
         assert made.deaths == 2
+    finally:
+        made.close()
+
+
+def test_a_process_that_dies_idle_costs_no_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the kernel runs out of memory: pebble gives up its pool."""
+    made = Decoder(1, 2**28, 60.0)
+    try:
+        monkeypatch.setattr(module, "_decode", process)
+        number: Any = decode(made, png())
+        monkeypatch.undo()
+        os.kill(number, signal.SIGKILL)
+        assert len(decode(made, png()).pixels) == 1
+        assert len(decode(made, png()).pixels) == 1
+        assert made.deaths == 1
+    finally:
+        made.close()
+
+
+def test_a_study_larger_than_the_limit_leaves_the_pool_whole(decoder: Decoder) -> None:
+    with suppress(UserError):
+        decode(decoder, png() + bytes(2**27))
+    assert len(decode(decoder, png()).pixels) == 1
+    assert decoder.deaths == 0
+
+
+def test_a_lost_task_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pebble forgets the task of a process that died before it confirmed it, if others are working."""
+    made = Decoder(1, 2**28, 60.0)
+    lost: list[Future[Any]] = []
+
+    def lose(*_: Any) -> Future[Any]:
+        monkeypatch.undo()
+        lost.append(Future())
+        return lost[0]
+
+    monkeypatch.setattr(module, "STARTING", -59.9)
+    monkeypatch.setattr(made._pool, "submit", lose)
+    try:
+        assert len(decode(made, png()).pixels) == 1
+        assert (len(lost), lost[0].cancelled(), made.deaths) == (1, True, 1)
     finally:
         made.close()

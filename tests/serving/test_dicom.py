@@ -95,6 +95,14 @@ def test_back_pressure(journal: Journal) -> None:
         assert store(made, image(1, StudyInstanceUID="1.2.3")) == 0
 
 
+def test_a_study_has_the_limits_of_an_upload(journal: Journal) -> None:
+    with node(journal, most_files=2) as running, association(running) as made:
+        assert [store(made, image(number)) for number in (1, 2, 3, 2)] == [0, 0, 0xA700, 0]
+    size = sum(len(file.content) for file in journal.files(journal.release(0)[0]))
+    with node(journal, most_bytes=size) as running, association(running) as made:
+        assert [store(made, image(number)) for number in (1, 2, 3, 2)] == [0, 0, 0xA700, 0]
+
+
 def test_a_broken_journal_is_told_to_the_sender(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> str:
         raise OSError("disk full")

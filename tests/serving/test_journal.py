@@ -151,6 +151,18 @@ def test_a_full_journal_begins_no_study_and_ends_those_that_were_begun(journal: 
     assert (journal.files(str(study)), journal.unfinished()) == (FILES, 1)
 
 
+def test_a_study_in_parts_has_limits(journal: Journal) -> None:
+    given = {"model": "m", "owner": "MODALITY", "origin": "dicom", "most_files": 2, "most_bytes": 11}
+    assert journal.collect("1.2.3", File("long", b"x" * 12), **given) is None
+    assert journal.counts() == {}
+    study = journal.collect("1.2.3", FILES[0], **given)
+    assert journal.collect("1.2.3", File("c", b"seventh"), **given) is None
+    assert journal.collect("1.2.3", FILES[1], **given) == study
+    assert journal.collect("1.2.3", File("c", b""), **given) is None
+    assert journal.collect("1.2.3", FILES[1], **given) == study
+    assert journal.files(str(study)) == FILES
+
+
 def test_what_was_not_delivered_is_listed(journal: Journal) -> None:
     entry, _ = journal.accept(FILES, model="m", owner="a", origin="dicom", claim=True)
     journal.complete(entry, "x")

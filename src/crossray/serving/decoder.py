@@ -9,11 +9,13 @@ import logging
 import multiprocessing
 import os
 import resource
+import threading
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import TimeoutError as TooLong
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ from crossray.errors import UserError, counted
 
 #: Longest side of an image for the reading page, in pixels.
 PREVIEW = 1400
+
+#: Seconds in which a process starts, on a busy machine.
+STARTING = 60.0
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,9 @@ class Decoder:
             memory: memory limit of each process in bytes, in addition to its memory at the start.
             seconds: time limit per study.
         """
-        self._seconds = seconds
-        self._pool = ProcessPool(
-            max_workers=processes,
-            initializer=_confine,
-            initargs=[memory],
-            context=multiprocessing.get_context("spawn"),
-        )
+        self._processes, self._memory, self._seconds = processes, memory, seconds
+        self._pool, self._replacing = self._start(), threading.Lock()
+        self._studies = 0
         self.deaths = 0
 
     async def decode(
@@ -82,24 +83,78 @@ class Decoder:
         Raises:
             UserError: a file is not a radiograph, a limit is exceeded, or there are too many views.
         """
-        future = self._pool.submit(_decode, self._seconds, list(contents), size, views, preview, choose)
+        for _ in range(2):  # again if the pool broke, perhaps because of another study or a lack of memory
+            pool = self._pool
+            try:
+                return await self._decoded(pool, list(contents), size, views, preview, choose)
+            except BrokenProcessPool:
+                self._replace(pool)
+            except TimeoutError:
+                self.deaths += 1
+                raise UserError(
+                    f"images: decoding took more than {self._seconds:g} s; export the study again."
+                ) from None
+            except ProcessExpired:
+                self.deaths += 1
+                break
+        raise UserError("images: a file crashed the decoding process; export the study again.")
+
+    async def _decoded(self, pool: ProcessPool, *given: Any) -> Decoded:
+        """Decode a study in the pool.
+
+        Raises:
+            BrokenProcessPool: a process died before it confirmed its task: pebble then gives up the pool, or, if other
+                tasks are running, forgets the task.
+        """
+        self._studies += 1
+        patience = asyncio.timeout(self._seconds * self._studies + STARTING)
         try:
-            return await asyncio.wrap_future(future)
-        except (TimeoutError, TooLong):
-            self.deaths += 1
-            raise UserError(f"images: decoding took more than {self._seconds:g} s; export the study again.") from None
-        except ProcessExpired:
-            self.deaths += 1
-            raise UserError("images: a file crashed the decoding process; export the study again.") from None
+            try:
+                future = pool.submit(_decode, self._seconds, *given)
+            except RuntimeError:
+                raise BrokenProcessPool("the pool has ended") from None
+            async with patience:
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            if patience.expired():
+                raise BrokenProcessPool("the task was lost") from None
+            raise
+        finally:
+            self._studies -= 1
+
+    def _start(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._processes,
+            initializer=_confine,
+            initargs=[self._memory],
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def _replace(self, pool: ProcessPool) -> None:
+        """Replace a broken pool, unless another study has done so."""
+        with self._replacing:
+            if pool is self._pool:
+                self._pool = self._start()
+                self.deaths += 1
+                threading.Thread(target=_end, args=[pool], daemon=True).start()  # takes seconds
 
     def close(self) -> None:
         """End the processes."""
-        self._pool.stop()
-        self._pool.join(timeout=5)
+        _end(self._pool)
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()
+    pool.join(timeout=5)
+
+
+#: Limits of this process on memory, in bytes, while it decodes a study and otherwise.
+_limits: tuple[int, int] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
 def _confine(memory: int) -> None:
-    """Limit this process: additional memory, no core files, a single thread."""
+    """Limit this process: no core files, a single thread; `_decode` limits its memory."""
+    global _limits
     import crossray.data.images.dicom
     import crossray.data.images.folders  # noqa: F401  imported before the limit is set
 
@@ -109,7 +164,7 @@ def _confine(memory: int) -> None:
     pages = int(statistics.read_text().split()[0]) if statistics.exists() else 0
     limit = pages * resource.getpagesize() + memory
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    _limits = (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -123,10 +178,14 @@ class _Collecting(logging.Handler):
 
 
 def _decode(contents: list[bytes], size: int, views: int, preview: bool, choose: bool = False) -> Decoded:
+    # only here: a process that runs out of memory while it receives its task breaks the pool
+    resource.setrlimit(resource.RLIMIT_AS, _limits)
     try:
         return _read(contents, size, views, preview, choose)
     except MemoryError:
         pass  # the error holds references to what filled the memory, so it must be released before the next study
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (_limits[1], _limits[1]))
     raise UserError("images: decoding needs more memory than the service allows; send smaller images.")
 
 

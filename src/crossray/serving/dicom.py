@@ -8,8 +8,8 @@
 A C-STORE is answered with success once the object is on disk (`Journal.collect`). When no new object has arrived for a
 while, the study is complete and waits for its report (`Journal.release`). While too many studies are unfinished,
 objects of new studies are answered with 0xA700 (out of resources), so the sender tries again later; studies that are
-already being collected still accept objects, so that each gets a single report. The node logs status codes, but never
-an identifier or a value of an object.
+already being collected still accept objects, so that each gets a single report, up to the limits of an upload. The node
+logs status codes, but never an identifier or a value of an object.
 """
 
 import logging
@@ -76,7 +76,9 @@ class NodeSettings:
         port: port to listen on; 0 for any free one.
         callers: AE titles that may send; any if empty. A title is not authentication: use TLS and a firewall.
         most_studies: maximum number of unfinished studies; beyond it, objects of new studies are answered with 0xA700.
-        most_bytes: maximum size of an object; a larger one ends its association.
+        most_files: maximum number of objects of a study; more are answered with 0xA700.
+        most_bytes: maximum size of a study, beyond which objects are answered with 0xA700; a single object of this size
+            ends its association.
         most_associations: maximum number of simultaneous associations; more are rejected.
         timeout: maximum number of seconds that a sender may be silent.
         attention: whether reports include where the model looked.
@@ -87,6 +89,7 @@ class NodeSettings:
     port: int = 11112
     callers: tuple[str, ...] = ()
     most_studies: int = 200
+    most_files: int = 16
     most_bytes: int = MAX_BYTES
     most_associations: int = 16
     timeout: float = 30.0
@@ -205,9 +208,16 @@ class DicomNode:
         file = File(source.text("SOPInstanceUID"), content)
         study, owner = source.text("StudyInstanceUID"), f"dicom:{caller}"  # names of API keys have no colon
         options = {**CHOOSE, "attention": self.settings.attention}
-        most = self.settings.most_studies
         taken = self._journal.collect(
-            study, file, model=self._model, owner=owner, origin=ORIGIN, options=options, most=most
+            study,
+            file,
+            model=self._model,
+            owner=owner,
+            origin=ORIGIN,
+            options=options,
+            most=self.settings.most_studies,
+            most_files=self.settings.most_files,
+            most_bytes=self.settings.most_bytes,
         )
         return OUT_OF_RESOURCES if taken is None else SUCCESS
 

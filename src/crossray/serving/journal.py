@@ -145,6 +145,8 @@ class Journal:
         origin: str,
         options: Mapping[str, Any] | None = None,
         most: int | None = None,
+        most_files: int | None = None,
+        most_bytes: int | None = None,
     ) -> str | None:
         """Store one object of a study that arrives in parts; it is on disk when this returns.
 
@@ -159,21 +161,28 @@ class Journal:
             options: options of the request, as JSON values.
             most: maximum number of unfinished studies; beyond it, objects are stored only for studies that are already
                 being collected.
+            most_files: maximum number of objects of the study.
+            most_bytes: maximum size of the study.
 
         Returns:
-            The id of the study; None if there are too many unfinished studies and nothing was stored.
+            The id of the study; None if a limit is exceeded and nothing was stored.
         """
         open_one = _where_key(select(studies.c.id), origin, owner, key).where(studies.c.state == "collecting")
 
         def store(connection: Connection) -> str | None:
             study = connection.execute(open_one.with_for_update()).scalar()
-            if study is None:
-                if most is not None and _unfinished(connection) >= most:
-                    return None
-                study = self._insert(connection, "collecting", origin, owner, key, model, options or {})
             named = select(files.c.number).where(files.c.study == study, files.c.name == file.name)
             if connection.execute(named).first() is None:
-                number = connection.execute(select(func.count()).where(files.c.study == study)).scalar_one()
+                sizes = select(func.count(), func.coalesce(func.sum(func.length(files.c.content)), 0))
+                number, size = connection.execute(sizes.where(files.c.study == study)).one()
+                if most_files is not None and number >= most_files:
+                    return None
+                if most_bytes is not None and size + len(file.content) > most_bytes:
+                    return None
+                if study is None:
+                    if most is not None and _unfinished(connection) >= most:
+                        return None
+                    study = self._insert(connection, "collecting", origin, owner, key, model, options or {})
                 row = {"study": study, "number": number, "name": file.name, "content": file.content}
                 connection.execute(insert(files), row)
             connection.execute(update(studies).where(studies.c.id == study).values(changed=self._clock()))

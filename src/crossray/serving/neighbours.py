@@ -37,6 +37,7 @@ def beside_neighbours(settings: Settings, journal: Journal, model: str) -> Itera
         port=settings.dicom_port,
         callers=settings.dicom_callers,
         most_studies=settings.limits.in_flight,
+        most_files=settings.limits.files,
         most_bytes=settings.limits.upload,
         attention=settings.overlay,
     )
