@@ -94,10 +94,25 @@ def test_an_asynchronous_report_comes_later(service: TestClient) -> None:
 
 
 def test_a_repeated_key_writes_nothing(service: TestClient) -> None:
-    first, again = (
-        service.post("/v1/reports", files=images(png(seed)), headers={"Idempotency-Key": "k"}).json() for seed in (1, 2)
+    def ask(content: bytes, query: str = "") -> Any:
+        return service.post(f"/v1/reports{query}", files=images(content), headers={"Idempotency-Key": "k"})
+
+    first = ask(png(1))
+    assert first.json() == ask(png(1)).json() == ask(png(1), "?model=a&format=json").json()
+    for other in (ask(png(2)), ask(png(1), "?model=b"), ask(png(1), "?include=attention")):
+        assert (other.status_code, "Idempotency-Key" in other.json()["detail"]) == (422, True)
+
+
+def test_a_repeated_key_never_mixes_two_patients(service: TestClient) -> None:
+    pytest.importorskip("highdicom")
+    from tests.interop.studies import image
+
+    first, again, other = (
+        service.post("/v1/reports?format=sr", files=images(content), headers={"Idempotency-Key": "patients"})
+        for content in (image(1), image(1), image(1, PatientID="P-2", StudyInstanceUID="1.2.3"))
     )
-    assert first == again
+    assert all(b"P-1" in answer.content for answer in (first, again))
+    assert other.status_code == 422
 
 
 def test_words_come_while_they_are_written(service: TestClient) -> None:

@@ -109,6 +109,14 @@ def test_strange_answers(archive: Archive, fields: dict[str, object], words: str
     assert len(Handler.asked) == 1  # no redirect is followed
 
 
+def test_the_order_of_an_answer_does_not_matter(archive: Archive) -> None:
+    asked = []
+    for order in ((1, 2), (2, 1)):
+        Handler.body = multipart(*map(image, order))
+        asked.append(fetch_study(f"{archive.root}/studies/{STUDY}", [archive]))
+    assert asked[0] == asked[1]
+
+
 def test_a_long_answer_is_not_read_to_its_end(archive: Archive) -> None:
     Handler.body = multipart(image(1), image(2))
     with pytest.raises(UserError, match="larger than"):

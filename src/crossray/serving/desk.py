@@ -116,12 +116,20 @@ class Desk:
             The study and its task; no task if a study with this key was accepted before.
 
         Raises:
-            Problem: 404, if the model does not exist.
+            Problem: 404, if the model does not exist; 422, if the key belongs to another request.
         """
         self.shelf.get(model)
         accept = partial(self.journal.accept, files, model=model, owner=owner, origin="http", key=key, claim=True)
         entry, new = await asyncio.to_thread(accept, options=options)
-        return entry, self._begin(entry, files, watch, preview) if new else None
+        if new:
+            return entry, self._begin(entry, files, watch, preview)
+        known = await asyncio.to_thread(self.journal.files, entry.id)
+        # otherwise, the answer would be the report of another study, perhaps of another patient
+        if (entry.model, entry.options, known) != (model, options or {}, list(files)):
+            raise Problem(
+                422, "Idempotency-Key: an earlier request has it with other files, model or options; give a new one."
+            )
+        return entry, None
 
     async def finish(self, study: str) -> Entry | None:
         """Wait until a study that was accepted before is done or failed; None if it is deleted."""

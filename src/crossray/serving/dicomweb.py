@@ -84,7 +84,8 @@ def fetch_study(url: str, allowed: Sequence[Archive], *, most_bytes: int = 4 * M
                     raise UserError(f"study: it is larger than {most_bytes // 2**20} MiB; send only its radiographs.")
     except httpx.HTTPError as error:
         raise UserError(f"study: the archive cannot be reached ({type(error).__name__}); try again later.") from None
-    found = list(_objects(bytes(content), boundary))
+    # sorted, because the archive may answer a repeated request in another order
+    found = sorted(_objects(bytes(content), boundary), key=lambda file: file.name)
     if not found:
         raise UserError("study: the archive returned no radiographs; check that the study has some.")
     return found

@@ -48,7 +48,7 @@ async def write(
       in the journal, with the URL of the report in `Location`.
     * With `Accept: text/event-stream`, words are sent as they are generated: events `accepted`, `words` (the text so
       far, which beam search may still change), and `report` (the response) or `problem`.
-    * A repeated `Idempotency-Key` returns the report of the first request.
+    * A repeated `Idempotency-Key` returns the report of the first request, or 422 if files, model or options differ.
     """
     desk = _desk(request)
     request.app.state.doors.count(caller)
