@@ -160,6 +160,51 @@ def test_a_hostile_answer_runs_nothing(page: Any) -> None:
     assert page.evaluate("window.harmed") is None
 
 
+def drawn(name: str, **view: Any) -> str:
+    """The events of an answer about a study of this name."""
+    sentence = {"text": f"Report of {name}.", "confidence": 1, "calibrated": False, "doubtful": False}
+    answer = {
+        "id": name * 32, "sentences": [sentence], "observations": [], "similar": [], "attention": None,
+        "views": [{"number": 0, "position": "pa", "file": 0, **view}] if view else [],
+        "input": {"checked": True, "flags": [], "remarks": []},
+    }  # fmt: skip
+    return f"event: report\ndata: {json.dumps(answer)}\n\n"
+
+
+def test_a_study_that_was_left_never_comes_back(page: Any, address: str) -> None:
+    """The first study's answer is held back, then its picture is: the draft of the second one stays."""
+    held: list[Any] = []
+    bodies = [drawn("a"), drawn("b", image=f"{address}/page/held.png"), drawn("c")]
+
+    def answer(route: Any) -> None:
+        body = bodies.pop(0)
+        if len(bodies) == 2:
+            held.append(route)
+        else:
+            route.fulfill(body=body, content_type="text/event-stream")
+
+    page.route("**/v1/reports*", answer)
+    page.route("**/held.png", lambda route: held.append(route))
+    page.wait_for_selector("#model option", state="attached")
+    file = [{"name": "1.png", "mimeType": "image/png", "buffer": png(1)}]
+    with page.expect_request("**/v1/reports*"):
+        page.set_input_files("#files", file)
+    with page.expect_event("requestfailed"):
+        page.locator("#again").click()
+    with page.expect_request("**/held.png"):
+        page.set_input_files("#files", file)
+    page.locator("#again").click()
+    send(page, png(1))
+    assert page.locator("#progress").inner_text().startswith("0")
+    page.locator("#accept-all").click()
+    with page.expect_response("**/held.png"):
+        held[-1].fulfill(body=png(1), content_type="image/png")
+    page.evaluate("fetch('healthz').then(() => new Promise((resolve) => { setTimeout(resolve, 200); }))")
+    assert page.locator(".sentence .words").inner_text() == "Report of c."
+    assert page.locator(".sentence").get_attribute("data-state") == "accepted"
+    assert page.locator("#progress").inner_text().startswith("1")
+
+
 def test_a_key_opens_the_page(browser: Any, model: Path, tmp_path: Path) -> None:
     key = make_key(tmp_path / "keys.json", "reader", ("report",), 1)
     settings = Settings(models={"tiny": model}, store=f"sqlite:///{tmp_path / 'j.db'}", keys=tmp_path / "keys.json")

@@ -9,7 +9,7 @@ const part = (id) => document.getElementById(id);
 const make = (name, className = "", text = "") =>
   Object.assign(document.createElement(name), { className, textContent: text });
 
-let answer = null, draft = null, viewers = [], shown = null;
+let answer = null, draft = null, viewers = [], shown = null, sending = new AbortController();
 
 for (const element of document.querySelectorAll("[data-text]")) element.textContent = strings[element.dataset.text];
 
@@ -48,6 +48,9 @@ part("door").addEventListener("submit", (event) => {
 
 async function send(files) {
   if (!files.length) return;
+  leave();
+  // Aborted when this study is left: nothing of it may appear afterwards, least of all in place of another patient's.
+  const { signal } = sending = new AbortController();
   complain("");
   part("arrival").hidden = true;
   part("study").hidden = part("again").hidden = false;
@@ -55,30 +58,39 @@ async function send(files) {
   part("live").hidden = false;
   part("live").textContent = `${strings.reading} …`;
   try {
-    for (;;) {
-      try {
-        answer = await report(files, part("model").value, (text) => { part("live").textContent = text; });
-        break;
-      } catch (error) {
-        if (!(error instanceof Refused) || error.status !== 429) throw error;
-        part("live").textContent = strings.waiting(error.retry);
-        await new Promise((resolve) => { setTimeout(resolve, 1000 * Math.max(1, error.retry)); });
-      }
-    }
-    await show();
+    const found = await written(files, signal);
+    if (!signal.aborted) await show(found, signal);
   } catch (error) {
+    if (signal.aborted) return;
     leave();
     refused(error);
   }
 }
 
-async function show() {
-  const { attention, views } = answer;
-  viewers = views.map((view, place) =>
+async function written(files, signal) {
+  const say = (text) => { if (!signal.aborted) part("live").textContent = text; };
+  for (;;) {
+    try {
+      return await report(files, part("model").value, say, signal);
+    } catch (error) {
+      if (signal.aborted || !(error instanceof Refused) || error.status !== 429) throw error;
+      say(strings.waiting(error.retry));
+      await new Promise((resolve) => { setTimeout(resolve, 1000 * Math.max(1, error.retry)); });
+      signal.throwIfAborted();
+    }
+  }
+}
+
+async function show(found, signal) {
+  const { attention, views } = found;
+  const made = views.map((view, place) =>
     new Viewer(view, attention && { side: attention.side, window: attention.windows[place] }));
-  part("views").replaceChildren(...viewers.map(({ element }) => element));
-  part("views").dataset.count = viewers.length;
-  await Promise.all(viewers.map((viewer, place) => viewer.load(views[place].image)));
+  part("views").replaceChildren(...made.map(({ element }) => element));
+  part("views").dataset.count = made.length;
+  await Promise.all(made.map((viewer, place) => viewer.load(views[place].image)));
+  if (signal.aborted) return;
+  answer = found;
+  viewers = made;
   part("heat").classList.toggle("none", !attention);
   part("heat-on").disabled = !attention;
   if (!attention) part("heat").querySelector("small").textContent = strings.heatNone;
@@ -86,6 +98,7 @@ async function show() {
   part("study").classList.remove("busy");
   showInput();
   draft = new Draft(part("sentences"), answer, point, count);
+  count();
   showObservations();
   showSimilar();
   part("sentences").querySelector("li")?.focus({ preventScroll: true });
@@ -104,7 +117,6 @@ function point(number) {
 part("heat-on").addEventListener("change", () => point(shown));
 
 function count() {
-  if (!draft) return;
   const all = draft.rows.length;
   part("progress").textContent = strings.progress(draft.done, all);
   part("accept-all").disabled = draft.done === all;
@@ -151,21 +163,23 @@ function showSimilar() {
 }
 
 for (const button of document.querySelectorAll("[data-format]")) button.addEventListener("click", async () => {
-  const { format } = button.dataset;
+  const { format } = button.dataset, { id, notice } = answer, { signal } = sending;
   try {
     // Text is exported here, because the service may have deleted the study (--keep 0).
-    const blob = format === "text" ? new Blob([`${draft.kept.join(" ")}\n\n${answer.notice}\n`], { type: "text/plain" })
-      : await take(answer.id, format, draft.kept);
-    const name = `draft-${answer.id.slice(0, 8)}.${{ text: "txt", fhir: "json", sr: "dcm" }[format]}`;
+    const blob = format === "text" ? new Blob([`${draft.kept.join(" ")}\n\n${notice}\n`], { type: "text/plain" })
+      : await take(id, format, draft.kept);
+    if (signal.aborted) return;
+    const name = `draft-${id.slice(0, 8)}.${{ text: "txt", fhir: "json", sr: "dcm" }[format]}`;
     const link = Object.assign(make("a"), { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     complain("");
     part("taken").textContent = strings.exported(name);
-  } catch (error) { refused(error); }
+  } catch (error) { if (!signal.aborted) refused(error); }
 });
 
 function leave() {
+  sending.abort();
   answer = draft = shown = null;
   viewers = [];
   for (const id of ["views", "sentences", "flags", "observations", "similar"]) part(id).replaceChildren();

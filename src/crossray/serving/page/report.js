@@ -18,7 +18,6 @@ export class Draft {
     list.replaceChildren(...this.rows.map((row) => this.#makeRow(row)));
     list.addEventListener("keydown", (event) => this.#key(event));
     if (!this.rows.length) list.append(make("li", "empty soft", strings.noSentence));
-    changed();
   }
 
   get kept() { return this.rows.filter((row) => row.state !== "discarded").map((row) => row.text); }

@@ -29,13 +29,13 @@ async function ask(path, options = {}) {
 
 export const models = async () => (await (await ask("v1/models")).json()).models;
 
-// Sends a study; `words` is called with the text so far. Resolves to the response.
-export async function report(files, model, words) {
+// Sends a study; `words` is called with the text so far. Resolves to the response; rejects once `signal` is aborted.
+export async function report(files, model, words, signal) {
   const form = new FormData();
   files.forEach((file, place) => form.append("images", file, `image${place}`));
   const query = new URLSearchParams({ include: "attention,views", model });
   const headers = { Accept: "text/event-stream" };
-  const response = await ask(`v1/reports?${query}`, { method: "POST", body: form, headers });
+  const response = await ask(`v1/reports?${query}`, { method: "POST", body: form, headers, signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
