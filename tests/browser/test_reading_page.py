@@ -203,6 +203,9 @@ def test_a_study_that_was_left_never_comes_back(page: Any, address: str) -> None
     assert page.locator(".sentence .words").inner_text() == "Report of c."
     assert page.locator(".sentence").get_attribute("data-state") == "accepted"
     assert page.locator("#progress").inner_text().startswith("1")
+    page.locator(".sentence").press("e")  # an editor that is left open
+    page.locator("#again").click()
+    assert page.locator("#drop").is_visible()
 
 
 def test_a_key_opens_the_page(browser: Any, model: Path, tmp_path: Path) -> None:

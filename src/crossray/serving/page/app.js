@@ -117,6 +117,7 @@ function point(number) {
 part("heat-on").addEventListener("change", () => point(shown));
 
 function count() {
+  if (!draft) return; // an open editor saves its text when the study is left
   const all = draft.rows.length;
   part("progress").textContent = strings.progress(draft.done, all);
   part("accept-all").disabled = draft.done === all;
