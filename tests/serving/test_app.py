@@ -278,6 +278,36 @@ def test_what_was_accepted_before_a_restart_is_reported(
     assert f"study {gone.id}: its model is no longer served; using the model a instead." in caplog.text
 
 
+def test_a_study_by_dicom_that_fails_is_logged_and_noted(
+    serving: Callable[..., TestClient], monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    from crossray.serving.entries import File
+
+    client = serving(quiet=0.0)
+    journal = client.app.state.journal  # type: ignore[attr-defined]
+
+    def failed(content: bytes) -> Any:
+        study = journal.collect("1.2.3", File("1", content), model="a", owner="dicom:WARD", origin="dicom")
+        while (entry := journal.entry(study)).state != "failed" or not journal.notes():
+            pass
+        return entry
+
+    entry = failed(b"nonsense")
+    assert entry.error.startswith("image 1: not a PNG")
+    assert f"study {entry.id}: not reported: {entry.error}" in caplog.text
+    (note,) = journal.notes()
+    assert (note["who"], note["action"], note["study"]) == ("dicom:WARD", "report", entry.id)
+    assert str(note["outcome"]).startswith("failed: image 1: not a PNG")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("Jane Doe has pneumonia")
+
+    monkeypatch.setattr("crossray.serving.desk.answer_of", fail)
+    entry = failed(png())
+    assert f"study {entry.id}: not reported: the service failed (ValueError)" in caplog.text
+    assert "Jane" not in caplog.text
+
+
 def test_a_journal_that_is_locked_for_a_while_loses_no_end(
     serving: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:

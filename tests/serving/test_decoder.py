@@ -61,6 +61,31 @@ def test_mistakes_come_back_as_sentences(decoder: Decoder) -> None:
     assert len(decode(decoder, png()).pixels) == 1
 
 
+def test_a_chosen_study_leaves_out_what_is_no_radiograph(decoder: Decoder) -> None:
+    pytest.importorskip("pydicom")
+    from tests.interop.studies import image
+
+    views, capture = (image(1, ViewPosition="PA"), image(2, ViewPosition="LL")), image(3, Modality="SC")
+    decoded = decode(decoder, capture, *views, choose=True)
+    assert (decoded.positions, decoded.places) == (("pa", "lateral"), (1, 2))
+    assert decoded.remarks[0] == "1 image of another modality left out"
+    for contents, choose in (((capture,), True), ((capture, views[0]), False)):
+        with pytest.raises(UserError, match="image 1: Modality is SC"):
+            decode(decoder, *contents, choose=choose)
+
+
+@pytest.mark.parametrize("other", ["P-2", "", None])
+def test_images_of_two_patients_are_refused(decoder: Decoder, other: str | None) -> None:
+    pytest.importorskip("pydicom")
+    from tests.interop.studies import image
+
+    one = image(1)
+    for choose in (False, True):
+        with pytest.raises(UserError, match="images: their PatientID differs"):
+            decode(decoder, one, image(2, PatientID=other), choose=choose)
+    assert len(decode(decoder, one, image(2)).pixels) == len(decode(decoder, one, png()).pixels) == 2
+
+
 def test_a_process_that_dies_or_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Decoder(1, 2**28, 3.0)
     try:

@@ -78,10 +78,12 @@ class Decoder:
             size: length of the short side that the model needs.
             views: maximum number of views of the model.
             preview: also create images for display.
-            choose: if there are too many views, select a frontal one, a lateral one, then others, and add a remark.
+            choose: leave out images that are not radiographs, if others are; if there are too many views, select a
+                frontal one, a lateral one, then others. Both add a remark.
 
         Raises:
-            UserError: a file is not a radiograph, a limit is exceeded, or there are too many views.
+            UserError: a file is not a radiograph, a limit is exceeded, there are too many views, or the files belong to
+                several studies or patients.
         """
         for _ in range(2):  # again if the pool broke, perhaps because of another study or a lack of memory
             pool = self._pool
@@ -198,14 +200,22 @@ def _read(contents: list[bytes], size: int, views: int, preview: bool, choose: b
     given = [place for place, found in described.items() if found.is_image]
     if not given:
         raise UserError("images: there are none; send the PNG, JPEG or DICOM files of a study.")
-    if len(given) > views and not choose:
-        raise UserError(f"images: {counted(len(given), 'view')}, but the model takes at most {views}; leave some out.")
     if len({described[place].study for place in given if described[place].study}) > 1:
         raise UserError("images: their StudyInstanceUID differs; send one study at a time.")
+    # also if one is empty: nobody could tell whose report it is
+    if len({described[place].patient for place in given if described[place].patient is not None}) > 1:
+        raise UserError("images: their PatientID differs; send the images of one patient, or correct them first.")
+    remarks = _Collecting()
+    radiographs = [place for place in given if described[place].is_radiograph]
+    if choose and 0 < len(radiographs) < len(given):
+        others = counted(len(given) - len(radiographs), "image")
+        remarks.texts.append(f"{others} of another modality left out")
+        given = radiographs
+    if len(given) > views and not choose:
+        raise UserError(f"images: {counted(len(given), 'view')}, but the model takes at most {views}; leave some out.")
     positions = [described[place].position for place in given]
     order = listed_frontal_first(positions)
     log = logging.getLogger("crossray")
-    remarks = _Collecting()
     if len(order) > views:
         remarks.texts.append(f"{views} of {len(order)} views were selected, as many as the model takes")
         firsts = {positions[number] == "lateral": number for number in reversed(order)}

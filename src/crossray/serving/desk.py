@@ -200,19 +200,25 @@ class Desk:
             reported = await self._write(entry, files, watch, preview)
         except (UserError, Problem) as error:
             self.metrics.refused.labels("study").inc()
-            await _insist(partial(self.journal.fail, entry, str(error)))
+            await self._fail(entry, str(error))
             if isinstance(error, Problem):
                 raise
             raise Problem(422, str(error)) from None
         except Exception as error:
             where = log_failure("study", error)
-            await _insist(partial(self.journal.fail, entry, f"the service failed ({where})."))
+            await self._fail(entry, f"the service failed ({where}).")
             raise Problem(500, f"the service failed ({where}); the study was not reported.") from None
         if not await _insist(partial(self.journal.complete, entry, json.dumps(reported.answer))):
             raise Problem(409, "the study was taken over or deleted in the meantime.")
         self.metrics.reported.labels(entry.model).inc()
         self._seconds = 0.9 * self._seconds + 0.1 * (time.monotonic() - started)
         return reported
+
+    async def _fail(self, entry: Entry, reason: str) -> None:
+        if await _insist(partial(self.journal.fail, entry, reason)) and entry.origin == ORIGIN:
+            # nobody asks for a study that was received by DICOM
+            _LOGGER.warning("study %s: not reported: %s", entry.id, reason)
+            await _insist(partial(self.journal.note, entry.owner, "report", f"failed: {reason}", entry.id))
 
     async def _write(
         self, entry: Entry, files: Sequence[File], watch: Callable[[str], None] | None, preview: bool

@@ -335,7 +335,7 @@ class TestDescription:
     def test_view_position(self, view: str | None, position: str, tmp_path: Path) -> None:
         path = tmp_path / "image"
         path.write_bytes(dicom(twelve_bits(), ViewPosition=view))
-        assert describe_image(path) == FileDescription(position, "2.25.1")
+        assert describe_image(path) == FileDescription(position, "2.25.1", patient="4711")
 
     def test_other_formats_say_nothing(self, tmp_path: Path) -> None:
         Image.fromarray((twelve_bits() // 16).astype(np.uint8)).save(tmp_path / "image.png")

@@ -21,6 +21,9 @@ __all__ = ["MAX_HEADER", "describe", "read_dicom"]
 
 _RADIOGRAPHY = ("CR", "DX", "RG")
 
+#: Modalities that are taken for radiography, some of them with a warning.
+_TAKEN = {*_RADIOGRAPHY, "DR", "OT"}
+
 #: Modalities whose names are explained in messages.
 _OTHER_MODALITIES = {
     "CT": "computed tomography",
@@ -62,6 +65,8 @@ def describe(content: bytes, name: str) -> FileDescription:
             study=header.text("StudyInstanceUID"),
             # the header of a truncated image still has a size
             is_image=bool(header.pixels) or not header.whole or header.has("Rows"),
+            is_radiograph=set(_modalities(header)) <= _TAKEN,
+            patient=header.text("PatientID"),
         )
 
 
@@ -93,19 +98,23 @@ def read_dicom(content: bytes, name: str, remark: Remarks) -> NDArray[np.uint8]:
         return grey_of_colour(values, layout, name, remark)
 
 
+def _modalities(header: Header) -> list[str]:
+    return [text.upper() for text in header.texts("Modality") if text]
+
+
 def _check_kind(header: Header, remark: Remarks) -> None:
     """Reject files that are not radiographs, and warn of those that may not show a chest."""
-    modalities = [text.upper() for text in header.texts("Modality") if text]
+    modalities = _modalities(header)
     if not modalities or modalities == ["OT"]:
         remark("Modality", "does not say how the image was made; it is taken for a radiograph")
-    elif modalities == ["DR"] or (len(modalities) > 1 and set(modalities) <= {*_RADIOGRAPHY, "DR", "OT"}):
-        remark("Modality", f"is {'/'.join(map(code, modalities))}, no defined term; it is taken for a radiograph")
-    elif len(modalities) > 1 or modalities[0] not in _RADIOGRAPHY:
+    elif not set(modalities) <= _TAKEN:
         kind = _OTHER_MODALITIES.get(modalities[0])
         made = "/".join(map(code, modalities)) + (f" ({kind})" if kind and len(modalities) == 1 else "")
         raise UserError(
             f"{header.name}: Modality is {made}, not one of {', '.join(_RADIOGRAPHY)}; give a chest radiograph"
         )
+    elif len(modalities) > 1 or modalities == ["DR"]:
+        remark("Modality", f"is {'/'.join(map(code, modalities))}, no defined term; it is taken for a radiograph")
     words = header.text("BodyPartExamined").upper()
     part = "".join(character for character in words if character.isalpha())
     if part and not any(chest in part for chest in _CHEST):

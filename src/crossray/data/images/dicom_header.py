@@ -28,7 +28,8 @@ PIXEL_DATA = 0x7FE00010
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", PIXEL_DATA: "PixelData"}
 
 FIELDS = (
-    *("SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "PresentationIntentType", "StudyInstanceUID"),
+    *("SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "PresentationIntentType"),
+    *("StudyInstanceUID", "PatientID"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "PresentationLUTShape"),

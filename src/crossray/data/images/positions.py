@@ -20,6 +20,8 @@ class FileDescription:
     position: str = "unknown"
     study: str = ""
     is_image: bool = True
+    is_radiograph: bool = True
+    patient: str | None = None
 
 
 #: Words that determine the position. A decubitus view is frontal: the patient lies down, but the beam is horizontal.
