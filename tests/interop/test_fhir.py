@@ -120,3 +120,21 @@ def test_markup_in_a_report_stays_text() -> None:
     (report,) = resources(bundle, "DiagnosticReport")
     assert "<script" not in report["text"]["div"]
     Bundle.model_validate(bundle)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize(("given", "day"), [("20260228", "2026-02-28"), ("20260231", None), ("20261301", None)])
+def test_a_date_that_is_none_is_left_out(given: str, day: str | None) -> None:
+    bundle = fhir_bundle(draft(), read_sources([("a", image(1, StudyDate=given))]))
+    Bundle.model_validate(bundle)
+    for kind in ("DiagnosticReport", "Observation"):
+        assert {made.get("effectiveDateTime") for made in resources(bundle, kind)} == {day}
+
+
+@pytest.mark.parametrize("second", ["A-8", ""])
+def test_accession_numbers_that_differ_are_left_out(second: str) -> None:
+    for order in ((1, 2), (2, 1)):
+        numbers = {1: "A-7", 2: second}
+        sources = read_sources([(str(number), image(number, AccessionNumber=numbers[number])) for number in order])
+        (made,) = resources(fhir_bundle(draft(), sources), "DiagnosticReport")
+        assert "basedOn" not in made

@@ -105,11 +105,21 @@ def test_a_damaged_date_is_left_out_and_a_damaged_identifier_refused() -> None:
         warnings.simplefilter("ignore")
         content = image(1, StudyDate="2026 JAN")
         wrong = image(1, PatientID="P" * 70)
+        impossible = image(1, StudyDate="20260231", PatientBirthDate="19701301", StudyTime="236000")
     made = structured_report(draft(), read_sources([("a", content)]))
     assert made.StudyDate in (None, "")
+    made = structured_report(draft(), read_sources([("a", impossible)]))
+    assert not made.StudyDate and not made.PatientBirthDate and not made.StudyTime
     with pytest.raises(UserError, match="a: PatientID is malformed") as caught:
         read_source(wrong, "a")
     assert "PPP" not in str(caught.value)
+
+
+def test_accession_numbers_that_differ_are_left_empty() -> None:
+    sources = read_sources([("a", image(1)), ("b", image(2, AccessionNumber="A-8"))])
+    made = structured_report(draft(), sources)
+    assert made.AccessionNumber == ""
+    assert b"A-7" not in dicom_bytes(made)
 
 
 def test_images_of_two_studies_are_refused() -> None:

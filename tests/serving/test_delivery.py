@@ -83,6 +83,24 @@ def test_reports_that_nobody_takes_hold_up_no_other(journal: Journal, monkeypatc
     assert len(journal.undelivered("dicom")) == 150
 
 
+def test_a_report_that_no_object_can_be_made_of_is_given_up(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    receiver: Any = Receiver()
+    content = [File("1", image(1)), File("2", image(2, PatientID="P-2"))]
+    entry, _ = journal.accept(content, model="m", owner="WARD", origin="dicom", claim=True)
+    assert journal.complete(entry, "no effusion .")
+    delivery = Delivery(journal, receiver, objects_of)
+    assert delivery.send_all() == 0
+    assert (journal.undelivered("dicom"), receiver.got) == ([], [])
+    found = journal.entry(entry.id)
+    assert found is not None
+    assert (found.state, found.error) == ("failed", "image 2: PatientID differs from that of image 1; give images of "
+                                          "one study")  # fmt: skip
+    assert f"report {entry.id}: cannot be delivered: {found.error}" in caplog.text
+    (note,) = journal.notes()
+    assert (note["outcome"], note["study"]) == ("impossible", entry.id)
+    assert "P-2" not in caplog.text
+
+
 def test_sent_twice_it_is_the_same_object(journal: Journal) -> None:
     """As after a kill between the sending and its note."""
     receiver: Any = Receiver()

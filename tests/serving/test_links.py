@@ -1,5 +1,6 @@
 """The service with its DICOM node, its way to an archive, and studies by their address."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +125,14 @@ def test_a_node_that_others_reach_knows_who_may_send(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--dicom-callers"):
         check_neighbours(open_node)
     check_neighbours(replace(open_node, dicom_callers=("WARD",)))
+
+
+def test_reports_are_sent_only_where_they_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sending = Settings(models={"a": tmp_path}, dicom_port=104, send_to="PACS@10.0.0.1:104")
+    check_neighbours(sending)
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(UserError, match="--send-to: needs highdicom"):
+        check_neighbours(sending)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def read_source(content: bytes | Path, name: str | None = None) -> Source:
         from pydicom.dataset import Dataset
         from pydicom.filereader import read_partial
         from pydicom.tag import Tag
+        from pydicom.valuerep import DA, TM
 
         from crossray.data.images.dicom_header import MAX_HEADER, PIXEL_DATA, one_sentence
     except ModuleNotFoundError:
@@ -99,6 +100,8 @@ def read_source(content: bytes | Path, name: str | None = None) -> Source:
                 continue
             element = found[tag]
             try:
+                if element.value and element.VR in ("DA", "TM"):  # such as 20260231, which only parsing finds
+                    (DA if element.VR == "DA" else TM)(element.value)
                 sound[tag] = DataElement(tag, element.VR, element.value, validation_mode=config.RAISE)
             except (ValueError, TypeError):
                 if keyword in _FILED_BY:
@@ -111,6 +114,8 @@ def read_source(content: bytes | Path, name: str | None = None) -> Source:
 
 def read_sources(contents: Iterable[tuple[str, bytes] | Path]) -> tuple[Source, ...]:
     """Read the images of one study; see `read_source`.
+
+    If their AccessionNumber differs, it is left empty, because the report may belong to either order.
 
     Args:
         contents: paths, or pairs of name and content.
@@ -129,6 +134,9 @@ def read_sources(contents: Iterable[tuple[str, bytes] | Path]) -> tuple[Source, 
             raise UserError(
                 f"{sources[1].name}: {keyword} differs from that of {sources[0].name}; give images of one study"
             )
+    if len({source.text("AccessionNumber") for source in sources}) > 1:
+        for source in sources:
+            source.dataset.AccessionNumber = ""
     return sources
 
 

@@ -106,6 +106,10 @@ def destination(text: str, calling: str = "CROSSRAY") -> Peer | Web:
     return Peer(ae_title(found["title"], "--send-to"), found["host"].strip("[]"), int(found["port"]), calling)
 
 
+class UndeliverableError(UserError):
+    """No object can be made of a report, now or later; the message is one sentence."""
+
+
 class Delivery:
     """Sends every finished report of a DICOM study, in a separate thread."""
 
@@ -122,7 +126,7 @@ class Delivery:
             journal: journal with the reports.
             receiver: receiver of the reports.
             objects_of: makes DICOM objects from a journal entry, its report and the study's files, with the same
-                identifiers in every call for a study.
+                identifiers in every call for a study; after a `UserError`, it is not called again for this study.
             origin: origin of the studies whose reports are sent.
         """
         self._journal, self._receiver, self._objects_of, self._origin = journal, receiver, objects_of, origin
@@ -156,6 +160,11 @@ class Delivery:
                 continue
             try:
                 self._send(entry)
+            except UndeliverableError as error:
+                _LOGGER.error("report %s: cannot be delivered: %s", study, error)
+                self._journal.undeliverable(study, str(error))
+                self._journal.note(entry.owner, "deliver SR", "impossible", study)
+                continue
             except Exception as error:
                 _, pause = self._later.get(study, (0.0, _PERIOD))
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -187,5 +196,9 @@ class Delivery:
             raise UserError("its report no longer exists.")
         files = enumerate(self._journal.files(entry.id), start=1)
         contents = [(f"image {number}", file.content) for number, file in files]
-        for content in self._objects_of(entry, report, contents):
+        try:
+            objects = self._objects_of(entry, report, contents)
+        except UserError as error:
+            raise UndeliverableError(str(error)) from None
+        for content in objects:
             self._receiver.send(content)

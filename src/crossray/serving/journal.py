@@ -22,8 +22,8 @@ States of a study:
   owner and origin returns the first study.
 * A study that was claimed `MOST_ATTEMPTS` times without ending has probably crashed its process each time: it fails.
 * Reports for an archive are sent after `complete`: `undelivered(origin)` lists those still to be sent, and
-  `delivered(id)` records that the receiver has confirmed one. A report may be sent twice, so derive its UIDs from
-  `entry.id`.
+  `delivered(id)` records that the receiver has confirmed one, `undeliverable(id, reason)` that it cannot be sent. A
+  report may be sent twice, so derive its UIDs from `entry.id`.
 * `sweep(days)` deletes old finished studies with their files and reports; `delete(id)` deletes one immediately. `note`
   writes the audit trail: who, what, which study, and the outcome. It has no content of studies and is never deleted.
 
@@ -308,6 +308,12 @@ class Journal:
         """Record that the receiver has confirmed the report."""
         noted = update(studies).where(studies.c.id == study).values(delivered=self._clock())
         self._write(lambda connection: connection.execute(noted))
+
+    def undeliverable(self, study: str, reason: str) -> None:
+        """Record that a finished report can never be delivered, and why, in one sentence without patient data."""
+        given_up = update(studies).where(studies.c.id == study, studies.c.state == "done")
+        failed = given_up.values(state="failed", error=reason, changed=self._clock())
+        self._write(lambda connection: connection.execute(failed))
 
     def sweep(self, days: float, *, owed: str | None = None) -> int:
         """Delete the studies that ended more than `days` ago; return their number.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from crossray.errors import UserError
 from crossray.serving.delivery import Delivery, destination
@@ -67,6 +68,8 @@ def check_neighbours(settings: Settings) -> None:
         Archive(root.rstrip("/"))
     if settings.send_to is not None:
         destination(settings.send_to, settings.dicom_title)
+        if find_spec("highdicom") is None:  # otherwise, every report would be given up
+            raise UserError("--send-to: needs highdicom; run `pip install 'crossray[hospital]'`.")
     if settings.dicom_port is not None:
         NodeSettings(title=settings.dicom_title, callers=settings.dicom_callers)
         if settings.host not in LOOPBACK and not settings.dicom_callers:
