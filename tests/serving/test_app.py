@@ -115,6 +115,62 @@ def test_a_repeated_key_never_mixes_two_patients(service: TestClient) -> None:
     assert other.status_code == 422
 
 
+def test_a_repeated_key_recovers_from_a_failure_of_the_service(service: TestClient, monkeypatch: Any) -> None:
+    def ask() -> Any:
+        return service.post("/v1/reports", files=images(png(1)), headers={"Idempotency-Key": "failure", **more})
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error")
+
+    more = {"Prefer": "respond-async"}
+    with monkeypatch.context() as patched:
+        patched.setattr("crossray.serving.desk.answer_of", fail)
+        first = f"/v1/reports/{ask().json()['id']}"
+        while (answer := service.get(first)).status_code == 202:
+            pass
+        assert (answer.status_code, answer.json()["detail"][:18]) == (500, "the service failed")
+        more = {}
+        assert ask().status_code == 500
+    answer = ask()
+    assert answer.status_code == 200
+    assert ask().json() == answer.json()
+    assert service.get(first).status_code == 500
+
+
+def test_a_waiting_repetition_learns_of_a_failure_of_the_service(
+    serving: Callable[..., TestClient], monkeypatch: Any
+) -> None:
+    """The second request comes while the first one's report is being written."""
+    client = serving()
+    waiting, going = threading.Event(), threading.Event()
+    desk = client.app.state.desk  # type: ignore[attr-defined]
+    finish = desk.finish
+
+    async def noted(study: str) -> Any:
+        waiting.set()
+        return await finish(study)
+
+    def fail(*_: Any, **__: Any) -> None:
+        going.set()
+        waiting.wait(30)
+        raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(desk, "finish", noted)
+    monkeypatch.setattr("crossray.serving.desk.answer_of", fail)
+    answers: list[int] = []
+
+    def ask() -> None:
+        answer = client.post("/v1/reports", files=images(png(1)), headers={"Idempotency-Key": "k"})
+        answers.append(answer.status_code)
+
+    first = threading.Thread(target=ask)
+    first.start()
+    going.wait(30)
+    ask()
+    first.join()
+    assert answers == [500, 500]
+
+
 def test_words_come_while_they_are_written(service: TestClient) -> None:
     answer = service.post("/v1/reports", files=images(png()), headers={"Accept": "text/event-stream"})
     events = [dict(line.split(": ", 1) for line in event.splitlines()) for event in answer.text.strip().split("\n\n")]

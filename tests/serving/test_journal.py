@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("sqlalchemy")
 
 from crossray.errors import UserError
-from crossray.serving.entries import File
+from crossray.serving.entries import SERVICE_FAILED, File
 from crossray.serving.journal import UNDELIVERED, Journal
 
 FILES = [File("a.png", b"first"), File("b.png", b"second")]
@@ -119,6 +119,18 @@ def test_a_key_names_one_study_of_its_owner(journal: Journal) -> None:
     assert (again.id, new) == (first.id, False)
     _, new = journal.accept(FILES, model="m", owner="key-2", origin="http", key="k")
     assert new
+
+
+def test_a_key_is_free_again_after_a_failure_of_the_service(journal: Journal) -> None:
+    first, _ = journal.accept(FILES, **FROM, key="k", claim=True)
+    assert journal.fail(first, "images: there are none.")
+    assert journal.accept(FILES, **FROM, key="k")[1] is False
+    other, _ = journal.accept(FILES, **FROM, key="l", claim=True)
+    assert journal.fail(other, f"{SERVICE_FAILED} (OSError).")
+    again, new = journal.accept(FILES, **FROM, key="l")
+    assert (new, again.id == other.id) == (True, False)
+    failed = [journal.entry(entry.id) for entry in (first, other)]
+    assert [entry is not None and entry.service_failed for entry in failed] == [False, True]
 
 
 def test_owners_do_not_see_each_other(journal: Journal) -> None:

@@ -18,7 +18,7 @@ from crossray.serving.answers import Answer, answer_of, flags_of
 from crossray.serving.batcher import Job
 from crossray.serving.decoder import Decoded, Decoder
 from crossray.serving.dicom import ORIGIN
-from crossray.serving.entries import Entry, File
+from crossray.serving.entries import SERVICE_FAILED, Entry, File
 from crossray.serving.journal import Journal
 from crossray.serving.metrics import Metrics
 from crossray.serving.problems import Problem
@@ -206,8 +206,9 @@ class Desk:
             raise Problem(422, str(error)) from None
         except Exception as error:
             where = log_failure("study", error)
-            await self._fail(entry, f"the service failed ({where}).")
-            raise Problem(500, f"the service failed ({where}); the study was not reported.") from None
+            reason = f"{SERVICE_FAILED} ({where}); send the study again."
+            await self._fail(entry, reason)
+            raise Problem(500, reason) from None
         if not await _insist(partial(self.journal.complete, entry, json.dumps(reported.answer))):
             raise Problem(409, "the study was taken over or deleted in the meantime.")
         self.metrics.reported.labels(entry.model).inc()

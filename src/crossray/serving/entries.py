@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+#: Beginning of the reason if the service, and not the study, is at fault.
+SERVICE_FAILED = "the service failed"
+
 
 @dataclass(frozen=True)
 class File:
@@ -51,6 +54,11 @@ class Entry:
     token: str | None
     delivered: float | None
     error: str | None
+
+    @property
+    def service_failed(self) -> bool:
+        """Whether the service is at fault, so that a second attempt may succeed."""
+        return (self.error or "").startswith(SERVICE_FAILED)
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> "Entry":

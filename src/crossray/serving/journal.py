@@ -19,7 +19,7 @@ States of a study:
   completes the studies that have received nothing for `quiet` seconds.
 * **Exactly once**: `complete` stores the report and ends the claim in one transaction. The primary key of a report is
   its study, and a revoked claim (`recover`) completes nothing and returns False. A second `accept` with the same `key`,
-  owner and origin returns the first study.
+  owner and origin returns the first study, unless the service itself failed to report it.
 * A study that was claimed `MOST_ATTEMPTS` times without ending has probably crashed its process each time: it fails.
 * Reports for an archive are sent after `complete`: `undelivered(origin)` lists those still to be sent, and
   `delivered(id)` records that the receiver has confirmed one, `undeliverable(id, reason)` that it cannot be sent. A
@@ -43,7 +43,7 @@ from sqlalchemy.exc import IntegrityError
 
 from crossray.errors import UserError
 from crossray.serving.commits import Commits
-from crossray.serving.entries import Entry, File
+from crossray.serving.entries import SERVICE_FAILED, Entry, File
 from crossray.serving.tables import READS, audit, files, open_engine, reports, studies
 
 #: Maximum number of claims of a study. The limit is high because images are decoded in other processes: restarts of the
@@ -100,7 +100,8 @@ class Journal:
             owner: who sent it.
             origin: how it was received.
             options: options of the request, as JSON values.
-            key: identifies the request, so that repeating it does not create another study; None for no such check.
+            key: identifies the request, so that repeating it does not create another study unless the service failed;
+                None for no such check.
             claim: whether the caller also claims the study, as with `claim`.
 
         Returns:
@@ -244,7 +245,10 @@ class Journal:
         return self._write(end)
 
     def fail(self, entry: Entry, reason: str) -> bool:
-        """Record that a claimed study failed, and why, in one sentence without patient data; see `complete`."""
+        """Record that a claimed study failed, and why, in one sentence without patient data; see `complete`.
+
+        If the service is at fault (`SERVICE_FAILED`), the study gives up its key, so that the sender can try again.
+        """
         return self._write(lambda connection: self._end(connection, entry, "failed", reason, None))
 
     def recover(self) -> int:
@@ -407,6 +411,8 @@ class Journal:
     ) -> bool:
         claimed = (studies.c.id == entry.id, studies.c.state == "working", studies.c.token == entry.token)
         ended = {"state": state, "changed": self._clock(), "token": None, "error": error, "delivered": delivered}
+        if error is not None and error.startswith(SERVICE_FAILED):
+            ended["key"] = None
         return connection.execute(update(studies).where(*claimed).values(**ended)).rowcount == 1
 
     def _erase(self, connection: Connection, chosen: Sequence[str]) -> int:

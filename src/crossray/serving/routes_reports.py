@@ -15,6 +15,7 @@ from crossray.serving.answers import Answer, with_previews
 from crossray.serving.callers import Reporting
 from crossray.serving.desk import Desk, Reported
 from crossray.serving.dicom import CHOOSE
+from crossray.serving.entries import Entry
 from crossray.serving.exports import Edited, Format, export, wanted
 from crossray.serving.problems import Problem
 from crossray.serving.schema import ANSWERS, EDITED, UPLOAD
@@ -49,6 +50,7 @@ async def write(
     * With `Accept: text/event-stream`, words are sent as they are generated: events `accepted`, `words` (the text so
       far, which beam search may still change), and `report` (the response) or `problem`.
     * A repeated `Idempotency-Key` returns the report of the first request, or 422 if files, model or options differ.
+      After a failure of the service (500), it starts again.
     """
     desk = _desk(request)
     request.app.state.doors.count(caller)
@@ -154,12 +156,19 @@ async def _stored(request: Request, desk: Desk, study: str, caller: Caller) -> A
     """Return the response stored in the journal, or 202 if the report is not finished."""
     entry = await _entry(request, desk, study, caller)
     if entry.state == "failed":
-        raise Problem(422, entry.error or "the study was not reported.")
+        raise _failure(entry)
     stored = await asyncio.to_thread(desk.journal.report, study)
     if stored is None:
         return JSONResponse({"id": study, "state": entry.state}, 202, {"Retry-After": "1"})
     answer: Answer = json.loads(stored)
     return answer
+
+
+def _failure(entry: Entry | None) -> Problem:
+    """The response about a study without a report."""
+    if entry is None:
+        return Problem(422, "the study was deleted.")
+    return Problem(500 if entry.service_failed else 422, entry.error or "the study was not reported.")
 
 
 async def _answer(desk: Desk, study: str, task: "asyncio.Task[Reported] | None", views: bool) -> Answer:
@@ -170,7 +179,7 @@ async def _answer(desk: Desk, study: str, task: "asyncio.Task[Reported] | None",
     entry = await desk.finish(study)
     stored = None if entry is None else await asyncio.to_thread(desk.journal.report, study)
     if stored is None:
-        raise Problem(422, (entry and entry.error) or "the study was deleted.")
+        raise _failure(entry)
     answer: Answer = json.loads(stored)
     return answer
 

@@ -104,6 +104,7 @@ _MEANINGS = {
     415: "The body is neither a form nor an image.",
     422: "The study is rejected: not a radiograph, too many views, or flagged by the input check.",
     429: "Too many studies or requests; see Retry-After.",
+    500: "The service failed; send the study again, also under the same Idempotency-Key.",
     503: "The service is starting or stopping.",
 }
 
