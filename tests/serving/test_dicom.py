@@ -76,6 +76,20 @@ def test_views_of_a_study_become_one_entry_and_a_repeated_one_is_one(journal: Jo
     assert sorted(len(journal.files(entry.id)) for entry in journal.claim(9)) == [1, 2]
 
 
+def test_a_study_is_held_while_its_sender_is_connected(journal: Journal) -> None:
+    with node(journal) as running:
+        with association(running) as made:
+            assert store(made, image(1)) == 0
+            (study,) = running.receiving()
+            assert journal.release(0, running.receiving()) == []
+            assert store(made, image(9, StudyInstanceUID="1.2.3", SOPInstanceUID="1.2.3.9")) == 0
+            (other,) = running.receiving()
+            assert journal.release(0, running.receiving()) == [study]  # the sender went on
+        while running.receiving():  # its thread ends
+            pass
+        assert journal.release(0) == [other]
+
+
 def test_every_transfer_syntax_that_is_read_is_accepted(journal: Journal) -> None:
     with node(journal) as running:
         entity = AE("WARD")

@@ -155,6 +155,31 @@ def test_objects_are_collected_until_it_is_quiet(journal: Journal, clock: Clock)
     assert journal.collect("1.2.3", FILES[0], **given) != study
 
 
+def test_a_study_whose_sender_is_connected_is_not_complete(journal: Journal, clock: Clock, url: str) -> None:
+    given = {"model": "m", "owner": "MODALITY", "origin": "dicom"}
+    study, other = (str(journal.collect(key, FILES[0], **given)) for key in ("1.2.3", "1.2.4"))
+    neighbour = Journal(url, worker="other", clock=clock)
+    clock.now += 6
+    assert journal.release(10, [study]) == []
+    clock.now += 4
+    assert neighbour.release(10) == [other]
+    clock.now += 60
+    assert journal.release(10, [study]) == []
+    clock.now += 10
+    assert journal.release(10) == [study]
+    neighbour.close()
+
+
+def test_a_clock_that_is_set_back_delays_no_study(journal: Journal, clock: Clock) -> None:
+    study = journal.collect("1.2.3", FILES[0], model="m", owner="MODALITY", origin="dicom")
+    clock.now -= 3600
+    assert journal.release(10) == []
+    clock.now += 9
+    assert journal.release(10) == []
+    clock.now += 1
+    assert journal.release(10) == [study]
+
+
 def test_a_full_journal_begins_no_study_and_ends_those_that_were_begun(journal: Journal) -> None:
     given = {"model": "m", "owner": "MODALITY", "origin": "dicom", "most": 1}
     study = journal.collect("1.2.3", FILES[0], **given)

@@ -86,6 +86,7 @@ def test_a_study_of_dicom_is_nobody_elses(serving: Callable[..., Any]) -> None:
     port = client.app.state.node.port
     made = AE("local").associate("127.0.0.1", port, [build_context(DX, uid.ExplicitVRLittleEndian)], "CROSSRAY")
     made.send_c_store(dcmread(BytesIO(image(1))))
+    assert len(client.app.state.desk.receiving()) == 1
     made.release()
     end = time.monotonic() + 60
     while not (done := client.app.state.journal.undelivered("dicom")):

@@ -72,7 +72,10 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
         app.state.desk = Desk(settings, journal, shelf, decoder, metrics)
         worker = asyncio.create_task(app.state.desk.run())
         try:
-            with beside_neighbours(settings, journal, shelf.default) as app.state.node:
+            with beside_neighbours(settings, journal, shelf.default) as node:
+                app.state.node = node
+                if node is not None:
+                    app.state.desk.receiving = node.receiving
                 yield
         finally:
             worker.cancel()

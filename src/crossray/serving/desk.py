@@ -62,6 +62,8 @@ class Desk:
     def __init__(self, settings: Settings, journal: Journal, shelf: Shelf, decoder: Decoder, metrics: Metrics) -> None:
         """Use `crossray.serving.app.create_app` instead."""
         self.settings, self.journal, self.shelf, self.decoder, self.metrics = settings, journal, shelf, decoder, metrics
+        #: Returns the ids of studies whose sender is still connected.
+        self.receiving: Callable[[], list[str]] = list
         self._tasks: set[asyncio.Task[Reported]] = set()
         self._seconds = 1.0  # moving average of the time per study
         self._coming = 0
@@ -145,7 +147,7 @@ class Desk:
         swept = 0.0
         while True:
             try:
-                await asyncio.to_thread(self.journal.release, self.settings.quiet)
+                await asyncio.to_thread(self.journal.release, self.settings.quiet, self.receiving())
                 room = self.settings.limits.in_flight - len(self._tasks)  # uploads do not delay accepted studies
                 for entry in await asyncio.to_thread(self.journal.claim, max(0, min(room, self.settings.batch))):
                     self._begin(self._served(entry), None, None, preview=False)

@@ -6,10 +6,11 @@
     node.stop()
 
 A C-STORE is answered with success once the object is on disk (`Journal.collect`). When no new object has arrived for a
-while, the study is complete and waits for its report (`Journal.release`). While too many studies are unfinished,
-objects of new studies are answered with 0xA700 (out of resources), so the sender tries again later; studies that are
-already being collected still accept objects, so that each gets a single report, up to the limits of an upload. The node
-logs status codes, but never an identifier or a value of an object.
+while, and the sender has left or gone on to another study, the study is complete and waits for its report
+(`Journal.release`). While too many studies are unfinished, objects of new studies are answered with 0xA700 (out of
+resources), so the sender tries again later; studies that are already being collected still accept objects, so that each
+gets a single report, up to the limits of an upload. The node logs status codes, but never an identifier or a value of
+an object.
 """
 
 import logging
@@ -136,6 +137,11 @@ class DicomNode:
         """Port that the node listens on."""
         return int(self._server.server_address[1]) if self._server is not None else self.settings.port
 
+    def receiving(self) -> list[str]:
+        """Return the study of the last object of each open association: another object of it may be on its way."""
+        associations = [] if self._server is None else self._server.active_associations
+        return [study for one in associations if (study := getattr(one, "crossray_study", None)) is not None]
+
     def start(self) -> None:
         """Start to listen, in separate threads.
 
@@ -219,7 +225,10 @@ class DicomNode:
             most_files=self.settings.most_files,
             most_bytes=self.settings.most_bytes,
         )
-        return OUT_OF_RESOURCES if taken is None else SUCCESS
+        if taken is None:
+            return OUT_OF_RESOURCES
+        cast("Any", event.assoc).crossray_study = taken
+        return SUCCESS
 
 
 def storage_classes() -> tuple[str, ...]:

@@ -16,7 +16,7 @@ States of a study:
 
 * `accept` returns once the study is on disk. `collect` does the same for one object of a study that arrives in parts,
   as in DICOM, where nothing marks the last object: answer the C-STORE with success afterwards. `release(quiet)`
-  completes the studies that have received nothing for `quiet` seconds.
+  completes the studies that have received nothing for `quiet` seconds and whose sender has left.
 * **Exactly once**: `complete` stores the report and ends the claim in one transaction. The primary key of a report is
   its study, and a revoked claim (`recover`) completes nothing and returns False. A second `accept` with the same `key`,
   owner and origin returns the first study, unless the service itself failed to report it.
@@ -34,7 +34,7 @@ import json
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -194,14 +194,28 @@ class Journal:
         except IntegrityError:  # another service was first to store this object or another one of the study
             return self._write(store)
 
-    def release(self, quiet: float) -> list[str]:
-        """Complete the collected studies without a new object for `quiet` seconds; return their ids."""
-        ended = (studies.c.state == "collecting", studies.c.changed <= self._clock() - quiet)
+    def release(self, quiet: float, receiving: Collection[str] = ()) -> list[str]:
+        """Complete the collected studies without a new object for `quiet` seconds.
+
+        Args:
+            quiet: number of seconds.
+            receiving: ids of studies whose sender is still connected; these are not completed, nor by another service
+                on the same database.
+
+        Returns:
+            The ids of the completed studies.
+        """
+        now = self._clock()
+        # half the time is early enough, and spares the disk; a time in the future means that the clock was set back
+        alive = studies.c.id.in_(receiving) & (studies.c.changed <= now - quiet / 2)
+        ended = (studies.c.state == "collecting", studies.c.changed <= now - quiet, studies.c.id.not_in(receiving))
+        later = update(studies).where(studies.c.state == "collecting", alive | (studies.c.changed > now))
 
         def free(connection: Connection) -> list[str]:
+            connection.execute(later.values(changed=now))
             found = [str(row.id) for row in connection.execute(select(studies.c.id).where(*ended).with_for_update())]
             # without a key, so that later objects of the same DICOM study start another study
-            done = {"state": "waiting", "changed": self._clock(), "key": None}
+            done = {"state": "waiting", "changed": now, "key": None}
             for study in found:
                 connection.execute(update(studies).where(studies.c.id == study).values(**done))
             return found
