@@ -1,6 +1,7 @@
 """Who may do what: every route, with every kind of caller."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,58 @@ def test_keys_are_not_in_their_file(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(UserError, match="not a file of"):
         make_key(path, "a", ("report",), 30)
+
+
+def test_a_change_of_the_keys_leaves_owner_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service may run as another user than the one who makes keys."""
+    path = tmp_path / "keys.json"
+    key = make_key(path, "a", ("report",), 30)
+    path.chmod(0o640)
+    given: list[tuple[int, int]] = []
+    stat = Path.stat
+
+    def of_the_service(self: Path, **options: Any) -> Any:
+        found = list(stat(self, **options))
+        return os.stat_result([*found[:4], 10001, 10002, *found[6:]]) if self == path else os.stat_result(found)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", of_the_service)
+        patched.setattr(os, "chown", lambda _, *owner: given.append(owner))
+        make_key(path, "b", ("report",), 30)
+        revoke(path, key.split("_")[1])
+
+        def refuse(*_: Any) -> None:
+            raise PermissionError
+
+        patched.setattr(os, "chown", refuse)
+        with pytest.raises(UserError, match="another user"):
+            make_key(path, "c", ("report",), 30)
+    assert given == [(10001, 10002)] * 2
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [key.name for key in read_keys(path)] == ["b"]
+
+
+def test_an_unreadable_key_file_locks_nobody_out(
+    serving: Callable[..., TestClient], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.json"
+    old = {"X-API-Key": make_key(path, "a", ("report",), 1)}
+    client = serving(keys=path)
+    whole = path.read_text()
+    for damage in (path.unlink, lambda: path.write_text("{")):
+        damage()
+        for _ in range(2):
+            assert client.get("/v1/models", headers=old).status_code == 200
+            assert client.get("/v1/models", headers={"X-API-Key": "crk_0_0"}).status_code == 401
+            assert client.get("/readyz").status_code == 503
+        assert caplog.text.count("The keys read before remain in use.") == 1
+        caplog.clear()
+        path.write_text(whole)
+        assert client.get("/readyz").status_code == 200
+    new = {"X-API-Key": make_key(path, "b", ("report",), 1)}
+    revoke(path, old["X-API-Key"].split("_")[1])
+    assert client.get("/v1/models", headers=old).status_code == 401
+    assert client.get("/v1/models", headers=new).status_code == 200
 
 
 def test_a_bucket_fills_evenly() -> None:

@@ -48,6 +48,10 @@ class Doorkeeper:
             self._tokens = Tokens(settings.issuer, settings.audience, settings.jwks)
         self._rate = Rate(settings.limits.rate)
 
+    def ready(self) -> bool:
+        """Whether the file of API keys can be read; otherwise, the last keys that could be read are in use."""
+        return self._keys is None or self._keys.readable()
+
     def know(self, authorization: str | None, api_key: str | None) -> Caller:
         """Identify the caller of a request.
 

@@ -181,6 +181,8 @@ def _add_health(app: FastAPI) -> None:
             return Problem(503, "the journal does not respond.").response()
         if desk is None:
             return Problem(503, "the service is starting or stopping.", retry=1).response()
+        if not await asyncio.to_thread(request.app.state.doors.ready):
+            return Problem(503, "the file of API keys cannot be read.").response()
         if desk.in_flight >= desk.settings.limits.in_flight:
             return Problem(503, "the service is at capacity.", retry=1).response()
         return JSONResponse({"status": "ready", "models": request.app.state.shelf.names})

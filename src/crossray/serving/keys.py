@@ -8,7 +8,10 @@ revoke the first. Studies belong to the name, so both keys can access them.
 import hashlib
 import hmac
 import json
+import logging
+import os
 import secrets
+import stat
 import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +21,9 @@ from typing import Any
 
 from crossray.errors import UserError, choose
 from crossray.files.lock import locked
-from crossray.files.write import write_whole
+from crossray.files.write import replacing
+
+_LOGGER = logging.getLogger(__name__)
 
 #: Rights of a caller. report: send studies and read its own reports; metrics: read /metrics; admin: reload models and
 #: read the audit trail.
@@ -60,12 +65,15 @@ class KeyFile:
         """
         self._path, self._lock = path, threading.Lock()
         self._changed: Any = None
-        self._keys: dict[str, Key] = {}
-        self._read()
+        self._keys = {key.number: key for key in read_keys(path)}
+        self._readable = True
 
     def find(self, text: str) -> Key | None:
-        """Return the key for the text `crk_NUMBER_SECRET`, even if it has expired; None if there is none."""
-        self._read()
+        """Return the key for the text `crk_NUMBER_SECRET`, even if it has expired; None if there is none.
+
+        While the file cannot be read, the last keys that could be read remain in use.
+        """
+        self.readable()
         _, _, rest = text.partition("crk_")
         number, _, secret = rest.partition("_")
         key = self._keys.get(number)
@@ -73,7 +81,8 @@ class KeyFile:
         expected = "0" * 64 if key is None else key.digest
         return key if hmac.compare_digest(expected, _digest(secret)) else None
 
-    def _read(self) -> None:
+    def readable(self) -> bool:
+        """Read the file if it has changed; return whether it could be read. A failure is logged once."""
         with self._lock:
             try:
                 status = self._path.stat()
@@ -81,8 +90,13 @@ class KeyFile:
                 if changed != self._changed:
                     self._keys = {key.number: key for key in read_keys(self._path)}
                     self._changed = changed
-            except OSError as error:
-                raise UserError(f"--keys {self._path}: cannot be read ({error.strerror}); check the path.") from None
+                self._readable = True
+            except (OSError, UserError) as error:
+                if self._readable:
+                    reason = error if isinstance(error, UserError) else f"--keys: cannot be read ({error.strerror})."
+                    _LOGGER.error("%s The keys read before remain in use.", reason)
+                self._changed, self._readable = None, False
+            return self._readable
 
 
 def read_keys(path: Path) -> list[Key]:
@@ -156,8 +170,19 @@ def _known(path: Path) -> list[Key]:
 
 
 def _write(path: Path, keys: list[Key]) -> None:
-    write_whole(path, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n")
-    path.chmod(0o600)
+    """Replace the file, with its owner and mode, because the service may run as another user."""
+    known = path.stat() if path.exists() else None
+    with replacing(path) as beside:
+        beside.touch(0o600)
+        beside.write_text(json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n", encoding="utf-8")
+        if known is not None:
+            made = beside.stat()
+            if (made.st_uid, made.st_gid) != (known.st_uid, known.st_gid):
+                try:
+                    os.chown(beside, known.st_uid, known.st_gid)
+                except PermissionError:
+                    raise UserError(f"--keys {path}: belongs to another user; run this as that user or root.") from None
+            beside.chmod(stat.S_IMODE(known.st_mode))
 
 
 def _digest(secret: str) -> str:
