@@ -101,7 +101,9 @@ def test_another_services_work_is_not_recovered(url: str) -> None:
     assert len(other.claim()) == taken
 
 
-def test_a_study_that_ends_the_process_is_given_up(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_ends_the_process_is_given_up(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("crossray.serving.journal.MOST_ATTEMPTS", 3)
     entry, _ = journal.accept(FILES, **FROM)
     for _ in range(3):
@@ -111,6 +113,10 @@ def test_a_study_that_ends_the_process_is_given_up(journal: Journal, monkeypatch
     assert found is not None
     assert (found.state, journal.claim()) == ("failed", [])
     assert found.error
+    assert f"study {entry.id}: not reported: {found.error}" in caplog.text
+    (note,) = journal.notes()
+    assert (note["who"], note["study"]) == ("key-1", entry.id)
+    assert str(note["outcome"]).startswith("failed: the service ended each time")
 
 
 def test_a_key_names_one_study_of_its_owner(journal: Journal) -> None:

@@ -31,6 +31,7 @@ A report is any text (the service stores JSON). Times are in seconds since 1970.
 """
 
 import json
+import logging
 import platform
 import time
 import uuid
@@ -45,6 +46,8 @@ from crossray.errors import UserError
 from crossray.serving.commits import Commits
 from crossray.serving.entries import SERVICE_FAILED, Entry, File
 from crossray.serving.tables import READS, audit, files, open_engine, reports, studies
+
+_LOGGER = logging.getLogger(__name__)
 
 #: Maximum number of claims of a study. The limit is high because images are decoded in other processes: restarts of the
 #: machine are a likelier cause of many attempts than a study that crashes the service.
@@ -276,10 +279,21 @@ class Journal:
             mine.append(studies.c.worker == self.worker)
         given_up = "the service ended each time it processed this study; check its files."
         now = self._clock()
-        often = update(studies).where(*mine, studies.c.attempts >= MOST_ATTEMPTS)
-        given = often.values(state="failed", error=given_up, changed=now, token=None)
+        often = (*mine, studies.c.attempts >= MOST_ATTEMPTS)
+        failed = {"state": "failed", "error": given_up, "changed": now, "token": None}
         again = update(studies).where(*mine).values(state="waiting", changed=now, token=None)
-        return self._write(lambda connection: (connection.execute(given), connection.execute(again))[1].rowcount)
+
+        def revoke(connection: Connection) -> tuple[list[tuple[str, str]], int]:
+            rows = connection.execute(select(studies.c.id, studies.c.owner).where(*often))
+            lost = [(str(row.id), str(row.owner)) for row in rows]
+            connection.execute(update(studies).where(*often).values(**failed))
+            return lost, connection.execute(again).rowcount
+
+        lost, count = self._write(revoke)
+        for study, owner in lost:
+            _LOGGER.warning("study %s: not reported: %s", study, given_up)
+            self.note(owner, "report", f"failed: {given_up}", study)
+        return count
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
