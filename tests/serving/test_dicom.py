@@ -85,6 +85,10 @@ def test_a_study_is_held_while_its_sender_is_connected(journal: Journal) -> None
             assert store(made, image(9, StudyInstanceUID="1.2.3", SOPInstanceUID="1.2.3.9")) == 0
             (other,) = running.receiving()
             assert journal.release(0, running.receiving()) == [study]  # the sender went on
+            assert made.send_c_echo().Status == 0
+            assert running.receiving() == []
+            assert store(made, image(8, StudyInstanceUID="1.2.3", SOPInstanceUID="1.2.3.8")) == 0
+            assert running.receiving() == [other]
         while running.receiving():  # its thread ends
             pass
         assert journal.release(0) == [other]

@@ -150,13 +150,13 @@ def _end(pool: ProcessPool) -> None:
     pool.join(timeout=5)
 
 
-#: Limits of this process on memory, in bytes, while it decodes a study and otherwise.
-_limits: tuple[int, int] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+#: Limit of this process on memory in bytes while it decodes a study.
+_limit = resource.RLIM_INFINITY
 
 
 def _confine(memory: int) -> None:
     """Limit this process: no core files, a single thread; `_decode` limits its memory."""
-    global _limits
+    global _limit
     import crossray.data.images.dicom
     import crossray.data.images.folders  # noqa: F401  imported before the limit is set
 
@@ -166,7 +166,7 @@ def _confine(memory: int) -> None:
     pages = int(statistics.read_text().split()[0]) if statistics.exists() else 0
     limit = pages * resource.getpagesize() + memory
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    _limits = (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
+    _limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -181,13 +181,14 @@ class _Collecting(logging.Handler):
 
 def _decode(contents: list[bytes], size: int, views: int, preview: bool, choose: bool = False) -> Decoded:
     # only here: a process that runs out of memory while it receives its task breaks the pool
-    resource.setrlimit(resource.RLIMIT_AS, _limits)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_limit, before[1]))
     try:
         return _read(contents, size, views, preview, choose)
     except MemoryError:
         pass  # the error holds references to what filled the memory, so it must be released before the next study
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (_limits[1], _limits[1]))
+        resource.setrlimit(resource.RLIMIT_AS, before)
     raise UserError("images: decoding needs more memory than the service allows; send smaller images.")
 
 

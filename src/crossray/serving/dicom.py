@@ -188,6 +188,8 @@ class DicomNode:
         _end_cleanly(event.assoc)
 
     def _on_echo(self, event: "Event") -> int:
+        # a sender that keeps its association open in this way has sent the whole study
+        cast("Any", event.assoc).crossray_study = None
         return SUCCESS
 
     def _on_store(self, event: "Event") -> int:
