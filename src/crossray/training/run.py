@@ -155,7 +155,7 @@ class _Run:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, out: Path, provenance: dict[str, Any]) -> None:
         self.recipe, self.out, self.provenance = recipe, out, provenance
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, markup=False, emoji=False)
         if recipe.trainer.threads:
             torch.set_num_threads(recipe.trainer.threads)
         self.model = build_model(recipe, dataset)
