@@ -117,6 +117,13 @@ def test_a_list_of_studies_keeps_its_names(folder, data, tmp_path):
     generate([], str(folder), out=out, studies=table, device="cpu")
     assert [(row.id, len(row.images)) for row in PredictionFile.load(out).rows] == [("12", 1), ("line-3", 2)]
     table = data / "list.jsonl"
+    for images in ("5", '{"a": 1}', "[5]", "true", r'"\ud800.png"'):
+        table.write_text(f'{{"images": {images}}}\n')
+        with pytest.raises(UserError, match=r"list\.jsonl: line 1: images: is no list of texts; name the files"):
+            generate([], str(folder), out=out, studies=table, device="cpu")
+    table.write_text('{"study": "\\ud800", "images": ["1-0.png"]}\n')
+    with pytest.raises(UserError, match="line 1: study: contains an incomplete character"):
+        generate([], str(folder), out=out, studies=table, device="cpu")
     table.write_text('{"study": "z", "images": ["1-0.png", "1-1.png"]}\n')
     generate([f"{data}/0-0.png"], str(folder), out=tmp_path / "a.jsonl", device="cpu")
     generate([], str(folder), out=out, studies=table, device="cpu")

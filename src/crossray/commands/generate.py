@@ -132,6 +132,7 @@ def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:
     from crossray.data.sources.identifiers import identifier
     from crossray.data.sources.manifest_faults import FaultError
     from crossray.data.sources.manifest_table import read_table
+    from crossray.files.names import is_text
     from crossray.files.tables import STUDY_COLUMNS
 
     columns, rows = read_table(path, "images")
@@ -142,7 +143,10 @@ def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:
         if isinstance(row, FaultError):
             raise UserError(f"--studies {path}: {row.at(line)}.")
         images = row.get("images") or ""
-        views = (
-            [path.parent / str(view) for view in images] if isinstance(images, list) else _views(images, path.parent)
-        )
-        yield line, views, None if named is None else identifier(str(row.get(named) or "")) or f"line-{line}"
+        if not all(map(is_text, images if isinstance(images, list) else [images])):
+            raise UserError(f"--studies {path}: line {line}: images: is no list of texts; name the files.")
+        views = [path.parent / view for view in images] if isinstance(images, list) else _views(images, path.parent)
+        name = None if named is None else identifier(str(row.get(named) or "")) or f"line-{line}"
+        if name is not None and not is_text(name):
+            raise UserError(f"--studies {path}: line {line}: {named}: contains an incomplete character; use UTF-8.")
+        yield line, views, name
