@@ -204,6 +204,23 @@ def write_predictions(path: Path | str, provenance: Provenance, rows: Iterable[P
     return written
 
 
+def scores_path(predictions: Path, subset: str = "") -> Path:
+    """The default file for the scores of a predictions file, next to it.
+
+    Only ".jsonl" is removed from the name, since other endings tell files apart.
+
+    Args:
+        predictions: path of the predictions.
+        subset: digest of the selected studies; "" without a selection.
+
+    Example:
+        >>> [scores_path(Path(name)).name for name in ("a.jsonl", "a.json", "a.seed0")]
+        ['a.scores.json', 'a.json.scores.json', 'a.seed0.scores.json']
+    """
+    chosen = f".{subset}" if subset else ""
+    return predictions.with_name(f"{predictions.name.removesuffix('.jsonl')}{chosen}.scores.json")
+
+
 def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
 
