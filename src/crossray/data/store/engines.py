@@ -85,8 +85,8 @@ def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
         UserError: a package is not installed.
     """
     try:
-        import_module(module)
         ray: Any = import_module("ray")
+        import_module(module)
     except ModuleNotFoundError as error:
         raise UserError(
             f"--engine ray needs the package {error.name}; pip install 'crossray[ray]', or {remedy}."
