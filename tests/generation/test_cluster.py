@@ -3,9 +3,10 @@
 import os
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,13 +27,23 @@ def without_seconds(path: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[ModuleType]:
-    """A cluster of two CPUs for several tests."""
-    ray = pytest.importorskip("ray")
+def machines() -> Iterator[Any]:
+    """A cluster of three simulated machines: one that only manages it, and two with one CPU."""
     pytest.importorskip("ray.data")
-    ray.init(num_cpus=2, num_gpus=0, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+    from ray.cluster_utils import Cluster
+
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        machines.add_node(num_cpus=1)
+    yield machines
+    machines.shutdown()
+
+
+@pytest.fixture
+def connected(machines: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same cluster, which RAY_ADDRESS names."""
+    monkeypatch.setenv("RAY_ADDRESS", machines.address)
+    return machines
 
 
 def wrapper(call: Callable[[Any, Any], Any]) -> type:
@@ -59,7 +70,7 @@ def wrapper(call: Callable[[Any, Any], Any]) -> type:
 def test_the_command_writes_the_same_bytes_as_one_process(folder, data, tmp_path, shuffled):
     """On its own cluster, which is gone afterwards; the last batch is smaller, and results arrive out of order."""
     ray = pytest.importorskip("ray")
-    pytest.importorskip("ray.data")
+    pytest.importorskip("ray.data", reason="needs pandas")
     command = ["generate", "--model", str(folder), "--data", str(data / "prepared"), "--batch-size", "2", *shuffled]
     cli.main([*command, "--out", str(tmp_path / "one.jsonl"), "--device", "cpu"])
     engine = ["--engine", "ray", "--devices", "2", "--device", "cpu"]
@@ -69,7 +80,7 @@ def test_the_command_writes_the_same_bytes_as_one_process(folder, data, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray")
+@pytest.mark.usefixtures("connected")
 def test_a_lost_worker_loses_nothing(folder, data, tmp_path, monkeypatch):
     """The process ends within its batch, once; the other worker finishes later batches meanwhile."""
     marker = tmp_path / "died"
@@ -94,7 +105,7 @@ def test_a_lost_worker_loses_nothing(folder, data, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray")
+@pytest.mark.usefixtures("connected")
 def test_a_worker_halves_a_batch_and_its_errors_reach_the_user(folder, data, tmp_path, monkeypatch):
     generator = Generator.from_pretrained(folder, device="cpu")
     generator.generate_dataset(data / "prepared", "test", tmp_path / "one.jsonl", batch_size=2)
@@ -126,6 +137,36 @@ def test_a_worker_halves_a_batch_and_its_errors_reach_the_user(folder, data, tmp
         generate_on_ray(generator, data / "prepared", "test", out, batch_size=2)
     assert out.read_text() == "old\n"
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_lost_machine_loses_nothing(folder, data, tmp_path, monkeypatch, connected):
+    """The machine of the second batch is killed meanwhile; its worker gets the CPU of the other one."""
+    marker = tmp_path / "machine"
+
+    def hang_once(worker, row):
+        if row["item"] == 1 and not marker.exists():
+            import ray
+
+            marker.write_text(ray.get_runtime_context().get_node_id())
+            time.sleep(600)
+        return worker(row)
+
+    def kill() -> None:
+        while not (marker.exists() and (name := marker.read_text())):
+            time.sleep(0.1)
+        (lost,) = (node for node in connected.list_all_nodes() if node.node_id == name)
+        connected.remove_node(lost, allow_graceful=False)
+
+    monkeypatch.setattr(cluster, "Worker", wrapper(hang_once))
+    generator = Generator.from_pretrained(folder, device="cpu")
+    generator.generate_dataset(data / "prepared", "test", tmp_path / "one.jsonl", batch_size=1)
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    assert generate_on_ray(generator, data / "prepared", "test", tmp_path / "ray.jsonl", batch_size=1) == 5
+    thread.join()
+    assert len(connected.list_all_nodes()) == 2
+    assert without_seconds(tmp_path / "ray.jsonl") == without_seconds(tmp_path / "one.jsonl")
 
 
 def test_options_that_do_not_fit(folder, data, tmp_path, capsys):
