@@ -55,14 +55,15 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self.job = job
 
-    def __call__(self, row: Mapping[str, int]) -> dict[str, bytes]:
+    def __call__(self, row: Mapping[str, int]) -> dict[str, int | bytes]:
         """Write one batch.
 
         Args:
             row: index of its first study, as `item`.
 
         Returns:
-            As `batch`, a pickled list of its predictions, or the `UserError` that prevented them.
+            As `first`, the same index; as `batch`, a pickled list of its predictions, or the `UserError` that
+            prevented them.
         """
         first, size = int(row["item"]), self.job.batch_size
         batch: list[Prediction] | UserError
@@ -72,7 +73,7 @@ class Worker:
         except UserError as error:
             # returned instead of raised, because Ray would wrap it; subclasses may not be picklable
             batch = UserError(str(error))
-        return {"batch": pickle.dumps(batch)}
+        return {"first": first, "batch": pickle.dumps(batch)}
 
     @cached_property
     def reports(self) -> SplitReports:
@@ -139,7 +140,6 @@ def generate_on_ray(
         batches = range(0, work.studies, batch_size)
         dataset = ray.data.from_items(list(batches), override_num_blocks=len(batches))
         dataset.context.enable_progress_bars = dataset.context.print_on_execution_start = False
-        dataset.context.execution_options.preserve_order = True
         # one batch per worker at a time, so that none waits for a slow worker while another is idle
         workers = ray.data.ActorPoolStrategy(size=min(available, len(batches)), max_tasks_in_flight_per_actor=1)
         resources = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
@@ -148,17 +148,26 @@ def generate_on_ray(
 
 
 def _in_order(ray: Any, written: Any, studies: int, progress: Progress | None) -> Iterator[Prediction]:
-    """The predictions of all batches, each as soon as it and those before it are written."""
-    finished = 0
+    """The predictions of all batches in order, each batch as soon as those before it are written.
+
+    Batches that wait for an earlier one are kept here: Ray's own `preserve_order` keeps them in the cluster, which may
+    then have to stop working until a lost batch has been repeated.
+    """
+    waiting: dict[int, list[Prediction]] = {}
+    finished = due = 0
     try:
         for row in written.iter_rows():
             batch: list[Prediction] | UserError = pickle.loads(row["batch"])
             if isinstance(batch, UserError):
                 raise batch
-            yield from batch
+            waiting[row["first"]] = batch
             finished += len(batch)
             if progress is not None:
                 progress(finished, studies)
+            while due in waiting:
+                ready = waiting.pop(due)
+                yield from ready
+                due += len(ready)
     except (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException):
         raise  # an error of the program, with the worker's traceback
     except ray.exceptions.RayError as error:
