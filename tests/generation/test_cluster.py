@@ -67,11 +67,12 @@ def wrapper(call: Callable[[Any, Any], Any]) -> type:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shuffled", [[], ["--shuffle-images", "1"]])
-def test_the_command_writes_the_same_bytes_as_one_process(folder, data, tmp_path, shuffled):
+def test_the_command_writes_the_same_bytes_as_one_process(folder, data, tmp_path, monkeypatch, shuffled):
     """On its own cluster, which is gone afterwards; the last batch is smaller, and results arrive out of order."""
     ray = pytest.importorskip("ray")
     pytest.importorskip("ray.data", reason="needs pandas")
     command = ["generate", "--model", str(folder), "--data", str(data / "prepared"), "--batch-size", "2", *shuffled]
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # not the cluster of a test in another process
     cli.main([*command, "--out", str(tmp_path / "one.jsonl"), "--device", "cpu"])
     engine = ["--engine", "ray", "--devices", "2", "--device", "cpu"]
     cli.main([*command, "--out", str(tmp_path / "ray.jsonl"), *engine])
@@ -135,6 +136,14 @@ def test_a_worker_halves_a_batch_and_its_errors_reach_the_user(folder, data, tmp
     out.write_text("old\n")
     with pytest.raises(UserError, match=r"^study 'study0': there is not enough memory for even one study"):
         generate_on_ray(generator, data / "prepared", "test", out, batch_size=2)
+
+    def broken(worker, row):
+        raise ValueError("shapes do not fit")
+
+    monkeypatch.setattr(cluster, "Worker", wrapper(broken))
+    with pytest.raises(Exception, match="shapes do not fit") as raised:
+        generate_on_ray(generator, data / "prepared", "test", out, batch_size=2)
+    assert not isinstance(raised.value, UserError)
     assert out.read_text() == "old\n"
     assert not list(tmp_path.glob(".*"))
 

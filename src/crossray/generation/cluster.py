@@ -97,7 +97,7 @@ def generate_on_ray(
     shuffle_images: int | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write the reports of one split of a prepared dataset on the cluster at RAY_ADDRESS, or on this machine.
+    """Write the reports of one split of a prepared dataset on the cluster of `ray_cluster`.
 
     The file equals that of `Generator.generate_dataset` except for `seconds`, which are measured, if both use the same
     kind of device, the same number of threads and batches that fit into memory. A worker halves a batch that does not,

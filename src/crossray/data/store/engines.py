@@ -72,7 +72,7 @@ def make_engine(engine: Engine, workers: int) -> ShardWriter:
 
 @contextmanager
 def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
-    """Connect to the Ray cluster at RAY_ADDRESS, or to a new one on this machine, which is shut down at the end.
+    """Connect to the Ray cluster at RAY_ADDRESS, else to one on this machine; a new one is shut down at the end.
 
     Args:
         remedy: what to do without Ray, for the error message.
@@ -147,7 +147,7 @@ class Processes(ShardWriter):
 
 
 class RayTasks(ShardWriter):
-    """Writes shards as tasks on the Ray cluster at RAY_ADDRESS, or on a new one on this machine.
+    """Writes shards as tasks on the cluster of `ray_cluster`.
 
     All machines must share the disk with the source and the dataset, under the same paths.
     """
