@@ -140,6 +140,8 @@ def generate_on_ray(
         batches = range(0, work.studies, batch_size)
         dataset = ray.data.from_items(list(batches), override_num_blocks=len(batches))
         dataset.context.enable_progress_bars = dataset.context.print_on_execution_start = False
+        # a process may also be lost while it starts, which by default would be the end
+        dataset.context.max_consecutive_actor_init_deaths = 3
         # one batch per worker at a time, so that none waits for a slow worker while another is idle
         workers = ray.data.ActorPoolStrategy(size=min(available, len(batches)), max_tasks_in_flight_per_actor=1)
         resources = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
@@ -150,8 +152,8 @@ def generate_on_ray(
 def _in_order(ray: Any, written: Any, studies: int, progress: Progress | None) -> Iterator[Prediction]:
     """The predictions of all batches in order, each batch as soon as those before it are written.
 
-    Batches that wait for an earlier one are kept here: Ray's own `preserve_order` keeps them in the cluster, which may
-    then have to stop working until a lost batch has been repeated.
+    Batches that wait for an earlier one are kept here, because Ray's own `preserve_order` keeps them in the cluster's
+    object store, whose limit could stop the other workers until a lost batch has been repeated.
     """
     waiting: dict[int, list[Prediction]] = {}
     finished = due = 0
@@ -182,7 +184,7 @@ def _devices(resources: Mapping[str, float], device: str, devices: int | None) -
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device[:40]}: with --engine ray, Ray chooses the GPUs; give auto, cpu or cuda.")
-    kind: Literal["GPU", "CPU"] = "GPU" if device == "cuda" or (device == "auto" and "GPU" in resources) else "CPU"
+    kind: Literal["GPU", "CPU"] = "GPU" if device == "cuda" or (device == "auto" and resources.get("GPU")) else "CPU"
     available = int(resources.get(kind, 0))
     if not available:
         raise UserError(f"--device {device}: the Ray cluster has no {kind}; give auto, or start it with some.")

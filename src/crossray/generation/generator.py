@@ -350,6 +350,7 @@ class SplitReports:
         split: the split.
         rows: (n,) rows of its studies in the dataset.
         seen: (n,) rows of the studies whose images the model sees; differs from `rows` only if images are shuffled.
+        shuffled: whether images are shuffled.
     """
 
     def __init__(
