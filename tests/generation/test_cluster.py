@@ -28,8 +28,13 @@ def without_seconds(path: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Any]:
-    """A cluster of three simulated machines: one that only manages it, and two with one CPU."""
+    """A cluster of three simulated machines: one that only manages it, and two with one CPU.
+
+    Its dozen processes need more than a busy machine of two cores has, so that it is started on request only.
+    """
     pytest.importorskip("ray.data")
+    if not os.environ.get("CROSSRAY_TEST_CLUSTER"):
+        pytest.skip("starts three Ray machines; set CROSSRAY_TEST_CLUSTER=1")
     from ray.cluster_utils import Cluster
 
     machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
