@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,35 +265,10 @@ class Generator:
         Raises:
             UserError: there is no such dataset or split, or there is only a single study to shuffle.
         """
-        data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
-        rows = np.arange(data.studies) if split == "all" else data.rows(split)
-        seen = rows if shuffle_images is None else _shuffled(rows, shuffle_images, f"{data.path}: split {split!r}")
-        names, reports = data.ids(rows), data.reports(rows, self.section)
-        collator = Collator(
-            data, None, section=self.section, views=self.model.config.views, features=self.model.cached_features(data)
+        work = SplitReports(self, dataset, split, shuffle_images)
+        return write_predictions(
+            out, work.provenance(), work.predictions(0, work.studies, batch_size=batch_size, progress=progress)
         )
-
-        def predictions() -> Iterator[Prediction]:
-            places = self._write(names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress)
-            for place, (written, _), seconds in places:
-                views = data.views(int(seen[place]))[: self.model.config.views]
-                yield Prediction(
-                    id=names[place],
-                    prediction=written.text,
-                    references=references(reports[place], self.tokenizer, self.model.config.max_length),
-                    images=tuple(VIEW_POSITIONS[data.image_positions[view]] for view in views),
-                    log_probability=written.log_probability,
-                    seconds=seconds,
-                )
-
-        provenance = replace(
-            self._provenance(),
-            data=str(data.path.resolve()),
-            data_sha256=data.info.sha256,
-            split=split,
-            shuffled_images=shuffle_images is not None,
-        )
-        return write_predictions(out, provenance, predictions())
 
     def _write(
         self,
@@ -306,8 +282,7 @@ class Generator:
 
         The seconds are those of the batch divided by its studies, including reading the images of a dataset.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
+        check_batch_size(batch_size)
         first = 0
         while first < len(names):
             rows = np.arange(first, min(first + batch_size, len(names)))
@@ -366,11 +341,102 @@ class Generator:
         )
 
 
+class SplitReports:
+    """The reports of one split of a prepared dataset, of any part of its studies.
+
+    Attributes:
+        generator: writes the reports.
+        data: the dataset.
+        split: the split.
+        rows: (n,) rows of its studies in the dataset.
+        seen: (n,) rows of the studies whose images the model sees; differs from `rows` only if images are shuffled.
+        shuffled: whether images are shuffled.
+    """
+
+    def __init__(
+        self, generator: Generator, dataset: Dataset | Path | str, split: str, shuffle_images: int | None = None
+    ) -> None:
+        """Find the studies; see `Generator.generate_dataset` for the arguments.
+
+        Raises:
+            UserError: there is no such dataset or split, or there is only a single study to shuffle.
+        """
+        self.generator, self.split = generator, split
+        self.data = data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+        self.rows = np.arange(data.studies) if split == "all" else data.rows(split)
+        place = f"{data.path}: split {split!r}"
+        self.seen = self.rows if shuffle_images is None else _shuffled(self.rows, shuffle_images, place)
+        self.shuffled = shuffle_images is not None
+
+    @property
+    def studies(self) -> int:
+        """Number of studies, n."""
+        return len(self.rows)
+
+    def provenance(self) -> Provenance:
+        """The header of the predictions file."""
+        return replace(
+            self.generator._provenance(),
+            data=str(self.data.path.resolve()),
+            data_sha256=self.data.info.sha256,
+            split=self.split,
+            shuffled_images=self.shuffled,
+        )
+
+    def predictions(
+        self, first: int, last: int, *, batch_size: int, progress: Progress | None = None
+    ) -> Iterator[Prediction]:
+        """The predictions of the studies from `first` to before `last`, in order, in batches from `first` on.
+
+        Args:
+            first: index of the first study, below n.
+            last: index after the last study; n at most.
+            batch_size: number of studies per batch; halved when memory runs out.
+            progress: called with the number of finished and of all studies between `first` and `last`.
+
+        Raises:
+            UserError: there is not enough memory for even one study.
+        """
+        data, generator, seen = self.data, self.generator, self.seen[first:last]
+        views, max_length = generator.model.config.views, generator.model.config.max_length
+        names = data.ids(self.rows[first:last])
+        reports = data.reports(self.rows[first:last], generator.section)
+        collator = self._collator
+        places = generator._write(names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress)
+        for place, (written, _), seconds in places:
+            images = data.views(int(seen[place]))[:views]
+            yield Prediction(
+                id=names[place],
+                prediction=written.text,
+                references=references(reports[place], generator.tokenizer, max_length),
+                images=tuple(VIEW_POSITIONS[data.image_positions[image]] for image in images),
+                log_probability=written.log_probability,
+                seconds=seconds,
+            )
+
+    @cached_property
+    def _collator(self) -> Collator:
+        """Reads the inputs; created once, because finding cached features reads the encoder's weights."""
+        model = self.generator.model
+        features = model.cached_features(self.data)
+        return Collator(self.data, None, section=self.generator.section, views=model.config.views, features=features)
+
+
 class _Written(NamedTuple):
     """The result for one study of a batch."""
 
     report: WrittenReport
     check: InputCheck | None
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Check the number of studies per batch.
+
+    Raises:
+        UserError: it is not positive.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
 
 
 def _present(part: Any, folder: str, file: str) -> Any:
