@@ -1,5 +1,6 @@
 """From a model folder to predictions files."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from tests.data.images.dicom_files import dicom
 
+from crossray import cli
 from crossray.commands.generate import generate
 from crossray.data.batches.batch import Inputs
 from crossray.data.batches.features import build_features, find_features
@@ -275,3 +277,11 @@ def test_sampling_repeats_and_depends_on_the_study_not_its_batch(folder, data, t
         texts.append(PredictionFile.load(out).hypotheses())
     assert texts[0] == texts[1]
     assert json.loads(out.read_text().splitlines()[0])["crossray"]["decoding"]["seed"] == 5
+
+
+def test_the_command_says_how_long_the_model_took_and_prints_only_the_report(folder, data, capsys, monkeypatch):
+    monkeypatch.setattr("crossray.generation.generator.time.perf_counter", itertools.count(0, 5).__next__)
+    cli.main(["generate", str(data / "0-0.png"), "--model", str(folder), "--device", "cpu"])
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert "The model took 5.0 s." in printed.err

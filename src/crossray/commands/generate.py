@@ -49,6 +49,8 @@ def generate(
         devices: number of workers of --engine ray, with one GPU each, or one CPU core each without GPUs; by default,
             all of the cluster.
     """
+    from rich.console import Console
+
     from crossray.api import load
 
     if (bool(images) + (data is not None) + (studies is not None)) != 1:
@@ -95,8 +97,11 @@ def generate(
 
             (written,) = generator.report_files(listed, strict=strict, names=names)
             console().print(readable(written.report.text), markup=False, highlight=False, soft_wrap=True)
-            return
-    console().print(f"{counted(count, 'report')} in {out}")
+            count = 1
+    if out is not None:
+        console().print(f"{counted(count, 'report')} in {out}")
+    if generator.seconds:
+        Console(stderr=True).print(f"The model took {generator.seconds:.1f} s.", highlight=False)
 
 
 def _values(given: dict[str, str] | None) -> dict[str, object]:

@@ -15,7 +15,7 @@ import crossray
 from crossray.confidence.calibration import Calibration
 from crossray.confidence.check import InputCheck, InputChecker
 from crossray.confidence.folder import load_check
-from crossray.data.batches.batch import Inputs
+from crossray.data.batches.batch import Guide, Inputs
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.store import Dataset
@@ -74,6 +74,7 @@ class Generator:
             decoding settings.
         checker: check of its inputs; None if its folder has none.
         stored: short side of the images in its training dataset, in pixels, to which files are first resized.
+        seconds: time that it has spent on reports so far, without loading the model.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Generator:
         special_ids(self.tokenizer, self.decoding)
         # a folder of an earlier version does not record the size of its training images
         self.stored = model.stored or self.transform.resize or self.transform.size
+        self.seconds = 0.0
         self.device = _device(device)
         self.model = model.to(self.device).eval()
 
@@ -303,7 +305,9 @@ class Generator:
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            seconds = (time.perf_counter() - started) / len(rows)
+            taken = time.perf_counter() - started
+            self.seconds += taken
+            seconds = taken / len(rows)
             for row, report in zip(rows.tolist(), written, strict=True):
                 yield row, report, seconds
             first += len(rows)
@@ -314,7 +318,8 @@ class Generator:
         prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
         seeds = [study_seed(self.decoding.seed, name) for name in names]
         with torch.inference_mode():
-            encoded = self.model.encode(prepared)
+            # a system that retrieves training reports does not read the own report of a training study
+            encoded = self.model.encode(prepared, Guide(None, tuple(names), tuple(names)))
         utility = utility_of(self.decoding)
         reports = write_reports(self.model, prepared, self.decoding, seeds=seeds, encoded=encoded, utility=utility)
         if samples:
