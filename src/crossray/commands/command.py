@@ -90,5 +90,6 @@ _SEED = (0, 2**63 - 1)
 _LIMITS: Mapping[str, tuple[int, int]] = {
     "seed": _SEED, "seeds": _SEED, "shuffle_images": _SEED, "sample": (1, 10**9), "resamples": (1, 10**6),
     "batch_size": (1, 2**16), "size": (1, 2**13), "workers": (0, 2**10), "k": (1, 10**6), "jobs": (1, 2**10),
+    "devices": (1, 2**16),
     "examples": (0, 10**6), "studies": (0, 10**8), "images": (0, 10**6),
 }  # fmt: skip
