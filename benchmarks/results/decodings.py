@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from crossray.decoding.config import DecodingConfig
 from crossray.evaluation.evaluate import evaluate
+from crossray.evaluation.predictions import scores_path
 from crossray.evaluation.results import Evaluation
 from crossray.generation.generator import Generator
 from formats import SPLITS, grid
@@ -33,7 +34,7 @@ def table(bench: Bench) -> str:
     rows = []
     for number, (name, way) in enumerate(_WAYS.items()):
         predictions = run / f"{bench.split}-decoding{number}.jsonl"
-        scores = predictions.with_suffix(".scores.json")
+        scores = scores_path(predictions)
         if not scores.exists():
             generator = Generator.from_pretrained(run, decoding=replace(way, max_length=longest))
             generator.generate_dataset(bench.data, bench.split, predictions)

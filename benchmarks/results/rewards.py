@@ -1,6 +1,7 @@
 """The reward stage: what learning from CIDEr-D and clinical F1 adds to a trained system, and whether it games them."""
 
 import json
+from statistics import fmean
 
 from crossray.evaluation.metrics.degeneracy import template
 from crossray.evaluation.predictions import PredictionFile
@@ -27,7 +28,7 @@ def table(bench: Bench) -> str:
     truth = PredictionFile.load(bench.predictions(bench.systems[0], bench.seeds[0]))
     true_reports = [row.references["full"] for row in truth.rows]
     written = [[row[0], *row[len(scores) :]] for row in rows]
-    written.append(["true reports", *_language(true_reports, true_reports)])
+    written.append(["true reports", *_language(true_reports, true_reports, len(set(true_reports)) / len(true_reports))])
     about = (
         "The best model after the language loss, and the model after the recipe's last stage, which starts from it and "
         "learns from rewards (CIDEr-D and clinical F1; [training](../training.md#rewards)). Protocol `r2gen`. *Most "
@@ -41,18 +42,20 @@ def table(bench: Bench) -> str:
 def _row(bench: Bench, system: str, before: bool) -> list[str]:
     runs = [Evaluation.load(bench.scores(system, seed, before)).protocols["r2gen"] for seed in bench.seeds]
     best = [json.loads(bench.best(system, seed, before).read_text(encoding="utf-8")) for seed in bench.seeds]
-    written = [row for seed in bench.seeds for row in PredictionFile.load(bench.predictions(system, seed, before)).rows]
+    files = [PredictionFile.load(bench.predictions(system, seed, before)).rows for seed in bench.seeds]
+    written = [row for rows in files for row in rows]
+    distinct = fmean(len({row.prediction for row in rows}) / len(rows) for rows in files)
     shuffles = [run.shuffle.differences["cider"].value for run in runs if run.shuffle is not None]
     return [
         f"{system}, language loss" if before else f"{system}, reward stage",
         *(over_seeds([run.result.scores[metric].value for run in runs]) for metric in _METRICS),
         over_seeds([run["validation"]["image_gain"] for run in best]),
         over_seeds(shuffles),
-        *_language([row.prediction for row in written], [row.references["full"] for row in written]),
+        *_language([row.prediction for row in written], [row.references["full"] for row in written], distinct),
     ]
 
 
-def _language(reports: list[str], truth: list[str]) -> list[str]:
+def _language(reports: list[str], truth: list[str], distinct: float) -> list[str]:
     """Mean number of words, share of different reports, most overused sentence, and shares of three kinds of report."""
     cut = [split_sentences(report) for report in reports]
     normal = [label_report(report).status("no_finding") == "positive" for report in reports]
@@ -62,7 +65,7 @@ def _language(reports: list[str], truth: list[str]) -> list[str]:
     shares = template(reports, truth)
     overused = "" if shares is None else f"{shares[0]:.2f}, true {shares[1]:.2f}"
     kinds = [f"{sum(found) / len(reports):.2f}" for found in (normal, repeats, contradicts)]
-    return [f"{words:.1f}", f"{len(set(reports)) / len(reports):.2f}", overused, *kinds]
+    return [f"{words:.1f}", f"{distinct:.2f}", overused, *kinds]
 
 
 def _contradicts(sentences: list[str]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossray.evaluation.predictions import scores_path
 from crossray.training.recipe import load
 
 #: Written into the folder of a run when its training has ended.
@@ -62,7 +63,7 @@ class Bench:
 
     def scores(self, system: str, seed: int, before_reward: bool = False) -> Path:
         """Scores of those predictions."""
-        return self.predictions(system, seed, before_reward).with_suffix(".scores.json")
+        return scores_path(self.predictions(system, seed, before_reward))
 
     def done(self) -> list[tuple[str, int]]:
         """Systems and seeds that are scored."""

@@ -119,8 +119,8 @@ def run_demo(out: Path, *, system: str = "baseline", studies: int, seed: int, co
 
     console.rule("5. what this shows")
     for check in checks:
-        console.print(f"[{'green' if check.holds else 'red'}]{check}[/]", highlight=False)
-    console.print(f"[yellow]{_NOTICE}[/]")
+        console.print(str(check), style="green" if check.holds else "red", highlight=False)
+    console.print(_NOTICE, style="yellow")
     console.print(f"{minutes:.1f} minutes; the page: {folder / 'index.html'}")
     return checks
 

@@ -116,3 +116,10 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
         long_tail([[one], [PredictionFile.load(file(tmp_path / "other.jsonl", FREQUENT, TRUE[::-1]))]])
     with pytest.raises(UserError, match="cannot be written"):
         write_page(long_tail([[one]], resamples=5), tmp_path / "one.jsonl" / "page.html")
+
+
+def test_languages_that_are_not_read_are_refused(tmp_path: Path) -> None:
+    dutch = [Prediction(str(i), "Geen pneumothorax.", {"full": "Hart niet vergroot, geen oedeem."}) for i in range(4)]
+    write_predictions(tmp_path / "dutch.jsonl", Provenance(), dutch)
+    with pytest.raises(UserError, match=r"dutch\.jsonl: references: most are in a language that the labeler does not"):
+        long_tail([[PredictionFile.load(tmp_path / "dutch.jsonl")]])

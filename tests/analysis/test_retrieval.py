@@ -1,5 +1,6 @@
 """Retrieval quality against a computation study by study, and the index of a folder: built, asked, replaced."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.models.tiny import tiny
+from tests.training.conftest import blob_study
 
 from crossray import cli
 from crossray.analysis.inputs import collator_of
@@ -131,6 +133,13 @@ class TestIndex:
         assert noted == was
         assert list(ReportDatabase.load(folder / DATABASE).studies) == other.ids(other.rows("train"))
         assert isinstance(ReportModel.from_pretrained(folder), REVTAF)
+
+    def test_a_dataset_without_labels_can_be_indexed(self, folder: Path, tmp_path: Path) -> None:
+        splits = ["train"] * 4 + ["val"] * 2
+        studies = [dataclasses.replace(blob_study(number, split), labels=None) for number, split in enumerate(splits)]
+        write_dataset(tmp_path / "blank", studies, size=40, source={"name": "blobs"}, workers=0)
+        assert build_index(folder, Dataset.open(tmp_path / "blank")) == 4
+        assert isinstance(Generator.from_pretrained(folder).model, REVTAF)
 
     def test_the_index_of_another_encoder_is_built_again(self, dataset: Dataset, folder: Path) -> None:
         """What the refusal of such a folder tells the user to run."""

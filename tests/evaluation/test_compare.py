@@ -71,6 +71,19 @@ def plain(path: Path, rows: PredictionFile) -> Path:
     return path
 
 
+def test_clinical_scores_are_withheld_for_languages_that_are_not_read(tmp_path: Path) -> None:
+    true = ["Geen pneumothorax. Hart niet vergroot.", "Geen oedeem, wel pleuravocht links."] * 4
+    for name, written in (("one", true[::-1]), ("two", true)):
+        rows = tuple(Prediction(str(i), text, {"full": true[i]}) for i, text in enumerate(written))
+        PredictionFile(replace(HEADER, model=name), rows).save(tmp_path / f"{name}.jsonl")
+    found = compare([tmp_path / "one.jsonl", tmp_path / "two.jsonl"], meteor="no", resamples=20)
+    (part,) = found.protocols.values()
+    assert not any(metric.startswith("ce_") for metric in part.results[0].scores)
+    assert part.comparisons == len(part.pairs[0].tests) and part.results[0].protocol.labeler == ""
+    assert any("8 of 8 reports are in no language" in note for note in found.notes)
+    assert any("clinical efficacy not computed" in note for note in found.notes)
+
+
 def test_studies_are_matched_by_id(write) -> None:
     one, two = write("one", 1), write("two", 2)
     reordered = write("reordered", 2, studies=np.random.default_rng(0).permutation(30))

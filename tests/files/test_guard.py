@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from crossray.commands import COMMANDS
 from crossray.errors import UserError
 from crossray.files.guard import check_outputs
 
@@ -21,6 +22,25 @@ def test_an_output_that_is_an_input_is_refused_by_any_of_its_names(tmp_path: Pat
         with pytest.raises(UserError, match=r"--out .*is read by predictions"):
             check(out, source)
     check(tmp_path / "q.jsonl", source)
+
+
+def test_an_image_in_the_folder_of_a_study_is_kept(tmp_path: Path) -> None:
+    for name in ("a.png", "1.2.840", "predictions.jsonl"):
+        (tmp_path / name).touch()
+    for name in ("a.png", "1.2.840"):
+        with pytest.raises(UserError, match=r"--out .*is in a folder that is read by images"):
+            check_outputs({"--out": (tmp_path / name, "file")}, {"images": [tmp_path]})
+    for name in ("predictions.jsonl", "new.png"):
+        check_outputs({"--out": (tmp_path / name, "file")}, {"images": [tmp_path]})
+
+
+@pytest.mark.parametrize("views", ["a,b.png", "a,b.png;c.png", "c.png , d.png"])
+def test_every_view_of_a_list_is_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b.png", "c.png", "d.png"):
+        Path(name).touch()
+    with pytest.raises(UserError, match="is read by images"):
+        COMMANDS["generate"](images=[views], out=Path("a,b.png" if views == "a,b.png" else "c.png"), model="none")
 
 
 def test_nothing_is_written_into_a_dataset_or_a_model(tmp_path: Path) -> None:

@@ -122,6 +122,39 @@ def test_a_folder_that_cannot_be_filled_stays_as_it_was(tmp_path: Path) -> None:
     assert names(tmp_path) == ["f"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limit there")
+def test_tensors_that_do_not_fit_on_the_disk(tmp_path: Path) -> None:
+    """Tensors are written by other code than Python's; a limit on the size of files stands for a full disk."""
+    script = """if True:
+        import resource, sys
+        from pathlib import Path
+        import torch
+        from safetensors.torch import save_file
+        from crossray.files.write import WriteError, replace_folder, replacing
+
+        def fill(folder):
+            folder.mkdir()
+            save_file({"x": torch.zeros(10_000)}, folder / "x")
+
+        def one(path):
+            with replacing(path) as beside:
+                save_file({"x": torch.zeros(10_000)}, beside)
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        for write, place in ((lambda path: replace_folder(path, fill), "folder"), (one, "file")):
+            try:
+                write(Path(sys.argv[1], place))
+            except WriteError as error:
+                print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    expected = [
+        f"{tmp_path / place}: cannot be written (File too large); choose another place." for place in ("folder", "file")
+    ]
+    assert done.stdout.splitlines() == expected, done.stderr
+    assert names(tmp_path) == []
+
+
 def test_a_kill_between_the_two_renames_is_mended(tmp_path: Path) -> None:
     replace_folder(tmp_path / "f", fill("old"))
     (tmp_path / "f").rename(tmp_path / "f.old")

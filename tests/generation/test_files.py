@@ -75,8 +75,9 @@ class TestFolders:
             read_study([tmp_path], 2, 40)
         (tmp_path / "view.png").unlink()
         write_view(tmp_path / "2", study="2.25.9")
-        with pytest.raises(UserError, match="StudyInstanceUID differs") as caught:
-            folder_views(tmp_path, 2)
-        assert "2.25" not in str(caught.value)
+        for given in ([tmp_path], [tmp_path / "1", tmp_path / "2"]):
+            with pytest.raises(UserError, match="StudyInstanceUID differs") as caught:
+                read_study(given, 2, 40)
+            assert "2.25" not in str(caught.value)
         with pytest.raises(UserError, match="holds 2 files, but the model takes only 1"):
             folder_views(tmp_path, 1)

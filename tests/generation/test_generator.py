@@ -1,21 +1,20 @@
 """From a model folder to predictions files."""
 
+import itertools
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tests.data.images.dicom_files import dicom
 
+from crossray import cli
 from crossray.commands.generate import generate
 from crossray.data.batches.batch import Inputs
 from crossray.data.batches.features import build_features, find_features
 from crossray.data.batches.transform import ImageTransform
-from crossray.data.images import ImageFile, read_image
-from crossray.data.store import Dataset, write_dataset
-from crossray.data.study import Study
+from crossray.data.images import read_image
+from crossray.data.store import Dataset
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import write_reports
 from crossray.errors import UserError
@@ -23,58 +22,6 @@ from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
 from crossray.generation.files import study_ids
 from crossray.generation.generator import Generator
-from crossray.models.base import ReportModel
-from crossray.models.parts.backbones import BackboneConfig
-from crossray.models.registry import create_model
-from crossray.text.tokenizer import Tokenizer
-
-REPORTS = ["The heart is normal.", "There is a left effusion. No pneumothorax.", "Lungs are clear, heart is enlarged."]
-
-
-def radiograph(path: Path, seed: int, shape: tuple[int, int] = (70, 90)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with random weights; its recipe says how it decodes."""
-    torch.manual_seed(3)
-    tokenizer = Tokenizer.train(REPORTS, min_count=1)
-    model = create_model(
-        "baseline", vocabulary_size=tokenizer.vocabulary_size, max_length=20, layers=1, width=32, heads=2,
-        feedforward=32, backbone=BackboneConfig(name="random:resnet_tiny", trainable=False),
-    )  # fmt: skip
-    assert isinstance(model, ReportModel)
-    model.tokenizer, model.transform = tokenizer, ImageTransform(size=32, resize=40)
-    model.eval()
-    path = tmp_path_factory.mktemp("run") / "best"
-    recipe = {
-        "decoding": {"beam": 2, "max_length": 12, "forbidden": []},
-        "data": {"section": "findings", "min_count": 1},
-    }
-    model.save_pretrained(path, {"recipe": recipe})
-    return path
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five test studies of one or two views."""
-    path = tmp_path_factory.mktemp("data")
-    studies = [
-        Study(
-            id=f"study{number}", patient=f"study{number}", split="test", findings=REPORTS[number % 3],
-            images=tuple(
-                ImageFile(radiograph(path / f"{number}-{view}.png", 10 * number + view), position)
-                for view, position in enumerate(("frontal", "lateral")[: 1 + number % 2])
-            ),
-        )
-        for number in range(5)
-    ]  # fmt: skip
-    write_dataset(path / "prepared", studies, size=40, source={"kind": "test"}, workers=0)
-    return path
 
 
 def test_files(folder, data, tmp_path):
@@ -117,6 +64,13 @@ def test_a_list_of_studies_keeps_its_names(folder, data, tmp_path):
     generate([], str(folder), out=out, studies=table, device="cpu")
     assert [(row.id, len(row.images)) for row in PredictionFile.load(out).rows] == [("12", 1), ("line-3", 2)]
     table = data / "list.jsonl"
+    for images in ("5", '{"a": 1}', "[5]", "true", r'"\ud800.png"'):
+        table.write_text(f'{{"images": {images}}}\n')
+        with pytest.raises(UserError, match=r"list\.jsonl: line 1: images: is no list of texts; name the files"):
+            generate([], str(folder), out=out, studies=table, device="cpu")
+    table.write_text('{"study": "\\ud800", "images": ["1-0.png"]}\n')
+    with pytest.raises(UserError, match="line 1: study: contains an incomplete character"):
+        generate([], str(folder), out=out, studies=table, device="cpu")
     table.write_text('{"study": "z", "images": ["1-0.png", "1-1.png"]}\n')
     generate([f"{data}/0-0.png"], str(folder), out=tmp_path / "a.jsonl", device="cpu")
     generate([], str(folder), out=out, studies=table, device="cpu")
@@ -330,3 +284,11 @@ def test_sampling_repeats_and_depends_on_the_study_not_its_batch(folder, data, t
         texts.append(PredictionFile.load(out).hypotheses())
     assert texts[0] == texts[1]
     assert json.loads(out.read_text().splitlines()[0])["crossray"]["decoding"]["seed"] == 5
+
+
+def test_the_command_says_how_long_the_model_took_and_prints_only_the_report(folder, data, capsys, monkeypatch):
+    monkeypatch.setattr("crossray.generation.generator.time.perf_counter", itertools.count(0, 5).__next__)
+    cli.main(["generate", str(data / "0-0.png"), "--model", str(folder), "--device", "cpu"])
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert "The model took 5.0 s." in printed.err

@@ -98,3 +98,24 @@ def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "need --format fhir or sr" in refusal(capsys, "--format", "jsonl", "--subject", "Patient/9")
     (folder / "out").write_text("a file")
     assert "it is a file" in refusal(capsys, "--format", "sr")
+
+
+@pytest.mark.parametrize("format", ["text", "fhir", "sr"])
+def test_only_exports_are_replaced(folder: Path, capsys: pytest.CaptureFixture[str], format: str) -> None:
+    for _ in range(2):
+        export("--format", format)
+    (kept,) = (folder / "out").glob("ward_a-2.*")
+    kept.write_bytes(b"written by a person")
+    (folder / "out" / f"ward_a{kept.suffix}").unlink()
+    assert f"{kept.name} exists and is no export of CrossRay" in refusal(capsys, "--format", format)
+    assert [path.name for path in (folder / "out").iterdir()] == [kept.name]
+    assert kept.read_bytes() == b"written by a person"
+
+
+def test_the_radiograph_is_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "out").mkdir()
+    (folder / "a.dcm").rename(folder / "out" / "chest.dcm")
+    write_predictions(folder / "p.jsonl", PROVENANCE, [Prediction("chest", TEXT, images=("out/chest.dcm",))])
+    before = (folder / "out" / "chest.dcm").read_bytes()
+    assert "chest.dcm exists and is no export" in refusal(capsys, "--format", "sr")
+    assert (folder / "out" / "chest.dcm").read_bytes() == before

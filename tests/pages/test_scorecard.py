@@ -12,6 +12,7 @@ import pytest
 from tests.browser.example import make_runs
 from tests.pages.html_reader import Reader
 
+from crossray.cli import main
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.predictions import PredictionFile
@@ -65,6 +66,17 @@ class TestReading:
         alone = Path(shutil.copy(runs[1] / "predictions.jsonl", tmp_path / "mine.jsonl"))
         shutil.copy(runs[1] / "predictions.scores.json", tmp_path / "mine.scores.json")
         assert [system.name for system in read_systems([runs[0], alone])] == ["careful", "mine"]
+
+    def test_names_that_differ_after_a_dot_only_have_scores_and_names_of_their_own(
+        self, runs: list[Path], tmp_path: Path
+    ) -> None:
+        files = [tmp_path / "preds.seed0", tmp_path / "preds.seed1"]
+        for run, path in zip(runs, files, strict=True):
+            shutil.copy(run / "predictions.jsonl", path)
+            main(["evaluate", str(path), "--meteor", "no", "--resamples", "20"])
+        said: list[str] = []
+        assert [system.name for system in read_systems(files, say=said.append)] == ["preds.seed0", "preds.seed1"]
+        assert said == []
 
     def test_scores_of_an_ablation_are_found(self, runs: list[Path]) -> None:
         (runs[0] / "predictions.scores.json").rename(runs[0] / "scores.json")

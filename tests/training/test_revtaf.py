@@ -93,6 +93,28 @@ def test_learning_from_rewards_never_reads_the_own_report(
     assert all(excluded)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_validation_searches_with_the_current_weights(
+    share: float, tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fused optimizers change weights without raising their versions."""
+    plain, apart = TrainingModule.on_validation_epoch_end, []
+
+    def ended(self: TrainingModule) -> None:
+        model = self.model
+        assert isinstance(model, REVTAF)
+        assert model.lre is not None
+        index = model._index("hyperbolic")
+        apart.append(float((index.vectors - model.lre(model.database.entities.float())).abs().max()))
+        plain(self)
+
+    monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", ended)
+    options = {"model.retrieval_share": share, "optimizer.learning_rate": 1e-2}
+    train(small(tiny, trainer__max_epochs=3, **options), blobs, tmp_path / "run")
+    assert len(apart) >= 2
+    assert max(apart) < 1e-5
+
+
 def test_a_run_killed_within_an_epoch_continues_bit_for_bit(
     tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

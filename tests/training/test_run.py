@@ -344,3 +344,19 @@ def test_a_pretrained_backbone_is_where_a_system_starts(tiny: Any, blobs: Path, 
     assert isinstance(model, Baseline)
     for name, tensor in vision.backbone.state_dict().items():
         assert torch.equal(tensor, model.backbone.state_dict()[name])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_validation_loss_is_that_of_the_whole_split(reduction: str, tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    """A mean over words or over studies, whatever the batches are."""
+    losses = []
+    for size in (2, 7):
+        options = {"optimizer.learning_rate": 0.0, "model.loss_reduction": reduction}
+        options |= {"model.wcl": False, "model.rve": False, "model.backbone.trainable": False}  # no batch statistics
+        recipe = tiny(
+            "rcan/phantom", trainer__max_epochs=1, data__batch_size=size, trainer__precision="32",
+            stages=[{"epochs": 1, "loss_weights": {"language": 1.0}}], **options,
+        )  # fmt: skip
+        train(recipe, blobs, tmp_path / str(size))
+        losses.append(rows_of(tmp_path / str(size), "val")[0]["loss_language"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -1,6 +1,7 @@
 """Stages: what is frozen, switched and weighted, where each begins, and what the model hears about it."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -105,6 +106,30 @@ def test_freezing_covers_weights_and_statistics_and_ends_with_the_stage() -> Non
         keeper.enter(Stage(freeze=("nothing",)))
     with pytest.raises(UserError, match="'width'"):
         keeper.enter(Stage(switches={"width": 4}))
+
+
+def test_what_no_stage_trains_may_depend_on_the_switches() -> None:
+    class Switched(TwoParts):
+        def frozen(self) -> list[str]:
+            return [] if self.config.second else ["three"]
+
+    model = Switched(TwoPartsConfig())
+    keeper = StageKeeper(model)
+    for second in (False, True, False):
+        keeper.enter(Stage(switches={"second": second}))
+        assert model.three.requires_grad == second
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"), [((math.nan, math.nan), 2), ((math.nan, 0.5, math.nan, 0.4), 2), ((0.5, math.nan), 1)]
+)
+def test_a_monitor_without_a_value_does_not_keep_the_first_model(
+    values: tuple[float, ...], kept: int, tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(values)
+    monkeypatch.setattr("crossray.training.checkpoints.monitored", lambda *_: next(left))
+    best = train(tiny("baseline/phantom", trainer__max_epochs=len(values)), blobs, tmp_path / "run")
+    assert json.loads((best / "provenance.json").read_text())["epoch"] == kept
 
 
 def test_stages_freeze_switch_and_weigh(tiny: Any, blobs: Path, tmp_path: Path, models: list[TwoParts]) -> None:

@@ -1,5 +1,6 @@
 """A training that starts from a saved model: its weights and its vocabulary, or one sentence why not."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,22 @@ def test_goes_on_with_weights_and_vocabulary(
     assert trained and all(torch.equal(before[name], after[name]) for name in trained)
     vocabularies = [Tokenizer.load(folder / "tokenizer.json").tokens for folder in (first / "best", best)]
     assert vocabularies[0] == vocabularies[1]
+
+
+def test_features_are_those_of_the_frozen_network_that_is_loaded(
+    tiny: Callable[..., Recipe], blobs: Path, tmp_path: Path
+) -> None:
+    """The recipe's own network, of another seed, has other features; the saved model still has the loss that it had."""
+    frozen = {"model.backbone.trainable": False, "data.min_count": 1}
+    train(tiny(trainer__max_epochs=1, **frozen), blobs, tmp_path / "first")
+    still = {"optimizer.learning_rate": 0.0, "trainer.seed": 1, **frozen, "data.min_count": 3}
+    train(tiny(stages=[{"epochs": 1, "start_from": str(tmp_path / "first")}], **still), blobs, tmp_path / "second")
+    losses = []
+    for run in ("first", "second"):
+        rows = [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        losses.append(next(row["loss_language"] for row in rows if row["split"] == "val"))
+        assert json.loads((tmp_path / run / "best/generation.json").read_text())["min_count"] == 1
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
 
 @pytest.mark.parametrize(

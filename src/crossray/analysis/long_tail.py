@@ -15,6 +15,7 @@ from crossray.evaluation.compare import same_protocols, same_studies, system_nam
 from crossray.evaluation.labelers import RULES, open_labeler
 from crossray.evaluation.metrics.clinical import POSITIVE, ClinicalStatistics
 from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.predictions.writing import clinical_notes
 from crossray.evaluation.statistics.significance import Interval, bootstrap, paired_difference
 from crossray.text.observations import CHEXPERT
 
@@ -95,7 +96,8 @@ def long_tail(
         seed: seed of the resamples.
 
     Raises:
-        UserError: the files contain different studies or references, or fewer than three observations occur.
+        UserError: the files contain different studies or references, most reports are in a language that the labeler
+            does not read, or fewer than three observations occur.
     """
     files = [file for runs in systems for file in runs]
     system_names(files)  # raises an error for a file given twice
@@ -104,6 +106,11 @@ def long_tail(
     protocols, _ = same_protocols(aligned)
     protocol = "full" if "full" in protocols else next(iter(protocols))
     reader = open_labeler(labeler)
+    if not clinical_notes(aligned[0].references(protocol))[0]:
+        raise UserError(
+            f"{aligned[0].path}: references: most are in a language that the labeler does not read; give studies whose "
+            "reports are in English or another language of its rules."
+        )
     references = reader.label(aligned[0].references(protocol))
     labelled = [
         ClinicalStatistics.of(reader.label(file.hypotheses()), references, reader.observations) for file in aligned

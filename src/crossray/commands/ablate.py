@@ -96,7 +96,7 @@ def _perform(folder: Path, runs: list["Run"], task: "Task", jobs: int | None) ->
         if reason is not None:
             failed[run.name] = reason
         line = f"{done} of {len(runs)}: {run.name} {'finished' if reason is None else 'FAILED'}"
-        console().print(line, markup=False, highlight=False)
+        console().print(line, highlight=False)
 
     try:
         with locked(folder):
@@ -111,7 +111,7 @@ def _render(folder: Path) -> None:
     from crossray.pages.ablation_table import print_table, write_table
 
     print_table(write_table(folder), console())
-    console().print(f"tables in {folder}: table.md, table.tex, table.html", markup=False, highlight=False)
+    console().print(f"tables in {folder}: table.md, table.tex, table.html", highlight=False)
 
 
 def write_reports(run: Path, data: Path, split: str, predictions: Path) -> int:

@@ -59,7 +59,7 @@ def calibrate(
         for grid in grids:
             console().print(grid.render(), crop=False)
             console().print()
-        console().print(note, markup=False, highlight=False)
+        console().print(note, highlight=False)
         console().print()
     if out is not None:
         write_confidence(Path(model).name, calibration, checker, out)

@@ -1,5 +1,7 @@
 """The description of a command of the command line."""
 
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,16 +73,15 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _paths(value: Any) -> list[Path]:
-    """Return the existing files and folders named by an argument: a path, comma-separated paths, or a list of these."""
+    """Return the existing files and folders named by an argument: a path, several separated by "," or ";", or lists."""
     if isinstance(value, Path):
         return [value]
     if isinstance(value, str):
-        return [Path(part) for part in value.split(",") if part and len(part) < _LONGEST and Path(part).exists()]
+        parts = [part.strip() for part in (value, *re.split("[,;]", value))]
+        # `Path.exists` raises an error for a name that is too long
+        return [Path(part) for part in parts if part and os.path.exists(part)]  # noqa: PTH110
     return [path for part in value for path in _paths(part)] if isinstance(value, list | tuple) else []
 
-
-#: Texts of at least this length are not tested for being a path.
-_LONGEST = 4000
 
 _SEED = (0, 2**63 - 1)
 
@@ -89,5 +90,6 @@ _SEED = (0, 2**63 - 1)
 _LIMITS: Mapping[str, tuple[int, int]] = {
     "seed": _SEED, "seeds": _SEED, "shuffle_images": _SEED, "sample": (1, 10**9), "resamples": (1, 10**6),
     "batch_size": (1, 2**16), "size": (1, 2**13), "workers": (0, 2**10), "k": (1, 10**6), "jobs": (1, 2**10),
+    "devices": (1, 2**16),
     "examples": (0, 10**6), "studies": (0, 10**8), "images": (0, 10**6),
 }  # fmt: skip

@@ -49,6 +49,7 @@ def evaluate_predictions(
     from crossray.data.store import Dataset
     from crossray.evaluation.evaluate import evaluate as score
     from crossray.evaluation.labelers import open_labeler
+    from crossray.evaluation.predictions import scores_path
     from crossray.evaluation.predictions.exchange import open_predictions
     from crossray.files.write import WriteError, write_whole
     from crossray.pages.printing import markdown_page, print_evaluation
@@ -68,8 +69,7 @@ def evaluate_predictions(
             seed=seed,
         )
         result = score(file, dataset=dataset, meteor=meteor, labeler=reader, resamples=resamples, seed=seed)
-    subset = file.provenance.subset
-    target = out or predictions.with_suffix(f".{subset}.scores.json" if subset else ".scores.json")
+    target = out or scores_path(predictions, file.provenance.subset)
     if markdown is not None:
         tables = markdown_page(result)
         write_whole(markdown, tables + ("\n" + published_page(result, published, dataset=dataset) if published else ""))

@@ -110,7 +110,7 @@ def source_command(source: "Source") -> Command:
             mine["scratch"] = rest["out"] / UNFINISHED / "images"
         collection = source.read(**mine)
         if isinstance(collection, str):
-            console().print(collection, soft_wrap=True, highlight=False, markup=False)
+            console().print(collection, soft_wrap=True, highlight=False)
             return
         if rest["out"] is None:
             raise UserError("--out is needed: the folder of the prepared dataset.")

@@ -15,6 +15,7 @@ from crossray.evaluation.metrics.statistics import StudyStatistics, measure
 from crossray.evaluation.predictions import PredictionFile, Provenance
 from crossray.evaluation.predictions.exchange import choose
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
+from crossray.evaluation.predictions.writing import clinical_notes
 from crossray.evaluation.results import Result
 from crossray.evaluation.statistics.randomization import PairedTest, corrected, paired_tests
 from crossray.evaluation.statistics.significance import CIDER_NOTE, LEVEL, bootstrap, scores_of
@@ -124,11 +125,13 @@ def compare(
     files, notes = same_studies([PredictionFile.load(path) for path in predictions], common=common)
     protocols, protocol_notes = same_protocols(files)
     systems = dict(zip(system_names(files), files, strict=True))
+    reader = open_labeler(labeler) if isinstance(labeler, str) else labeler
+    readable, languages = clinical_notes(files[0].references(list(protocols)[-1])) if reader else (True, [])
     measured = measure(
         {name: file.hypotheses() for name, file in systems.items()},
         {name: files[0].references(name) for name in protocols},
         meteor=meteor,
-        labeler=open_labeler(labeler) if isinstance(labeler, str) else labeler,
+        labeler=reader if readable else None,
     )
     everyone = against == "all" or (against is None and len(systems) <= ALL_PAIRS)
     pairs = [pair for pair in combinations(systems, 2) if everyone or pair[0] == next(iter(systems))]
@@ -151,7 +154,7 @@ def compare(
         resamples=resamples,
         seed=seed,
         meteor_jar_sha256=measured.implementations.get("meteor"),
-        notes=(*notes, *protocol_notes, *measured.notes, CIDER_NOTE),
+        notes=(*notes, *protocol_notes, *languages, *measured.notes, CIDER_NOTE),
     )
 
 

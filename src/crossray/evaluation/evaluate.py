@@ -112,7 +112,7 @@ def evaluate(
             *companions.notes,
             *writing,
             *languages,
-            *(_clinical_notes(clinical, labeler) if readable else ()),
+            *_clinical_notes(clinical, labeler),
             *measured.notes,
         ),
     )

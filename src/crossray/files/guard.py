@@ -17,6 +17,9 @@ _DATASET, _WEIGHTS, _RUN = "dataset.json", "model.safetensors", "recipe.yaml"
 #: Files of a run that commands must not overwrite; reports and scores may be written next to them.
 _OF_A_RUN = {"recipe.yaml", "provenance.json", "metrics.jsonl", "last.ckpt", "finished", BEST}
 
+#: Suffixes of outputs, which may be replaced in a folder of images; any other file there may be an image.
+_WRITTEN = {".csv", ".html", ".json", ".jsonl", ".md"}
+
 
 def check_outputs(outputs: Mapping[str, tuple[Path, Kind]], inputs: Mapping[str, Iterable[Path]]) -> None:
     """Check that outputs can be written and do not overwrite inputs; symbolic links are resolved.
@@ -47,6 +50,8 @@ def check_outputs(outputs: Mapping[str, tuple[Path, Kind]], inputs: Mapping[str,
 def _keep_inputs(option: str, path: Path, place: Path, kind: Kind, read: Mapping[Path, str]) -> None:
     for source, name in read.items():
         same = place == source
+        if name == "images" and source in place.parents and place.is_file() and place.suffix.lower() not in _WRITTEN:
+            raise UserError(f"{option} {path} is in a folder that is read by {name}; name another file.")
         if not same and kind == "file":
             with contextlib.suppress(OSError):  # such as hard links to the same file
                 same = source.is_file() and place.is_file() and source.samefile(place)

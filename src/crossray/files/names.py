@@ -1,7 +1,8 @@
-"""Makes file names printable."""
+"""Makes file names printable, and recognizes texts that are not."""
 
 import os
 from pathlib import Path
+from typing import Any, TypeGuard
 
 
 def printable(path: Path | str) -> str:
@@ -14,3 +15,16 @@ def printable(path: Path | str) -> str:
         'caf\\xe9.png'
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    r"""Whether a value is text that UTF-8 can encode, since JSON may contain incomplete characters.
+
+    Example:
+        >>> is_text("M\u00fcller"), is_text("M\ud800"), is_text(5)
+        (True, False, False)
+    """
+    try:
+        return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+    except UnicodeEncodeError:
+        return False

@@ -8,11 +8,14 @@ import errno
 import glob
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from safetensors import SafetensorError
 
 from crossray.errors import UserError
 
@@ -33,6 +36,22 @@ class WriteError(UserError, OSError):
 
 
 @contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Raise a `WriteError` for an error of the system while `path` is written, and leave all other errors."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise WriteError(path, error) from error
+    except SafetensorError as error:  # names an error of the system by its number only: (os error 28)
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise WriteError(path, OSError(int(number[1]), os.strerror(int(number[1])))) from error
+
+
+@contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path to write to, which replaces `path` if the block ends without an error.
 
@@ -43,7 +62,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         WriteError: the file cannot be written.
     """
     path = Path(path)
-    try:
+    with _one_sentence(path):
         target = path.resolve() if path.is_symlink() else path
         if target.exists() and not target.is_file():
             if target.is_dir():
@@ -61,10 +80,6 @@ def replacing(path: Path | str) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
-    except OSError as error:
-        if isinstance(error, UserError):
-            raise
-        raise WriteError(path, error) from error
 
 
 @contextmanager
@@ -110,19 +125,16 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """
     beside, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
     try:
-        for leftover in (beside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        write(beside)
-        for path in beside.rglob("*"):
-            sync(path)
-        if folder.exists():
-            folder.replace(old)
-        beside.replace(folder)
-        sync(folder.parent)
-    except OSError as error:
-        if isinstance(error, UserError):
-            raise
-        raise WriteError(folder, error) from error
+        with _one_sentence(folder):
+            for leftover in (beside, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            write(beside)
+            for path in beside.rglob("*"):
+                sync(path)
+            if folder.exists():
+                folder.replace(old)
+            beside.replace(folder)
+            sync(folder.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

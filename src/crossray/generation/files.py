@@ -39,10 +39,11 @@ def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
         size: length of their short side in pixels, `Generator.stored`.
 
     Raises:
-        UserError: there is no view or too many, a file cannot be read, or a folder contains several studies.
+        UserError: there is no view or too many, a file cannot be read, or the files belong to several studies.
     """
     if not paths:
         raise UserError("images: a study has no view; name at least one file for it.")
+    given = paths[0]
     if len(paths) == 1 and paths[0].is_dir():
         paths = folder_views(paths[0], views)
     if len(paths) > views:
@@ -50,7 +51,13 @@ def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
             f"{printable(paths[views])} is view {views + 1} of its study, but the model takes {views}; leave views out "
             "of the list."
         )
-    positions = [describe_image(path).position for path in paths]
+    described = [describe_image(path) for path in paths]
+    if len({found.study for found in described if found.study}) > 1:
+        raise UserError(
+            f"{printable(given)}: StudyInstanceUID differs between the files of its study; give each study its own "
+            "files or folder."
+        )
+    positions = [found.position for found in described]
     order = listed_frontal_first(positions)
     return FileStudy(
         paths=tuple(paths[place] for place in order),
@@ -70,17 +77,13 @@ def folder_views(folder: Path, views: int) -> list[Path]:
         views: maximum number of views of the model.
 
     Raises:
-        UserError: the folder contains no view, too many views, or views of several studies.
+        UserError: the folder contains no view or too many.
     """
     described = study_views(folder)
     if len(described) > views:
         raise UserError(
             f"{printable(folder)}: the folder holds {len(described)} files, but the model takes only {views}; "
             "give the folder of one study, or name its views separated by commas."
-        )
-    if len({found.study for found in described.values() if found.study}) > 1:
-        raise UserError(
-            f"{printable(folder)}: StudyInstanceUID differs between its files; give each study its own folder."
         )
     return list(described)
 

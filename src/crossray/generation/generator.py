@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import crossray
 from crossray.confidence.calibration import Calibration
 from crossray.confidence.check import InputCheck, InputChecker
 from crossray.confidence.folder import load_check
-from crossray.data.batches.batch import Inputs
+from crossray.data.batches.batch import Guide, Inputs
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.store import Dataset
@@ -73,6 +74,7 @@ class Generator:
             decoding settings.
         checker: check of its inputs; None if its folder has none.
         stored: short side of the images in its training dataset, in pixels, to which files are first resized.
+        seconds: time that it has spent on reports so far, without loading the model.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Generator:
         special_ids(self.tokenizer, self.decoding)
         # a folder of an earlier version does not record the size of its training images
         self.stored = model.stored or self.transform.resize or self.transform.size
+        self.seconds = 0.0
         self.device = _device(device)
         self.model = model.to(self.device).eval()
 
@@ -264,35 +267,10 @@ class Generator:
         Raises:
             UserError: there is no such dataset or split, or there is only a single study to shuffle.
         """
-        data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
-        rows = np.arange(data.studies) if split == "all" else data.rows(split)
-        seen = rows if shuffle_images is None else _shuffled(rows, shuffle_images, f"{data.path}: split {split!r}")
-        names, reports = data.ids(rows), data.reports(rows, self.section)
-        collator = Collator(
-            data, None, section=self.section, views=self.model.config.views, features=self.model.cached_features(data)
+        work = SplitReports(self, dataset, split, shuffle_images)
+        return write_predictions(
+            out, work.provenance(), work.predictions(0, work.studies, batch_size=batch_size, progress=progress)
         )
-
-        def predictions() -> Iterator[Prediction]:
-            places = self._write(names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress)
-            for place, (written, _), seconds in places:
-                views = data.views(int(seen[place]))[: self.model.config.views]
-                yield Prediction(
-                    id=names[place],
-                    prediction=written.text,
-                    references=references(reports[place], self.tokenizer, self.model.config.max_length),
-                    images=tuple(VIEW_POSITIONS[data.image_positions[view]] for view in views),
-                    log_probability=written.log_probability,
-                    seconds=seconds,
-                )
-
-        provenance = replace(
-            self._provenance(),
-            data=str(data.path.resolve()),
-            data_sha256=data.info.sha256,
-            split=split,
-            shuffled_images=shuffle_images is not None,
-        )
-        return write_predictions(out, provenance, predictions())
 
     def _write(
         self,
@@ -306,8 +284,7 @@ class Generator:
 
         The seconds are those of the batch divided by its studies, including reading the images of a dataset.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
+        check_batch_size(batch_size)
         first = 0
         while first < len(names):
             rows = np.arange(first, min(first + batch_size, len(names)))
@@ -328,7 +305,9 @@ class Generator:
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            seconds = (time.perf_counter() - started) / len(rows)
+            taken = time.perf_counter() - started
+            self.seconds += taken
+            seconds = taken / len(rows)
             for row, report in zip(rows.tolist(), written, strict=True):
                 yield row, report, seconds
             first += len(rows)
@@ -339,7 +318,8 @@ class Generator:
         prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
         seeds = [study_seed(self.decoding.seed, name) for name in names]
         with torch.inference_mode():
-            encoded = self.model.encode(prepared)
+            # a system that retrieves training reports does not read the own report of a training study
+            encoded = self.model.encode(prepared, Guide(None, tuple(names), tuple(names)))
         utility = utility_of(self.decoding)
         reports = write_reports(self.model, prepared, self.decoding, seeds=seeds, encoded=encoded, utility=utility)
         if samples:
@@ -366,11 +346,102 @@ class Generator:
         )
 
 
+class SplitReports:
+    """The reports of one split of a prepared dataset, of any part of its studies.
+
+    Attributes:
+        generator: writes the reports.
+        data: the dataset.
+        split: the split.
+        rows: (n,) rows of its studies in the dataset.
+        seen: (n,) rows of the studies whose images the model sees; differs from `rows` only if images are shuffled.
+        shuffled: whether images are shuffled.
+    """
+
+    def __init__(
+        self, generator: Generator, dataset: Dataset | Path | str, split: str, shuffle_images: int | None = None
+    ) -> None:
+        """Find the studies; see `Generator.generate_dataset` for the arguments.
+
+        Raises:
+            UserError: there is no such dataset or split, or there is only a single study to shuffle.
+        """
+        self.generator, self.split = generator, split
+        self.data = data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+        self.rows = np.arange(data.studies) if split == "all" else data.rows(split)
+        place = f"{data.path}: split {split!r}"
+        self.seen = self.rows if shuffle_images is None else _shuffled(self.rows, shuffle_images, place)
+        self.shuffled = shuffle_images is not None
+
+    @property
+    def studies(self) -> int:
+        """Number of studies, n."""
+        return len(self.rows)
+
+    def provenance(self) -> Provenance:
+        """The header of the predictions file."""
+        return replace(
+            self.generator._provenance(),
+            data=str(self.data.path.resolve()),
+            data_sha256=self.data.info.sha256,
+            split=self.split,
+            shuffled_images=self.shuffled,
+        )
+
+    def predictions(
+        self, first: int, last: int, *, batch_size: int, progress: Progress | None = None
+    ) -> Iterator[Prediction]:
+        """The predictions of the studies from `first` to before `last`, in order, in batches from `first` on.
+
+        Args:
+            first: index of the first study, below n.
+            last: index after the last study; n at most.
+            batch_size: number of studies per batch; halved when memory runs out.
+            progress: called with the number of finished and of all studies between `first` and `last`.
+
+        Raises:
+            UserError: there is not enough memory for even one study.
+        """
+        data, generator, seen = self.data, self.generator, self.seen[first:last]
+        views, max_length = generator.model.config.views, generator.model.config.max_length
+        names = data.ids(self.rows[first:last])
+        reports = data.reports(self.rows[first:last], generator.section)
+        collator = self._collator
+        places = generator._write(names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress)
+        for place, (written, _), seconds in places:
+            images = data.views(int(seen[place]))[:views]
+            yield Prediction(
+                id=names[place],
+                prediction=written.text,
+                references=references(reports[place], generator.tokenizer, max_length),
+                images=tuple(VIEW_POSITIONS[data.image_positions[image]] for image in images),
+                log_probability=written.log_probability,
+                seconds=seconds,
+            )
+
+    @cached_property
+    def _collator(self) -> Collator:
+        """Reads the inputs; created once, because finding cached features reads the encoder's weights."""
+        model = self.generator.model
+        features = model.cached_features(self.data)
+        return Collator(self.data, None, section=self.generator.section, views=model.config.views, features=features)
+
+
 class _Written(NamedTuple):
     """The result for one study of a batch."""
 
     report: WrittenReport
     check: InputCheck | None
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Check the number of studies per batch.
+
+    Raises:
+        UserError: it is not positive.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
 
 
 def _present(part: Any, folder: str, file: str) -> Any:

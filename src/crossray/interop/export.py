@@ -47,21 +47,23 @@ def export_reports(
         Number of files.
 
     Raises:
-        UserError: an image cannot be read, a study for "sr" has no DICOM images, or `subject` is given for several
-            studies.
+        UserError: an image cannot be read, a study for "sr" has no DICOM images, `subject` is given for several
+            studies, or a file of `folder` that is no export would be replaced.
     """
     if subject is not None and (format != "fhir" or len(file.rows) > 1):
         raise UserError(
             "--subject names the patient of a single study with --format fhir; select the study with --studies."
         )
     written = datetime.now(UTC)
-    names = _names([row.id for row in file.rows])
+    targets = {
+        study: folder / f"{name}{_SUFFIX[format]}" for study, name in _names([row.id for row in file.rows]).items()
+    }
+    for target in targets.values():
+        _keep(target)
     for row in file.rows:
         draft = predicted_report(row, file.provenance, written)
         sources = () if format == "text" else _sources(row, file, images)
-        write_whole(
-            folder / f"{names[row.id]}{_SUFFIX[format]}", _content(draft, sources, format, subject, transaction)
-        )
+        write_whole(targets[row.id], _content(draft, sources, format, subject, transaction))
     return len(file.rows)
 
 
@@ -70,6 +72,16 @@ def report_text(draft: DraftReport) -> str:
     return (
         f"{draft.text}\n\n{NOTICE}\nModel: {draft.model.name} ({draft.model.system}), CrossRay {draft.model.version}\n"
     )
+
+
+def _keep(target: Path) -> None:
+    """Refuse to replace a file that is no export: it may be the radiograph, or a report of a person."""
+    try:
+        own = not target.is_file() or NOTICE.encode() in target.read_bytes()
+    except OSError as error:
+        raise UserError(f"--out: {target} cannot be replaced ({error.strerror}); choose another folder.") from None
+    if not own:
+        raise UserError(f"--out: {target} exists and is no export of CrossRay; choose another folder.")
 
 
 def _content(

@@ -82,6 +82,8 @@ class Trainable(nn.Module, ABC):
     """
 
     loss_weights: ClassVar[Mapping[str, float]]
+    #: Losses that are means over the tokens of a batch; the others are means over its studies.
+    token_losses: frozenset[str] = frozenset({"language"})
     metrics: ClassVar[tuple[str, ...]] = ()
     config_class: ClassVar[type[TrainableConfig]]
     system: ClassVar[str]

@@ -399,6 +399,11 @@ class RCAN(EncoderDecoder):
             cache.state["context_score"], cache.state["context"] = past
         return text
 
+    @property
+    def token_losses(self) -> frozenset[str]:  # type: ignore[override]
+        """The language loss, unless it is a mean over studies."""
+        return frozenset({"language"} if self.config.loss_reduction == "mean" else ())
+
     def language_loss(self, encoded: Encoded, targets: Targets) -> Tensor:
         """Eq. 23: the mean over all words of the batch, or the sum over the words of a report, mean over reports."""
         loss = super().language_loss(encoded, targets)

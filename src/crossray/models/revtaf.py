@@ -126,7 +126,7 @@ class REVTAF(RetrievingModel):
         super().learn_from(dataset, section, features)
         self.standardize_prompts()
         labelled = self.database.labels[(self.database.labels >= 0).all(1)]
-        if len(labelled):
+        if labelled.numel():
             priors = base_probabilities(labelled[:, : self.classes])
             priors[len(priors) - self._auxiliary :] = 1
             self.ala.begin(priors)

@@ -20,17 +20,17 @@ MOST_HEADINGS = 8
 
 
 def console() -> "Console":
-    """A console on standard output."""
+    """A console on standard output, on which names and reports with square brackets or colons are plain text."""
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False, emoji=False)
 
 
 def progress_bar(title: str) -> "Progress":
     """A progress bar on standard error, to be used as a callback: `bar(done, total)`."""
     from rich.console import Console
 
-    return Progress(title, Console(stderr=True))
+    return Progress(title, Console(stderr=True, markup=False, emoji=False))
 
 
 class Progress:
@@ -91,24 +91,24 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
         f"{counted(counts['images']['all'], 'image')}"
     )
     for reason, number in counts["rejected"].items():
-        console.print(f"[yellow]{number} rejected: {reason}[/] (see rejected.jsonl)")
+        console.print(f"{number} rejected: {reason} (see rejected.jsonl)", style="yellow")
     for field, number in counts.get("warnings", {}).items():
-        console.print(f"[yellow]{counted(number, 'image')} with a warning: {field}[/] (see images.parquet)")
+        console.print(f"{counted(number, 'image')} with a warning: {field} (see images.parquet)", style="yellow")
     if number := counts.get("patients_in_several_splits"):
         patients = counted(number, "patient is", "patients are")
         console.print(
-            f"[yellow]{patients} in two splits or more[/]: their scores do not test generalization", soft_wrap=True
+            f"{patients} in two splits or more: their scores do not test generalization",
+            style="yellow",
+            soft_wrap=True,
         )
     for line in text_notes(dataset):
-        console.print(f"[yellow]{line}[/]", highlight=False)
+        console.print(line, style="yellow", highlight=False)
     if info.source.get("synthetic_images"):
-        console.print("[yellow]The images are synthetic: drawn, not radiographs.[/]")
+        console.print("The images are synthetic: drawn, not radiographs.", style="yellow")
 
 
 def text_notes(dataset: "Dataset") -> list[str]:
     """Notes on text in the reports that is not used: words outside the sections, unknown headings, other languages."""
-    from rich.markup import escape
-
     from crossray.text.observations import language_notes, report_language
 
     unread = [extra["unread"] for extra in dataset.extras() if "unread" in extra]
@@ -118,7 +118,7 @@ def text_notes(dataset: "Dataset") -> list[str]:
         notes.append(f"{counted(words, 'word')} of {counted(len(unread), 'report')} are outside the stored sections")
         names = Counter(name for entry in unread for name in entry["headings"])
         if names:
-            shown = ", ".join(f"{escape(name)} ({count})" for name, count in names.most_common(MOST_HEADINGS))
+            shown = ", ".join(f"{name} ({count})" for name, count in names.most_common(MOST_HEADINGS))
             notes.append(f"unknown headings, most frequent first: {shown}")
     if not dataset.info.source.get("synthetic_images"):
         rows = range(dataset.studies)

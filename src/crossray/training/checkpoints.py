@@ -1,5 +1,6 @@
 """Callbacks that save the checkpoint for resuming a run, and the model folder with the best validation metric."""
 
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -84,7 +85,9 @@ class BestModel(Callback):
         early = trainer.current_epoch + 1 < self.config.min_epochs and not (ending and self.best is None)
         if early:
             return
-        better = self.best is None or (value > self.best if self.mode == "max" else value < self.best)
+        # nothing is better than a value that could not be computed, so that the latest model is kept until one can be
+        best = math.nan if self.best is None else self.best
+        better = math.isnan(best) or (value > best if self.mode == "max" else value < best)
         if better:
             self.best, self.waited = value, 0
             self.save(trainer, module)

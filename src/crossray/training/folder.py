@@ -43,7 +43,7 @@ def say_finished(recipe: Recipe, out: Path, checkpoint: Mapping[str, Any]) -> Pa
         raise UserError(
             f"{out}: the run is finished, but its folder {BEST}/ is missing; restore it or train with another --out."
         )
-    Console(stderr=True).print(
+    Console(stderr=True, markup=False, emoji=False).print(
         f"Finished at epoch {epochs} of {sum(recipe.stage_epochs())}; the best model is in {out / BEST}. To train "
         "longer, start a new run.", soft_wrap=True,
     )  # fmt: skip

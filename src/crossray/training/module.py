@@ -28,9 +28,6 @@ from crossray.training.reward import RewardObjective
 from crossray.training.stages import StageKeeper, loss_weights
 from crossray.training.supervision import Supervision
 
-#: Losses that are means over tokens rather than over studies.
-TOKEN_LOSSES = frozenset({"language"})
-
 
 class TrainingModule(lightning.LightningModule):
     """Trains one stage of a recipe.
@@ -200,7 +197,7 @@ class TrainingModule(lightning.LightningModule):
         losses = self._supervised(batch)
         tokens = float(batch.targets.mask[:, 1:].sum())
         for name, loss in losses.items():
-            self._add(f"loss_{name}", float(loss), tokens if name in TOKEN_LOSSES else batch.inputs.size)
+            self._add(f"loss_{name}", float(loss), tokens if name in self.model.token_losses else batch.inputs.size)
         self.model.observe(batch)
         if isinstance(self.model, ReportModel) and self.model.tokenizer is not None:
             self._validate_reports(self.model, self.model.tokenizer, batch)
@@ -282,7 +279,9 @@ class TrainingModule(lightning.LightningModule):
         for name, loss in losses.items():
             weight = self.loss_weights[name]
             if weight:
-                total = total + weight * loss.float() * (self._token_share(batch) if name in TOKEN_LOSSES else 1.0)
+                total = total + weight * loss.float() * (
+                    self._token_share(batch) if name in self.model.token_losses else 1.0
+                )
         return total
 
     def _token_share(self, batch: Batch) -> Tensor | float:

@@ -122,7 +122,7 @@ def _trained(name: str, run: Path, dataset: Dataset, wanted_by: Recipe, train: T
         run.parent.mkdir(exist_ok=True)
         with locked(run.with_name(f"{run.name}.lock")):
             if not done.exists():
-                console = Console(stderr=True)
+                console = Console(stderr=True, markup=False, emoji=False)
                 # soft_wrap, because a path broken over two lines cannot be copied
                 console.print(
                     f"{wanted_by.system} needs {name}, which this dataset does not have yet; training it in {run}.",

@@ -22,7 +22,7 @@ class ProgressDisplay(Callback):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False, emoji=False)
         self._bar: Progress | None = None
         self._images = 0
         self._since = 0.0

@@ -155,10 +155,14 @@ class _Run:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, out: Path, provenance: dict[str, Any]) -> None:
         self.recipe, self.out, self.provenance = recipe, out, provenance
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, markup=False, emoji=False)
         if recipe.trainer.threads:
             torch.set_num_threads(recipe.trainer.threads)
         self.model = build_model(recipe, dataset)
+        folder = first_model(recipe)
+        if folder is not None:
+            # already now, because features and retrieved reports are those of its frozen networks
+            weights_from(self.model, folder)
         self.keeper = StageKeeper(self.model)
         self.device = choose_device(recipe.trainer)
         self.precision = choose_precision(recipe.trainer, self.device)
@@ -186,6 +190,9 @@ class _Run:
         data = {name: value for name, value in provenance["data"].items() if name != "path"}
         writes = isinstance(self.model, ReportModel)
         generation = GenerationSettings.of_recipe(recipe.decoding, provenance["recipe"]["data"]) if writes else None
+        if generation is not None and folder is not None:  # its vocabulary
+            earlier = GenerationSettings.load(folder, recipe.data.max_length)
+            generation = dataclasses.replace(generation, min_count=earlier.min_count)
         self.best = BestModel(out / BEST, recipe.trainer, {**provenance, "data": data}, generation)
 
     def go(self, checkpoint: dict[str, Any] | None) -> Path:
@@ -232,7 +239,7 @@ class _Run:
         if index and self.recipe.stages[index].start_from == "best":
             weights_from(self.model, self.out / BEST)
         elif not index and (folder := first_model(self.recipe)):
-            weights_from(self.model, folder)
+            weights_from(self.model, folder)  # again, because `learn_from` computed statistics of this dataset
 
     def _fit(self, module: TrainingModule, epochs: int, continued: bool) -> lightning.Trainer:
         config = self.recipe.trainer

@@ -82,7 +82,7 @@ def monitored_names(monitor: str) -> list[str]:
 
 
 def monitored(metrics: Mapping[str, float], monitor: str) -> float:
-    """Return the value of a monitor: a metric, or the mean of several.
+    """Return the value of a monitor: a metric, or the mean of several; NaN if one has no value in this split.
 
     Raises:
         UserError: the validation did not compute a metric, such as the AUROC of an observation that is always or never

@@ -45,15 +45,13 @@ class StageKeeper:
     """Freezes and switches a model for each stage, independently of the previous stages.
 
     Args:
-        model: model with initial weights; its `requires_grad` and `frozen()` define which parameters can be trained.
+        model: model with initial weights; its `requires_grad`, and its `frozen()` in each stage, define which
+            parameters can be trained.
     """
 
     def __init__(self, model: Trainable) -> None:
         self.model = model
-        frozen = set(model.frozen())
-        self._trained = {
-            name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in frozen
-        }
+        self._trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._still: list[nn.Module] = []
 
     def enter(self, stage: Stage) -> None:
@@ -66,14 +64,16 @@ class StageKeeper:
         for prefix in stage.freeze:
             if not any(name.startswith(prefix) for name in parameters):
                 raise UserError(f"recipe field 'stages.freeze': no parameter's name begins with '{prefix}'; remove it.")
+        if stage.switches:
+            self.model.switch(**stage.switches)
+        frozen = set(self.model.frozen())  # may depend on the switches
         for name, parameter in parameters.items():
-            parameter.requires_grad_(name in self._trained and not name.startswith(tuple(stage.freeze)))
+            trained = name in self._trained and name not in frozen
+            parameter.requires_grad_(trained and not name.startswith(tuple(stage.freeze)))
         self._still = [
             module for name, module in self.model.named_modules()
             if any(f"{name}.".startswith(prefix if prefix.endswith(".") else f"{prefix}.") for prefix in stage.freeze)
         ]  # fmt: skip
-        if stage.switches:
-            self.model.switch(**stage.switches)
 
     def train_mode(self) -> None:
         """Set train mode, except for frozen modules: in eval mode, they have no dropout and fixed batch statistics."""

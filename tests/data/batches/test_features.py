@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -119,6 +121,32 @@ def test_an_interrupted_run_is_continued(dataset):
         assert (cache.path / name).read_bytes() == (whole.path / name).read_bytes()
     assert {path.name for path in cache.path.iterdir()} == {"map.npy", "code.npy", "features.json"}
     assert {path.name for path in cache.path.parent.iterdir()} == {cache.path.name, whole.path.name}
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system reserves no disk space")
+def test_a_full_disk_is_an_error_before_anything_is_mapped_and_the_run_is_continued(dataset, monkeypatch):
+    def full(handle: int, start: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full)
+        with pytest.raises(UserError, match=r"features cannot be written \(No space left on device\); free space"):
+            build_features(dataset, Encoder(), TRANSFORM, "weights", batch_size=8)
+    assert build_features(dataset, Encoder(), TRANSFORM, "weights").variants == 1
+
+
+def test_the_whole_file_has_its_place_on_the_disk_from_the_first_batch_on(dataset):
+    def wide(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if started:
+            raise KeyboardInterrupt
+        started.append(len(images))
+        return {"map": torch.zeros(len(images), 4096)}
+
+    started: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        build_features(dataset, wide, TRANSFORM, "weights", batch_size=1)
+    (path,) = (dataset.path / "features").glob("*/map.npy")
+    assert path.stat().st_blocks * 512 >= path.stat().st_size
 
 
 def test_processes_that_ask_at_once_compute_once(dataset):

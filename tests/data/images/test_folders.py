@@ -44,6 +44,7 @@ BESIDE = {
     "viewer.exe": b"MZ\x90\0",
     "INDEX.HTM": b"<html>",
     "report.pdf": b"%PDF-1.4",
+    "images-00000.u8": bytes(5000),
 }
 
 

@@ -111,6 +111,20 @@ def test_kaggles_tables_give_the_same_studies_and_their_projections(tmp_path: Pa
         read_iu_xray(table, images, tmp_path / "c")
 
 
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    """A number of thousands of digits is one that Python does not convert."""
+    reports, images = openi(tmp_path, archives=False)
+    table, projections = kaggle(tmp_path)
+    entry = {"id": "CXR" + "1" * 5000, "report": "Clear.", "image_path": ["a/0.png"], "split": "train"}
+    (tmp_path / "annotation.json").write_text(json.dumps({"train": [entry]}))
+    with pytest.raises(UserError, match=r"train\[0\]\.id: is not CXR<number>"):
+        read_iu_xray(reports, images, tmp_path / "a", annotation=tmp_path / "annotation.json")
+    for number in ("1" * 5000, "one", "\u00b9"):
+        table.write_text(f"uid,MeSH,indication,findings,impression\n{number},normal,,Clear.,\n")
+        with pytest.raises(UserError, match="line 2: uid is not a number; use the unchanged"):
+            read_iu_xray(table, images, tmp_path / "b", projections=projections)
+
+
 @pytest.mark.parametrize("archives", [True, False])
 def test_jpeg_copies_are_taken_as_the_png_images_are(tmp_path: Path, archives: bool) -> None:
     _, images = openi(tmp_path / "openi", archives=False)
@@ -207,6 +221,7 @@ REPORT = b'<eCitation><uId id="CXR1"/><AbstractText Label="FINDINGS">A &lt; B%b.
         (b"\x89PNG\r\n", "not well-formed XML"),
         (b'<?xml version="1.0" encoding="no-such"?><a/>', "not well-formed XML"),
         (b'<eCitation><uId id="../CXR1"/></eCitation>', "uId"),
+        (b'<eCitation><uId id="CXR' + b"1" * 5000 + b'"/></eCitation>', "uId"),
         (b"<eCitation/>", "uId"),
     ],
 )

@@ -74,11 +74,34 @@ def test_a_folder_that_is_no_dataset(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read"), ("[]", "field 'format'"), ('{"format": 99}', "'format'"), ('{"format": 1}', "'source'")],
+    [
+        ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ("[]", "field 'format'"),
+        ('{"format": 99}', "'format'"),
+        ('{"format": 1}', "'source'"),
+    ],
 )
 def test_a_damaged_description(copied, text, message):
     (copied / "dataset.json").write_text(text)
     with pytest.raises(UserError, match=message):
+        Dataset.open(copied)
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"counts": {}}, "counts.read"),
+        ({"counts": {"read": 1, "rejected": {}, "studies": {"all": 1}, "images": {"all": "1"}}}, "counts.images.all"),
+        ({"observations": 5}, "observations"),
+        ({"notes": [1]}, "notes"),
+        ({"size": None}, "size"),
+    ],
+)
+def test_a_field_of_the_wrong_type(copied, changed, field):
+    description = copied / "dataset.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | changed))
+    with pytest.raises(UserError, match=f"field '{field}' of dataset.json is missing or of the wrong type; remove"):
         Dataset.open(copied)
 
 

@@ -9,6 +9,7 @@ cached features still sees augmented images. HASH covers everything that determi
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -239,7 +240,9 @@ class _Writer:
         progress = folder / _PROGRESS
         if progress.exists():
             saved = json.loads(progress.read_text(encoding="utf-8"))
-            self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in saved["names"]}
+            for name in saved["names"]:
+                self._arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r+")
+                _reserve(folder / f"{name}.npy")
             self.done = int(saved["done"])
 
     def add(self, features: dict[str, Tensor]) -> None:
@@ -247,6 +250,7 @@ class _Writer:
 
         Raises:
             ValueError: there are no features.
+            OSError: the disk is full.
             UserError: values are beyond the range of the stored type; the folder is removed.
         """
         converted = {name: self._converted(name, tensor) for name, tensor in features.items()}
@@ -254,9 +258,10 @@ class _Writer:
             raise ValueError("there are no features to cache")
         for name, values in converted.items():
             if name not in self._arrays:
-                self._arrays[name] = np.lib.format.open_memmap(
-                    self._folder / f"{name}.npy", "w+", values.dtype, (*self._shape, *values.shape[1:])
-                )
+                path = self._folder / f"{name}.npy"
+                array = np.lib.format.open_memmap(path, "w+", values.dtype, (*self._shape, *values.shape[1:]))
+                _reserve(path)
+                self._arrays[name] = array
             flat = self._arrays[name].reshape(-1, *values.shape[1:])
             flat[self.done : self.done + len(values)] = values
         self.done += len(values)
@@ -289,3 +294,14 @@ class _Writer:
                 f"feature '{name}': has values beyond the range of {self._dtype}; set data.feature_dtype to float32."
             )
         return stored.numpy()
+
+
+def _reserve(path: Path) -> None:
+    """Reserve the disk space of a new file's zeros: writing to a mapped file on a full disk would kill the process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on Windows and macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

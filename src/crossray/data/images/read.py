@@ -188,7 +188,7 @@ def _is_something_else(path: Path, content: bytes) -> bool:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return False
-    if suffix[1:].isalpha():
+    if suffix[1:].isalpha() or suffix == ".u8":  # a dataset prepared in the folder of a study
         return True
     return bool(content) and all(32 <= byte < 127 or byte in b"\t\r\n" or byte > 127 for byte in content)
 

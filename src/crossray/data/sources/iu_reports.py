@@ -26,7 +26,7 @@ REPORT_COLUMNS = ("uid", "MeSH", "indication", "findings", "impression")
 PROJECTION_COLUMNS = ("uid", "filename", "projection")
 
 _POSITIONS = {"frontal": "frontal", "lateral": "lateral"}
-_UID = re.compile(r"CXR(\d+)")
+_UID = re.compile(r"CXR(\d{1,9})")
 _IMAGE = re.compile(r"(?:CXR)?(\d+)(?:_\1)?_(IM-[\d-]+)")
 _SECTIONS = ("FINDINGS", "IMPRESSION", "INDICATION")
 
@@ -200,7 +200,7 @@ def _csv_reports(path: Path, projections: Path) -> list[IuReport]:
 
 
 def _csv_report(row: Mapping[str, str], place: str, images: Mapping[str, list[str]]) -> IuReport:
-    if not (row["uid"].isascii() and row["uid"].isdigit()):
+    if not re.fullmatch("[0-9]{1,9}", row["uid"]):
         raise UserError(f"{place}: uid is not a number; use the unchanged indiana_reports.csv")
     tags = tuple(tag.strip() for tag in row["MeSH"].split(";") if tag.strip())
     listed = images.get(row["uid"], [])

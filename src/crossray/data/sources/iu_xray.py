@@ -5,6 +5,7 @@ name of its first image without the last number. `docs/data/iu-xray.md` shows bo
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -258,7 +259,7 @@ def _annotated_splits(annotation: Path) -> dict[int, Split]:
     for split, entries in read_annotation(annotation).items():
         for i, entry in enumerate(entries):
             number = entry["id"].split("_")[0].removeprefix("CXR")
-            if not number.isascii() or not number.isdigit():
+            if not re.fullmatch("[0-9]{1,9}", number):
                 raise UserError(f"{annotation}: {split}[{i}].id: is not CXR<number>_...; give the one of IU X-Ray")
             splits[int(number)] = split
     return splits

@@ -27,6 +27,7 @@ from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
 from crossray.errors import LONGEST_QUOTE, UserError, choose, counted, did_you_mean, quoted
 from crossray.files.digest import file_digest
+from crossray.files.names import is_text
 from crossray.files.tables import is_rich_text
 from crossray.text.lines import one_line
 from crossray.text.missing import or_empty
@@ -339,10 +340,8 @@ def _text(row: Mapping[str, Any], column: str, *, strip: bool = True) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise FaultError(column, "is not text; put it in quotation marks")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise FaultError(column, "contains an incomplete character; write the file in UTF-8") from None
+    if not is_text(value):
+        raise FaultError(column, "contains an incomplete character; write the file in UTF-8")
     if "\0" in value:
         raise FaultError(column, "contains a zero character; remove it")
     return value.strip() if strip else value

@@ -21,6 +21,7 @@ from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError, quoted
 from crossray.files.digest import file_digest
+from crossray.files.names import is_text
 from crossray.text.missing import or_empty
 from crossray.text.observations import CHEXPERT, PROMPTMRG, STATUSES
 
@@ -248,10 +249,8 @@ def _check_text(value: Any, place: str, *, may_be_empty: bool) -> None:
         raise UserError(f"{place}: a text is needed, not {json_type(value)}; fill it in")
     if not value.strip() and not may_be_empty:
         raise UserError(f"{place}: is empty; fill it in")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # JSON can contain lone surrogates; file names and Parquet columns cannot
-        raise UserError(f"{place}: contains an incomplete character; write the file in UTF-8") from None
+    if not is_text(value):
+        raise UserError(f"{place}: contains an incomplete character; write the file in UTF-8")
     if "\0" in value:
         raise UserError(f"{place}: contains a zero character; remove it")
 

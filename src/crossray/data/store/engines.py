@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any, Literal
@@ -69,6 +70,37 @@ def make_engine(engine: Engine, workers: int) -> ShardWriter:
     return Processes(workers) if workers else ThisProcess()
 
 
+@contextmanager
+def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
+    """Connect to the Ray cluster at RAY_ADDRESS, else to one on this machine; a new one is shut down at the end.
+
+    Args:
+        remedy: what to do without Ray, for the error message.
+        module: module that must be importable: "ray" or "ray.data".
+
+    Yields:
+        The package `ray`.
+
+    Raises:
+        UserError: a package is not installed.
+    """
+    try:
+        ray: Any = import_module("ray")
+        import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--engine ray needs the package {error.name}; pip install 'crossray[ray]', or {remedy}."
+        ) from None
+    own = not ray.is_initialized()
+    if own:
+        ray.init(log_to_driver=False)
+    try:
+        yield ray
+    finally:
+        if own:
+            ray.shutdown()
+
+
 class ThisProcess(ShardWriter):
     """Writes each shard immediately."""
 
@@ -115,21 +147,15 @@ class Processes(ShardWriter):
 
 
 class RayTasks(ShardWriter):
-    """Writes shards as tasks on the Ray cluster at RAY_ADDRESS, or on a new one on this machine.
+    """Writes shards as tasks on the cluster of `ray_cluster`.
 
     All machines must share the disk with the source and the dataset, under the same paths.
     """
 
     def __init__(self) -> None:
         """Connect to the cluster."""
-        try:
-            ray: Any = import_module("ray")
-        except ModuleNotFoundError:
-            raise UserError("--engine ray needs the package ray; pip install 'crossray[ray]', or use --shard") from None
-        self._ray = ray
-        self._own = not ray.is_initialized()
-        if self._own:
-            ray.init(log_to_driver=False)
+        self._cluster = ExitStack()
+        self._ray = ray = self._cluster.enter_context(ray_cluster("use --shard"))
         self._write: Any = ray.remote(write_shard)
         super().__init__(limit=2 * max(1, int(ray.cluster_resources().get("CPU", 1))))
 
@@ -154,5 +180,4 @@ class RayTasks(ShardWriter):
         """Cancel shards that have not started."""
         for task in self._pending:
             self._ray.cancel(task)
-        if self._own:
-            self._ray.shutdown()
+        self._cluster.close()

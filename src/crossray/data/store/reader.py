@@ -3,7 +3,7 @@
 import json
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,14 @@ from crossray.errors import UserError, choose
 
 #: Sections of a report that a dataset stores.
 SECTIONS: tuple[str, ...] = ("findings", "impression", "indication")
+
+
+#: Types of the fields of `dataset.json`; of "counts" and two of its fields, these entries are used, too.
+_TYPES = {
+    "source": dict, "size": int, "cleaner": str, "sha256": str, "observations": list, "counts": dict, "patients": dict,
+    "average_length": dict, "notes": dict, "images": dict, "counts.read": int, "counts.rejected": dict,
+    "counts.studies": dict, "counts.studies.all": int, "counts.images": dict, "counts.images.all": int,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -252,15 +260,18 @@ def _read_info(path: Path) -> DatasetInfo:
         raise UserError(f"{path}: {layout.DESCRIPTION} is missing; name the folder that `crossray prepare` wrote.")
     try:
         values = json.loads(description.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, f"{layout.DESCRIPTION} cannot be read") from error
     if not isinstance(values, dict) or values.get("format") != layout.FORMAT:
         raise _damaged(path, f"field 'format' of {layout.DESCRIPTION} is not {layout.FORMAT}")
-    needed = [entry.name for entry in fields(DatasetInfo) if entry.default_factory is MISSING]
-    missing = [name for name in needed if name not in values]
-    if missing:
-        raise _damaged(path, f"field '{missing[0]}' of {layout.DESCRIPTION} is missing")
-    chosen = {entry.name: values[entry.name] for entry in fields(DatasetInfo) if entry.name in values}
+    values.setdefault("images", {})
+    for name, kind in _TYPES.items():
+        value: Any = values
+        for part in name.split("."):  # its type was checked before
+            value = value.get(part)
+        if not isinstance(value, kind):
+            raise _damaged(path, f"field '{name}' of {layout.DESCRIPTION} is missing or of the wrong type")
+    chosen = {entry.name: values[entry.name] for entry in fields(DatasetInfo)}
     return DatasetInfo(**{**chosen, "observations": tuple(chosen["observations"])})
 
 

@@ -1,5 +1,12 @@
 """Predictions on disk: the file of `crossray generate`, other people's files, and the protocol behind a score."""
 
-from crossray.evaluation.predictions.file import FORMAT, Prediction, PredictionFile, Provenance, write_predictions
+from crossray.evaluation.predictions.file import (
+    FORMAT,
+    Prediction,
+    PredictionFile,
+    Provenance,
+    scores_path,
+    write_predictions,
+)
 
-__all__ = ["FORMAT", "Prediction", "PredictionFile", "Provenance", "write_predictions"]
+__all__ = ["FORMAT", "Prediction", "PredictionFile", "Provenance", "scores_path", "write_predictions"]

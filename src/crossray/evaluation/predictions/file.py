@@ -7,6 +7,7 @@ named `.json` that contain a list of such rows or a submission to ReXrank.
 
 import json
 import math
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 from crossray.errors import UserError
 from crossray.evaluation.predictions import rexrank
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
+from crossray.files.names import is_text
 from crossray.files.write import appearing
 
 #: Version of the file format, in the header's field `format`.
@@ -202,6 +204,23 @@ def write_predictions(path: Path | str, provenance: Provenance, rows: Iterable[P
     return written
 
 
+def scores_path(predictions: Path, subset: str = "") -> Path:
+    """The default file for the scores of a predictions file, next to it.
+
+    Only ".jsonl" is removed from the name, since other endings tell files apart.
+
+    Args:
+        predictions: path of the predictions.
+        subset: digest of the selected studies; "" without a selection.
+
+    Example:
+        >>> [scores_path(Path(name)).name for name in ("a.jsonl", "a.json", "a.seed0")]
+        ['a.scores.json', 'a.json.scores.json', 'a.seed0.scores.json']
+    """
+    chosen = f".{subset}" if subset else ""
+    return predictions.with_name(f"{predictions.name.removesuffix('.jsonl')}{chosen}.scores.json")
+
+
 def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False) + "\n"
 
@@ -275,6 +294,10 @@ def _provenance(values: Any, place: str) -> Provenance:
                 not isinstance(given[item], kinds) or isinstance(given[item], bool) is not (bool in kinds)
             ):
                 raise UserError(f"{place}: crossray.{item}: a value of the wrong type; generate the file again")
+    if not all(isinstance(version, str) for version in given.get("versions", {}).values()):
+        raise UserError(f"{place}: crossray.versions: a value of the wrong type; generate the file again")
+    if not is_text(json.dumps(given, ensure_ascii=False)):
+        raise UserError(f"{place}: crossray: contains an incomplete character; generate the file again")
     return Provenance(**given)
 
 
@@ -285,20 +308,16 @@ def _prediction(values: dict[str, Any], place: str) -> Prediction:
     images = values.get("images", [])
     log_probability, seconds = values.get("log_probability"), values.get("seconds")
     for name, sound, remedy in (
-        ("id", isinstance(values.get("id"), str) and values["id"] != "", "give the study's name as text"),
-        ("prediction", isinstance(values.get("prediction"), str), "give the generated report as text"),
-        ("reference", isinstance(values.get("reference", ""), str), "give the true report as text"),
+        ("id", is_text(values.get("id")) and values["id"] != "", "give the study's name as text"),
+        ("prediction", is_text(values.get("prediction")), "give the generated report as text"),
+        ("reference", is_text(values.get("reference", "")), "give the true report as text"),
         ("references", _is_references(references), f"give text for {' and '.join(PROTOCOLS)}"),
-        (
-            "images",
-            isinstance(images, list) and all(isinstance(image, str) for image in images),
-            "give a list of names",
-        ),
+        ("images", isinstance(images, list) and all(map(is_text, images)), "give a list of names"),
         ("log_probability", _is_number(log_probability), "give a finite number or null"),
         ("seconds", _is_number(seconds) and (seconds or 0) >= 0, "give a number that is not negative, or null"),
     ):
         if not sound:
-            raise UserError(f"{place}: {name}: missing or of the wrong type; {remedy}")
+            raise UserError(f"{place}: {name}: missing or not valid; {remedy}")
     return Prediction(
         id=values["id"],
         # A letter with an accent may be one character or two.
@@ -311,10 +330,10 @@ def _prediction(values: dict[str, Any], place: str) -> Prediction:
 
 
 def _is_references(value: Any) -> bool:
-    return isinstance(value, dict) and all(name in PROTOCOLS and isinstance(text, str) for name, text in value.items())
+    return isinstance(value, dict) and all(name in PROTOCOLS and is_text(text) for name, text in value.items())
 
 
 def _is_number(value: Any) -> bool:
     if value is None:
         return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

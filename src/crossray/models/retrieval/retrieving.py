@@ -178,7 +178,8 @@ class RetrievingModel(BackboneReportModel):
         self.database = ReportDatabase.empty(entities, places, len(config.observations), self.knowledge.text_width)
         self._epochs: Tensor
         self.register_buffer("_epochs", torch.zeros((), dtype=torch.int64))
-        self._indices: dict[str, tuple[Any, ReportIndex]] = {}
+        # by metric, and whether it was made with LRE's current weights
+        self._indices: dict[tuple[Metric, bool], tuple[Any, ReportIndex]] = {}
 
     def learn_from(self, dataset: Dataset, section: str = "findings", features: FeatureCache | None = None) -> None:
         """Build the report database of the training split, or load it from the dataset's cache."""
@@ -266,17 +267,18 @@ class RetrievingModel(BackboneReportModel):
     def _index(self, metric: Metric) -> ReportIndex:
         """The index of the database, rebuilt after the weights that it depends on have changed."""
         lre = self.lre if metric == "hyperbolic" else None
+        name = metric, lre is not None and not self.training
         read = [self.database.entities, *([] if lre is None else lre.state())]
         made_of = tuple((tensor.data_ptr(), tensor._version, tensor.device, tensor.dtype) for tensor in read)
-        if metric not in self._indices or self._indices[metric][0] != made_of:
+        if name not in self._indices or self._indices[name][0] != made_of:
             with torch.inference_mode(False), torch.no_grad():
                 vectors = self.database.entities.float()
                 if lre is not None:
                     vectors = torch.cat([lre(part) for part in vectors.split(_CHUNK)])
                 curvature, groups = self.config.curvature, self.database.groups
                 index = ReportIndex(vectors, metric=metric, curvature=curvature, groups=groups)
-            self._indices[metric] = made_of, index
-        return self._indices[metric][1]
+            self._indices[name] = made_of, index
+        return self._indices[name][1]
 
     def _reference(self, entities: Tensor, guide: Guide | None, exclude: Tensor | None) -> Tensor:
         """Rows (B,) of the reports that provide the global prompts (section 3.3, last paragraph)."""
@@ -310,6 +312,9 @@ class RetrievingModel(BackboneReportModel):
 
     def advance(self, event: Event) -> None:
         """After an epoch, update the steady weights of LRE."""
+        if event.kind == "step":
+            # fused optimizers change weights without raising their versions
+            self._indices.pop(("hyperbolic", True), None)
         if event.kind == "epoch":
             self._epochs += 1
             if self.lre is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
-from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.predictions import PredictionFile, scores_path
 from crossray.evaluation.predictions.protocol import PROTOCOLS, require_same
 from crossray.evaluation.results import Evaluation
 from crossray.files.folders import BEST, short_names
@@ -131,15 +131,15 @@ def _predictions_path(run: Path) -> Path:
 
 
 def _telling_path(path: Path) -> Path:
-    """The path without its suffix, and without a file name common to all runs."""
-    return path.parent if path.name == PREDICTIONS else path.with_suffix("")
+    """The path without ".jsonl", and without a file name common to all runs."""
+    return path.parent if path.name == PREDICTIONS else path.with_name(path.name.removesuffix(".jsonl"))
 
 
 def _scores(
     file: PredictionFile, path: Path, data: Dataset | Path | str | None, say: Callable[[str], None]
 ) -> Evaluation:
     """Scores from the file next to the predictions, or computed."""
-    beside = [path.with_suffix(".scores.json"), *([path.with_name(SCORES)] if path.name == PREDICTIONS else [])]
+    beside = [scores_path(path), *([path.with_name(SCORES)] if path.name == PREDICTIONS else [])]
     for scores in beside:
         if scores.is_file():
             evaluation = Evaluation.load(scores)
