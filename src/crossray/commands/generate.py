@@ -101,7 +101,7 @@ def generate(
     if out is not None:
         console().print(f"{counted(count, 'report')} in {out}")
     if generator.seconds:
-        Console(stderr=True).print(f"The model took {generator.seconds:.1f} s.", highlight=False)
+        Console(stderr=True, markup=False).print(f"The model took {generator.seconds:.1f} s.", highlight=False)
 
 
 def _values(given: dict[str, str] | None) -> dict[str, object]:
