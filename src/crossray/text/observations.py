@@ -32,7 +32,7 @@ STATUSES: tuple[str, ...] = ("blank", "positive", "negative", "uncertain")
 
 #: Name of the rules; stored with labels and scores, together with their version.
 LABELER = "crossray-rules"
-LABELER_VERSION = "3"
+LABELER_VERSION = "4"
 
 #: Names of the languages that have a phrase file.
 LANGUAGES = {"en": "English", "es": "Spanish", "de": "German", "fr": "French"}

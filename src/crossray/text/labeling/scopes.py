@@ -18,7 +18,7 @@ FARTHEST_DENIAL = 2
 
 # Bits for the cues between two mentions; `enum.IntFlag` would take a tenth of a report's time. CLAUSE is a comma, "and"
 # or "or" after a verb, which ends the previous statement.
-COMMA, AND, OR, VERB, BREAK, CUE, CLAUSE, COLON = (1 << bit for bit in range(8))
+COMMA, AND, OR, VERB, BREAK, CUE, CLAUSE, COLON, WITH = (1 << bit for bit in range(9))
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class _Reader:
             return
         mention = Mention(statement, status, self._gap)
         self._gap = 0
-        if self.mentions and mention.gap == OR:
+        if self.mentions and mention.gap & ~WITH == OR:
             self._alternatives(self.mentions[-1], mention)
         self.mentions.append(mention)
 
@@ -144,6 +144,9 @@ class _Reader:
                 self._gap |= CUE
             elif self._finding_follows(index):
                 self._open(NEGATIVE, index)
+            elif self._gap == COMMA:  # "Left effusion, resolved."
+                self._look_back(NEGATIVE)
+                self._gap |= CUE
         elif kind == "colon":
             self.settle_heading()
             self._heading = self.mentions[-1] if len(self.mentions) == 1 and not self._gap else None
@@ -160,9 +163,12 @@ class _Reader:
         elif kind == "verb":
             self._gap |= VERB
             self._verb = True
+        elif kind == "with":
+            self._gap |= WITH
+            if self._used:
+                self.scope = None
         elif (
             kind in ("relative", "asserted")
-            or (kind == "with" and self._used)
             or (kind == "cause" and self.scope == NEGATIVE)
             or (kind == "presence" and self._gap & COMMA and self._comma)
         ):
