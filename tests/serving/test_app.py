@@ -337,6 +337,9 @@ def test_what_was_accepted_before_a_restart_is_reported(
 def test_a_study_by_dicom_that_fails_is_logged_and_noted(
     serving: Callable[..., TestClient], monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    pytest.importorskip("pydicom")
+    from tests.interop.studies import image
+
     from crossray.serving.entries import File
 
     client = serving(quiet=0.0)
@@ -348,19 +351,21 @@ def test_a_study_by_dicom_that_fails_is_logged_and_noted(
             pass
         return entry
 
-    entry = failed(b"nonsense")
-    assert entry.error.startswith("image 1: not a PNG")
-    assert f"study {entry.id}: not reported: {entry.error}" in caplog.text
+    entry = failed(image(1, Modality="DOE JANE 1970"))
+    assert entry.error.startswith("image 1: Modality is DOE JANE 1970")
+    assert f"study {entry.id}: not reported; the journal says why" in caplog.text
     (note,) = journal.notes()
     assert (note["who"], note["action"], note["study"]) == ("dicom:WARD", "report", entry.id)
-    assert str(note["outcome"]).startswith("failed: image 1: not a PNG")
+    assert note["outcome"] == "failed"
+    assert "DOE" not in caplog.text + str(journal.notes())
 
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError("Jane Doe has pneumonia")
 
     monkeypatch.setattr("crossray.serving.desk.answer_of", fail)
     entry = failed(png())
-    assert f"study {entry.id}: not reported: the service failed (ValueError)" in caplog.text
+    assert entry.error.startswith("the service failed (ValueError)")
+    assert f"study {entry.id}: not reported; the journal says why" in caplog.text
     assert "Jane" not in caplog.text
 
 

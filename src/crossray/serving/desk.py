@@ -219,9 +219,9 @@ class Desk:
 
     async def _fail(self, entry: Entry, reason: str) -> None:
         if await _insist(partial(self.journal.fail, entry, reason)) and entry.origin == ORIGIN:
-            # nobody asks for a study that was received by DICOM
-            _LOGGER.warning("study %s: not reported: %s", entry.id, reason)
-            await _insist(partial(self.journal.note, entry.owner, "report", f"failed: {reason}", entry.id))
+            # nobody asks for a study that was received by DICOM; the reason can quote a value of its header
+            _LOGGER.warning("study %s: not reported; the journal says why", entry.id)
+            await _insist(partial(self.journal.note, entry.owner, "report", "failed", entry.id))
 
     async def _write(
         self, entry: Entry, files: Sequence[File], watch: Callable[[str], None] | None, preview: bool

@@ -291,8 +291,8 @@ class Journal:
 
         lost, count = self._write(revoke)
         for study, owner in lost:
-            _LOGGER.warning("study %s: not reported: %s", study, given_up)
-            self.note(owner, "report", f"failed: {given_up}", study)
+            _LOGGER.warning("study %s: not reported; the journal says why", study)
+            self.note(owner, "report", "failed", study)
         return count
 
     # -- reading -----------------------------------------------------------------------------------------------------
