@@ -121,6 +121,16 @@ def test_a_study_has_the_limits_of_an_upload(journal: Journal) -> None:
         assert [store(made, image(number)) for number in (1, 2, 3, 2)] == [0, 0, 0xA700, 0]
 
 
+def test_a_refused_study_does_not_hold_the_one_before(journal: Journal) -> None:
+    with node(journal, most_studies=1) as running, association(running) as made:
+        assert store(made, image(1)) == 0
+        other = image(9, StudyInstanceUID="1.2.3", SOPInstanceUID="1.2.3.9")
+        assert store(made, other) == 0xA700
+        (study,) = journal.release(0, running.receiving())  # although its sender is connected, and tries again
+        journal.delete(study)
+        assert store(made, other) == 0
+
+
 def test_a_broken_journal_is_told_to_the_sender(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> str:
         raise OSError("disk full")

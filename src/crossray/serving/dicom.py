@@ -227,10 +227,9 @@ class DicomNode:
             most_files=self.settings.most_files,
             most_bytes=self.settings.most_bytes,
         )
-        if taken is None:
-            return OUT_OF_RESOURCES
+        # also None: as long as the sender tries this study again, the one before must not wait for it
         cast("Any", event.assoc).crossray_study = taken
-        return SUCCESS
+        return SUCCESS if taken is not None else OUT_OF_RESOURCES
 
 
 def storage_classes() -> tuple[str, ...]:
