@@ -1,6 +1,7 @@
 """A service with a small model of random weights."""
 
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,14 @@ def png(seed: int = 0, size: tuple[int, int] = (80, 64)) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 200, size).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def wait(happened: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until something has happened in another thread; fail if it takes longer."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving.conftest import images, png, save_model
+from tests.serving.conftest import images, png, save_model, wait
 
 pytest.importorskip("fastapi")
 
@@ -16,6 +16,12 @@ from fastapi.testclient import TestClient
 import crossray
 from crossray.errors import UserError
 from crossray.serving.settings import NOTICE, Limits
+
+
+def finished(client: TestClient, address: str) -> Any:
+    """Return the answer at the address of a report once the report is written."""
+    wait(lambda: client.get(address).status_code != 202)
+    return client.get(address)
 
 
 def test_a_report_is_that_of_the_library(service: TestClient, model_folder: Path, tmp_path: Path) -> None:
@@ -88,8 +94,7 @@ def test_a_report_is_read_again_and_deleted(service: TestClient) -> None:
 def test_an_asynchronous_report_comes_later(service: TestClient) -> None:
     accepted = service.post("/v1/reports", files=images(png()), headers={"Prefer": "respond-async"})
     assert accepted.status_code == 202
-    while (answer := service.get(accepted.headers["location"])).status_code == 202:
-        pass
+    answer = finished(service, accepted.headers["location"])
     assert answer.json()["id"] == accepted.json()["id"]
 
 
@@ -126,8 +131,7 @@ def test_a_repeated_key_recovers_from_a_failure_of_the_service(service: TestClie
     with monkeypatch.context() as patched:
         patched.setattr("crossray.serving.desk.answer_of", fail)
         first = f"/v1/reports/{ask().json()['id']}"
-        while (answer := service.get(first)).status_code == 202:
-            pass
+        answer = finished(service, first)
         assert (answer.status_code, answer.json()["detail"][:18]) == (500, "the service failed")
         more = {}
         assert ask().status_code == 500
@@ -328,8 +332,7 @@ def test_what_was_accepted_before_a_restart_is_reported(
     gone, _ = journal.accept([File("0", png())], model="gone", owner="local", origin="http")
     client = serving()
     for study in (entry.id, gone.id):
-        while (answer := client.get(f"/v1/reports/{study}")).status_code == 202:
-            pass
+        answer = finished(client, f"/v1/reports/{study}")
         assert (answer.json()["id"], answer.json()["model"]["name"]) == (study, "a")
     assert f"study {gone.id}: its model is no longer served; using the model a instead." in caplog.text
 
@@ -347,9 +350,8 @@ def test_a_study_by_dicom_that_fails_is_logged_and_noted(
 
     def failed(content: bytes) -> Any:
         study = journal.collect("1.2.3", File("1", content), model="a", owner="dicom:WARD", origin="dicom")
-        while (entry := journal.entry(study)).state != "failed" or not journal.notes():
-            pass
-        return entry
+        wait(lambda: any(note["study"] == study for note in journal.notes()))
+        return journal.entry(study)
 
     entry = failed(image(1, Modality="DOE JANE 1970"))
     assert entry.error.startswith("image 1: Modality is DOE JANE 1970")

@@ -17,6 +17,7 @@ from pydicom import dcmread, uid
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from tests.interop.studies import DX, SERIES, STUDY, image
+from tests.serving.conftest import wait
 
 from crossray.data.images.dicom_pixels import TRANSFER_SYNTAXES
 from crossray.errors import UserError
@@ -89,8 +90,7 @@ def test_a_study_is_held_while_its_sender_is_connected(journal: Journal) -> None
             assert running.receiving() == []
             assert store(made, image(8, StudyInstanceUID="1.2.3", SOPInstanceUID="1.2.3.8")) == 0
             assert running.receiving() == [other]
-        while running.receiving():  # its thread ends
-            pass
+        wait(lambda: not running.receiving())  # its thread ends
         assert journal.release(0) == [other]
 
 
