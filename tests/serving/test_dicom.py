@@ -115,10 +115,13 @@ def test_back_pressure(journal: Journal) -> None:
 
 def test_a_study_has_the_limits_of_an_upload(journal: Journal) -> None:
     with node(journal, most_files=2) as running, association(running) as made:
-        assert [store(made, image(number)) for number in (1, 2, 3, 2)] == [0, 0, 0xA700, 0]
+        assert [store(made, image(number)) for number in (1, 2, 3, 2)] == [0, 0, 0xC001, 0]
+        assert store(made, image(3)) == 0xC001
+        assert journal.release(0, running.receiving()) == []  # the sender is still sending this study
+        assert store(made, image(1, StudyInstanceUID="1.2.3", SOPInstanceUID="1.2.3.1")) == 0
     size = sum(len(file.content) for file in journal.files(journal.release(0)[0]))
     with node(journal, most_bytes=size) as running, association(running) as made:
-        assert [store(made, image(number)) for number in (1, 2, 3, 2)] == [0, 0, 0xA700, 0]
+        assert [store(made, image(number)) for number in (1, 2, 3, 2)] == [0, 0, 0xC001, 0]
 
 
 def test_a_refused_study_does_not_hold_the_one_before(journal: Journal) -> None:

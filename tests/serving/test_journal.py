@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("sqlalchemy")
 
 from crossray.errors import UserError
-from crossray.serving.entries import SERVICE_FAILED, File
+from crossray.serving.entries import SERVICE_FAILED, File, StudyFullError
 from crossray.serving.journal import UNDELIVERED, Journal
 
 FILES = [File("a.png", b"first"), File("b.png", b"second")]
@@ -195,12 +195,18 @@ def test_a_full_journal_begins_no_study_and_ends_those_that_were_begun(journal: 
 
 def test_a_study_in_parts_has_limits(journal: Journal) -> None:
     given = {"model": "m", "owner": "MODALITY", "origin": "dicom", "most_files": 2, "most_bytes": 11}
-    assert journal.collect("1.2.3", File("long", b"x" * 12), **given) is None
+
+    def refused(file: File) -> str | None:
+        with pytest.raises(StudyFullError) as full:
+            journal.collect("1.2.3", file, **given)
+        return full.value.study
+
+    assert refused(File("long", b"x" * 12)) is None
     assert journal.counts() == {}
     study = journal.collect("1.2.3", FILES[0], **given)
-    assert journal.collect("1.2.3", File("c", b"seventh"), **given) is None
+    assert refused(File("c", b"seventh")) == study
     assert journal.collect("1.2.3", FILES[1], **given) == study
-    assert journal.collect("1.2.3", File("c", b""), **given) is None
+    assert refused(File("c", b"")) == study
     assert journal.collect("1.2.3", FILES[1], **given) == study
     assert journal.files(str(study)) == FILES
 

@@ -9,8 +9,8 @@ A C-STORE is answered with success once the object is on disk (`Journal.collect`
 while, and the sender has left or gone on to another study, the study is complete and waits for its report
 (`Journal.release`). While too many studies are unfinished, objects of new studies are answered with 0xA700 (out of
 resources), so the sender tries again later; studies that are already being collected still accept objects, so that each
-gets a single report, up to the limits of an upload. The node logs status codes, but never an identifier or a value of
-an object.
+gets a single report. Objects beyond the limits of an upload are answered with 0xC001 (cannot understand), so the sender
+does not try again. The node logs status codes, but never an identifier or a value of an object.
 """
 
 import logging
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from crossray.data.images import MAX_BYTES
 from crossray.errors import UserError
 from crossray.interop.source import read_source
-from crossray.serving.entries import File
+from crossray.serving.entries import File, StudyFullError
 from crossray.serving.journal import Journal
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ ORIGIN = "dicom"
 CHOOSE = {"choose": True}
 
 #: Status codes of a C-STORE response (PS3.4 B.2.3).
-SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
+SUCCESS, OUT_OF_RESOURCES, NOT_UNDERSTOOD, TOO_LARGE = 0x0000, 0xA700, 0xC000, 0xC001
 
 #: SOP class of C-ECHO.
 _VERIFICATION = "1.2.840.10008.1.1"
@@ -77,8 +77,8 @@ class NodeSettings:
         port: port to listen on; 0 for any free one.
         callers: AE titles that may send; any if empty. A title is not authentication: use TLS and a firewall.
         most_studies: maximum number of unfinished studies; beyond it, objects of new studies are answered with 0xA700.
-        most_files: maximum number of objects of a study; more are answered with 0xA700.
-        most_bytes: maximum size of a study, beyond which objects are answered with 0xA700; a single object of this size
+        most_files: maximum number of objects of a study; more are answered with 0xC001.
+        most_bytes: maximum size of a study, beyond which objects are answered with 0xC001; a single object of this size
             ends its association.
         most_associations: maximum number of simultaneous associations; more are rejected.
         timeout: maximum number of seconds that a sender may be silent.
@@ -216,17 +216,21 @@ class DicomNode:
         file = File(source.text("SOPInstanceUID"), content)
         study, owner = source.text("StudyInstanceUID"), f"dicom:{caller}"  # names of API keys have no colon
         options = {**CHOOSE, "attention": self.settings.attention}
-        taken = self._journal.collect(
-            study,
-            file,
-            model=self._model,
-            owner=owner,
-            origin=ORIGIN,
-            options=options,
-            most=self.settings.most_studies,
-            most_files=self.settings.most_files,
-            most_bytes=self.settings.most_bytes,
-        )
+        try:
+            taken = self._journal.collect(
+                study,
+                file,
+                model=self._model,
+                owner=owner,
+                origin=ORIGIN,
+                options=options,
+                most=self.settings.most_studies,
+                most_files=self.settings.most_files,
+                most_bytes=self.settings.most_bytes,
+            )
+        except StudyFullError as full:
+            cast("Any", event.assoc).crossray_study = full.study
+            return TOO_LARGE
         # also None: as long as the sender tries this study again, the one before must not wait for it
         cast("Any", event.assoc).crossray_study = taken
         return SUCCESS if taken is not None else OUT_OF_RESOURCES

@@ -22,6 +22,19 @@ class File:
     content: bytes = field(repr=False)
 
 
+class StudyFullError(Exception):
+    """An object exceeds the limits of its study, however often it is sent.
+
+    Attributes:
+        study: id of the study; None if this is its first object.
+    """
+
+    def __init__(self, study: str | None) -> None:
+        """Name the study."""
+        super().__init__()
+        self.study = study
+
+
 @dataclass(frozen=True)
 class Entry:
     """A study in the journal.

@@ -44,7 +44,7 @@ from sqlalchemy.exc import IntegrityError
 
 from crossray.errors import UserError
 from crossray.serving.commits import Commits
-from crossray.serving.entries import SERVICE_FAILED, Entry, File
+from crossray.serving.entries import SERVICE_FAILED, Entry, File, StudyFullError
 from crossray.serving.tables import READS, audit, files, open_engine, reports, studies
 
 _LOGGER = logging.getLogger(__name__)
@@ -169,20 +169,23 @@ class Journal:
             most_bytes: maximum size of the study.
 
         Returns:
-            The id of the study; None if a limit is exceeded and nothing was stored.
+            The id of the study; None if `most` is exceeded and nothing was stored.
+
+        Raises:
+            StudyFullError: `most_files` or `most_bytes` is exceeded; nothing was stored.
         """
         open_one = _where_key(select(studies.c.id), origin, owner, key).where(studies.c.state == "collecting")
 
-        def store(connection: Connection) -> str | None:
+        def store(connection: Connection) -> str | StudyFullError | None:
             study = connection.execute(open_one.with_for_update()).scalar()
             named = select(files.c.number).where(files.c.study == study, files.c.name == file.name)
             if connection.execute(named).first() is None:
                 sizes = select(func.count(), func.coalesce(func.sum(func.length(files.c.content)), 0))
                 number, size = connection.execute(sizes.where(files.c.study == study)).one()
                 if most_files is not None and number >= most_files:
-                    return None
+                    return StudyFullError(study)  # not raised, which would undo the writes of the others
                 if most_bytes is not None and size + len(file.content) > most_bytes:
-                    return None
+                    return StudyFullError(study)
                 if study is None:
                     if most is not None and _unfinished(connection) >= most:
                         return None
@@ -193,9 +196,12 @@ class Journal:
             return str(study)
 
         try:
-            return self._write(store)
+            taken = self._write(store)
         except IntegrityError:  # another service was first to store this object or another one of the study
-            return self._write(store)
+            taken = self._write(store)
+        if isinstance(taken, StudyFullError):
+            raise taken
+        return taken
 
     def release(self, quiet: float, receiving: Collection[str] = ()) -> list[str]:
         """Complete the collected studies without a new object for `quiet` seconds.
