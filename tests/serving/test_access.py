@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, call
 
 import jwt
 import pytest
@@ -15,6 +16,7 @@ from tests.serving.conftest import images, png
 
 from crossray.errors import UserError
 from crossray.files.lock import locked
+from crossray.serving import keys as module
 from crossray.serving.access import Rate
 from crossray.serving.keys import make_key, read_keys, revoke
 from crossray.serving.run import check_doors
@@ -198,26 +200,58 @@ def test_a_change_of_the_keys_leaves_owner_and_mode(tmp_path: Path, monkeypatch:
 
 
 def test_an_unreadable_key_file_locks_nobody_out(
-    serving: Callable[..., TestClient], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    serving: Callable[..., TestClient],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "keys.json"
     old = {"X-API-Key": make_key(path, "a", ("report",), 1)}
     client = serving(keys=path)
     whole = path.read_text()
-    for damage in (path.unlink, lambda: path.write_text("{")):
+    parse = Mock(wraps=module._parsed)
+    monkeypatch.setattr(module, "_parsed", parse)
+
+    def directory() -> None:
+        path.unlink()
+        path.mkdir()
+
+    for damage in (directory, lambda: path.write_text("{")):
         damage()
         for _ in range(2):
             assert client.get("/v1/models", headers=old).status_code == 200
             assert client.get("/v1/models", headers={"X-API-Key": "crk_0_0"}).status_code == 401
             assert client.get("/readyz").status_code == 503
         assert caplog.text.count("The keys read before remain in use.") == 1
+        assert parse.mock_calls.count(call(b"{", path)) == path.is_file()
         caplog.clear()
+        if path.is_dir():
+            path.rmdir()
         path.write_text(whole)
         assert client.get("/readyz").status_code == 200
     new = {"X-API-Key": make_key(path, "b", ("report",), 1)}
     revoke(path, old["X-API-Key"].split("_")[1])
     assert client.get("/v1/models", headers=old).status_code == 401
     assert client.get("/v1/models", headers=new).status_code == 200
+
+
+def test_without_a_key_file_nobody_is_let_in(
+    serving: Callable[..., TestClient], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.json"
+    key = {"X-API-Key": make_key(path, "a", ("report",), 1)}
+    client = serving(keys=path)
+    whole = path.read_text()
+    path.unlink()
+    for _ in range(2):
+        assert client.get("/v1/models", headers=key).status_code == 401
+        assert client.get("/readyz").status_code == 503
+    assert caplog.text.count("No key is accepted.") == 1
+    path.write_text("{")
+    assert client.get("/v1/models", headers=key).status_code == 401
+    path.write_text(whole)
+    assert client.get("/v1/models", headers=key).status_code == 200
+    assert client.get("/readyz").status_code == 200
 
 
 def test_a_bucket_fills_evenly() -> None:

@@ -49,7 +49,7 @@ class Doorkeeper:
         self._rate = Rate(settings.limits.rate)
 
     def ready(self) -> bool:
-        """Whether the file of API keys can be read; otherwise, the last keys that could be read are in use."""
+        """Whether the file of API keys can be read."""
         return self._keys is None or self._keys.readable()
 
     def know(self, authorization: str | None, api_key: str | None) -> Caller:

@@ -71,7 +71,7 @@ class KeyFile:
     def find(self, text: str) -> Key | None:
         """Return the key for the text `crk_NUMBER_SECRET`, even if it has expired; None if there is none.
 
-        While the file cannot be read, the last keys that could be read remain in use.
+        While the file cannot be read, the last keys that could be read remain in use; without a file, there are none.
         """
         self.readable()
         _, _, rest = text.partition("crk_")
@@ -88,15 +88,25 @@ class KeyFile:
                 status = self._path.stat()
                 changed = (status.st_mtime_ns, status.st_size, status.st_ino)
                 if changed != self._changed:
-                    self._keys = {key.number: key for key in read_keys(self._path)}
-                    self._changed = changed
-                self._readable = True
-            except (OSError, UserError) as error:
-                if self._readable:
-                    reason = error if isinstance(error, UserError) else f"--keys: cannot be read ({error.strerror})."
-                    _LOGGER.error("%s The keys read before remain in use.", reason)
-                self._changed, self._readable = None, False
+                    content = self._path.read_bytes()
+                    self._changed = changed  # also if it is damaged: then it is not parsed again until it changes
+                    self._keys = {key.number: key for key in _parsed(content, self._path)}
+                    self._readable = True
+            except FileNotFoundError:
+                if self._readable or self._keys:
+                    _LOGGER.error("--keys %s: does not exist. No key is accepted.", self._path)
+                self._keys, self._changed, self._readable = {}, None, False
+            except OSError as error:
+                self._unread(f"--keys: cannot be read ({error.strerror}).")
+                self._changed = None
+            except UserError as error:
+                self._unread(str(error))
             return self._readable
+
+    def _unread(self, reason: str) -> None:
+        if self._readable:
+            _LOGGER.error("%s The keys read before remain in use.", reason)
+        self._readable = False
 
 
 def read_keys(path: Path) -> list[Key]:
@@ -106,10 +116,16 @@ def read_keys(path: Path) -> list[Key]:
         UserError: the file cannot be read or is damaged.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["keys"]
-        return [Key(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"--keys {path}: cannot be read ({error.strerror}); name a file.") from None
+    return _parsed(content, path)
+
+
+def _parsed(content: bytes, path: Path) -> list[Key]:
+    try:
+        rows = json.loads(content.decode())["keys"]
+        return [Key(**{**row, "scopes": tuple(row["scopes"])}) for row in rows]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"--keys {path}: not a file of `crossray keys`; create a new one with that command.") from None
 
