@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.serving.conftest import png
+from tests.serving.conftest import png, wait
 from tests.serving.harm import die, hang, process
 
 pytest.importorskip("pebble")
@@ -136,9 +136,44 @@ def test_a_lost_task_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
         return lost[0]
 
     monkeypatch.setattr(module, "STARTING", -59.9)
-    monkeypatch.setattr(made._pool, "submit", lose)
+    monkeypatch.setattr(made._pool.processes, "submit", lose)
     try:
         assert len(decode(made, png()).pixels) == 1
         assert (len(lost), lost[0].cancelled(), made.deaths) == (1, True, 1)
     finally:
         made.close()
+
+
+def test_a_pool_that_is_replaced_costs_no_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More often than once, and without waiting until the task seems to be lost."""
+    made = Decoder(1, 2**28, 600.0)
+    monkeypatch.setattr(module, "_decode", hang)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(decode, made, png())
+            for last in (False, False, True):
+                pool = made._pool
+                wait(lambda pool=pool: any(task.running() for task in pool.tasks))
+                if last:
+                    monkeypatch.undo()
+                made._replace(pool)
+                wait(lambda pool=pool: not pool.tasks)
+            assert len(answer.result(60).pixels) == 1
+        assert made.deaths == 3
+    finally:
+        made.close()
+
+
+def test_a_closed_decoder_starts_no_pool_and_fails_no_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Decoder(1, 2**28, 600.0)
+    monkeypatch.setattr(module, "_decode", hang)
+    pool = made._pool
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(decode, made, png())
+        wait(lambda: any(task.running() for task in pool.tasks))
+        made.close()
+        with pytest.raises(asyncio.CancelledError):
+            answer.result(60)
+    with pytest.raises(asyncio.CancelledError):
+        decode(made, png())
+    assert (made._pool, made.deaths) == (pool, 0)

@@ -12,8 +12,10 @@ import resource
 import threading
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ PREVIEW = 1400
 
 #: Seconds in which a process starts, on a busy machine.
 STARTING = 60.0
+
+#: Number of pools in which a study is tried: a file that crashes its process does not break the pool.
+POOLS = 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,22 @@ class Decoded:
     dicom: bool
 
 
+@dataclass(frozen=True)
+class _Pool:
+    """Processes and their unfinished tasks."""
+
+    processes: ProcessPool
+    tasks: set[Future[Decoded]] = field(default_factory=set)
+
+    def end(self) -> None:
+        """End the processes, which takes seconds; tasks that pebble leaves unfinished fail."""
+        self.processes.stop()
+        self.processes.join(timeout=5)
+        for task in tuple(self.tasks):
+            with suppress(InvalidStateError):
+                task.set_exception(BrokenProcessPool("the pool has ended"))
+
+
 class Decoder:
     """A pool of decoding processes."""
 
@@ -65,7 +86,7 @@ class Decoder:
         """
         self._processes, self._memory, self._seconds = processes, memory, seconds
         self._pool, self._replacing = self._start(), threading.Lock()
-        self._studies = 0
+        self._studies, self._closed = 0, False
         self.deaths = 0
 
     async def decode(
@@ -84,8 +105,9 @@ class Decoder:
         Raises:
             UserError: a file is not a radiograph, a limit is exceeded, there are too many views, or the files belong to
                 several studies or patients.
+            CancelledError: the decoder was closed.
         """
-        for _ in range(2):  # again if the pool broke, perhaps because of another study or a lack of memory
+        for _ in range(POOLS):  # again if the pool broke, perhaps because of another study or a lack of memory
             pool = self._pool
             try:
                 return await self._decoded(pool, list(contents), size, views, preview, choose)
@@ -101,20 +123,24 @@ class Decoder:
                 break
         raise UserError("images: a file crashed the decoding process; export the study again.")
 
-    async def _decoded(self, pool: ProcessPool, *given: Any) -> Decoded:
+    async def _decoded(self, pool: _Pool, *given: Any) -> Decoded:
         """Decode a study in the pool.
 
         Raises:
             BrokenProcessPool: a process died before it confirmed its task: pebble then gives up the pool, or, if other
-                tasks are running, forgets the task.
+                tasks are running, forgets the task. Or the pool was replaced because of another study.
         """
         self._studies += 1
         patience = asyncio.timeout(self._seconds * self._studies + STARTING)
         try:
             try:
-                future = pool.submit(_decode, self._seconds, *given)
+                future = pool.processes.submit(_decode, self._seconds, *given)
             except RuntimeError:
                 raise BrokenProcessPool("the pool has ended") from None
+            pool.tasks.add(future)
+            future.add_done_callback(pool.tasks.discard)
+            if pool is not self._pool or self._closed:  # since the task was submitted: `end` may have missed it
+                raise BrokenProcessPool("the pool has ended")
             async with patience:
                 return await asyncio.wrap_future(future)
         except TimeoutError:
@@ -124,30 +150,34 @@ class Decoder:
         finally:
             self._studies -= 1
 
-    def _start(self) -> ProcessPool:
-        return ProcessPool(
+    def _start(self) -> _Pool:
+        processes = ProcessPool(
             max_workers=self._processes,
             initializer=_confine,
             initargs=[self._memory],
             context=multiprocessing.get_context("spawn"),
         )
+        return _Pool(processes)
 
-    def _replace(self, pool: ProcessPool) -> None:
-        """Replace a broken pool, unless another study has done so."""
+    def _replace(self, pool: _Pool) -> None:
+        """Replace a broken pool, unless another study has done so.
+
+        Raises:
+            CancelledError: the decoder was closed; the study has not failed, and waits in the journal.
+        """
         with self._replacing:
+            if self._closed:
+                raise asyncio.CancelledError
             if pool is self._pool:
                 self._pool = self._start()
                 self.deaths += 1
-                threading.Thread(target=_end, args=[pool], daemon=True).start()  # takes seconds
+                threading.Thread(target=pool.end, daemon=True).start()
 
     def close(self) -> None:
         """End the processes."""
-        _end(self._pool)
-
-
-def _end(pool: ProcessPool) -> None:
-    pool.stop()
-    pool.join(timeout=5)
+        with self._replacing:
+            self._closed = True
+        self._pool.end()
 
 
 #: Limit of this process on memory in bytes while it decodes a study.
