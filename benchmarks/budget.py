@@ -3,8 +3,8 @@
 The matrix products of a training step are counted for four studies at the sizes and epochs of the recipes
 `SYSTEM/mimic_cxr`, with one view, 100 tokens, and image tokens or places of UAR and REVTAF computed before. A step
 takes its operations at a share of the accelerator's peak rate, but at least some time for launching its kernels, which
-decides for the recipes' batches of 16. Both are **assumed**, not measured: convolutional networks usually reach a tenth
-of the bf16 peak. Give your own numbers. Images must arrive at the rate that is printed.
+decides for the recipes' batches of 16. Both are **assumed**, not measured. Give your own numbers.
+Images must arrive at the rate that is printed.
 
     python benchmarks/budget.py [--peak 989] [--share 0.1] [--launch 0.03] [--devices 8] [--price 3] [--json]
 """
@@ -69,7 +69,7 @@ def main() -> None:
     rows = []
     for system in SYSTEMS:
         recipe = recipes.load(f"{system}/mimic_cxr")
-        epochs, batch = sum(stage.epochs for stage in recipe.stages), recipe.data.batch_size
+        epochs, batch = sum(recipe.stage_epochs()), recipe.data.batch_size
         gflop = gflop_of(system)
         computing = batch * gflop / (given.peak * 1e3 * given.share)
         rate = batch / max(computing, given.launch)

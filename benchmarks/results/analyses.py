@@ -39,16 +39,17 @@ _ABOUT = {
 
 
 _OFFICIAL = """\
-The released code of the papers, at their size (ResNet-101, 224 px, 512 wide, batch 16, float32, two cores of another \
-machine), beside ours at that size on [the machine of the speed page](../speed.md#training-step):
+The released code of the papers with the defaults of its `main_train.py` and batch 16 (ResNet-101 at 224 px, 512 \
+wide, float32; two cores of another machine, measured once), beside ours at that size on [the machine of the speed \
+page](../speed.md#training-step):
 
-| | seconds per training step | peak memory, GB | ms per report, beam 3 |
-| --- | ---: | ---: | ---: |
-| R2GenCMN, released | 38.0 | 12.9 | 6,840 |
-| COACL, released (its modules are not in the release) | 15.3 | 6.4 | 1,740 |
-| RCAN, released | 50.4 | 14.7 | 6,750 |
-| `cmn` | 11.6 | 6.8 | 63, without the image encoder |
-| `baseline` | 10.5 | 6.9 | 43, without the image encoder |
+| | commit | seconds per training step | peak memory, GB |
+| --- | --- | ---: | ---: |
+| R2GenCMN, released | df4aac9 | 38.0 | 12.9 |
+| COACL, released (its modules are not in the release) | 1b6deca | 15.3 | 6.4 |
+| RCAN, released | ded0145 | 50.4 | 14.7 |
+| `cmn` | | 11.6 | 6.8 |
+| `baseline` | | 10.5 | 6.9 |
 
 UAR has no released code, and that of REVTAF was not measured.
 """

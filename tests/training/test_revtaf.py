@@ -11,7 +11,7 @@ from tests.models.tiny import tiny as tiny_model
 from crossray.data.batches.batch import Batch
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
-from crossray.generation.generator import Generator
+from crossray.generation.generator import Generator, SplitReports
 from crossray.layers.diagnosis import POSITIVE
 from crossray.models.revtaf import REVTAF
 from crossray.text.tokenizer import Tokenizer
@@ -91,6 +91,31 @@ def test_learning_from_rewards_never_reads_the_own_report(
     train(small(tiny, stages=[{"epochs": 1, "objective": "reward"}]), blobs, tmp_path / "run")
     assert excluded
     assert all(excluded)
+
+
+def test_reports_of_training_images_are_written_without_their_own(
+    tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study whose images are seen does not read its own report, whoever gets the images; others read all."""
+    generator = Generator.from_pretrained(train(small(tiny, trainer__max_epochs=1), blobs, tmp_path / "run"))
+    model = generator.model
+    assert isinstance(model, REVTAF)
+    search, excluded = model._search, []
+
+    def searched(*values: Any, exclude: Any = None, **options: Any) -> Any:
+        excluded.append(exclude)
+        return search(*values, exclude=exclude, **options)
+
+    monkeypatch.setattr(model, "_search", searched)
+    work = SplitReports(generator, blobs, "train", shuffle_images=1)
+    generator.generate_dataset(blobs, "train", tmp_path / "train.jsonl", shuffle_images=1)
+    assert excluded
+    own = model.database.groups_of(work.data.ids(work.seen))
+    assert (own >= 0).all()
+    assert all(torch.equal(exclude, own) for exclude in excluded)
+    excluded.clear()
+    generator.generate_dataset(blobs, "val", tmp_path / "val.jsonl")
+    assert set(excluded) == {None}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

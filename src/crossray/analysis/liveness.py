@@ -11,6 +11,7 @@ distinguish such a module from a working one, with the model's actual weights:
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -152,8 +153,9 @@ def relative_gradients(model: ReportModel, batches: Sequence[Batch], weights: Ma
 
 def observed(model: ReportModel, batch: Batch) -> dict[str, Tensor]:
     """Logits under teacher forcing, and all losses."""
+    own = dataclasses.replace(batch.guide, labels=None)
     with torch.no_grad():
-        logits = model.step(batch.targets.tokens[:, :-1], model.encode(batch.inputs, batch.guide)).logits
+        logits = model.step(batch.targets.tokens[:, :-1], model.encode(batch.inputs, own)).logits
         return {"logits": logits, **model.losses(batch)}
 
 

@@ -106,10 +106,10 @@ def long_tail(
     protocols, _ = same_protocols(aligned)
     protocol = "full" if "full" in protocols else next(iter(protocols))
     reader = open_labeler(labeler)
-    if not clinical_notes(aligned[0].references(protocol))[0]:
+    if not clinical_notes(aligned[0].references(protocol), reader)[0]:
         raise UserError(
             f"{aligned[0].path}: references: most are in a language that the labeler does not read; give studies whose "
-            "reports are in English or another language of its rules."
+            "reports it reads."
         )
     references = reader.label(aligned[0].references(protocol))
     labelled = [

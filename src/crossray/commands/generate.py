@@ -45,12 +45,11 @@ def generate(
             or unlike the training images. Without this option, flags are warnings.
         device: auto (a GPU if there is one), cpu, cuda or cuda:1.
         engine: this process, or ray for --data on the machines of a Ray cluster, which share a disk
-            (pip install 'crossray[ray]'). The reports are the same; only the measured seconds differ.
+            (pip install 'crossray[ray]'). On the same kind of device with the same number of threads, the reports are
+            the same.
         devices: number of workers of --engine ray, with one GPU each, or one CPU core each without GPUs; by default,
             all of the cluster.
     """
-    from rich.console import Console
-
     from crossray.api import load
 
     if (bool(images) + (data is not None) + (studies is not None)) != 1:
@@ -96,12 +95,12 @@ def generate(
             from crossray.text.display import readable
 
             (written,) = generator.report_files(listed, strict=strict, names=names)
-            console().print(readable(written.report.text), markup=False, highlight=False, soft_wrap=True)
+            console().print(readable(written.report.text), highlight=False, soft_wrap=True)
             count = 1
     if out is not None:
         console().print(f"{counted(count, 'report')} in {out}")
     if generator.seconds:
-        Console(stderr=True, markup=False).print(f"The model took {generator.seconds:.1f} s.", highlight=False)
+        console(stderr=True).print(f"The model took {generator.seconds:.1f} s.", highlight=False)
 
 
 def _values(given: dict[str, str] | None) -> dict[str, object]:

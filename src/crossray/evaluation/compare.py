@@ -126,7 +126,7 @@ def compare(
     protocols, protocol_notes = same_protocols(files)
     systems = dict(zip(system_names(files), files, strict=True))
     reader = open_labeler(labeler) if isinstance(labeler, str) else labeler
-    readable, languages = clinical_notes(files[0].references(list(protocols)[-1])) if reader else (True, [])
+    readable, languages = clinical_notes(files[0].references(list(protocols)[-1]), reader) if reader else (True, [])
     measured = measure(
         {name: file.hypotheses() for name, file in systems.items()},
         {name: files[0].references(name) for name in protocols},

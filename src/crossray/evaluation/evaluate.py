@@ -76,7 +76,7 @@ def evaluate(
     systems = {ours: file.hypotheses(), **companions.baselines}
     references = {name: file.references(name) for name in names}
     writing = writing_notes(file.hypotheses(), references[names[-1]])
-    readable, languages = clinical_notes(references[names[-1]]) if labeler is not None else (True, [])
+    readable, languages = clinical_notes(references[names[-1]], labeler) if labeler is not None else (True, [])
     if not readable:
         labeler = None
     measured = measure(systems, references, meteor=meteor, labeler=labeler)

@@ -279,10 +279,13 @@ class Generator:
         batch_size: int,
         progress: Progress | None,
         samples: int = 0,
+        known: Sequence[str] | None = None,
     ) -> Iterator[tuple[int, "_Written", float]]:
         """Index, report and seconds of every study, in order; a batch that does not fit into memory is halved.
 
-        The seconds are those of the batch divided by its studies, including reading the images of a dataset.
+        `known` are the training studies whose images these are, so that a system that retrieves training reports does
+        not read their own. The seconds are those of the batch divided by its studies, including reading the images of a
+        dataset.
         """
         check_batch_size(batch_size)
         first = 0
@@ -291,7 +294,11 @@ class Generator:
             written: list[_Written] | None = None
             started = time.perf_counter()
             try:
-                written = self._write_batch([names[row] for row in rows.tolist()], inputs_of(rows), samples)
+                guide = None
+                if known is not None:
+                    own = tuple(known[row] for row in rows.tolist())
+                    guide = Guide(None, own, own)
+                written = self._write_batch([names[row] for row in rows.tolist()], inputs_of(rows), samples, guide)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -314,12 +321,13 @@ class Generator:
             if progress is not None:
                 progress(first, len(names))
 
-    def _write_batch(self, names: Sequence[str], inputs: Inputs, samples: int) -> "list[_Written]":
+    def _write_batch(
+        self, names: Sequence[str], inputs: Inputs, samples: int, guide: Guide | None = None
+    ) -> "list[_Written]":
         prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
         seeds = [study_seed(self.decoding.seed, name) for name in names]
         with torch.inference_mode():
-            # a system that retrieves training reports does not read the own report of a training study
-            encoded = self.model.encode(prepared, Guide(None, tuple(names), tuple(names)))
+            encoded = self.model.encode(prepared, guide)
         utility = utility_of(self.decoding)
         reports = write_reports(self.model, prepared, self.decoding, seeds=seeds, encoded=encoded, utility=utility)
         if samples:
@@ -407,7 +415,10 @@ class SplitReports:
         names = data.ids(self.rows[first:last])
         reports = data.reports(self.rows[first:last], generator.section)
         collator = self._collator
-        places = generator._write(names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress)
+        known = data.ids(seen) if self.split in ("train", "all") else None
+        places = generator._write(
+            names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress, known=known
+        )
         for place, (written, _), seconds in places:
             images = data.views(int(seen[place]))[:views]
             yield Prediction(

@@ -218,12 +218,12 @@ def html(table: AblationTable) -> str:
 def print_table(table: AblationTable, console: "Console") -> None:
     """Print the table."""
     for line in (table.title, table.note):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, highlight=False)
     for part in table.parts:
         console.print()
         console.print(part.stacked().render(), crop=False)
         for sentence in part.sentences:
-            console.print(f"- {sentence}", markup=False, highlight=False)
+            console.print(f"- {sentence}", highlight=False)
 
 
 def _part(name: str, runs: Mapping[ComparedRow, Mapping[int, Result]], comparison: Comparison) -> Part:

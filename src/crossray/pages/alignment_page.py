@@ -45,9 +45,9 @@ def print_alignments(found: Sequence[Alignment], console: "Console") -> None:
         console.print()
         console.print(grid.render(), crop=False)
     for sentence in warnings(found):
-        console.print(sentence, markup=False, highlight=False)
+        console.print(sentence, highlight=False)
     if not available():
-        console.print(NO_FIGURES, markup=False, highlight=False)
+        console.print(NO_FIGURES, highlight=False)
 
 
 def warnings(found: Sequence[Alignment]) -> list[str]:

@@ -23,9 +23,9 @@ def print_comparison(comparison: Comparison, console: "Console") -> None:
         beside = (console.width - _METRIC_WIDTH) // (max(_SCORE_WIDTH, *map(len, names)) + 2)
         for grid in grids(part, max(1, beside)):
             console.print(grid.render(), crop=False)
-        console.print(caption(part), markup=False, highlight=False)
+        console.print(caption(part), highlight=False)
     for note in comparison.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}", highlight=False)
 
 
 def markdown_page(comparison: Comparison) -> str:

@@ -21,7 +21,6 @@ def print_grounding(name: str, result: Grounding, console: "Console") -> None:
     if not result.targets:
         console.print(
             f"\n{name}: none of {counted(result.studies, 'report')} states a finding that is drawn in its study.",
-            markup=False,
             highlight=False,
         )
         return
@@ -32,7 +31,6 @@ def print_grounding(name: str, result: Grounding, console: "Console") -> None:
         f"pointing: the finding lies within {TOLERANCE:.3f} sides of the largest cell's center; mass: share of the "
         f"view's attention inside the finding; shuffled: mean over the attention of up to {DONORS} other studies to "
         "the same observation; brackets: 95% intervals over studies.",
-        markup=False,
         highlight=False,
     )
 

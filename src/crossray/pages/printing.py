@@ -24,17 +24,17 @@ def print_evaluation(evaluation: Evaluation, console: "Console") -> None:
     for part in evaluation.protocols.values():
         for alarm in part.alarms:
             line = f"ALARM {part.result.system}: {alarm.sentence}"
-            console.print(line, markup=False, highlight=False, style="bold red")
+            console.print(line, highlight=False, style="bold red")
         console.print()
         console.print(render([part.result, *part.baselines]), crop=False)
         for line in findings(part):
-            console.print(line, markup=False, highlight=False)
+            console.print(line, highlight=False)
         for grid in _grids(part):
             console.print()
             console.print(grid.render(), crop=False)
         console.print()
     for note in _notes(evaluation):
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}", highlight=False)
 
 
 def markdown_page(evaluation: Evaluation) -> str:

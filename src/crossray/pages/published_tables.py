@@ -79,7 +79,7 @@ def print_published(
     for comparison in compare_with_published(evaluation, data, dataset=dataset):
         console.print(comparison.grid.render(), crop=False)
         for sentence in comparison.sentences:
-            console.print(f"- {sentence}", markup=False, highlight=False)
+            console.print(f"- {sentence}", highlight=False)
         console.print()
 
 

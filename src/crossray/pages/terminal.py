@@ -19,18 +19,16 @@ if TYPE_CHECKING:
 MOST_HEADINGS = 8
 
 
-def console() -> "Console":
-    """A console on standard output, on which names and reports with square brackets or colons are plain text."""
+def console(*, stderr: bool = False) -> "Console":
+    """A console on standard output, or error, on which names and reports with brackets or colons are plain text."""
     from rich.console import Console
 
-    return Console(markup=False, emoji=False)
+    return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def progress_bar(title: str) -> "Progress":
     """A progress bar on standard error, to be used as a callback: `bar(done, total)`."""
-    from rich.console import Console
-
-    return Progress(title, Console(stderr=True, markup=False, emoji=False))
+    return Progress(title, console(stderr=True))
 
 
 class Progress:

@@ -1,6 +1,7 @@
 """Chooses the device and the precision of a training run, and measures its memory."""
 
-import sys
+import re
+from pathlib import Path
 
 import torch
 
@@ -43,8 +44,9 @@ def peak_memory(device: str) -> float | None:
     """The most memory in GB that was in use so far, on a GPU ("cuda") or in this process; None if unknown."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    if not sys.platform.startswith("linux"):  # others count in other units, or not at all
+    try:  # `getrusage` would begin with the memory of the process that started this one
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
         return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return None if found is None else int(found[1]) * 1024 / 1e9

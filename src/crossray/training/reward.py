@@ -123,7 +123,8 @@ class RewardObjective:
         if model.tokenizer is None:
             raise ValueError("rewards need the tokenizer of the model")
         tokenizer, count = model.tokenizer, self.config.samples
-        encoded = model.encode(batch.inputs, batch.guide)
+        own = replace(batch.guide, labels=None)  # keeps a study from reading its own report
+        encoded = model.encode(batch.inputs, own)
         search = replace(
             DecodingConfig(), method="sample", max_length=self.decoding.max_length, temperature=self.config.temperature,
             forbidden=self.decoding.forbidden, suppress_unk=self.decoding.suppress_unk,
@@ -145,7 +146,7 @@ class RewardObjective:
         losses = {"reward": policy_loss(chosen.sum(dim=2), advantages) / search.max_length}
         if reference is not None:
             with torch.no_grad():
-                near, _ = log_policy(reference, reference.encode(batch.inputs, batch.guide), samples, ids, search)
+                near, _ = log_policy(reference, reference.encode(batch.inputs, own), samples, ids, search)
             ratio = (policy - near).masked_fill(policy.isneginf(), 0.0)
             apart = (policy.exp() * ratio).sum(dim=3)
             losses["kl"] = (apart * valid).sum() / valid.sum().clamp_min(1)

@@ -50,3 +50,11 @@ def test_clinical_scores_are_withheld_for_languages_that_are_not_read() -> None:
     readable, notes = clinical_notes(["Kein Pneumothorax. Herz nicht vergr\u00f6\u00dfert.", *WRITTEN])
     assert readable
     assert "1 of 3 reports look German" in notes[0]
+
+    class Dutch:
+        @staticmethod
+        def reads(report: str) -> bool:
+            return "Hart" in report
+
+    assert clinical_notes(["Geen pneumothorax. Hart niet vergroot."], Dutch())[0]
+    assert not clinical_notes(["Brak zmian ogniskowych."], Dutch())[0]

@@ -93,7 +93,11 @@ def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
         ) from None
     own = not ray.is_initialized()
     if own:
-        ray.init(log_to_driver=False)
+        try:
+            ray.init(log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"RAY_ADDRESS: no cluster answers ({reason}); start it, or unset the variable.") from None
     try:
         yield ray
     finally:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from crossray.text.missing import is_missing
 from crossray.text.observations import language_notes, readable_by_rules, report_language
@@ -43,11 +43,15 @@ def writing_notes(predictions: Sequence[str], references: Sequence[str]) -> list
     return notes
 
 
-def clinical_notes(references: Sequence[str]) -> tuple[bool, list[str]]:
-    """Whether clinical scores are meaningful, and sentences on the language of the true reports."""
+def clinical_notes(references: Sequence[str], labeler: object = None) -> tuple[bool, list[str]]:
+    """Whether clinical scores are meaningful, and sentences on the language of the true reports.
+
+    A labeler of another package can say with `reads(report)` which reports it reads; others read what the rules do.
+    """
+    reads: Callable[[str], bool] = getattr(labeler, "reads", readable_by_rules)
     notes = language_notes(Counter(map(report_language, references)))
     told = [reference for reference in references if not is_missing(reference)]
-    readable = sum(map(readable_by_rules, told)) >= MOST * len(told) if told else True
+    readable = sum(map(reads, told)) >= MOST * len(told) if told else True
     if not readable:
         notes.append(
             "clinical efficacy not computed: most true reports are in a language that the labeler does not read"

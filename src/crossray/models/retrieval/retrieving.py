@@ -312,7 +312,7 @@ class RetrievingModel(BackboneReportModel):
 
     def advance(self, event: Event) -> None:
         """After an epoch, update the steady weights of LRE."""
-        if event.kind == "step":
+        if event.kind == "step" and self.lre is not None and any(p.grad is not None for p in self.lre.parameters()):
             # fused optimizers change weights without raising their versions
             self._indices.pop(("hyperbolic", True), None)
         if event.kind == "epoch":
