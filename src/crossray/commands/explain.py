@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from crossray.errors import UserError, counted
+from crossray.files.names import views_of
 from crossray.pages.terminal import console
 
 
@@ -40,7 +41,7 @@ def explain(
         if data is not None:
             shown = dataset_study(data, study, generator)
         else:
-            shown = file_study([Path(path) for path in str(images).split(",")], generator)
+            shown = file_study(views_of(str(images)), generator)
         explanations.append(analysis.explain(generator.model, generator.decoding, shown.inputs, name))
     html = analysis.build_explanation(shown.name, explanations, reference=shown.reference, synthetic=shown.synthetic)
     write_whole(out, html)

@@ -1,12 +1,12 @@
 """`crossray generate`: generates reports for images or for a split of a dataset."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from crossray.errors import UserError, counted, quoted
+from crossray.files.names import views_of
 from crossray.pages.terminal import console, progress_bar
 
 
@@ -63,7 +63,7 @@ def generate(
     if devices is not None and engine != "ray":
         raise UserError("--devices needs --engine ray; add it, or leave out --devices.")
     names = None
-    listed = [_views(study) for study in images]
+    listed = [views_of(study) for study in images]
     if studies is not None:
         listed, names = _listed(studies)
     if out is None and len(listed) != 1:
@@ -114,15 +114,6 @@ def _values(given: dict[str, str] | None) -> dict[str, object]:
     return values
 
 
-def _views(text: str, folder: Path = Path()) -> list[Path]:
-    """The views of one study: an existing file, or several separated by ";" or, without one, by commas."""
-    text = text.strip()
-    # `Path.exists` raises an error for a name that is too long
-    if text and os.path.exists(folder / text):  # noqa: PTH110
-        return [folder / text]
-    return [folder / view.strip() for view in text.split(";" if ";" in text else ",") if view.strip()]
-
-
 def _listed(path: Path) -> tuple[list[list[Path]], list[str] | None]:
     """The views of each study of a list, and the studies' names if the list has them."""
     table = path.suffix.lower() in (".csv", ".jsonl")
@@ -148,7 +139,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[Path], None]]:
         raise UserError(f"--studies {path}: cannot be read ({error}); give a text or CSV file in UTF-8.") from None
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield number, _views(line, path.parent), None
+            yield number, views_of(line, path.parent), None
 
 
 def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:
@@ -169,7 +160,7 @@ def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:
         images = row.get("images") or ""
         if not all(map(is_text, images if isinstance(images, list) else [images])):
             raise UserError(f"--studies {path}: line {line}: images: is no list of texts; name the files.")
-        views = [path.parent / view for view in images] if isinstance(images, list) else _views(images, path.parent)
+        views = [path.parent / view for view in images] if isinstance(images, list) else views_of(images, path.parent)
         name = None if named is None else identifier(str(row.get(named) or "")) or f"line-{line}"
         if name is not None and not is_text(name):
             raise UserError(f"--studies {path}: line {line}: {named}: contains an incomplete character; use UTF-8.")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from crossray.errors import UserError, counted
+from crossray.files.names import views_of
 from crossray.pages.terminal import console
 
 
@@ -62,7 +63,7 @@ def index_query(
         )
     table = Table(*["study", "nearest", "distance", *(["report"] if reports else [])])
     if data is None:
-        studies = [[Path(name) for name in study.split(",")] for study in images]
+        studies = [views_of(study) for study in images]
         results = query_files(generator, found, studies, k)
     else:
         results = query_dataset(generator, found, Dataset.open(data), split, k)

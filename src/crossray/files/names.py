@@ -1,4 +1,4 @@
-"""Makes file names printable, and recognizes texts that are not."""
+"""Makes file names printable, recognizes texts that are not, and splits lists of files."""
 
 import os
 from pathlib import Path
@@ -28,3 +28,21 @@ def is_text(value: Any) -> TypeGuard[str]:
         return isinstance(value, str) and (value.isascii() or bool(value.encode()))
     except UnicodeEncodeError:
         return False
+
+
+def views_of(text: str, folder: Path = Path()) -> list[Path]:
+    """The files of one study: an existing file, or several separated by ";" or, without one, by commas.
+
+    Args:
+        text: the names, as typed or listed.
+        folder: folder of relative names.
+
+    Example:
+        >>> [str(path) for path in views_of("a, frontal.png; a, lateral.png")]
+        ['a, frontal.png', 'a, lateral.png']
+    """
+    text = text.strip()
+    # `Path.exists` raises an error for a name that is too long
+    if text and os.path.exists(folder / text):  # noqa: PTH110
+        return [folder / text]
+    return [folder / view.strip() for view in text.split(";" if ";" in text else ",") if view.strip()]
