@@ -5,6 +5,9 @@ import os
 # Tiny models are fastest on one thread, and processes that tests start must not fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import fcntl
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +26,20 @@ def real_data() -> Path:
     if not (folder / "iu_xray" / "annotation.json").exists():
         pytest.skip(f"no real data: set CROSSRAY_TEST_DATA to the folder that holds iu_xray/ ({folder} does not)")
     return folder
+
+
+@pytest.fixture
+def own_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ray starts a cluster for this test alone, and no test in another process starts one meanwhile.
+
+    Two clusters that start at once on two cores exceed Ray's time limits.
+    """
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # the other tests would leave its workers no time
+    with (Path(tempfile.gettempdir()) / "crossray-tests-ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -71,14 +71,13 @@ def wrapper(call: Callable[[Any, Any], Any]) -> type:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")
 @pytest.mark.parametrize("shuffled", [[], ["--shuffle-images", "1"]])
-def test_the_command_writes_the_same_bytes_as_one_process(folder, data, tmp_path, monkeypatch, shuffled):
+def test_the_command_writes_the_same_bytes_as_one_process(folder, data, tmp_path, shuffled):
     """On its own cluster, which is gone afterwards; the last batch is smaller, and results arrive out of order."""
     ray = pytest.importorskip("ray")
     pytest.importorskip("ray.data", reason="needs pandas")
     command = ["generate", "--model", str(folder), "--data", str(data / "prepared"), "--batch-size", "2", *shuffled]
-    monkeypatch.setenv("RAY_ADDRESS", "local")  # not the cluster of a test in another process
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # the other tests would leave its workers no time
     cli.main([*command, "--out", str(tmp_path / "one.jsonl"), "--device", "cpu"])
     engine = ["--engine", "ray", "--devices", "2", "--device", "cpu"]
     cli.main([*command, "--out", str(tmp_path / "ray.jsonl"), *engine])

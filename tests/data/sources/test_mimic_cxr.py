@@ -217,10 +217,8 @@ def test_without_ray_the_engine_says_so(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_shards")
-def test_ray_writes_the_same_bytes(source: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_ADDRESS", "local")  # not the cluster of a test in another process
+@pytest.mark.usefixtures("small_shards", "own_ray")
+def test_ray_writes_the_same_bytes(source: tuple[Path, Path], tmp_path: Path) -> None:
     cli.main(command(source, tmp_path / "whole"))
     cli.main(command(source, tmp_path / "ray", "--engine", "ray"))
     assert digests(tmp_path / "ray") == digests(tmp_path / "whole")
