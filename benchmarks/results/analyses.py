@@ -104,7 +104,8 @@ def cost(bench: Bench) -> str:
     about = (
         "Measured on the machine that made this page (two processor cores), with other work on it. A step has 16 "
         "studies and reads cached features. Its operations, and the share of the processor's GEMM rate that it "
-        "reaches, are those of `python benchmarks/speed.py --row training SYSTEM 1`."
+        "reaches, are those of `python benchmarks/speed.py --row training SYSTEM 1`. Peak memory is empty where a "
+        "training's log does not have it."
     )
     return f"# Training and generation cost\n\n{about}\n\n" + narrow(grid(headings, rows), 4) + "\n" + _OFFICIAL
 
