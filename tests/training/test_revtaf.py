@@ -11,7 +11,8 @@ from tests.models.tiny import tiny as tiny_model
 from crossray.data.batches.batch import Batch
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
-from crossray.generation.generator import Generator, SplitReports
+from crossray.generation.generator import Generator
+from crossray.generation.split import SplitReports
 from crossray.layers.diagnosis import POSITIVE
 from crossray.models.revtaf import REVTAF
 from crossray.text.tokenizer import Tokenizer

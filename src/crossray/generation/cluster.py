@@ -19,7 +19,8 @@ from crossray.decoding.config import DecodingConfig
 from crossray.errors import UserError, counted
 from crossray.evaluation.predictions import Prediction, write_predictions
 from crossray.files.folders import model_folder
-from crossray.generation.generator import Generator, Progress, SplitReports, check_batch_size
+from crossray.generation.generator import Generator, Progress, check_batch_size
+from crossray.generation.split import SplitReports
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,23 +15,20 @@ from crossray.confidence.calibration import Calibration
 from crossray.confidence.check import InputCheck, InputChecker
 from crossray.confidence.folder import load_check
 from crossray.data.batches.batch import Guide, Inputs
-from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.store import Dataset
-from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, special_ids, study_seed, with_samples, write_reports
 from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError, choose, counted
-from crossray.evaluation.metrics.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
-from crossray.evaluation.predictions.protocol import references
 from crossray.evaluation.utilities import utility_of
 from crossray.files.digest import sha256
 from crossray.files.folders import model_folder
 from crossray.files.names import printable
 from crossray.generation.checks import checks_of, heed, no_check
 from crossray.generation.files import read_study, stack_studies, study_ids
+from crossray.generation.split import SplitReports
 from crossray.models.base import ReportModel, config_from_dict
 from crossray.text.tokenizer import Tokenizer
 
@@ -194,7 +190,7 @@ class Generator:
                 report = written.report
                 yield Prediction(written.id, report.text, {}, images, report.log_probability, written.seconds)
 
-        return write_predictions(out, self._provenance(), predictions())
+        return write_predictions(out, self.provenance(), predictions())
 
     def report_files(
         self,
@@ -233,7 +229,7 @@ class Generator:
             return stack_studies([files[row] for row in rows.tolist()], self.model.config.views)
 
         def reports() -> Iterator[StudyReport]:
-            for row, written, seconds in self._write(names, inputs_of, batch_size, progress, samples):
+            for row, written, seconds in self.write(names, inputs_of, batch_size, progress, samples):
                 heed(names[row], written.check, strict=strict)
                 one = inputs_of(np.array([row])).to(self.device)
                 yield StudyReport(names[row], written.report, one, files[row].paths, seconds, written.check)
@@ -272,7 +268,7 @@ class Generator:
             out, work.provenance(), work.predictions(0, work.studies, batch_size=batch_size, progress=progress)
         )
 
-    def _write(
+    def write(
         self,
         names: Sequence[str],
         inputs_of: Callable[[NDArray[np.int64]], Inputs],
@@ -280,18 +276,30 @@ class Generator:
         progress: Progress | None,
         samples: int = 0,
         known: Sequence[str] | None = None,
-    ) -> Iterator[tuple[int, "_Written", float]]:
-        """Index, report and seconds of every study, in order; a batch that does not fit into memory is halved.
+    ) -> Iterator[tuple[int, "Written", float]]:
+        """Write the reports of n studies in batches, in order.
 
-        `known` are the training studies whose images these are, so that a system that retrieves training reports does
-        not read their own. The seconds are those of the batch divided by its studies, including reading the images of a
-        dataset.
+        Args:
+            names: (n,) names of the studies, which seed their random numbers.
+            inputs_of: the inputs of the studies at some indices.
+            batch_size: number of studies per batch; halved when memory runs out.
+            progress: called with the number of finished and of all studies.
+            samples: number of reports to sample for each study in addition.
+            known: (n,) the training studies whose images these are, so that a system that retrieves training reports
+                does not read their own; None if they are new.
+
+        Yields:
+            Index, result and seconds of a study: those of its batch, divided by its studies, with reading the images of
+            a dataset.
+
+        Raises:
+            UserError: there is not enough memory for even one study.
         """
         check_batch_size(batch_size)
         first = 0
         while first < len(names):
             rows = np.arange(first, min(first + batch_size, len(names)))
-            written: list[_Written] | None = None
+            written: list[Written] | None = None
             started = time.perf_counter()
             try:
                 guide = None
@@ -323,7 +331,7 @@ class Generator:
 
     def _write_batch(
         self, names: Sequence[str], inputs: Inputs, samples: int, guide: Guide | None = None
-    ) -> "list[_Written]":
+    ) -> "list[Written]":
         prepared = transform_inputs(inputs.to(self.device), self.transform, train=False)
         seeds = [study_seed(self.decoding.seed, name) for name in names]
         with torch.inference_mode():
@@ -333,9 +341,10 @@ class Generator:
         if samples:
             reports = with_samples(self.model, encoded, self.decoding, samples, seeds, reports)
         checks = checks_of(self.checker, encoded.pooled, inputs)
-        return [_Written(report, check) for report, check in zip(reports, checks, strict=True)]
+        return [Written(report, check) for report, check in zip(reports, checks, strict=True)]
 
-    def _provenance(self) -> Provenance:
+    def provenance(self) -> Provenance:
+        """The header of a predictions file, as far as the model determines it."""
         return Provenance(
             model=self.name,
             system=self.model.system,
@@ -354,91 +363,7 @@ class Generator:
         )
 
 
-class SplitReports:
-    """The reports of one split of a prepared dataset, of any part of its studies.
-
-    Attributes:
-        generator: writes the reports.
-        data: the dataset.
-        split: the split.
-        rows: (n,) rows of its studies in the dataset.
-        seen: (n,) rows of the studies whose images the model sees; differs from `rows` only if images are shuffled.
-        shuffled: whether images are shuffled.
-    """
-
-    def __init__(
-        self, generator: Generator, dataset: Dataset | Path | str, split: str, shuffle_images: int | None = None
-    ) -> None:
-        """Find the studies; see `Generator.generate_dataset` for the arguments.
-
-        Raises:
-            UserError: there is no such dataset or split, or there is only a single study to shuffle.
-        """
-        self.generator, self.split = generator, split
-        self.data = data = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
-        self.rows = np.arange(data.studies) if split == "all" else data.rows(split)
-        place = f"{data.path}: split {split!r}"
-        self.seen = self.rows if shuffle_images is None else _shuffled(self.rows, shuffle_images, place)
-        self.shuffled = shuffle_images is not None
-
-    @property
-    def studies(self) -> int:
-        """Number of studies, n."""
-        return len(self.rows)
-
-    def provenance(self) -> Provenance:
-        """The header of the predictions file."""
-        return replace(
-            self.generator._provenance(),
-            data=str(self.data.path.resolve()),
-            data_sha256=self.data.info.sha256,
-            split=self.split,
-            shuffled_images=self.shuffled,
-        )
-
-    def predictions(
-        self, first: int, last: int, *, batch_size: int, progress: Progress | None = None
-    ) -> Iterator[Prediction]:
-        """The predictions of the studies from `first` to before `last`, in order, in batches from `first` on.
-
-        Args:
-            first: index of the first study, below n.
-            last: index after the last study; n at most.
-            batch_size: number of studies per batch; halved when memory runs out.
-            progress: called with the number of finished and of all studies between `first` and `last`.
-
-        Raises:
-            UserError: there is not enough memory for even one study.
-        """
-        data, generator, seen = self.data, self.generator, self.seen[first:last]
-        views, max_length = generator.model.config.views, generator.model.config.max_length
-        names = data.ids(self.rows[first:last])
-        reports = data.reports(self.rows[first:last], generator.section)
-        collator = self._collator
-        known = data.ids(seen) if self.split in ("train", "all") else None
-        places = generator._write(
-            names, lambda chosen: collator.inputs(seen[chosen]), batch_size, progress, known=known
-        )
-        for place, (written, _), seconds in places:
-            images = data.views(int(seen[place]))[:views]
-            yield Prediction(
-                id=names[place],
-                prediction=written.text,
-                references=references(reports[place], generator.tokenizer, max_length),
-                images=tuple(VIEW_POSITIONS[data.image_positions[image]] for image in images),
-                log_probability=written.log_probability,
-                seconds=seconds,
-            )
-
-    @cached_property
-    def _collator(self) -> Collator:
-        """Reads the inputs; created once, because finding cached features reads the encoder's weights."""
-        model = self.generator.model
-        features = model.cached_features(self.data)
-        return Collator(self.data, None, section=self.generator.section, views=model.config.views, features=features)
-
-
-class _Written(NamedTuple):
+class Written(NamedTuple):
     """The result for one study of a batch."""
 
     report: WrittenReport
@@ -478,15 +403,6 @@ def _changed(decoding: DecodingConfig, fields: DecodingConfig | Mapping[str, Any
         if name not in known:
             raise UserError(f"decoding.{name}: there is no such field; {choose(name, known)}.")
     return config_from_dict(DecodingConfig, {**known, **fields}, "decoding")
-
-
-def _shuffled(rows: NDArray[np.int64], seed: int, place: str) -> NDArray[np.int64]:
-    """A different row for each of the rows."""
-    if len(rows) < 2:
-        raise UserError(
-            f"{place}: shuffle_images: it has {counted(len(rows), 'study')}; choose a split with at least two."
-        )
-    return rows[derangement(len(rows), np.random.default_rng(seed))]
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -187,8 +187,8 @@ class ReportModel(Trainable):
 
         Args:
             inputs: B studies.
-            guide: what is known of them in training. In eval mode it has no labels, and its identifiers only keep a
-                study from reading its own report.
+            guide: what is known of them in training. In eval mode nothing of it may reach the result; its identifiers
+                only keep a study from reading its own report.
         """
 
     @abstractmethod
