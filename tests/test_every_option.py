@@ -13,21 +13,16 @@ from typing import Any, Literal, Union
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from tests.models.tiny import tiny_writer
 
 from crossray import cli
 from crossray.commands import COMMANDS, GROUPS
 from crossray.commands.command import Command
-from crossray.data.batches.transform import ImageTransform
 from crossray.data.images import ImageFile
 from crossray.data.store import write_dataset
 from crossray.data.study import Study
 from crossray.decoding.config import DecodingConfig
-from crossray.models.base import ReportModel
-from crossray.models.parts.backbones import BackboneConfig
-from crossray.models.registry import create_model
-from crossray.text.tokenizer import Tokenizer
 from crossray.training.recipe import parse, recipe_parser
 
 ALL: dict[tuple[str, ...], Command] = {
@@ -133,14 +128,7 @@ def predictions(path: Path, shift: int) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a valid input of each kind."""
     folder = tmp_path_factory.mktemp("place")
-    torch.manual_seed(3)
-    tokenizer = Tokenizer.train(REPORTS, min_count=1)
-    model = create_model(
-        "baseline", vocabulary_size=tokenizer.vocabulary_size, max_length=8, layers=1, width=16, heads=2,
-        feedforward=16, backbone=BackboneConfig(name="random:resnet_tiny", trainable=False),
-    )  # fmt: skip
-    assert isinstance(model, ReportModel)
-    model.tokenizer, model.transform = tokenizer, ImageTransform(size=32, resize=40)
+    model = tiny_writer(*REPORTS, max_length=8)
     model.save_pretrained(folder / "model", {"recipe": {"decoding": {"beam": 1, "max_length": 6}}})
     image(folder / "a.png", 0)
     splits = ("train", "train", "val", "test")

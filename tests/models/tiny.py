@@ -58,10 +58,10 @@ SMALL: dict[str, Any] = {
 }
 
 
-def tiny_writer(*reports: str) -> ReportModel:
+def tiny_writer(*reports: str, **overrides: Any) -> ReportModel:
     """A small baseline with the words of these reports, ready to be saved."""
     tokenizer = Tokenizer.train(list(reports), min_count=1)
-    model = tiny("baseline", vocabulary_size=tokenizer.vocabulary_size)
+    model = tiny("baseline", vocabulary_size=tokenizer.vocabulary_size, **overrides)
     model.tokenizer, model.transform = tokenizer, ImageTransform(size=32, resize=40)
     return model
 
