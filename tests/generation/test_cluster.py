@@ -209,6 +209,17 @@ def test_a_missing_package_is_named(folder, data, tmp_path, monkeypatch, missing
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_without_a_cluster_is_refused_at_once(folder, data, tmp_path, monkeypatch, address):
+    """Ray itself would wait for minutes."""
+    pytest.importorskip("ray.data")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    generator = Generator.from_pretrained(folder, device="cpu")
+    with pytest.raises(UserError, match=f"^RAY_ADDRESS {address}: no cluster answers"):
+        generate_on_ray(generator, data / "prepared", "test", tmp_path / "out.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_devices_are_those_of_the_cluster():
     gpus, cpus = {"GPU": 4.0, "CPU": 64.0}, {"CPU": 8.0}
     assert cluster._devices(gpus, "auto", None) == ("GPU", 4)

@@ -1,5 +1,7 @@
 """Engines that write shards: processes on this machine, or a Ray cluster (extra `ray`)."""
 
+import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -82,7 +84,7 @@ def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
         The package `ray`.
 
     Raises:
-        UserError: a package is not installed.
+        UserError: a package is not installed, or nothing answers at RAY_ADDRESS.
     """
     try:
         ray: Any = import_module("ray")
@@ -93,16 +95,27 @@ def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
         ) from None
     own = not ray.is_initialized()
     if own:
-        try:
-            ray.init(log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"RAY_ADDRESS: no cluster answers ({reason}); start it, or unset the variable.") from None
+        _check_address(os.environ.get("RAY_ADDRESS", ""))
+        ray.init(log_to_driver=False)
     try:
         yield ray
     finally:
         if own:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Check that something answers, because Ray would wait for minutes and print warnings."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # such as "auto" and "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or "no answer"
+        raise UserError(
+            f"RAY_ADDRESS {address[:80]}: no cluster answers ({reason}); start it, or unset the variable."
+        ) from None
 
 
 class ThisProcess(ShardWriter):
