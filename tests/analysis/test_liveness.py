@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.models.tiny import make_batch, tiny
 
-from crossray.analysis.liveness import Liveness, Measured, measure, relative_gradients
+from crossray.analysis.liveness import Liveness, Measured, largest_change, measure, relative_gradients
 from crossray.models.base import ReportModel
 from crossray.pages.liveness_table import grid
 
@@ -48,6 +48,24 @@ def test_a_planted_constant_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.modules["memory"].dependent == pytest.approx(0, abs=1e-6)
     assert found.modules["memory"].over_rounding < 100
     assert found.gradients["memory.matrix"] == 0
+
+
+def test_changes_that_cancel_out_in_one_batch_do_not_make_a_module_look_dead() -> None:
+    before = [{"loss": torch.tensor(1.0)}] * 4
+    after = [{"loss": torch.tensor(value)} for value in (1.0, 1.01, 0.99, 1.02)]
+    name, multiple, relative = largest_change(before, after, [{"loss": 1e-6}] * 4)
+    assert name == "loss"
+    assert relative == pytest.approx(0.01, rel=1e-3)
+    assert multiple > 9000
+
+
+def test_a_selection_that_rounding_flips_in_one_batch_is_no_noise() -> None:
+    before, after = [{"logits": torch.zeros(3)}] * 4, [{"logits": torch.full((3,), 1e-3)}] * 4
+    noise = [{"logits": value} for value in (1e-7, 1e-7, 1e-4, 1e-7)]
+    assert largest_change(before, after, noise)[1] == pytest.approx(1e4, rel=1e-3)
+    # nor does a flip make a dead module look alive
+    flipped = [*before[:3], {"logits": torch.full((3,), 1e-3)}]
+    assert largest_change(before, flipped, [{"logits": 1e-7}] * 4) == ("", 0.0, 0.0)
 
 
 def test_the_weights_of_a_plain_mean_have_the_perplexity_of_all_slots() -> None:

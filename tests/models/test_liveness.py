@@ -50,7 +50,7 @@ NAMED = {
 
 #: What misses a limit; docs/liveness.md has the measurements and what is known of them.
 KNOWN = {
-    "revtaf/phantom": {"LRP, fresh", "LRP, trained", "diagnosis, fresh", "diagnosis, attention to reports, fresh"},
+    "revtaf/phantom": {"LRP, fresh", "LRP, trained"},
     "union/phantom": {"diagnosis, trained"},
 }
 

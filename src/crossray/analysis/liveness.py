@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import torch
@@ -36,8 +37,8 @@ class Liveness:
 
     Attributes:
         dependent: dependent share of its output, 0 to 1; None for a scalar: a loss may be the same for all batches.
-        effect: relative change (RMS) of the quantity that changes most, relative to rounding, when the mean replaces
-            the output.
+        effect: relative change (RMS, median over batches) of the quantity that changes most, relative to rounding, when
+            the mean replaces the output.
         observed: this quantity: "logits", or the name of a loss.
         over_rounding: the change as a multiple of rounding noise, the difference between float32 and float64.
         perplexity: perplexity of the attention, averaged over queries and heads; None without attention.
@@ -92,14 +93,14 @@ def measure(model: ReportModel, batches: Sequence[Batch], weights: Mapping[str, 
                 taps.enter_context(_tapped(model, module.path, module.method, outputs[name].add))
                 if module.attention:
                     taps.enter_context(_attending(model, module.attention, attention[name]))
-            before, *_ = [observed(model, batch) for batch in batches]
-        noise = rounding(model, batches[0])
+            before = [observed(model, batch) for batch in batches]
+        noise = [rounding(model, batch) for batch in batches]
         found = {}
         for name, module in declared.items():
             if not outputs[name].calls:
                 raise ValueError(f"{model.system}: {module.path}.{module.method} is never called")
             with _tapped(model, module.path, module.method, outputs[name].replaced):
-                after = observed(model, batches[0])
+                after = [observed(model, batch) for batch in batches]
             what, multiple, relative = largest_change(before, after, noise)
             own = {n: g for n, g in gradients.items() if n.startswith(f"{module.path}.") and module.path}
             weakest = min(own, key=lambda n: own[n], default="")
@@ -160,23 +161,34 @@ def observed(model: ReportModel, batch: Batch) -> dict[str, Tensor]:
 
 
 def largest_change(
-    before: Mapping[str, Tensor], after: Mapping[str, Tensor], noise: Mapping[str, float]
+    before: Sequence[Mapping[str, Tensor]], after: Sequence[Mapping[str, Tensor]], noise: Sequence[Mapping[str, float]]
 ) -> tuple[str, float, float]:
     """The quantity of `observed` that changed most relative to rounding.
 
-    A loss that exists only before or after counts as an infinite change.
+    The median over batches is used: in one batch, opposite changes of studies can cancel out in a loss, and a selection
+    (the highest scores of a memory) that rounding flips can look like large noise.
+
+    Args:
+        before: results of `observed` by batch.
+        after: the same with a module replaced.
+        noise: results of `rounding` by batch.
 
     Returns:
-        Name of the quantity, its change as a multiple of rounding, and its relative change.
+        Name of the quantity, its change as a multiple of rounding, and its relative change; both are infinite if a loss
+        exists only before or only after.
     """
-    found = ("", 0.0, 0.0)
-    for name in sorted({*before, *after}):
-        if name not in before or name not in after or before[name].shape != after[name].shape:
-            return name, math.inf, math.inf
-        change = _rms(after[name].double() - before[name].double())
-        if change / noise[name] > found[1]:
-            found = name, change / noise[name], change / max(_rms(before[name]), 1e-30)
-    return found
+    multiples: dict[str, list[float]] = {}
+    relative: dict[str, list[float]] = {}
+    for old, new, rounded in zip(before, after, noise, strict=True):
+        for name in sorted({*old, *new}):
+            if name not in old or name not in new or old[name].shape != new[name].shape:
+                return name, math.inf, math.inf
+            change = _rms(new[name].double() - old[name].double())
+            multiples.setdefault(name, []).append(change / rounded[name])
+            relative.setdefault(name, []).append(change / max(_rms(old[name]), 1e-30))
+    medians = {name: (median(multiples[name]), median(relative[name])) for name in multiples}
+    largest = max(medians, key=lambda name: medians[name][0])
+    return (largest if medians[largest][0] else "", *medians[largest])
 
 
 def rounding(model: ReportModel, batch: Batch) -> dict[str, float]:

@@ -335,6 +335,7 @@ def presence_thresholds(odds: Tensor, asserted: Tensor) -> Tensor:
 _PLACE_TEXTS = tuple(place_text(place) for place in PLACES)
 
 
-def _prompts(triplets: tuple[Triplet, ...]) -> set[str]:
+def _prompts(triplets: tuple[Triplet, ...]) -> list[str]:
     certain = [triplet for triplet in triplets if triplet.status != "uncertain"]
-    return {triplet_text(each.entity, place, each.status == "positive") for each in certain for place in each.places}
+    said = [triplet_text(each.entity, place, each.status == "positive") for each in certain for place in each.places]
+    return list(dict.fromkeys(said))  # no set: its order differs between processes, and with it every sum's rounding
