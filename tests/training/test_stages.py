@@ -102,6 +102,9 @@ def test_freezing_covers_weights_and_statistics_and_ends_with_the_stage() -> Non
     keeper.train_mode()
     assert model.one[1].training and not model.two.training
     assert not model.three.requires_grad  # `frozen()` says that no stage trains it
+    keeper.enter(Stage(freeze=("on",)))  # a prefix may end within a name
+    keeper.train_mode()
+    assert not model.one[0].weight.requires_grad and not model.one[1].training and model.two.training
     with pytest.raises(UserError, match="'nothing'"):
         keeper.enter(Stage(freeze=("nothing",)))
     with pytest.raises(UserError, match="'width'"):
