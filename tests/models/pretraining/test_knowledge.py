@@ -84,6 +84,13 @@ def test_truth_comes_from_the_reports() -> None:
     assert not places[1, effusion].any() and not places[3].any()
 
 
+def test_reports_that_only_the_cleaner_makes_equal_are_read_apart() -> None:
+    batch = reported(("No effusion edema is present.", "No effusion; edema is present."))
+    batch.targets.report_key = torch.zeros(2, dtype=torch.int64)
+    statuses, _ = small().truth(batch)
+    assert statuses[:, ENTITIES.index("edema")].tolist() == [2, 1]
+
+
 def test_reports_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered and what is read again is the same truth."""
     monkeypatch.setattr("crossray.models.pretraining.knowledge._REMEMBERED", 2)

@@ -23,9 +23,9 @@ from crossray.text.observations import STATUSES
 from crossray.text.tokenizer import Tokenizer
 
 
-def report_key(cleaned: str) -> int:
-    """Return a number below 2^63 that is equal for equal cleaned reports, on every machine."""
-    return int.from_bytes(hashlib.blake2b(cleaned.encode(), digest_size=8).digest(), "little") >> 1
+def report_key(report: str) -> int:
+    """Return a number below 2^63 that is equal for equal texts, on every machine."""
+    return int.from_bytes(hashlib.blake2b(report.encode(), digest_size=8).digest(), "little") >> 1
 
 
 class Collator:
