@@ -192,6 +192,14 @@ def test_sentences_find_their_triplets() -> None:
     assert float(model._sentences(reports).detach()) < 0.5 * first
 
 
+def test_sentences_are_compared_in_full_precision() -> None:
+    model = small()
+    model.text.forward = lambda texts: torch.eye(len(texts), 16) + 0.3  # type: ignore[method-assign]
+    exact = model._sentences(REPORTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model._sentences(REPORTS), exact)
+
+
 def test_a_text_encoder_of_transformers_stays_as_it_is(tmp_path: Path) -> None:
     model = small(text=TextEncoderConfig(name=str(bert_folder(tmp_path)))).train()
     losses = model.losses(reported())

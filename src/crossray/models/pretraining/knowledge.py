@@ -304,7 +304,8 @@ class Knowledge(Trainable):
         if len(known) < 2:
             return next(self.text.parameters()).sum() * 0.0
         vectors = F.normalize(self.text([*texts, *known]).float(), dim=1)
-        similarity = vectors[: len(texts)] @ vectors[len(texts) :].T / _TEMPERATURE
+        with torch.autocast(vectors.device.type, enabled=False):
+            similarity = vectors[: len(texts)] @ vectors[len(texts) :].T / _TEMPERATURE
         belongs = torch.tensor([[prompt in row for prompt in known] for row in prompts], device=similarity.device)
         own = similarity.masked_fill(~belongs, -torch.inf)
         return (
