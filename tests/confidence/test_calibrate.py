@@ -17,7 +17,7 @@ from crossray.cli import main
 from crossray.confidence.calibration import FILE, Calibration
 from crossray.confidence.check import FLAGS
 from crossray.confidence.features import pooled_of_images, pooled_of_studies
-from crossray.confidence.fitting import LEAST_AREA, learn
+from crossray.confidence.fitting import LEAST_AREA, good_scores, learn, limit
 from crossray.confidence.folder import ARRAYS, DESCRIPTION, load_check, save_check
 from crossray.confidence.measuring import calibrate
 from crossray.confidence.poses import MISTAKES, Pose, draw_poses
@@ -226,6 +226,14 @@ def test_the_page_says_what_it_is_not(calibrated: Path) -> None:
 def test_a_share_that_cannot_be_measured_is_refused(bare: Path, phantom: Dataset) -> None:
     with pytest.raises(SystemExit):
         main(["calibrate", "--model", str(bare), "--data", str(phantom.path), "--false-alarms", "0.0001"])
+
+
+def test_a_split_without_known_positions_gives_no_limit_on_the_view() -> None:
+    random = np.random.default_rng(0)
+    vectors, positions = random.normal(size=(120, 6)).astype(np.float32), np.arange(120) % 2 * 3 + 1
+    checker = learn(vectors, positions, vectors, positions, draw_poses(120, random))
+    good = good_scores(checker, vectors[:9], np.zeros(9, np.int64), np.arange(9))
+    assert {name: limit(name, scores, 0.2) for name, scores in good.items()}.keys() == {*FLAGS} - {"view"}
 
 
 def test_a_channel_that_training_never_moved_does_not_decide_alone() -> None:
