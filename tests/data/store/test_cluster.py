@@ -1,9 +1,25 @@
-"""Devices of a Ray cluster; what runs on one is tested with `generate` and with the cache of features."""
+"""Connection to a Ray cluster and its devices; its work is tested with `generate` and with the cache of features."""
+
+from types import SimpleNamespace
 
 import pytest
 
+from crossray.data.store import engines
 from crossray.data.store.cluster import choose_devices
 from crossray.errors import UserError
+
+
+def test_a_machine_without_a_cluster_is_said(monkeypatch):
+    """Such an error of Ray is an `OSError`, which the cache of features would take for one of the disk."""
+
+    def init(**_):
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setattr(engines, "import_module", lambda _: ray)
+    with pytest.raises(UserError, match=r"^RAY_ADDRESS auto: no cluster answers"), engines.ray_cluster("x"):
+        pass
 
 
 def test_the_devices_are_those_of_the_cluster():
@@ -14,7 +30,8 @@ def test_the_devices_are_those_of_the_cluster():
     assert choose_devices(cpus, "auto", None) == ("CPU", 8)
     for resources, device, devices, message in (
         (gpus, "auto", 5, "--devices 5: the Ray cluster has 4 GPUs"),
-        (cpus, "cuda", None, "--device cuda: the Ray cluster has no GPU"),
+        (cpus, "cuda", None, "--device cuda: the Ray cluster has no GPU; give auto, or start it with some"),
+        ({"memory": 1.0}, "auto", None, "the Ray cluster has no CPU; start it with some"),
         (gpus, "cuda:1", None, "--device cuda:1: .* give auto, cpu or cuda"),
     ):
         with pytest.raises(UserError, match=message):

@@ -107,7 +107,8 @@ def choose_devices(
     kind: Literal["GPU", "CPU"] = "GPU" if device == "cuda" or (device == "auto" and resources.get("GPU")) else "CPU"
     available = int(resources.get(kind, 0))
     if not available:
-        raise UserError(f"--device {device}: the Ray cluster has no {kind}; give auto, or start it with some.")
+        remedy = "give auto, or start it with some" if device == "cuda" else "start it with some"
+        raise UserError(f"--device {device}: the Ray cluster has no {kind}; {remedy}.")
     if devices is not None and devices > available:
         raise UserError(f"--devices {devices}: the Ray cluster has {counted(available, kind)}; give at most as many.")
     return kind, devices or available

@@ -95,8 +95,12 @@ def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
         ) from None
     own = not ray.is_initialized()
     if own:
-        _check_address(os.environ.get("RAY_ADDRESS", ""))
-        ray.init(log_to_driver=False)
+        address = os.environ.get("RAY_ADDRESS", "")
+        _check_address(address)
+        try:
+            ray.init(log_to_driver=False)
+        except ConnectionError as error:  # "auto" on a machine without a cluster
+            raise _no_cluster(address, "no answer") from error
     try:
         yield ray
     finally:
@@ -113,9 +117,11 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or "no answer"
-        raise UserError(
-            f"RAY_ADDRESS {address[:80]}: no cluster answers ({reason}); start it, or unset the variable."
-        ) from None
+        raise _no_cluster(address, reason) from None
+
+
+def _no_cluster(address: str, reason: str) -> UserError:
+    return UserError(f"RAY_ADDRESS {address[:80]}: no cluster answers ({reason}); start it, or unset the variable.")
 
 
 class ThisProcess(ShardWriter):
