@@ -174,8 +174,8 @@ def largest_change(
         noise: results of `rounding` by batch.
 
     Returns:
-        Name of the quantity, its change as a multiple of rounding, and its relative change; both are infinite if a loss
-        exists only before or only after.
+        Name of the quantity, its change as a multiple of rounding, and its relative change; both are infinite if a
+        quantity has another shape after than before, or exists only before or only after.
     """
     multiples: dict[str, list[float]] = {}
     relative: dict[str, list[float]] = {}

@@ -104,6 +104,7 @@ def test_parts_that_unpack_at_the_same_time(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("os.replace", interrupted)
     list(parts[0])
+    assert not others
     list(parts[2])
     unpacked = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("both", "alone")]
     assert unpacked[0] == unpacked[1]
