@@ -103,6 +103,14 @@ def test_recipe_help_shows_the_command_as_typed(words: list[str], capsys: pytest
     assert f"usage: crossray {' '.join(words)} [--model" in capsys.readouterr().out
 
 
+def test_a_phrase_in_help_has_no_period(capsys: pytest.CaptureFixture[str]) -> None:
+    """An equation's number does not begin a second sentence."""
+    cli.main(["train", "rcan/phantom", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "as in the code; eq. 5 has none (default: true)" in text
+    assert "of a good report. (default: 1.0)" in text
+
+
 def test_defaults_in_help_can_be_given_as_options(capsys: pytest.CaptureFixture[str]) -> None:
     """Lists, groups and stages are JSON; an empty text or list is not shown."""
     cli.main(["pretrain", "tokenizer", "phantom", "--help"])

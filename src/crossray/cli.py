@@ -47,7 +47,7 @@ class Formatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = _TYPE.sub("", super()._get_help_string(action))
-        if ". " not in text:  # as in argparse's own help, a single phrase has no period at its end
+        if not _SECOND.search(text):  # as in argparse's own help, a single phrase has no period at its end
             text = text.removesuffix(".")
         if action.option_strings and action.required:
             return f"{text} (required)"
@@ -61,6 +61,9 @@ class Formatter(DefaultHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         return _hyphenated(super()._format_action_invocation(action))
 
+
+#: The beginning of a second sentence, unlike "eq. 3".
+_SECOND = re.compile(r"\. [^a-z0-9]")
 
 #: The text that jsonargparse appends to the help of an option.
 _TYPE = re.compile(r" \((?:required|(?:required, )?type: .*?|(?:type: .*, )?default: .*)\)$", re.DOTALL)
