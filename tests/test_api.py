@@ -90,6 +90,14 @@ def test_attention_shows_itself(folder: Path, images: list[Path]) -> None:
     assert "srcdoc" in attention._repr_html_()
 
 
+@pytest.mark.parametrize("method", ["sample", "mbr"])
+def test_attention_is_that_of_the_report_even_if_it_was_drawn(folder: Path, images: list[Path], method: str) -> None:
+    model = crossray.load(folder, device="cpu", decoding={"method": method, "samples": 3})
+    for path in images[:3]:
+        report = model.report(path)
+        assert report.attention.maps.text == report.raw
+
+
 def test_fields_of_the_search_are_changed_and_misspelt_ones_named(folder: Path) -> None:
     assert crossray.load(folder, device="cpu", decoding={"method": "beam"}).generator.decoding.max_length == 12
     with pytest.raises(UserError, match=r"^decoding\.beams: there is no such field"):

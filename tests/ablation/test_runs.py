@@ -24,6 +24,8 @@ from crossray.data.store import Dataset, write_dataset
 from crossray.errors import UserError
 from crossray.pages.ablation_table import read_table
 from crossray.phantom.source import phantom_studies
+from crossray.training.config import Recipe
+from crossray.training.recipe import load
 
 RECIPE = """
 system: baseline
@@ -113,6 +115,22 @@ def test_only_one_process_works_in_a_folder(tmp_path: Path) -> None:
         ablation_runs.locked(tmp_path),
     ):
         pass
+
+
+def test_killed_between_the_first_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """provenance.json is written before recipe.yaml, without which there is nothing to resume."""
+    run = ablation_runs.Run("whole", tmp_path / "run", load("baseline/phantom"))
+    run.folder.mkdir()
+    (run.folder / "provenance.json").write_text("{}")
+    task = ablation_runs.Task(tmp_path, "test", lambda *_: None)
+
+    def train(recipe: Recipe, data: Path, folder: Path) -> None:
+        assert (recipe, data) == (run.recipe, tmp_path) and not folder.exists()
+        raise UserError("trained anew")
+
+    monkeypatch.setattr(ablation_runs, "train", train)
+    with pytest.raises(UserError, match="trained anew"):
+        ablation_runs.perform(run, task)
 
 
 @pytest.mark.parametrize(

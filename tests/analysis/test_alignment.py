@@ -58,6 +58,15 @@ def planted(images: np.ndarray, texts: np.ndarray) -> Callable[[Batch], tuple[to
     return embeddings
 
 
+def test_a_study_without_the_section_has_no_report_to_align(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = Dataset.open(dataset.path), model_for(dataset)
+    whole = dataset.reports(np.arange(dataset.studies))
+    monkeypatch.setattr(data, "reports", lambda rows, section: ["" if row % 2 else whole[row] for row in rows])
+    found = align(model, data, "val", name="m", section="impression")
+    assert found.ids == tuple(data.ids([row for row in data.rows("val") if row % 2 == 0]))
+    assert len(found.similarity) == len(found.ids) == len(found.reports) > 1
+
+
 class TestScores:
     def test_the_score_is_the_share_above_the_middle_of_the_range(self) -> None:
         similarity = np.array([[0.9, 0.1, 0.0], [0.1, 0.2, 0.3], [-0.5, 0.0, 0.6]])

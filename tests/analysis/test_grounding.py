@@ -108,6 +108,17 @@ def test_only_what_is_stated_and_drawn_is_a_target(dataset: Dataset) -> None:
     assert found == expected
 
 
+def test_drawn_reports_do_not_depend_on_the_batch(dataset: Dataset) -> None:
+    model = seer(dataset, TRANSFORMS[0], "even")
+    drawn = DecodingConfig(method="sample", max_length=20, temperature=20.0)
+    one, several = (
+        [(t.study, t.observation, t.view) for t in find_targets(model, drawn, dataset, "test", batch_size=size)]
+        for size in (1, 5)
+    )
+    assert one == several
+    assert one
+
+
 def test_attention_to_nothing_scores_nothing(dataset: Dataset) -> None:
     result = ground(seer(dataset, TRANSFORMS[0], "corner"), GREEDY, dataset, "test", resamples=50)
     assert result.sources[0].scores["pointing"].value == 0

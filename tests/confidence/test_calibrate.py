@@ -4,23 +4,30 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from tests.confidence.conftest import TRAIN, VAL
 
 import crossray
 from crossray.cli import main
 from crossray.confidence.calibration import FILE, Calibration
 from crossray.confidence.check import FLAGS
 from crossray.confidence.features import pooled_of_images, pooled_of_studies
-from crossray.confidence.fitting import LEAST_AREA, learn
+from crossray.confidence.fitting import LEAST_AREA, good_scores, learn, limit
 from crossray.confidence.folder import ARRAYS, DESCRIPTION, load_check, save_check
+from crossray.confidence.measuring import calibrate
 from crossray.confidence.poses import MISTAKES, Pose, draw_poses
+from crossray.confidence.statements import presence
 from crossray.data.store import Dataset
+from crossray.decoding.config import DecodingConfig
+from crossray.decoding.reports import WrittenReport
 from crossray.errors import UserError
 from crossray.files.digest import sha256
+from crossray.models.base import ReportModel
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +50,28 @@ def test_confidence_is_what_the_stored_calibrator_says(calibrated: Path, bare: P
     assert all(0 < one.confidence < 1 for one in told)
     assert not any(one.calibrated for one in raw.sentences)
     assert report.observation_confidence.keys() == report.observations.keys()
+
+
+def test_a_report_without_the_section_is_no_report_of_nothing(
+    bare: Path, phantom: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = ReportModel.from_pretrained(bare), Dataset.open(phantom.path)
+    assert model.tokenizer is not None
+    whole = phantom.reports(np.arange(phantom.studies))
+    monkeypatch.setattr(data, "reports", lambda rows, section: ["" if row % 4 == 3 else whole[row] for row in rows])
+    tokens = model.tokenizer.encode(max(whole, key=len), 60)[1:-1]
+    report = WrittenReport(model.tokenizer.decode(tokens), tuple(tokens), (-0.1,) * len(tokens), samples=("",))
+    read: list[int] = []
+
+    def written(*arguments: Any) -> list[WrittenReport]:
+        read.extend(arguments[3].tolist())
+        return [report] * len(arguments[3])
+
+    monkeypatch.setattr("crossray.confidence.measuring.written_reports", written)
+    found = calibrate(model, DecodingConfig(), data, section="impression")
+    assert read == [row for row in range(TRAIN, TRAIN + VAL) if row % 4 < 3]
+    known = presence([model.tokenizer.clean(text) for row, text in enumerate(whole[:TRAIN]) if row % 4 < 3])
+    assert list(found.rates.values()) == pytest.approx(known.mean(axis=0).tolist())
 
 
 def test_another_search_is_not_calibrated(calibrated: Path, image: Path) -> None:
@@ -197,6 +226,14 @@ def test_the_page_says_what_it_is_not(calibrated: Path) -> None:
 def test_a_share_that_cannot_be_measured_is_refused(bare: Path, phantom: Dataset) -> None:
     with pytest.raises(SystemExit):
         main(["calibrate", "--model", str(bare), "--data", str(phantom.path), "--false-alarms", "0.0001"])
+
+
+def test_a_split_without_known_positions_gives_no_limit_on_the_view() -> None:
+    random = np.random.default_rng(0)
+    vectors, positions = random.normal(size=(120, 6)).astype(np.float32), np.arange(120) % 2 * 3 + 1
+    checker = learn(vectors, positions, vectors, positions, draw_poses(120, random))
+    good = good_scores(checker, vectors[:9], np.zeros(9, np.int64), np.arange(9))
+    assert {name: limit(name, scores, 0.2) for name, scores in good.items()}.keys() == {*FLAGS} - {"view"}
 
 
 def test_a_channel_that_training_never_moved_does_not_decide_alone() -> None:

@@ -16,6 +16,7 @@ from crossray.evaluation import evaluate as evaluation
 from crossray.evaluation.metrics import clinical
 from crossray.evaluation.metrics.nlg import METRICS, score
 from crossray.evaluation.predictions import Prediction, PredictionFile, Provenance
+from crossray.evaluation.predictions.exchange import open_predictions
 from crossray.evaluation.results import Evaluation, read_results
 from crossray.evaluation.trivial import MOST_FREQUENT, NEAREST_IMAGE, TAG_ORACLE
 from crossray.pages import tables
@@ -189,6 +190,21 @@ def test_files_of_others_are_scored(tmp_path: Path, made_up) -> None:
     groups = found.protocols["full"].groups
     assert [group.protocol.group for group in groups] == ["normal by text", "abnormal by text"]
     assert sum(group.studies for group in groups) == 20
+
+
+def test_baselines_in_another_writing_are_left_out(tmp_path: Path, make_dataset) -> None:
+    """They would score near zero, and every system would seem to beat them."""
+    data = make_dataset([("train", "Lungs are Clear.", 0, "", True), *[("test", "Heart is Normal.", 9, "", True)] * 2])
+    row = {"prediction": "heart is normal .", "reference": "heart is normal ."}
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps({"id": f"study-{number}", **row}) + "\n" for number in (1, 2)))
+    found = evaluate(path, dataset=data, meteor="no", labeler=None, resamples=20)
+    assert found.protocols["full"].baselines == ()
+    assert any(note.startswith("trivial baselines not computed: references and reports of") for note in found.notes)
+    cleaned = open_predictions(path, dataset=data, cleaner="legacy")
+    assert (
+        len(evaluate(cleaned, dataset=data, meteor="no", labeler=None, resamples=20).protocols["full"].baselines) == 3
+    )
 
 
 def test_another_dataset_is_refused_only_on_demand(predictions: Path, make_dataset) -> None:

@@ -55,7 +55,7 @@ def wrapper(call: Callable[[Any, Any], Any]) -> type:
     """A class to put in place of `cluster.Worker`; in a worker's process, which gets it pickled, it wraps the real one.
 
     Args:
-        call: called with the real worker and a row.
+        call: called with the real worker and the index of a batch's first study.
     """
 
     class Wrapper:  # a local class is pickled by value: the workers need not import this module
@@ -64,8 +64,8 @@ def wrapper(call: Callable[[Any, Any], Any]) -> type:
 
             self.worker = Worker(job)
 
-        def __call__(self, row):
-            return call(self.worker, row)
+        def __call__(self, first):
+            return call(self.worker, first)
 
     return Wrapper
 
@@ -91,11 +91,11 @@ def test_a_lost_worker_loses_nothing(folder, data, tmp_path, monkeypatch):
     """The process ends within its batch, once; the other worker finishes later batches meanwhile."""
     marker = tmp_path / "died"
 
-    def die_once(worker, row):
-        if row["item"] == 1 and not marker.exists():
+    def die_once(worker, first):
+        if first == 1 and not marker.exists():
             marker.touch()
             os._exit(1)
-        return worker(row)
+        return worker(first)
 
     monkeypatch.setattr(cluster, "Worker", wrapper(die_once))
     generator, seen = Generator.from_pretrained(folder, device="cpu"), []
@@ -117,7 +117,7 @@ def test_a_worker_halves_a_batch_and_its_errors_reach_the_user(folder, data, tmp
     generator.generate_dataset(data / "prepared", "test", tmp_path / "one.jsonl", batch_size=2)
 
     def limited(limit: int) -> type:
-        def call(worker, row):
+        def call(worker, first):
             model = type(worker.reports.generator.model)
             encode = model.encode
 
@@ -128,7 +128,7 @@ def test_a_worker_halves_a_batch_and_its_errors_reach_the_user(folder, data, tmp
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(model, "encode", run)
-                return worker(row)
+                return worker(first)
 
         return wrapper(call)
 
@@ -142,7 +142,7 @@ def test_a_worker_halves_a_batch_and_its_errors_reach_the_user(folder, data, tmp
     with pytest.raises(UserError, match=r"^study 'study0': there is not enough memory for even one study"):
         generate_on_ray(generator, data / "prepared", "test", out, batch_size=2)
 
-    def broken(worker, row):
+    def broken(worker, first):
         raise ValueError("shapes do not fit")
 
     monkeypatch.setattr(cluster, "Worker", wrapper(broken))
@@ -158,13 +158,13 @@ def test_a_lost_machine_loses_nothing(folder, data, tmp_path, monkeypatch, conne
     """The machine of the second batch is killed meanwhile; its worker gets the CPU of the other one."""
     marker = tmp_path / "machine"
 
-    def hang_once(worker, row):
-        if row["item"] == 1 and not marker.exists():
+    def hang_once(worker, first):
+        if first == 1 and not marker.exists():
             import ray
 
             marker.write_text(ray.get_runtime_context().get_node_id())
             time.sleep(600)
-        return worker(row)
+        return worker(first)
 
     def kill() -> None:
         while not (marker.exists() and (name := marker.read_text())):
@@ -218,18 +218,3 @@ def test_an_address_without_a_cluster_is_refused_at_once(folder, data, tmp_path,
     with pytest.raises(UserError, match=f"^RAY_ADDRESS {address}: no cluster answers"):
         generate_on_ray(generator, data / "prepared", "test", tmp_path / "out.jsonl")
     assert not list(tmp_path.iterdir())
-
-
-def test_the_devices_are_those_of_the_cluster():
-    gpus, cpus = {"GPU": 4.0, "CPU": 64.0}, {"CPU": 8.0}
-    assert cluster._devices(gpus, "auto", None) == ("GPU", 4)
-    assert cluster._devices(gpus, "cuda", 3) == ("GPU", 3)
-    assert cluster._devices(gpus, "cpu", None) == ("CPU", 64)
-    assert cluster._devices(cpus, "auto", None) == ("CPU", 8)
-    for resources, device, devices, message in (
-        (gpus, "auto", 5, "--devices 5: the Ray cluster has 4 GPUs"),
-        (cpus, "cuda", None, "--device cuda: the Ray cluster has no GPU"),
-        (gpus, "cuda:1", None, "--device cuda:1: .* give auto, cpu or cuda"),
-    ):
-        with pytest.raises(UserError, match=message):
-            cluster._devices(resources, device, devices)

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,24 @@ def test_a_list_of_studies_keeps_its_names(folder, data, tmp_path):
     assert [len(row.images) for row in PredictionFile.load(out).rows] == [2, 1]
     with pytest.raises(UserError, match="but the model takes 2"):  # too long to be the name of one file
         generate([",".join(f"{data}/{'1.2.' * 20}{view}.png" for view in range(4))], str(folder), out=out, device="cpu")
+
+
+def test_a_list_in_json_names_studies_as_a_manifest_does(folder, data, tmp_path):
+    table, out = data / "zero.jsonl", tmp_path / "out.jsonl"
+    table.write_text('{"study": 0, "images": ["0-0.png", ""]}\n')
+    generate([], str(folder), out=out, studies=table, device="cpu")
+    assert [(row.id, len(row.images)) for row in PredictionFile.load(out).rows] == [("0", 1)]
+    table.write_text('{"study": 0, "images": [""]}\n')  # not the folder of the list
+    with pytest.raises(UserError, match=r"zero\.jsonl: line 1: images: is empty"):
+        generate([], str(folder), out=out, studies=table, device="cpu")
+
+
+def test_a_dataset_in_a_folder_that_is_no_utf8(folder, data, tmp_path, monkeypatch):
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    shutil.copytree(data / "prepared", f"{place}/data")
+    monkeypatch.chdir(place)
+    Generator.from_pretrained(folder).generate_dataset("data", "test", tmp_path / "out.jsonl")
+    assert PredictionFile.load(tmp_path / "out.jsonl").provenance.data == f"{tmp_path}/caf\\xe9/data"
 
 
 def test_repeated_studies_are_numbered(tmp_path):

@@ -32,6 +32,13 @@ def test_consistency_by_its_definition() -> None:
     assert found.item() == pytest.approx(total / count, abs=1e-6)
 
 
+def test_the_similarity_of_prompts_has_full_precision_under_autocast() -> None:
+    sentences, phrases = random(2, 5, 16), random(2, 7, 16, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = FCC.similarity(sentences, phrases)
+    assert torch.equal(found, FCC.similarity(sentences, phrases))
+
+
 def test_equal_maps_overlap_fully_and_disjoint_ones_not_at_all() -> None:
     one, mask = torch.ones(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
     sentence = plans(1, 49, 1)

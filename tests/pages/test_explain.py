@@ -53,7 +53,7 @@ def test_every_system_explains_its_report(system: str) -> None:
     model.tokenizer = Tokenizer(["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{number:02}" for number in range(36))])
     model.transform = ImageTransform(size=64, resize=72)
     inputs = inputs_of((80, 64), (64, 64))
-    (found,) = attend_reports(model, inputs, GREEDY)
+    (found,) = attend_reports(model, inputs, GREEDY, ["s"])
     words = found.text.split()
     assert [found.text[start:end] for start, end in found.words] == words
     assert found.weights.shape[0] == len(words) > 0
@@ -61,7 +61,7 @@ def test_every_system_explains_its_report(system: str) -> None:
     assert (total > 0).all()
     assert (total < 1 + 1e-5).all()
     assert (found.windows == [0, 0, 1, 1]).all()  # the whole image is squashed into the square
-    html = build_explanation("s", [explain(model, GREEDY, inputs, "m")])
+    html = build_explanation("s", [explain(model, GREEDY, inputs, "s", "m")])
     assert len(Reader(html).named("canvas")) == 2
 
 
@@ -71,10 +71,10 @@ def test_a_view_that_is_missing_is_not_shown_and_gets_nothing() -> None:
         model.tokenizer = Tokenizer(["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{number:02}" for number in range(36))])
         model.transform = ImageTransform(size=64, resize=64)
         inputs = inputs_of((64, 64), (0, 0))
-        (found,) = attend_reports(model, inputs, GREEDY)
+        (found,) = attend_reports(model, inputs, GREEDY, ["s"])
         assert (found.weights[:, :, 1] == 0).all()
         assert (found.weights[:, :, 0].sum(axis=(2, 3)) > 0).all()
-        reader = Reader(build_explanation("s", [explain(model, GREEDY, inputs, "m")]))
+        reader = Reader(build_explanation("s", [explain(model, GREEDY, inputs, "s", "m")]))
         assert len(reader.named("canvas")) == len(reader.named("img")) == 1
 
 
@@ -84,7 +84,7 @@ def test_the_attention_is_that_of_teacher_forcing_on_the_report() -> None:
     model.tokenizer = Tokenizer(["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{number:02}" for number in range(36))])
     model.transform = ImageTransform(size=64, resize=64)
     inputs = inputs_of((64, 64), (64, 64))
-    (found,) = attend_reports(model, inputs, DecodingConfig(method="beam", beam=3, max_length=8))
+    (found,) = attend_reports(model, inputs, DecodingConfig(method="beam", beam=3, max_length=8), ["s"])
     tokens = torch.tensor([[1, *(model.tokenizer.id_of(word) or 3 for word in found.text.split())]])
     images = model.transform.apply(inputs.images.flatten(0, 1), inputs.image_size.flatten(0, 1), train=False)
     prepared = Inputs(images[None], inputs.image_size, inputs.view_mask, inputs.view_position)
@@ -103,7 +103,7 @@ def test_a_word_of_several_pieces_has_their_mean() -> None:
     model.tokenizer = Tokenizer(["<pad>", "<bos>", "<eos>", "<unk>", *pieces], kind="wordpiece")
     model.written = torch.tensor([4, 5, 6, 7, 2])
     model.config = ModelConfig(vocabulary_size=8, max_length=60)
-    (found,) = attend_reports(model, inputs_of((64, 64), (64, 64)), GREEDY)
+    (found,) = attend_reports(model, inputs_of((64, 64), (64, 64)), GREEDY, ["s"])
     assert found.text == report
     np.testing.assert_allclose(found.weights[0, 0].ravel(), planted[0, :3].mean(dim=0), rtol=1e-5)
     np.testing.assert_allclose(found.weights[1, 0].ravel(), planted[0, 3], rtol=1e-5)
@@ -203,7 +203,7 @@ def test_hostile_names_and_reports_stay_text() -> None:
     model = Seer(
         "cardiomegaly <script>alert(1)</script> .", torch.zeros(1), torch.ones(1, 3, 8) / 8, ImageTransform(64, 64)
     )
-    explanation = explain(model, GREEDY, inputs_of((64, 64), (64, 64)), '<b onclick="x">')
+    explanation = explain(model, GREEDY, inputs_of((64, 64), (64, 64)), "s", '<b onclick="x">')
     reader = Reader(build_explanation("<i>", [explanation], reference="<u>"))
     assert len(reader.named("script")) == 1
     assert not any(reader.named(name) for name in ("i", "u"))
@@ -214,7 +214,7 @@ def test_a_system_that_shows_nothing_is_refused() -> None:
     model = Seer("cardiomegaly .", torch.zeros(1), torch.ones(1, 2, 8) / 8, ImageTransform(64, 64))
     model.memory_cells = lambda views, positions: None  # type: ignore[assignment, method-assign]
     with pytest.raises(UserError, match="system 'seer' has no attention over"):
-        attend_reports(model, inputs_of((64, 64), (64, 64)), GREEDY)
+        attend_reports(model, inputs_of((64, 64), (64, 64)), GREEDY, ["s"])
 
 
 def test_names_of_folders() -> None:

@@ -9,12 +9,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.models.tiny import tiny_writer
+from torch import distributed
 
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.store import Dataset
-from crossray.models.base import ReportModel
+from crossray.models.base import Event, ReportModel
 from crossray.training.image_gain import NO_PARTNER, partners
+from crossray.training.module import TrainingModule
 from crossray.training.run import train
+from crossray.training.stages import StageKeeper
 
 
 @given(keys=st.lists(st.integers(0, 5), max_size=20), seed=st.integers(0, 100))
@@ -57,6 +61,28 @@ def test_the_metric_is_that_of_single_studies(tiny: Any, blobs: Path, tmp_path: 
             difference, tokens = difference + (behind[0] - behind[1]) * count, tokens + count
         assert gains[-1] == pytest.approx(difference / tokens, rel=1e-3, abs=1e-7)
         assert gains[-1] != 0
+
+
+def test_a_process_may_have_no_study_with_a_partner(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny()
+    model = tiny_writer("normal .")
+    there, here = {"loss_language": [2.0, 4.0], "image_gain": [3.0, 1.0]}, {"loss_language": [1.0, 2.0]}
+
+    def gather(parts: list[Any], own: Any) -> None:
+        parts[:] = [own, ({"loss_language": [1.0, 2.0]} if "image_gain" in own[0] else there, {})]
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    monkeypatch.setattr(TrainingModule, "_event", lambda *_: Event(kind="validation"))
+    found = []
+    for own in (here, there):
+        module = TrainingModule(model, recipe, StageKeeper(model))
+        module._sums = own
+        module.on_validation_epoch_end()
+        found.append(module.validation_metrics)
+    assert found[0] == found[1]
+    assert found[0]["image_gain"] == 3 and found[0]["loss_language"] == 0.5
 
 
 def test_a_model_that_never_looks_gains_nothing(

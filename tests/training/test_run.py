@@ -28,7 +28,7 @@ from crossray.text.tokenizer import ADDED_TOKENS, Tokenizer
 from crossray.training.config import TrainerConfig
 from crossray.training.module import TrainingModule
 from crossray.training.recipe import list_recipes, load
-from crossray.training.run import build_model, train
+from crossray.training.run import build_model, resume, train
 
 
 def rows_of(out: Path, split: str) -> list[dict[str, Any]]:
@@ -68,6 +68,25 @@ def test_the_folder_of_a_run(tiny: Any, blobs: Path, tmp_path: Path) -> None:
     assert model.transform == recipe.data.image
     assert model.tokenizer is not None and model.config.vocabulary_size == model.tokenizer.vocabulary_size
     assert model.config.observations == Dataset.open(blobs).info.observations
+
+
+def test_each_optimizer_step_is_logged_once(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    """Accumulated batches are no steps, neither before the first step of a run nor after that of its checkpoint."""
+    out = tmp_path / "run"
+    recipe = tiny(trainer__accumulate=2, trainer__checkpoint_steps=1)
+    step = TrainingModule.optimizer_step
+
+    def stopped(self: TrainingModule, *arguments: Any, **options: Any) -> None:
+        if self.step == 1:
+            raise SystemError("killed")
+        step(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingModule, "optimizer_step", stopped)
+        with pytest.raises(SystemError):
+            train(recipe, blobs, out)
+    resume(out)
+    assert [row["step"] for row in rows_of(out, "train")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_validation_scores_are_those_of_the_written_reports(

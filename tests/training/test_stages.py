@@ -4,7 +4,8 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from crossray.data.batches.batch import Batch
 from crossray.errors import UserError
 from crossray.models.base import Event, Trainable, TrainableConfig, system_class
 from crossray.training import run
+from crossray.training.checkpoints import BestModel
 from crossray.training.config import Recipe, Stage, TrainerConfig
 from crossray.training.module import TrainingModule
 from crossray.training.run import resume, train
@@ -102,6 +104,9 @@ def test_freezing_covers_weights_and_statistics_and_ends_with_the_stage() -> Non
     keeper.train_mode()
     assert model.one[1].training and not model.two.training
     assert not model.three.requires_grad  # `frozen()` says that no stage trains it
+    keeper.enter(Stage(freeze=("on",)))  # a prefix may end within a name
+    keeper.train_mode()
+    assert not model.one[0].weight.requires_grad and not model.one[1].training and model.two.training
     with pytest.raises(UserError, match="'nothing'"):
         keeper.enter(Stage(freeze=("nothing",)))
     with pytest.raises(UserError, match="'width'"):
@@ -130,6 +135,17 @@ def test_a_monitor_without_a_value_does_not_keep_the_first_model(
     monkeypatch.setattr("crossray.training.checkpoints.monitored", lambda *_: next(left))
     best = train(tiny("baseline/phantom", trainer__max_epochs=len(values)), blobs, tmp_path / "run")
     assert json.loads((best / "provenance.json").read_text())["epoch"] == kept
+
+
+def test_a_metric_without_a_value_leaves_valid_json(tmp_path: Path) -> None:
+    trainer = SimpleNamespace(is_global_zero=True, strategy=SimpleNamespace(barrier=lambda _: None))
+    metrics = {"auroc": math.nan, "loss": 1.5}
+    module = SimpleNamespace(
+        step=1, epoch=0, stage_index=0, validation_metrics=metrics, model=TwoParts(TwoPartsConfig())
+    )
+    BestModel(tmp_path / "best", TrainerConfig(), {}).save(cast(Any, trainer), cast(Any, module))
+    saved = json.loads((tmp_path / "best" / "provenance.json").read_text(), parse_constant=pytest.fail)
+    assert saved["validation"] == {"auroc": None, "loss": 1.5}
 
 
 def test_stages_freeze_switch_and_weigh(tiny: Any, blobs: Path, tmp_path: Path, models: list[TwoParts]) -> None:

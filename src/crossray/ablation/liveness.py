@@ -12,6 +12,7 @@ from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
 from crossray.analysis.liveness import Measured, measure
 from crossray.data.batches.batch import Batch
 from crossray.data.batches.features import build_features
+from crossray.data.batches.loading import reported_rows
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset, write_dataset
@@ -129,8 +130,9 @@ def measure_trained(model: ReportModel, dataset: Dataset, split: str, section: s
         UserError: the dataset has no such split, or the model lacks its tokenizer or transform.
     """
     transform = transform_of(model)
-    collator = collator_of(model, dataset, tokenizer_of(model), section)
-    rows = dataset.rows(split)[:STUDIES]
+    tokenizer = tokenizer_of(model)
+    collator = collator_of(model, dataset, tokenizer, section)
+    rows = reported_rows(dataset, split, section, tokenizer.cleaner)[:STUDIES]
     frozen = set(model.frozen())
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)

@@ -24,7 +24,7 @@ from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.metrics.family import MeteorChoice
 from crossray.files import lock
 from crossray.training.config import Recipe
-from crossray.training.folder import PROVENANCE
+from crossray.training.folder import RECIPE
 from crossray.training.run import resume, train
 
 #: Writes the reports of a split with the best model of a run: folder of the run, dataset, split, predictions file.
@@ -82,10 +82,10 @@ def perform(run: Run, task: Task) -> None:
     if run.finished:
         return
     if not predictions.exists():
-        if (run.folder / PROVENANCE).exists():
+        if (run.folder / RECIPE).exists():
             resume(run.folder, task.data)
         else:
-            shutil.rmtree(run.folder, ignore_errors=True)  # it was killed before its first file was complete
+            shutil.rmtree(run.folder, ignore_errors=True)  # it was killed before its files were complete
             train(run.recipe, task.data, run.folder)
         task.write(run.folder, task.data, task.split, predictions)
     evaluate(predictions, dataset=task.data, meteor=task.meteor).save(run.folder / SCORES)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from crossray.analysis.gram import Gram, gram
 from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
 from crossray.data.batches.batch import Batch
+from crossray.data.batches.loading import reported_rows
 from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.errors import UserError
@@ -109,14 +110,14 @@ def align(
         dataset: dataset with the studies.
         split: "train", "val" or "test".
         name: name of the model.
-        section: section of the report that the model learned.
+        section: section of the report that the model learned; studies without it are left out.
         batch_size: number of studies per batch.
         progress: called with the number of finished and of all studies.
 
     Raises:
         UserError: the system has no embeddings of both, or there is no such split.
     """
-    rows = dataset.rows(split)
+    rows = reported_rows(dataset, split, section, tokenizer_of(model).cleaner)
     images, texts, keys = embed(model, dataset, rows, section=section, batch_size=batch_size, progress=progress)
     similarity = cosines(images, texts)
     same = keys[:, None] == keys

@@ -16,7 +16,7 @@ from crossray.analysis.inputs import tokenizer_of, transform_of
 from crossray.data.batches.batch import Inputs
 from crossray.data.batches.transform import transform_inputs
 from crossray.decoding.config import DecodingConfig
-from crossray.decoding.reports import WrittenReport, word_tokens, write_reports
+from crossray.decoding.reports import WrittenReport, study_seed, word_tokens, write_reports
 from crossray.errors import UserError
 from crossray.evaluation.utilities import utility_of
 from crossray.models.base import ReportModel
@@ -48,7 +48,9 @@ class ReportAttention:
         return [number for number, (first, last) in enumerate(self.words) if first < end and start < last]
 
 
-def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -> list[ReportAttention]:
+def attend_reports(
+    model: ReportModel, inputs: Inputs, config: DecodingConfig, names: Sequence[str]
+) -> list[ReportAttention]:
     """Generate one report per study, with the attention of the model.
 
     The attention is computed from the finished report in one additional pass, and averaged over the tokens of a word.
@@ -57,14 +59,15 @@ def attend_reports(model: ReportModel, inputs: Inputs, config: DecodingConfig) -
         model: model with tokenizer and image transform.
         inputs: B studies as stored, before the transform, on the model's device.
         config: the decoding settings.
+        names: (B,) names of the studies, which seed their random numbers.
 
     Raises:
         UserError: the system returns no attention, or its positions have no place in the image.
     """
     transform = transform_of(model)
-    reports = write_reports(
-        model, transform_inputs(inputs, transform, train=False), config, need_attention=True, utility=utility_of(config)
-    )
+    prepared = transform_inputs(inputs, transform, train=False)
+    seeds = [study_seed(config.seed, name) for name in names]
+    reports = write_reports(model, prepared, config, need_attention=True, seeds=seeds, utility=utility_of(config))
     return lay_out(model, reports, inputs)
 
 

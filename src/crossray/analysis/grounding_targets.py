@@ -149,7 +149,8 @@ def find_targets(
     targets: list[Target] = []
     for first in range(0, len(rows), batch_size):
         chosen = rows[first : first + batch_size]
-        for number, attention in enumerate(attend_reports(model, collator.inputs(chosen).to(device), decoding)):
+        found = attend_reports(model, collator.inputs(chosen).to(device), decoding, dataset.ids(chosen))
+        for number, attention in enumerate(found):
             row = int(chosen[number])
             mask_of = partial(drawn.mask, row)
             targets += targets_of(attention, first + number, dataset.record(row).positions, mask_of)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
+from crossray.data.batches.loading import reported_rows
 from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.errors import UserError
@@ -84,7 +85,7 @@ def retrieval_quality(
         model: model with tokenizer, transform and a database of training studies of `dataset`.
         dataset: dataset with the queries and the training studies.
         split: "val" or "test".
-        section: section of the reports.
+        section: section of the reports; studies without it are left out.
         batch_size: number of studies per batch.
         resamples: number of bootstrap resamples of the studies.
         seed: seed of all random choices.
@@ -96,7 +97,7 @@ def retrieval_quality(
     Raises:
         UserError: the database is empty or belongs to another dataset, or the split has no studies.
     """
-    rows = dataset.rows(split)
+    rows = reported_rows(dataset, split, section, tokenizer_of(model).cleaner)
     place = {study: row for row, study in enumerate(dataset.ids(np.arange(dataset.studies)))}
     database = model.database
     if not len(database) or not set(database.studies) <= place.keys():

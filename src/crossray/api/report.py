@@ -155,7 +155,8 @@ class Attention:
         from crossray.pages.explain import explain
 
         self._name = written.id
-        self._explanation = explain(generator.model, generator.decoding, written.inputs, generator.model.system)
+        model = generator.model
+        self._explanation = explain(model, generator.decoding, written.inputs, written.id, model.system)
 
     @property
     def maps(self) -> ReportAttention:

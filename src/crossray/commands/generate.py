@@ -160,8 +160,10 @@ def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:
         images = row.get("images") or ""
         if not all(map(is_text, images if isinstance(images, list) else [images])):
             raise UserError(f"--studies {path}: line {line}: images: is no list of texts; name the files.")
-        views = [path.parent / view for view in images] if isinstance(images, list) else views_of(images, path.parent)
-        name = None if named is None else identifier(str(row.get(named) or "")) or f"line-{line}"
+        listed = [path.parent / view for view in images if view.strip()] if isinstance(images, list) else None
+        views = views_of(images, path.parent) if listed is None else listed
+        given = "" if named is None or row.get(named) is None else str(row[named])
+        name = None if named is None else identifier(given) or f"line-{line}"
         if name is not None and not is_text(name):
             raise UserError(f"--studies {path}: line {line}: {named}: contains an incomplete character; use UTF-8.")
         yield line, views, name

@@ -160,7 +160,7 @@ def learn(
 def good_scores(
     checker: InputChecker, vectors: Vectors, positions: NDArray[np.int64], study: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the scores of good images by flag, on which the limits are chosen.
+    """Return the scores of good images by flag, on which the limits are chosen; no "view" without known positions.
 
     Args:
         checker: checker; its limits are not used.
@@ -173,7 +173,8 @@ def good_scores(
     good["mirrored"] = scores["mirrored"][positions != _LATERAL]  # lateral views always score 0
     if "lateral" in scores:
         said = np.flatnonzero(positions > 0)
-        good["view"] = np.array([opposite(scores["lateral"][row], int(positions[row])) for row in said])
+        if len(said):
+            good["view"] = np.array([opposite(scores["lateral"][row], int(positions[row])) for row in said])
         good["no_frontal_view"] = np.full(int(study.max()) + 1, 1.0)
         np.minimum.at(good["no_frontal_view"], study, scores["lateral"])
     return good

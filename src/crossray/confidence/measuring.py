@@ -29,6 +29,7 @@ from crossray.confidence.statements import (
     sentences,
     signals,
 )
+from crossray.data.batches.loading import reported_rows
 from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.decoding.config import DecodingConfig
@@ -38,6 +39,7 @@ from crossray.evaluation.labelers import RuleLabeler
 from crossray.evaluation.utilities import utility_of
 from crossray.models.base import ReportModel
 from crossray.text.observations import OBSERVATIONS
+from crossray.text.tokenizer import Tokenizer
 
 #: Number of reports sampled per study if the decoding does not sample any itself.
 SAMPLES = 12
@@ -93,26 +95,27 @@ def calibrate(
         decoding: decoding settings.
         dataset: dataset; the base rates are computed on its training reports.
         split: split to calibrate on, which the training must not have used.
-        section: section of the reports.
+        section: section of the reports; studies without it are left out.
         weights: SHA-256 of the model's weights.
         batch_size: number of studies per batch.
         progress: called with the number of finished and of all studies.
 
     Raises:
-        UserError: the split has too few studies, or scikit-learn is not installed.
+        UserError: the split has too few studies with the section, or scikit-learn is not installed.
     """
-    rows = dataset.rows(split)
+    tokenizer = tokenizer_of(model)
+    # a report without the section says nothing, which is not that nothing is there
+    trained, rows = (reported_rows(dataset, part, section, tokenizer.cleaner) for part in ("train", split))
     if len(rows) < LEAST_STUDIES:
         raise UserError(
             f"{dataset.path}: split '{split}' has {counted(len(rows), 'study')}; calibration needs "
             f"{LEAST_STUDIES} or more."
         )
-    rates = presence(_true(model, dataset, dataset.rows("train"), section)).mean(axis=0)
+    rates = presence(_true(tokenizer, dataset, trained, section)).mean(axis=0)
     samples = decoding.samples if decoding.method == "mbr" else SAMPLES
-    truth = presence(_true(model, dataset, rows, section))
+    truth = presence(_true(tokenizer, dataset, rows, section))
     patients = dataset.patients(rows)
     found: dict[Unit, Collected] = {unit: Collected() for unit in UNITS}
-    tokenizer = tokenizer_of(model)
     for place, report in enumerate(written_reports(model, decoding, dataset, rows, samples, batch_size, progress)):
         drawn = presence(report.samples)
         _collect(found["sentences"], sentences(report, tokenizer), rates, drawn, truth[place], patients[place])
@@ -244,6 +247,5 @@ def written_reports(
             progress(min(first + batch_size, len(rows)), len(rows))
 
 
-def _true(model: ReportModel, dataset: Dataset, rows: NDArray[np.int64], section: str) -> list[str]:
-    clean = tokenizer_of(model).clean
-    return [clean(report) for report in dataset.reports(rows, section)]
+def _true(tokenizer: Tokenizer, dataset: Dataset, rows: NDArray[np.int64], section: str) -> list[str]:
+    return [tokenizer.clean(report) for report in dataset.reports(rows, section)]

@@ -18,10 +18,10 @@ from crossray.evaluation.metrics.family import MeteorChoice
 from crossray.evaluation.metrics.statistics import Pairings, StudyStatistics, measure
 from crossray.evaluation.predictions import PredictionFile
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
-from crossray.evaluation.predictions.writing import clinical_notes, writing_notes
+from crossray.evaluation.predictions.writing import clinical_notes, differences, writing_notes
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
 from crossray.evaluation.statistics.significance import bootstrap, paired_difference
-from crossray.evaluation.trivial import trivial_reports
+from crossray.evaluation.trivial import NEAREST_IMAGE, trivial_reports
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def evaluate(
             f"{file.path}: references: no protocol has one for every study; give the dataset with --data, or leave out "
             "studies that have none with --studies"
         )
-    companions = _companions(file, dataset)
+    companions = _companions(file, file.references(names[-1]), dataset)
     ours = _system_name(file)
     systems = {ours: file.hypotheses(), **companions.baselines}
     references = {name: file.references(name) for name in names}
@@ -224,7 +224,7 @@ def _system_name(file: PredictionFile) -> str:
     return file.provenance.model or (file.path.stem if file.path else "predictions")
 
 
-def _companions(file: PredictionFile, folder: Dataset | Path | str | None) -> _Companions:
+def _companions(file: PredictionFile, references: Sequence[str], folder: Dataset | Path | str | None) -> _Companions:
     """Baselines and labels from the dataset. Only a dataset that the caller named must exist and match."""
     if folder is None and not file.provenance.data:
         return _Companions({}, None, ("trivial baselines not computed: no dataset is known; give one with --data",))
@@ -236,7 +236,15 @@ def _companions(file: PredictionFile, folder: Dataset | Path | str | None) -> _C
         if folder is not None:
             raise
         return _Companions({}, None, (f"trivial baselines not computed: {error}",))
-    return _Companions(baselines, normal_studies(dataset, rows), ())
+    normal = normal_studies(dataset, rows)
+    # a file without a header does not state the cleaner of its references
+    if differing := differences(baselines[NEAREST_IMAGE], references):
+        reason = (
+            f"trivial baselines not computed: references and reports of the dataset are written differently "
+            f"({differing} on one side only); clean all alike with --cleaner"
+        )
+        return _Companions({}, normal, (reason,))
+    return _Companions(baselines, normal, ())
 
 
 def _rows_of(file: PredictionFile, dataset: Dataset) -> NDArray[np.int64]:

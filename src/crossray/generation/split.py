@@ -16,6 +16,7 @@ from crossray.errors import UserError, counted
 from crossray.evaluation.metrics.degeneracy import derangement
 from crossray.evaluation.predictions import Prediction, Provenance
 from crossray.evaluation.predictions.protocol import references
+from crossray.files.names import printable
 
 if TYPE_CHECKING:
     from crossray.generation.generator import Generator, Progress
@@ -57,7 +58,7 @@ class SplitReports:
         """The header of the predictions file."""
         return replace(
             self.generator.provenance(),
-            data=str(self.data.path.resolve()),
+            data=printable(self.data.path.resolve()),
             data_sha256=self.data.info.sha256,
             split=self.split,
             shuffled_images=self.shuffled,

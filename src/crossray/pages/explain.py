@@ -45,19 +45,20 @@ class Explanation:
     views: tuple[str, ...]
 
 
-def explain(model: ReportModel, decoding: DecodingConfig, inputs: Inputs, name: str) -> Explanation:
+def explain(model: ReportModel, decoding: DecodingConfig, inputs: Inputs, study: str, name: str) -> Explanation:
     """Generate the report of one study with a model.
 
     Args:
         model: model with tokenizer and image transform.
         decoding: the decoding settings.
         inputs: one study as stored, before the transform, on the model's device.
+        study: name of the study, which seeds its random numbers.
         name: name of the model on the page.
 
     Raises:
         UserError: the system has no attention over the image.
     """
-    (attention,) = attend_reports(model, inputs, decoding)
+    (attention,) = attend_reports(model, inputs, decoding, [study])
     images, views = [], []
     for view in np.flatnonzero(attention.view_mask).tolist():
         height, width = inputs.image_size[0, view].tolist()

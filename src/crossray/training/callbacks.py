@@ -79,7 +79,7 @@ class MetricsLog(Callback):
         self.clock = clock
         self._images = 0
         self._since = time.monotonic()
-        self._logged = -1
+        self._logged = 0
 
     def keep_until(self, step: int) -> None:
         """Remove the rows after `step`, because those steps are repeated, and an incomplete last row."""
@@ -94,6 +94,10 @@ class MetricsLog(Callback):
             if row["step"] <= step:
                 rows.append(line + "\n")
         write_whole(self.path, "".join(rows))
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the measurement of speed, and count the step of the checkpoint as logged."""
+        self._images, self._since, self._logged = 0, time.monotonic(), cast(TrainingModule, pl_module).step
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch, *_: Any

@@ -100,7 +100,9 @@ class BestModel(Callback):
         """Write the model to a temporary folder, then replace the old model folder."""
         if trainer.is_global_zero:
             place = {"step": module.step, "epoch": module.epoch + 1, "stage": module.stage_index}
-            validation = {"monitor": self.monitor, "validation": module.validation_metrics}
+            # JSON has no NaN, so a metric without a value is null
+            found = {name: value if math.isfinite(value) else None for name, value in module.validation_metrics.items()}
+            validation = {"monitor": self.monitor, "validation": found}
 
             def write(folder: Path) -> None:
                 module.model.save_pretrained(folder, {**self.provenance, **place, **validation})

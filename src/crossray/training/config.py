@@ -44,6 +44,8 @@ class DataConfig:
         cache_features: compute the output of frozen modules once per image, store it, and train on the stored output.
         feature_variants: number of versions of each image in the feature cache; all but the first are augmented.
         feature_dtype: number format of the feature cache.
+        feature_engine: what fills the feature cache: "local" for the training process, or "ray" for the cluster that
+            RAY_ADDRESS names (extra `ray`).
     """
 
     batch_size: int = 16
@@ -60,6 +62,7 @@ class DataConfig:
     cache_features: bool = True
     feature_variants: int = 1
     feature_dtype: Literal["float16", "float32"] = "float16"
+    feature_engine: Literal["local", "ray"] = "local"
 
     def __post_init__(self) -> None:
         """Validate the fields."""

@@ -208,7 +208,9 @@ class TrainingModule(lightning.LightningModule):
         if distributed.is_available() and distributed.is_initialized():
             parts: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(parts, (sums, written))
-            sums = {name: [sum(part[0][name][i] for part in parts) for i in (0, 1)] for name in sums}
+            # a process whose studies have no partners has no image gain
+            names = dict.fromkeys(name for part in parts for name in part[0])
+            sums = {name: [sum(part[0].get(name, (0.0, 0.0))[i] for part in parts) for i in (0, 1)] for name in names}
             # a study that was repeated to fill the last batch counts only once
             written = {study: pair for part in parts for study, pair in part[1].items()}
         losses = {name: total / weight for name, (total, weight) in sums.items() if weight}

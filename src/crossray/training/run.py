@@ -310,7 +310,8 @@ class _Run:
         if not data.cache_features:
             return None
         model.eval()
-        device = "cuda" if self.device == "gpu" else "cpu"
+        # workers of Ray get the model from the CPU
+        device = "cuda" if self.device == "gpu" and data.feature_engine == "local" else "cpu"
         with Progress(*Progress.get_default_columns(), console=self.console, disable=not first_process()) as bar:
             task, beat = bar.add_task("caching features"), Heartbeat("caching features", self.console)
 
@@ -321,7 +322,7 @@ class _Run:
             found = build_features(
                 self.dataset, model.to(device).prepare_features, data.image, fingerprint,
                 variants=data.feature_variants, device=device, dtype=data.feature_dtype,
-                progress=progress,
+                engine=data.feature_engine, progress=progress,
             )  # fmt: skip
             beat.end()
             return found

@@ -70,10 +70,10 @@ class StageKeeper:
         for name, parameter in parameters.items():
             trained = name in self._trained and name not in frozen
             parameter.requires_grad_(trained and not name.startswith(tuple(stage.freeze)))
+        # the dot is part of the names of a module's parameters, and of prefixes such as "encoder."
         self._still = [
-            module for name, module in self.model.named_modules()
-            if any(f"{name}.".startswith(prefix if prefix.endswith(".") else f"{prefix}.") for prefix in stage.freeze)
-        ]  # fmt: skip
+            module for name, module in self.model.named_modules() if f"{name}.".startswith(tuple(stage.freeze))
+        ]
 
     def train_mode(self) -> None:
         """Set train mode, except for frozen modules: in eval mode, they have no dropout and fixed batch statistics."""

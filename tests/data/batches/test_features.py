@@ -4,16 +4,20 @@ import os
 import pickle
 import shutil
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from tests.models.tiny import tiny
 
+from crossray.data.batches import features
 from crossray.data.batches.features import FeatureCache, build_features
 from crossray.data.batches.loading import Collator
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.errors import UserError
+from crossray.models.parts.backbones import BackboneConfig
 
 TRANSFORM = ImageTransform(size=12, resize=14)
 
@@ -121,6 +125,56 @@ def test_an_interrupted_run_is_continued(dataset):
         assert (cache.path / name).read_bytes() == (whole.path / name).read_bytes()
     assert {path.name for path in cache.path.iterdir()} == {"map.npy", "code.npy", "features.json"}
     assert {path.name for path in cache.path.parent.iterdir()} == {cache.path.name, whole.path.name}
+
+
+class Shuffled:
+    """Stands for a Ray cluster: batches finish in another order, and the cluster is lost after some of them."""
+
+    device = "cpu"
+
+    def __init__(self, batches: int | None = None) -> None:
+        self.batches, self.asked = batches, []
+
+    def run(self, load, job, firsts):
+        worker = load(pickle.loads(pickle.dumps(job)))
+        self.asked = list(firsts)
+        order = [*self.asked[1:4], self.asked[0], *reversed(self.asked[4:])]
+        for first in order[: self.batches]:
+            yield first, worker(first)
+        if self.batches is not None:
+            raise UserError("Ray stopped (RayError); run the same command again.")
+
+
+def test_batches_of_a_cluster_are_kept_in_whatever_order_they_finish(dataset, monkeypatch):
+    local = build_features(dataset, Encoder(), TRANSFORM, "weights", variants=2, batch_size=8)
+    options = {"transform": TRANSFORM, "fingerprint": "again", "variants": 2, "batch_size": 8, "engine": "ray"}
+    clusters, seen = iter([Shuffled(6), rest := Shuffled()]), []
+    monkeypatch.setattr(features, "connected", lambda remedy: nullcontext(next(clusters)))
+    with pytest.raises(UserError, match="Ray stopped"):
+        build_features(dataset, Encoder(), **options, progress=lambda *counts: seen.append(counts[0]))
+    assert seen[:4] == [8, 16, 24, 32]
+    cache = build_features(dataset, Encoder(), **options)
+    assert rest.asked[0] == 32  # four batches from the first one on were complete; what came after is computed again
+    for name in ("map.npy", "code.npy"):
+        assert (cache.path / name).read_bytes() == (local.path / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")
+def test_workers_of_ray_write_the_same_bytes(dataset):
+    """With a real frozen backbone, whose methods the workers get pickled."""
+    pytest.importorskip("ray.data", reason="needs pandas")
+    model = tiny("baseline", backbone=BackboneConfig(name="random:resnet_tiny", trainable=False)).eval()
+    transform = ImageTransform(size=32, resize=40)
+    local, ray = (
+        build_features(
+            dataset, model.prepare_features, transform, engine, variants=2, batch_size=8, engine=engine
+        )
+        for engine in ("local", "ray")
+    )  # fmt: skip
+    assert local.names == ray.names
+    for name in local.names:
+        assert (local.path / f"{name}.npy").read_bytes() == (ray.path / f"{name}.npy").read_bytes()
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system reserves no disk space")

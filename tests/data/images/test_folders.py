@@ -12,6 +12,7 @@ pytest.importorskip("pydicom")
 from tests.data.images.dicom_files import dicom, dicom_dataset
 from tests.data.images.test_dicom_contradictions import film, twelve
 
+from crossray.data.images import folders
 from crossray.data.images.folders import listed_frontal_first, study_views
 from crossray.errors import UserError
 
@@ -84,6 +85,17 @@ def test_a_damaged_view_stays_in_the_study(name: str, content: bytes, tmp_path: 
     whole = view(tmp_path, "IM1")
     (tmp_path / name).write_bytes(content)
     assert set(study_views(tmp_path)) == {whole, tmp_path / name}
+
+
+def test_a_folder_of_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise, the views of the study would depend on the order of the disk."""
+    view(tmp_path, "IM1")
+    view(tmp_path, "IM2")
+    monkeypatch.setattr(folders, "MAX_FILES", 2)
+    assert len(study_views(tmp_path)) == 2
+    view(tmp_path, "IM3")
+    with pytest.raises(UserError, match="the folder holds more than 2 files; give that of one study"):
+        study_views(tmp_path)
 
 
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:

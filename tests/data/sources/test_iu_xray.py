@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,23 @@ def test_open_i_in_archives_and_in_folders(tmp_path: Path, archives: bool) -> No
     notes = studies.notes()
     assert notes["reports_with_xxxx"] == 1
     assert (notes["images_listed_twice"], notes["images_listed_but_missing"], notes["images_of_no_report"]) == (1, 2, 0)
+
+
+def test_parts_that_unpack_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = openi(tmp_path, archives=True)
+    parts = [read_iu_xray(*files, tmp_path / name) for name in ("both", "both", "alone")]
+    replace, others = os.replace, parts[1:2]
+
+    def interrupted(partial: Path, target: Path) -> None:
+        if others:  # the other part unpacks everything before the first one names its first file
+            list(others.pop())
+        replace(partial, target)
+
+    monkeypatch.setattr("os.replace", interrupted)
+    list(parts[0])
+    list(parts[2])
+    unpacked = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("both", "alone")]
+    assert unpacked[0] == unpacked[1]
 
 
 def test_kaggles_tables_give_the_same_studies_and_their_projections(tmp_path: Path) -> None:

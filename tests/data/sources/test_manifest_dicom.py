@@ -145,7 +145,8 @@ def test_frames_beyond_the_first_are_remarked(tmp_path: Path, capsys: pytest.Cap
     [
         ({"images": "two-studies"}, "images", "StudyInstanceUID differs"),
         ({"images": "series;two-studies/2.dcm"}, "images", "StudyInstanceUID differs"),
-        ({"images": "empty"}, "images", "'empty' is a folder without images"),
+        ({"images": "empty"}, "images", "'empty' is a folder that cannot be used: the folder contains no image; give"),
+        ({"images": "deflated"}, "images", "'deflated' is a folder that cannot be used: .*deflated/1.dcm: the whole"),
         ({"images": "series", "views": "pa"}, "views", "cannot be given for a folder"),
         ({"images": "series;series/1.2.840.1"}, "images", "an image is named twice"),
         ({"images": "links"}, "images", "links to places outside"),
@@ -158,6 +159,9 @@ def test_what_a_folder_must_not_be(tmp_path: Path, row: dict[str, Any], column: 
     for number in "12":
         write(root / "two-studies" / f"{number}.dcm", dicom(values(), StudyInstanceUID=f"2.25.{number}"))
     (root / "empty").mkdir()
+    deflated = dicom_dataset(values())
+    deflated.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    write(root / "deflated" / "1.dcm", dicom_bytes(deflated))
     write(tmp_path / "outside" / "1.dcm", dicom(values()))
     (root / "links").mkdir()
     (root / "links" / "1.dcm").symlink_to(tmp_path / "outside" / "1.dcm")

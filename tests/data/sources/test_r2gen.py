@@ -302,6 +302,12 @@ def test_a_named_kind_is_not_guessed(tmp_path: Path) -> None:
         open_annotation(path, "rexrank")
 
 
+def test_codes_may_be_written_as_decimals(tmp_path: Path) -> None:
+    path = write(tmp_path, [entry("a", labels=[float(code) for code in CODES])])
+    (study,) = read_r2gen(path, tmp_path / "images")
+    assert study.labels == {name: WORDS[code] for name, code in zip(OBSERVATIONS, CODES, strict=True)}
+
+
 def test_the_command_says_whose_labels_it_took(tmp_path: Path) -> None:
     path = write(tmp_path, [entry("a", image_path=["a.png"], labels=CODES)])
     Image.fromarray(np.full((32, 32), 7, np.uint8)).save(tmp_path / "images" / "a.png")

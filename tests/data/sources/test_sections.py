@@ -179,6 +179,8 @@ def test_headings_in_other_shapes(heading: str) -> None:
         ("FINDINGS Lungs are clear. IMPRESSION No change.", "Lungs are clear.", "No change."),
         ("Radiological findings: Lungs are clear.\nFinal impression: No change.", "Lungs are clear.", "No change."),
         ("FINDINGS: See impression.\nIMPRESSION: No change.", "", "No change."),
+        ("FINDINGS:\n\nSee impression.", "", ""),
+        ("IMPRESSION:\n\nAs above.", "", ""),
         ("FINDINGS CONSISTENT WITH PNEUMONIA.", "FINDINGS CONSISTENT WITH PNEUMONIA.", ""),
     ],
 )

@@ -310,6 +310,15 @@ def test_a_full_disk_is_said_and_the_run_can_continue(noise, tmp_path, monkeypat
     assert digests(tmp_path / "set") == whole
 
 
+def test_a_disk_too_full_for_a_folder_is_said(noise, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); free space"):
+        write_dataset(tmp_path / "set", noise.noise_studies(2), size=8, source=SOURCE, workers=0)
+
+
 def test_too_small_a_disk_is_said_before_the_work(noise, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(UserError, match="GB are needed"):

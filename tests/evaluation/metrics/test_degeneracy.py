@@ -26,6 +26,9 @@ def test_the_sentence_that_is_overused_most() -> None:
     assert template(written, truth) == pytest.approx((12 / 80, 2 / 80))  # bones: in 9 reports only
     # a sentence that no true report has counts like one that a single report has
     assert template(["Bones intact."] * 10 + ["Heart large."] * 70, truth) == pytest.approx((70 / 80, 2 / 80))
+    # equally overused: the rarer one in true reports, not the one that a set yields first
+    written = ["A here. B here. C here. D here."] * 12 + [f"{number}." for number in range(8)]
+    assert template(written, ["A here. B here. C here."] + ["Other."] * 19) == pytest.approx((12 / 20, 0))
     assert template(["a."] * 9, ["b."] * 9) is None
     assert template([], []) is None
 

@@ -1,6 +1,7 @@
 """Predictions from elsewhere and for elsewhere: ReXrank, a language model's answers, chosen studies, other formats."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,28 @@ def test_answers_without_references_take_them_from_the_dataset(answers: Path, da
         open_predictions(answers, dataset=dataset.path)
 
 
+def test_reports_of_files_are_compared_with_the_section_that_their_header_names(
+    tmp_path: Path, make_dataset: Callable[..., Dataset]
+) -> None:
+    """`crossray generate` writes such a header, without references, for a model of impressions."""
+    dataset = make_dataset([("test", "The heart is normal.", 0, None, True)])
+    rows = (Prediction("study-0", "no acute disease ."),)
+    PredictionFile(Provenance(model="m", section="impression"), rows).save(tmp_path / "p.jsonl")
+    with pytest.raises(UserError, match="study 'study-0' has no section 'impression'"):
+        open_predictions(tmp_path / "p.jsonl", dataset=dataset)
+
+
+def test_a_dataset_in_a_folder_that_is_no_utf8(
+    answers: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    Path(place).mkdir()
+    dataset.path.rename(f"{place}/data")
+    monkeypatch.chdir(place)
+    open_predictions(answers, dataset="data").save(answers)
+    assert PredictionFile.load(answers).provenance.data == f"{tmp_path}/caf\\xe9/data"
+
+
 def test_answers_take_the_references_of_another_system(answers: Path, tmp_path: Path) -> None:
     ours = PredictionFile(
         Provenance(model="ours", cleaner="fixed", max_length=60, tokenizer="abc", split="test", views="2"),
@@ -225,7 +248,8 @@ def test_a_submission_is_the_benchmarks_file_with_predictions(tmp_path: Path) ->
     benchmark = submission()
     for fields in benchmark.values():
         del fields["model_prediction"]
-    studies = write(tmp_path / "benchmark.json", benchmark)
+    studies = tmp_path / "benchmark.json"
+    studies.write_text(json.dumps(benchmark), encoding="utf-8-sig")
     file = PredictionFile(Provenance(), (Prediction("b", "the heart is large .", seconds=0.5),), Path("ours.jsonl"))
     target = tmp_path / "new" / "submission.json"
     assert export(file, target, "rexrank", studies=studies) == 1

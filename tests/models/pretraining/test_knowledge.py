@@ -84,6 +84,13 @@ def test_truth_comes_from_the_reports() -> None:
     assert not places[1, effusion].any() and not places[3].any()
 
 
+def test_reports_that_only_the_cleaner_makes_equal_are_read_apart() -> None:
+    batch = reported(("No effusion edema is present.", "No effusion; edema is present."))
+    batch.targets.report_key = torch.zeros(2, dtype=torch.int64)
+    statuses, _ = small().truth(batch)
+    assert statuses[:, ENTITIES.index("edema")].tolist() == [2, 1]
+
+
 def test_reports_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered and what is read again is the same truth."""
     monkeypatch.setattr("crossray.models.pretraining.knowledge._REMEMBERED", 2)
@@ -183,6 +190,14 @@ def test_sentences_find_their_triplets() -> None:
         model._sentences(reports).backward()
         optimizer.step()
     assert float(model._sentences(reports).detach()) < 0.5 * first
+
+
+def test_sentences_are_compared_in_full_precision() -> None:
+    model = small()
+    model.text.forward = lambda texts: torch.eye(len(texts), 16) + 0.3  # type: ignore[method-assign]
+    exact = model._sentences(REPORTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model._sentences(REPORTS), exact)
 
 
 def test_a_text_encoder_of_transformers_stays_as_it_is(tmp_path: Path) -> None:

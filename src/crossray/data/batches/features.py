@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset, layout
+from crossray.data.store.cluster import connected
 from crossray.errors import UserError
 from crossray.files.lock import locked
 from crossray.files.write import sync, write_whole
@@ -109,6 +110,7 @@ def build_features(
     batch_size: int = 32,
     device: torch.device | str = "cpu",
     dtype: Literal["float16", "float32"] = "float16",
+    engine: Literal["local", "ray"] = "local",
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
     """Compute the features of all images, or open them if they exist; continue a run that was killed.
@@ -117,21 +119,24 @@ def build_features(
 
     Args:
         dataset: dataset with the images.
-        model_prepare: maps normalized images, (N, 3, S, S) on `device`, to tensors by name, (N, ...) each; the
-            model must be in eval mode.
+        model_prepare: maps normalized images, (N, 3, S, S) on the device, to tensors by name, (N, ...) each; the model
+            must be in eval mode. For Ray, a module or a method of one, on the CPU; workers move it to their device.
         transform: transform of the stored images before `model_prepare`.
         fingerprint: identifies the weights of the model.
         variants: number of variants: 1 for the evaluation transform only, more for additional random augmentations.
         batch_size: number of images per batch.
-        device: device to compute on.
+        device: device to compute on; ignored for Ray, which uses the GPUs of the cluster, or else its CPU cores.
         dtype: type of stored floating-point features; integers keep their type.
+        engine: "local" for this process, or "ray" for the cluster of `ray_cluster`. The features of both are the same
+            bytes on the same kind of device with the same number of threads; Ray uses one thread per CPU worker.
         progress: called with the numbers of finished and of all images, over all variants.
 
     Returns:
         The opened features.
 
     Raises:
-        UserError: `variants` is not positive, the disk is full, or values are beyond the range of `dtype`.
+        UserError: `variants` is not positive, the disk is full, values are beyond the range of `dtype`, or Ray is not
+            installed or cannot be reached.
     """
     if variants < 1:
         raise UserError(f"variants {variants}: at least the evaluation transform is needed; use 1 or more.")
@@ -148,15 +153,13 @@ def build_features(
     try:
         with _locked(target) as folder:
             if not target.exists():
-                writer = _Writer(folder, (variants, dataset.images), dtype)
+                writer, total = _Writer(folder, (variants, dataset.images), dtype), variants * dataset.images
+                job = _Job(dataset.path.resolve(), model_prepare, transform, total, batch_size, str(device), dtype)
                 try:
-                    for first in range(writer.done, variants * dataset.images, batch_size):
-                        images = np.arange(first, min(first + batch_size, variants * dataset.images))
-                        pixels = transformed_images(dataset, transform, images, torch.device(device))
-                        with torch.inference_mode():
-                            writer.add(model_prepare(pixels))
+                    for first, features in _computed(job, dataset, range(writer.done, total, batch_size), engine):
+                        writer.add(first, features)
                         if progress is not None:
-                            progress(writer.done, variants * dataset.images)
+                            progress(writer.written, total)
                 finally:
                     writer.save()
                 writer.describe(identity)
@@ -181,6 +184,56 @@ def find_features(dataset: Dataset, transform: ImageTransform, fingerprint: str)
         if description.parent.suffix != _UNFINISHED and wanted.items() <= identity.items():
             return FeatureCache.open(description.parent)
     return None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Arguments of `build_features` that all batches share; picklable if `prepare` is."""
+
+    data: Path
+    prepare: Prepare
+    transform: ImageTransform
+    total: int
+    batch_size: int
+    device: str
+    dtype: Literal["float16", "float32"]
+
+
+class _Worker:
+    """Computes batches, in this process or in one of a cluster."""
+
+    def __init__(self, job: _Job, dataset: Dataset | None = None) -> None:
+        self.job, self.dataset = job, dataset or Dataset.open(job.data)
+
+    def __call__(self, first: int) -> dict[str, Tensor]:
+        """Features, on the CPU in the stored type, of the batch whose first image has this number."""
+        job = self.job
+        numbers = np.arange(first, min(first + job.batch_size, job.total))
+        pixels = transformed_images(self.dataset, job.transform, numbers, torch.device(job.device))
+        with torch.inference_mode():
+            found = job.prepare(pixels)
+        stored = getattr(torch, job.dtype)
+        return {name: each.to("cpu", stored if each.is_floating_point() else None) for name, each in found.items()}
+
+
+def _on_cluster(job: _Job) -> _Worker:
+    """A worker whose model is on the worker's device."""
+    owner = getattr(job.prepare, "__self__", job.prepare)
+    if isinstance(owner, torch.nn.Module):
+        owner.to(job.device)
+    return _Worker(job)
+
+
+def _computed(
+    job: _Job, dataset: Dataset, firsts: range, engine: Literal["local", "ray"]
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Batches by the number of their first image; those of Ray in the order in which they finish."""
+    if engine == "local":
+        worker = _Worker(job, dataset)
+        yield from ((first, worker(first)) for first in firsts)
+    elif firsts:
+        with connected("set data.feature_engine to local") as cluster:
+            yield from cluster.run(_on_cluster, replace(job, device=cluster.device), firsts)
 
 
 @contextmanager
@@ -230,11 +283,17 @@ def transformed_images(
 
 
 class _Writer:
-    """Fills the arrays of an unfinished folder in the order of the images, and records the progress."""
+    """Fills the arrays of an unfinished folder and records the progress.
+
+    Attributes:
+        done: number of the first image that is missing; a continued run begins there.
+        written: number of images written, including those after `done`.
+    """
 
     def __init__(self, folder: Path, shape: tuple[int, int], dtype: str) -> None:
         self._folder, self._shape, self._dtype = folder, shape, dtype
         self._arrays: dict[str, np.memmap[Any, Any]] = {}
+        self._ahead: dict[int, int] = {}  # first number -> images, of batches after `done`
         self.done = 0
         self._next_save = time.monotonic() + _SAVE_EVERY
         progress = folder / _PROGRESS
@@ -245,15 +304,23 @@ class _Writer:
                 _reserve(folder / f"{name}.npy")
             self.done = int(saved["done"])
 
-    def add(self, features: dict[str, Tensor]) -> None:
-        """Append the features of the next images, and call `save` every few seconds.
+    @property
+    def written(self) -> int:
+        return self.done + sum(self._ahead.values())
+
+    def add(self, first: int, features: dict[str, Tensor]) -> None:
+        """Write the features of a batch, and call `save` every few seconds.
+
+        Args:
+            first: number of the batch's first image.
+            features: features on the CPU, in the stored type.
 
         Raises:
             ValueError: there are no features.
             OSError: the disk is full.
             UserError: values are beyond the range of the stored type; the folder is removed.
         """
-        converted = {name: self._converted(name, tensor) for name, tensor in features.items()}
+        converted = {name: self._checked(name, tensor) for name, tensor in features.items()}
         if not converted:
             raise ValueError("there are no features to cache")
         for name, values in converted.items():
@@ -263,8 +330,10 @@ class _Writer:
                 _reserve(path)
                 self._arrays[name] = array
             flat = self._arrays[name].reshape(-1, *values.shape[1:])
-            flat[self.done : self.done + len(values)] = values
-        self.done += len(values)
+            flat[first : first + len(values)] = values
+        self._ahead[first] = len(values)
+        while self.done in self._ahead:
+            self.done += self._ahead.pop(self.done)
         if time.monotonic() > self._next_save:
             self.save()
 
@@ -283,17 +352,14 @@ class _Writer:
         names = {name: [list(array.shape), array.dtype.name] for name, array in self._arrays.items()}
         write_whole(self._folder / _DESCRIPTION, layout.json_bytes({"identity": identity, "names": names}))
 
-    def _converted(self, name: str, tensor: Tensor) -> NDArray[Any]:
-        if not tensor.is_floating_point():
-            return tensor.cpu().numpy()
-        stored = tensor.to("cpu", getattr(torch, self._dtype))
-        if not torch.isfinite(stored).all():
+    def _checked(self, name: str, tensor: Tensor) -> NDArray[Any]:
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             self._arrays = {}
             shutil.rmtree(self._folder)
             raise UserError(
                 f"feature '{name}': has values beyond the range of {self._dtype}; set data.feature_dtype to float32."
             )
-        return stored.numpy()
+        return tensor.numpy()
 
 
 def _reserve(path: Path) -> None:

@@ -23,9 +23,30 @@ from crossray.text.observations import STATUSES
 from crossray.text.tokenizer import Tokenizer
 
 
-def report_key(cleaned: str) -> int:
-    """Return a number below 2^63 that is equal for equal cleaned reports, on every machine."""
-    return int.from_bytes(hashlib.blake2b(cleaned.encode(), digest_size=8).digest(), "little") >> 1
+def report_key(report: str) -> int:
+    """Return a number below 2^63 that is equal for equal texts, on every machine."""
+    return int.from_bytes(hashlib.blake2b(report.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def reported_rows(dataset: Dataset, split: str, section: str, cleaner: str) -> NDArray[np.int64]:
+    """Return the rows of the studies of a split that have a section, (N,) int64.
+
+    Args:
+        dataset: the prepared dataset.
+        split: split of the dataset.
+        section: section of the report: "findings" or "impression".
+        cleaner: cleaner of the reports; a section of which it leaves nothing counts as missing.
+
+    Raises:
+        UserError: the split does not exist, or none of its studies has the section.
+    """
+    rows = dataset.rows(split)
+    if section == "findings":
+        return rows  # every study of the dataset has findings
+    kept = rows[[clean(report, cleaner).strip(" .") != "" for report in dataset.reports(rows, section)]]
+    if not len(kept):
+        raise UserError(f"{dataset.path}: no study of split '{split}' has section '{section}'; choose another section.")
+    return kept
 
 
 class Collator:

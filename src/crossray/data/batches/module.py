@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from crossray.data.batches.batch import Batch, Inputs
 from crossray.data.batches.features import FeatureCache
-from crossray.data.batches.loading import Collator, PlannedBatch, StudyLoader
+from crossray.data.batches.loading import Collator, PlannedBatch, StudyLoader, reported_rows
 from crossray.data.batches.sampler import StudySampler
 from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.store import Dataset
-from crossray.errors import UserError
-from crossray.text.cleaning import clean
 from crossray.text.tokenizer import Tokenizer
 
 
@@ -71,16 +69,8 @@ class StudyDataModule(lightning.LightningDataModule):
         Raises:
             UserError: the split does not exist, or none of its studies has the section.
         """
-        rows = self.dataset.rows(split)
-        if self.section == "findings":
-            return rows  # every study of the dataset has findings
         cleaner = self.dataset.info.cleaner if self.tokenizer is None else self.tokenizer.cleaner
-        reports = self.dataset.reports(rows, self.section)
-        kept = rows[[clean(report, cleaner).strip(" .") != "" for report in reports]]
-        if not len(kept):
-            raise UserError(f"{self.dataset.path}: no study of split '{split}' has section '{self.section}'; "
-                            "choose another section.")  # fmt: skip
-        return kept
+        return reported_rows(self.dataset, split, self.section, cleaner)
 
     def train_dataloader(self) -> StudyLoader:
         """Return the loader of shuffled, augmented batches of the training split, which can be resumed."""

@@ -12,7 +12,7 @@ from crossray.files.names import printable
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Maximum number of files that are examined in the folder of one study.
+#: Maximum number of files in the folder of one study, with its subfolders.
 MAX_FILES = 1000
 
 #: Lower-case names of files that are not views.
@@ -30,9 +30,12 @@ def study_views(folder: Path) -> dict[Path, FileDescription]:
     it out would change the study.
 
     Raises:
-        UserError: there is no view, or a file cannot be read.
+        UserError: there is no view, or there are more than `MAX_FILES` files, or a file cannot be read.
     """
-    files = [path for path in islice(folder.rglob("*"), MAX_FILES) if path.is_file() and _may_be_view(path, folder)]
+    found = list(islice(folder.rglob("*"), MAX_FILES + 1))
+    if len(found) > MAX_FILES:
+        raise UserError(f"{printable(folder)}: the folder holds more than {MAX_FILES} files; give that of one study.")
+    files = [path for path in found if path.is_file() and _may_be_view(path, folder)]
     described = {path: describe_image(path) for path in sorted(files)}
     views = {path: found for path, found in described.items() if found.is_image}
     if not views:

@@ -4,12 +4,12 @@ R2Gen's 2,955 studies are those with a findings section and at least two images;
 name of its first image without the last number. `docs/data/iu-xray.md` shows both on the published reports.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+from uuid import uuid4
 
 from crossray.data.images import MAX_BYTES, ImageFile
 from crossray.data.sources.archives import members
@@ -276,11 +276,14 @@ def _unpack(archive: Path, needed: set[str], folder: Path) -> None:
     for name, load in members(archive, _SUFFIXES, MAX_BYTES):
         target = folder / _unpacked_name(name)
         if name in needed and not target.exists():
-            partial = folder / ".partial"
+            # a name of its own, because several parts (--shard) may unpack at the same time
+            partial = folder / f".{uuid4().hex}"
             try:
                 partial.write_bytes(load())
-                os.replace(partial, target)  # noqa: PTH105
+                partial.replace(target)
             except OSError as error:
                 raise UserError(
                     f"{folder}: cannot be written ({error.strerror}); free space and run the same command again"
                 ) from None
+            finally:
+                partial.unlink(missing_ok=True)

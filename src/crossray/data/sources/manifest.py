@@ -27,7 +27,7 @@ from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
 from crossray.errors import LONGEST_QUOTE, UserError, choose, counted, did_you_mean, quoted
 from crossray.files.digest import file_digest
-from crossray.files.names import is_text
+from crossray.files.names import is_text, printable
 from crossray.files.tables import is_rich_text
 from crossray.text.lines import one_line
 from crossray.text.missing import or_empty
@@ -260,8 +260,9 @@ class _RowReader:
             return {path: _described(path)}
         try:
             views = study_views(path)
-        except UserError:
-            raise FaultError("images", "is a folder without images; name the folder of a study", _end(name)) from None
+        except UserError as error:
+            reason = str(error).removeprefix(f"{printable(path)}: ").rstrip(".")
+            raise FaultError("images", f"is a folder that cannot be used: {reason}", _end(name)) from None
         if not all(map(self._finder.is_inside, views)):
             raise FaultError("images", "is a folder with links to places outside the manifest's folder", _end(name))
         return views

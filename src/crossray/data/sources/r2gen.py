@@ -180,7 +180,8 @@ def _images(entry: dict[str, Any], finder: PathFinder, place: str) -> tuple[Imag
 
 def _labels(codes: list[int]) -> dict[str, str]:
     """Convert PromptMRG's codes (indices of `STATUSES`) of its first 14 or all 18 observations to labels."""
-    return {name: STATUSES[code] for name, code in zip(PROMPTMRG, codes, strict=False)}
+    # `1.0`, as NumPy writes it, equals 1 but is no index
+    return {name: STATUSES[int(code)] for name, code in zip(PROMPTMRG, codes, strict=False)}
 
 
 def _read_json(path: Path) -> Any:

@@ -221,7 +221,8 @@ def _stand_in(
     body = text[last.start : last.end]
     paragraphs = [paragraph for paragraph in map(one_line, _PARAGRAPH.split(body)) if paragraph or named]
     titled = bool(last.name) or (len(paragraphs) > 1 and not paragraphs[0].endswith("."))
-    if last.kind == "indication":  # a part of a section that is kept
+    # a section that is kept, or that is empty or only refers to another
+    if last.kind in ("indication", "findings", "impression"):
         return "", "", {}
     taken = " ".join(filter(None, paragraphs[1:] if titled else paragraphs))
     left = paragraphs[0] if titled and paragraphs else ""

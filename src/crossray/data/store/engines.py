@@ -91,7 +91,7 @@ def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
         import_module(module)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"--engine ray needs the package {error.name}; pip install 'crossray[ray]', or {remedy}."
+            f"the engine ray needs the package {error.name}; pip install 'crossray[ray]', or {remedy}."
         ) from None
     own = not ray.is_initialized()
     if own:

@@ -94,18 +94,19 @@ def write_shard(job: Job, shard: int, studies: Sequence[Study], repeated: frozen
         UserError: the disk is full or not writable.
     """
     target = shard_folder(job.folder, shard)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=job.folder))
     try:
-        _fill(job, shard, studies, repeated, temporary)
-        sync(temporary)
-        if not target.exists():
-            temporary.rename(target)
-            sync(job.folder)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=job.folder))
+        try:
+            _fill(job, shard, studies, repeated, temporary)
+            sync(temporary)
+            if not target.exists():
+                temporary.rename(target)
+                sync(job.folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{job.folder.parent}: cannot be written ({error.strerror}); free space or choose another "
                         "--out, then run the same command again: it continues.") from error  # fmt: skip
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return len(studies)
 
 

@@ -142,7 +142,9 @@ def template(reports: Sequence[str], references: Sequence[str]) -> tuple[float, 
     frequent = [sentence for sentence, count in ours.items() if count >= least]
     if not frequent:
         return None
-    most = max(frequent, key=lambda sentence: (ours[sentence] / max(1, theirs[sentence]), ours[sentence]))
+    most = max(
+        frequent, key=lambda sentence: (ours[sentence] / max(1, theirs[sentence]), ours[sentence], -theirs[sentence])
+    )
     return ours[most] / len(reports), theirs[most] / len(references)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from crossray.data.store import Dataset, StudyRecord
 from crossray.errors import UserError
 from crossray.evaluation.predictions import PredictionFile, rexrank
+from crossray.files.names import printable
 from crossray.files.write import write_whole
 from crossray.text.cleaning import clean
 
@@ -44,7 +45,8 @@ def open_predictions(
         dataset: prepared dataset with the true reports, for a file without references; if None, the one named in its
             header.
         references: predictions file of another system with the true reports, under both protocols.
-        section: section that a file without references describes, or that is compared in a submission to ReXrank.
+        section: section that a file without references describes, unless its header names another than the default, or
+            that is compared in a submission to ReXrank.
         cleaner: cleaner of the predictions and references of such a file, "legacy" if None. If given, it is also
             applied to both sides of a file that has references.
         studies: text file with the identifiers of the studies to keep, one per line.
@@ -59,7 +61,8 @@ def open_predictions(
     if references is not None:
         file = with_references_of(file, PredictionFile.load(references))
     elif not file.protocols() and (dataset or file.provenance.data):
-        file = with_references(file, Dataset.open(dataset or str(file.provenance.data)), section, chosen)
+        described = file.provenance.section if section == "findings" else section
+        file = with_references(file, Dataset.open(dataset or str(file.provenance.data)), described, chosen)
     elif cleaner is not None and file.provenance.cleaner != cleaner:
         file = recleaned(file, cleaner)
     if studies is not None:
@@ -111,7 +114,7 @@ def with_references(file: PredictionFile, dataset: Dataset, section: str, cleane
     splits = {record.split for record in records.values()}
     provenance = replace(
         file.provenance,
-        data=str(dataset.path.resolve()),
+        data=printable(dataset.path.resolve()),
         data_sha256=dataset.info.sha256,
         split=splits.pop() if len(splits) == 1 else "",
         section=section,
@@ -266,7 +269,7 @@ def _fields(file: PredictionFile, dataset: Dataset | Path | str | None) -> dict[
 
 def _benchmark(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the benchmark's file of studies") from None
     except ValueError:

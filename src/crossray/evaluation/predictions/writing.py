@@ -22,15 +22,10 @@ def writing_notes(predictions: Sequence[str], references: Sequence[str]) -> list
         predictions: N generated reports.
         references: N true reports.
     """
-    differing = [
-        name
-        for name, pattern in (("capital letters", _CAPITAL), ("full stops attached to words", _ATTACHED_STOP))
-        if _differ(_share(predictions, pattern), _share(references, pattern))
-    ]
     notes = []
-    if differing:
+    if differing := differences(predictions, references):
         notes.append(
-            f"predictions and references are written differently ({' and '.join(differing)} on one side only), so that "
+            f"predictions and references are written differently ({differing} on one side only), so that "
             "equal words count as errors: clean both sides alike with --cleaner"
         )
     if max(_share(predictions, _SPACELESS), _share(references, _SPACELESS)) > MOST:
@@ -41,6 +36,15 @@ def writing_notes(predictions: Sequence[str], references: Sequence[str]) -> list
         if empty := sum(map(is_missing, texts)):
             notes.append(f"{empty} of {len(texts)} {side} are empty or a word such as nan; they are scored as they are")
     return notes
+
+
+def differences(reports: Sequence[str], others: Sequence[str]) -> str:
+    """What only one of two sides uses, such as "capital letters"; "" if both are written alike."""
+    return " and ".join(
+        name
+        for name, pattern in (("capital letters", _CAPITAL), ("full stops attached to words", _ATTACHED_STOP))
+        if _differ(_share(reports, pattern), _share(others, pattern))
+    )
 
 
 def clinical_notes(references: Sequence[str], labeler: object = None) -> tuple[bool, list[str]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crossray.data.batches.batch import Batch, Inputs
+from crossray.data.batches.loading import report_key
 from crossray.errors import UserError
 from crossray.layers.dropout import Dropout
 from crossray.models.base import Trainable, TrainableConfig, register
@@ -211,17 +212,15 @@ class Knowledge(Trainable):
 
     def truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Statuses (B, E) int8, indices of `STATUSES`, and positive places (B, E, A) bool in the reports."""
-        said = [
-            self._said(key, report)
-            for key, report in zip(batch.targets.report_key.tolist(), batch.targets.reports, strict=True)
-        ]
+        said = [self._said(report) for report in batch.targets.reports]
         device = batch.inputs.view_mask.device
         statuses, places = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*said, strict=True))
         return statuses, places
 
-    def _said(self, key: int, report: str) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    def _said(self, report: str) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
         """Statuses (E,) and places (E, A) of one report, cached up to a limit."""
-        shape = len(ENTITIES), len(PLACES)
+        # not `Targets.report_key`: reports that are equal when cleaned may differ in the punctuation that is read here
+        key, shape = report_key(report), (len(ENTITIES), len(PLACES))
         if key in self._read:
             statuses, places = (np.frombuffer(part, np.uint8) for part in self._read[key])
             return statuses.view(np.int8), np.unpackbits(places, count=shape[0] * shape[1]).reshape(shape).astype(bool)
@@ -305,7 +304,8 @@ class Knowledge(Trainable):
         if len(known) < 2:
             return next(self.text.parameters()).sum() * 0.0
         vectors = F.normalize(self.text([*texts, *known]).float(), dim=1)
-        similarity = vectors[: len(texts)] @ vectors[len(texts) :].T / _TEMPERATURE
+        with torch.autocast(vectors.device.type, enabled=False):
+            similarity = vectors[: len(texts)] @ vectors[len(texts) :].T / _TEMPERATURE
         belongs = torch.tensor([[prompt in row for prompt in known] for row in prompts], device=similarity.device)
         own = similarity.masked_fill(~belongs, -torch.inf)
         return (

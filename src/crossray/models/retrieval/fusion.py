@@ -224,7 +224,8 @@ class FCC(nn.Module):
     @staticmethod
     def similarity(sentences: Tensor, phrases: Tensor) -> Tensor:
         """S (B, N, E) of prompts (B, N, D) and (B, E, D): sigmoid of their cosine (eq. 12)."""
-        return (F.normalize(sentences.float(), dim=2) @ F.normalize(phrases.float(), dim=2).mT).sigmoid()
+        with torch.autocast(sentences.device.type, enabled=False):
+            return (F.normalize(sentences.float(), dim=2) @ F.normalize(phrases.float(), dim=2).mT).sigmoid()
 
     def overlap(self, sentence_maps: Tensor, phrase_maps: Tensor) -> Tensor:
         """O (n, N, E) of maps (n, S, N) and (n, S, E): their intersection over union (eq. 13)."""
