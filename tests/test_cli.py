@@ -1,5 +1,7 @@
 """The command line as a user meets it: help, exit codes, and mistakes said in one sentence."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crossray import __version__, cli
+from crossray.training.recipe import load, parse
 
 COMMANDS = [
     [], ["prepare"], ["prepare", "phantom"], ["prepare", "r2gen"], ["prepare", "iu-xray"], ["prepare", "manifest"],
@@ -92,6 +95,35 @@ def test_recipe_help_explains_every_field(capsys: pytest.CaptureFixture[str]) ->
         "--stages",
     ):
         assert field in text
+
+
+@pytest.mark.parametrize("words", [["train", "baseline/phantom"], ["pretrain", "tokenizer", "iu_xray"]], ids=" ".join)
+def test_recipe_help_shows_the_command_as_typed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([*words, "--help"])
+    assert f"usage: crossray {' '.join(words)} [--model" in capsys.readouterr().out
+
+
+def test_a_phrase_in_help_has_no_period(capsys: pytest.CaptureFixture[str]) -> None:
+    """An equation's number does not begin a second sentence."""
+    cli.main(["train", "rcan/phantom", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "as in the code; eq. 5 has none (default: true)" in text
+    assert "of a good report. (default: 1.0)" in text
+
+
+def test_defaults_in_help_can_be_given_as_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists, groups and stages are JSON; an empty text or list is not shown."""
+    cli.main(["pretrain", "tokenizer", "phantom", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    groups = re.search(r"longest matching prefix applies \(default: (.+?)\)", text)
+    stages = re.search(r"monitor, mode \(default: (.+?)\)", text)
+    betas = re.search(r"moving averages \(default: (.+?)\)", text)
+    assert groups and stages and betas
+    assert json.loads(groups[1])
+    recipe = load("tokenizer/phantom")
+    given = ["--optimizer.groups", groups[1], "--stages", stages[1], "--optimizer.betas", betas[1]]
+    assert parse("tokenizer/phantom", given) == recipe
+    assert "(default: )" not in text
 
 
 @pytest.mark.parametrize("spelling", ["--data.batch-size", "--data.batch_size"])

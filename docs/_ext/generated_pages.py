@@ -81,14 +81,22 @@ def _commands() -> str:
         "# Commands\n\nGenerated from the parser; `crossray COMMAND --help` prints the same. Options can be written "
         "with hyphens or underscores. A user's mistake ends in a one-sentence error and exit code 2, Ctrl-C in 130.\n"
     ]
+    named = {
+        "train": [("`RECIPE`", "name of a recipe, or a YAML file: [all recipes](recipes.md)")],
+        "pretrain": [
+            ("`RECIPE`", "`vision`, `tokenizer` or `knowledge`, or a YAML file: [all recipes](recipes.md)"),
+            ("`NAME`", "recipe of this kind, such as `iu_xray`; `phantom` by default"),
+        ],
+    }
     for name, text in _TRAINING.items():
         parts.append(
             f"## crossray {name}\n\n{_with_options(text)}\n\n" + _table(
                 ("argument", "meaning"),
-                [("`RECIPE`", "name of a recipe, or a YAML file: [all recipes](recipes.md)"),
+                [*named[name],
                  ("`--data`", "prepared dataset"),
                  ("`--out`", "folder of the run; must not exist yet"),
-                 ("`--resume`", "folder of an interrupted run, which is continued exactly where it stopped"),
+                 ("`--resume`", "folder of an interrupted run, which is continued exactly where it stopped; if its "
+                                "dataset has moved, give `--data`"),
                  ("`--SECTION.FIELD`", "any field of [the recipe](recipes/training.md) or its system")],
             ) + "\n")  # fmt: skip
     parts += [_command(f"crossray {name}", _subparser(_build([name]), name)) for name in COMMANDS]
@@ -171,7 +179,7 @@ def _default(field: Any) -> str:
 
 
 def _recipes(folder: Path) -> None:
-    from crossray.models.base import system_class
+    from crossray.models.base import ReportModel, system_class
     from crossray.models.registry import list_trainables
     from crossray.training import recipe
     from crossray.training.config import Stage
@@ -181,8 +189,9 @@ def _recipes(folder: Path) -> None:
     listed = []
     for name in systems:
         cls = system_class(name)
+        command = f"train {name}/phantom" if issubclass(cls, ReportModel) else f"pretrain {name}"
         parts = [f"# {name}: fields and recipes\n\nFields of section `model` of its recipes, which are also options of "
-                 f"`crossray train {name}/phantom`. A field with `*` has no default: the dataset or the recipe "
+                 f"`crossray {command}`. A field with `*` has no default: the dataset or the recipe "
                  "determines it.\n", _fields(cls.config_class, "model."), ""]  # fmt: skip
         for path in sorted((root / name).glob("*.yaml")):
             text = path.read_text(encoding="utf-8")

@@ -4,10 +4,11 @@ import argparse
 import inspect
 import io
 import itertools
+import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,12 +47,13 @@ class Formatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = _TYPE.sub("", super()._get_help_string(action))
-        if ". " not in text:  # as in argparse's own help, a single phrase has no period at its end
+        if not _SECOND.search(text):  # as in argparse's own help, a single phrase has no period at its end
             text = text.removesuffix(".")
         if action.option_strings and action.required:
             return f"{text} (required)"
-        shown = action.default not in (None, [], argparse.SUPPRESS) and not isinstance(action, argparse._HelpAction)
-        return f"{text} (default: {_plain(action.default)})" if shown and "(default" not in text else text
+        if action.default in (None, [], (), "", argparse.SUPPRESS) or isinstance(action, argparse._HelpAction):
+            return text
+        return text if "(default" in text else f"{text} (default: {_typed(action)})"
 
     def _format_usage(self, *args: Any, **kwargs: Any) -> str:
         return _hyphenated(super()._format_usage(*args, **kwargs))
@@ -60,13 +62,20 @@ class Formatter(DefaultHelpFormatter):
         return _hyphenated(super()._format_action_invocation(action))
 
 
+#: The beginning of a second sentence, unlike "eq. 3".
+_SECOND = re.compile(r"\. [^a-z0-9]")
+
 #: The text that jsonargparse appends to the help of an option.
 _TYPE = re.compile(r" \((?:required|(?:required, )?type: .*?|(?:type: .*, )?default: .*)\)$", re.DOTALL)
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
+def _typed(action: argparse.Action) -> str:
+    """Return a default as the user would type it: several values, or one in JSON."""
+    value = action.default
+    if isinstance(value, list | tuple) and action.nargs == "+":
         return " ".join(map(str, value))
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -258,6 +267,7 @@ def _train(command: str, arguments: list[str]) -> None:
     if chosen.help:
         explained = recipe_parser(chosen.recipe)
         explained.formatter_class = Formatter
+        explained.prog = f"crossray {command} {_short_name(chosen.recipe) if command == 'pretrain' else chosen.recipe}"
         explained.print_help()
         return
     if chosen.data is None or chosen.out is None:
@@ -278,6 +288,11 @@ def _full_name(recipe: str, name: str | None) -> str:
     if name is not None and ("/" in name or "." in name):
         return name
     return recipe if "/" in recipe or "." in recipe else f"{recipe}/{name or 'phantom'}"
+
+
+def _short_name(recipe: str) -> str:
+    """The inverse of `_full_name`: vision/phantom as `vision phantom`; a file stays as it is."""
+    return recipe if "." in recipe else recipe.replace("/", " ", 1)
 
 
 def _underscored(argument: str) -> str:

@@ -6,7 +6,7 @@
     report = model.report("frontal.png", "lateral.dcm")
     print(report)
 
-All names here are also attributes of `crossray`.
+`load`, `evaluate` and the classes except `Attention` and `Study` are also attributes of `crossray`.
 """
 
 from crossray.api.report import Attention, Report, Sentence

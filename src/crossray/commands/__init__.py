@@ -108,7 +108,7 @@ INDEX: dict[str, Command] = {
             "name": "images",
             "nargs": "*",
             "type": str,
-            "help": "one study per argument, its views separated by commas (frontal.png,lateral.png)",
+            "help": "one study per argument: its views separated by commas (frontal.png,lateral.png), or their folder",
         },
     ),
 }
@@ -129,7 +129,7 @@ COMMANDS: dict[str, Command] = {
             "name": "images",
             "nargs": "*",
             "type": str,
-            "help": "one study per argument, its views separated by commas (frontal.png,lateral.png)",
+            "help": "one study per argument: its views separated by commas (frontal.png,lateral.png), or their folder",
         },
         fields=("decoding",),
     ),

@@ -41,8 +41,8 @@ def generate(
         batch_size: studies per batch; halved automatically when memory runs out.
         shuffle_images: seed of a shuffle that gives each study of --data the images of another one, to measure how
             much scores depend on the images.
-        strict: write nothing if the input check (see `crossray calibrate`) flags an image as turned, inverted, mirrored
-            or unlike the training images. Without this option, flags are warnings.
+        strict: for image files: write nothing if the input check (see `crossray calibrate`) flags one as turned,
+            inverted, mirrored or unlike the training images. Without this option, flags are warnings.
         device: auto (a GPU if there is one), cpu, cuda or cuda:1.
         engine: this process, or ray for --data on the machines of a Ray cluster, which share a disk
             (pip install 'crossray[ray]'). On the same kind of device with the same number of threads, the reports are

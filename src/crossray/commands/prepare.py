@@ -38,8 +38,8 @@ def write(
             parts.
         engine: processes on this machine, or ray for a cluster whose machines share a disk (pip install ray).
         workers: number of reading processes; 0 reads in the main process; by default, one per core.
-        identity: how changed images are detected if the dataset already exists: by size and modification time, or by
-            digest, which reads every image again.
+        identity: how a repeated command detects changed images: by size and modification time, or by digest, which
+            reads every image again. Choose it when the dataset is first prepared.
     """
     from crossray.data.sources.source import PreviewedStudies
     from crossray.data.store import write_dataset

@@ -43,7 +43,7 @@ class DecodingConfig:
         suppress_unk: never write the token of unknown words.
         samples: number of reports that method "mbr" draws for each study.
         utility: how method "mbr" measures the agreement of two reports: "bleu" (sentence BLEU-4), "cider" (with equal
-            weights for all words), or "clinical" (F1 of the observations, as read by the embedded labeler).
+            weights for all words), or "clinical" (F1 of the observations, by the built-in rules).
         temperature: sampling temperature of "sample" and "mbr": below 1 favors probable words, above 1 flattens the
             distribution.
         top_k: "sample" and "mbr" draw from this number of most probable words only; 0 for all words.
