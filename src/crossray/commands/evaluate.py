@@ -16,7 +16,7 @@ def evaluate_predictions(
     convention: str = "crossray",
     published: Literal["iu-xray", "mimic-cxr"] | None = None,
     references: Path | None = None,
-    section: Literal["findings", "impression", "report"] = "findings",
+    section: Literal["findings", "impression", "report"] | None = None,
     cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] | None = None,
     studies: Path | None = None,
     sample: int | None = None,
@@ -38,7 +38,8 @@ def evaluate_predictions(
         convention: how the rules define the observations: crossray, or chexpert, as the CheXpert labeler does.
         published: also print the result below the published tables for this dataset, with the differences in protocol.
         references: predictions of another system on the same studies, whose true reports are used for both protocols.
-        section: section that predictions without references describe; for a ReXrank submission, the section to compare.
+        section: section that predictions without references describe; for a ReXrank submission, the section to compare;
+            by default, the one in the header of the predictions, or else findings.
         cleaner: cleaner for both predictions and references; by default legacy for predictions without references or
             from ReXrank; others are scored as they are.
         studies: text file with the identifiers of the studies to score, one per line; they become part of the protocol.

@@ -16,7 +16,7 @@ def export(
     data: Path | None = None,
     protocol: Literal["full", "r2gen"] = "full",
     references: Path | None = None,
-    section: Literal["findings", "impression", "report"] = "findings",
+    section: Literal["findings", "impression", "report"] | None = None,
     cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy",
     studies: Path | None = None,
     sample: int | None = None,
@@ -36,7 +36,8 @@ def export(
         data: prepared dataset with the true reports; by default, the one that the predictions name.
         protocol: protocol whose references are written as pairs.
         references: predictions of another system on the same studies, whose true reports are used for both protocols.
-        section: section that predictions without references describe; for a ReXrank submission, the section to compare.
+        section: section that predictions without references describe; for a ReXrank submission, the section to compare;
+            by default, the one in the header of the predictions, or else findings.
         cleaner: cleaner for both sides, for predictions without references or from ReXrank.
         studies: text file with the identifiers of the studies to write, one per line.
         sample: number of studies to draw at random, with --seed.
@@ -60,7 +61,7 @@ def export(
         from crossray.evaluation.predictions.exchange import choose, draw, identifiers
         from crossray.interop.export import export_reports
 
-        given = PredictionFile.load(predictions, section=section, cleaner=cleaner)
+        given = PredictionFile.load(predictions, section=section or "findings", cleaner=cleaner)
         if studies is not None:
             given = choose(given, identifiers(studies))
         if sample is not None:

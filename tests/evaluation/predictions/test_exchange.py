@@ -172,6 +172,8 @@ def test_reports_of_files_are_compared_with_the_section_that_their_header_names(
     PredictionFile(Provenance(model="m", section="impression"), rows).save(tmp_path / "p.jsonl")
     with pytest.raises(UserError, match="study 'study-0' has no section 'impression'"):
         open_predictions(tmp_path / "p.jsonl", dataset=dataset)
+    chosen = open_predictions(tmp_path / "p.jsonl", dataset=dataset, section="findings")
+    assert chosen.references("full") == ["the heart is normal ."]
 
 
 def test_a_dataset_in_a_folder_that_is_no_utf8(

@@ -32,7 +32,7 @@ def open_predictions(
     *,
     dataset: Dataset | Path | str | None = None,
     references: Path | str | None = None,
-    section: str = "findings",
+    section: str | None = None,
     cleaner: str | None = None,
     studies: Path | str | None = None,
     sample: int | None = None,
@@ -45,8 +45,8 @@ def open_predictions(
         dataset: prepared dataset with the true reports, for a file without references; if None, the one named in its
             header.
         references: predictions file of another system with the true reports, under both protocols.
-        section: section that a file without references describes, unless its header names another than the default, or
-            that is compared in a submission to ReXrank.
+        section: section that a file without references describes, or that is compared in a submission to ReXrank; if
+            None, the one in the file's header, or else "findings".
         cleaner: cleaner of the predictions and references of such a file, "legacy" if None. If given, it is also
             applied to both sides of a file that has references.
         studies: text file with the identifiers of the studies to keep, one per line.
@@ -57,11 +57,11 @@ def open_predictions(
         UserError: a file or dataset is invalid or lacks a study.
     """
     chosen = cleaner or "legacy"
-    file = PredictionFile.load(path, section=section, cleaner=chosen)
+    file = PredictionFile.load(path, section=section or "findings", cleaner=chosen)
     if references is not None:
         file = with_references_of(file, PredictionFile.load(references))
     elif not file.protocols() and (dataset or file.provenance.data):
-        described = file.provenance.section if section == "findings" else section
+        described = section or file.provenance.section
         file = with_references(file, Dataset.open(dataset or str(file.provenance.data)), described, chosen)
     elif cleaner is not None and file.provenance.cleaner != cleaner:
         file = recleaned(file, cleaner)
