@@ -24,6 +24,10 @@ test: .venv/.installed-dev  ## the fast tests, in parallel (minutes)
 test-slow: .venv/.installed-dev  ## the slow tests
 	$(PYTEST) --dist loadscope -m slow  # a module's trained models are made once
 
+# Workers and machines that are lost. On their own, because the three simulated machines are a dozen processes.
+test-cluster: .venv/.installed-dev  ## the tests of a Ray cluster of three simulated machines (2 minutes)
+	CROSSRAY_TEST_CLUSTER=1 $(BIN)/python -m pytest -n 0 -q -m slow tests/generation/test_cluster.py
+
 # An archive, the service and a browser: a drawn study from end to end (docs/interoperability.md). Part of test-slow.
 e2e: .venv/.installed-dev  ## end-to-end test: archive, service and browser
 	$(BIN)/python -m pytest -n 0 -q -rs tests/e2e

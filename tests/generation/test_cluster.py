@@ -30,11 +30,11 @@ def without_seconds(path: Path) -> bytes:
 def machines() -> Iterator[Any]:
     """A cluster of three simulated machines: one that only manages it, and two with one CPU.
 
-    Its dozen processes need more than a busy machine of two cores has, so that it is started on request only.
+    Its dozen processes would exceed Ray's time limits beside other tests, so `make test-cluster` starts it on its own.
     """
     pytest.importorskip("ray.data")
     if not os.environ.get("CROSSRAY_TEST_CLUSTER"):
-        pytest.skip("starts three Ray machines; set CROSSRAY_TEST_CLUSTER=1")
+        pytest.skip("starts three Ray machines: make test-cluster")
     from ray.cluster_utils import Cluster
 
     machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
