@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 BIN := .venv/bin
 
-.PHONY: help dev demo test test-slow e2e lint types imports docs notebooks pictures wheel-test results speed clean
+.PHONY: help dev demo test test-slow test-cluster e2e lint types imports docs notebooks pictures wheel-test results speed clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
