@@ -206,6 +206,15 @@ def test_answers_take_the_references_of_another_system(answers: Path, tmp_path: 
         open_predictions(answers, references=tmp_path / "short.jsonl")
 
 
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_references_of_another_system_say_nothing_of_the_images(tmp_path: Path, shuffled: bool) -> None:
+    for name, value in (("ours", shuffled), ("other", not shuffled)):
+        row = Prediction("a", "b .", {"full": "c ."})
+        PredictionFile(Provenance(model=name, shuffled_images=value), (row,)).save(tmp_path / f"{name}.jsonl")
+    found = open_predictions(tmp_path / "ours.jsonl", references=tmp_path / "other.jsonl")
+    assert found.provenance.shuffled_images is shuffled
+
+
 def predictions(count: int) -> PredictionFile:
     rows = tuple(Prediction(str(number), "a .", {"full": "b ."}) for number in range(count))
     return PredictionFile(Provenance(model="m", split="test"), rows, Path("m.jsonl"))

@@ -147,6 +147,7 @@ def with_references_of(file: PredictionFile, other: PredictionFile) -> Predictio
         model=file.provenance.model,
         system=file.provenance.system,
         views=file.provenance.views,
+        shuffled_images=file.provenance.shuffled_images,
         decoding=file.provenance.decoding,
         versions=file.provenance.versions,
         subset="",
