@@ -134,12 +134,19 @@ class TestIndex:
         assert list(ReportDatabase.load(folder / DATABASE).studies) == other.ids(other.rows("train"))
         assert isinstance(ReportModel.from_pretrained(folder), REVTAF)
 
-    def test_a_dataset_without_labels_can_be_indexed(self, folder: Path, tmp_path: Path) -> None:
+    def test_a_dataset_without_labels_can_be_indexed_and_scored(self, folder: Path, tmp_path: Path) -> None:
         splits = ["train"] * 4 + ["val"] * 2
         studies = [dataclasses.replace(blob_study(number, split), labels=None) for number, split in enumerate(splits)]
         write_dataset(tmp_path / "blank", studies, size=40, source={"name": "blobs"}, workers=0)
         assert build_index(folder, Dataset.open(tmp_path / "blank")) == 4
         assert isinstance(Generator.from_pretrained(folder).model, REVTAF)
+        out = tmp_path / "retrieval.json"
+        cli.main(
+            ["analyze", "retrieval", "--model", str(folder), "--data", str(tmp_path / "blank"), "--out", str(out),
+             "--split", "val", "--resamples", "20"]
+        )  # fmt: skip
+        saved = json.loads(out.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+        assert saved["models"]["model"]["random"]["scores"]["hamming"]["value"] is None
 
     def test_the_index_of_another_encoder_is_built_again(self, dataset: Dataset, folder: Path) -> None:
         """What the refusal of such a folder tells the user to run."""
