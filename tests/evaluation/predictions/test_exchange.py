@@ -176,6 +176,20 @@ def test_reports_of_files_are_compared_with_the_section_that_their_header_names(
     assert chosen.references("full") == ["the heart is normal ."]
 
 
+def test_reports_of_files_are_compared_with_the_cleaner_that_their_header_names(
+    tmp_path: Path, make_dataset: Callable[..., Dataset]
+) -> None:
+    report = "Nodule of 3.5 cm and/or scar."
+    dataset = make_dataset([("test", report, 0, None, True)])
+    rows = (Prediction("study-0", clean(report, "fixed")),)
+    PredictionFile(Provenance(model="m", cleaner="fixed"), rows).save(tmp_path / "p.jsonl")
+    found = open_predictions(tmp_path / "p.jsonl", dataset=dataset)
+    assert found.hypotheses() == found.references("full") == ["nodule of 3.5 cm and or scar ."]
+    assert found.provenance.cleaner == "fixed"
+    chosen = open_predictions(tmp_path / "p.jsonl", dataset=dataset, cleaner="legacy")
+    assert chosen.references("full") == ["nodule of 35 cm andor scar ."]
+
+
 def test_a_dataset_in_a_folder_that_is_no_utf8(
     answers: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
