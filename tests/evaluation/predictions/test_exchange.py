@@ -318,6 +318,15 @@ def test_pairs_and_lines_for_other_programs(answers: Path, dataset: Dataset, tmp
         export(file, tmp_path / "pairs.json", "pairs", protocol="r2gen")
 
 
+@pytest.mark.parametrize("format", ["jsonl", "pairs"])
+def test_predictions_with_references_are_exported_as_they_are(tmp_path: Path, format: str) -> None:
+    row = Prediction("a", "nodule of 3.5 cm .", {"full": "nodule of 3.5 cm and <unk> ."})
+    PredictionFile(Provenance(model="m", cleaner="fixed"), (row,)).save(tmp_path / "p.jsonl")
+    cli.main(["export", str(tmp_path / "p.jsonl"), "--format", format, "--out", str(tmp_path / "out")])
+    text = (tmp_path / "out").read_text()
+    assert row.prediction in text and row.references["full"] in text
+
+
 def test_answers_are_scored_by_commands(
     answers: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
