@@ -101,6 +101,17 @@ def test_a_transparent_level_is_black_and_does_not_darken(kind: int, key: tuple[
     np.testing.assert_allclose(pixels[SIZE // 4 :], film()[SIZE // 4 :], atol=1)
 
 
+@pytest.mark.parametrize("kind", [GREY_ALPHA, RGBA])
+def test_what_is_transparent_does_not_darken(kind: int) -> None:
+    values = film().astype(np.int64) * 16
+    values[: SIZE // 4] = 65535
+    stored = samples(values, kind)
+    stored[: SIZE // 4, :, -1] = 0
+    pixels = read_image(png16(stored, kind))
+    assert (pixels[: SIZE // 4] == 0).all()
+    np.testing.assert_allclose(pixels[SIZE // 4 :], film()[SIZE // 4 :], atol=1)
+
+
 def test_a_transparent_colour_needs_all_of_its_levels() -> None:
     values = film().astype(np.int64) * 16
     values[0, 0] = 1000

@@ -35,7 +35,7 @@ def is_deep(image: PngImageFile) -> bool:
 def read_deep(image: PngImageFile, content: bytes, remark: Remarks) -> Image.Image:
     """Decode a PNG with 16 bits per sample, and scale the bits that are in use to 8 bits.
 
-    Pixels of the transparent level or color that the file may name (`tRNS`) are black.
+    Fully transparent pixels, such as those of the level or color that `tRNS` names, do not count and become black.
 
     Args:
         image: image opened from `content` and not yet decoded.
@@ -54,7 +54,11 @@ def read_deep(image: PngImageFile, content: bytes, remark: Remarks) -> Image.Ima
     mode, raw_modes = _RAW_MODES[raw]
     decoded = [_decoded(content, mode, raw_mode) for raw_mode in raw_modes]
     colours = 3 if mode == "RGB" or len(decoded) > 1 else 1
-    shown = True if transparent is None else _shown(decoded, transparent)
+    shown: NDArray[np.bool_] | bool = True
+    if mode == "RGBA":
+        shown = _samples(decoded, colours) > 0
+    elif transparent is not None:
+        shown = _differs(decoded, transparent)
     bits = max(bits_in_use(_samples(decoded, channel) * shown, remark) for channel in range(colours))
     channels = [Image.fromarray(scaled_to_bits(_samples(decoded, channel) * shown, bits)) for channel in range(colours)]
     if mode == "RGB":
@@ -82,9 +86,9 @@ def _samples(decoded: Sequence[Image.Image], channel: int) -> NDArray[np.uint16]
     return values
 
 
-def _shown(decoded: Sequence[Image.Image], transparent: Sequence[int]) -> NDArray[np.bool_]:
-    """Whether pixels have another color than the transparent one, (H, W)."""
-    differing = [_samples(decoded, channel) != level for channel, level in enumerate(transparent)]
+def _differs(decoded: Sequence[Image.Image], colour: Sequence[int]) -> NDArray[np.bool_]:
+    """Whether pixels have another color, (H, W)."""
+    differing = [_samples(decoded, channel) != level for channel, level in enumerate(colour)]
     return np.asarray(np.any(differing, axis=0), np.bool_)
 
 
