@@ -92,6 +92,19 @@ def test_scores_are_those_of_the_retrieved_reports(dataset: Dataset, model: REVT
     assert found["labels"].scores["hamming"].value < found["random"].scores["hamming"].value
 
 
+def test_studies_without_labels_have_no_nearest_labels_but_any_report(tmp_path: Path) -> None:
+    studies = [
+        study if study.split == "train" or not int(study.id[-6:]) % 2 else dataclasses.replace(study, labels=None)
+        for study in phantom_studies(120, 3, "easy")
+    ]
+    dataset = write_dataset(tmp_path / "data", studies, size=64, source={"kind": "phantom"}, workers=0)
+    found = retrieval_quality(model_for(dataset), dataset, "test", resamples=20)["labels"]
+    without = (dataset.labels[dataset.rows("test")] < 0).any(1)
+    assert without.sum() > 5
+    assert found.reports > (~without).sum() + 1  # not one and the same report for all of them
+    assert np.isfinite(found.scores["hamming"].value)
+
+
 def test_without_lre_the_own_way_is_the_euclidean(dataset: Dataset) -> None:
     found = retrieval_quality(model_for(dataset, lre=False), dataset, "test", resamples=20)
     assert list(found) == ["euclidean", "cosine", "random", "labels"]
