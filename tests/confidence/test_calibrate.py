@@ -223,9 +223,11 @@ def test_the_page_says_what_it_is_not(calibrated: Path) -> None:
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_a_share_that_cannot_be_measured_is_refused(bare: Path, phantom: Dataset) -> None:
+def test_a_share_that_cannot_be_measured_is_refused_before_reports_are_written(bare: Path, phantom: Dataset) -> None:
+    before = sorted(bare.iterdir())
     with pytest.raises(SystemExit):
         main(["calibrate", "--model", str(bare), "--data", str(phantom.path), "--false-alarms", "0.0001"])
+    assert sorted(bare.iterdir()) == before
 
 
 def test_a_split_without_known_positions_gives_no_limit_on_the_view() -> None:
