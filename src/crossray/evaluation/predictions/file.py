@@ -24,6 +24,9 @@ from crossray.files.write import appearing
 #: Version of the file format, in the header's field `format`.
 FORMAT = 1
 
+#: Note on the scores of predictions with `Provenance.shuffled_images`.
+SHUFFLED = "the images were shuffled between studies: these are the scores of a system that sees another's images"
+
 _HEADER = "crossray"
 
 
