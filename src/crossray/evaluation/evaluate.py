@@ -16,7 +16,7 @@ from crossray.evaluation.metrics.clinical import ClinicalStatistics, clinical_st
 from crossray.evaluation.metrics.degeneracy import shuffle_check, template, variety
 from crossray.evaluation.metrics.family import MeteorChoice
 from crossray.evaluation.metrics.statistics import Pairings, StudyStatistics, measure
-from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.predictions import SHUFFLED, PredictionFile
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
 from crossray.evaluation.predictions.writing import clinical_notes, differences, writing_notes
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
@@ -107,7 +107,7 @@ def evaluate(
         implementations=others,
         seconds=file.seconds(),
         notes=(
-            *_shuffled(file),
+            *([SHUFFLED] if file.provenance.shuffled_images else ()),
             *_missing_protocols(file),
             *companions.notes,
             *writing,
@@ -190,12 +190,6 @@ def _groups(labelled: NDArray[np.bool_] | None, clinical: ClinicalStatistics | N
     else:
         groups = {}
     return {group: mask for group, mask in groups.items() if mask.any()}
-
-
-def _shuffled(file: PredictionFile) -> tuple[str, ...]:
-    if not file.provenance.shuffled_images:
-        return ()
-    return ("the images were shuffled between studies: these are the scores of a system that sees another's images",)
 
 
 def _missing_protocols(file: PredictionFile) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ def words_of(report: str) -> set[str]:
     >>> sorted(words_of("Lungs are clear. No effusion."))
     ['are', 'clear', 'effusion', 'lungs', 'no']
     """
-    return set(re.findall("[a-z]+", report.lower()))
+    return set(re.findall(r"[^\W\d_]+", report.lower()))
 
 
 def frequent_words(reports: Sequence[str], least: int) -> tuple[str, ...]:
