@@ -110,6 +110,31 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     broken.write_text("model: {}")
     with pytest.raises(UserError, match="field 'system' is missing"):
         load(str(broken))
+    broken.write_bytes(b"system: baseline  # \xe9")
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML"):
+        load(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {seed: 7}\nsystem: baseline\ntrainer: {max_epochs: 3}", "field 'trainer' .* in line 3; join"),
+        ("system: baseline\ntrainer:\n  seed: 7\n  seed: 8", "field 'seed' .* in line 4"),
+        ("system: baseline\nstages: [{epochs: 1, epochs: 2}]", "field 'epochs' .* in line 2"),
+    ],
+)
+def test_a_repeated_field_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"twice\.yaml: {message}"):
+        load(str(tmp_path / "twice.yaml"))
+
+
+def test_anchors_and_merged_fields_are_no_repetition(tmp_path: Path) -> None:
+    (tmp_path / "merged.yaml").write_text(
+        "system: baseline\noptimizer: &o {learning_rate: 0.1}\n"
+        "ablations: {a: {rows: [{<<: [*o, &p {x: 1}], learning_rate: 1}, *o, *p]}}"
+    )
+    assert load(str(tmp_path / "merged.yaml")).optimizer.learning_rate == 0.1
 
 
 @pytest.mark.parametrize("name", SWEEP)
