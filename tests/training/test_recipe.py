@@ -1,5 +1,6 @@
 """Recipes: all of them are valid, overrides reach their field, and mistakes are named."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def test_lists_and_mappings_are_overrides_too() -> None:
         ({"trainer.mode": "min"}, r"trainer\.mode' is min, which selects the model with the worst .*; set it to max"),
         ({"trainer.monitor": "loss"}, r"trainer\.mode' is max, which selects the model with the worst loss; .* min"),
         ({"stages": [{"monitor": "loss_language"}]}, r"stages\.mode' is max, which selects .* worst loss_language"),
+        ({"optimizer.groups": {"backbone.": -1e-4}}, r"optimizer\.groups\.backbone\.' is -0\.0001; give at least 0"),
+        ({"optimizer.learning_rate": math.nan}, r"optimizer\.learning_rate' is nan"),
+        ({"optimizer.betas": [0.9, 1.5]}, r"optimizer\.betas"),
+        ({"optimizer.eps": -1e-8}, r"optimizer\.eps"),
+        ({"stages": [{"learning_rates": {"": -1.0}}]}, r"stages\.learning_rates\.' is -1\.0"),
+        ({"stages": [{"loss_weights": {"language": 0.0}}]}, r"stages\.loss_weights' is 0 for every loss"),
         ({"stages": [{"mode": "min"}]}, r"stages\.mode' is min, but a stage without 'stages\.monitor'"),
     ],
 )
