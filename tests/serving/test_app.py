@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 
 import crossray
 from crossray.errors import UserError
+from crossray.serving.journal import Journal
 from crossray.serving.settings import NOTICE, Limits
 
 
@@ -118,6 +120,32 @@ def test_a_repeated_key_never_mixes_two_patients(service: TestClient) -> None:
     )
     assert all(b"P-1" in answer.content for answer in (first, again))
     assert other.status_code == 422
+
+
+def test_a_first_request_is_not_taken_for_work_of_an_earlier_process(
+    serving: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recover = Journal.recover
+
+    def slow(self: Journal) -> int:
+        time.sleep(0.2)
+        return recover(self)
+
+    monkeypatch.setattr(Journal, "recover", slow)
+    assert serving().post("/v1/reports", files=images(png())).status_code == 200
+
+
+def test_a_service_that_cannot_recover_its_studies_does_not_start(
+    serving: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be ready and never report a study that waits, such as one received by DICOM."""
+
+    def away(_: Journal) -> int:
+        raise OSError("the database is restarting")
+
+    monkeypatch.setattr(Journal, "recover", away)
+    with pytest.raises(OSError, match="restarting"):
+        serving()
 
 
 def test_a_repeated_key_recovers_from_a_failure_of_the_service(service: TestClient, monkeypatch: Any) -> None:
