@@ -19,7 +19,7 @@ from crossray.data.store import Dataset, write_dataset
 from crossray.errors import UserError
 from crossray.evaluation.metrics.nlg import score
 from crossray.generation.generator import Generator
-from crossray.generation.index import build_index
+from crossray.generation.index import build_index, query_dataset
 from crossray.models.base import ReportModel
 from crossray.models.retrieval.retrieving import DATABASE
 from crossray.models.revtaf import REVTAF
@@ -161,6 +161,14 @@ class TestIndex:
         cmn.save_pretrained(tmp_path / "cmn")
         with pytest.raises(UserError, match=r"cmn: system 'cmn' keeps no training reports"):
             build_index(tmp_path / "cmn", dataset)
+
+    def test_training_studies_do_not_find_themselves(self, dataset: Dataset, folder: Path) -> None:
+        generator = Generator.from_pretrained(folder)
+        assert isinstance(generator.model, REVTAF)
+        names = set(dataset.ids(dataset.rows("train")))
+        for name, found in query_dataset(generator, generator.model, dataset, "train", 2):
+            others = [near.study for near in found]
+            assert len(others) == 2 and name not in others and names >= set(others)
 
     def test_query_prints_studies_and_text_only_when_asked(
         self, dataset: Dataset, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
