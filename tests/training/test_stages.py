@@ -119,6 +119,7 @@ def test_freezing_covers_weights_and_statistics_and_ends_with_the_stage() -> Non
         (Stage(freeze=("nothing",)), r"stages\.freeze.*'nothing'"),
         (Stage(learning_rates={"nothing": 1.0}), r"stages\.learning_rates.*'nothing'"),
         (Stage(switches={"width": 4}), "'width'"),
+        (Stage(switches={"second": "flase"}), "'second' is 'flase'; give true or false"),
     ],
 )
 def test_an_error_of_a_later_stage_is_found_before_training(
