@@ -92,6 +92,16 @@ def test_scores_are_those_of_the_retrieved_reports(dataset: Dataset, model: REVT
     assert found["labels"].scores["hamming"].value < found["random"].scores["hamming"].value
 
 
+def test_a_study_without_labels_gets_any_report(
+    dataset: Dataset, model: REVTAF, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not always the first one."""
+    blank = dataset.labels.copy()
+    blank[dataset.rows("test")[1:]] = -1
+    monkeypatch.setattr(dataset, "labels", blank)
+    assert retrieval_quality(model, dataset, "test", resamples=20)["labels"].reports > 2
+
+
 def test_without_lre_the_own_way_is_the_euclidean(dataset: Dataset) -> None:
     found = retrieval_quality(model_for(dataset, lre=False), dataset, "test", resamples=20)
     assert list(found) == ["euclidean", "cosine", "random", "labels"]
