@@ -305,6 +305,27 @@ def test_clipping_limits_the_gradients(tiny: Any, blobs: Path, tmp_path: Path, m
     assert all(norm > 1e-4 for norm, _ in seen)
 
 
+@pytest.mark.parametrize(("together", "steps"), [(2, [(0, 1), (2, 3), (4,)]), (10, [(0, 1, 2, 3, 4)])])
+def test_gradients_are_means_over_their_batches(
+    together: int, steps: list[tuple[int, ...]], tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an epoch, here of five batches, ends before `accumulate` is reached."""
+    found: dict[str, list[Any]] = {"single": [], "together": []}
+
+    def configure(self: TrainingModule, optimizer: Any, *_: Any, **__: Any) -> None:
+        gradient = self.model.vocabulary.weight.grad
+        assert gradient is not None
+        found["single" if self.recipe.trainer.accumulate == 1 else "together"].append(gradient.clone())
+
+    monkeypatch.setattr(TrainingModule, "configure_gradient_clipping", configure)
+    for number in (1, together):
+        options = {"trainer__accumulate": number, "trainer__max_epochs": 1, "optimizer__learning_rate": 0.0}
+        train(tiny(**options, optimizer__weight_decay=0.0), blobs, tmp_path / str(number))
+    expected = [torch.stack([found["single"][place] for place in step]).mean(dim=0) for step in steps]
+    for gradient, mean in zip(found["together"], expected, strict=True):
+        torch.testing.assert_close(gradient, mean)
+
+
 def test_a_frozen_backbone_is_cached_and_trained_from(tiny: Any, blobs: Path, tmp_path: Path) -> None:
     options = {"model__backbone__trainable": False, "data__feature_dtype": "float32", "data__image__resize": 32}
     # without random crops (the image is squashed), cached and computed features are the same
