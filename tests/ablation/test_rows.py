@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from tests.models.tiny import SMALL, furnished, make_batch, small
 from torch import Tensor
 
-from crossray.ablation.rows import AblationRow, ablations, find_ablation
+from crossray.ablation.rows import Ablation, AblationRow, ablations, find_ablation
 from crossray.errors import UserError
 from crossray.models.base import Event, ModelConfig, ReportModel, system_class
 from crossray.training.config import Recipe
@@ -213,6 +214,17 @@ def what_changes(recipe: Recipe, reference: Recipe) -> list[str]:
     return changes + [name for name in SECTIONS if getattr(recipe, name) != getattr(reference, name)]
 
 
+_RECIPES: dict[tuple[str, str], Recipe] = {}
+
+
+def recipe_of(ablation: Ablation, row: AblationRow) -> Recipe:
+    """`ablation.recipe_of`, once for the same overrides: to read a recipe takes longer than a small model."""
+    key = ablation.recipe, json.dumps(row.overrides, sort_keys=True)
+    if key not in _RECIPES:
+        _RECIPES[key] = ablation.recipe_of(row)
+    return _RECIPES[key]
+
+
 def changed(found: Tensor, before: Tensor) -> bool:
     return found.shape != before.shape or bool((found - before).norm() > CHANGE * before.norm())
 
@@ -222,13 +234,13 @@ def changed(found: Tensor, before: Tensor) -> bool:
 def test_every_override_changes_what_is_trained(recipe: str, table: str, row: str) -> None:
     ablation = find_ablation(recipe, table)
     (chosen,) = ablation.select([row])
-    whole = ablation.recipe_of(chosen)
+    whole = recipe_of(ablation, chosen)
     for field in chosen.overrides:  # each by itself: a second one must not hide that the first does nothing
         if field in (*NETWORKS, *SIZES, *LARGE_BATCHES):
             continue
         rest = {name: value for name, value in chosen.overrides.items() if name != field}
         try:
-            without = ablation.recipe_of(dataclasses.replace(chosen, overrides=rest))
+            without = recipe_of(ablation, dataclasses.replace(chosen, overrides=rest))
         except UserError:  # the others make no recipe without it
             continue
         changes = what_changes(whole, without)
@@ -243,7 +255,7 @@ def test_the_first_row_is_the_recipe_or_every_row_differs(recipe: str) -> None:
     for table in ablations(recipe).values():
         unchanged = [row.name for row in table.rows if not row.overrides]
         assert len(unchanged) <= 1
-        recipes = [to_dict(table.recipe_of(row)) for row in table.rows]
+        recipes = [to_dict(recipe_of(table, row)) for row in table.rows]
         assert all(one not in recipes[:place] for place, one in enumerate(recipes)), "two rows are the same recipe"
 
 
