@@ -25,6 +25,7 @@ from crossray.models.pretraining.vision import Vision
 from crossray.models.union import Union
 from crossray.text.observations import OBSERVATIONS
 from crossray.text.tokenizer import ADDED_TOKENS, Tokenizer
+from crossray.training.callbacks import Clock
 from crossray.training.config import TrainerConfig
 from crossray.training.module import TrainingModule
 from crossray.training.recipe import list_recipes, load
@@ -253,6 +254,15 @@ def test_a_time_limit_ends_with_a_validation(tiny: Any, blobs: Path, tmp_path: P
     train(recipe, blobs, tmp_path / "run")
     assert [row["step"] for row in rows_of(tmp_path / "run", "val")] == [1]
     assert best_step(tmp_path / "run") == 1
+
+
+def test_the_processes_agree_that_the_time_is_up() -> None:
+    """One that began later has time left, and would wait for the others in the next stage."""
+    together = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda own, all: True))
+    clock = Clock(3600)
+    clock.on_train_end(together)
+    assert clock.over
+    assert clock.elapsed < 3600
 
 
 def test_the_last_epoch_is_validated_whatever_the_interval(tiny: Any, blobs: Path, tmp_path: Path) -> None:
