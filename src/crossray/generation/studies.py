@@ -59,7 +59,7 @@ def dataset_study(folder: Path, study: str | None, generator: Generator) -> OneS
         inputs=inputs.to(generator.device),
         reference=dataset.reports([row], generator.section)[0],
         synthetic=bool(dataset.info.source.get("synthetic_images")),
-        guide=guide_of(dataset.ids([row])) if row in dataset.rows("train") else None,
+        guide=guide_of(dataset.ids([row])) if dataset.record(row).split == "train" else None,
     )
 
 
