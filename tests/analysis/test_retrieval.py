@@ -105,6 +105,16 @@ def test_studies_without_labels_have_no_nearest_labels_but_any_report(tmp_path: 
     assert np.isfinite(found.scores["hamming"].value)
 
 
+def test_training_studies_without_labels_are_drawn_at_random(tmp_path: Path) -> None:
+    studies = [
+        dataclasses.replace(study, labels=None) if study.split == "train" else study
+        for study in phantom_studies(60, 3, "easy")
+    ]
+    dataset = write_dataset(tmp_path / "data", studies, size=64, source={"kind": "phantom"}, workers=0)
+    found = retrieval_quality(model_for(dataset), dataset, "test", resamples=20)["labels"]
+    assert found.reports > 1  # not the first one for every study
+
+
 def test_without_lre_the_own_way_is_the_euclidean(dataset: Dataset) -> None:
     found = retrieval_quality(model_for(dataset, lre=False), dataset, "test", resamples=20)
     assert list(found) == ["euclidean", "cosine", "random", "labels"]

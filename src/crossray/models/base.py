@@ -111,7 +111,7 @@ class Trainable(nn.Module, ABC):
         """Change configuration fields that do not change the weights (`Stage.switches`).
 
         Raises:
-            UserError: a field is not switchable, or its value is neither true nor false, if it must be one of them.
+            UserError: a field is not switchable, or the value of a boolean field is neither true nor false.
         """
         for name, value in fields.items():
             if name not in self.config.switchable:
@@ -119,8 +119,8 @@ class Trainable(nn.Module, ABC):
                     f"stage switch '{name}' does not exist in {self.system}, which has "
                     f"{', '.join(self.config.switchable) or 'none'}; remove it."
                 )
-            # a misspelled text, such as "flase", would count as true
-            if isinstance(getattr(self.config, name), bool) and value not in (True, False):
+            # a misspelled value, such as "flase", would count as true
+            if isinstance(getattr(self.config, name), bool) and not isinstance(value, bool):
                 raise UserError(f"stage switch '{name}' is {value!r}; give true or false.")
         self.config = dataclasses.replace(self.config, **fields)
 
