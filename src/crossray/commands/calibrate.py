@@ -39,7 +39,7 @@ def calibrate(
 
     dataset, folder = Dataset.open(data), model_folder(model)
     generator = Generator.from_pretrained(folder, device=device, use_confidence=False)
-    held_images(generator.model, dataset, split, false_alarms)  # an impossible share is refused before the long part
+    held_images(generator.model, dataset, split, false_alarms)  # refuses an impossible share before the slow part
     with progress_bar("writing reports") as progress:
         calibration = learn(
             generator.model, generator.decoding, dataset, split=split, section=generator.section,

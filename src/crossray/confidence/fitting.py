@@ -124,8 +124,7 @@ def held_images(model: ReportModel, dataset: Dataset, split: str, false_alarms: 
     if not 1 / len(images) <= false_alarms < 0.5:
         raise UserError(
             f"--false-alarms {false_alarms}: with {len(images)} images in split '{split}', it can be "
-            f"{1 / len(images):.4f} "
-            "to 0.5; give a share in this range."
+            f"{1 / len(images):.4f} to 0.5; give a share in this range."
         )
     return images
 

@@ -103,7 +103,7 @@ def calibrate(
     Raises:
         UserError: the split has too few studies with the section, or scikit-learn is not installed.
     """
-    scikit_learn("linear_model")  # if it is missing, that is said before reports are written, which takes long
+    scikit_learn("linear_model")  # fails before the slow part if scikit-learn is missing
     tokenizer = tokenizer_of(model)
     # a report without the section says nothing, which is not that nothing is there
     trained, rows = (reported_rows(dataset, part, section, tokenizer.cleaner) for part in ("train", split))

@@ -151,7 +151,8 @@ def nearest(
         model: see `retrieving`.
         inputs: the studies as stored, before the transform.
         k: number of neighbors.
-        known: (B,) the training studies that these are, which do not find themselves; None if they are new.
+        known: (B,) identifiers of training studies, which find neither themselves nor other studies of their patient;
+            None for new studies.
     """
     database = model.database
     exclude = None if known is None else database.groups_of(known)

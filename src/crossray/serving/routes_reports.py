@@ -195,7 +195,7 @@ async def _events(
 ) -> AsyncIterator[str]:
     def end(answer: "asyncio.Future[Answer]") -> None:
         if not answer.cancelled():
-            # retrieved even if the client has left: asyncio would log the reason, which can quote a value of a header
+            # also if the client has left: asyncio logs exceptions that nobody retrieves, and one can quote a header
             answer.exception()
         words.put_nowait(None)
 

@@ -22,7 +22,7 @@ def _at_least(section: str, config: object, least: int, *names: str) -> None:
 
 
 def _not_below(field: str, value: float, least: int) -> None:
-    if not value >= least:  # nor NaN
+    if not value >= least:  # also true of NaN
         raise UserError(f"recipe field '{field}' is {value}; give at least {least}.")
 
 
@@ -184,7 +184,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Validate the fields."""
         _at_least("optimizer", self, 0, "learning_rate", "weight_decay", "eps")
-        for prefix, rate in self.groups.items():  # PyTorch would train uphill
+        for prefix, rate in self.groups.items():  # PyTorch accepts a negative rate, which trains uphill
             _not_below(f"optimizer.groups.{prefix}", rate, 0)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"recipe field 'optimizer.betas' is {self.betas}; give two numbers from 0 to below 1.")

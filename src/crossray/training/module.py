@@ -150,7 +150,7 @@ class TrainingModule(lightning.LightningModule):
                 f"training stopped at step {self.step}: loss '{worst}' is not finite; lower optimizer.learning_rate or "
                 "set trainer.clip_norm, and resume from the last checkpoint or start a new run."
             )
-        # Lightning divides by `accumulate`, also where an epoch ends after fewer batches
+        # Lightning divides by `accumulate` even if an epoch ends after fewer batches
         together = self.recipe.trainer.accumulate
         left = int(self.trainer.num_training_batches) - batch_idx // together * together
         return total * (together / min(together, left))

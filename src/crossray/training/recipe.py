@@ -147,10 +147,10 @@ def read_values(name: str) -> tuple[dict[str, Any], str]:
 
 
 def _yaml_values(text: str, source: str) -> Any:
-    """Parse YAML, in which a key may not be repeated: only the last of two sections would remain, without a word.
+    """Parse YAML and refuse repeated keys, of which PyYAML would silently keep only the last.
 
     Raises:
-        UserError: a key is repeated.
+        UserError: a key is repeated in one mapping.
     """
     loader = _LOADER(text)
     root = loader.get_single_node()
@@ -159,7 +159,7 @@ def _yaml_values(text: str, source: str) -> Any:
         node = nodes.pop()
         if id(node) in seen or not isinstance(node, yaml.CollectionNode):
             continue
-        seen.add(id(node))  # an alias is the same node
+        seen.add(id(node))  # aliases share a node
         if not isinstance(node, yaml.MappingNode):
             nodes += node.value
             continue

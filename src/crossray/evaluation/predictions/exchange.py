@@ -62,7 +62,7 @@ def open_predictions(
     elif not file.protocols() and (dataset or file.provenance.data):
         source = file.provenance
         opened = Dataset.open(dataset or str(source.data))
-        # a file without a header has the cleaner "none" too
+        # "none" also stands for a file without a header, or a header that names no cleaner
         stated = "legacy" if source.cleaner == "none" else source.cleaner
         file = with_references(file, opened, section or source.section, cleaner or stated)
     elif cleaner is not None and file.provenance.cleaner != cleaner:

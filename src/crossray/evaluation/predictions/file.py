@@ -106,7 +106,7 @@ class Prediction:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Compose letters: one with an accent may be one character or two."""
+        """Compose letters, because an accented letter may be one character or two."""
         references = {name: unicodedata.normalize("NFC", text) for name, text in self.references.items()}
         object.__setattr__(self, "prediction", unicodedata.normalize("NFC", self.prediction))
         object.__setattr__(self, "references", references)
