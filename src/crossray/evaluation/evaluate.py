@@ -225,12 +225,15 @@ def _companions(file: PredictionFile, references: Sequence[str], folder: Dataset
     try:
         dataset = Dataset.open(folder if folder is not None else str(file.provenance.data))
         rows = _rows_of(file, dataset)
-        baselines = trivial_reports(dataset, rows, section=file.provenance.section, cleaner=file.provenance.cleaner)
     except UserError as error:
         if folder is not None:
             raise
         return _Companions({}, None, (f"trivial baselines not computed: {error}",))
     normal = normal_studies(dataset, rows)
+    try:
+        baselines = trivial_reports(dataset, rows, section=file.provenance.section, cleaner=file.provenance.cleaner)
+    except UserError as error:  # no training reports, as in a dataset of another hospital that is only tested
+        return _Companions({}, normal, (f"trivial baselines not computed: {error}",))
     # a file without a header does not state the cleaner of its references
     if differing := differences(baselines[NEAREST_IMAGE], references):
         reason = (
