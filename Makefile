@@ -22,7 +22,7 @@ test: .venv/.installed-dev  ## the fast tests, in parallel (minutes)
 	$(PYTEST) -m "not slow"
 
 test-slow: .venv/.installed-dev  ## the slow tests
-	$(PYTEST) --dist loadscope -m slow  # a module's trained models are made once
+	$(PYTEST) --dist loadscope --no-loadscope-reorder -p tests.slowest_first -m slow  # a module's trained models are made once
 
 # Workers and machines that are lost. On their own, because the three simulated machines are a dozen processes.
 test-cluster: .venv/.installed-dev  ## the tests of a Ray cluster of three simulated machines (2 minutes)

@@ -4,6 +4,8 @@ import os
 
 # Tiny models are fastest on one thread, and processes that tests start must not fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As `ray_cluster` sets it, in case a test imports Ray first.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import fcntl
 import tempfile

@@ -166,6 +166,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "--resume", "no-run"], ["no-run"]),
         (["train", "--resume", "run", "--out", "d"], ["--resume"]),
         (["pretrain", "baseline/phantom", "--data", "d", "--out", "o"], ["use `crossray train baseline/phantom`"]),
+        (["pretrain", "vision/phantom", "iu_xray", "--data", "d", "--out", "o"], ["leave out 'iu_xray'"]),
         (["evaluate", "x.jsonl", "--published", "iu_xray"], ["--published is 'iu_xray'", "did you mean 'iu-xray'?"]),
         (["generate", "--model", "m", "--out", "o"], ["--data"]),
         (["generate", "--model", "no-model", "--out", "o", "a.png"], ["no-model"]),

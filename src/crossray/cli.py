@@ -284,10 +284,17 @@ def _train(command: str, arguments: list[str]) -> None:
 
 
 def _full_name(recipe: str, name: str | None) -> str:
-    """Complete a recipe's name: `vision` becomes vision/phantom, and `tokenizer iu_xray` tokenizer/iu_xray."""
+    """Complete a recipe's name: `vision` becomes vision/phantom, and `tokenizer iu_xray` tokenizer/iu_xray.
+
+    Raises:
+        UserError: `recipe` is complete, and a name follows.
+    """
+    whole = "/" in recipe or "." in recipe
+    if whole and name is not None:
+        raise UserError(f"pretrain: {recipe} is a whole recipe; leave out '{name}'.")
     if name is not None and ("/" in name or "." in name):
         return name
-    return recipe if "/" in recipe or "." in recipe else f"{recipe}/{name or 'phantom'}"
+    return recipe if whole else f"{recipe}/{name or 'phantom'}"
 
 
 def _short_name(recipe: str) -> str:

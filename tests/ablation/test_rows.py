@@ -1,6 +1,9 @@
 """The ablation tables of recipes: they are well-formed, and every override changes what is trained."""
 
 import dataclasses
+import functools
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,9 +11,9 @@ import torch
 from tests.models.tiny import SMALL, furnished, make_batch, small
 from torch import Tensor
 
-from crossray.ablation.rows import AblationRow, ablations, find_ablation
+from crossray.ablation.rows import Ablation, AblationRow, ablations, find_ablation
 from crossray.errors import UserError
-from crossray.models.base import Event, ReportModel, system_class
+from crossray.models.base import Event, ModelConfig, ReportModel, system_class
 from crossray.training.config import Recipe
 from crossray.training.recipe import given_fields, list_recipes, load, parse, to_dict
 from crossray.training.stages import StageKeeper, loss_weights
@@ -54,7 +57,7 @@ ABOUT = {
 SECTIONS = ("data", "optimizer", "schedule", "trainer", "decoding")
 
 
-def tiny_model(recipe: Recipe, reference: Recipe) -> ReportModel:
+def tiny_config(recipe: Recipe, reference: Recipe) -> ModelConfig:
     """The recipe's system in a small size; a field in which it differs from `reference` keeps the recipe's value."""
     config = recipe.model
     names = {field.name for field in dataclasses.fields(config)}
@@ -66,7 +69,14 @@ def tiny_model(recipe: Recipe, reference: Recipe) -> ReportModel:
     if "backbone" in names:  # of a varied backbone only the network is small
         kept = getattr(config, "backbone") if "backbone" in varied else SMALL["backbone"]  # noqa: B009
         values["backbone"] = dataclasses.replace(kept, name=SMALL["backbone"].name)
-    model = furnished(system_class(recipe.system)(dataclasses.replace(config, **values)))
+    found = dataclasses.replace(config, **values)
+    assert isinstance(found, ModelConfig)
+    return found
+
+
+def fresh_model(system: str, config: ModelConfig) -> ReportModel:
+    torch.manual_seed(1)
+    model = furnished(system_class(system)(config))
     assert isinstance(model, ReportModel)
     return model
 
@@ -129,43 +139,90 @@ def without_dropout(model: ReportModel) -> ReportModel:
     return model
 
 
-def what_changes(recipe: Recipe, reference: Recipe) -> list[str]:
-    """What a row does to the outputs and the training of a small fresh model, whose weights are otherwise the same."""
-    torch.manual_seed(1)
-    theirs = tiny_model(reference, recipe)
-    torch.manual_seed(1)
-    ours = tiny_model(recipe, reference)
-    changes = ["dropout"] if dropouts(ours) != dropouts(theirs) else []
+@dataclass(frozen=True)
+class Observed:
+    """A small model: what it has at first, and what it gives and becomes in two steps without dropout."""
+
+    dropouts: list[float]
+    state: set[str]
+    initial: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    trained: dict[str, Tensor]
+
+
+def observe(model: ReportModel, given: dict[str, Tensor] | None = None) -> Observed:
+    """Train a model, which begins with the weights in `given` of the same name and shape."""
+    dropped, state = dropouts(model), set(model.state_dict())
+    model = without_dropout(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if given and name in given and given[name].shape == parameter.shape:
+                parameter.copy_(given[name])
+    initial = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    return Observed(dropped, state, initial, outputs(model), trained(model))
+
+
+@functools.lru_cache(maxsize=8)
+def reference_of(system: str, config: ModelConfig) -> Observed:
+    """What rows are compared with: mostly the same model, that of the recipe without the row."""
+    return observe(fresh_model(system, config))
+
+
+@functools.cache
+def what_changes_in(
+    system: str, config: ModelConfig, other_system: str, reference: ModelConfig
+) -> tuple[list[str], list[str]]:
+    """What differs between two small fresh models, whose weights are otherwise the same; the losses that both have.
+
+    Recipes of one system differ in sizes, which are small here: most of their rows are the same two models again.
+    """
+    before = reference_of(other_system, reference)
+    begins_alike = all(getattr(config, name, None) == getattr(reference, name, None) for name in INITIAL)
+    found = observe(fresh_model(system, config), before.initial if begins_alike else None)
+    changes = ["dropout"] if found.dropouts != before.dropouts else []
     # such as the statistics of features, which only training images fill
-    changes += ["state"] if ours.state_dict().keys() != theirs.state_dict().keys() else []
-    theirs, ours = without_dropout(theirs), without_dropout(ours)
-    if all(getattr(ours.config, name, None) == getattr(theirs.config, name, None) for name in INITIAL):
-        given = dict(theirs.named_parameters())
-        with torch.no_grad():
-            for name, parameter in ours.named_parameters():
-                if name in given and given[name].shape == parameter.shape:
-                    parameter.copy_(given[name])
-    found, before = outputs(ours), outputs(theirs)
+    changes += ["state"] if found.state != before.state else []
     changes += [
-        name for name in sorted(found.keys() | before.keys())
-        if name not in found or name not in before or changed(found[name], before[name])
+        name for name in sorted(found.outputs.keys() | before.outputs.keys())
+        if name not in found.outputs or name not in before.outputs
+        or changed(found.outputs[name], before.outputs[name])
     ]  # fmt: skip
-    weights, others = trained(ours), trained(theirs)
     changes += [
-        name for name in sorted(weights.keys() & others.keys())
-        if weights[name].shape == others[name].shape and changed(weights[name], others[name])
+        name for name in sorted(found.trained.keys() & before.trained.keys())
+        if found.trained[name].shape == before.trained[name].shape
+        and changed(found.trained[name], before.trained[name])
     ]  # fmt: skip
+    losses = [n for n in found.outputs if n in before.outputs and "logits" not in n and "after" not in n]
+    return changes, losses
+
+
+def what_changes(recipe: Recipe, reference: Recipe) -> list[str]:
+    """What a row does to the outputs and the training of a small model, and to the stages and other parts."""
+    config, other_config = tiny_config(recipe, reference), tiny_config(reference, recipe)
+    found, losses = what_changes_in(recipe.system, config, reference.system, other_config)
+    changes = list(found)
     if len(recipe.stages) != len(reference.stages):
         changes.append("stages")
-    losses = [name for name in found if name in before and "logits" not in name and "after" not in name]
+    keeper = StageKeeper(fresh_model(recipe.system, config))
     for stage, other in zip(recipe.stages, reference.stages, strict=False):
-        StageKeeper(ours).enter(stage)  # refuses what it cannot freeze or switch
-        weights = loss_weights(ours, stage), loss_weights(theirs, other)
+        keeper.enter(stage)  # refuses what it cannot freeze or switch
+        weights = loss_weights(system_class(recipe.system), stage), loss_weights(system_class(reference.system), other)
         weighed = {name for name in losses if weights[0][name] != weights[1][name]}
         changes += [f"weight of {name}" for name in sorted(weighed)]
         same_weights = dataclasses.replace(other, loss_weights=stage.loss_weights)
         changes += ["stages"] if stage != same_weights else []
     return changes + [name for name in SECTIONS if getattr(recipe, name) != getattr(reference, name)]
+
+
+_RECIPES: dict[tuple[str, str], Recipe] = {}
+
+
+def recipe_of(ablation: Ablation, row: AblationRow) -> Recipe:
+    """`ablation.recipe_of`, once for the same overrides: to read a recipe takes longer than a small model."""
+    key = ablation.recipe, json.dumps(row.overrides, sort_keys=True)
+    if key not in _RECIPES:
+        _RECIPES[key] = ablation.recipe_of(row)
+    return _RECIPES[key]
 
 
 def changed(found: Tensor, before: Tensor) -> bool:
@@ -177,13 +234,13 @@ def changed(found: Tensor, before: Tensor) -> bool:
 def test_every_override_changes_what_is_trained(recipe: str, table: str, row: str) -> None:
     ablation = find_ablation(recipe, table)
     (chosen,) = ablation.select([row])
-    whole = ablation.recipe_of(chosen)
+    whole = recipe_of(ablation, chosen)
     for field in chosen.overrides:  # each by itself: a second one must not hide that the first does nothing
         if field in (*NETWORKS, *SIZES, *LARGE_BATCHES):
             continue
         rest = {name: value for name, value in chosen.overrides.items() if name != field}
         try:
-            without = ablation.recipe_of(dataclasses.replace(chosen, overrides=rest))
+            without = recipe_of(ablation, dataclasses.replace(chosen, overrides=rest))
         except UserError:  # the others make no recipe without it
             continue
         changes = what_changes(whole, without)
@@ -198,7 +255,7 @@ def test_the_first_row_is_the_recipe_or_every_row_differs(recipe: str) -> None:
     for table in ablations(recipe).values():
         unchanged = [row.name for row in table.rows if not row.overrides]
         assert len(unchanged) <= 1
-        recipes = [to_dict(table.recipe_of(row)) for row in table.rows]
+        recipes = [to_dict(recipe_of(table, row)) for row in table.rows]
         assert all(one not in recipes[:place] for place, one in enumerate(recipes)), "two rows are the same recipe"
 
 

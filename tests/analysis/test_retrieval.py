@@ -92,6 +92,29 @@ def test_scores_are_those_of_the_retrieved_reports(dataset: Dataset, model: REVT
     assert found["labels"].scores["hamming"].value < found["random"].scores["hamming"].value
 
 
+def test_studies_without_labels_have_no_nearest_labels_but_any_report(tmp_path: Path) -> None:
+    studies = [
+        study if study.split == "train" or not int(study.id[-6:]) % 2 else dataclasses.replace(study, labels=None)
+        for study in phantom_studies(120, 3, "easy")
+    ]
+    dataset = write_dataset(tmp_path / "data", studies, size=64, source={"kind": "phantom"}, workers=0)
+    found = retrieval_quality(model_for(dataset), dataset, "test", resamples=20)["labels"]
+    without = (dataset.labels[dataset.rows("test")] < 0).any(1)
+    assert without.sum() > 5
+    assert found.reports > (~without).sum() + 1  # not one and the same report for all of them
+    assert np.isfinite(found.scores["hamming"].value)
+
+
+def test_training_studies_without_labels_are_drawn_at_random(tmp_path: Path) -> None:
+    studies = [
+        dataclasses.replace(study, labels=None) if study.split == "train" else study
+        for study in phantom_studies(60, 3, "easy")
+    ]
+    dataset = write_dataset(tmp_path / "data", studies, size=64, source={"kind": "phantom"}, workers=0)
+    found = retrieval_quality(model_for(dataset), dataset, "test", resamples=20)["labels"]
+    assert found.reports > 1  # not the first one for every study
+
+
 def test_without_lre_the_own_way_is_the_euclidean(dataset: Dataset) -> None:
     found = retrieval_quality(model_for(dataset, lre=False), dataset, "test", resamples=20)
     assert list(found) == ["euclidean", "cosine", "random", "labels"]
@@ -134,12 +157,19 @@ class TestIndex:
         assert list(ReportDatabase.load(folder / DATABASE).studies) == other.ids(other.rows("train"))
         assert isinstance(ReportModel.from_pretrained(folder), REVTAF)
 
-    def test_a_dataset_without_labels_can_be_indexed(self, folder: Path, tmp_path: Path) -> None:
+    def test_a_dataset_without_labels_can_be_indexed_and_scored(self, folder: Path, tmp_path: Path) -> None:
         splits = ["train"] * 4 + ["val"] * 2
         studies = [dataclasses.replace(blob_study(number, split), labels=None) for number, split in enumerate(splits)]
         write_dataset(tmp_path / "blank", studies, size=40, source={"name": "blobs"}, workers=0)
         assert build_index(folder, Dataset.open(tmp_path / "blank")) == 4
         assert isinstance(Generator.from_pretrained(folder).model, REVTAF)
+        out = tmp_path / "retrieval.json"
+        cli.main(
+            ["analyze", "retrieval", "--model", str(folder), "--data", str(tmp_path / "blank"), "--out", str(out),
+             "--split", "val", "--resamples", "20"]
+        )  # fmt: skip
+        saved = json.loads(out.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+        assert saved["models"]["model"]["random"]["scores"]["hamming"]["value"] is None
 
     def test_the_index_of_another_encoder_is_built_again(self, dataset: Dataset, folder: Path) -> None:
         """What the refusal of such a folder tells the user to run."""

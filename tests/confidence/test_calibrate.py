@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,9 +224,23 @@ def test_the_page_says_what_it_is_not(calibrated: Path) -> None:
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_a_share_that_cannot_be_measured_is_refused(bare: Path, phantom: Dataset) -> None:
+def test_a_share_that_cannot_be_measured_is_refused_before_reports_are_written(bare: Path, phantom: Dataset) -> None:
+    before = sorted(bare.iterdir())
     with pytest.raises(SystemExit):
         main(["calibrate", "--model", str(bare), "--data", str(phantom.path), "--false-alarms", "0.0001"])
+    assert sorted(bare.iterdir()) == before
+
+
+def test_a_missing_package_is_named_before_reports_are_written(
+    bare: Path, phantom: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    model = ReportModel.from_pretrained(bare)
+    finished: list[int] = []
+    with pytest.raises(UserError, match="needs scikit-learn"):
+        calibrate(model, DecodingConfig(max_length=5), phantom, progress=lambda done, _: finished.append(done))
+    assert not finished
 
 
 def test_a_split_without_known_positions_gives_no_limit_on_the_view() -> None:

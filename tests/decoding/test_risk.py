@@ -13,6 +13,7 @@ from crossray.decoding.constraints import SpecialIds
 from crossray.decoding.risk import consensus, least_risk
 from crossray.decoding.sampling import sample
 from crossray.decoding.search import generate
+from crossray.errors import UserError
 from crossray.evaluation.labelers import RuleLabeler
 from crossray.evaluation.metrics.clinical import ClinicalStatistics
 from crossray.evaluation.utilities import ClinicalUtility, bleu_utility, cider_utility
@@ -46,6 +47,17 @@ def test_samples_of_a_study_are_those_of_single_rows_and_of_any_batch(system: st
         expected = model.step(inputs, repeated).logits.float().log_softmax(-1).gather(2, rows.unsqueeze(2)).squeeze(2)
     valid = torch.arange(rows.shape[1]) < found.length.flatten()[:, None]
     torch.testing.assert_close(found.log_probabilities.flatten(0, 1)[valid], expected[valid], rtol=0, atol=1e-4)
+
+
+def test_a_diverged_model_is_named() -> None:
+    model, batch = tiny("baseline").eval(), make_batch()
+    with torch.inference_mode():
+        encoded = model.encode(batch.inputs)
+    for parameter in model.decoder.parameters():
+        parameter.data.fill_(torch.nan)
+    seeds = range(batch.inputs.size)
+    with pytest.raises(UserError, match="not numbers"):
+        least_risk(model, encoded, IDS, CONFIG, seeds, lambda tokens: " ".join(map(str, tokens)), bleu_utility)
 
 
 def test_samples_are_as_frequent_as_they_are_probable() -> None:

@@ -71,6 +71,12 @@ def plain(path: Path, rows: PredictionFile) -> Path:
     return path
 
 
+def test_shuffled_images_are_said(write) -> None:
+    ours, shuffled = write("a", 1), write("b", 1, provenance=replace(HEADER, shuffled_images=True))
+    notes = [note for note in compare([ours, shuffled], **QUICK).notes if "shuffled between studies" in note]
+    assert len(notes) == 1 and notes[0].startswith(f"{shuffled}: ")
+
+
 def test_clinical_scores_are_withheld_for_languages_that_are_not_read(tmp_path: Path) -> None:
     true = ["Geen pneumothorax. Hart niet vergroot.", "Geen oedeem, wel pleuravocht links."] * 4
     for name, written in (("one", true[::-1]), ("two", true)):

@@ -207,6 +207,18 @@ def test_baselines_in_another_writing_are_left_out(tmp_path: Path, make_dataset)
     )
 
 
+def test_a_dataset_without_training_studies_has_no_baselines(tmp_path: Path, make_dataset) -> None:
+    """Such as that of another hospital, which is only tested."""
+    dataset = make_dataset([("test", f"kind {index} .", 25 * index, None, index == 0) for index in range(4)])
+    rows = tuple(Prediction(f"study-{index}", f"kind {index} .") for index in range(4))
+    PredictionFile(Provenance(), rows).save(tmp_path / "answers.jsonl")
+    file = open_predictions(tmp_path / "answers.jsonl", dataset=dataset)
+    found = evaluate(file, dataset=dataset, meteor="no", resamples=20)
+    assert found.protocols["full"].baselines == ()
+    assert any(note.startswith("trivial baselines not computed:") and "'train'" in note for note in found.notes)
+    assert {group.protocol.group for group in found.protocols["full"].groups} == {"normal", "abnormal"}
+
+
 def test_another_dataset_is_refused_only_on_demand(predictions: Path, make_dataset) -> None:
     other = make_dataset([("train", "a", 0, "", True), ("test", "b", 0, "", True)], name="other")
     with pytest.raises(UserError, match="sha256"):

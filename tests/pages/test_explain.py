@@ -1,6 +1,7 @@
 """Attention laid out over views, the explain page, and the command."""
 
 import base64
+import dataclasses
 import re
 from pathlib import Path
 
@@ -162,6 +163,14 @@ def test_models_side_by_side_from_a_dataset(dataset: Dataset, models: list[str],
         # these systems have no position outside the images
         np.testing.assert_allclose(values.reshape(words * shape[0], -1).sum(axis=1) / 65535, 1, atol=1e-3)
     assert len(re.findall('class="word"', html)) > 0
+
+
+def test_a_dataset_without_training_studies(models: list[str], tmp_path: Path) -> None:
+    """Such as that of another hospital, which is only tested."""
+    studies = [dataclasses.replace(study, split="test") for study in phantom_studies(4, 3, "easy")]
+    external = write_dataset(tmp_path / "data", studies, size=64, source={"kind": "phantom"}, workers=0)
+    cli.main(["explain", "--model", models[0], "--data", str(external.path), "--out", str(tmp_path / "page.html")])
+    assert external.ids([0])[0] in (tmp_path / "page.html").read_text()
 
 
 def test_image_files(models: list[str], tmp_path: Path) -> None:

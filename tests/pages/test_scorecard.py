@@ -15,7 +15,7 @@ from tests.pages.html_reader import Reader
 from crossray.cli import main
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
-from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.predictions import Prediction, PredictionFile, Provenance
 from crossray.pages.scorecard import runs as scorecard_runs
 from crossray.pages.scorecard.build import build_scorecard
 from crossray.pages.scorecard.runs import common_protocols, read_systems
@@ -101,6 +101,16 @@ class TestReading:
         shutil.copy(runs[0] / "predictions.scores.json", runs[1] / "predictions.scores.json")
         with pytest.raises(UserError, match="scores of other predictions"):
             read_systems(runs)
+
+    def test_scores_of_reports_that_were_replaced_are_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "answers.jsonl"
+        rows = [Prediction(name, f"{name} .", {"full": f"{name} ."}) for name in ("a", "b")]
+        PredictionFile(Provenance(), tuple(rows)).save(path)
+        main(["evaluate", str(path), "--meteor", "no", "--resamples", "20"])
+        read_systems([path])
+        PredictionFile(Provenance(), (rows[0], replace(rows[1], prediction="b c ."))).save(path)
+        with pytest.raises(UserError, match="scores of other predictions"):
+            read_systems([path])
 
     def test_the_training_log_is_found_through_the_model_and_may_be_cut(self, runs: list[Path], tmp_path: Path) -> None:
         log = runs[0] / "metrics.jsonl"

@@ -1,10 +1,14 @@
 """The service as its clients see it."""
 
+import asyncio
+import gc
 import json
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.serving.conftest import images, png, save_model, wait
@@ -15,6 +19,10 @@ from fastapi.testclient import TestClient
 
 import crossray
 from crossray.errors import UserError
+from crossray.serving.desk import Desk
+from crossray.serving.journal import Journal
+from crossray.serving.problems import Problem
+from crossray.serving.routes_reports import _events
 from crossray.serving.settings import NOTICE, Limits
 
 
@@ -120,6 +128,32 @@ def test_a_repeated_key_never_mixes_two_patients(service: TestClient) -> None:
     assert other.status_code == 422
 
 
+def test_a_first_request_is_not_taken_for_work_of_an_earlier_process(
+    serving: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recover = Journal.recover
+
+    def slow(self: Journal) -> int:
+        time.sleep(0.2)
+        return recover(self)
+
+    monkeypatch.setattr(Journal, "recover", slow)
+    assert serving().post("/v1/reports", files=images(png())).status_code == 200
+
+
+def test_a_service_that_cannot_recover_its_studies_does_not_start(
+    serving: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be ready and never report a study that waits, such as one received by DICOM."""
+
+    def away(_: Journal) -> int:
+        raise OSError("the database is restarting")
+
+    monkeypatch.setattr(Journal, "recover", away)
+    with pytest.raises(OSError, match="restarting"):
+        serving()
+
+
 def test_a_repeated_key_recovers_from_a_failure_of_the_service(service: TestClient, monkeypatch: Any) -> None:
     def ask() -> Any:
         return service.post("/v1/reports", files=images(png(1)), headers={"Idempotency-Key": "failure", **more})
@@ -173,6 +207,34 @@ def test_a_waiting_repetition_learns_of_a_failure_of_the_service(
     ask()
     first.join()
     assert answers == [500, 500]
+
+
+def test_a_reader_who_leaves_leaves_no_reason_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A reason can quote a value of a DICOM header; asyncio logs failures that nobody retrieves."""
+
+    async def leave() -> None:
+        going = asyncio.Event()
+
+        async def refuse() -> Any:
+            await going.wait()
+            raise Problem(422, "image 1: WindowWidth is 'Doe^Jane', which is not a valid number.")
+
+        task = asyncio.create_task(refuse())
+        task.add_done_callback(lambda ended: ended.exception())  # as in the desk
+        events = _events(cast("Desk", None), "study", task, asyncio.Queue(), False)
+        assert "accepted" in await anext(events)
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        going.set()
+        await asyncio.wait([task])
+        await asyncio.sleep(0)
+
+    asyncio.run(leave())
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio" and record.levelname == "ERROR"]
 
 
 def test_words_come_while_they_are_written(service: TestClient) -> None:

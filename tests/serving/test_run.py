@@ -28,6 +28,17 @@ def test_a_port_in_use_is_named() -> None:
             check_port("127.0.0.1", other.getsockname()[1])
 
 
+def test_a_dicom_port_in_use_is_named_before_models_are_loaded(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        used = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"cannot listen on .*--dicom-port {used}"):
+            run(Settings({"a": tmp_path}, dicom_port=used), port=0)
+    with pytest.raises(UserError, match="two different ports"):
+        run(Settings({"a": tmp_path}, dicom_port=used), port=used)
+
+
 def _hold(path: Path, ready: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event") -> None:
     with locked(path):
         ready.set()

@@ -22,6 +22,13 @@ def test_a_minimum_above_the_median_is_refused(tiny: Callable[..., Recipe], blob
         build_model(tiny(**{**fits, "decoding__min_length": middle + 1}), blob_dataset)
 
 
+def test_a_forbidden_word_that_no_report_has_is_found_before_training(
+    tiny: Callable[..., Recipe], blob_dataset: Dataset
+) -> None:
+    with pytest.raises(UserError, match="'forbidden' contains 'xyzzy'"):
+        build_model(tiny(decoding__forbidden=["opacity", "xyzzy"]), blob_dataset)
+
+
 @pytest.mark.parametrize(("name", "words"), [("mimic_cxr", 100), ("iu_xray", 60)])
 def test_the_released_lengths_of_revtaf_count_its_prompt(name: str, words: int) -> None:
     """`min_length` of the released code counts the begin token and 18 statuses, which stand before the report."""

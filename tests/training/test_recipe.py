@@ -1,5 +1,6 @@
 """Recipes: all of them are valid, overrides reach their field, and mistakes are named."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def test_lists_and_mappings_are_overrides_too() -> None:
         ({"trainer.mode": "min"}, r"trainer\.mode' is min, which selects the model with the worst .*; set it to max"),
         ({"trainer.monitor": "loss"}, r"trainer\.mode' is max, which selects the model with the worst loss; .* min"),
         ({"stages": [{"monitor": "loss_language"}]}, r"stages\.mode' is max, which selects .* worst loss_language"),
+        ({"optimizer.groups": {"backbone.": -1e-4}}, r"optimizer\.groups\.backbone\.' is -0\.0001; give at least 0"),
+        ({"optimizer.learning_rate": math.nan}, r"optimizer\.learning_rate' is nan"),
+        ({"optimizer.betas": [0.9, 1.5]}, r"optimizer\.betas"),
+        ({"optimizer.eps": -1e-8}, r"optimizer\.eps"),
+        ({"stages": [{"learning_rates": {"": -1.0}}]}, r"stages\.learning_rates\.' is -1\.0"),
+        ({"stages": [{"loss_weights": {"language": 0.0}}]}, r"stages\.loss_weights' is 0 for every loss"),
         ({"stages": [{"mode": "min"}]}, r"stages\.mode' is min, but a stage without 'stages\.monitor'"),
     ],
 )
@@ -110,6 +117,31 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     broken.write_text("model: {}")
     with pytest.raises(UserError, match="field 'system' is missing"):
         load(str(broken))
+    broken.write_bytes(b"system: baseline  # \xe9")
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML"):
+        load(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {seed: 7}\nsystem: baseline\ntrainer: {max_epochs: 3}", "field 'trainer' .* in line 3; join"),
+        ("system: baseline\ntrainer:\n  seed: 7\n  seed: 8", "field 'seed' .* in line 4"),
+        ("system: baseline\nstages: [{epochs: 1, epochs: 2}]", "field 'epochs' .* in line 2"),
+    ],
+)
+def test_a_repeated_field_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text(text)
+    with pytest.raises(UserError, match=rf"twice\.yaml: {message}"):
+        load(str(tmp_path / "twice.yaml"))
+
+
+def test_anchors_and_merged_fields_are_no_repetition(tmp_path: Path) -> None:
+    (tmp_path / "merged.yaml").write_text(
+        "system: baseline\noptimizer: &o {learning_rate: 0.1}\n"
+        "ablations: {a: {rows: [{<<: [*o, &p {x: 1}], learning_rate: 1}, *o, *p]}}"
+    )
+    assert load(str(tmp_path / "merged.yaml")).optimizer.learning_rate == 0.1
 
 
 @pytest.mark.parametrize("name", SWEEP)

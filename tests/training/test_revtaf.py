@@ -1,6 +1,7 @@
 """REVTAF in training: its report database, the folder that it travels in, and a run that is continued."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from tests.models.tiny import example_database
 from tests.models.tiny import tiny as tiny_model
 
+from crossray import cli
+from crossray.analysis.grounding_targets import find_targets
 from crossray.data.batches.batch import Batch
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
@@ -117,6 +120,38 @@ def test_reports_of_training_images_are_written_without_their_own(
     excluded.clear()
     generator.generate_dataset(blobs, "val", tmp_path / "val.jsonl")
     assert set(excluded) == {None}
+
+
+def test_analyses_of_training_studies_do_not_read_their_reports(
+    tiny: Any, blobs: Path, blob_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`explain` and `analyze grounding` show the report that `generate --split train` writes."""
+    best = train(small(tiny, trainer__max_epochs=1), blobs, tmp_path / "run")
+    search, excluded = REVTAF._search, []
+
+    def searched(self: REVTAF, *values: Any, exclude: Any = None, **options: Any) -> Any:
+        excluded.append(exclude)
+        return search(self, *values, exclude=exclude, **options)
+
+    monkeypatch.setattr(REVTAF, "_search", searched)
+    monkeypatch.setattr("crossray.analysis.grounding_targets.DrawnFindings", lambda *_: SimpleNamespace(mask=print))
+    monkeypatch.setattr("crossray.analysis.grounding_targets.targets_of", lambda *_: [])
+    generator = Generator.from_pretrained(best)
+    for split in ("train", "val"):
+        names = blob_dataset.ids(blob_dataset.rows(split))
+        cli.main([
+            "explain", "--model", str(best), "--data", str(blobs), "--study", names[0], "--out",
+            str(tmp_path / "page.html"),
+        ])  # fmt: skip
+        find_targets(generator.model, generator.decoding, blob_dataset, split, batch_size=64)
+        assert excluded
+        if split == "train":
+            own = generator.model.database.groups_of(names)
+            assert (own >= 0).all()
+            assert all(exclude is not None and set(exclude.tolist()) <= set(own.tolist()) for exclude in excluded)
+        else:
+            assert set(excluded) == {None}
+        excluded.clear()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

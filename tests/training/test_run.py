@@ -25,6 +25,7 @@ from crossray.models.pretraining.vision import Vision
 from crossray.models.union import Union
 from crossray.text.observations import OBSERVATIONS
 from crossray.text.tokenizer import ADDED_TOKENS, Tokenizer
+from crossray.training.callbacks import Clock
 from crossray.training.config import TrainerConfig
 from crossray.training.module import TrainingModule
 from crossray.training.recipe import list_recipes, load
@@ -255,6 +256,15 @@ def test_a_time_limit_ends_with_a_validation(tiny: Any, blobs: Path, tmp_path: P
     assert best_step(tmp_path / "run") == 1
 
 
+def test_the_processes_agree_that_the_time_is_up() -> None:
+    """One that began later has time left, and would wait for the others in the next stage."""
+    together = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda own, all: True))
+    clock = Clock(3600)
+    clock.on_train_end(together)
+    assert clock.over
+    assert clock.elapsed < 3600
+
+
 def test_the_last_epoch_is_validated_whatever_the_interval(tiny: Any, blobs: Path, tmp_path: Path) -> None:
     train(tiny(trainer__max_epochs=3, trainer__validate_every=2), blobs, tmp_path / "run")
     assert [row["step"] for row in rows_of(tmp_path / "run", "val")] == [10, 15]
@@ -303,6 +313,27 @@ def test_clipping_limits_the_gradients(tiny: Any, blobs: Path, tmp_path: Path, m
     train(tiny(trainer__clip_norm=0, trainer__clip_value=1e-4, trainer__max_epochs=1), blobs, tmp_path / "value")
     assert [value for _, value in seen] == pytest.approx([1e-4] * 5)
     assert all(norm > 1e-4 for norm, _ in seen)
+
+
+@pytest.mark.parametrize(("together", "steps"), [(2, [(0, 1), (2, 3), (4,)]), (10, [(0, 1, 2, 3, 4)])])
+def test_gradients_are_means_over_their_batches(
+    together: int, steps: list[tuple[int, ...]], tiny: Any, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an epoch, here of five batches, ends before `accumulate` is reached."""
+    found: dict[str, list[Any]] = {"single": [], "together": []}
+
+    def configure(self: TrainingModule, optimizer: Any, *_: Any, **__: Any) -> None:
+        gradient = self.model.vocabulary.weight.grad
+        assert gradient is not None
+        found["single" if self.recipe.trainer.accumulate == 1 else "together"].append(gradient.clone())
+
+    monkeypatch.setattr(TrainingModule, "configure_gradient_clipping", configure)
+    for number in (1, together):
+        options = {"trainer__accumulate": number, "trainer__max_epochs": 1, "optimizer__learning_rate": 0.0}
+        train(tiny(**options, optimizer__weight_decay=0.0), blobs, tmp_path / str(number))
+    expected = [torch.stack([found["single"][place] for place in step]).mean(dim=0) for step in steps]
+    for gradient, mean in zip(found["together"], expected, strict=True):
+        torch.testing.assert_close(gradient, mean)
 
 
 def test_a_frozen_backbone_is_cached_and_trained_from(tiny: Any, blobs: Path, tmp_path: Path) -> None:

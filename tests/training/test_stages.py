@@ -113,6 +113,26 @@ def test_freezing_covers_weights_and_statistics_and_ends_with_the_stage() -> Non
         keeper.enter(Stage(switches={"width": 4}))
 
 
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [
+        (Stage(freeze=("nothing",)), r"stages\.freeze.*'nothing'"),
+        (Stage(learning_rates={"nothing": 1.0}), r"stages\.learning_rates.*'nothing'"),
+        (Stage(switches={"width": 4}), "'width'"),
+        (Stage(switches={"second": "flase"}), "'second' is 'flase'; give true or false"),
+    ],
+)
+def test_an_error_of_a_later_stage_is_found_before_training(
+    later: Stage, message: str, tiny: Any, blobs: Path, tmp_path: Path, models: list[TwoParts]
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(recipe_of((Stage(epochs=1), later), tiny), blobs, tmp_path / "run")
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+    first = Stage(switches={"second": True})
+    StageKeeper(models[0]).check(first)
+    assert not models[0].config.second  # a check switches nothing
+
+
 def test_what_no_stage_trains_may_depend_on_the_switches() -> None:
     class Switched(TwoParts):
         def frozen(self) -> list[str]:

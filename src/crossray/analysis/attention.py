@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crossray.analysis.inputs import tokenizer_of, transform_of
-from crossray.data.batches.batch import Inputs
+from crossray.data.batches.batch import Guide, Inputs
 from crossray.data.batches.transform import transform_inputs
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.reports import WrittenReport, study_seed, word_tokens, write_reports
@@ -49,7 +49,7 @@ class ReportAttention:
 
 
 def attend_reports(
-    model: ReportModel, inputs: Inputs, config: DecodingConfig, names: Sequence[str]
+    model: ReportModel, inputs: Inputs, config: DecodingConfig, names: Sequence[str], guide: Guide | None = None
 ) -> list[ReportAttention]:
     """Generate one report per study, with the attention of the model.
 
@@ -60,6 +60,7 @@ def attend_reports(
         inputs: B studies as stored, before the transform, on the model's device.
         config: the decoding settings.
         names: (B,) names of the studies, which seed their random numbers.
+        guide: identifies training studies (`guide_of`); None if the studies are new to the model.
 
     Raises:
         UserError: the system returns no attention, or its positions have no place in the image.
@@ -67,7 +68,9 @@ def attend_reports(
     transform = transform_of(model)
     prepared = transform_inputs(inputs, transform, train=False)
     seeds = [study_seed(config.seed, name) for name in names]
-    reports = write_reports(model, prepared, config, need_attention=True, seeds=seeds, utility=utility_of(config))
+    reports = write_reports(
+        model, prepared, config, need_attention=True, seeds=seeds, utility=utility_of(config), guide=guide
+    )
     return lay_out(model, reports, inputs)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from crossray.analysis.attention import ReportAttention, attend_reports
 from crossray.analysis.grounding import Grounding, Map, Mask, Prior, Target, cell_means, score
 from crossray.analysis.inputs import collator_of, transform_of
+from crossray.data.batches.batch import guide_of
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.store import Dataset
 from crossray.decoding.config import DecodingConfig
@@ -149,7 +150,9 @@ def find_targets(
     targets: list[Target] = []
     for first in range(0, len(rows), batch_size):
         chosen = rows[first : first + batch_size]
-        found = attend_reports(model, collator.inputs(chosen).to(device), decoding, dataset.ids(chosen))
+        names = dataset.ids(chosen)
+        guide = guide_of(names) if split == "train" else None
+        found = attend_reports(model, collator.inputs(chosen).to(device), decoding, names, guide)
         for number, attention in enumerate(found):
             row = int(chosen[number])
             mask_of = partial(drawn.mask, row)

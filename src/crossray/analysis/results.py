@@ -12,7 +12,7 @@ FORMAT = 1
 
 
 def as_json(models: Mapping[str, Any], dataset: Dataset, split: str, **about: Any) -> str:
-    """Serialize results by model, with provenance.
+    """Serialize results by model, with provenance; a number without a value is null, because JSON has no NaN.
 
     Args:
         models: JSON-serializable results by name of the model.
@@ -29,7 +29,8 @@ def as_json(models: Mapping[str, Any], dataset: Dataset, split: str, **about: An
         **about,
         "models": models,
     }
-    return json.dumps(content, indent=2) + "\n"
+    finite = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    return json.dumps(finite, indent=2) + "\n"
 
 
 def signed(difference: Interval | None) -> str:

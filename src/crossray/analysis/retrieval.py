@@ -79,7 +79,8 @@ def retrieval_quality(
 
     The model's own method comes first: the learned "hyperbolic" distance, or "euclidean" for a model without LRE.
     "euclidean" and "cosine" compare the log-odds of the entities directly, "random" draws a report, and "labels" takes
-    any of the studies with the nearest true labels, which is the target of the learned distance.
+    any of the studies with the nearest true labels, which is the target of the learned distance. For a study without
+    labels, and where no training study has labels, "labels" draws a report like "random".
 
     Args:
         model: model with tokenizer, transform and a database of training studies of `dataset`.
@@ -114,8 +115,9 @@ def retrieval_quality(
     found["random"] = generator.integers(len(database), size=len(rows))
     apart = _label_distances(dataset, rows, trained)
     if apart is not None:
-        # Noise below 1 makes the choice among equally near ones random.
-        found["labels"] = (apart + generator.random(apart.shape)).argmin(axis=1)
+        # Noise below 1 makes the choice among equally near ones random. All are equally near to a study without labels.
+        distances = np.nan_to_num(apart, nan=0, posinf=len(dataset.info.observations) + 1)
+        found["labels"] = (distances + generator.random(apart.shape)).argmin(axis=1)
     clean = tokenizer_of(model).clean
     truth = [clean(report) for report in dataset.reports(rows, section)]
     known = [clean(report) for report in dataset.reports(trained, section)]

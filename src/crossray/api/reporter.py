@@ -126,7 +126,8 @@ class Reporter:
     def push_to_hub(self, repository: str, *, private: bool = True, token: str | None = None) -> str:
         """Upload the model folder and its card to the Hugging Face hub.
 
-        If the folder of a retrieval system contains the reports of its training studies, they are uploaded as well.
+        The folder of a retrieval system contains the identifiers and labels of its training studies, and their reports
+        if it stores them; they are uploaded as well.
 
         Args:
             repository: "user/name"; created if it does not exist.

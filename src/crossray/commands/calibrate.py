@@ -28,7 +28,7 @@ def calibrate(
         seed: random seed for images and poses.
         device: auto (a GPU if there is one), cpu, cuda or cuda:1.
     """
-    from crossray.confidence.fitting import fit_check
+    from crossray.confidence.fitting import fit_check, held_images
     from crossray.confidence.folder import save_check
     from crossray.confidence.measuring import calibrate as learn
     from crossray.data.store import Dataset
@@ -39,6 +39,7 @@ def calibrate(
 
     dataset, folder = Dataset.open(data), model_folder(model)
     generator = Generator.from_pretrained(folder, device=device, use_confidence=False)
+    held_images(generator.model, dataset, split, false_alarms)  # refuses an impossible share before the slow part
     with progress_bar("writing reports") as progress:
         calibration = learn(
             generator.model, generator.decoding, dataset, split=split, section=generator.section,

@@ -40,8 +40,8 @@ def evaluate_predictions(
         references: predictions of another system on the same studies, whose true reports are used for both protocols.
         section: section that predictions without references describe; for a ReXrank submission, the section to compare;
             by default, the one in the header of the predictions, or else findings.
-        cleaner: cleaner for both predictions and references; by default legacy for predictions without references or
-            from ReXrank; others are scored as they are.
+        cleaner: cleaner for both predictions and references; by default, for predictions without references the one in
+            their header, or else legacy, and legacy for those from ReXrank; others are scored as they are.
         studies: text file with the identifiers of the studies to score, one per line; they become part of the protocol.
         sample: number of studies to draw at random with --seed; they are the same for all files with the same studies.
         resamples: number of bootstrap resamples for every interval.

@@ -42,7 +42,9 @@ def explain(
             shown = dataset_study(data, study, generator)
         else:
             shown = file_study(views_of(str(images)), generator)
-        explanations.append(analysis.explain(generator.model, generator.decoding, shown.inputs, shown.name, name))
+        explanations.append(
+            analysis.explain(generator.model, generator.decoding, shown.inputs, shown.name, name, shown.guide)
+        )
     html = analysis.build_explanation(shown.name, explanations, reference=shown.reference, synthetic=shown.synthetic)
     write_whole(out, html)
     console().print(f"study {shown.name}, {counted(len(explanations), 'model')}: {out}", highlight=False)

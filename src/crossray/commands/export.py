@@ -17,7 +17,7 @@ def export(
     protocol: Literal["full", "r2gen"] = "full",
     references: Path | None = None,
     section: Literal["findings", "impression", "report"] | None = None,
-    cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] = "legacy",
+    cleaner: Literal["legacy", "legacy_mimic", "fixed", "none"] | None = None,
     studies: Path | None = None,
     sample: int | None = None,
     seed: int = 0,
@@ -38,7 +38,7 @@ def export(
         references: predictions of another system on the same studies, whose true reports are used for both protocols.
         section: section that predictions without references describe; for a ReXrank submission, the section to compare;
             by default, the one in the header of the predictions, or else findings.
-        cleaner: cleaner for both sides, for predictions without references or from ReXrank.
+        cleaner: cleaner for both predictions and references; by default as for `crossray evaluate`.
         studies: text file with the identifiers of the studies to write, one per line.
         sample: number of studies to draw at random, with --seed.
         seed: random seed of --sample.
@@ -61,7 +61,7 @@ def export(
         from crossray.evaluation.predictions.exchange import choose, draw, identifiers
         from crossray.interop.export import export_reports
 
-        given = PredictionFile.load(predictions, section=section or "findings", cleaner=cleaner)
+        given = PredictionFile.load(predictions, section=section or "findings", cleaner=cleaner or "legacy")
         if studies is not None:
             given = choose(given, identifiers(studies))
         if sample is not None:

@@ -71,17 +71,12 @@ def fit_check(
     Raises:
         UserError: `false_alarms` cannot be measured with the split, or scikit-learn is not installed.
     """
+    tried = held_images(model, dataset, split, false_alarms)
     random = np.random.default_rng(seed)
     source = _Source(model, dataset, progress)
     rows, held = dataset.rows("train"), dataset.rows(split)
     rows = np.sort(random.permutation(rows)[:MOST_STUDIES])
-    images, tried = source.images(rows), source.images(held)
-    if not 1 / len(tried) <= false_alarms < 0.5:
-        raise UserError(
-            f"--false-alarms {false_alarms}: with {len(tried)} images in split '{split}', it can be "
-            f"{1 / len(tried):.4f} "
-            "to 0.5; give a share in this range."
-        )
+    images = source.images(rows)
     few = np.sort(random.permutation(tried)[:TRIED])
     turned = np.sort(random.permutation(len(images))[:POSED])
     poses = draw_poses(len(turned), random)
@@ -117,6 +112,21 @@ def fit_check(
         "allowed_false_alarms": false_alarms,
     }
     return replace(checker, measured=measured, about=about)
+
+
+def held_images(model: ReportModel, dataset: Dataset, split: str, false_alarms: float) -> NDArray[np.int64]:
+    """Return the image rows of the views of a split, as many per study as the model takes.
+
+    Raises:
+        UserError: `false_alarms` cannot be measured with so few images.
+    """
+    images = _Source(model, dataset, None).images(dataset.rows(split))
+    if not 1 / len(images) <= false_alarms < 0.5:
+        raise UserError(
+            f"--false-alarms {false_alarms}: with {len(images)} images in split '{split}', it can be "
+            f"{1 / len(images):.4f} to 0.5; give a share in this range."
+        )
+    return images
 
 
 def learn(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crossray.analysis.inputs import collator_of, tokenizer_of, transform_of
 from crossray.confidence.calibration import UNITS, Calibration, Unit
-from crossray.confidence.calibrators import Signals, cross_fitted, fit, fit_isotonic
+from crossray.confidence.calibrators import Signals, cross_fitted, fit, fit_isotonic, scikit_learn
 from crossray.confidence.measures import (
     area,
     brier_score,
@@ -103,6 +103,7 @@ def calibrate(
     Raises:
         UserError: the split has too few studies with the section, or scikit-learn is not installed.
     """
+    scikit_learn("linear_model")  # fails before the slow part if scikit-learn is missing
     tokenizer = tokenizer_of(model)
     # a report without the section says nothing, which is not that nothing is there
     trained, rows = (reported_rows(dataset, part, section, tokenizer.cleaner) for part in ("train", split))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from crossray.data.batches.batch import Inputs
+from crossray.data.batches.batch import Guide, Inputs
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import SpecialIds
 from crossray.decoding.risk import Utility, least_risk
@@ -66,6 +66,7 @@ def write_reports(
     encoded: Encoded | None = None,
     utility: Utility | None = None,
     watch: Watch | None = None,
+    guide: Guide | None = None,
 ) -> list[WrittenReport]:
     """Write one report per study.
 
@@ -79,6 +80,7 @@ def write_reports(
         encoded: result of `model.encode(inputs)` in eval mode, if the caller already has it.
         utility: agreement of reports, for method "mbr" (`crossray.evaluation.utilities`).
         watch: called after every token, except by method "mbr", which chooses a report at the end.
+        guide: identifies training studies (`guide_of`), unless `encoded` is given.
 
     Raises:
         UserError: the model has no tokenizer, a forbidden word is not in its vocabulary, or its probabilities are not
@@ -91,7 +93,7 @@ def write_reports(
     model.eval()
     try:
         with torch.inference_mode():
-            encoded = model.encode(inputs) if encoded is None else encoded
+            encoded = model.encode(inputs, guide) if encoded is None else encoded
         if config.method != "mbr":
             reports = generate(model, encoded, ids, config, need_attention, seeds, watch)
         elif utility is None:

@@ -14,6 +14,7 @@ from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import SpecialIds
 from crossray.decoding.hypotheses import Generated
 from crossray.decoding.sampling import sample
+from crossray.decoding.search import require_numbers
 from crossray.models.base import Encoded, ReportModel
 
 #: From K reports of one study to (K, K): how good each (row) is where each (column) is the truth.
@@ -52,6 +53,9 @@ def least_risk(
 
     Returns:
         The chosen sample of each study; its score is its log-probability.
+
+    Raises:
+        UserError: the model's probabilities are not numbers.
     """
     with torch.inference_mode():
         found = sample(model, encoded, ids, config, config.samples, seeds)
@@ -64,4 +68,5 @@ def least_risk(
         chosen = consensus(texts, utility)
         own = probabilities[chosen][: lengths[chosen]]
         reports.append(Generated(words[chosen], sum(own), own, samples=texts))
+    require_numbers(model, reports)
     return reports

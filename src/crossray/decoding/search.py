@@ -71,16 +71,25 @@ def generate(
         with torch.inference_mode(), packed_weights(model):
             finished = _search(model, encoded, ids, config, choice, watch)
             reports = finished.reports(ids.eos)
-            if not all(math.isfinite(report.score) for report in reports):
-                raise UserError(
-                    f"the probabilities of model '{getattr(model, 'system', type(model).__name__)}' are not numbers; "
-                    "use a checkpoint from before the training diverged, or decode in float32."
-                )
+            require_numbers(model, reports)
             if need_attention:
                 add_attention(model, encoded, ids, reports)
     finally:
         model.train(training)
     return reports
+
+
+def require_numbers(model: ReportModel, reports: Sequence[Generated]) -> None:
+    """Reject reports of a model that has diverged.
+
+    Raises:
+        UserError: a score is not a number.
+    """
+    if not all(math.isfinite(report.score) for report in reports):
+        raise UserError(
+            f"the probabilities of model '{getattr(model, 'system', type(model).__name__)}' are not numbers; "
+            "use a checkpoint from before the training diverged, or decode in float32."
+        )
 
 
 @dataclass

@@ -12,7 +12,7 @@ from crossray.evaluation.labelers import RULES, Labeler, open_labeler
 from crossray.evaluation.metrics.degeneracy import variety
 from crossray.evaluation.metrics.family import MeteorChoice, families
 from crossray.evaluation.metrics.statistics import StudyStatistics, measure
-from crossray.evaluation.predictions import PredictionFile, Provenance
+from crossray.evaluation.predictions import SHUFFLED, PredictionFile, Provenance
 from crossray.evaluation.predictions.exchange import choose
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
 from crossray.evaluation.predictions.writing import clinical_notes
@@ -147,6 +147,7 @@ def compare(
         )
         for name, protocol in protocols.items()
     }
+    notes += tuple(f"{file.path}: {SHUFFLED}" for file in files if file.provenance.shuffled_images)
     notes += _power(max(protocol.comparisons for protocol in compared.values()), resamples)
     return Comparison(
         predictions={system: str(file.path) for system, file in systems.items()},

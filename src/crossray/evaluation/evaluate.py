@@ -16,7 +16,7 @@ from crossray.evaluation.metrics.clinical import ClinicalStatistics, clinical_st
 from crossray.evaluation.metrics.degeneracy import shuffle_check, template, variety
 from crossray.evaluation.metrics.family import MeteorChoice
 from crossray.evaluation.metrics.statistics import Pairings, StudyStatistics, measure
-from crossray.evaluation.predictions import PredictionFile
+from crossray.evaluation.predictions import SHUFFLED, PredictionFile
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
 from crossray.evaluation.predictions.writing import clinical_notes, differences, writing_notes
 from crossray.evaluation.results import Evaluation, ProtocolEvaluation, Result
@@ -107,7 +107,7 @@ def evaluate(
         implementations=others,
         seconds=file.seconds(),
         notes=(
-            *_shuffled(file),
+            *([SHUFFLED] if file.provenance.shuffled_images else ()),
             *_missing_protocols(file),
             *companions.notes,
             *writing,
@@ -192,12 +192,6 @@ def _groups(labelled: NDArray[np.bool_] | None, clinical: ClinicalStatistics | N
     return {group: mask for group, mask in groups.items() if mask.any()}
 
 
-def _shuffled(file: PredictionFile) -> tuple[str, ...]:
-    if not file.provenance.shuffled_images:
-        return ()
-    return ("the images were shuffled between studies: these are the scores of a system that sees another's images",)
-
-
 def _missing_protocols(file: PredictionFile) -> tuple[str, ...]:
     """Notes on protocols without references, whose scores cannot be computed from those of the other protocol."""
     needs = {"r2gen": "the tokenizer of the model", "full": "the true report as it is"}
@@ -231,12 +225,15 @@ def _companions(file: PredictionFile, references: Sequence[str], folder: Dataset
     try:
         dataset = Dataset.open(folder if folder is not None else str(file.provenance.data))
         rows = _rows_of(file, dataset)
-        baselines = trivial_reports(dataset, rows, section=file.provenance.section, cleaner=file.provenance.cleaner)
     except UserError as error:
         if folder is not None:
             raise
         return _Companions({}, None, (f"trivial baselines not computed: {error}",))
     normal = normal_studies(dataset, rows)
+    try:
+        baselines = trivial_reports(dataset, rows, section=file.provenance.section, cleaner=file.provenance.cleaner)
+    except UserError as error:  # no training reports, as in a dataset of another hospital that is only tested
+        return _Companions({}, normal, (f"trivial baselines not computed: {error}",))
     # a file without a header does not state the cleaner of its references
     if differing := differences(baselines[NEAREST_IMAGE], references):
         reason = (

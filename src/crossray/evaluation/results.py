@@ -69,7 +69,7 @@ class ProtocolEvaluation:
     Attributes:
         result: the system's scores.
         true_reports: variety of the references, to compare with the `variety` of the result.
-        baselines: scores of the trivial baselines and of the tag oracle; empty without a dataset.
+        baselines: scores of the trivial baselines and of the tag oracle; empty without training reports.
         differences: for each baseline and metric, the system's score minus the baseline's (paired bootstrap).
         shuffle: scores with images shuffled between studies; None for a single study.
         groups: the system's scores on the normal and on the abnormal studies; empty if they cannot be distinguished.

@@ -1,5 +1,6 @@
 """Baselines without a model, which a system has to beat, and an oracle that knows the true findings."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -50,7 +51,9 @@ def trivial_reports(
     kept = [position for position, text in enumerate(texts) if text.strip()]
     if not kept:
         raise UserError(f"{dataset.path}: no training study has a section {section!r}; prepare a dataset that has it")
-    training, reports = training[kept], [clean(texts[position], cleaner) for position in kept]
+    # with composed letters, as in predictions
+    reports = [clean(unicodedata.normalize("NFC", texts[position]), cleaner) for position in kept]
+    training = training[kept]
 
     nearest = nearest_images(dataset, rows, training)
     result = {

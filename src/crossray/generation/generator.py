@@ -14,7 +14,7 @@ import crossray
 from crossray.confidence.calibration import Calibration
 from crossray.confidence.check import InputCheck, InputChecker
 from crossray.confidence.folder import load_check
-from crossray.data.batches.batch import Guide, Inputs
+from crossray.data.batches.batch import Guide, Inputs, guide_of
 from crossray.data.batches.transform import ImageTransform, transform_inputs
 from crossray.data.store import Dataset
 from crossray.decoding.config import DecodingConfig
@@ -302,10 +302,7 @@ class Generator:
             written: list[Written] | None = None
             started = time.perf_counter()
             try:
-                guide = None
-                if known is not None:
-                    own = tuple(known[row] for row in rows.tolist())
-                    guide = Guide(None, own, own)
+                guide = None if known is None else guide_of([known[row] for row in rows.tolist()])
                 written = self._write_batch([names[row] for row in rows.tolist()], inputs_of(rows), samples, guide)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):

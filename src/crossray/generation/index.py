@@ -136,11 +136,14 @@ def query_dataset(
     rows, collator = dataset.rows(split), collator_of(model, dataset)
     for start in range(0, len(rows), batch_size):
         part: np.ndarray = rows[start : start + batch_size]
-        found = nearest(generator, model, collator.inputs(part), k)
-        yield from zip(dataset.ids(part), found, strict=True)
+        names = dataset.ids(part)
+        found = nearest(generator, model, collator.inputs(part), k, names if split == "train" else None)
+        yield from zip(names, found, strict=True)
 
 
-def nearest(generator: Generator, model: RetrievingModel, inputs: Inputs, k: int) -> list[list[Neighbour]]:
+def nearest(
+    generator: Generator, model: RetrievingModel, inputs: Inputs, k: int, known: Sequence[str] | None = None
+) -> list[list[Neighbour]]:
     """The neighbors of each of B studies, nearest first.
 
     Args:
@@ -148,11 +151,14 @@ def nearest(generator: Generator, model: RetrievingModel, inputs: Inputs, k: int
         model: see `retrieving`.
         inputs: the studies as stored, before the transform.
         k: number of neighbors.
+        known: (B,) identifiers of training studies, which find neither themselves nor other studies of their patient;
+            None for new studies.
     """
     database = model.database
+    exclude = None if known is None else database.groups_of(known)
     with torch.inference_mode():
         prepared = transform_inputs(inputs.to(generator.device), generator.transform, train=False)
-        distances, rows = model.retrieve(prepared, k)
+        distances, rows = model.retrieve(prepared, k, exclude)
     return [
         [
             Neighbour(database.studies[row], distance, database.texts[row] if database.texts else "")

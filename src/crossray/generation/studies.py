@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossray.data.batches.batch import Inputs
+from crossray.data.batches.batch import Guide, Inputs, guide_of
 from crossray.data.batches.loading import Collator
 from crossray.data.store import Dataset
 from crossray.errors import UserError
@@ -23,12 +23,15 @@ class OneStudy:
         inputs: its views as stored, before the transform, on the model's device.
         reference: the true report; "" if unknown.
         synthetic: whether the images are drawn.
+        guide: identifies a training study, so that a system that retrieves training reports does not read its own;
+            None for any other study.
     """
 
     name: str
     inputs: Inputs
     reference: str = ""
     synthetic: bool = False
+    guide: Guide | None = None
 
 
 def file_study(paths: Sequence[Path], generator: Generator) -> OneStudy:
@@ -56,6 +59,7 @@ def dataset_study(folder: Path, study: str | None, generator: Generator) -> OneS
         inputs=inputs.to(generator.device),
         reference=dataset.reports([row], generator.section)[0],
         synthetic=bool(dataset.info.source.get("synthetic_images")),
+        guide=guide_of(dataset.ids([row])) if dataset.record(row).split == "train" else None,
     )
 
 

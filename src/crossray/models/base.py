@@ -111,14 +111,17 @@ class Trainable(nn.Module, ABC):
         """Change configuration fields that do not change the weights (`Stage.switches`).
 
         Raises:
-            UserError: a field is not switchable.
+            UserError: a field is not switchable, or the value of a boolean field is neither true nor false.
         """
-        for name in fields:
+        for name, value in fields.items():
             if name not in self.config.switchable:
                 raise UserError(
                     f"stage switch '{name}' does not exist in {self.system}, which has "
                     f"{', '.join(self.config.switchable) or 'none'}; remove it."
                 )
+            # a misspelled value, such as "flase", would count as true
+            if isinstance(getattr(self.config, name), bool) and not isinstance(value, bool):
+                raise UserError(f"stage switch '{name}' is {value!r}; give true or false.")
         self.config = dataclasses.replace(self.config, **fields)
 
     def saved_config(self) -> dict[str, Any]:

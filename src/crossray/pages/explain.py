@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossray.analysis.attention import ReportAttention, attend_reports
-from crossray.data.batches.batch import Inputs
+from crossray.data.batches.batch import Guide, Inputs
 from crossray.data.study import VIEW_POSITIONS
 from crossray.decoding.config import DecodingConfig
 from crossray.models.base import ReportModel
@@ -45,7 +45,9 @@ class Explanation:
     views: tuple[str, ...]
 
 
-def explain(model: ReportModel, decoding: DecodingConfig, inputs: Inputs, study: str, name: str) -> Explanation:
+def explain(
+    model: ReportModel, decoding: DecodingConfig, inputs: Inputs, study: str, name: str, guide: Guide | None = None
+) -> Explanation:
     """Generate the report of one study with a model.
 
     Args:
@@ -54,11 +56,12 @@ def explain(model: ReportModel, decoding: DecodingConfig, inputs: Inputs, study:
         inputs: one study as stored, before the transform, on the model's device.
         study: name of the study, which seeds its random numbers.
         name: name of the model on the page.
+        guide: identifies a training study, see `attend_reports`.
 
     Raises:
         UserError: the system has no attention over the image.
     """
-    (attention,) = attend_reports(model, inputs, decoding, [study])
+    (attention,) = attend_reports(model, inputs, decoding, [study], guide)
     images, views = [], []
     for view in np.flatnonzero(attention.view_mask).tolist():
         height, width = inputs.image_size[0, view].tolist()

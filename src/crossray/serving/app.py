@@ -67,6 +67,8 @@ def create_app(settings: Settings, worker: str = "") -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # before the first request, whose claim it would also revoke; if this fails, the service does not start
+        await asyncio.to_thread(journal.recover)
         limits = settings.limits
         decoder = Decoder(settings.decoders, limits.decode_memory, limits.decode_seconds)
         app.state.desk = Desk(settings, journal, shelf, decoder, metrics)

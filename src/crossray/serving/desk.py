@@ -143,7 +143,6 @@ class Desk:
 
     async def run(self) -> None:
         """Process waiting studies and delete old ones, until canceled."""
-        await asyncio.to_thread(self.journal.recover)
         swept = 0.0
         while True:
             try:

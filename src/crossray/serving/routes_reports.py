@@ -63,7 +63,7 @@ async def write(
     options: dict[str, object] = {"attention": "attention" in parts, "strict": strict}
     if content_type(request) == "application/json":
         options |= CHOOSE  # the caller cannot choose among the views of a study in an archive
-    words: asyncio.Queue[str] = asyncio.Queue()
+    words: asyncio.Queue[str | None] = asyncio.Queue()
     with desk.place():
         files = await read_upload(request, desk.settings.limits, desk.settings.archives)
         entry, task = await desk.accept(
@@ -191,19 +191,21 @@ async def _delivered(desk: Desk, study: str) -> None:
 
 
 async def _events(
-    desk: Desk, study: str, task: "asyncio.Task[Reported] | None", words: "asyncio.Queue[str]", views: bool
+    desk: Desk, study: str, task: "asyncio.Task[Reported] | None", words: "asyncio.Queue[str | None]", views: bool
 ) -> AsyncIterator[str]:
+    def end(answer: "asyncio.Future[Answer]") -> None:
+        if not answer.cancelled():
+            # also if the client has left: asyncio logs exceptions that nobody retrieves, and one can quote a header
+            answer.exception()
+        words.put_nowait(None)
+
     yield _event("accepted", {"id": study})
     answer = asyncio.ensure_future(_answer(desk, study, task, views))
+    answer.add_done_callback(end)
     last = ""
-    while not answer.done():
-        came = asyncio.ensure_future(words.get())
-        await asyncio.wait({came, answer}, return_when=asyncio.FIRST_COMPLETED)
-        if not came.done():
-            came.cancel()
-            break
-        if came.result() != last:
-            last = came.result()
+    while (text := await words.get()) is not None:
+        if text != last:
+            last = text
             yield _event("words", {"text": last})
     try:
         yield _event("report", await answer)

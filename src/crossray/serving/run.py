@@ -41,6 +41,10 @@ def run(settings: Settings, *, port: int = 8000) -> None:
     """
     check_doors(settings)
     check_port(settings.host, port)
+    if settings.dicom_port is not None:
+        check_port(settings.host, settings.dicom_port, "--dicom-port")
+        if port == settings.dicom_port != 0:
+            raise UserError(f"--port and --dicom-port are both {port}; give two different ports.")
     check_models(settings)
     set_up_log()
     sys.setswitchinterval(SWITCH)
@@ -92,14 +96,14 @@ def check_models(settings: Settings) -> None:
             raise UserError(f"--model {folder}: no config.json there; name a model folder or the folder of a run.")
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int, option: str = "--port") -> None:
     """Check that the service can listen before models are loaded.
 
     Raises:
         UserError: the port is invalid or cannot be opened.
     """
     if not 0 <= port <= 65535:
-        raise UserError(f"--port {port}: give 0 to 65535.")
+        raise UserError(f"{option} {port}: give 0 to 65535.")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as door:
@@ -107,7 +111,8 @@ def check_port(host: str, port: int) -> None:
             door.bind((host, port))
     except OSError as error:
         raise UserError(
-            f"the service cannot listen on --host {host} --port {port} ({error.strerror}); choose another host or port."
+            f"the service cannot listen on --host {host} {option} {port} ({error.strerror}); choose another host or "
+            "port."
         ) from None
 
 

@@ -24,10 +24,14 @@ class Clock(Callback):
 
     Args:
         limit: seconds after which training ends with a validation; 0 for no limit.
+
+    Attributes:
+        over: whether the limit is reached. All processes agree, since one that went on alone would wait forever.
     """
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
+        self.over = False
         self.before = 0.0
         self._start = time.monotonic()
 
@@ -36,23 +40,20 @@ class Clock(Callback):
         """Seconds of training so far."""
         return self.before + time.monotonic() - self._start
 
-    @property
-    def over(self) -> bool:
-        """Whether the limit is reached."""
-        return 0 < self.limit <= self.elapsed
-
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock, so that preparation does not count as training time."""
         self._start = time.monotonic()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """End the stage when the time is up; all processes decide together."""
-        if self.limit and trainer.strategy.reduce_boolean_decision(self.over, all=False):
+        """End the stage when the time is up."""
+        self._decide(trainer)
+        if self.over:
             trainer.check_val_every_n_epoch = 1  # the stage ends with a validation in any epoch
             trainer.should_stop = True
 
-    def on_train_end(self, *_: Any) -> None:
-        """Stop the clock; the next stage continues from it."""
+    def on_train_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Stop the clock; the next stage continues from it, unless the last validation took the rest of the time."""
+        self._decide(trainer)
         self.before, self._start = self.elapsed, time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,6 +63,10 @@ class Clock(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the elapsed seconds."""
         self.before = state_dict["elapsed"]
+
+    def _decide(self, trainer: lightning.Trainer) -> None:
+        if self.limit:
+            self.over = trainer.strategy.reduce_boolean_decision(self.elapsed >= self.limit, all=False)
 
 
 class MetricsLog(Callback):

@@ -18,9 +18,12 @@ __all__ = [
 
 def _at_least(section: str, config: object, least: int, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        if value < least:
-            raise UserError(f"recipe field '{section}.{name}' is {value}; give at least {least}.")
+        _not_below(f"{section}.{name}", getattr(config, name), least)
+
+
+def _not_below(field: str, value: float, least: int) -> None:
+    if not value >= least:  # also true of NaN
+        raise UserError(f"recipe field '{field}' is {value}; give at least {least}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,8 @@ class Stage:
     def __post_init__(self) -> None:
         """Validate the fields."""
         _at_least("stages", self, 1, "epochs")
+        for prefix, rate in self.learning_rates.items():
+            _not_below(f"stages.learning_rates.{prefix}", rate, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +183,11 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _at_least("optimizer", self, 0, "learning_rate", "weight_decay")
+        _at_least("optimizer", self, 0, "learning_rate", "weight_decay", "eps")
+        for prefix, rate in self.groups.items():  # PyTorch accepts a negative rate, which trains uphill
+            _not_below(f"optimizer.groups.{prefix}", rate, 0)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"recipe field 'optimizer.betas' is {self.betas}; give two numbers from 0 to below 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +210,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         """Validate the fields."""
-        _at_least("schedule", self, 0, "warmup_steps", "minimum")
+        _at_least("schedule", self, 0, "warmup_steps", "minimum", "gamma")
         _at_least("schedule", self, 1, "step_epochs")
 
 

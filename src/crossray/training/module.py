@@ -150,7 +150,10 @@ class TrainingModule(lightning.LightningModule):
                 f"training stopped at step {self.step}: loss '{worst}' is not finite; lower optimizer.learning_rate or "
                 "set trainer.clip_norm, and resume from the last checkpoint or start a new run."
             )
-        return total
+        # Lightning divides by `accumulate` even if an epoch ends after fewer batches
+        together = self.recipe.trainer.accumulate
+        left = int(self.trainer.num_training_batches) - batch_idx // together * together
+        return total * (together / min(together, left))
 
     def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
         losses: dict[str, Tensor] = {}

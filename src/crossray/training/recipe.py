@@ -130,20 +130,48 @@ def read_values(name: str) -> tuple[dict[str, Any], str]:
     if file and not packaged.is_file() and system in SYSTEMS.plugins():
         packaged = _plugin_recipes(system) / f"{file}.yaml"
     if not name.startswith(("/", ".")) and packaged.is_file():
-        source, text = f"recipe {name}", packaged.read_text(encoding="utf-8")
+        source, path = f"recipe {name}", packaged
     elif Path(name).is_file():
-        source, text = name, Path(name).read_text(encoding="utf-8")
+        source, path = name, Path(name)
     else:
         known = list_recipes()
         raise UserError(f"recipe '{name}' does not exist{did_you_mean(name, known)}; name a YAML file or one of these: "
                         f"{', '.join(_of_system(known, system))}.")  # fmt: skip
     try:
-        values = yaml.load(text, Loader=_LOADER)
-    except yaml.YAMLError as error:
+        values = _yaml_values(path.read_text(encoding="utf-8"), source)
+    except (yaml.YAMLError, ValueError) as error:  # not UTF-8, or a date such as 2030-99-99
         raise UserError(f"{source}: not valid YAML ({_sentence(error)}); correct the file.") from None
     if not isinstance(values, dict):
         raise UserError(f"{source}: not a mapping of fields; begin with 'system: NAME'.")
     return values, source
+
+
+def _yaml_values(text: str, source: str) -> Any:
+    """Parse YAML and refuse repeated keys, of which PyYAML would silently keep only the last.
+
+    Raises:
+        UserError: a key is repeated in one mapping.
+    """
+    loader = _LOADER(text)
+    root = loader.get_single_node()
+    nodes, seen = [root], set[int]()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))  # aliases share a node
+        if not isinstance(node, yaml.MappingNode):
+            nodes += node.value
+            continue
+        names = set[str]()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise UserError(f"{source}: field '{key.value}' is given a second time in line "
+                                    f"{key.start_mark.line + 1}; join the two.")  # fmt: skip
+                names.add(key.value)
+            nodes.append(value)
+    return None if root is None else loader.construct_document(root)
 
 
 def _of_system(recipes: Sequence[str], system: str) -> list[str]:

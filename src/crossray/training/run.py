@@ -31,6 +31,7 @@ import crossray
 from crossray.data.batches.features import FeatureCache, build_features
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.store import Dataset
+from crossray.decoding.reports import special_ids
 from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.files.folders import BEST
@@ -164,6 +165,8 @@ class _Run:
             # already now, because features and retrieved reports are those of its frozen networks
             weights_from(self.model, folder)
         self.keeper = StageKeeper(self.model)
+        for stage in recipe.stages:
+            self.keeper.check(stage)
         self.device = choose_device(recipe.trainer)
         self.precision = choose_precision(recipe.trainer, self.device)
         if recipe.trainer.precision == "bf16" and self.precision != "bf16-mixed" and first_process():
@@ -335,7 +338,8 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
     field `status_ids`.
 
     Raises:
-        UserError: the dataset lacks data that the system needs, or its reports are shorter than `decoding.min_length`.
+        UserError: the dataset lacks data that the system needs, its reports are shorter than `decoding.min_length`, or
+            a forbidden word is not in the vocabulary.
     """
     kind = system_class(recipe.system)
     data = recipe.data
@@ -354,6 +358,7 @@ def build_model(recipe: Recipe, dataset: Dataset) -> Trainable:
         else:
             tokenizer = _tokenizer(data, dataset, statuses="status_ids" in known)
         check_lengths(recipe, dataset, tokenizer)
+        special_ids(tokenizer, recipe.decoding)  # otherwise, an unknown word would end the first validation
         filled["vocabulary_size"] = tokenizer.vocabulary_size
         filled["status_ids"] = tokenizer.status_ids
     config = dataclasses.replace(recipe.model, **{name: value for name, value in filled.items() if name in known})

@@ -1,5 +1,6 @@
 """Stages of training: frozen parameters, switches, loss weights and initial weights (docs/architecture.md)."""
 
+import copy
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,7 +21,7 @@ def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str,
     """Return the weight of every loss in a stage: the one that the stage sets, or else the system's default.
 
     Raises:
-        UserError: the stage names a loss that the system does not have.
+        UserError: the stage names a loss that the system does not have, or leaves none to train on.
     """
     kind = system if isinstance(system, type) else type(system)
     weights = dict(kind.loss_weights)
@@ -38,7 +39,10 @@ def loss_weights(system: type[Trainable] | Trainable, stage: Stage) -> dict[str,
             f"recipe field 'stages.loss_weights': {system.system} has no loss '{unknown[0]}' in this stage; "
             f"{choose(unknown[0], weights)}."
         )
-    return {**weights, **stage.loss_weights}
+    weights |= stage.loss_weights
+    if not any(weights.values()):
+        raise UserError("recipe field 'stages.loss_weights' is 0 for every loss; give one of them a weight.")
+    return weights
 
 
 class StageKeeper:
@@ -54,16 +58,29 @@ class StageKeeper:
         self._trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._still: list[nn.Module] = []
 
+    def check(self, stage: Stage) -> None:
+        """Check a stage without entering it, because an error in a later stage would end a run of days.
+
+        Raises:
+            UserError: a prefix in `freeze` or `learning_rates` matches no parameter, or a field cannot be switched.
+        """
+        names = [name for name, _ in self.model.named_parameters()]
+        for field, prefixes in (("freeze", stage.freeze), ("learning_rates", stage.learning_rates)):
+            for prefix in prefixes:
+                if not any(name.startswith(prefix) for name in names):
+                    raise UserError(
+                        f"recipe field 'stages.{field}': no parameter's name begins with '{prefix}'; remove it."
+                    )
+        copy.copy(self.model).switch(**stage.switches)  # a shallow copy: the model itself is not switched
+
     def enter(self, stage: Stage) -> None:
         """Freeze parameters and apply switches as in `stage`; switches of earlier stages remain in effect.
 
         Raises:
-            UserError: a prefix in `freeze` matches no parameter, or a field cannot be switched.
+            UserError: see `check`.
         """
+        self.check(stage)
         parameters = dict(self.model.named_parameters())
-        for prefix in stage.freeze:
-            if not any(name.startswith(prefix) for name in parameters):
-                raise UserError(f"recipe field 'stages.freeze': no parameter's name begins with '{prefix}'; remove it.")
         if stage.switches:
             self.model.switch(**stage.switches)
         frozen = set(self.model.frozen())  # may depend on the switches

@@ -17,8 +17,11 @@ from crossray.errors import UserError
 GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6
 
 
-def png16(samples: NDArray[np.integer], kind: int, interlaced: bool = False) -> bytes:
-    """(H, W) or (H, W, samples) as a PNG with 16 bits a sample, its rows filtered as the first byte of each says."""
+def png16(samples: NDArray[np.integer], kind: int, interlaced: bool = False, key: tuple[int, ...] = ()) -> bytes:
+    """(H, W) or (H, W, samples) as a PNG with 16 bits a sample, its rows filtered as the first byte of each says.
+
+    `key` is the level, or levels, of transparent pixels.
+    """
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -34,7 +37,8 @@ def png16(samples: NDArray[np.integer], kind: int, interlaced: bool = False) -> 
     parts = [samples[y::dy, x::dx] for y, x, dy, dx in passes] if interlaced else [samples]
     header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], 16, kind, 0, 0, int(interlaced))
     data = zlib.compress(b"".join(map(rows, parts)))
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)) if key else b""
+    body = chunk(b"IHDR", header) + transparent + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
 
@@ -86,6 +90,33 @@ def test_alpha_of_another_width(kind: int, caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == [
         "film: transparency has one value everywhere, not the highest; the image is taken for opaque"
     ]
+
+
+@pytest.mark.parametrize(("kind", "key"), [(GREY, (65535,)), (RGB, (65535,) * 3)])
+def test_a_transparent_level_is_black_and_does_not_darken(kind: int, key: tuple[int, ...]) -> None:
+    values = film().astype(np.int64) * 16
+    values[: SIZE // 4] = 65535
+    pixels = read_image(png16(samples(values, kind), kind, key=key))
+    assert (pixels[: SIZE // 4] == 0).all()
+    np.testing.assert_allclose(pixels[SIZE // 4 :], film()[SIZE // 4 :], atol=1)
+
+
+@pytest.mark.parametrize("kind", [GREY_ALPHA, RGBA])
+def test_what_is_transparent_does_not_darken(kind: int) -> None:
+    values = film().astype(np.int64) * 16
+    values[: SIZE // 4] = 65535
+    stored = samples(values, kind)
+    stored[: SIZE // 4, :, -1] = 0
+    pixels = read_image(png16(stored, kind))
+    assert (pixels[: SIZE // 4] == 0).all()
+    np.testing.assert_allclose(pixels[SIZE // 4 :], film()[SIZE // 4 :], atol=1)
+
+
+def test_a_transparent_colour_needs_all_of_its_levels() -> None:
+    values = film().astype(np.int64) * 16
+    values[0, 0] = 1000
+    expected = read_image(png16(samples(values, RGB), RGB))
+    np.testing.assert_array_equal(read_image(png16(samples(values, RGB), RGB, key=(1000, 1000, 999))), expected)
 
 
 @pytest.mark.parametrize("kind", [RGB, RGBA])

@@ -64,6 +64,16 @@ def test_csv_and_jsonl_say_the_same(folder: Path) -> None:
     assert second.images[0].position == "unknown"
 
 
+def test_a_row_without_labels_among_others_has_none(folder: Path) -> None:
+    rows = [
+        {"images": "a.png", "findings": "Edema.", "labels": {"edema": 1}},
+        {"images": "b.png", "findings": "Edema.", "labels": None},
+        {"images": "c.png", "findings": "Edema."},
+    ]
+    labels = [study.labels for study in read_manifest(table(folder, *rows, name="studies.jsonl")).studies]
+    assert labels == [{"edema": "positive"}, None, None]
+
+
 def test_a_whole_report_is_parted_and_what_is_left_out_is_filled_in(folder: Path) -> None:
     path = table(
         folder,
@@ -152,6 +162,7 @@ def test_many_faults_are_counted(folder: Path) -> None:
         ("x.jsonl", b'{"images": "a.png", "findings": 1}\n', "line 1: findings: is not text"),
         ("x.jsonl", b'{"images": [["a.png"]], "findings": "x"}\n', "line 1: images: is not text"),
         ("x.jsonl", b'{"images": "a.png", "findings": "x", "labels": [1]}\n', "line 1: labels: is not an object"),
+        ("x.jsonl", b'{"images": "a.png", "findings": "x", "labels": ""}\n', "line 1: labels: is not an object"),
         ("x.jsonl", b'{"images": "a.png", "findings": "x", "labels": {"gout": 1}}\n', "unknown observation"),
         ("x.jsonl", b'{"images": "a.png", "findings": "\\ud800"}\n', "an incomplete character"),
         ("x.jsonl", b"[" * 100_000, "is missing"),

@@ -1,5 +1,8 @@
 """Connection to a Ray cluster and its devices; its work is tested with `generate` and with the cache of features."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +23,28 @@ def test_a_machine_without_a_cluster_is_said(monkeypatch):
     monkeypatch.setattr(engines, "import_module", lambda _: ray)
     with pytest.raises(UserError, match=r"^RAY_ADDRESS auto: no cluster answers"), engines.ray_cluster("x"):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")
+def test_nothing_connects_again_after_the_work(monkeypatch):
+    """A thread of Ray Data that outlived its run did, and the next `ray.init` of the process failed."""
+    monkeypatch.delenv("RAY_ENABLE_AUTO_CONNECT")
+    code = """if True:
+        from crossray.data.store.engines import ray_cluster
+        with ray_cluster("x") as ray:
+            pass
+        try:
+            ray.put(0)
+        except ray.exceptions.RaySystemError as error:
+            print(error)
+        with ray_cluster("x") as ray:
+            print(ray.get(ray.put("again")))
+    """
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=True)
+    refused, again = done.stdout.splitlines()
+    assert "Ray has not been started yet" in refused
+    assert again == "again"
 
 
 def test_the_devices_are_those_of_the_cluster():

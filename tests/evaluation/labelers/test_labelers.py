@@ -22,6 +22,14 @@ def test_rules_are_the_embedded_labeler() -> None:
     assert STATUSES[found[1, column]] == "blank"
 
 
+def test_a_folder_of_this_name_does_not_hide_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rules").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert open_labeler("rules").name == open_labeler("crossray-rules").name
+    with pytest.raises(UserError, match=r"\./rules|rules/config\.json"):
+        open_labeler("./rules")
+
+
 def test_rules_of_a_convention() -> None:
     for labeler in (open_labeler("crossray-rules", "chexpert"), open_labeler("rules:chexpert")):
         assert labeler.name.endswith(", chexpert convention")

@@ -176,6 +176,20 @@ def test_reports_of_files_are_compared_with_the_section_that_their_header_names(
     assert chosen.references("full") == ["the heart is normal ."]
 
 
+def test_reports_of_files_are_compared_with_the_cleaner_that_their_header_names(
+    tmp_path: Path, make_dataset: Callable[..., Dataset]
+) -> None:
+    report = "Nodule of 3.5 cm and/or scar."
+    dataset = make_dataset([("test", report, 0, None, True)])
+    rows = (Prediction("study-0", clean(report, "fixed")),)
+    PredictionFile(Provenance(model="m", cleaner="fixed"), rows).save(tmp_path / "p.jsonl")
+    found = open_predictions(tmp_path / "p.jsonl", dataset=dataset)
+    assert found.hypotheses() == found.references("full") == ["nodule of 3.5 cm and or scar ."]
+    assert found.provenance.cleaner == "fixed"
+    chosen = open_predictions(tmp_path / "p.jsonl", dataset=dataset, cleaner="legacy")
+    assert chosen.references("full") == ["nodule of 35 cm andor scar ."]
+
+
 def test_a_dataset_in_a_folder_that_is_no_utf8(
     answers: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +218,15 @@ def test_answers_take_the_references_of_another_system(answers: Path, tmp_path: 
     short.save(tmp_path / "short.jsonl")
     with pytest.raises(UserError, match=r"study 'study-1' of .* is missing"):
         open_predictions(answers, references=tmp_path / "short.jsonl")
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_references_of_another_system_say_nothing_of_the_images(tmp_path: Path, shuffled: bool) -> None:
+    for name, value in (("ours", shuffled), ("other", not shuffled)):
+        row = Prediction("a", "b .", {"full": "c ."})
+        PredictionFile(Provenance(model=name, shuffled_images=value), (row,)).save(tmp_path / f"{name}.jsonl")
+    found = open_predictions(tmp_path / "ours.jsonl", references=tmp_path / "other.jsonl")
+    assert found.provenance.shuffled_images is shuffled
 
 
 def predictions(count: int) -> PredictionFile:
@@ -293,6 +316,15 @@ def test_pairs_and_lines_for_other_programs(answers: Path, dataset: Dataset, tmp
     assert PredictionFile.load(tmp_path / "lines.jsonl").rows == file.rows
     with pytest.raises(UserError, match="'references' has no 'r2gen'"):
         export(file, tmp_path / "pairs.json", "pairs", protocol="r2gen")
+
+
+@pytest.mark.parametrize("format", ["jsonl", "pairs"])
+def test_predictions_with_references_are_exported_as_they_are(tmp_path: Path, format: str) -> None:
+    row = Prediction("a", "nodule of 3.5 cm .", {"full": "nodule of 3.5 cm and <unk> ."})
+    PredictionFile(Provenance(model="m", cleaner="fixed"), (row,)).save(tmp_path / "p.jsonl")
+    cli.main(["export", str(tmp_path / "p.jsonl"), "--format", format, "--out", str(tmp_path / "out")])
+    text = (tmp_path / "out").read_text()
+    assert row.prediction in text and row.references["full"] in text
 
 
 def test_answers_are_scored_by_commands(

@@ -1,10 +1,17 @@
 """Predictions and references that are written in different ways, and true reports that cannot be labeled."""
 
 import json
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from crossray import evaluate
+from crossray.data.store import Dataset
 from crossray.evaluation.predictions.exchange import open_predictions
 from crossray.evaluation.predictions.writing import clinical_notes, writing_notes
+from crossray.evaluation.trivial import MOST_FREQUENT, NEAREST_IMAGE, trivial_reports
 
 CLEANED = ["the heart is normal . the lungs are clear .", "there is a small effusion ."]
 WRITTEN = ["The heart is normal. The lungs are clear.", "There is a small effusion."]
@@ -40,6 +47,25 @@ def test_letters_of_two_characters_are_the_same_letters(tmp_path: Path) -> None:
     path.write_text(json.dumps({"id": "a", "prediction": "o\u0308dem .", "reference": "\u00f6dem ."}) + "\n")
     file = open_predictions(path)
     assert file.hypotheses() == file.references("full")
+
+
+def test_references_and_baselines_of_a_dataset_have_the_same_letters(
+    tmp_path: Path, make_dataset: Callable[..., Dataset]
+) -> None:
+    report = unicodedata.normalize("NFD", "Herzvergrößerung, Ödem.")
+    dataset = make_dataset([(split, report, 10, None, False) for split in ("train", "test")])
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(json.dumps({"id": "study-1", "prediction": report}) + "\n")
+    file = open_predictions(path, dataset=dataset)
+    assert file.hypotheses() == file.references("full")
+    baselines = trivial_reports(dataset, dataset.rows("test"))
+    assert baselines[MOST_FREQUENT] == baselines[NEAREST_IMAGE] == file.references("full")
+
+
+def test_texts_in_memory_have_the_same_letters() -> None:
+    report = "Herzvergrößerung, Ödem."
+    scores = evaluate([unicodedata.normalize("NFD", report)], [report], meteor="no", resamples=10)
+    assert scores["bleu1"] == pytest.approx(1)
 
 
 def test_clinical_scores_are_withheld_for_languages_that_are_not_read() -> None:

@@ -3,7 +3,7 @@
 Shapes: B studies, V views, C channels, H x W pixels, T tokens, K observations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -75,6 +75,11 @@ class Guide(TensorRecord):
     labels: Tensor | None
     study: tuple[str, ...]
     patient: tuple[str, ...]
+
+
+def guide_of(studies: Sequence[str]) -> Guide:
+    """Identify training studies outside training, so that a system does not read their own reports."""
+    return Guide(None, tuple(studies), tuple(studies))
 
 
 @dataclass

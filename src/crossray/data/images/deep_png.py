@@ -35,6 +35,8 @@ def is_deep(image: PngImageFile) -> bool:
 def read_deep(image: PngImageFile, content: bytes, remark: Remarks) -> Image.Image:
     """Decode a PNG with 16 bits per sample, and scale the bits that are in use to 8 bits.
 
+    Fully transparent pixels, such as those of the level or color that `tRNS` names, do not count and become black.
+
     Args:
         image: image opened from `content` and not yet decoded.
         content: content of the file.
@@ -43,16 +45,22 @@ def read_deep(image: PngImageFile, content: bytes, remark: Remarks) -> Image.Ima
     Returns:
         Image of mode L, RGB or RGBA (also for gray with alpha).
     """
-    raw = _raw_mode(image)
+    raw, transparent = _raw_mode(image), image.info.get("transparency")
     if raw not in _RAW_MODES:
         image.load()
         values = np.asarray(image).astype(np.uint16)
+        values[values == transparent] = 0
         return _with_orientation(Image.fromarray(scaled_to_bits(values, bits_in_use(values, remark))), image)
     mode, raw_modes = _RAW_MODES[raw]
     decoded = [_decoded(content, mode, raw_mode) for raw_mode in raw_modes]
     colours = 3 if mode == "RGB" or len(decoded) > 1 else 1
-    bits = max(bits_in_use(_samples(decoded, channel), remark) for channel in range(colours))
-    channels = [Image.fromarray(scaled_to_bits(_samples(decoded, channel), bits)) for channel in range(colours)]
+    shown: NDArray[np.bool_] | bool = True
+    if mode == "RGBA":
+        shown = _samples(decoded, colours) > 0
+    elif transparent is not None:
+        shown = _differs(decoded, transparent)
+    bits = max(bits_in_use(_samples(decoded, channel) * shown, remark) for channel in range(colours))
+    channels = [Image.fromarray(scaled_to_bits(_samples(decoded, channel) * shown, bits)) for channel in range(colours)]
     if mode == "RGB":
         return _with_orientation(Image.merge("RGB", channels), decoded[0])
     opacity = Image.fromarray(_opacity(_samples(decoded, colours), bits, remark))
@@ -76,6 +84,12 @@ def _samples(decoded: Sequence[Image.Image], channel: int) -> NDArray[np.uint16]
     values <<= 8
     values |= lower
     return values
+
+
+def _differs(decoded: Sequence[Image.Image], colour: Sequence[int]) -> NDArray[np.bool_]:
+    """Whether pixels have another color, (H, W)."""
+    differing = [_samples(decoded, channel) != level for channel, level in enumerate(colour)]
+    return np.asarray(np.any(differing, axis=0), np.bool_)
 
 
 def _with_orientation(image: Image.Image, source: Image.Image) -> Image.Image:

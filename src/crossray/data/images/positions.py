@@ -15,6 +15,8 @@ class FileDescription:
             show it in messages.
         is_image: False for a DICOM object without pixels (a report, a presentation state) and for a file that is not an
             image (a text, a program). A damaged image counts as an image.
+        is_radiograph: whether its Modality is that of a radiograph; True for other formats.
+        patient: PatientID, "" if it is empty; None for other formats. It is patient data, like `study`.
     """
 
     position: str = "unknown"

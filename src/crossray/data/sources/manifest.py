@@ -312,9 +312,11 @@ def _sections(row: Mapping[str, Any]) -> Sections:
     raise FaultError("report", f"has no findings section{seen}; head it FINDINGS: or use the column findings")
 
 
-def _labels(row: Mapping[str, Any]) -> dict[str, str]:
-    own = {name: row[name] for name in OBSERVATIONS if name in row}
-    given = row.get("labels") or own
+def _labels(row: Mapping[str, Any]) -> dict[str, str] | None:
+    own = {name: row[name] for name in OBSERVATIONS if name in row} or None
+    given = own if row.get("labels") is None else row["labels"]
+    if given is None:  # nobody labeled the study, which is not that its observations are blank
+        return None
     if not isinstance(given, Mapping):
         raise FaultError("labels", "is not an object; give an object of observations and statuses")
     if given is not own and own:

@@ -76,6 +76,8 @@ def make_engine(engine: Engine, workers: int) -> ShardWriter:
 def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
     """Connect to the Ray cluster at RAY_ADDRESS, else to one on this machine; a new one is shut down at the end.
 
+    Unless Ray is imported already, this turns off its automatic connection: call `ray.init` before using it elsewhere.
+
     Args:
         remedy: what to do without Ray, for the error message.
         module: module that must be importable: "ray" or "ray.data".
@@ -86,6 +88,8 @@ def ray_cluster(remedy: str, module: str = "ray") -> Iterator[Any]:
     Raises:
         UserError: a package is not installed, or nothing answers at RAY_ADDRESS.
     """
+    # A thread of Ray Data can outlive its run by seconds; without this, its next call would connect again.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         ray: Any = import_module("ray")
         import_module(module)

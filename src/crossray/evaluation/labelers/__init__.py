@@ -110,7 +110,8 @@ def open_labeler(choice: str = RULES, convention: str = OWN) -> Labeler:
             raise UserError(f"--convention {convention}: only the rules have conventions; leave out --labeler {choice}")
         choice = f"{RULES}:{convention}"
     name, _, argument = choice.partition(":")
-    if Path(choice).exists() or "/" in name or not name:
+    # a file or folder called "rules" does not hide the rules
+    if not is_rules(choice) and (Path(choice).exists() or "/" in name or not name):
         name, argument = "chexbert", choice
     # torch and transformers are imported only for CheXbert.
     return LABELERS.get(name)(argument)

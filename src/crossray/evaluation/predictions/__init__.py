@@ -2,6 +2,7 @@
 
 from crossray.evaluation.predictions.file import (
     FORMAT,
+    SHUFFLED,
     Prediction,
     PredictionFile,
     Provenance,
@@ -9,4 +10,4 @@ from crossray.evaluation.predictions.file import (
     write_predictions,
 )
 
-__all__ = ["FORMAT", "Prediction", "PredictionFile", "Provenance", "scores_path", "write_predictions"]
+__all__ = ["FORMAT", "SHUFFLED", "Prediction", "PredictionFile", "Provenance", "scores_path", "write_predictions"]

@@ -47,8 +47,8 @@ def open_predictions(
         references: predictions file of another system with the true reports, under both protocols.
         section: section that a file without references describes, or that is compared in a submission to ReXrank; if
             None, the one in the file's header, or else "findings".
-        cleaner: cleaner of the predictions and references of such a file, "legacy" if None. If given, it is also
-            applied to both sides of a file that has references.
+        cleaner: cleaner of the predictions and references of such a file; if None, the one in the file's header, or
+            else "legacy". If given, it is also applied to both sides of a file that has references.
         studies: text file with the identifiers of the studies to keep, one per line.
         sample: number of studies to keep, drawn at random.
         seed: seed of the random draw.
@@ -56,13 +56,15 @@ def open_predictions(
     Raises:
         UserError: a file or dataset is invalid or lacks a study.
     """
-    chosen = cleaner or "legacy"
-    file = PredictionFile.load(path, section=section or "findings", cleaner=chosen)
+    file = PredictionFile.load(path, section=section or "findings", cleaner=cleaner or "legacy")
     if references is not None:
         file = with_references_of(file, PredictionFile.load(references))
     elif not file.protocols() and (dataset or file.provenance.data):
-        described = section or file.provenance.section
-        file = with_references(file, Dataset.open(dataset or str(file.provenance.data)), described, chosen)
+        source = file.provenance
+        opened = Dataset.open(dataset or str(source.data))
+        # "none" also stands for a file without a header, or a header that names no cleaner
+        stated = "legacy" if source.cleaner == "none" else source.cleaner
+        file = with_references(file, opened, section or source.section, cleaner or stated)
     elif cleaner is not None and file.provenance.cleaner != cleaner:
         file = recleaned(file, cleaner)
     if studies is not None:
@@ -147,6 +149,7 @@ def with_references_of(file: PredictionFile, other: PredictionFile) -> Predictio
         model=file.provenance.model,
         system=file.provenance.system,
         views=file.provenance.views,
+        shuffled_images=file.provenance.shuffled_images,
         decoding=file.provenance.decoding,
         versions=file.provenance.versions,
         subset="",

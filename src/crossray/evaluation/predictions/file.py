@@ -24,6 +24,9 @@ from crossray.files.write import appearing
 #: Version of the file format, in the header's field `format`.
 FORMAT = 1
 
+#: Note on the scores of predictions with `Provenance.shuffled_images`.
+SHUFFLED = "the images were shuffled between studies: these are the scores of a system that sees another's images"
+
 _HEADER = "crossray"
 
 
@@ -84,7 +87,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The generated report of one study.
+    """The generated report of one study, with the letters of its texts composed (NFC).
 
     Attributes:
         id: unique within the file.
@@ -101,6 +104,12 @@ class Prediction:
     images: tuple[str, ...] = ()
     log_probability: float | None = None
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Compose letters, because an accented letter may be one character or two."""
+        references = {name: unicodedata.normalize("NFC", text) for name, text in self.references.items()}
+        object.__setattr__(self, "prediction", unicodedata.normalize("NFC", self.prediction))
+        object.__setattr__(self, "references", references)
 
 
 @dataclass(frozen=True)
@@ -320,9 +329,8 @@ def _prediction(values: dict[str, Any], place: str) -> Prediction:
             raise UserError(f"{place}: {name}: missing or not valid; {remedy}")
     return Prediction(
         id=values["id"],
-        # A letter with an accent may be one character or two.
-        prediction=unicodedata.normalize("NFC", values["prediction"]),
-        references={name: unicodedata.normalize("NFC", text) for name, text in references.items()},
+        prediction=values["prediction"],
+        references=references,
         images=tuple(images),
         log_probability=None if log_probability is None else float(log_probability),
         seconds=None if seconds is None else float(seconds),

@@ -42,7 +42,7 @@ class VisionConfig(TrainableConfig):
         blank: how to treat observations that a report does not mention: negative, or ignore.
         dropout: dropout before the linear map.
         lateral_apart: use a separate linear map for lateral views; otherwise all views share one.
-        label_smoothing: share of the target moved to the other class.
+        label_smoothing: share s of label smoothing: the target is 1 - s/2 for a positive and s/2 for a negative.
         contrast: maximum random change of each image's contrast and brightness in training, as a share.
         mixup: in training, mix the images and targets of every study with those of another one in the batch, with
             shares from Beta(mixup, mixup) (Zhang et al., 2018); 0 for no mixup.

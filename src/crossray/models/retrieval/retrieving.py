@@ -245,13 +245,14 @@ class RetrievingModel(BackboneReportModel):
         found = self.knowledge(images)
         return found["entities"], found["places"].long()
 
-    def retrieve(self, inputs: Inputs, k: int = 1) -> tuple[Tensor, Tensor]:
-        """Find the k most similar studies in the database, nearest first.
+    def retrieve(self, inputs: Inputs, k: int = 1, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Find the k most similar studies in the database, nearest first, without those of the groups `exclude` (B,).
 
         Returns:
             Distances (B, k) float64, and rows of `database` (B, k), which are `NO_ROW` if it has fewer.
         """
-        return self._search(self.entities(inputs)[0], k, metric="hyperbolic" if self.lre else "euclidean")
+        metric: Metric = "hyperbolic" if self.lre else "euclidean"
+        return self._search(self.entities(inputs)[0], k, metric=metric, exclude=exclude)
 
     def _search(
         self, entities: Tensor, k: int, *, metric: Metric, exclude: Tensor | None = None

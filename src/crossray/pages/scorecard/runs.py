@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
+from crossray.evaluation.metrics.degeneracy import variety
 from crossray.evaluation.predictions import PredictionFile, scores_path
 from crossray.evaluation.predictions.protocol import PROTOCOLS, require_same
 from crossray.evaluation.results import Evaluation
@@ -143,8 +144,13 @@ def _scores(
     for scores in beside:
         if scores.is_file():
             evaluation = Evaluation.load(scores)
-            studies = {part.result.studies for part in evaluation.protocols.values()}
-            if evaluation.provenance != file.provenance or studies != {len(file.rows)}:
+            # a file without a header has the provenance of any other, but other reports than those that were scored
+            written = variety(file.hypotheses())
+            scored = {
+                (part.result.studies, replace(part.result.variety, normal=None))
+                for part in evaluation.protocols.values()
+            }
+            if evaluation.provenance != file.provenance or scored != {(len(file.rows), written)}:
                 raise UserError(f"{scores}: these are the scores of other predictions; run crossray evaluate {path}")
             return evaluation
     say(f"{beside[0]} does not exist: scoring {path} (run crossray evaluate to save the scores)")
