@@ -3,12 +3,12 @@
     python benchmarks/cost.py [--sizes 1000 10000 100000] [--steps prepare label load features generate ...]
 
 Studies are made up: reports of five sentences out of forty, and one drawn PNG of 512 x 420 pixels under all their
-names, so that the source takes no disk. The model of `features` and `generate` is tiny (one layer of 16, 12 words), so that
-their rows show what a study costs beside its network. Each row is a process of its own, because peak memory is a
-process's. `seconds` are without its start and what makes its input; `own MB` is the peak above what the process held
-before. `exponent` is the slope of seconds over studies between the two largest sizes, both logarithmic: 1 is linear.
-`MB a 1,000` is how much more memory the process held for 1,000 more studies. `--figure` draws both. The last columns
-are an estimate: the straight line through the two largest sizes, at MIMIC-CXR's 227,835 studies.
+names, so that the source takes no disk. The model of `features` and `generate` is tiny (one layer of 16, 12 words),
+so that their rows show what a study costs beside its network. Each row is a process of its own, because peak memory
+is a process's. `seconds` are without its start and what makes its input; `own MB` is the peak above what the process
+held before. `exponent` is the slope of seconds over studies between the two largest sizes, both logarithmic: 1 is
+linear. `MB a 1,000` is how much more memory the process held for 1,000 more studies. `--figure` draws both. The last
+columns are an estimate: the straight line through the two largest sizes, at MIMIC-CXR's 227,835 studies.
 """
 
 import csv

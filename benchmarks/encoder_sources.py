@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from crossray.data.images import ImageFile
 from crossray.data.sources.iu_xray import read_iu_xray
-from crossray.data.sources.labels import rule_labels
 from crossray.text.observations import CHEXPERT, OBSERVATIONS
 
 _STATUSES = {"1": "positive", "0": "negative", "-1": "uncertain", "-": "blank", "": "blank"}
@@ -34,7 +34,9 @@ _NIH = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labels", choices=["rules", "chexpert"], default="rules", help="labels of IU X-Ray's training")
+    parser.add_argument(
+        "--labels", choices=["rules", "chexpert"], default="rules", help="labels of IU X-Ray's training"
+    )
     parser.add_argument("--nih", action="store_true", help="add the radiographs of ChestX-ray14 to the training")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the manifest and the images")
     arguments = parser.parse_args()
@@ -56,11 +58,13 @@ def rows(data: Path, labels: str, nih: bool) -> Iterator[dict[str, Any]]:
     )  # fmt: skip
     given = chexpert_labels(iu / "chexpert_labels.csv") if labels == "chexpert" else {}
     for study in studies:
+        files = [image for image in study.images if isinstance(image, ImageFile)]
+        own = dict(study.labels or {})
         yield {
             "study": study.id, "patient": study.patient, "split": study.split, "findings": study.findings,
-            "images": [image.path for image in study.images],
-            "views": [image.position for image in study.images],
-            "labels": {**study.labels, **given.get(study.patient, {})} if study.split == "train" else study.labels,
+            "images": [image.path for image in files],
+            "views": [image.position for image in files],
+            "labels": {**own, **given.get(study.patient, {})} if study.split == "train" else own,
         }  # fmt: skip
     if nih:
         folder = data / "nih_chestxray14"
