@@ -79,7 +79,8 @@ def test_a_report_by_tls_for_a_token_of_a_discovered_issuer(
         models={"a": model_folder}, store=f"sqlite:///{tmp_path / 'j.db'}", decoders=1, issuer=address,
         audience=AUDIENCE, certificate=tmp_path / "cert.pem", private_key=tmp_path / "key.pem",
     )  # fmt: skip
-    trusting, strange = ssl.create_default_context(), ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    trusting = ssl.create_default_context()
+    strange = ssl.create_default_context(cadata=trustme.CA().cert_pem.bytes().decode())
     with running(settings) as service:
         with httpx.Client(base_url=service, verify=trusting, timeout=60) as client:
             for token, status in ((issuer.token(iss=address), 200), (issuer.token(iss="https://evil.example"), 401)):
