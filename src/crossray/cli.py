@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -174,6 +175,7 @@ def _run(arguments: list[str]) -> None:
     if arguments[:1] and arguments[0] in COMMANDS and COMMANDS[arguments[0]].fields:
         arguments, fields = _split_fields(arguments, COMMANDS[arguments[0]].fields)
         more |= fields
+    _check_repeated(arguments)
     parsed: Namespace = _build(arguments).parse_args(_spelled_out(arguments))
     chosen: Any = parsed[parsed.command]
     if parsed.command in GROUPS:
@@ -183,10 +185,29 @@ def _run(arguments: list[str]) -> None:
     command(**chosen.clone(with_meta=False).as_dict(), **more)
 
 
+def _named(arguments: list[str]) -> Command | None:
+    """The command that the arguments begin with."""
+    first, second, *_ = *arguments, "", ""
+    return GROUPS[first].commands.get(second) if first in GROUPS else COMMANDS.get(first)
+
+
+def _check_repeated(arguments: list[str]) -> None:
+    """Refuse an option that is given twice, of which the parser would silently use the last value.
+
+    Raises:
+        UserError: an option is repeated that does not collect its values.
+    """
+    lists = {} if (command := _named(arguments)) is None else command.lists
+    options = Counter(argument.partition("=")[0] for argument in arguments if argument.startswith("--"))
+    for option, count in options.items():
+        listed = lists.get(option[2:].replace("-", "_"))
+        if count > 1 and (listed is None or listed.get("action") != "append"):
+            raise UserError(f"{option} is given {count} times; give it once{', with all values' if listed else ''}.")
+
+
 def _spelled_out(arguments: list[str]) -> list[str]:
     """Add the implied value to each option without one: `--common` means `--common true`."""
-    first, second, *_ = *arguments, "", ""
-    command = GROUPS[first].commands.get(second) if first in GROUPS else COMMANDS.get(first)
+    command = _named(arguments)
     if command is None:
         return arguments
     parameters = inspect.signature(command.function).parameters.values()
@@ -211,6 +232,8 @@ def _split_fields(arguments: list[str], names: Sequence[str]) -> tuple[list[str]
         option, equals, value = argument.partition("=")
         group, dot, field = option.removeprefix("--").partition(".")
         if option.startswith("--") and dot and group in fields:
+            if field in fields[group]:
+                raise UserError(f"{option} is given twice; give it once.")
             fields[group][field] = value if equals else next(rest, "")
         else:
             own.append(argument)

@@ -192,6 +192,13 @@ def test_files_of_others_are_scored(tmp_path: Path, made_up) -> None:
     assert sum(group.studies for group in groups) == 20
 
 
+def test_a_dataset_that_has_moved_is_asked_for(tmp_path: Path) -> None:
+    rows = tuple(Prediction(str(number), "a .", {"full": "a b ."}) for number in range(3))
+    PredictionFile(Provenance(data=str(tmp_path / "moved")), rows).save(tmp_path / "mine.jsonl")
+    found = evaluate(tmp_path / "mine.jsonl", meteor="no", resamples=20)
+    assert any("moved: dataset.json is missing" in note and note.endswith("with --data") for note in found.notes)
+
+
 def test_baselines_in_another_writing_are_left_out(tmp_path: Path, make_dataset) -> None:
     """They would score near zero, and every system would seem to beat them."""
     data = make_dataset([("train", "Lungs are Clear.", 0, "", True), *[("test", "Heart is Normal.", 9, "", True)] * 2])

@@ -286,7 +286,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         ({"kind": "characters"}, "kind: 'characters' does not exist"),
         ({"cleaner": "strict"}, "cleaner: 'strict' does not exist"),
         ({"kind": "wordpiece", "legacy_ids": True}, "legacy_ids: only word"),
-        ({"min_count": 1000}, "min_count: no training report"),
+        ({"min_count": 1000}, "'data.min_count' is 1000: no word occurs so often"),
     ],
 )
 def test_wrong_options(options: dict[str, object], message: str) -> None:

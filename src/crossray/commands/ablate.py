@@ -46,13 +46,16 @@ def ablate(
         for folder in tables:
             _render(folder)
         return
+    from crossray.training.recipe import given_fields, list_recipes
+
+    if data is None and out is None and recipe not in list_recipes() and not Path(recipe).exists():
+        raise UserError(f"'{recipe}' is neither a recipe nor the folder of an ablation; check the name.")
     if data is None or out is None:
         raise UserError("--data and --out are needed: the prepared dataset and the folder of the ablation.")
     from crossray.ablation import comparison as ablation
     from crossray.ablation.rows import find_ablation
     from crossray.ablation.runs import Run, Task
     from crossray.data.store import Dataset
-    from crossray.training.recipe import given_fields
 
     if not seeds or min(seeds) < 0:
         raise UserError("--seeds: give at least one number, and none below 0.")

@@ -15,7 +15,7 @@ def generate(
     model: str,
     out: Path | None = None,
     data: Path | None = None,
-    split: Literal["train", "val", "test", "all"] = "test",
+    split: Literal["train", "val", "test", "all"] | None = None,
     studies: Path | None = None,
     decoding: dict[str, str] | None = None,
     batch_size: int = 64,
@@ -33,7 +33,7 @@ def generate(
         model: model folder, the folder of a training run (its best model is taken), or user/name on the hub.
         out: predictions file (JSON lines); without it, the report of a single study is printed.
         data: prepared dataset, instead of images.
-        split: split of --data; use all for a model trained on another dataset.
+        split: split of --data, test by default; use all for a model trained on another dataset.
         studies: list of studies instead of images: a text file with one study per line, its views separated by commas;
             or a manifest or another CSV or JSONL file with the views in the column "images", separated by ";" or
             commas, and the studies' names in "study", if you like. Paths are relative to the file.
@@ -56,6 +56,8 @@ def generate(
         raise UserError("give either image files, --studies FILE or --data FOLDER.")
     if data is None and shuffle_images is not None:
         raise UserError("--shuffle-images needs --data, because it shuffles images between the studies of a dataset.")
+    if data is None and split is not None:
+        raise UserError("--split needs --data, because image files have no splits; leave it out.")
     if data is not None and strict:
         raise UserError("--strict applies to image files only; leave it out with --data.")
     if data is None and engine == "ray":
@@ -79,13 +81,13 @@ def generate(
 
             assert out is not None
             count = generate_on_ray(
-                generator, data, split, out, device=device, devices=devices, batch_size=batch_size,
+                generator, data, split or "test", out, device=device, devices=devices, batch_size=batch_size,
                 shuffle_images=shuffle_images, progress=progress,
             )  # fmt: skip
         elif data is not None:
             assert out is not None
             count = generator.generate_dataset(
-                data, split, out, batch_size=batch_size, shuffle_images=shuffle_images, progress=progress
+                data, split or "test", out, batch_size=batch_size, shuffle_images=shuffle_images, progress=progress
             )
         elif out is not None:
             count = generator.generate_files(

@@ -228,7 +228,9 @@ def _companions(file: PredictionFile, references: Sequence[str], folder: Dataset
     except UserError as error:
         if folder is not None:
             raise
-        return _Companions({}, None, (f"trivial baselines not computed: {error}",))
+        reason = str(error).rstrip(".")
+        note = f"trivial baselines not computed: {reason}; if the dataset has moved, give its folder with --data"
+        return _Companions({}, None, (note,))
     normal = normal_studies(dataset, rows)
     try:
         baselines = trivial_reports(dataset, rows, section=file.provenance.section, cleaner=file.provenance.cleaner)

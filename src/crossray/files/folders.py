@@ -47,7 +47,10 @@ def find_model(
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{what} '{name}': cannot be loaded ({reason}); {remedy}.") from error
+        raise UserError(
+            f"{what} '{name}': there is no such folder, and the hub does not have it or cannot be reached ({reason}); "
+            f"{remedy}."
+        ) from error
 
 
 def short_names(paths: Sequence[Path | str]) -> list[str]:

@@ -133,7 +133,10 @@ class Tokenizer:
         size -= len(added)
         learned = _frequent_words(words, min_count, size) if kind == "word" else _word_pieces(words, min_count, size)
         if not learned:
-            raise UserError(f"min_count: no training report holds a word {min_count} times; lower it or add reports")
+            raise UserError(
+                f"recipe field 'data.min_count' is {min_count}: no word occurs so often in the training "
+                "reports; lower it or add reports"
+            )
         tokens = [PAD, *sorted([*learned, UNK])] if legacy_ids else [*SPECIAL_TOKENS, *sorted(learned)]
         return cls([*tokens, *added], kind=kind, cleaner=cleaner, legacy_ids=legacy_ids)
 

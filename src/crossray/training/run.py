@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import platform
+import shlex
 import signal
 import subprocess
 import threading
@@ -77,7 +78,8 @@ def train(recipe: Recipe, data: Path, out: Path) -> Path:
     with alone(out):
         # a process that was killed early leaves these two files without recipe.yaml
         if first_process() and any(path.name not in (LOCK, PROVENANCE) for path in out.iterdir()):
-            raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {out}.")
+            folder = shlex.quote(str(out))
+            raise UserError(f"{out} is not empty; choose another --out, or continue it with --resume {folder}.")
         dataset = Dataset.open(data)
         provenance = _provenance(recipe, dataset)
         filled, built = fulfil(recipe, dataset, train_or_resume)
@@ -269,7 +271,8 @@ class _Run:
                     weights_only=True,
                 )
             except Interrupted:
-                raise KeyboardInterrupt(f"Interrupted; continue with `crossray train --resume {self.out}`.") from None
+                folder = shlex.quote(str(self.out))
+                raise KeyboardInterrupt(f"Interrupted; continue with `crossray train --resume {folder}`.") from None
             module.finish()
             self.last.save(trainer)
         return trainer

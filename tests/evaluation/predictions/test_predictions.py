@@ -27,6 +27,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         found.references("full")
 
 
+def test_scores_are_no_predictions(tmp_path: Path) -> None:
+    path = tmp_path / "mine.scores.json"
+    path.write_text('{"format": 1, "protocols": {}}')
+    with pytest.raises(UserError, match="contains scores; give the predictions"):
+        PredictionFile.load(path)
+
+
 def test_a_plain_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text("\ufeff" + ROW + '\n\n{"id": "2", "prediction": "é", "reference": "", "extra": 1}\n', "utf-8")

@@ -237,6 +237,8 @@ def _json(values: Mapping[str, Any]) -> str:
 def _rows(path: Path, content: Any, section: str, cleaner: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The location of each row, for messages, and its fields."""
     if isinstance(content, dict):
+        if {"format", "protocols"} <= content.keys():
+            raise UserError(f"{path}: contains scores; give the predictions that they were computed from")
         yield from rexrank.rows(content, str(path), section, cleaner)
         return
     for place, values in _lines(path) if content is None else _items(path, content):
