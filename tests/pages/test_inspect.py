@@ -78,7 +78,9 @@ def test_the_contact_sheet_holds_whole_studies_up_to_its_limit(dataset: Dataset)
 
 def test_the_command(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["inspect", str(dataset.path), "--out", str(tmp_path / "page.html")])
-    assert "3 kept with 4 images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 kept with 4 images" in said
+    assert "no studies in split val" in said
     assert (tmp_path / "page.html").read_text() == inspect_page(dataset)
     with pytest.raises(SystemExit) as stop:
         cli.main(["inspect", str(dataset.path), "--out", str(tmp_path / "page.html" / "below-a-file.html")])

@@ -88,6 +88,8 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
         f"{counted(counts['read'], 'study')} read, {counts['studies']['all']} kept with "
         f"{counted(counts['images']['all'], 'image')}"
     )
+    if counts["studies"].get("train") and not counts["studies"].get("val"):
+        console.print("no studies in split val: training needs some to choose the best model", style="yellow")
     for reason, number in counts["rejected"].items():
         console.print(f"{number} rejected: {reason} (see rejected.jsonl)", style="yellow")
     for field, number in counts.get("warnings", {}).items():

@@ -143,7 +143,8 @@ class Dataset:
         rows = np.flatnonzero(self._splits == split)
         if not len(rows):
             raise UserError(
-                f"{self.path}: split '{split}' has no studies; choose another split or prepare more studies."
+                f"{self.path}: split '{split}' has no studies; prepare the dataset with some, or choose another split "
+                "if the command has an option for it."
             )
         return rows
 
