@@ -93,7 +93,7 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
     for reason, number in counts["rejected"].items():
         console.print(f"{number} rejected: {reason} (see rejected.jsonl)", style="yellow")
     for field, number in counts.get("warnings", {}).items():
-        console.print(f"{counted(number, 'image')} with a warning: {field} (see images.parquet)", style="yellow")
+        console.print(f"{counted(number, 'image')} with a warning: {field} (`crossray inspect` lists them)", style="yellow")
     if number := counts.get("patients_in_several_splits"):
         patients = counted(number, "patient is", "patients are")
         console.print(
