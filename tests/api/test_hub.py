@@ -167,5 +167,5 @@ def test_a_model_of_the_hub_is_loaded_from_the_cache(
     assert (model.name, model.system) == (NAME, "baseline")
     weights = crossray.load(folder, device="cpu").model.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.model.state_dict().items())
-    with pytest.raises(UserError, match=r"model 'someone/absent': there is no such folder, and the hub does not have it"):
+    with pytest.raises(UserError, match=r"model 'someone/absent': there is no such folder, and the hub"):
         crossray.load("someone/absent", device="cpu")

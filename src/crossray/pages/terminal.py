@@ -93,7 +93,8 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
     for reason, number in counts["rejected"].items():
         console.print(f"{number} rejected: {reason} (see rejected.jsonl)", style="yellow")
     for field, number in counts.get("warnings", {}).items():
-        console.print(f"{counted(number, 'image')} with a warning: {field} (`crossray inspect` lists them)", style="yellow")
+        images = counted(number, "image")
+        console.print(f"{images} with a warning: {field} (`crossray inspect` lists them)", style="yellow")
     if number := counts.get("patients_in_several_splits"):
         patients = counted(number, "patient is", "patients are")
         console.print(
