@@ -415,6 +415,7 @@ rank = int(sys.argv[1])
 distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}/meet", rank=rank, world_size=2)
 batch = take(make_batch(5), [[0, 1, 2], [3, 4]][rank])
 torch.save(gradients(coacl().train(), batch), f"{sys.argv[2]}/{rank}.pt")
+distributed.destroy_process_group()  # its threads could abort the process at exit
 """
 
 

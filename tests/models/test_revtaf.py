@@ -317,6 +317,7 @@ def test_two_processes_rank_the_whole_batch(tmp_path: Path) -> None:
         "gradient = lre.network.layers[0].weight.grad\n"
         "distributed.all_reduce(gradient)\n"
         "torch.save((loss.detach(), gradient / 2), f'{folder}/found{rank}.pt')\n"
+        "distributed.destroy_process_group()\n"  # its threads could abort the process at exit
     )
     workers = [
         subprocess.Popen([sys.executable, str(tmp_path / "worker.py"), str(tmp_path), str(rank)]) for rank in (0, 1)
