@@ -20,8 +20,7 @@ from typing import Any
 from crossray.data.images import ImageFile
 from crossray.data.sources.iu_xray import read_iu_xray
 from crossray.text.observations import CHEXPERT, OBSERVATIONS
-
-_STATUSES = {"1": "positive", "0": "negative", "-1": "uncertain", "-": "blank", "": "blank"}
+from labeler_disagreements import CODES
 
 #: Labels of ChestX-ray14 that are observations; "Nodule" and "Mass" are lung lesions in CheXpert.
 _NIH = {
@@ -86,7 +85,7 @@ def chexpert_labels(path: Path) -> dict[str, dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return {
             f"CXR{row['uid']}": {
-                name: _STATUSES[row[name.replace("_", " ").title()]] for name in CHEXPERT
+                name: CODES[row[name.replace("_", " ").title()]] for name in CHEXPERT
             }
             for row in csv.DictReader(file)
         }  # fmt: skip

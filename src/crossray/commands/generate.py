@@ -58,6 +58,7 @@ def generate(
         raise UserError("--shuffle-images needs --data, because it shuffles images between the studies of a dataset.")
     if data is None and split is not None:
         raise UserError("--split needs --data, because image files have no splits; leave it out.")
+    split = split or "test"
     if data is not None and strict:
         raise UserError("--strict applies to image files only; leave it out with --data.")
     if data is None and engine == "ray":
@@ -81,13 +82,13 @@ def generate(
 
             assert out is not None
             count = generate_on_ray(
-                generator, data, split or "test", out, device=device, devices=devices, batch_size=batch_size,
+                generator, data, split, out, device=device, devices=devices, batch_size=batch_size,
                 shuffle_images=shuffle_images, progress=progress,
             )  # fmt: skip
         elif data is not None:
             assert out is not None
             count = generator.generate_dataset(
-                data, split or "test", out, batch_size=batch_size, shuffle_images=shuffle_images, progress=progress
+                data, split, out, batch_size=batch_size, shuffle_images=shuffle_images, progress=progress
             )
         elif out is not None:
             count = generator.generate_files(
