@@ -1,5 +1,6 @@
 """Table and output file of `crossray analyze retrieval`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,17 +18,22 @@ if TYPE_CHECKING:
 
 def grid(name: str, results: Mapping[str, Retrieved]) -> Grid:
     """The table of one model."""
-    lines = []
-    for way, result in results.items():
-        hamming_, cider = result.scores["hamming"], result.scores["cider"]
-        lines.append([
-            way, f"{hamming_.value:.3f}", ends(hamming_), signed(result.difference.get("hamming")),
-            f"{cider.value:.3f}", ends(cider), signed(result.difference.get("cider")), str(result.reports),
-        ])  # fmt: skip
+    lines = [
+        [way, *_cells(result, "hamming"), *_cells(result, "cider"), str(result.reports)]
+        for way, result in results.items()
+    ]
     own = next(iter(results))
     minus = f"{own} minus this"
     header = ["retrieved by", "labels that differ", "interval", minus, "cider", "interval", minus, "different reports"]
     return Grid(f"{name}: the nearest training report", header, lines)
+
+
+def _cells(result: Retrieved, metric: str) -> list[str]:
+    """Score, interval and difference of a metric; empty without a value, as for labels that no study has."""
+    score = result.scores[metric]
+    if math.isnan(score.value):
+        return ["", "", ""]
+    return [f"{score.value:.3f}", ends(score), signed(result.difference.get(metric))]
 
 
 def print_retrieval(name: str, results: Mapping[str, Retrieved], console: "Console") -> None:

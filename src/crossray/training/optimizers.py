@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from crossray.errors import UserError
 from crossray.training.config import OptimizerConfig, ScheduleConfig
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
@@ -24,17 +23,8 @@ def build_optimizer(
         config: optimizer and groups.
         learning_rates: learning rates of the stage; they replace the entries of `config.groups`, and "" replaces the
             default rate.
-
-    Raises:
-        UserError: a group matches no parameter of the model, or every parameter is frozen.
     """
     rates = {"": config.learning_rate, **config.groups, **(learning_rates or {})}
-    names = [name for name, _ in model.named_parameters()]
-    for prefix in rates:
-        if not any(name.startswith(prefix) for name in names):
-            examples = sorted({name.split(".")[0] for name in names})
-            raise UserError(f"recipe field 'optimizer.groups': no parameter's name begins with '{prefix}'; "
-                            f"the model's begin with {', '.join(examples)}.")  # fmt: skip
     plain = _without_decay(model) if config.weight_decay_skip else set()
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -42,8 +32,6 @@ def build_optimizer(
             prefix = max((prefix for prefix in rates if name.startswith(prefix)), key=len)
             decay = 0.0 if name in plain else config.weight_decay
             groups.setdefault((rates[prefix], decay), []).append(parameter)
-    if not groups:
-        raise UserError("recipe field 'stages.freeze' leaves no parameter to train; freeze less.")
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(
         [{"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}

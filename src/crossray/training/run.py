@@ -167,8 +167,7 @@ class _Run:
             # already now, because features and retrieved reports are those of its frozen networks
             weights_from(self.model, folder)
         self.keeper = StageKeeper(self.model)
-        for stage in recipe.stages:
-            self.keeper.check(stage)
+        self.keeper.check(recipe.stages, recipe.optimizer)
         self.device = choose_device(recipe.trainer)
         self.precision = choose_precision(recipe.trainer, self.device)
         if recipe.trainer.precision == "bf16" and self.precision != "bf16-mixed" and first_process():

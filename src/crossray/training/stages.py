@@ -1,6 +1,7 @@
 """Stages of training: frozen parameters, switches, loss weights and initial weights (docs/architecture.md)."""
 
 import copy
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -10,7 +11,7 @@ from torch import nn
 from crossray.errors import UserError, choose
 from crossray.files.folders import find_model
 from crossray.models.base import ReportModel, Trainable
-from crossray.training.config import Recipe, Stage
+from crossray.training.config import OptimizerConfig, Recipe, Stage
 
 #: Factor on the default weights of a system's own losses in a stage with objective reward; these losses keep the
 #: generated language close to the true reports.
@@ -58,28 +59,33 @@ class StageKeeper:
         self._trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._still: list[nn.Module] = []
 
-    def check(self, stage: Stage) -> None:
-        """Check a stage without entering it, because an error in a later stage would end a run of days.
+    def check(self, stages: Sequence[Stage], optimizer: OptimizerConfig) -> None:
+        """Check all stages without entering them, because an error in a later stage would end a run of days.
 
         Raises:
-            UserError: a prefix in `freeze` or `learning_rates` matches no parameter, or a field cannot be switched.
+            UserError: a prefix of `optimizer.groups`, or of a stage's `freeze` or `learning_rates`, matches no
+                parameter, a field cannot be switched, or a stage trains nothing.
         """
+        self._match("optimizer.groups", optimizer.groups)
+        switched = copy.copy(self.model)  # a shallow copy: the model itself is not switched
+        for stage in stages:
+            self._match("stages.freeze", stage.freeze)
+            self._match("stages.learning_rates", stage.learning_rates)
+            switched.switch(**stage.switches)
+            if not any(not name.startswith(stage.freeze) for name in self._trained - set(switched.frozen())):
+                raise UserError("recipe field 'stages.freeze' leaves no parameter to train; freeze less.")
+
+    def _match(self, field: str, prefixes: Iterable[str]) -> None:
         names = [name for name, _ in self.model.named_parameters()]
-        for field, prefixes in (("freeze", stage.freeze), ("learning_rates", stage.learning_rates)):
-            for prefix in prefixes:
-                if not any(name.startswith(prefix) for name in names):
-                    raise UserError(
-                        f"recipe field 'stages.{field}': no parameter's name begins with '{prefix}'; remove it."
-                    )
-        copy.copy(self.model).switch(**stage.switches)  # a shallow copy: the model itself is not switched
+        for prefix in prefixes:
+            if not any(name.startswith(prefix) for name in names):
+                first = ", ".join(sorted({name.split(".")[0] for name in names}))
+                raise UserError(
+                    f"recipe field '{field}': no parameter's name begins with '{prefix}'; they begin with {first}."
+                )
 
     def enter(self, stage: Stage) -> None:
-        """Freeze parameters and apply switches as in `stage`; switches of earlier stages remain in effect.
-
-        Raises:
-            UserError: see `check`.
-        """
-        self.check(stage)
+        """Freeze parameters and apply switches as in `stage`; switches of earlier stages remain in effect."""
         parameters = dict(self.model.named_parameters())
         if stage.switches:
             self.model.switch(**stage.switches)
