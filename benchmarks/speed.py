@@ -2,9 +2,9 @@
 
     make speed                                  # python benchmarks/speed.py; SPEED="--quick" for two systems
 
-* `decoding`: beam 3, 16 studies, 60 forced words, float32, the sizes of `decoding.py`. The ceiling is a roofline: what
-  a step must read (weights, keys and values) at the measured copy rate, or what it must multiply at the measured GEMM
-  rate, whichever takes longer
+* `decoding`: beam 3, 16 studies, 60 forced words, the sizes of `decoding.py`, in float32 and, in turns, in bf16. The
+  ceiling is a roofline: what a step must read (weights, keys and values) at the measured copy rate, or what it must
+  multiply at the measured GEMM rate, whichever takes longer
 * `sampling`: 24 reports of each of 16 studies, the same sizes; what minimum Bayes risk and the reward stage do
 * `training`: a step of the laptop recipes over cached features, in bfloat16 if the machine computes in it. The ceiling
   is the GEMM rate
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from common import machine, parser
 from crossray.decoding.sampling import sample
 from crossray.decoding.search import DecodingConfig, generate
-from crossray.layers.packed import packable
+from crossray.layers.packed import computes_bf16, packable
 from crossray.models.base import ReportModel, system_class
 from crossray.models.parts.backbones import BackboneConfig
 from crossray.models.pretraining.knowledge_encoder import KnowledgeEncoderConfig
@@ -41,7 +41,6 @@ from crossray.models.registry import create_model, list_models
 from crossray.models.revtaf import REVTAF
 from crossray.text.observations import OBSERVATIONS
 from crossray.training import recipe as recipes
-from crossray.training.device import computes_bf16
 from crossray.training.optimizers import build_optimizer
 from decoding import IDS, TOKENS, build, images
 from revtaf_step import database, make_batch
@@ -129,14 +128,15 @@ def decoding(system: str, repeats: int, samples: int = 0) -> dict[str, Any]:
     model, encoded = build(system, torch.float32), images(STUDIES, torch.float32)
     forced = DecodingConfig(beam=BEAMS, max_length=STEPS, force_length=True)
 
-    def run() -> None:
+    def run(config: DecodingConfig = forced) -> None:
         if samples:
             with torch.inference_mode():
-                sample(model, encoded, IDS, forced, samples, range(STUDIES))
+                sample(model, encoded, IDS, config, samples, range(STUDIES))
         else:
-            generate(model, encoded, IDS, forced)
+            generate(model, encoded, IDS, config)
 
-    seconds = in_turns({"search": run, **ceilings(torch.float32)}, repeats)
+    rounded = {"bf16": partial(run, replace(forced, bf16=True))} if computes_bf16("cpu") else {}
+    seconds = in_turns({"search": run, **rounded, **ceilings(torch.float32)}, repeats)
     row: dict[str, Any] = {"ms a study": 1e3 * seconds["search"] / STUDIES}
     if samples:
         row["ms a report"] = row["ms a study"] / samples
@@ -148,6 +148,8 @@ def decoding(system: str, repeats: int, samples: int = 0) -> dict[str, Any]:
         row |= {"ceiling ms": 1e3 * limits[bound] / STUDIES, "bound by": bound}
         row["share of ceiling"] = limits[bound] / seconds["search"]
         row["share of torch.mm"] = operations / seconds["search"] / 1e9 / row["torch.mm GFLOP/s"]
+    if rounded:
+        row["bf16, times as long"] = seconds["bf16"] / seconds["search"]
     return row
 
 

@@ -86,6 +86,9 @@ def test_a_calibration_comes_back_from_its_file(calibrated: Path, tmp_path: Path
     assert found is not None
     found.save(tmp_path)
     assert Calibration.load(tmp_path, found.weights) == found
+    earlier = replace(found, decoding={k: v for k, v in found.decoding.items() if k != "bf16"})
+    decoding = DecodingConfig(**{**found.decoding, "forbidden": tuple(found.decoding["forbidden"])})
+    assert earlier.fits(decoding) and not earlier.fits(replace(decoding, bf16=True))
     assert found.measured["sentences"]["statements"] > 0
     assert {"as the model gives it", "Platt", "isotonic", "with drawn reports"} <= set(
         found.measured["sentences"]["ways"]

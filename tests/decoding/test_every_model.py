@@ -100,3 +100,41 @@ def test_samples_are_those_of_a_search_for_each(system):
     assert torch.equal(together.length, plain.length)
     torch.testing.assert_close(together.log_probabilities, plain.log_probabilities, atol=1e-3, rtol=1e-3)
     assert len(set(together.length.flatten().tolist())) > 1
+
+
+@pytest.mark.parametrize("system", list_models())
+def test_bf16_is_used_where_the_machine_has_it_and_changes_probabilities_by_rounding(system, monkeypatch):
+    model = tiny(system)
+    with torch.no_grad():
+        encoded = model.encode(make_inputs(3))
+        sharpen(model)
+    beams = DecodingConfig(max_length=11, bf16=True)
+    drawn = replace(beams, method="sample")
+
+    def found():
+        reports = generate(model, encoded, IDS, beams, need_attention=True)
+        samples = sample(model, encoded, IDS, drawn, 4, [3, 4, 5])
+        return (
+            [(report.tokens, report.log_probabilities) for report in reports]
+            + [
+                (words[:length].tolist(), numbers[:length].tolist())
+                for of_study in zip(samples.tokens, samples.length, samples.log_probabilities, strict=True)
+                for words, length, numbers in zip(*of_study, strict=True)
+            ]
+        )  # fmt: skip
+
+    monkeypatch.setattr("crossray.layers.packed.computes_bf16", lambda device: False)
+    plain = found()
+    beams, drawn = replace(beams, bf16=False), replace(drawn, bf16=False)
+    assert found() == plain
+    beams, drawn = replace(beams, bf16=True), replace(drawn, bf16=True)
+    monkeypatch.setattr("crossray.layers.packed.computes_bf16", lambda device: True)
+    rounded = found()
+    assert rounded != plain
+    for place, (words, numbers) in enumerate(rounded):
+        study = encoded.select(torch.tensor([place if place < 3 else (place - 3) // 4]))
+        read = torch.tensor([[IDS.bos, *words[: len(numbers) - 1]]])
+        with torch.no_grad():
+            exact = torch.log_softmax(model.step(read, study).logits[0], dim=-1)
+        written = torch.tensor([*words, IDS.eos][: len(numbers)])[:, None]
+        torch.testing.assert_close(torch.tensor(numbers), exact.gather(1, written)[:, 0], atol=0.1, rtol=0.03)

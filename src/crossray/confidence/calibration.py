@@ -116,7 +116,11 @@ class Calibration:
 
 
 def comparable(decoding: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the decoding fields that affect the reports, in the form in which JSON stores them."""
+    """Return the decoding fields that affect the reports, in the form in which JSON stores them.
+
+    A file of an earlier version lacks fields that have been added since; it was made with their defaults.
+    """
+    decoding = {**asdict(DecodingConfig()), **decoding}
     kept: Mapping[str, Any] = json.loads(json.dumps({k: v for k, v in decoding.items() if k not in _SAME_REPORTS}))
     return kept
 

@@ -50,6 +50,8 @@ class DecodingConfig:
         top_p: "sample" and "mbr" draw from the smallest set of most probable words with at least this total
             probability.
         seed: random seed of "sample" and "mbr"; each study has its own random numbers, independent of its batch.
+        bf16: search in bfloat16, which is faster; similar words may then change places, so reports may differ. The
+            encoder stays in float32, and so does everything on machines without bf16 arithmetic.
         early_stop: stop a study as soon as no unfinished hypothesis can win; the result is the same.
         force_length: write exactly `max_length` words without eos (for timing).
     """
@@ -69,6 +71,7 @@ class DecodingConfig:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    bf16: bool = False
     early_stop: bool = True
     force_length: bool = False
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from crossray.decoding.choice import draw
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import Constraints, SpecialIds
-from crossray.layers.packed import packed_weights
+from crossray.layers.packed import mixed_precision, packed_weights
 from crossray.models.base import Encoded, ReportModel
 
 #: Ended samples, and studies whose samples have all ended, are dropped when they reach this share of all.
@@ -58,7 +58,7 @@ def sample(
         log_probabilities=torch.zeros(studies, count, room, device=device),
     )
     numbers = numbers.to(device)
-    with packed_weights(model):
+    with mixed_precision(device, config.bf16), packed_weights(model):
         _draw_all(model, encoded, ids, config, numbers, found)
     return found
 

@@ -17,7 +17,7 @@ from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import Constraints, SpecialIds
 from crossray.decoding.hypotheses import Finished, Generated
 from crossray.errors import UserError
-from crossray.layers.packed import packed_weights
+from crossray.layers.packed import mixed_precision, packed_weights
 from crossray.models.base import Encoded, ReportModel
 
 __all__ = ["DecodingConfig", "Generated", "SpecialIds", "Watch", "generate"]
@@ -68,7 +68,7 @@ def generate(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), packed_weights(model):
+        with torch.inference_mode(), mixed_precision(device, config.bf16), packed_weights(model):
             finished = _search(model, encoded, ids, config, choice, watch)
             reports = finished.reports(ids.eos)
             require_numbers(model, reports)

@@ -1,4 +1,4 @@
-"""Packs the weights of linear maps once for many products with few rows, as in incremental decoding.
+"""Makes products fast in incremental decoding: weights of linear maps that are packed once, and bfloat16.
 
 `torch.nn.functional.linear` passes float32 to the BLAS library, which rearranges the weights in every call and does not
 use wide registers on some processors. oneDNN, which is part of PyTorch, accepts prepacked weights. Without oneDNN,
@@ -8,7 +8,7 @@ nothing changes.
 import functools
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +20,26 @@ def packable(dtype: torch.dtype) -> bool:
     """Whether oneDNN supports packed weights of this element type on this machine."""
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False
-    operators = torch.ops.mkldnn
-    if not all(hasattr(operators, name) for name in ("_linear_pointwise", "_reorder_linear_weight")):
+    if not all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")):
         return False
-    if dtype == torch.bfloat16:
-        return bool(operators._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and computes_bf16("cpu"))
+
+
+def computes_bf16(device: str) -> bool:
+    """Whether a type of device ("cpu", "cuda") has native bf16 arithmetic.
+
+    Without it, as on most laptops, PyTorch converts every number to float32 and back, which is several times slower
+    than computing in float32.
+    """
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return device == "cpu" and bool(supported and supported())
+
+
+def mixed_precision(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
+    """Compute the products of a block in bfloat16, if that is wanted and `device` has the arithmetic."""
+    return torch.autocast(device.type, torch.bfloat16) if bf16 and computes_bf16(device.type) else nullcontext()
 
 
 @contextmanager

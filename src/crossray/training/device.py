@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from crossray.errors import UserError
+from crossray.layers.packed import computes_bf16
 from crossray.training.config import TrainerConfig
 
 
@@ -25,19 +26,11 @@ def choose_device(config: TrainerConfig) -> str:
 
 def choose_precision(config: TrainerConfig, device: str) -> str:
     """Return Lightning's precision: "bf16-mixed" if the recipe and `device` ("cpu", "gpu") allow it, else "32-true"."""
-    return "bf16-mixed" if config.precision == "bf16" and computes_bf16(device) else "32-true"
-
-
-def computes_bf16(device: str) -> bool:
-    """Whether a device ("cpu", "gpu") has native bf16 arithmetic.
-
-    Without it, as on most laptops, PyTorch converts every number to float32 and back, which is several times slower
-    than computing in float32.
-    """
-    if device == "gpu":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return bool(supported and supported())
+    return (
+        "bf16-mixed"
+        if config.precision == "bf16" and computes_bf16("cuda" if device == "gpu" else device)
+        else "32-true"
+    )
 
 
 def peak_memory(device: str) -> float | None:
