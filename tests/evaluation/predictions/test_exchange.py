@@ -220,6 +220,15 @@ def test_answers_take_the_references_of_another_system(answers: Path, tmp_path: 
         open_predictions(answers, references=tmp_path / "short.jsonl")
 
 
+@pytest.mark.parametrize("cleaner", ["legacy", "legacy_mimic", "fixed"])
+def test_unknown_words_stay_unknown(tmp_path: Path, cleaner: str) -> None:
+    row = Prediction("a", "<unk> is normal . <unk> .", {"r2gen": "the <unk> is normal .", "full": "heart normal ."})
+    PredictionFile(Provenance(model="m", cleaner=cleaner), (row,)).save(tmp_path / "p.jsonl")
+    assert open_predictions(tmp_path / "p.jsonl", references=tmp_path / "p.jsonl").rows == (row,)
+    other = "fixed" if cleaner == "legacy" else "legacy"
+    assert open_predictions(tmp_path / "p.jsonl", cleaner=other).rows == (row,)
+
+
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_references_of_another_system_say_nothing_of_the_images(tmp_path: Path, shuffled: bool) -> None:
     for name, value in (("ours", shuffled), ("other", not shuffled)):
