@@ -118,6 +118,7 @@ def test_studies_without_a_section_have_no_reference(tmp_path: Path) -> None:
         ("{", "not JSON; give a file of JSON lines the suffix .jsonl"),
         ("3", "neither a list of rows nor"),
         ("[]", "it contains no prediction"),
+        ('{"a": {"model_prediction": "b"}, "a": {"model_prediction": "secret"}}', "the key 'a' appears twice"),
         ("[3]", "entry 1: not a JSON object"),
         ('{"a": "secret"}', "study 'a': model_prediction: missing"),
         ('{"a": {"section_findings": "secret"}}', "study 'a': model_prediction: missing"),
