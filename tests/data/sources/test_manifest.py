@@ -87,6 +87,14 @@ def test_a_whole_report_is_parted_and_what_is_left_out_is_filled_in(folder: Path
     assert (first.id, first.patient) == ("line-4", "line-4")
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"), [("studies.csv", "nan"), ("s.csv", "N/A"), ("studies.jsonl", float("nan"))]
+)
+def test_a_placeholder_is_no_patient(folder: Path, name: str, missing: object) -> None:
+    rows = [{"study": f"s{i}", "patient": missing, "images": "a.png", "findings": "Clear."} for i in range(3)]
+    assert [study.patient for study in read_manifest(table(folder, *rows, name=name)).studies] == ["s0", "s1", "s2"]
+
+
 def test_a_drawn_split_keeps_patients_together(folder: Path) -> None:
     rows = [{"patient": f"p{i // 3}", "images": "a.png", "findings": "Clear."} for i in range(90)]
     studies = read_manifest(table(folder, *rows), seed=3).studies

@@ -83,6 +83,11 @@ def test_mimic_entries_know_patient_and_study(tmp_path: Path) -> None:
     ]
 
 
+def test_an_empty_patient_is_none(tmp_path: Path) -> None:
+    path = write(tmp_path, {"train": [entry("a", subject_id=""), entry("b", subject_id="nan")]})
+    assert [study.patient for study in read_r2gen(path, tmp_path / "images")] == ["a", "b"]
+
+
 def test_a_single_path_and_a_missing_split_are_fine(tmp_path: Path) -> None:
     annotation = read_annotation(write(tmp_path, {"val": [entry("a", image_path="a.png")]}))
     assert annotation.keys() == {"train", "val", "test"}

@@ -118,6 +118,7 @@ def test_studies_without_a_section_have_no_reference(tmp_path: Path) -> None:
         ("{", "not JSON; give a file of JSON lines the suffix .jsonl"),
         ("3", "neither a list of rows nor"),
         ("[]", "it contains no prediction"),
+        ('{"a": {"model_prediction": "b"}, "a": {"model_prediction": "secret"}}', "the key 'a' appears twice"),
         ("[3]", "entry 1: not a JSON object"),
         ('{"a": "secret"}', "study 'a': model_prediction: missing"),
         ('{"a": {"section_findings": "secret"}}', "study 'a': model_prediction: missing"),
@@ -218,6 +219,15 @@ def test_answers_take_the_references_of_another_system(answers: Path, tmp_path: 
     short.save(tmp_path / "short.jsonl")
     with pytest.raises(UserError, match=r"study 'study-1' of .* is missing"):
         open_predictions(answers, references=tmp_path / "short.jsonl")
+
+
+@pytest.mark.parametrize("cleaner", ["legacy", "legacy_mimic", "fixed"])
+def test_unknown_words_stay_unknown(tmp_path: Path, cleaner: str) -> None:
+    row = Prediction("a", "<unk> is normal . <unk> .", {"r2gen": "the <unk> is normal .", "full": "heart normal ."})
+    PredictionFile(Provenance(model="m", cleaner=cleaner), (row,)).save(tmp_path / "p.jsonl")
+    assert open_predictions(tmp_path / "p.jsonl", references=tmp_path / "p.jsonl").rows == (row,)
+    other = "fixed" if cleaner == "legacy" else "legacy"
+    assert open_predictions(tmp_path / "p.jsonl", cleaner=other).rows == (row,)
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

@@ -200,7 +200,8 @@ class _RowReader:
 
     def study(self, line: int, row: Mapping[str, Any]) -> Study:
         name = identifier(_text(row, "study")) or f"line-{line}"
-        patient = identifier(_text(row, "patient")) or name
+        # "nan" in many rows is not one patient
+        patient = identifier(or_empty(_text(row, "patient"))) or name
         if name in self._lines:
             raise FaultError("study", f"the same as in line {self._lines[name]}; give every study its own name", name)
         split = _text(row, "split") if self._has_split else "train"  # replaced by a random split later

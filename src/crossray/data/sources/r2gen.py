@@ -155,7 +155,7 @@ def read_r2gen(
     return [
         Study(
             id=entry["id"],
-            patient=identifier(str(entry.get("subject_id", entry["id"]))),
+            patient=identifier(or_empty(str(entry.get("subject_id", "")))) or identifier(entry["id"]),
             split=split,
             findings=or_empty(entry["report"]),
             impression=or_empty(entry.get("impression", "")),

@@ -74,15 +74,11 @@ def open_predictions(
 
 def recleaned(file: PredictionFile, cleaner: str) -> PredictionFile:
     """Clean predictions and references in the same way; text that is already cleaned does not change."""
-
-    def cleaned(text: str) -> str:
-        return " ".join(clean(text, cleaner).split())
-
     rows = tuple(
         replace(
             row,
-            prediction=cleaned(row.prediction),
-            references={name: cleaned(text) for name, text in row.references.items()},
+            prediction=rexrank.cleaned(row.prediction, cleaner),
+            references={name: rexrank.cleaned(text, cleaner) for name, text in row.references.items()},
         )
         for row in file.rows
     )

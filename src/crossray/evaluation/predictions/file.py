@@ -9,13 +9,14 @@ import json
 import math
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from crossray.errors import UserError
+from crossray.errors import UserError, quoted
 from crossray.evaluation.predictions import rexrank
 from crossray.evaluation.predictions.protocol import PROTOCOLS, Protocol
 from crossray.files.names import is_text
@@ -268,8 +269,16 @@ def _whole(path: Path) -> Any:
     """The content of a file that is one JSON value, an object or a list."""
     with _readable(path):
         text = path.read_text(encoding="utf-8-sig")
+
+    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # of a repeated study, `json` would silently keep only the last
+        if len(dict(pairs)) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise UserError(f"{path}: the key {quoted(twice)} appears twice in an object; keep one of the two")
+        return dict(pairs)
+
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=checked)
     except (ValueError, RecursionError):
         raise UserError(f"{path}: not JSON; give a file of JSON lines the suffix .jsonl") from None
     if not isinstance(content, dict | list):

@@ -12,6 +12,7 @@ from typing import Any
 
 from crossray.data.sources.sections import split_sections
 from crossray.errors import UserError, choose
+from crossray.evaluation.metrics.degeneracy import UNKNOWN
 from crossray.text.cleaning import clean
 from crossray.text.lines import one_line
 
@@ -19,6 +20,9 @@ from crossray.text.lines import one_line
 SECTIONS = ("findings", "impression", "report")
 
 PREDICTION = "model_prediction"
+
+#: Stands for `UNKNOWN` while a text is cleaned; no cleaner changes it.
+_UNKNOWN = "\ue000"
 
 
 def section_of(report: str, section: str) -> str:
@@ -45,7 +49,12 @@ def comparable(prediction: str, section: str, cleaner: str) -> str:
 
     Text that is already cleaned does not change, except for double spaces, which would count as words.
     """
-    return " ".join(clean(section_of(prediction, section), cleaner).split())
+    return cleaned(section_of(prediction, section), cleaner)
+
+
+def cleaned(text: str, cleaner: str) -> str:
+    """A text after a cleaner, with single spaces; `<unk>`, whose brackets the cleaners remove, is kept."""
+    return " ".join(clean(text.replace(UNKNOWN, _UNKNOWN), cleaner).split()).replace(_UNKNOWN, UNKNOWN)
 
 
 def rows(content: Mapping[str, Any], place: str, section: str, cleaner: str) -> Iterator[tuple[str, dict[str, Any]]]:
