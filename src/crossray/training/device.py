@@ -26,11 +26,8 @@ def choose_device(config: TrainerConfig) -> str:
 
 def choose_precision(config: TrainerConfig, device: str) -> str:
     """Return Lightning's precision: "bf16-mixed" if the recipe and `device` ("cpu", "gpu") allow it, else "32-true"."""
-    return (
-        "bf16-mixed"
-        if config.precision == "bf16" and computes_bf16("cuda" if device == "gpu" else device)
-        else "32-true"
-    )
+    supported = computes_bf16("cuda" if device == "gpu" else "cpu")
+    return "bf16-mixed" if config.precision == "bf16" and supported else "32-true"
 
 
 def peak_memory(device: str) -> float | None:

@@ -72,7 +72,7 @@ class StageKeeper:
             self._match("stages.freeze", stage.freeze)
             self._match("stages.learning_rates", stage.learning_rates)
             switched.switch(**stage.switches)
-            if not any(not name.startswith(stage.freeze) for name in self._trained - set(switched.frozen())):
+            if all(name.startswith(stage.freeze) for name in self._trained - set(switched.frozen())):
                 raise UserError("recipe field 'stages.freeze' leaves no parameter to train; freeze less.")
 
     def _match(self, field: str, prefixes: Iterable[str]) -> None:
