@@ -14,7 +14,7 @@ from crossray.analysis.inputs import collator_of, transform_of
 from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.models.base import ReportModel
-from crossray.text.observations import CHEXPERT, STATUSES
+from crossray.text.observations import CALLED, CHEXPERT
 from eye import best_f1, held_out_f1
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     chosen = parser.parse_args()
     model, dataset = ReportModel.from_pretrained(chosen.model), Dataset.open(chosen.data)
     collator, transform, rows = collator_of(model, dataset), transform_of(model), dataset.rows(chosen.split)
-    found, there = [], [STATUSES.index("positive"), STATUSES.index("uncertain")]
+    found = []
     with torch.inference_mode():
         for first in range(0, len(rows), 16):
             inputs = transform_inputs(collator.inputs(rows[first : first + 16]), transform, train=False)
@@ -35,9 +35,9 @@ def main() -> None:
             if "observations" in aux:  # the encoder's own classifier has one logit for an observation
                 found.append(aux["observations"].float().sigmoid())
             else:
-                found.append(aux["statuses"].float().softmax(1)[:, there].sum(1))
+                found.append(aux["statuses"].float().softmax(1)[:, CALLED].sum(1))
     scores = torch.cat(found).numpy()
-    truth = np.isin(np.asarray(dataset.labels)[rows], there)
+    truth = np.isin(np.asarray(dataset.labels)[rows], CALLED)
     columns = {name: (scores[:, i].astype(np.float64), truth[:, i]) for i, name in enumerate(dataset.info.observations)}
     values = {name: (best_f1(*column), held_out_f1(*column)) for name, column in columns.items()}
     means = np.mean([values[name] for name in CHEXPERT], axis=0)

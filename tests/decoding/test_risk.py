@@ -1,5 +1,6 @@
 """Several samples of a study, and the one on which they agree: against single samples and brute force."""
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -10,17 +11,18 @@ from tests.models.tiny import make_batch, tiny
 
 from crossray.decoding.config import DecodingConfig
 from crossray.decoding.constraints import SpecialIds
-from crossray.decoding.risk import consensus, least_risk
+from crossray.decoding.risk import Utility, consensus, least_risk
 from crossray.decoding.sampling import sample
 from crossray.decoding.search import generate
 from crossray.errors import UserError
 from crossray.evaluation.labelers import RuleLabeler
 from crossray.evaluation.metrics.clinical import ClinicalStatistics
-from crossray.evaluation.utilities import ClinicalUtility, bleu_utility, cider_utility
+from crossray.evaluation.utilities import ClinicalUtility, Findings, bleu_utility, cider_utility
 from crossray.models.registry import list_models
 
 IDS = SpecialIds(pad=0, bos=1, eos=2)
 CONFIG = DecodingConfig(method="mbr", max_length=6, samples=4, seed=3)
+FINDINGS = Findings(RuleLabeler())
 
 
 @pytest.mark.parametrize("system", list_models())
@@ -57,7 +59,7 @@ def test_a_diverged_model_is_named() -> None:
         parameter.data.fill_(torch.nan)
     seeds = range(batch.inputs.size)
     with pytest.raises(UserError, match="not numbers"):
-        least_risk(model, encoded, IDS, CONFIG, seeds, lambda tokens: " ".join(map(str, tokens)), bleu_utility)
+        least_risk(model, encoded, IDS, CONFIG, seeds, str, Utility(bleu_utility, FINDINGS))
 
 
 def test_samples_are_as_frequent_as_they_are_probable() -> None:
@@ -80,8 +82,8 @@ def test_the_consensus_is_what_brute_force_finds() -> None:
     overlap = lambda one, other: len(set(one.split()) & set(other.split())) / len(set((one + " " + other).split()))  # noqa: E731
     table = lambda reports: np.array([[overlap(one, other) for other in reports] for one in reports])  # noqa: E731
     best = max(range(len(texts)), key=lambda place: (sum(overlap(texts[place], other) for other in texts), -place))
-    assert consensus(texts, table) == best
-    assert consensus(["x", "y"], table) == 0
+    assert consensus(texts, Utility(table, FINDINGS)) == best
+    assert consensus(["x", "y"], Utility(table, FINDINGS)) == 0
 
 
 def test_least_risk_depends_on_the_study_alone_and_asks_the_utility() -> None:
@@ -99,13 +101,60 @@ def test_least_risk_depends_on_the_study_alone_and_asks_the_utility() -> None:
         asked.append(list(texts))
         return np.array([[float(len(text.split()))] * len(texts) for text in texts])
 
-    whole = least_risk(model, encoded, IDS, CONFIG, seeds, decode, longest)
+    whole = least_risk(model, encoded, IDS, CONFIG, seeds, decode, Utility(longest, FINDINGS))
     for study, report in enumerate(whole):
         assert len(report.tokens) == max(len(text.split()) for text in asked[study])
-        (alone,) = least_risk(
-            model, encoded.select(torch.tensor([study])), IDS, CONFIG, [seeds[study]], decode, longest
-        )
+        single, own = encoded.select(torch.tensor([study])), [seeds[study]]
+        (alone,) = least_risk(model, single, IDS, CONFIG, own, decode, Utility(longest, FINDINGS))
         assert alone.tokens == report.tokens
+
+
+def test_the_diagnosis_moves_the_choice() -> None:
+    texts = [
+        "the lungs are clear .",
+        "the lungs are clear .",
+        "there is a large pleural effusion .",
+        "the heart is big .",
+    ]
+    names = ["cardiomegaly", "pleural_effusion", "a name that no rule knows"]
+    utility = Utility(bleu_utility, FINDINGS)
+    stated = FINDINGS(texts, names)
+    assert stated.tolist() == [[False] * 3, [False] * 3, [False, True, False], [True, False, False]]
+
+    def chosen(*called: bool, weight: float) -> int:
+        return consensus(texts, utility, names, np.array(called), weight)
+
+    for called, place in (((False, True, False), 2), ((True, False, False), 3), ((False, False, False), 0)):
+        assert chosen(*called, weight=0.0) == 0
+        assert chosen(*called, weight=10.0) == place
+    # mean utility and weighted F1, by hand
+    expected = bleu_utility(texts).mean(axis=1) + 0.4 * np.array([0, 0, 2 / 3, 2 / 3])
+    assert chosen(True, True, False, weight=0.4) == int(expected.argmax())
+
+
+@pytest.mark.parametrize("system", list_models())
+def test_a_diagnosis_is_asked_of_systems_that_make_one(system: str) -> None:
+    model, batch = tiny(system).eval(), make_batch()
+    config = dataclasses.replace(CONFIG, diagnosis_weight=0.5)
+    with torch.inference_mode():
+        encoded = model.encode(batch.inputs)
+    seeds = list(range(batch.inputs.size))
+    asked: list[tuple[str, ...]] = []
+
+    def findings(reports: list[str], observations: tuple[str, ...]) -> np.ndarray:
+        asked.append(observations)
+        return np.ones((len(reports), len(observations)), bool)
+
+    def write() -> None:
+        least_risk(model, encoded, IDS, config, seeds, str, Utility(bleu_utility, findings))
+
+    if encoded.called is None:
+        with pytest.raises(UserError, match=f"'diagnosis_weight' is 0.5, and this {system} makes no"):
+            write()
+    else:
+        assert encoded.called.shape == (batch.inputs.size, len(model.config.observations))
+        write()
+        assert asked == [model.config.observations] * batch.inputs.size
 
 
 REPORTS = (
@@ -125,7 +174,7 @@ def test_utilities_are_the_metrics() -> None:
         table = utility(REPORTS)
         assert (np.diag(table)[:-1] >= table[:-1].max(axis=1) - 1e-9).all()
         assert table[4].tolist() == [0, 0, 0, 0, table[4, 4]]
-    assert np.diag(cider_utility(REPORTS))[:3] == pytest.approx(10)
+    assert np.diag(cider_utility(REPORTS))[:3] == pytest.approx(1)
     assert np.diag(bleu_utility(REPORTS))[:4] == pytest.approx(1)
 
 
@@ -144,4 +193,4 @@ def test_cider_utility_by_hand() -> None:
             grams = [Counter(tuple(side[k : k + order]) for k in range(len(side) - order + 1)) for side in words]
             total += cosine(*grams)
         difference = max(0, len(words[0]) - 1) - max(0, len(words[1]) - 1)
-        assert table[i, j] == pytest.approx(10 * total / 4 * np.exp(-(difference**2) / 72))
+        assert table[i, j] == pytest.approx(total / 4 * np.exp(-(difference**2) / 72))

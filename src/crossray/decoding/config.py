@@ -1,5 +1,6 @@
 """How reports are decoded. Imports nothing heavy, because the command line reads its help from here."""
 
+import math
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
@@ -44,6 +45,9 @@ class DecodingConfig:
         samples: number of reports that method "mbr" draws for each study.
         utility: how method "mbr" measures the agreement of two reports: "bleu" (sentence BLEU-4), "cider" (with equal
             weights for all words), or "clinical" (F1 of the observations, by the built-in rules).
+        diagnosis_weight: method "mbr" adds to a report's mean utility (CIDEr-D divided by 10) this times the F1 between
+            the observations that it states, by the built-in rules, and those that the model's own diagnosis finds in
+            the images; for systems that make a diagnosis: union and revtaf.
         temperature: sampling temperature of "sample" and "mbr": below 1 favors probable words, above 1 flattens the
             distribution.
         top_k: "sample" and "mbr" draw from this number of most probable words only; 0 for all words.
@@ -67,6 +71,7 @@ class DecodingConfig:
     suppress_unk: bool = False
     samples: int = 12
     utility: UtilityName = "bleu"
+    diagnosis_weight: float = 0.0
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -98,6 +103,7 @@ class DecodingConfig:
             "length_alpha": (self.length_alpha >= 0, "at least 0"),
             "no_repeat_ngram": (self.no_repeat_ngram >= 0, "at least 0"),
             "samples": (self.samples >= 1, "at least 1"),
+            "diagnosis_weight": (0 <= self.diagnosis_weight < math.inf, "a finite number of at least 0"),
             "temperature": (self.temperature > 0, "above 0; method greedy is its limit"),
             "top_k": (self.top_k >= 0, "at least 0"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),

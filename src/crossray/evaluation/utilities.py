@@ -1,6 +1,6 @@
 """Utilities of minimum Bayes risk decoding (`crossray.decoding.risk`): the agreement between reports of one study."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,20 @@ from crossray.evaluation.metrics.bleu import clipped_matches, guesses
 from crossray.evaluation.metrics.cider import SIGMA
 from crossray.evaluation.metrics.clinical import clinical_f1
 from crossray.evaluation.metrics.ngrams import ORDERS, code_reports
+from crossray.text.observations import CALLED
 
 
 def utility_of(config: DecodingConfig) -> Utility | None:
     """The utility named by `config.utility`; None for searches that need none."""
     if config.method != "mbr":
         return None
-    known: dict[UtilityName, Utility] = {
+    labeler = RuleLabeler()
+    known: dict[UtilityName, Callable[[Sequence[str]], NDArray[np.float64]]] = {
         "bleu": bleu_utility,
         "cider": cider_utility,
-        "clinical": ClinicalUtility(RuleLabeler()),
+        "clinical": ClinicalUtility(labeler),
     }
-    return known[config.utility]
+    return Utility(known[config.utility], Findings(labeler))
 
 
 def bleu_utility(reports: Sequence[str]) -> NDArray[np.float64]:
@@ -44,7 +46,7 @@ def bleu_utility(reports: Sequence[str]) -> NDArray[np.float64]:
 
 
 def cider_utility(reports: Sequence[str]) -> NDArray[np.float64]:
-    """(K, K) CIDEr-D with equal weights of all n-grams, since samples of one study provide no document frequencies."""
+    """(K, K) CIDEr-D, divided by 10, with equal weights of all n-grams, for lack of document frequencies."""
     (coded,) = code_reports(reports)
     count = len(reports)
     total = np.zeros((count, count))
@@ -57,7 +59,25 @@ def cider_utility(reports: Sequence[str]) -> NDArray[np.float64]:
         total += np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
     bigrams = np.maximum(0, coded.lengths - 1)
     difference = (bigrams[:, None] - bigrams[None, :]).astype(np.float64)
-    return 10 * total / len(ORDERS) * np.exp(-(difference**2) / (2 * SIGMA**2))
+    return total / len(ORDERS) * np.exp(-(difference**2) / (2 * SIGMA**2))
+
+
+class Findings:
+    """Which observations reports state as positive or uncertain.
+
+    Args:
+        labeler: labeler of the reports.
+    """
+
+    def __init__(self, labeler: Labeler) -> None:
+        self.labeler = labeler
+
+    def __call__(self, reports: Sequence[str], observations: Sequence[str]) -> NDArray[np.bool_]:
+        """(K, O) bool; False for observations that the labeler does not know."""
+        known = self.labeler.observations
+        codes = np.isin(self.labeler.label(reports), CALLED)
+        absent = np.zeros(len(reports), bool)
+        return np.stack([codes[:, known.index(name)] if name in known else absent for name in observations], axis=1)
 
 
 class ClinicalUtility:

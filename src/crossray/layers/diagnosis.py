@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crossray.layers.attention import CrossAttention, SelfAttention
 from crossray.layers.dropout import Dropout
 from crossray.layers.transformer import FeedForward
-from crossray.text.observations import STATUSES
+from crossray.text.observations import CALLED, STATUSES
 
 POSITIVE = STATUSES.index("positive")
 
@@ -171,6 +171,11 @@ class DiagnosisPrompts(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Return the tokens (B, K) of `statuses`."""
         return self.ids[self.statuses(logits, labels, known)]
+
+
+def called(statuses: Tensor) -> Tensor:
+    """Whether status codes are positive or uncertain, bool of the same shape."""
+    return torch.isin(statuses, torch.tensor(CALLED, device=statuses.device))
 
 
 class ALA(nn.Module):

@@ -23,6 +23,8 @@ class Encoded(TensorRecord):
         memory_mask: (B, S) bool, True where a position is valid; at least one in every row.
         pooled: (B, V, P), one vector per view, for losses and analyses.
         prompt: (B, P) int64 tokens that the decoder reads before the report; None if the system has none.
+        called: (B, K) bool, which observations of `ModelConfig.observations` the system's own diagnosis finds in the
+            images; None if it makes none.
         aux: anything else that the system's own `step` or `losses` needs.
     """
 
@@ -30,6 +32,7 @@ class Encoded(TensorRecord):
     memory_mask: Tensor
     pooled: Tensor
     prompt: Tensor | None = None
+    called: Tensor | None = None
     aux: dict[str, Tensor] = field(default_factory=dict)
 
     def select(self, studies: Tensor) -> "Encoded":

@@ -35,6 +35,7 @@ from crossray.layers.diagnosis import (
     DiagnosisBranch,
     DiagnosisPrompts,
     base_probabilities,
+    called,
     status_shares,
 )
 from crossray.layers.transformer import prepend_prompt
@@ -172,7 +173,14 @@ class REVTAF(RetrievingModel):
             tokens = self._fuse(self.fvtaf, tokens, inputs.view_mask, reference, entities, places, aux)
         memory, mask = join_views(tokens, inputs.view_mask)
         prompt = self.prompts(statuses, labels, known)
-        return Encoded(memory=memory, memory_mask=mask, pooled=pooled, prompt=prompt, aux=aux)
+        return Encoded(
+            memory=memory,
+            memory_mask=mask,
+            pooled=pooled,
+            prompt=prompt,
+            called=called(statuses.argmax(dim=1)),
+            aux=aux,
+        )
 
     def _diagnose(self, pooled: Tensor, views: Tensor, neighbours: Tensor) -> Tensor:
         """Logits (B, 4, K) of the statuses, from pooled views (B, V, C) and the reports of neighbors (B, n)."""

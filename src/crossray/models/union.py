@@ -26,13 +26,13 @@ from crossray.data.batches.transform import transform_inputs
 from crossray.data.store import Dataset
 from crossray.errors import UserError
 from crossray.layers.cache import Cache
-from crossray.layers.diagnosis import ALA, POSITIVE
+from crossray.layers.diagnosis import ALA, POSITIVE, called
 from crossray.layers.dropout import Dropout
 from crossray.models.base import Encoded, Event, PaperModule, Step, register
 from crossray.models.parts.backbones import join_views
 from crossray.models.parts.cra import CRA, CRAConfig
 from crossray.models.parts.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
-from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis, called, read_encoder, shares_called
+from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis, read_encoder, shares_called
 from crossray.text.observations import STATUSES
 
 #: Studies that are diagnosed at once to set thresholds.
@@ -115,23 +115,28 @@ class Union(EncoderDecoder):
             visual = self.cra(visual)
         encoded = self.encode_visual(visual, mask, pooled)
         if self.config.diagnosis:
-            prompts = self._prompts(pooled, inputs, guide, encoded.aux).to(encoded.memory.dtype)
+            prompts = self._prompts(pooled, inputs, guide, encoded).to(encoded.memory.dtype)
             encoded.memory = torch.cat([encoded.memory, prompts], dim=1)
             encoded.memory_mask = torch.cat([mask, mask.new_ones(prompts.shape[:2])], dim=1)
             if self.config.encoder_diagnosis:
                 encoded.aux["image_mask"] = torch.cat([mask, mask.new_zeros(prompts.shape[:2])], dim=1)
         return encoded
 
-    def _prompts(self, pooled: Tensor, inputs: Inputs, guide: Guide | None, aux: dict[str, Tensor]) -> Tensor:
-        """Prompts (B, K, D) of the predicted statuses, or for training with an `EncoderDiagnosis` of the true ones."""
+    def _prompts(self, pooled: Tensor, inputs: Inputs, guide: Guide | None, encoded: Encoded) -> Tensor:
+        """Prompts (B, K, D) of the predicted statuses, or for training with an `EncoderDiagnosis` of the true ones.
+
+        The diagnosis is stored in `encoded`.
+        """
         if isinstance(self.diagnosis, Diagnosis):
-            aux["statuses"] = self.diagnosis(pooled, inputs.view_mask)
-            return self.diagnosis.prompts(aux["statuses"])
-        aux["observations"] = self._diagnose(pooled, inputs)
-        positive = aux["observations"] > 0
+            statuses = self.diagnosis(pooled, inputs.view_mask)
+            encoded.aux["statuses"], encoded.called = statuses, called(statuses.argmax(dim=1))
+            return self.diagnosis.prompts(statuses)
+        logits = self._diagnose(pooled, inputs)
+        encoded.aux["observations"], encoded.called = logits, logits > 0
+        positive = encoded.called
         if self.training and guide is not None and guide.labels is not None:
             known = guide.labels.sum(dim=(1, 2)) > 0
-            positive = torch.where(known[:, None], called(guide.labels), positive)
+            positive = torch.where(known[:, None], called(guide.labels.argmax(dim=2)), positive)
         return self.diagnosis.prompts(positive)
 
     def _diagnose(self, pooled: Tensor, inputs: Inputs) -> Tensor:

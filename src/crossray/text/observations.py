@@ -30,6 +30,9 @@ PROMPTMRG: tuple[str, ...] = OBSERVATIONS[:18]
 #: Statuses of an observation, indexed by PromptMRG's codes; "blank" means not mentioned.
 STATUSES: tuple[str, ...] = ("blank", "positive", "negative", "uncertain")
 
+#: Codes of the statuses of an observation that may be present.
+CALLED: tuple[int, ...] = (STATUSES.index("positive"), STATUSES.index("uncertain"))
+
 #: Name of the rules; stored with labels and scores, together with their version.
 LABELER = "crossray-rules"
 LABELER_VERSION = "4"

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from crossray.data.batches.batch import Guide
 from crossray.errors import UserError
 from crossray.models.base import Encoded
-from crossray.text.observations import STATUSES
-
-_PRESENT = [STATUSES.index("positive"), STATUSES.index("uncertain")]
+from crossray.text.observations import CALLED
 
 
 class Supervision(nn.Module):
@@ -44,6 +42,6 @@ class Supervision(nn.Module):
         if guide.labels is None:
             return logits.sum() * 0.0
         known = guide.labels.sum(dim=(1, 2)) > 0
-        present = guide.labels[:, :, _PRESENT].sum(dim=2)
+        present = guide.labels[..., CALLED].sum(dim=2)
         losses = F.binary_cross_entropy_with_logits(logits, present, reduction="none").mean(dim=1)
         return torch.sum(losses * known) / known.sum().clamp_min(1)

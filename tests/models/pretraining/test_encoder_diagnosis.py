@@ -12,8 +12,9 @@ from crossray.data.batches.batch import Guide
 from crossray.data.batches.transform import ImageTransform
 from crossray.data.study import VIEW_POSITIONS
 from crossray.errors import UserError
+from crossray.layers.diagnosis import called
 from crossray.models.parts.backbones import BackboneConfig
-from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis, called, read_encoder, shares_called
+from crossray.models.pretraining.encoder_diagnosis import EncoderDiagnosis, read_encoder, shares_called
 from crossray.models.pretraining.vision import Vision
 from crossray.models.registry import create_model
 from crossray.training.supervision import Supervision
@@ -59,7 +60,7 @@ def test_the_decoder_reads_true_statuses_in_training_alone() -> None:
     assert batch.guide.labels is not None
     memory = model.encode(batch.inputs, batch.guide).memory
     known = batch.guide.labels.sum(dim=(1, 2)) > 0
-    expected = model.diagnosis.prompts(called(batch.guide.labels))
+    expected = model.diagnosis.prompts(called(batch.guide.labels.argmax(dim=2)))
     assert known.any()
     torch.testing.assert_close(memory[known][:, -expected.shape[1] :], expected[known])
     assert set(model.losses(batch)) == {"language"}

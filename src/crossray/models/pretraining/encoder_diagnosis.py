@@ -16,10 +16,7 @@ from crossray.data.study import VIEW_POSITIONS
 from crossray.errors import UserError
 from crossray.models.base import Trainable
 from crossray.models.pretraining.vision import Vision, mean_of
-from crossray.text.observations import STATUSES
-
-#: Statuses that count as positive, as for an encoder with `uncertain: positive`.
-_CALLED = (STATUSES.index("positive"), STATUSES.index("uncertain"))
+from crossray.text.observations import CALLED
 
 
 class EncoderDiagnosis(nn.Module):
@@ -97,11 +94,6 @@ def read_encoder(name: str, observations: tuple[str, ...]) -> Vision:
     return encoder
 
 
-def called(labels: Tensor) -> Tensor:
-    """Whether observations with one-hot status labels (B, K, 4) are positive or uncertain, (B, K) bool."""
-    return labels[..., _CALLED].any(dim=2)
-
-
 def shares_called(dataset: Dataset) -> Tensor:
     """Share of the labeled training studies in which each observation is positive or uncertain, (K,).
 
@@ -114,4 +106,4 @@ def shares_called(dataset: Dataset) -> Tensor:
         raise UserError(
             f"{dataset.path}: no training study has labels, which 'model.encoder_diagnosis' needs; prepare it again."
         )
-    return torch.from_numpy(np.isin(labels, _CALLED).mean(axis=0))
+    return torch.from_numpy(np.isin(labels, CALLED).mean(axis=0))
