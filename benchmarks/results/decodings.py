@@ -14,14 +14,18 @@ _WAYS = {
     "greedy": DecodingConfig(method="greedy"),
     "beam 3": DecodingConfig(method="beam", beam=3),
     "beam 3, log-probability per word": DecodingConfig(method="beam", beam=3, length_penalty="average"),
-    "one sample, temperature 0.7": DecodingConfig(method="sample", temperature=0.7),
-    "minimum Bayes risk of 12 at 0.7, BLEU": DecodingConfig(method="mbr", temperature=0.7),
-    "minimum Bayes risk of 12 at 0.7, CIDEr": DecodingConfig(method="mbr", temperature=0.7, utility="cider"),
-    "minimum Bayes risk of 12 at 0.7, clinical": DecodingConfig(method="mbr", temperature=0.7, utility="clinical"),
-    "minimum Bayes risk of 24 at 1, BLEU": DecodingConfig(method="mbr", samples=24),
-    "minimum Bayes risk of 24 at 1, CIDEr": DecodingConfig(method="mbr", samples=24, utility="cider"),
-    "minimum Bayes risk of 24 at 1, clinical": DecodingConfig(method="mbr", samples=24, utility="clinical"),
-    "minimum Bayes risk of 24 at 0.7, BLEU": DecodingConfig(method="mbr", samples=24, temperature=0.7),
+    "one sample at 0.7": DecodingConfig(method="sample", temperature=0.7),
+    "24 samples at 1, BLEU": DecodingConfig(method="mbr", samples=24),
+    "24 samples at 1, CIDEr": DecodingConfig(method="mbr", samples=24, utility="cider"),
+    "24 samples at 1, clinical": DecodingConfig(method="mbr", samples=24, utility="clinical"),
+    "24 samples at 0.7, BLEU": DecodingConfig(method="mbr", samples=24, temperature=0.7),
+    "48 samples at 0.7, BLEU": DecodingConfig(method="mbr", samples=48, temperature=0.7),
+    "48 samples at 0.7, BLEU, diagnosis 0.1": DecodingConfig(
+        method="mbr", samples=48, temperature=0.7, diagnosis_weight=0.1
+    ),
+    "48 samples at 0.7, BLEU, diagnosis 1": DecodingConfig(
+        method="mbr", samples=48, temperature=0.7, diagnosis_weight=1.0
+    ),
 }
 
 _METRICS = {"bleu1": "BLEU-1", "bleu4": "BLEU-4", "rouge_l": "ROUGE-L", "cider": "CIDEr-D", "ce_macro_f1": "macro F1"}
@@ -32,8 +36,8 @@ def table(bench: Bench) -> str:
     run = trained(bench, bench.systems[0], bench.seeds[0])
     longest = Generator.from_pretrained(run).decoding.max_length
     rows = []
-    for number, (name, way) in enumerate(_WAYS.items()):
-        predictions = run / f"{bench.split}-decoding{number}.jsonl"
+    for name, way in _WAYS.items():
+        predictions = run / f"{bench.split}-{name.replace(', ', '-').replace(' ', '-')}.jsonl"
         scores = scores_path(predictions)
         if not scores.exists():
             generator = Generator.from_pretrained(run, decoding=replace(way, max_length=longest))
@@ -47,8 +51,9 @@ def table(bench: Bench) -> str:
         rows.append([name, *values, looked, f"{found.distinct_reports:.2f}", f"{found.words:.1f}"])
     headings = ["decoding", *_METRICS.values(), "CIDEr-D minus shuffled", "distinct reports", "words"]
     about = (
-        "*Minimum Bayes risk of 12 at 0.7* draws 12 samples at temperature 0.7 and returns the one that agrees best "
-        "with the others ([decoding](../training.md#decoding))."
+        "*24 samples at 0.7, BLEU* draws 24 reports at temperature 0.7 and returns the one that agrees best with the "
+        "others, by BLEU; *diagnosis 0.1* also prefers reports that state what the model's diagnosis finds, with this "
+        "weight ([decoding](../training.md#decoding)). All rows have drawing 0 of their samples."
     )
     return (
         f"# Decoding ({SPLITS[bench.split]})\n\n`{bench.systems[0]}`, seed {bench.seeds[0]}, protocol `r2gen`. "
