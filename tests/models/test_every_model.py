@@ -302,6 +302,16 @@ def test_a_single_study_trains(system: str) -> None:
 
 
 @every_system
+def test_a_saved_folder_does_not_tell_where_other_weights_were(system: str, tmp_path: Path) -> None:
+    model = tiny(system)
+    backbone = dataclasses.replace(model.config.backbone, name="/home/anna/runs/encoder/best")  # type: ignore[attr-defined]
+    model.config = dataclasses.replace(model.config, backbone=backbone)
+    model.save_pretrained(tmp_path)
+    assert "anna" not in (tmp_path / "config.json").read_text()
+    assert ReportModel.from_pretrained(tmp_path).config.backbone.name == "encoder/best"  # type: ignore[attr-defined]
+
+
+@every_system
 def test_saved_folder_gives_equal_logits(system: str, tmp_path: Path) -> None:
     model, batch = tiny(system).train(), make_batch()
     model.losses(batch)  # moves the running statistics, which must be saved too

@@ -125,8 +125,12 @@ class Trainable(nn.Module, ABC):
         self.config = dataclasses.replace(self.config, **fields)
 
     def saved_config(self) -> dict[str, Any]:
-        """The JSON-ready configuration that rebuilds this module from the saved folder alone."""
-        return dataclasses.asdict(self.config)
+        """The JSON-ready configuration that rebuilds this module from the saved folder alone.
+
+        Folders whose weights are now in this one are named by their last two parts, so that a published model does not
+        tell where they were.
+        """
+        return _without_places(dataclasses.asdict(self.config))
 
     def save_pretrained(self, folder: Path | str, provenance: Mapping[str, Any] | None = None) -> None:
         """Write `config.json`, `model.safetensors` and `provenance.json` to `folder`."""
@@ -370,3 +374,12 @@ def system_class(name: str) -> type[Trainable]:
         UserError: there is no such system.
     """
     return SYSTEMS.get(name)
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the last two parts of each absolute path in a field "name"."""
+    changed = {key: _without_places(value) for key, value in config.items() if isinstance(value, dict)}
+    name = config.get("name")
+    if isinstance(name, str) and Path(name).is_absolute():
+        changed["name"] = "/".join(Path(name).parts[-2:])
+    return {**config, **changed}
