@@ -264,8 +264,8 @@ def _train(command: str, arguments: list[str]) -> None:
     own.add_argument("--out", type=Path, help="output folder of the run; must not exist yet")
     own.add_argument(
         "--resume",
-        type=Path,
-        help="folder of an interrupted run to continue exactly where it stopped; if its dataset has moved, give --data",
+        help="folder of an interrupted run to continue exactly where it stopped; if its dataset has moved, give "
+        "--data. Or the trainer.mirror of a run, such as s3://bucket/runs/a, which is first copied to --out",
     )
     own.add_argument("-h", "--help", action="store_true", help="show this help; with a recipe, list its options")
     chosen, overrides = own.parse_known_args(arguments)
@@ -277,9 +277,16 @@ def _train(command: str, arguments: list[str]) -> None:
     if chosen.resume is not None and not chosen.help:
         from crossray.training.run import resume
 
-        if chosen.recipe or chosen.out or overrides:
+        mirror = "://" in chosen.resume
+        if chosen.recipe or overrides or (chosen.out and not mirror):
             raise UserError("--resume continues a run with its own recipe: remove the arguments other than --data.")
-        resume(chosen.resume, chosen.data)
+        if mirror:
+            from crossray.training.mirror import fetch
+
+            if chosen.out is None:
+                raise UserError(f"--out is needed: a new folder for the run that is copied from {chosen.resume}.")
+            fetch(chosen.resume, chosen.out)
+        resume(chosen.out if mirror else Path(chosen.resume), chosen.data)
         return
     from crossray.training.recipe import parse, recipe_parser
 

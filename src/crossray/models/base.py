@@ -378,7 +378,7 @@ def system_class(name: str) -> type[Trainable]:
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with the last two parts of each absolute path in a field "name"."""
-    changed = {key: _without_places(value) for key, value in config.items() if isinstance(value, dict)}
+    changed: dict[str, Any] = {key: _without_places(value) for key, value in config.items() if isinstance(value, dict)}
     name = config.get("name")
     if isinstance(name, str) and Path(name).is_absolute():
         changed["name"] = "/".join(Path(name).parts[-2:])

@@ -18,6 +18,7 @@ from crossray.errors import UserError
 from crossray.files.write import replace_folder, replacing
 from crossray.training.config import TrainerConfig
 from crossray.training.folder import first_process
+from crossray.training.mirror import Mirror
 from crossray.training.module import TrainingModule
 from crossray.training.selection import monitored, monitored_names, selected_by
 
@@ -128,12 +129,16 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         path: path of the checkpoint, which is replaced atomically.
-        config: trainer settings; `checkpoint_steps`, `checkpoint_minutes` and `accumulate` are used.
+        config: trainer settings; `checkpoint_steps`, `checkpoint_minutes`, `accumulate` and `mirror` are used.
+
+    Raises:
+        UserError: the mirror cannot be written to.
     """
 
     def __init__(self, path: Path, config: TrainerConfig) -> None:
         self.path = path
         self.config = config
+        self.mirror = Mirror(config.mirror, path.parent) if config.mirror and first_process() else None
         self.interrupted = False
         self._saved_step = -1
         self._saved_at = time.monotonic()
@@ -190,6 +195,8 @@ class LastCheckpoint(Checkpoint):
         """Write a temporary file, then replace the checkpoint, so that a killed process leaves a complete one."""
         with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as beside:
             trainer.save_checkpoint(beside)
+        if self.mirror is not None:
+            self.mirror.update()
         trainer.strategy.barrier("checkpoint")
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 

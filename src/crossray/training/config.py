@@ -246,6 +246,9 @@ class TrainerConfig:
         log_every: number of optimizer steps between two rows of training losses in metrics.jsonl.
         checkpoint_steps: number of optimizer steps between two checkpoints within an epoch; 0 to ignore steps.
         checkpoint_minutes: minutes between two checkpoints within an epoch; 0 to ignore time.
+        mirror: address of a folder in object storage, such as s3://bucket/runs/a, or in another store that fsspec
+            knows. It receives a copy of the run after every checkpoint, which another machine can continue: `crossray
+            train --resume ADDRESS --out FOLDER --data DATA`.
         logger: experiment tracker that also receives the rows of metrics.jsonl: none; csv or tensorboard, which write
             to the folder of the run; wandb or mlflow.
         threads: number of CPU threads of PyTorch; 0 for PyTorch's default.
@@ -271,6 +274,7 @@ class TrainerConfig:
     log_every: int = 20
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 5.0
+    mirror: str = ""
     logger: Literal["none", "csv", "tensorboard", "wandb", "mlflow"] = "none"
     threads: int = 0
 
@@ -281,6 +285,11 @@ class TrainerConfig:
         if not 0 <= self.average < 1:
             raise UserError(f"recipe field 'trainer.average' is {self.average}; give a decay from 0 to below 1.")
         _at_least("trainer", self, 0, "checkpoint_steps", "checkpoint_minutes", "threads", "seed")
+        if self.mirror and "://" not in self.mirror:
+            raise UserError(
+                f"recipe field 'trainer.mirror' is '{self.mirror}'; give an address, such as s3://bucket/runs/a or "
+                "file:///mnt/share/a."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
