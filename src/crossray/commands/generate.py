@@ -80,6 +80,11 @@ def generate(
     # with Ray, the workers have the devices
     here = "cpu" if engine == "ray" else device
     generator = load(model, device=here, decoding=_values(decoding)).generator
+    if data is not None:
+        from crossray.data.store import Dataset
+        from crossray.generation.lineage import warn_of_other_splits
+
+        warn_of_other_splits(Path(generator.name), Dataset.open(data), split)
     with progress_bar("writing reports") as progress:
         if data is not None and engine == "ray":
             from crossray.generation.cluster import generate_on_ray
