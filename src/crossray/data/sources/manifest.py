@@ -22,7 +22,7 @@ from crossray.data.sources.manifest_faults import Fault, FaultError, message
 from crossray.data.sources.manifest_table import read_table
 from crossray.data.sources.sections import Sections, split_sections
 from crossray.data.sources.source import Collection, source
-from crossray.data.sources.splits import split_patients
+from crossray.data.sources.splits import split_patients, warn_of_shared_images
 from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
 from crossray.errors import LONGEST_QUOTE, UserError, choose, counted, did_you_mean, quoted
@@ -170,24 +170,9 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, conventi
     if "split" not in columns:
         drawn = split_patients((study.patient for study in studies), seed)
         studies = [replace(study, split=drawn[study.patient]) for study in studies]
-    _remark_shared_images(path, studies)
+    warn_of_shared_images(path, studies, "columns images and patient")
     _remark_shared_headers(path, reader.headers)
     return Manifest(tuple(studies), tuple(faults), labelled)
-
-
-def _remark_shared_images(path: Path, studies: Sequence[Study]) -> None:
-    """Warn of images that belong to several patients, because a test image may then also be in the training split."""
-    patients: dict[object, set[str]] = {}
-    for study in studies:
-        for image in study.images:
-            patients.setdefault(getattr(image, "path", image), set()).add(study.patient)
-    if shared := sum(len(found) > 1 for found in patients.values()):
-        _LOGGER.warning(
-            "%s: %d images belong to more than one patient, so that training may see images of the test; check the "
-            "columns images and patient",
-            path,
-            shared,
-        )
 
 
 def _remark_shared_headers(path: Path, headers: Mapping[str, Mapping[str, set[str]]]) -> None:
