@@ -1,10 +1,13 @@
 """The command line as a user meets it: help, exit codes, and mistakes said in one sentence."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -255,6 +258,32 @@ def test_an_export_replaces_none_of_its_inputs(option: str, tmp_path: Path, caps
         cli.main(["export", str(predictions), "--format", "jsonl", f"--{option}", str(other), "--out", str(other)])
     assert caught.value.code == 2 and "--out" in capsys.readouterr().err
     assert other.read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", "{long}"],
+        ["label", "reports.csv", "--out", "{long}"],
+        ["train", "--resume", "{long}"],
+        ["generate", "--model", "{long}", "a.png"],
+        ["evaluate", "predictions.jsonl", "--labeler", "{long}"],
+    ],
+)
+def test_a_name_that_no_disk_takes(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = str(tmp_path / ("x" * 300))
+    assert "File name too long; give a shorter name" in mistake(capsys, *(a.format(long=long) for a in arguments))
+
+
+def test_a_folder_of_somebody_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Even `Path.exists` raises an error there, so that any line of any command may."""
+    for code, remedy in ((errno.EACCES, "change its permissions"), (errno.ENOSPC, "free some space")):
+        error = OSError(code, os.strerror(code), "data")
+        monkeypatch.setattr("crossray.cli._run", Mock(side_effect=error))
+        assert f"data: {os.strerror(code)}; {remedy}" in mistake(capsys, "models")
+    monkeypatch.setattr("crossray.cli._run", Mock(side_effect=OSError(errno.EBADF, "a fault of the program")))
+    with pytest.raises(OSError, match="fault of the program"):
+        cli.main(["models"])
 
 
 def test_ctrl_c_says_something(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

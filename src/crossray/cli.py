@@ -1,6 +1,7 @@
 """The command line: parses arguments, runs a function of `crossray.commands`, and prints errors as one sentence."""
 
 import argparse
+import errno
 import inspect
 import io
 import itertools
@@ -20,6 +21,7 @@ from crossray.commands import COMMANDS, GROUPS, RENAMED
 from crossray.commands.command import Command
 from crossray.errors import UserError
 from crossray.files.guard import check_outputs
+from crossray.files.names import printable
 from crossray.parser_messages import plain_message
 
 #: Exit code after a user's mistake, as in argparse.
@@ -27,6 +29,16 @@ MISTAKE = 2
 #: Exit code after Ctrl-C, as in shells.
 INTERRUPTED = 130
 
+
+#: Errors of files and disks that any command can meet anywhere, and what helps.
+_REMEDIES = {
+    errno.EACCES: "change its permissions or name another place",
+    errno.EPERM: "change its permissions or name another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EROFS: "name another place",
+    errno.ENOSPC: "free some space, and repeat the command",
+    errno.EDQUOT: "free some space, and repeat the command",
+}
 
 #: The parser's name of an option contains the command (prepare.phantom.out); the user typed --out.
 _KEY = re.compile(rf"\b((?:{'|'.join(GROUPS)})\.[\w-]+|{'|'.join(COMMANDS)})\.(\w+)")
@@ -352,6 +364,13 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # `crossray ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        place = f"{printable(error.filename)}: " if isinstance(error.filename, str | Path) else ""
+        sys.stderr.write(f"crossray: {place}{error.strerror}; {remedy}.\n")
+        raise SystemExit(MISTAKE) from None
 
 
 def _say_anything() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from crossray.errors import UserError
 from crossray.files.lock import locked
@@ -67,5 +68,21 @@ def test_a_file_system_that_cannot_lock_is_named_and_not_another_process(
     with (
         pytest.raises(UserError, match=r"this file system cannot lock files.*local folder"),
         locked(tmp_path / "l", "taken"),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_not_a_fault_of_its_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the dataset of somebody else, in which a frozen encoder would cache its features."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    with (
+        pytest.raises(UserError, match=r"cannot be written \(Permission denied\); change the perm"),
+        locked(tmp_path / "l"),
     ):
         pass

@@ -44,6 +44,30 @@ def test_files(folder, data, tmp_path):
     assert len(header.versions["weights_sha256"]) == 64
 
 
+def test_a_list_of_studies_orders_views_as_its_positions_say(folder, data, tmp_path):
+    """`prepare manifest` does, so a list without them would show the model the views in another order."""
+    table = data / "views.csv"
+    table.write_text("study,images,views\na,1-1.png;1-0.png,lateral;pa\nb,1-0.png;1-1.png,\n")
+    generate([], str(folder), out=tmp_path / "out.jsonl", studies=table, device="cpu")
+    first, second = PredictionFile.load(tmp_path / "out.jsonl").rows
+    assert first.images == second.images == (str(data / "1-0.png"), str(data / "1-1.png"))
+    assert first.prediction == second.prediction
+    for views, remedy in (("pa", "1 position for 2 images"), ("pa;axial", "is not one of unknown, frontal")):
+        table.write_text(f"study,images,views\na,1-1.png;1-0.png,{views}\n")
+        with pytest.raises(UserError, match=rf"views\.csv: line 2: views: .*{remedy}"):
+            generate([], str(folder), out=tmp_path / "out.jsonl", studies=table, device="cpu")
+
+
+def test_reports_do_not_replace_an_image_of_the_list(folder, data, tmp_path):
+    image = tmp_path / "a.png"
+    image.write_bytes((data / "0-0.png").read_bytes())
+    for name, text in (("list.csv", "images\na.png\n"), ("list.txt", "a.png\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=r"--out .*a\.png is read by images"):
+            generate([], str(folder), out=image, studies=tmp_path / name, device="cpu")
+    assert image.read_bytes() == (data / "0-0.png").read_bytes()
+
+
 def test_a_list_of_studies_keeps_its_names(folder, data, tmp_path):
     """A manifest is such a list: the reports must be scored against the references of the same rows."""
     table = data / "list.csv"

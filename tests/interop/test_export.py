@@ -13,6 +13,9 @@ from tests.interop.studies import TEXT, image
 from crossray.cli import main
 from crossray.evaluation.predictions import Prediction, Provenance, write_predictions
 
+#: Names of the exports of the studies "ward/a" and "ward:a".
+A, B = "ward_a-691c8f93", "ward_a-aca51e56"
+
 PROVENANCE = Provenance(model="runs/a", system="baseline", versions={"weights_sha256": "ab" * 32, "crossray": "1.0"})
 
 
@@ -40,14 +43,14 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_text(folder: Path) -> None:
     export("--format", "text")
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["ward_a-2.txt", "ward_a.txt"]
-    text = (folder / "out" / "ward_a.txt").read_text()
+    assert sorted(path.name for path in (folder / "out").iterdir()) == sorted([f"{A}.txt", f"{B}.txt"])
+    text = (folder / "out" / f"{A}.txt").read_text()
     assert text.startswith("The heart is enlarged. ") and "Not a medical device" in text
 
 
 def test_fhir(folder: Path) -> None:
     export("--format", "fhir")
-    for name, study in (("ward_a", "1.2.3"), ("ward_a-2", "1.2.4")):
+    for name, study in ((A, "1.2.3"), (B, "1.2.4")):
         content = (folder / "out" / f"{name}.json").read_text()
         Bundle.model_validate_json(content)
         assert f"urn:oid:{study}" in content
@@ -56,14 +59,14 @@ def test_fhir(folder: Path) -> None:
 def test_fhir_to_be_posted_about_a_given_patient(folder: Path) -> None:
     (folder / "ids.txt").write_text("ward/a\n")
     export("--format", "fhir", "--studies", "ids.txt", "--subject", "Patient/9", "--transaction")
-    bundle = json.loads((folder / "out" / "ward_a.json").read_text())
+    bundle = json.loads((folder / "out" / f"{A}.json").read_text())
     assert bundle["type"] == "transaction"
     assert bundle["entry"][0]["resource"]["subject"] == {"reference": "Patient/9"}
 
 
 def test_sr(folder: Path) -> None:
     export("--format", "sr")
-    made = [dcmread(folder / "out" / f"{name}.dcm") for name in ("ward_a", "ward_a-2")]
+    made = [dcmread(folder / "out" / f"{name}.dcm") for name in (A, B)]
     assert [one.StudyInstanceUID for one in made] == ["1.2.3", "1.2.4"]
     assert made[0].SOPInstanceUID != made[1].SOPInstanceUID
 
@@ -90,7 +93,27 @@ def test_long_names_of_any_script_fit_into_a_file_system(folder: Path) -> None:
     write_predictions(folder / "p.jsonl", PROVENANCE, [Prediction(name, TEXT) for name in ids])
     export("--format", "text")
     names = sorted(path.name for path in (folder / "out").iterdir())
-    assert names == ["x" * 100 + ".txt", "\u80ba" * 50 + "-2.txt", "\u80ba" * 50 + ".txt"]
+    assert [name.partition("-")[0] for name in names] == ["x" * 100, "\u80ba" * 50, "\u80ba" * 50]
+    assert len(set(names)) == 3
+
+
+def test_a_later_export_replaces_only_the_report_of_the_same_study(folder: Path) -> None:
+    """Both studies are "ward_a" as names of files, and the second is exported alone."""
+    export("--format", "text")
+    before = (folder / "out" / f"{A}.txt").read_text()
+    write_predictions(folder / "p.jsonl", PROVENANCE, [Prediction("ward:a", "no effusion .")])
+    export("--format", "text")
+    assert (folder / "out" / f"{A}.txt").read_text() == before
+    assert (folder / "out" / f"{B}.txt").read_text().startswith("No effusion.")
+
+
+def test_names_that_a_disk_takes_are_kept(folder: Path) -> None:
+    write_predictions(
+        folder / "p.jsonl", PROVENANCE, [Prediction(name, TEXT) for name in ("1.2-b", "M\u00fcller", "A", "a")]
+    )
+    export("--format", "text")
+    names = sorted(path.name for path in (folder / "out").iterdir())
+    assert names == ["1.2-b.txt", "A.txt", "M\u00fcller.txt", "a-2.txt"]
 
 
 def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,9 +127,9 @@ def test_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_only_exports_are_replaced(folder: Path, capsys: pytest.CaptureFixture[str], format: str) -> None:
     for _ in range(2):
         export("--format", format)
-    (kept,) = (folder / "out").glob("ward_a-2.*")
+    (kept,) = (folder / "out").glob(f"{B}.*")
     kept.write_bytes(b"written by a person")
-    (folder / "out" / f"ward_a{kept.suffix}").unlink()
+    (folder / "out" / f"{A}{kept.suffix}").unlink()
     assert f"{kept.name} exists and is no export of CrossRay" in refusal(capsys, "--format", format)
     assert [path.name for path in (folder / "out").iterdir()] == [kept.name]
     assert kept.read_bytes() == b"written by a person"

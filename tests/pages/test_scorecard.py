@@ -67,6 +67,22 @@ class TestReading:
         shutil.copy(runs[1] / "predictions.scores.json", tmp_path / "mine.scores.json")
         assert [system.name for system in read_systems([runs[0], alone])] == ["careful", "mine"]
 
+    def test_reports_of_image_files_get_the_true_reports_of_a_dataset(self, runs: list[Path], tmp_path: Path) -> None:
+        """`crossray evaluate --data` scores such a file, and the page reads its scores."""
+        whole = PredictionFile.load(runs[0] / "predictions.jsonl")
+        data, path = whole.provenance.data, tmp_path / "files.jsonl"
+        assert data is not None
+        rows = tuple(replace(row, references={}) for row in whole.rows)
+        replace(whole, rows=rows, provenance=replace(whole.provenance, data=None, data_sha256="")).save(path)
+        with pytest.raises(UserError, match="give the dataset with --data"):
+            read_systems([path])
+        (system,) = read_systems([path], data=data)
+        arguments = ["evaluate", str(path), "--data", data, "--meteor", "no", "--resamples", "20"]
+        main(arguments)
+        (stored,) = read_systems([path], data=data, say=pytest.fail)
+        assert stored.evaluation.protocols.keys() == system.evaluation.protocols.keys() == {"full"}
+        assert stored.predictions == system.predictions
+
     def test_names_that_differ_after_a_dot_only_have_scores_and_names_of_their_own(
         self, runs: list[Path], tmp_path: Path
     ) -> None:

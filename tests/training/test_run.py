@@ -27,6 +27,7 @@ from crossray.text.observations import OBSERVATIONS
 from crossray.text.tokenizer import ADDED_TOKENS, Tokenizer
 from crossray.training.callbacks import Clock
 from crossray.training.config import TrainerConfig
+from crossray.training.folder import alone
 from crossray.training.module import TrainingModule
 from crossray.training.recipe import list_recipes, load
 from crossray.training.run import build_model, resume, train
@@ -415,3 +416,11 @@ def test_the_validation_loss_is_that_of_the_whole_split(reduction: str, tiny: An
         train(recipe, blobs, tmp_path / str(size))
         losses.append(rows_of(tmp_path / str(size), "val")[0]["loss_language"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_run_that_ends_before_it_starts_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("new", "old"):
+        with pytest.raises(OSError, match="no place"), alone(tmp_path / name):
+            raise OSError("no place for the features")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "old"]

@@ -34,11 +34,13 @@ def calibrate(
     from crossray.data.store import Dataset
     from crossray.files.folders import model_folder
     from crossray.generation.generator import Generator
+    from crossray.generation.lineage import warn_of_other_splits
     from crossray.pages.confidence_page import write_confidence
     from crossray.pages.confidence_tables import CHECK_NOTE, CONFIDENCE_NOTE, check_grids, confidence_grids
 
     dataset, folder = Dataset.open(data), model_folder(model)
     generator = Generator.from_pretrained(folder, device=device, use_confidence=False)
+    warn_of_other_splits(folder, dataset, split)
     held_images(generator.model, dataset, split, false_alarms)  # refuses an impossible share before the slow part
     with progress_bar("writing reports") as progress:
         calibration = learn(

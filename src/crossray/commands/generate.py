@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from crossray.errors import UserError, counted, quoted
+from crossray.files.guard import check_outputs
 from crossray.files.names import views_of
 from crossray.pages.terminal import console, progress_bar
 
@@ -36,7 +37,8 @@ def generate(
         split: split of --data, test by default; use all for a model trained on another dataset.
         studies: list of studies instead of images: a text file with one study per line, its views separated by commas;
             or a manifest or another CSV or JSONL file with the views in the column "images", separated by ";" or
-            commas, and the studies' names in "study", if you like. Paths are relative to the file.
+            commas, and the studies' names in "study" and the positions in "views", if you like. Paths are relative to
+            the file.
         decoding: decoding fields to override, such as --decoding.method greedy.
         batch_size: studies per batch; halved automatically when memory runs out.
         shuffle_images: seed of a shuffle that gives each study of --data the images of another one, to measure how
@@ -65,10 +67,12 @@ def generate(
         raise UserError("--engine ray needs --data; prepare the images (`crossray prepare manifest`), or leave it out.")
     if devices is not None and engine != "ray":
         raise UserError("--devices needs --engine ray; add it, or leave out --devices.")
-    names = None
+    names = positions = None
     listed = [views_of(study) for study in images]
     if studies is not None:
-        listed, names = _listed(studies)
+        listed, names, positions = _listed(studies)
+        if out is not None:
+            check_outputs({"--out": (out, "file")}, {"images": [view for views in listed for view in views]})
     if out is None and len(listed) != 1:
         raise UserError(
             "--out is missing; name a predictions file, because only the report of a single study can be printed."
@@ -76,6 +80,11 @@ def generate(
     # with Ray, the workers have the devices
     here = "cpu" if engine == "ray" else device
     generator = load(model, device=here, decoding=_values(decoding)).generator
+    if data is not None:
+        from crossray.data.store import Dataset
+        from crossray.generation.lineage import warn_of_other_splits
+
+        warn_of_other_splits(Path(generator.name), Dataset.open(data), split)
     with progress_bar("writing reports") as progress:
         if data is not None and engine == "ray":
             from crossray.generation.cluster import generate_on_ray
@@ -92,12 +101,12 @@ def generate(
             )
         elif out is not None:
             count = generator.generate_files(
-                listed, out, batch_size=batch_size, strict=strict, names=names, progress=progress
+                listed, out, batch_size=batch_size, strict=strict, names=names, positions=positions, progress=progress
             )
         else:
             from crossray.text.display import readable
 
-            (written,) = generator.report_files(listed, strict=strict, names=names)
+            (written,) = generator.report_files(listed, strict=strict, names=names, positions=positions)
             console().print(readable(written.report.text), highlight=False, soft_wrap=True)
             count = 1
     if out is not None:
@@ -117,12 +126,13 @@ def _values(given: dict[str, str] | None) -> dict[str, object]:
     return values
 
 
-def _listed(path: Path) -> tuple[list[list[Path]], list[str] | None]:
-    """The views of each study of a list, and the studies' names if the list has them."""
+def _listed(path: Path) -> tuple[list[list[Path]], list[str] | None, list[list[str]]]:
+    """The views of each study of a list, the studies' names if the list has them, and the positions that it states."""
     table = path.suffix.lower() in (".csv", ".jsonl")
     listed: list[list[Path]] = []
     names: dict[str, int] = {}  # with their lines
-    for line, views, name in _table(path) if table else _lines(path):
+    positions: list[list[str]] = []
+    for line, views, name, stated in _table(path) if table else _lines(path):
         if not views:
             raise UserError(f"--studies {path}: line {line}: images: is empty; name at least one file.")
         if name is not None and names.setdefault(name, line) != line:
@@ -130,24 +140,26 @@ def _listed(path: Path) -> tuple[list[list[Path]], list[str] | None]:
                 f"--studies {path}: line {line}: study {quoted(name)} is also in line {names[name]}; rename one."
             )
         listed.append(views)
+        positions.append(stated)
     if not listed:
         raise UserError(f"--studies {path}: lists no studies; write one per line.")
-    return listed, list(names) or None
+    return listed, list(names) or None, positions
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[Path], None]]:
+def _lines(path: Path) -> Iterator[tuple[int, list[Path], None, list[str]]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--studies {path}: cannot be read ({error}); give a text or CSV file in UTF-8.") from None
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield number, views_of(line, path.parent), None
+            yield number, views_of(line, path.parent), None, []
 
 
-def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:
-    """Rows of a table, whose studies have the names that `crossray prepare manifest` gives them."""
+def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None, list[str]]]:
+    """Rows of a table, whose studies and views have the names and positions of `crossray prepare manifest`."""
     from crossray.data.sources.identifiers import identifier
+    from crossray.data.sources.manifest import listed_positions
     from crossray.data.sources.manifest_faults import FaultError
     from crossray.data.sources.manifest_table import read_table
     from crossray.files.names import is_text
@@ -169,4 +181,8 @@ def _table(path: Path) -> Iterator[tuple[int, list[Path], str | None]]:
         name = None if named is None else identifier(given) or f"line-{line}"
         if name is not None and not is_text(name):
             raise UserError(f"--studies {path}: line {line}: {named}: contains an incomplete character; use UTF-8.")
-        yield line, views, name
+        try:
+            positions = listed_positions(row, views) if views else []
+        except FaultError as fault:
+            raise UserError(f"--studies {path}: {fault.at(line)}.") from None
+        yield line, views, name, positions

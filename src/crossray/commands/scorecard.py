@@ -12,7 +12,7 @@ def scorecard(runs: list[Path], out: Path, data: Path | None = None, studies: in
     Args:
         runs: predictions files, or folders of runs with predictions.jsonl.
         out: HTML file to write.
-        data: prepared dataset with the images; by default, the one that the predictions name.
+        data: prepared dataset with the images and true reports; by default, the one that the predictions name.
         studies: number of studies to show: a third of the best, a third of the worst, the rest at random.
         seed: random seed for selecting the studies.
     """

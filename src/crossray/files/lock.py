@@ -20,7 +20,7 @@ def locked(path: Path, busy: str | None = None, *, patience: float = 0.0) -> Ite
         patience: number of seconds to wait before raising the error.
 
     Raises:
-        UserError: another process holds the lock, or the file system does not support locks.
+        UserError: another process holds the lock, the folder is read-only, or the file system does not support locks.
     """
     lock = FileLock(path)
     try:
@@ -30,6 +30,10 @@ def locked(path: Path, busy: str | None = None, *, patience: float = 0.0) -> Ite
             lock.acquire(timeout=-1 if busy is None else patience)
     except Timeout:
         raise UserError(str(busy)) from None
+    except PermissionError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); change the permissions of its folder or use a copy of it."
+        ) from error
     except (OSError, NotImplementedError) as error:
         raise UserError(
             f"{path}: this file system cannot lock files ({getattr(error, 'strerror', None) or error}); choose a local "

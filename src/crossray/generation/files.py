@@ -29,7 +29,7 @@ class FileStudy:
     positions: tuple[str, ...]
 
 
-def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
+def read_study(paths: Sequence[Path], views: int, size: int, stated: Sequence[str] = ()) -> FileStudy:
     """Read the views of a study in the form in which a prepared dataset stores them.
 
     Args:
@@ -37,6 +37,7 @@ def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
             Files with a known position are ordered too: frontal views first.
         views: maximum number of views of the model.
         size: length of their short side in pixels, `Generator.stored`.
+        stated: position of each file, which replaces that in its header; empty if only the headers state them.
 
     Raises:
         UserError: there is no view or too many, a file cannot be read, or the files belong to several studies.
@@ -57,7 +58,7 @@ def read_study(paths: Sequence[Path], views: int, size: int) -> FileStudy:
             f"{printable(given)}: StudyInstanceUID differs between the files of its study; give each study its own "
             "files or folder."
         )
-    positions = [found.position for found in described]
+    positions = list(stated) or [found.position for found in described]
     order = listed_frontal_first(positions)
     return FileStudy(
         paths=tuple(paths[place] for place in order),

@@ -162,6 +162,7 @@ class Generator:
         batch_size: int = 64,
         strict: bool = False,
         names: Sequence[str] | None = None,
+        positions: Sequence[Sequence[str]] | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Write the reports of radiographs in PNG, JPEG or DICOM files.
@@ -174,6 +175,7 @@ class Generator:
             batch_size: number of studies per batch; halved when memory runs out.
             strict: see `report_files`.
             names: see `report_files`.
+            positions: see `report_files`.
             progress: called with the number of finished and of all studies.
 
         Returns:
@@ -182,7 +184,9 @@ class Generator:
         Raises:
             UserError: a file cannot be read, a study has no view or more than the model takes, or `strict` refuses one.
         """
-        reports = self.report_files(studies, batch_size=batch_size, strict=strict, names=names, progress=progress)
+        reports = self.report_files(
+            studies, batch_size=batch_size, strict=strict, names=names, positions=positions, progress=progress
+        )
 
         def predictions() -> Iterator[Prediction]:
             for written in reports:
@@ -200,6 +204,7 @@ class Generator:
         samples: int = 0,
         strict: bool = False,
         names: Sequence[str] | None = None,
+        positions: Sequence[Sequence[str]] | None = None,
         progress: Progress | None = None,
     ) -> "Iterator[StudyReport]":
         """The reports of radiographs in files, one after the other; every file is read before the first.
@@ -211,6 +216,8 @@ class Generator:
             strict: raise an error for a study whose images the input check flags, instead of logging a warning.
             names: names of the studies, which determine their random numbers; if None, they are derived from the file
                 names.
+            positions: positions of each study's files; an empty one, and those of DICOM files by default, are read
+                from the headers.
             progress: called with the number of finished and of all studies.
 
         Raises:
@@ -218,7 +225,11 @@ class Generator:
         """
         if strict and self.checker is None:
             raise no_check(self.name)
-        files = [read_study(views, self.model.config.views, self.stored) for views in studies]
+        stated = positions or [()] * len(studies)
+        files = [
+            read_study(views, self.model.config.views, self.stored, given)
+            for views, given in zip(studies, stated, strict=True)
+        ]
         if not files:
             raise UserError("images: none are given; name at least one image file.")
         names = study_ids(studies) if names is None else names

@@ -1,5 +1,6 @@
 """Exports predictions as files for hospital systems, one per study."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ _SUFFIX = {"text": ".txt", "fhir": ".json", "sr": ".dcm"}
 
 #: Maximum length of a file name in characters and in bytes; file systems allow 255 bytes with temporary suffixes.
 _LONGEST, _MOST_BYTES = 100, 150
+
+#: Number of hexadecimal digits that distinguish studies whose names cannot be names of files.
+_DIGITS = 8
 
 
 def export_reports(
@@ -112,12 +116,18 @@ def _image(path: Path) -> Path:
 
 
 def _names(studies: list[str]) -> Mapping[str, str]:
-    """Choose a unique file name for each study."""
+    """Choose a unique file name for each study, which does not depend on the other studies.
+
+    A name that differs from the study's ends with a digest of it. Otherwise, an export of "ward:a" alone would replace
+    an earlier report of "ward/a". Only names that differ in case are numbered, because a disk may not tell them apart.
+    """
     names: dict[str, str] = {}
     taken: set[str] = set()
     for study in studies:
         stem = re.sub(r"[^\w.+-]+", "_", study).strip("._")[:_LONGEST]
         stem = stem.encode()[:_MOST_BYTES].decode(errors="ignore") or "study"
+        if stem != study:
+            stem += "-" + hashlib.sha256(study.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1

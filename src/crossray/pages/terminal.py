@@ -109,10 +109,11 @@ def print_dataset(dataset: "Dataset", console: "Console") -> None:
 
 
 def text_notes(dataset: "Dataset") -> list[str]:
-    """Notes on text in the reports that is not used: words outside the sections, unknown headings, other languages."""
+    """Notes on text that is not used: words outside the sections, unknown headings, addenda, other languages."""
     from crossray.text.observations import language_notes, report_language
 
-    unread = [extra["unread"] for extra in dataset.extras() if "unread" in extra]
+    extras = list(dataset.extras())
+    unread = [extra["unread"] for extra in extras if "unread" in extra]
     notes = []
     if unread:
         words = sum(entry["words"] for entry in unread)
@@ -121,6 +122,10 @@ def text_notes(dataset: "Dataset") -> list[str]:
         if names:
             shown = ", ".join(f"{name} ({count})" for name, count in names.most_common(MOST_HEADINGS))
             notes.append(f"unknown headings, most frequent first: {shown}")
+    addenda = [extra["addendum"] for extra in extras if "addendum" in extra]
+    if addenda:
+        words = counted(sum(len(text.split()) for text in addenda), "word")
+        notes.append(f"{words} of {counted(len(addenda), 'addendum', 'addenda')} are stored beside the sections")
     if not dataset.info.source.get("synthetic_images"):
         rows = range(dataset.studies)
         notes += language_notes(Counter(map(report_language, dataset.reports(rows))))

@@ -67,7 +67,7 @@ def alone(out: Path) -> Iterator[None]:
     try:
         with locked(out / LOCK, f"{out}: another process is writing this run; wait for it or choose another --out."):
             yield
-    except (UserError, KeyboardInterrupt):
+    except BaseException:
         if {path.name for path in out.iterdir()} == {LOCK}:
             (out / LOCK).unlink()
             if new:

@@ -211,3 +211,23 @@ def test_real_radiographs_come_back_from_dicom(tmp_path: Path, real_data: Path) 
         for number, view in enumerate(stored(dataset, folder.name)):
             expected = resize_short_side(read_image(folder / f"{number}.png"), SIZE)
             np.testing.assert_array_equal(view, expected)
+
+
+@pytest.mark.parametrize("field", ["PatientID", "StudyInstanceUID"])
+def test_patients_that_only_the_headers_join_cause_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, field: str
+) -> None:
+    """Without the column patient, every study is a patient, and the splits would share patients silently."""
+    other = {"PatientID": "StudyInstanceUID", "StudyInstanceUID": "PatientID"}[field]
+    for number, value in enumerate(("2.25.77", "2.25.77", "2.25.78")):
+        fields = {field: value, other: f"2.25.{number}"}
+        write(tmp_path / f"{number}.dcm", dicom(values(number), BitsStored=12, **fields))
+    rows = [{"study": f"s{number}", "images": f"{number}.dcm", "findings": "Clear."} for number in range(3)]
+    read_manifest(table(tmp_path, *rows))
+    (record,) = caplog.records
+    assert f"2 patients share their {field}" in record.getMessage()
+    assert "2.25.77" not in record.getMessage()
+    caplog.clear()
+    named = [{**row, "patient": "p" if row["study"] != "s2" else "q"} for row in rows]
+    read_manifest(table(tmp_path, *named))
+    assert not caplog.records

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from crossray import cli
 from crossray.data.sources.manifest import read_manifest
 from crossray.data.study import Study
 from crossray.errors import UserError
@@ -30,6 +31,21 @@ def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
     assert found.extra == {"unread": {"words": 6, "headings": []}}
     assert found.labels is not None
     assert found.labels["pleural_effusion"] == "positive"
+
+
+def test_an_addendum_is_kept(tmp_path: Path) -> None:
+    found = study(tmp_path, report="FINDINGS: Clear.\nADDENDUM: Large pneumothorax, told by phone.")
+    assert (found.findings, found.extra) == ("Clear.", {"addendum": "Large pneumothorax, told by phone."})
+
+
+def test_the_words_of_addenda_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study(tmp_path, report="TECHNIQUE: Two views.\nFINDINGS: Clear.\nADDENDUM: Large pneumothorax.")
+    Image.new("L", (40, 40)).save(tmp_path / "a.png")
+    arguments = ["prepare", "manifest", str(tmp_path / "m.csv"), "--out", str(tmp_path / "d"), "--size", "32"]
+    cli.main([*arguments, "--workers", "0"])
+    printed = capsys.readouterr().out
+    assert "2 words of 1 report are outside the stored sections" in printed
+    assert "2 words of 1 addendum are stored beside the sections" in printed
 
 
 @pytest.mark.parametrize("word", ["nan", "None", "N/A", "NULL", "-", "#N/A"])

@@ -375,3 +375,12 @@ def test_a_patient_in_two_splits_is_counted_and_said(
               str(tmp_path / "d"), "--size", "32", "--workers", "0"])  # fmt: skip
     assert Dataset.open(tmp_path / "d").info.counts["patients_in_several_splits"] == 1
     assert "1 patient is in two splits or more" in capsys.readouterr().out
+
+
+def test_an_image_of_two_studies_causes_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, {"train": [entry("a")], "test": [entry("b")]})
+    r2gen.r2gen(path, tmp_path / "images")
+    assert not caplog.messages
+    path = write(tmp_path, {"train": [entry("a")], "test": [entry("b", image_path=["b/0.png", "a/1.png"])]})
+    r2gen.r2gen(path, tmp_path / "images")
+    assert "1 images belong to more than one patient" in caplog.text

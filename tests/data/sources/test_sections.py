@@ -129,7 +129,7 @@ def test_parts_of_structured_findings_stay_with_their_text() -> None:
     assert sections.findings == "AIRWAY: Patent. GASTRIC BUBBLE: Large."
     assert sections.remainder == "Old. x"
     assert sections.unknown == ("FOO",)
-    assert sections.unread() == {"unread": {"words": 2, "headings": ["FOO"]}}
+    assert sections.extra() == {"unread": {"words": 2, "headings": ["FOO"]}}
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,12 @@ def test_folder_in_the_format_of_the_hub(tmp_path: Path) -> None:
 
 def test_folder_that_crossray_saved_gives_its_backbone(tmp_path: Path) -> None:
     model = tiny("baseline", backbone=BackboneConfig(name="random:vit_tiny"))
-    model.save_pretrained(tmp_path / "run")
-    backbone = build_backbone(BackboneConfig(name=str(tmp_path / "run"), trainable=False))
+    model.save_pretrained(tmp_path / "run" / "best")
     images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(backbone(images), model.backbone(images))
+    for folder in (tmp_path / "run" / "best", tmp_path / "run"):
+        backbone = build_backbone(BackboneConfig(name=str(folder), trainable=False))
+        with torch.no_grad():
+            torch.testing.assert_close(backbone(images), model.backbone(images))
 
 
 def test_saved_model_needs_the_original_folder_no_longer(tmp_path: Path) -> None:

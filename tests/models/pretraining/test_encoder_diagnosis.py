@@ -107,7 +107,8 @@ def test_a_folder_without_that_classifier_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.encoder_diagnosis.*pretrain vision"):
         read_encoder("random:resnet_tiny", NAMES)
     vision = encoder(True)
-    vision.save_pretrained(tmp_path / "vision", {})
-    assert torch.equal(read_encoder(str(tmp_path / "vision"), NAMES).head.weight, vision.head.weight)
+    vision.save_pretrained(tmp_path / "vision" / "best", {})
+    for name in ("vision", "vision/best"):  # a run, and its best model
+        assert torch.equal(read_encoder(str(tmp_path / name), NAMES).head.weight, vision.head.weight)
     with pytest.raises(UserError, match="observations of this dataset"):
         read_encoder(str(tmp_path / "vision"), ("a", "b"))

@@ -22,7 +22,7 @@ from crossray.data.sources.manifest_faults import Fault, FaultError, message
 from crossray.data.sources.manifest_table import read_table
 from crossray.data.sources.sections import Sections, split_sections
 from crossray.data.sources.source import Collection, source
-from crossray.data.sources.splits import split_patients
+from crossray.data.sources.splits import split_patients, warn_of_shared_images
 from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, VIEW_POSITIONS, Study
 from crossray.errors import LONGEST_QUOTE, UserError, choose, counted, did_you_mean, quoted
@@ -170,31 +170,35 @@ def read_manifest(path: Path, *, seed: int = 0, skip_bad: bool = False, conventi
     if "split" not in columns:
         drawn = split_patients((study.patient for study in studies), seed)
         studies = [replace(study, split=drawn[study.patient]) for study in studies]
-    _remark_shared_images(path, studies)
+    warn_of_shared_images(path, studies, "columns images and patient")
+    _remark_shared_headers(path, reader.headers)
     return Manifest(tuple(studies), tuple(faults), labelled)
 
 
-def _remark_shared_images(path: Path, studies: Sequence[Study]) -> None:
-    """Warn of images that belong to several patients, because a test image may then also be in the training split."""
-    patients: dict[object, set[str]] = {}
-    for study in studies:
-        for image in study.images:
-            patients.setdefault(getattr(image, "path", image), set()).add(study.patient)
-    if shared := sum(len(found) > 1 for found in patients.values()):
-        _LOGGER.warning(
-            "%s: %d images belong to more than one patient, so that training may see images of the test; check the "
-            "columns images and patient",
-            path,
-            shared,
-        )
+def _remark_shared_headers(path: Path, headers: Mapping[str, Mapping[str, set[str]]]) -> None:
+    """Warn of patients that the table tells apart but the DICOM files do not, because splits are drawn by patient."""
+    for field, patients in headers.items():
+        if shared := [found for found in patients.values() if len(found) > 1]:
+            _LOGGER.warning(
+                "%s: %d patients share their %s in the DICOM files with another patient, so that training may see "
+                "patients of the test; give the same patient the same name in the column patient",
+                path,
+                len(set().union(*shared)),
+                field,
+            )
 
 
 class _RowReader:
-    """Converts rows to studies, and checks them against earlier rows."""
+    """Converts rows to studies, and checks them against earlier rows.
+
+    Attributes:
+        headers: the patients of the table in whose DICOM files a field has a value, by field and value.
+    """
 
     def __init__(self, path: Path, has_split: bool, labelled: bool, convention: str) -> None:
         self._finder = PathFinder(path.parent)
         self._has_split, self._labelled, self._convention = has_split, labelled, convention
+        self.headers: dict[str, dict[str, set[str]]] = {"PatientID": {}, "StudyInstanceUID": {}}
         self._lines: dict[str, int] = {}
         self._splits: dict[str, tuple[str, int]] = {}
 
@@ -212,6 +216,7 @@ class _RowReader:
             raise FaultError("split", f"the patient is in another split in line {seen[1]}; keep a patient in one")
         sections = _sections(row)
         findings = sections.findings
+        images, described = self._images(row)
         study = Study(
             id=name,
             patient=patient,
@@ -219,26 +224,24 @@ class _RowReader:
             findings=findings,
             impression=sections.impression,
             indication=sections.indication,
-            images=self._images(row),
+            images=images,
             labels=_labels(row) if self._labelled else rule_labels(findings, self._convention),
-            extra=sections.unread(),
+            extra=sections.extra(),
         )
         self._lines[name], self._splits[patient] = line, seen
+        for found in described:
+            for field, value in (("PatientID", found.patient), ("StudyInstanceUID", found.study)):
+                if value:
+                    self.headers[field].setdefault(value, set()).add(patient)
         return study
 
-    def _images(self, row: Mapping[str, Any]) -> tuple[ImageFile, ...]:
+    def _images(self, row: Mapping[str, Any]) -> tuple[tuple[ImageFile, ...], list[FileDescription]]:
+        """Return the views of a row, frontal ones first, and the descriptions of their files."""
         names = _list(row, "images")
         if not names:
             raise FaultError("images", "is empty; name at least one image file")
-        views = [_position(view) for view in _list(row, "views")]
-        if views and len(views) != len(names):
-            raise FaultError(
-                "views",
-                f"{counted(len(views), 'position')} for {counted(len(names), 'image')}; give one for each or none",
-            )
         paths = [self._path(name) for name in names]
-        if views and any(path.is_dir() for path in paths):
-            raise FaultError("views", "cannot be given for a folder; leave it empty or list the folder's files")
+        views = listed_positions(row, paths)
         files = [self._described(path, name) for path, name in zip(paths, names, strict=True)]
         described = {path: found for views_of_one in files for path, found in views_of_one.items()}
         if len({found.study for found in described.values() if found.study}) > 1:
@@ -247,7 +250,7 @@ class _RowReader:
             raise FaultError("images", "an image is named twice; name each once")
         positions = views or [found.position for found in described.values()]
         images = [ImageFile(path, position) for path, position in zip(described, positions, strict=True)]
-        return tuple(images[place] for place in listed_frontal_first(positions))
+        return tuple(images[place] for place in listed_frontal_first(positions)), list(described.values())
 
     def _path(self, name: str) -> Path:
         try:
@@ -267,6 +270,23 @@ class _RowReader:
         if not all(map(self._finder.is_inside, views)):
             raise FaultError("images", "is a folder with links to places outside the manifest's folder", _end(name))
         return views
+
+
+def listed_positions(row: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:
+    """Return the positions in the column `views`, one for each image; none if the column is missing or empty.
+
+    Raises:
+        FaultError: a word is no position, their number differs from that of the images, or an image is a folder.
+    """
+    views = [_position(view) for view in _list(row, "views")]
+    if views and len(views) != len(paths):
+        raise FaultError(
+            "views",
+            f"{counted(len(views), 'position')} for {counted(len(paths), 'image')}; give one for each or none",
+        )
+    if views and any(path.is_dir() for path in paths):
+        raise FaultError("views", "cannot be given for a folder; leave it empty or list the folder's files")
+    return views
 
 
 def _position(word: str) -> str:

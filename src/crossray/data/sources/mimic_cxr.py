@@ -297,7 +297,5 @@ def _extra(entry: MimicStudy, sections: Sections | None, names: list[str]) -> di
     extra: dict[str, Any] = {"study_id": str(entry.study), "dicom_ids": names}
     if sections is not None:
         extra["findings_from"] = sections.origin
-        extra |= sections.unread()
-        if sections.addendum:
-            extra["addendum"] = sections.addendum
+        extra |= sections.extra()
     return extra

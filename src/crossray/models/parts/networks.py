@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from crossray.errors import UserError, choose
+from crossray.files.folders import model_folder
 from crossray.models.parts.resnet_files import read_resnet
 from crossray.registry import Registry
 
@@ -138,7 +139,7 @@ def load_network(name: str) -> nn.Module:
     prefix, colon, rest = name.partition(":")
     if colon and not Path(name).exists():
         return FAMILIES.get(prefix).load(rest)
-    folder = Path(name)
+    folder = model_folder(name)
     if name.endswith(_WEIGHT_FILES):
         architecture, weights = read_resnet(folder)
         return _filled(build_network(architecture, name), weights, folder)

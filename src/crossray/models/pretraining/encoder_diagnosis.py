@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from crossray.data.store import Dataset
 from crossray.data.study import VIEW_POSITIONS
 from crossray.errors import UserError
+from crossray.files.folders import model_folder
 from crossray.models.base import Trainable
 from crossray.models.pretraining.vision import Vision, mean_of
 from crossray.text.observations import CALLED
@@ -85,7 +86,7 @@ def read_encoder(name: str, observations: tuple[str, ...]) -> Vision:
     """
     encoder = None
     with contextlib.suppress(UserError):
-        encoder = Trainable.from_pretrained(name) if Path(name).is_dir() else None
+        encoder = Trainable.from_pretrained(model_folder(name)) if Path(name).is_dir() else None
     if not isinstance(encoder, Vision) or encoder.config.observations != observations:
         raise UserError(
             f"recipe field 'model.encoder_diagnosis': backbone '{name}' is no encoder that `crossray pretrain vision` "

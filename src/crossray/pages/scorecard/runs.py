@@ -11,6 +11,7 @@ from crossray.errors import UserError
 from crossray.evaluation.evaluate import evaluate
 from crossray.evaluation.metrics.degeneracy import variety
 from crossray.evaluation.predictions import PredictionFile, scores_path
+from crossray.evaluation.predictions.exchange import open_predictions
 from crossray.evaluation.predictions.protocol import PROTOCOLS, require_same
 from crossray.evaluation.results import Evaluation
 from crossray.files.folders import BEST, short_names
@@ -47,7 +48,8 @@ def read_systems(
     Args:
         runs: predictions files, or folders with predictions.jsonl. Scores are read from the files that `crossray
             evaluate` writes next to them; if there are none, they are computed but not saved.
-        data: prepared dataset for the baselines of computed scores.
+        data: prepared dataset for the baselines of computed scores, and with the true reports of files without
+            references.
         say: called with a message before long computations.
 
     Raises:
@@ -61,7 +63,7 @@ def read_systems(
         raise UserError("scorecard: the same predictions are named twice; name each once")
     systems = []
     for path, name in zip(paths, short_names([_telling_path(path) for path in paths]), strict=True):
-        file = PredictionFile.load(path)
+        file = open_predictions(path, dataset=data)
         systems.append(System(name, file, _scores(file, path, data, say), _history(file, path)))
     _require_same_studies(systems, common_protocols(systems)[0])
     return systems
@@ -142,7 +144,7 @@ def _scores(
     """Scores from the file next to the predictions, or computed."""
     beside = [scores_path(path), *([path.with_name(SCORES)] if path.name == PREDICTIONS else [])]
     for scores in beside:
-        if scores.is_file():
+        if scores.is_file() and file.protocols():
             evaluation = Evaluation.load(scores)
             # a file without a header has the provenance of any other, but other reports than those that were scored
             written = variety(file.hypotheses())
@@ -153,8 +155,9 @@ def _scores(
             if evaluation.provenance != file.provenance or scored != {(len(file.rows), written)}:
                 raise UserError(f"{scores}: these are the scores of other predictions; run crossray evaluate {path}")
             return evaluation
-    say(f"{beside[0]} does not exist: scoring {path} (run crossray evaluate to save the scores)")
-    return evaluate(path, dataset=data)
+    if file.protocols():
+        say(f"{beside[0]} does not exist: scoring {path} (run crossray evaluate to save the scores)")
+    return evaluate(file, dataset=data)
 
 
 def _history(file: PredictionFile, path: Path) -> tuple[dict[str, Any], ...]:
