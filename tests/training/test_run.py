@@ -424,3 +424,10 @@ def test_a_run_that_ends_before_it_starts_leaves_no_folder(tmp_path: Path) -> No
         with pytest.raises(OSError, match="no place"), alone(tmp_path / name):
             raise OSError("no place for the features")
     assert list(tmp_path.rglob("*")) == [tmp_path / "old"]
+
+
+def test_a_decoding_that_needs_a_diagnosis_is_refused_before_training(tiny: Any, blobs: Path, tmp_path: Path) -> None:
+    given = {"decoding__method": "mbr", "decoding__diagnosis_weight": 0.5}
+    with pytest.raises(UserError, match=r"'diagnosis_weight' is 0\.5, and this baseline makes"):
+        train(tiny("baseline/phantom", **given), blobs, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

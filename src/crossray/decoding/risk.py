@@ -87,11 +87,7 @@ def least_risk(
     Raises:
         UserError: the model's probabilities are not numbers, or it makes no diagnosis that `diagnosis_weight` needs.
     """
-    if config.diagnosis_weight and encoded.called is None:
-        raise UserError(
-            f"decoding: field 'diagnosis_weight' is {config.diagnosis_weight}, and this {model.system} makes no "
-            "diagnosis; set it to 0."
-        )
+    require_diagnosis(model, encoded, config)
     calls = [None] * len(seeds) if encoded.called is None else encoded.called.cpu().numpy()
     with torch.inference_mode():
         found = sample(model, encoded, ids, config, config.samples, seeds)
@@ -106,3 +102,12 @@ def least_risk(
         reports.append(Generated(words[chosen], sum(own), own, samples=texts))
     require_numbers(model, reports)
     return reports
+
+
+def require_diagnosis(model: ReportModel, encoded: Encoded, config: DecodingConfig) -> None:
+    """Raise a `UserError` if the search needs a diagnosis that the model does not make."""
+    if config.method == "mbr" and config.diagnosis_weight and encoded.called is None:
+        raise UserError(
+            f"decoding: field 'diagnosis_weight' is {config.diagnosis_weight}, and this {model.system} makes no "
+            "diagnosis; set it to 0."
+        )

@@ -33,11 +33,12 @@ from crossray.data.batches.features import FeatureCache, build_features
 from crossray.data.batches.module import StudyDataModule
 from crossray.data.store import Dataset
 from crossray.decoding.reports import special_ids
+from crossray.decoding.risk import require_diagnosis
 from crossray.decoding.settings import GenerationSettings
 from crossray.errors import UserError
 from crossray.files.folders import BEST
 from crossray.files.write import recover_folder, write_whole
-from crossray.models.base import ReportModel, Trainable, system_class
+from crossray.models.base import Encoded, ReportModel, Trainable, system_class
 from crossray.text.tokenizer import Tokenizer
 from crossray.training.averaging import WeightAverage
 from crossray.training.callbacks import METRICS, Clock, LastValidation, MetricsLog
@@ -184,6 +185,7 @@ class _Run:
         if isinstance(self.model, ReportModel):
             device = "cuda" if self.device == "gpu" else "cpu"
             self.model.to(device).eval().learn_from(dataset, recipe.data.section, self.features)
+        self._check_diagnosis()
         self.supervision = self._supervision()
         self.objective = self._objective()
         self.clock = Clock(recipe.trainer.max_minutes * 60)
@@ -276,13 +278,21 @@ class _Run:
             self.last.save(trainer)
         return trainer
 
+    def _check_diagnosis(self) -> None:
+        """Raise the error of generation before training, if there will be one."""
+        if isinstance(self.model, ReportModel) and self.recipe.decoding.diagnosis_weight:
+            require_diagnosis(self.model, self._encoded(), self.recipe.decoding)
+
+    def _encoded(self) -> Encoded:
+        """One training study."""
+        model, data = typing.cast(ReportModel, self.model), self._data(0)
+        with torch.inference_mode():
+            return model.encode(data.inputs(data.rows("train")[:1], next(model.parameters()).device))
+
     def _supervision(self) -> Supervision | None:
         if not any(loss_weights(self.model, stage).get("supervision") for stage in self.recipe.stages):
             return None
-        model, data = typing.cast(ReportModel, self.model), self._data(0)
-        device = next(model.parameters()).device
-        with torch.inference_mode():
-            width = model.encode(data.inputs(data.rows("train")[:1], device)).memory.shape[-1]
+        width = self._encoded().memory.shape[-1]
         torch.manual_seed(self.recipe.trainer.seed)
         return Supervision(width, len(self.dataset.info.observations))
 
