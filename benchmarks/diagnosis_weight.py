@@ -72,11 +72,11 @@ def scores_of(run: Path, dataset: Dataset, drawing: int, weights: list[float]) -
     file = PredictionFile.load(run / "val.jsonl")
     result = {}
     for weight, reports in texts.items():
-        chosen = replace(file, rows=[replace(row, prediction=reports[row.id]) for row in file.rows])
-        part = evaluate(chosen, dataset=dataset, meteor="no", resamples=100).protocols["r2gen"]
-        assert part.shuffle is not None
-        values = [part.result.scores[metric].value for metric in METRICS]
-        result[weight] = [*values, part.shuffle.differences["cider"].value, part.result.variety.distinct_reports]
+        chosen = replace(file, rows=tuple(replace(row, prediction=reports[row.id]) for row in file.rows))
+        found = evaluate(chosen, dataset=dataset, meteor="no", resamples=100).protocols["r2gen"]
+        assert found.shuffle is not None
+        values = [found.result.scores[metric].value for metric in METRICS]
+        result[weight] = [*values, found.shuffle.differences["cider"].value, found.result.variety.distinct_reports]
     return result
 
 
